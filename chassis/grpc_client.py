@@ -1,0 +1,114 @@
+"""gRPC channels to other services: identity and trace passed on, a deadline on every call, errors raised again."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import msgspec
+from opentelemetry.trace import SpanKind
+
+from chassis import context, metrics, tracing
+from chassis.errors import (
+    ERROR_METADATA_KEY,
+    DeadlineExceeded,
+    Internal,
+    PulsegateError,
+    Unavailable,
+    from_wire,
+)
+from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOKEN_KEY
+
+_OPTIONS = [
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.enable_retries", 0),
+]
+
+#: How long a call waits before it is told that the service is away.
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class ServiceChannel:
+    """A channel to one service.
+
+    `await channel.call(stub.Method, request)` raises the callee's `PulsegateError`, `Unavailable` where it is away,
+    `DeadlineExceeded` where it was too slow.
+    """
+
+    def __init__(self, service: str, address: str, service_token: str, default_timeout_seconds: float = 5.0) -> None:
+        self.service = service
+        self._service_token = service_token
+        self._default_timeout_seconds = default_timeout_seconds
+        self.grpc_channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+    async def call(self, method: Any, request: Any, *, timeout_seconds: float | None = None) -> Any:
+        """One unary call, within `timeout_seconds` and the deadline of the call being served."""
+        name = method._method.decode() if isinstance(method._method, bytes) else str(method._method)
+        timeout = context.remaining_seconds(timeout_seconds or self._default_timeout_seconds)
+        if timeout <= 0:
+            raise DeadlineExceeded(f"No time was left to ask {self.service}.")
+        began, status = time.monotonic(), grpc.StatusCode.OK
+        try:
+            with tracing.span(name, kind=SpanKind.CLIENT):
+                return await method(request, timeout=timeout, metadata=self._metadata())
+        except grpc.aio.AioRpcError as error:
+            status = error.code()
+            raise self._translate(error) from error
+        finally:
+            metrics.GRPC_CALLED.labels(name, status.name).observe(time.monotonic() - began)
+
+    async def stream(self, method: Any, request: Any) -> AsyncIterator[Any]:
+        """The responses of a streaming call, without a deadline. Raises like `call`."""
+        try:
+            async for response in method(request, metadata=self._metadata()):
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from error
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        carrier = {SERVICE_TOKEN_KEY: self._service_token}
+        if correlation_id := context.CORRELATION_ID.get():
+            carrier[CORRELATION_ID_KEY] = correlation_id
+        if principal := context.PRINCIPAL_TOKEN.get():
+            carrier[PRINCIPAL_KEY] = principal
+        tracing.inject(carrier)
+        return tuple(carrier.items())
+
+    def _translate(self, error: grpc.aio.AioRpcError) -> PulsegateError:
+        trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
+        encoded = trailing.get(ERROR_METADATA_KEY)
+        if isinstance(encoded, bytes):
+            try:
+                return from_wire(encoded)
+            except msgspec.DecodeError:
+                return Internal(f"{self.service} answered an error that cannot be read.")
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(f"{self.service} did not answer in time.")
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return Unavailable(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+        return Internal(f"{self.service} failed.")
+
+    async def probe(self) -> None:
+        """A health check: returns once the channel is connected, raises Unavailable where it is not."""
+        state = self.grpc_channel.get_state(try_to_connect=True)
+        if state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE):
+            raise Unavailable(f"the channel to {self.service} is {state.name.lower().replace('_', ' ')}")
+
+
+@asynccontextmanager
+async def connected(service: str, address: str, service_token: str) -> AsyncIterator[ServiceChannel]:
+    """A channel that is closed at the end. It connects by itself, now or later; nothing waits for it here."""
+    channel = ServiceChannel(service, address, service_token)
+    try:
+        yield channel
+    finally:
+        await channel.grpc_channel.close(grace=1.0)

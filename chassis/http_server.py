@@ -1,0 +1,71 @@
+"""aiohttp servers: the operations port that every service has, and the running of any aiohttp application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from chassis.health import Health
+
+
+def health_routes(health: Health) -> list[web.RouteDef]:
+    """`/health/live`, `/health/ready` and `/health/startup`."""
+
+    async def live(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def ready(_request: web.Request) -> web.Response:
+        return web.json_response(health.report(), status=503 if health.status == "unready" else 200)
+
+    async def startup(_request: web.Request) -> web.Response:
+        status = "started" if health.started else "starting"
+        return web.json_response({"status": status}, status=200 if health.started else 503)
+
+    return [
+        web.get("/health/live", live),
+        web.get("/health/ready", ready),
+        web.get("/health/startup", startup),
+    ]
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@asynccontextmanager
+async def serving_operations(host: str, port: int, health: Health) -> AsyncIterator[None]:
+    """Health and metrics on the operations port while open."""
+    app = web.Application()
+    app.add_routes([*health_routes(health), web.get("/metrics", _metrics)])
+    async with serving(app, host, port):
+        yield
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    backlog: int = 128,
+    drain_seconds: float = 10.0,
+    keepalive_seconds: float = 75.0,
+) -> AsyncIterator[None]:
+    """Serves the application while open, then lets the requests under way finish for up to `drain_seconds`.
+
+    Raises OSError where the port is taken.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=drain_seconds,
+        keepalive_timeout=keepalive_seconds,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=backlog).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,27 @@
+"""Identifiers: UUID version 7 (RFC 9562), so that they sort by time of creation."""
+
+import re
+import secrets
+import time
+import uuid
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def uuid7() -> uuid.UUID:
+    """A new UUIDv7: 48 bits of Unix milliseconds, then 74 random bits."""
+    unix_ms = time.time_ns() // 1_000_000
+    random_bits = secrets.randbits(74)
+    value = (
+        (unix_ms & (1 << 48) - 1) << 80
+        | 0x7 << 76
+        | (random_bits >> 62) << 64
+        | 0b10 << 62
+        | random_bits & (1 << 62) - 1
+    )
+    return uuid.UUID(int=value)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether the text is a UUID in its canonical form, in small letters."""
+    return _CANONICAL.fullmatch(text) is not None

@@ -1,0 +1,50 @@
+"""Every metric that the chassis itself exposes. A service adds its own in its `metrics.py`."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+HTTP_REQUESTS = Histogram(
+    "pulsegate_http_request_duration_seconds",
+    "Time from a request's headers to the end of its response; `route` is the route's pattern, never a path.",
+    ["method", "route", "status"],
+    buckets=_LATENCY_BUCKETS,
+)
+GRPC_SERVED = Histogram(
+    "pulsegate_grpc_server_duration_seconds",
+    "Time a call took in this server, by method and gRPC status.",
+    ["method", "status"],
+    buckets=_LATENCY_BUCKETS,
+)
+GRPC_CALLED = Histogram(
+    "pulsegate_grpc_client_duration_seconds",
+    "Time a call to another service took, by method and gRPC status.",
+    ["method", "status"],
+    buckets=_LATENCY_BUCKETS,
+)
+POSTGRES_QUERIES = Histogram(
+    "pulsegate_postgres_query_duration_seconds",
+    "Time from sending a statement to its result.",
+    buckets=_LATENCY_BUCKETS,
+)
+POSTGRES_POOL = Gauge(
+    "pulsegate_postgres_pool_connections",
+    "Connections of the pool: `size` open, `available` idle, `waiting` requests for one.",
+    ["state"],
+)
+BREAKER_OPEN = Gauge(
+    "pulsegate_breaker_open",
+    "1 while the circuit breaker towards this upstream is open, 0.5 while it tries again, else 0.",
+    ["upstream"],
+)
+DEPENDENCY_UP = Gauge(
+    "pulsegate_dependency_up",
+    "1 while the dependency answers its health check, else 0.",
+    ["dependency", "hard"],
+)
+SCHEMA_VERSION = Gauge("pulsegate_schema_version", "Number of the newest migration applied to this service's schema.")
+ERRORS = Counter(
+    "pulsegate_errors_total",
+    "Errors answered to callers, by stable code.",
+    ["code"],
+)

@@ -1,0 +1,117 @@
+"""Postgres through psycopg 3: one pool a service, transactions bound to a tenant by row-level security."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import psycopg
+from opentelemetry.trace import SpanKind
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from chassis import logs, metrics, tracing
+from chassis.errors import Unavailable
+
+Connection = AsyncConnection[DictRow]
+
+#: Statements slower than this are logged, without their parameters.
+_SLOW_SECONDS = 0.1
+
+#: What a caller is told to wait while the database is away.
+_RETRY_AFTER_SECONDS = 1.0
+
+log = logs.get(__name__)
+
+
+class _MeasuredCursor(AsyncCursor[DictRow]):
+    """A cursor that times, traces and (where slow) logs its statements."""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        began = time.monotonic()
+        try:
+            with tracing.span("postgres", kind=SpanKind.CLIENT, attributes={"db.system": "postgresql"}) as span:
+                if tracing.enabled():
+                    span.set_attribute("db.statement", " ".join(str(query).split())[:300])
+                return await super().execute(query, params, **options)
+        finally:
+            seconds = time.monotonic() - began
+            metrics.POSTGRES_QUERIES.observe(seconds)
+            if seconds > _SLOW_SECONDS:
+                log.warning("slow query", seconds=round(seconds, 3), statement=" ".join(str(query).split())[:300])
+
+
+class Database:
+    """A pool, and transactions on it. Every failure to reach the database is `Unavailable`."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def transaction(self, *, tenant_id: str = "", role: str = "", **settings: str) -> AsyncIterator[Connection]:
+        """One transaction, committed where the block ends well.
+
+        `tenant_id` becomes `app.tenant_id`, which the row-level security policies read; without it no tenant's row is
+        seen. Further keywords become `app.<name>`, for policies with a narrower door. `role` is entered for this
+        transaction alone. Raises Unavailable where the database is away, before or in the middle; a caller must then
+        assume nothing about the outcome.
+        """
+        if tenant_id:
+            settings["tenant_id"] = tenant_id
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                await _prepare(connection, role, settings)
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+                raise Unavailable("The database was too slow.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+            raise Unavailable("The database is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+
+    async def probe(self) -> None:
+        """A health check: one round trip; also publishes the pool's figures."""
+        stats = self._pool.get_stats()
+        metrics.POSTGRES_POOL.labels("size").set(stats.get("pool_size", 0))
+        metrics.POSTGRES_POOL.labels("available").set(stats.get("pool_available", 0))
+        metrics.POSTGRES_POOL.labels("waiting").set(stats.get("requests_waiting", 0))
+        async with self._pool.connection(timeout=1.5) as connection:
+            await connection.execute("SELECT 1")
+
+
+async def _prepare(connection: Connection, role: str, settings: dict[str, str]) -> None:
+    if role:
+        await connection.execute(psycopg.sql.SQL("SET LOCAL ROLE {}").format(psycopg.sql.Identifier(role)))
+    for name, value in settings.items():
+        await connection.execute("SELECT set_config(%s, %s, true)", (f"app.{name}", value))
+
+
+@asynccontextmanager
+async def connected(
+    dsn: str, *, most_connections: int = 10, statement_timeout_seconds: float = 10.0
+) -> AsyncIterator[Database]:
+    """A pool that is closed at the end. It fills by itself, now or when the database comes up."""
+    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=most_connections,
+        timeout=3.0,
+        max_idle=300.0,
+        reconnect_timeout=10.0,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+        kwargs={
+            "row_factory": dict_row,
+            "cursor_factory": _MeasuredCursor,
+            "connect_timeout": 3,
+            "options": f"-c statement_timeout={int(statement_timeout_seconds * 1000)} -c lock_timeout=5000"
+            " -c idle_in_transaction_session_timeout=30000",
+        },
+    )
+    await pool.open(wait=False)
+    try:
+        yield Database(pool)
+    finally:
+        # A broken connection must not keep a service from ending.
+        async with asyncio.timeout(10):
+            await pool.close(timeout=5)

@@ -1,0 +1,80 @@
+"""Runs a service as a process: settings, logs, traces, signals, and an end within the grace period."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import uvloop
+
+from chassis import logs, migrations, settings, tracing
+
+log = logs.get(__name__)
+
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+
+T = TypeVar("T")
+
+
+class ProcessSettings(Protocol):
+    """What every service's settings hold."""
+
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def otlp_endpoint(self) -> str | None: ...
+
+
+S = TypeVar("S", bound=ProcessSettings)
+
+
+def read_settings(service: str, settings_class: type[T]) -> T:
+    """The settings from the environment. Names every fault on standard error and exits where there is one."""
+    try:
+        return settings.load(settings_class, os.environ)
+    except settings.SettingsError as error:
+        sys.stderr.write(f"pulsegate-{service} cannot start, {len(error.faults)} setting(s) at fault:\n")
+        sys.stderr.writelines(f"  {fault}\n" for fault in error.faults)
+        raise SystemExit(EXIT_CONFIGURATION) from error
+
+
+def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAsyncContextManager[Any]]) -> None:
+    """Runs `running(settings)` until SIGTERM or SIGINT, then leaves it, which drains and closes everything."""
+    loaded = read_settings(service, settings_class)
+    logs.configure(service, loaded.log_level)
+
+    async def main() -> None:
+        stop = _stop_signal()
+        async with running(loaded):
+            log.info("running", pid=os.getpid())
+            await stop.wait()
+            log.info("stopping")
+        log.info("stopped")
+
+    with tracing.exporting(service, loaded.otlp_endpoint):
+        run_loop(main())
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def migrate(schema: str, folder: Path) -> None:
+    """`python -m services.<name> migrate`: brings the schema up to date."""
+    loaded = read_settings(f"{schema} migrate", settings.MigrationSettings)
+    logs.configure(schema)
+    run_loop(migrations.migrate(schema, folder, loaded.owner_dsn))
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,140 @@
+"""Settings from the environment, with every fault reported at once.
+
+A service declares one frozen dataclass whose fields are made by `setting`; `load` fills it. A variable `NAME` may
+instead be given as `NAME_FILE`, the path of a file that holds the value (secrets, as Kubernetes and Docker mount them).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_REQUIRED = object()
+
+
+class SettingsError(Exception):
+    """The configuration is wrong; `faults` names each setting and what is wrong with it, never its value."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def setting(
+    name: str,
+    *,
+    parse: Callable[[str], Any] = str,
+    default: Any = _REQUIRED,
+    secret: bool = False,
+) -> Any:
+    """A dataclass field that is read from the variable `name` (or the file in `name_FILE`).
+
+    `parse` turns the text into the value and raises ValueError with a sentence that says what is expected.
+    Secret settings are left out of the dataclass's repr.
+    """
+    metadata = {"variable": name, "parse": parse, "default": default}
+    return dataclasses.field(metadata=metadata, repr=not secret)
+
+
+def load(settings_class: type[T], environment: Mapping[str, str]) -> T:
+    """Reads every setting of the class. Raises SettingsError with all faults."""
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for field in dataclasses.fields(settings_class):  # type: ignore[arg-type]
+        try:
+            values[field.name] = _read(field, environment)
+        except ValueError as fault:
+            faults.append(f"{field.metadata['variable']}: {fault}")
+    if faults:
+        raise SettingsError(faults)
+    return settings_class(**values)
+
+
+def _read(field: "dataclasses.Field[Any]", environment: Mapping[str, str]) -> Any:
+    text = _text(field.metadata["variable"], environment)
+    if text is None:
+        if field.metadata["default"] is _REQUIRED:
+            raise ValueError("is required and not set")
+        return field.metadata["default"]
+    return field.metadata["parse"](text)
+
+
+def _text(variable: str, environment: Mapping[str, str]) -> str | None:
+    direct, path = environment.get(variable), environment.get(f"{variable}_FILE")
+    if direct is not None and path is not None:
+        raise ValueError(f"is set together with {variable}_FILE; set one of them")
+    if path is None:
+        return direct or None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the file named by {variable}_FILE cannot be read ({type(error).__name__})") from error
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """Parses a whole number within bounds, both inclusive."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """Parses a finite number within bounds, both inclusive."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise ValueError(f"must be a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Parses one of the given words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def url(*schemes: str) -> Callable[[str], str]:
+    """Parses an absolute address with one of the given schemes."""
+
+    def parse(text: str) -> str:
+        if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must be an address that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return text
+
+    return parse
+
+
+def host_and_port(text: str) -> str:
+    """Parses `host:port`; a gRPC target such as `dns:///name:port` too."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError("must be host:port")
+    return text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MigrationSettings:
+    """What `python -m services.<name> migrate` reads."""
+
+    owner_dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=url("postgresql", "postgres"), secret=True)
