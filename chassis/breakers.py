@@ -1,8 +1,8 @@
 """Circuit breakers for async code, on pybreaker.
 
 A breaker opens when at least half of the calls of the last ten seconds failed (and there were enough of them), refuses
-for `reset_seconds`, then lets one call try. pybreaker itself counts consecutive failures: the rolling window is a storage
-of ours, and its decorator does not see coroutines: `guarded` uses `calling()`.
+for `reset_seconds`, then lets one call try. pybreaker itself counts consecutive failures: the rolling window is our own
+storage for it. Its decorator does not see coroutines: `guarded` uses `calling()`.
 """
 
 import asyncio

@@ -134,6 +134,21 @@ def host_and_port(text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """What every service reads."""
+
+    host: str = setting("PULSEGATE_HOST", default="127.0.0.1")
+    operations_port: int = setting("PULSEGATE_OPS_PORT", parse=integer(1, 65535))
+    #: The secret that all services of one installation share (`chassis.grpc_metadata.SERVICE_TOKEN_KEY`).
+    service_token: str = setting("PULSEGATE_SERVICE_TOKEN", secret=True)
+    log_level: str = setting("PULSEGATE_LOG_LEVEL", parse=one_of("debug", "info", "warning", "error"), default="info")
+    #: Where traces go (OTLP over gRPC); None: nowhere.
+    otlp_endpoint: str | None = setting("PULSEGATE_OTLP_ENDPOINT", parse=url("http", "https"), default=None)
+    #: How long work under way may go on after the signal to stop.
+    drain_seconds: float = setting("PULSEGATE_DRAIN_SECONDS", parse=number(0, 300), default=10.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MigrationSettings:
     """What `python -m services.<name> migrate` reads."""
 
