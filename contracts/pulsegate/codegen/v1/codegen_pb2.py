@@ -24,21 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pulsegate/codegen/v1/codegen.proto\x12\x14pulsegate.codegen.v1\"\xb8\x01\n\x15GenerateClientRequest\x12\x30\n\x08language\x18\x01 \x01(\x0e\x32\x1e.pulsegate.codegen.v1.Language\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x17\n\x0fpublishable_key\x18\x03 \x01(\t\x12\x0e\n\x06minify\x18\x04 \x01(\x08\x12\x32\n\tpackaging\x18\x05 \x01(\x0e\x32\x1f.pulsegate.codegen.v1.Packaging\"b\n\x16GenerateClientResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t*R\n\x08Language\x12\x18\n\x14LANGUAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13LANGUAGE_JAVASCRIPT\x10\x01\x12\x13\n\x0fLANGUAGE_PYTHON\x10\x02*R\n\tPackaging\x12\x19\n\x15PACKAGING_UNSPECIFIED\x10\x00\x12\x14\n\x10PACKAGING_MODULE\x10\x01\x12\x14\n\x10PACKAGING_SCRIPT\x10\x02\x32}\n\x0e\x43odegenService\x12k\n\x0eGenerateClient\x12+.pulsegate.codegen.v1.GenerateClientRequest\x1a,.pulsegate.codegen.v1.GenerateClientResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pulsegate/codegen/v1/codegen.proto\x12\x14pulsegate.codegen.v1\"\xb8\x01\n\x15GenerateClientRequest\x12\x30\n\x08language\x18\x01 \x01(\x0e\x32\x1e.pulsegate.codegen.v1.Language\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x17\n\x0fpublishable_key\x18\x03 \x01(\t\x12\x0e\n\x06minify\x18\x04 \x01(\x08\x12\x32\n\tpackaging\x18\x05 \x01(\x0e\x32\x1f.pulsegate.codegen.v1.Packaging\"b\n\x16GenerateClientResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"$\n\x12GetArtifactRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\"O\n\x13GetArtifactResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x11\n\tfile_name\x18\x03 \x01(\t*R\n\x08Language\x12\x18\n\x14LANGUAGE_UNSPECIFIED\x10\x00\x12\x17\n\x13LANGUAGE_JAVASCRIPT\x10\x01\x12\x13\n\x0fLANGUAGE_PYTHON\x10\x02*R\n\tPackaging\x12\x19\n\x15PACKAGING_UNSPECIFIED\x10\x00\x12\x14\n\x10PACKAGING_MODULE\x10\x01\x12\x14\n\x10PACKAGING_SCRIPT\x10\x02\x32\xe1\x01\n\x0e\x43odegenService\x12k\n\x0eGenerateClient\x12+.pulsegate.codegen.v1.GenerateClientRequest\x1a,.pulsegate.codegen.v1.GenerateClientResponse\x12\x62\n\x0bGetArtifact\x12(.pulsegate.codegen.v1.GetArtifactRequest\x1a).pulsegate.codegen.v1.GetArtifactResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.codegen.v1.codegen_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANGUAGE']._serialized_start=347
-  _globals['_LANGUAGE']._serialized_end=429
-  _globals['_PACKAGING']._serialized_start=431
-  _globals['_PACKAGING']._serialized_end=513
+  _globals['_LANGUAGE']._serialized_start=466
+  _globals['_LANGUAGE']._serialized_end=548
+  _globals['_PACKAGING']._serialized_start=550
+  _globals['_PACKAGING']._serialized_end=632
   _globals['_GENERATECLIENTREQUEST']._serialized_start=61
   _globals['_GENERATECLIENTREQUEST']._serialized_end=245
   _globals['_GENERATECLIENTRESPONSE']._serialized_start=247
   _globals['_GENERATECLIENTRESPONSE']._serialized_end=345
-  _globals['_CODEGENSERVICE']._serialized_start=515
-  _globals['_CODEGENSERVICE']._serialized_end=640
+  _globals['_GETARTIFACTREQUEST']._serialized_start=347
+  _globals['_GETARTIFACTREQUEST']._serialized_end=383
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=385
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=464
+  _globals['_CODEGENSERVICE']._serialized_start=635
+  _globals['_CODEGENSERVICE']._serialized_end=860
 # @@protoc_insertion_point(module_scope)

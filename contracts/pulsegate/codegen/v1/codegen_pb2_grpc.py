@@ -40,6 +40,11 @@ class CodegenServiceStub:
                 request_serializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientResponse.FromString,
                 _registered_method=True)
+        self.GetArtifact = channel.unary_unary(
+                '/pulsegate.codegen.v1.CodegenService/GetArtifact',
+                request_serializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class CodegenServiceServicer:
@@ -53,6 +58,14 @@ class CodegenServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArtifact(self, request, context):
+        """What was once generated for the project, by its hash, also after the definitions have changed. NOT_FOUND where
+        those bytes were never generated, or not asked for in more than a year.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CodegenServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_CodegenServiceServicer_to_server(servicer, server):
                     servicer.GenerateClient,
                     request_deserializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientRequest.FromString,
                     response_serializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientResponse.SerializeToString,
+            ),
+            'GetArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtifact,
+                    request_deserializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactRequest.FromString,
+                    response_serializer=pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class CodegenService:
             '/pulsegate.codegen.v1.CodegenService/GenerateClient',
             pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientRequest.SerializeToString,
             pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GenerateClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.codegen.v1.CodegenService/GetArtifact',
+            pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactRequest.SerializeToString,
+            pulsegate_dot_codegen_dot_v1_dot_codegen__pb2.GetArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

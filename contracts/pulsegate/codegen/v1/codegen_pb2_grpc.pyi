@@ -35,6 +35,10 @@ class CodegenServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CodegenServiceAsyncStub: ...
     GenerateClient: _grpc.UnaryUnaryMultiCallable[_codegen_pb2.GenerateClientRequest, _codegen_pb2.GenerateClientResponse]
     """Deterministic: the same definitions, language and options give the same bytes."""
+    GetArtifact: _grpc.UnaryUnaryMultiCallable[_codegen_pb2.GetArtifactRequest, _codegen_pb2.GetArtifactResponse]
+    """What was once generated for the project, by its hash, also after the definitions have changed. NOT_FOUND where
+    those bytes were never generated, or not asked for in more than a year.
+    """
 
 @_typing.type_check_only
 class CodegenServiceAsyncStub(CodegenServiceStub):
@@ -43,6 +47,10 @@ class CodegenServiceAsyncStub(CodegenServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GenerateClient: _aio.UnaryUnaryMultiCallable[_codegen_pb2.GenerateClientRequest, _codegen_pb2.GenerateClientResponse]  # type: ignore[assignment]
     """Deterministic: the same definitions, language and options give the same bytes."""
+    GetArtifact: _aio.UnaryUnaryMultiCallable[_codegen_pb2.GetArtifactRequest, _codegen_pb2.GetArtifactResponse]  # type: ignore[assignment]
+    """What was once generated for the project, by its hash, also after the definitions have changed. NOT_FOUND where
+    those bytes were never generated, or not asked for in more than a year.
+    """
 
 class CodegenServiceServicer(metaclass=_abc_1.ABCMeta):
     """Typed clients of the principal's project."""
@@ -54,5 +62,15 @@ class CodegenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_codegen_pb2.GenerateClientResponse, _abc.Awaitable[_codegen_pb2.GenerateClientResponse]]:
         """Deterministic: the same definitions, language and options give the same bytes."""
+
+    @_abc_1.abstractmethod
+    def GetArtifact(
+        self,
+        request: _codegen_pb2.GetArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_codegen_pb2.GetArtifactResponse, _abc.Awaitable[_codegen_pb2.GetArtifactResponse]]:
+        """What was once generated for the project, by its hash, also after the definitions have changed. NOT_FOUND where
+        those bytes were never generated, or not asked for in more than a year.
+        """
 
 def add_CodegenServiceServicer_to_server(servicer: CodegenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
