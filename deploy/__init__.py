@@ -1,0 +1,1 @@
+"""Ways to run Pulsegate. `local/` is the embedded default: everything on one machine, without containers."""

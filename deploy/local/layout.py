@@ -1,0 +1,77 @@
+"""The data folder and the ports of one embedded stack."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Where this checkout lies; services are started from here.
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+OPERATIONS_PORTS = {"gateway": 1, "auth": 2, "config": 4, "codegen": 6, "receiver": 8, "aggregator": 10}
+_GRPC = {"auth": 3, "config": 5, "codegen": 7, "receiver": 9}
+_SERVERS = {"postgres": 11, "valkey": 12, "nats": 13, "nats-monitoring": 14, "prometheus": 15}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Sixteen consecutive ports of 127.0.0.1, the gateway's public one first."""
+
+    public: int
+
+    def operations(self, service: str) -> int:
+        """Health and metrics."""
+        return self.public + OPERATIONS_PORTS[service]
+
+    def grpc(self, service: str) -> int:
+        return self.public + _GRPC[service]
+
+    def server(self, name: str) -> int:
+        return self.public + _SERVERS[name]
+
+    def listeners(self) -> dict[int, str]:
+        """Who listens on each port."""
+        return {
+            self.public: "the gateway",
+            **{self.operations(name): f"{name} (operations)" for name in OPERATIONS_PORTS},
+            **{self.grpc(name): f"{name} (gRPC)" for name in _GRPC},
+            **{self.server(name): name for name in _SERVERS},
+        }
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """What lies where below `PULSEGATE_DATA`."""
+
+    root: Path
+
+    def make(self) -> None:
+        """Others may pass through as far as Postgres, which must not run as root, but not look around."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.logs.mkdir(exist_ok=True)
+        self.secrets.mkdir(mode=0o700, exist_ok=True)
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def server(self, name: str) -> Path:
+        """The folder of one backing server."""
+        return self.root / name
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor that works on this folder."""
+        return self.root / "lock"
+
+    @property
+    def run_json(self) -> Path:
+        """Names, process ids and ports of what runs now."""
+        return self.root / "run.json"

@@ -1,0 +1,133 @@
+"""The services as processes: which module runs, on which ports, and what it is told about the rest."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from deploy.local.backing import Backing
+from deploy.local.layout import DataFolder, Ports
+from deploy.local.programs import Program, probe_http
+from deploy.local.servers import HOST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One process of a service."""
+
+    name: str
+    #: the arguments of `python -m`
+    module: tuple[str, ...]
+    #: what it is told about the rest, names of `_known_settings`
+    needs: tuple[str, ...]
+    #: the schema that it works on
+    schema: str | None = None
+    serves_grpc: bool = True
+
+
+#: In the order of their start; the gateway, which the public talks to, is last up and first down.
+SERVICES = (
+    Service(
+        name="auth",
+        module=("services.auth",),
+        schema="auth",
+        needs=("AUTH_MASTER_KEY_FILE", "REDIS_URL_FILE"),
+    ),
+    Service(
+        name="config",
+        module=("services.config",),
+        schema="config",
+        needs=("AUTH_ADDRESS", "REDIS_URL_FILE"),
+    ),
+    Service(
+        name="codegen",
+        module=("services.codegen",),
+        schema="codegen",
+        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "REDIS_URL_FILE"),
+    ),
+    Service(
+        name="receiver",
+        module=("services.ingest", "receiver"),
+        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "NATS_URL_FILE", "REDIS_URL_FILE"),
+    ),
+    Service(
+        name="aggregator",
+        module=("services.ingest", "aggregator"),
+        schema="ingest",
+        needs=("NATS_URL_FILE", "REMOTE_WRITE_URL"),
+        serves_grpc=False,
+    ),
+    Service(
+        name="gateway",
+        module=("services.gateway",),
+        needs=(
+            "AUTH_ADDRESS",
+            "CONFIG_ADDRESS",
+            "CODEGEN_ADDRESS",
+            "INGEST_ADDRESS",
+            "REDIS_URL_FILE",
+            "PROMETHEUS_URL",
+        ),
+        serves_grpc=False,
+    ),
+)
+GATEWAY = SERVICES[-1]
+
+
+def service_programs(
+    backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]
+) -> tuple[Program, ...]:
+    """Every service, in the order of `SERVICES`. The caller's environment is passed on to each."""
+    known = _known_settings(backing, ports)
+    return tuple(
+        Program(
+            name=service.name,
+            argv=(sys.executable, "-m", *service.module),
+            log=data.log(service.name),
+            ports=(listening := _ports(service, ports)),
+            probe=partial(probe_http, ports.operations(service.name), "/health/ready"),
+            environment=_environment(environment, _told(service, known, backing), listening),
+            ready_seconds=60.0,
+        )
+        for service in SERVICES
+    )
+
+
+def _known_settings(backing: Backing, ports: Ports) -> dict[str, str]:
+    """What a service may be told, without the names' `PULSEGATE_`; secrets are files."""
+    addresses = {"AUTH": "auth", "CONFIG": "config", "CODEGEN": "codegen", "INGEST": "receiver"}
+    return {
+        **{f"{name}_ADDRESS": f"{HOST}:{ports.grpc(service)}" for name, service in addresses.items()},
+        "AUTH_MASTER_KEY_FILE": str(backing.secrets.key("auth_master_key")),
+        "REDIS_URL_FILE": str(backing.secrets.write("redis_url", backing.valkey.url)),
+        "NATS_URL_FILE": str(backing.secrets.write("nats_url", backing.nats.url)),
+        "REMOTE_WRITE_URL": f"{backing.prometheus_url}/api/v1/write",
+        "PROMETHEUS_URL": backing.prometheus_url,
+    }
+
+
+def _ports(service: Service, ports: Ports) -> dict[str, int]:
+    listening = {"operations": ports.operations(service.name)}
+    if service.serves_grpc:
+        listening["grpc"] = ports.grpc(service.name)
+    if service is GATEWAY:
+        listening["public"] = ports.public
+    return listening
+
+
+def _told(service: Service, known: Mapping[str, str], backing: Backing) -> dict[str, str]:
+    told = {f"PULSEGATE_{need}": known[need] for need in service.needs}
+    if service.schema is not None:
+        told["PULSEGATE_POSTGRES_DSN_FILE"] = str(backing.dsn_file(service.schema))
+    return told
+
+
+_PORT_VARIABLES = {"operations": "PULSEGATE_OPS_PORT", "grpc": "PULSEGATE_GRPC_PORT", "public": "PULSEGATE_PORT"}
+
+
+def _environment(inherited: Mapping[str, str], told: Mapping[str, str], listening: Mapping[str, int]) -> dict[str, str]:
+    """The inherited environment, with the service's own settings instead of any that the caller has set."""
+    own = {"PULSEGATE_HOST": HOST, **told}
+    own.update({_PORT_VARIABLES[purpose]: str(port) for purpose, port in listening.items()})
+    replaced = {name.removesuffix("_FILE") for name in own}
+    return {**{name: value for name, value in inherited.items() if name.removesuffix("_FILE") not in replaced}, **own}

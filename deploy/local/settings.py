@@ -1,0 +1,21 @@
+"""What the caller chooses about the embedded stack."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.settings import integer, setting
+
+#: The embedded stack listens on this many ports, from `PULSEGATE_PORT` on.
+PORT_COUNT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Read from the environment; what is not named here is passed on to the services as it is."""
+
+    #: the gateway's public port, the first of the block
+    port: int = setting("PULSEGATE_PORT", parse=integer(1024, 65535 - PORT_COUNT), default=8080)
+    #: everything that outlives a restart
+    data: Path = setting("PULSEGATE_DATA", parse=Path, default=Path(".pulsegate"))
+    #: a Prometheus binary, where it is not on PATH
+    prometheus_binary: Path | None = setting("PROMETHEUS_BIN", parse=Path, default=None)

@@ -1,0 +1,119 @@
+"""One embedded stack from its settings: checks that nothing is in the way, then starts everything in order."""
+
+import asyncio
+import fcntl
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local.backing import Backing, backing_servers
+from deploy.local.bootstrap import DATABASE, SCHEMAS, bootstrap, migrate
+from deploy.local.layout import DataFolder, Ports
+from deploy.local.programs import Program, port_is_free
+from deploy.local.progress import say, step
+from deploy.local.prometheus import PrometheusMissing, find_prometheus
+from deploy.local.services import service_programs
+from deploy.local.settings import Settings
+from deploy.local.supervisor import Supervisor
+
+#: What a killed supervisor has left running (it has not removed its run.json) ends within this time.
+_LEFT_BEHIND_SECONDS = 10.0
+
+
+class StackError(Exception):
+    """The stack cannot start; the message says what to change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A running stack."""
+
+    address: str
+    data: DataFolder
+    backing: Backing
+
+
+@asynccontextmanager
+async def running_stack(
+    settings: Settings, environment: Mapping[str, str], *, need_prometheus: bool = False
+) -> AsyncIterator[Stack]:
+    """Everything is ready inside the block and stopped after it.
+
+    Raises StackError, StartFailed, MigrationFailed or, where it is needed, PrometheusMissing.
+    """
+    data, ports = DataFolder(settings.data.absolute()), Ports(settings.port)
+    data.make()
+    with _held(data):
+        await _await_free_ports(ports, _LEFT_BEHIND_SECONDS if data.run_json.exists() else 0.0)
+        prometheus = await _find_prometheus(settings, data, needed=need_prometheus)
+        backing = backing_servers(data, ports, prometheus)
+        stack = Stack(address=f"http://127.0.0.1:{ports.public}", data=data, backing=backing)
+        supervisor = Supervisor(data.run_json, {"address": stack.address, "data": str(data.root)})
+        try:
+            await _start(supervisor, stack, ports, environment)
+            yield stack
+        finally:
+            with step("Stopping"):
+                await supervisor.stop()
+
+
+async def _start(supervisor: Supervisor, stack: Stack, ports: Ports, environment: Mapping[str, str]) -> None:
+    with step("Preparing the backing servers"):
+        for server in stack.backing.servers():
+            await asyncio.to_thread(server.prepare)
+    servers = [server.program() for server in stack.backing.servers()]
+    with step(f"Starting {_names(servers)}"):
+        await supervisor.start(servers)
+    with step("Bringing the database up to date"):
+        await asyncio.to_thread(_bring_up_to_date, stack.backing, environment)
+    *services, gateway = service_programs(stack.backing, ports, stack.data, environment)
+    with step(f"Starting {_names([*services, gateway])}"):
+        await supervisor.start(services)
+        await supervisor.start([gateway])
+
+
+def _bring_up_to_date(backing: Backing, environment: Mapping[str, str]) -> None:
+    bootstrap(backing.postgres, DATABASE, backing.role_passwords())
+    migrate({schema: backing.dsn_file(f"{schema}_owner") for schema in SCHEMAS}, environment)
+
+
+def _names(programs: Sequence[Program]) -> str:
+    return ", ".join(program.name for program in programs)
+
+
+@contextmanager
+def _held(data: DataFolder) -> Iterator[None]:
+    """Holds the data folder for this process, whose end frees it, however it comes."""
+    with data.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(
+                f"another Pulsegate runs on the data folder {data.root}; "
+                "stop it, or choose another folder with PULSEGATE_DATA"
+            ) from error
+        yield
+
+
+async def _await_free_ports(ports: Ports, patience_seconds: float) -> None:
+    deadline = time.monotonic() + patience_seconds
+    while taken := [f"{port} ({who})" for port, who in ports.listeners().items() if not port_is_free(port)]:
+        if time.monotonic() >= deadline:
+            raise StackError(f"in use already: port {', '.join(taken)}; choose other ports with PULSEGATE_PORT")
+        await asyncio.sleep(0.1)
+
+
+async def _find_prometheus(settings: Settings, data: DataFolder, *, needed: bool) -> Path | None:
+    """The binary; None, said in one line, where there is none and none is needed."""
+    try:
+        with step("Looking for Prometheus"):
+            return await asyncio.to_thread(
+                find_prometheus, settings.prometheus_binary, data.server("prometheus-binary")
+            )
+    except PrometheusMissing as missing:
+        if needed:
+            raise
+        say(f"{missing}; going on without queries")
+        return None

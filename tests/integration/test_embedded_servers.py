@@ -1,0 +1,168 @@
+"""The backing servers as the embedded stack configures them: closed to strangers, durable, restartable."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nats
+import psycopg
+import pytest
+import redis
+from nats.errors import Error as NatsError
+from nats.js.api import StreamConfig
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from deploy.local.bootstrap import DATABASE, SCHEMAS, SIGN_IN_ROLES, bootstrap
+from deploy.local.layout import CHECKOUT, Ports
+from deploy.local.programs import port_is_free
+from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Valkey
+from tests.suite_database import Database
+from tests.suite_servers import RunningServer
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.integration
+
+
+def test_postgres_refuses_a_wrong_password(postgres_server: RunningServer[Postgres]) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(postgres_server.server.dsn(password="wrong"))
+
+
+def test_postgres_sorts_by_code_point_and_has_its_own_uuidv7(postgres_server: RunningServer[Postgres]) -> None:
+    with psycopg.connect(postgres_server.server.dsn()) as connection:
+        row = connection.execute("SELECT 'Z' < 'a', lower('Ä'), uuid_extract_version(uuidv7())").fetchone()
+    assert row == (True, "ä", 7)
+
+
+def test_postgres_starts_again_after_a_kill_and_a_foreign_process_id(postgres_server: RunningServer[Postgres]) -> None:
+    with postgres_server.away():
+        pid_file = postgres_server.server.folder.resolve() / "cluster" / "postmaster.pid"
+        lines = pid_file.read_text().splitlines()
+        pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]))
+    with psycopg.connect(postgres_server.server.dsn()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_valkey_refuses_strangers_and_writes_nothing_to_disk(valkey_server: RunningServer[Valkey]) -> None:
+    server = valkey_server.server
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(host=HOST, port=server.port, retry=Retry(NoBackoff(), 0)).ping()
+    with redis.Redis.from_url(server.url) as client:
+        client.set("a", "1")
+        assert client.config_get("save", "appendonly") == {"save": "", "appendonly": "no"}
+
+
+def test_valkey_comes_back_empty(valkey_server: RunningServer[Valkey]) -> None:
+    with redis.Redis.from_url(valkey_server.server.url, retry=Retry(NoBackoff(), 0)) as client:
+        client.set("a", "1")
+        with valkey_server.away(), pytest.raises(redis.ConnectionError):
+            client.get("a")
+        assert client.get("a") is None
+
+
+async def test_nats_refuses_strangers(nats_server: RunningServer[Nats]) -> None:
+    with pytest.raises(NatsError):
+        await nats.connect(
+            f"nats://{HOST}:{nats_server.server.port}",
+            allow_reconnect=False,
+            max_reconnect_attempts=0,
+            connect_timeout=2,
+        )
+
+
+async def test_what_nats_has_acknowledged_survives_a_kill(nats_server: RunningServer[Nats]) -> None:
+    client = await nats.connect(nats_server.server.url, reconnect_time_wait=0.1)
+    stream = client.jetstream()
+    await stream.add_stream(StreamConfig(name="KEPT", subjects=["kept"]))
+    for number in range(20):
+        await stream.publish("kept", b"%d" % number)
+    with nats_server.away():
+        pass
+    wait_for_info = await nats.connect(nats_server.server.url)
+    info = await wait_for_info.jetstream().stream_info("KEPT")
+    assert info.state.messages == 20
+    await wait_for_info.jetstream().delete_stream("KEPT")
+    await wait_for_info.close()
+    await client.close()
+
+
+def test_prometheus_takes_remote_write_and_late_samples(prometheus_server: RunningServer[Prometheus]) -> None:
+    connection = http.client.HTTPConnection(HOST, prometheus_server.server.port, timeout=5)
+    connection.request("GET", "/api/v1/status/flags")
+    flags = connection.getresponse().read()
+    assert b'"web.enable-remote-write-receiver":"true"' in flags
+    connection.request("GET", "/api/v1/status/config")
+    assert b"out_of_order_time_window: 8d" in connection.getresponse().read().replace(b"1w1d", b"8d")
+    connection.close()
+
+
+class TestBootstrap:
+    @pytest.fixture
+    def database_name(self, postgres_server: RunningServer[Postgres]) -> str:
+        bootstrap(postgres_server.server, DATABASE, dict.fromkeys(SIGN_IN_ROLES, "p"))
+        bootstrap(postgres_server.server, DATABASE, {role: f"{role}-only-for-tests" for role in SIGN_IN_ROLES})
+        return DATABASE
+
+    @pytest.mark.parametrize("service", SCHEMAS)
+    def test_a_runtime_role_owns_nothing_and_bypasses_nothing(
+        self, service: str, database_name: str, postgres_server: RunningServer[Postgres]
+    ) -> None:
+        dsn = postgres_server.server.dsn(database_name, user=service, password=f"{service}-only-for-tests")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb, current_schema() FROM pg_roles"
+                " WHERE rolname = current_user"
+            ).fetchone()
+            assert row == (False, service)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE TABLE t ()")
+            for other in set(SCHEMAS) - {service}:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(f"CREATE TABLE {other}.t ()")
+
+    def test_a_door_must_be_entered(self, database_name: str, postgres_server: RunningServer[Postgres]) -> None:
+        server = postgres_server.server
+        with psycopg.connect(
+            server.dsn(database_name, user="auth_owner", password="auth_owner-only-for-tests")
+        ) as owner:
+            owner.execute("CREATE TABLE doors_only ()")
+            owner.execute("GRANT SELECT ON doors_only TO auth_feed")
+        with psycopg.connect(server.dsn(database_name, user="auth", password="auth-only-for-tests")) as runtime:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                runtime.execute("SELECT FROM doors_only")
+            runtime.rollback()
+            runtime.execute("SET LOCAL ROLE auth_feed")
+            runtime.execute("SELECT FROM doors_only")
+            runtime.rollback()
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                runtime.execute("SET LOCAL ROLE config_feed")
+
+
+def test_a_server_ends_with_the_process_that_started_it(data_folder: Path, server_ports: Ports) -> None:
+    folder = data_folder / "orphan"
+    folder.mkdir()
+    port = server_ports.public
+    starting = f"""
+import pathlib, time
+from deploy.local.servers import Valkey
+folder = pathlib.Path({str(folder)!r})
+server = Valkey(folder=folder, port={port}, password="p", log=folder / "log")
+server.prepare()
+server.program().start()
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", starting], cwd=CHECKOUT)
+    wait_for(lambda: not port_is_free(port), what="the server listens")
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_for(lambda: port_is_free(port), what="the server is gone")
+
+
+def test_a_fresh_database_is_cheap(database: Database) -> None:
+    with psycopg.connect(database.superuser_dsn) as connection:
+        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s)", (list(SCHEMAS),))
+        assert {row[0] for row in schemas} == set(SCHEMAS)

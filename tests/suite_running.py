@@ -1,0 +1,184 @@
+"""The whole suite, as `make run` starts it.
+
+Fixture `suite` (session): a `Suite` that runs on ports and a data folder of its own. Requests are not limited there
+beyond what a test can reach; a test of limits starts its own with `start_suite`:
+
+    suite.base_url, suite.port, suite.data, suite.ports, suite.prometheus_url
+    suite.processes()                         name -> {"pid", "ports", "restarts"}, from run.json
+    suite.pid("receiver"); suite.log("receiver"); suite.secret("postgres_password"); suite.dsn("auth")
+    pid = suite.kill("aggregator")            kill -9 (or another signal); returns the process id that it had
+    suite.wait_restarted("aggregator", pid)   returns when another process runs and is ready
+    with suite.paused("valkey"): …            frozen: connections are open, nothing answers
+    suite.wait_ready()                        every process is ready
+    suite.stop(), suite.start()               Ctrl-C, and again on the same data
+
+Fixture `start_suite` (session): `start_suite(PULSEGATE_DEFAULT_PLAN="free", …)` starts one more, stopped at the end of
+the session; call `stop()` as soon as it is no longer needed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.bootstrap import DATABASE
+from deploy.local.layout import OPERATIONS_PORTS, DataFolder, Ports
+from deploy.local.programs import NotReady, Program, probe_http
+from deploy.local.servers import HOST
+from tests.waiting import wait_for
+
+_UNLIMITED = {
+    "PULSEGATE_AUTH_REQUESTS_PER_MINUTE": "100000",
+    "PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES": "1000000",
+}
+_START_SECONDS = 120.0
+_STOP_SECONDS = 40.0
+
+
+class Suite:
+    """One running suite; see the module's docstring."""
+
+    def __init__(self, data: Path, ports: Ports, environment: dict[str, str]) -> None:
+        self.data = data
+        self.ports = ports
+        self.port = ports.public
+        self.base_url = f"http://{HOST}:{ports.public}"
+        self.prometheus_url = f"http://{HOST}:{ports.server('prometheus')}"
+        self._folder = DataFolder(data)
+        self._environment = {**environment, "PULSEGATE_PORT": str(ports.public), "PULSEGATE_DATA": str(data)}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def terminal(self) -> str:
+        """What `make run` has printed."""
+        return (self.data / "terminal.txt").read_text()
+
+    def start(self) -> None:
+        """Returns when everything is ready."""
+        program = Program(
+            name="suite",
+            argv=(sys.executable, "-m", "deploy.local", "run"),
+            log=self.data / "terminal.txt",
+            ports={},
+            probe=self._probe,
+            environment={**os.environ, **self._environment},
+            orphan_signal=signal.SIGTERM,
+        )
+        self._process = program.start()
+        wait_for(self._is_ready, within_seconds=_START_SECONDS, what="the suite is ready")
+
+    def stop(self) -> int:
+        """As Ctrl-C does; returns the exit status. Nothing happens where it is stopped already."""
+        if self._process is None:
+            return 0
+        self._process.send_signal(signal.SIGINT)
+        status = self._process.wait(timeout=_STOP_SECONDS)
+        self._process = None
+        return status
+
+    def kill_supervisor(self) -> None:
+        """kill -9 of the process that `make run` is; everything that it started ends with it."""
+        assert self._process is not None, "the suite does not run"
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What runs now, by name; empty while run.json is not there."""
+        try:
+            described = json.loads(self._folder.run_json.read_text())
+        except FileNotFoundError:
+            return {}
+        return {process["name"]: process for process in described["processes"]}
+
+    def pid(self, name: str) -> int:
+        return int(self.processes()[name]["pid"])
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Sends the signal to a process; returns its process id."""
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    def wait_restarted(self, name: str, old_pid: int, *, within_seconds: float = 30.0) -> None:
+        """Returns when another process runs under the name and is ready."""
+
+        def restarted() -> bool:
+            process = self.processes().get(name, {"pid": old_pid})
+            return process["pid"] != old_pid and self._answers(name)
+
+        wait_for(restarted, within_seconds=within_seconds, what=f"{name} runs again")
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        pid = self.kill(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def wait_ready(self, *, within_seconds: float = 60.0) -> None:
+        """Returns when every service says that it is ready."""
+        wait_for(self._is_ready, within_seconds=within_seconds, what="every service is ready")
+
+    def log(self, name: str) -> str:
+        return self._folder.log(name).read_text(errors="replace")
+
+    def secret(self, name: str) -> str:
+        """A generated secret, by the name of its file below data/secrets."""
+        return (self._folder.secrets / name).read_text()
+
+    def dsn(self, role: str = "postgres") -> str:
+        """The address of the suite's database for one of its roles, the superuser unless named."""
+        password = self.secret(f"{role}_password")
+        return f"postgresql://{role}:{password}@{HOST}:{self.ports.server('postgres')}/{DATABASE}"
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.terminal
+        return all(self._answers(name) for name in OPERATIONS_PORTS)
+
+    def _probe(self) -> None:
+        probe_http(self.ports.operations("gateway"), "/health/ready")
+
+    def _answers(self, name: str) -> bool:
+        if name not in OPERATIONS_PORTS:
+            return True
+        try:
+            probe_http(self.ports.operations(name), "/health/ready")
+        except NotReady:
+            return False
+        return True
+
+
+@pytest.fixture(scope="session")
+def start_suite(request: pytest.FixtureRequest, port_blocks: Callable[[], Ports]) -> Iterator[Callable[..., Suite]]:
+    started: list[Suite] = []
+
+    def start(**environment: str) -> Suite:
+        data = Path(tempfile.mkdtemp(prefix="pulsegate-suite-"))
+        data.chmod(0o711)
+        suite = Suite(data, port_blocks(), environment)
+        started.append(suite)
+        suite.start()
+        return suite
+
+    yield start
+    for suite in started:
+        suite.stop()
+        if not request.session.testsfailed:
+            shutil.rmtree(suite.data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def suite(start_suite: Callable[..., Suite]) -> Suite:
+    return start_suite(**_UNLIMITED)

@@ -1,0 +1,174 @@
+"""The real backing servers, one of each for the whole session, on ports and folders of their own.
+
+Fixtures (session): `postgres_server`, `valkey_server`, `nats_server`, `prometheus_server`, each a `RunningServer`:
+
+    postgres_server.server.dsn(database="postgres", user=…, password=…)      libpq address; see deploy.local.servers
+    valkey_server.server.url                                                 redis://…
+    nats_server.server.url, .server.monitoring_port                          nats://…
+    prometheus_server.server.url                                             http://…; remote write: url + /api/v1/write
+
+    with valkey_server.away(): …        it is killed, and runs again after the block
+    with valkey_server.paused(): …      it is there and answers nothing
+    valkey_server.kill(), .start()      by hand; leave it running at the end of the test
+
+Fixture `data_folder` (session): a fresh folder that every user may pass through, removed at the end of the session.
+
+Each server ends with the test process, however that ends.
+"""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import pytest
+
+from deploy.local.layout import Ports
+from deploy.local.programs import NotReady, Program
+from deploy.local.prometheus import find_prometheus
+from deploy.local.servers import Nats, Postgres, Prometheus, Server, Valkey
+from tests.waiting import wait_for
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+#: Servers here listen on loopback for the time of the tests alone.
+_PASSWORD = "only-for-tests"
+
+
+class RunningServer(Generic[ServerT]):
+    """A backing server that a test may take away for a while."""
+
+    def __init__(self, server: ServerT) -> None:
+        self.server = server
+        self._program: Program | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        self.server.prepare()
+        program = self.server.program()
+        program.clear_up()
+        process = self._process = program.start()
+
+        def ready() -> bool:
+            assert process.poll() is None, program.log.read_text()[-2000:]
+            try:
+                program.probe()
+            except NotReady:
+                return False
+            return True
+
+        wait_for(ready, within_seconds=program.ready_seconds, what=f"{program.name} is ready")
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Sends the signal, which must end it, and returns when it has ended."""
+        assert self._process is not None, "the server does not run"
+        self._process.send_signal(number)
+        self._process.wait(timeout=30)
+        self._process = None
+
+    def stop(self) -> None:
+        """Ends it if it runs."""
+        if self._process is not None:
+            self.kill(self.server.program().orphan_signal)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Killed inside the block, running again after it."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Frozen inside the block: connections are open, nothing answers."""
+        assert self._process is not None, "the server does not run"
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def _running(server: ServerT) -> Iterator[RunningServer[ServerT]]:
+    running = RunningServer(server)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server_ports(port_blocks: Callable[[], Ports]) -> Ports:
+    return port_blocks()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServer[Postgres]]:
+    server = Postgres(
+        folder=data_folder / "postgres",
+        port=server_ports.server("postgres"),
+        password=_PASSWORD,
+        log=data_folder / "postgres.log",
+        settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+    )
+    with _running(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServer[Valkey]]:
+    server = Valkey(
+        folder=data_folder / "valkey",
+        port=server_ports.server("valkey"),
+        password=_PASSWORD,
+        log=data_folder / "valkey.log",
+    )
+    with _running(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def nats_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServer[Nats]]:
+    server = Nats(
+        folder=data_folder / "nats",
+        port=server_ports.server("nats"),
+        monitoring_port=server_ports.server("nats-monitoring"),
+        password=_PASSWORD,
+        log=data_folder / "nats.log",
+    )
+    with _running(server) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def prometheus_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServer[Prometheus]]:
+    server = Prometheus(
+        binary=find_prometheus(None, data_folder / "prometheus-binary"),
+        folder=data_folder / "prometheus",
+        port=server_ports.server("prometheus"),
+        log=data_folder / "prometheus.log",
+    )
+    with _running(server) as running:
+        yield running
