@@ -50,3 +50,9 @@ SELECT pg_temp.make_door('auth_feed', 'auth');
 SELECT pg_temp.make_door('auth_cleaner', 'auth');
 SELECT pg_temp.make_door('config_feed', 'config');
 SELECT pg_temp.make_door('ingest_aggregator', 'ingest');
+
+-- The aggregator copies what changed into temporary tables and merges from there.
+DO $$
+BEGIN
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO ingest_aggregator', current_database());
+END $$;
