@@ -3,28 +3,107 @@
 PYTHON3 ?= python3
 VENV    := .venv
 PYTHON  := $(VENV)/bin/python
-READY   := $(VENV)/.installed
+BROWSER := sdk/browser
+NPM     := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix $(BROWSER)
+
+# Stamps: what was last installed, and when.
+INSTALLED := $(VENV)/.installed
+NODE      := $(VENV)/.node
+MODULES   := $(BROWSER)/node_modules/.package-lock.json
+BUNDLE    := $(BROWSER)/dist/runtime.min.js
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Pulsegate. PULSEGATE_PORT (8080) and PULSEGATE_DATA (.pulsegate) choose where demo and run work."
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): requirements/dev.txt requirements/install.sh
-	PYTHON3=$(PYTHON3) requirements/install.sh $(VENV) $<
-	@touch $@
+# ---- run
 
-##   contracts between the services
+.PHONY: demo run
+demo: build ## Run everything, with a tenant, real traffic and its numbers; Ctrl-C stops
+	@$(PYTHON) -m deploy.local demo
+
+run: build ## Run everything until Ctrl-C
+	@$(PYTHON) -m deploy.local run
+
+# ---- test
+
+.PHONY: test unit coverage
+ifdef T
+test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
+	$(PYTHON) -m pytest $(T)
+else
+test: build
+	requirements/chromium.sh
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m pytest tests sdk/python $(BROWSER) --cov --cov-report=
+	$(NPM) test
+	$(PYTHON) -m coverage report --fail-under=85
+	$(PYTHON) -m coverage report --include='services/auth/*' --fail-under=100
+endif
+
+unit: $(INSTALLED) ## Run the tests that need no servers
+	$(PYTHON) -m pytest tests/unit
+
+# ---- check
+
+.PHONY: check lint types
+check: lint types proto-check ## All checks without running the code
+
+lint: $(INSTALLED) ## Style, formatting, import rules
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports
+
+types: $(INSTALLED) $(MODULES) ## Strict type checks, of Python and TypeScript
+	$(VENV)/bin/mypy
+	$(NPM) run --silent check
+
+# ---- contracts between the services
 
 .PHONY: proto proto-check proto-freeze
-proto: $(READY) ## Generate contracts/ from proto/
+proto: $(INSTALLED) ## Generate contracts/ from proto/
 	$(VENV)/bin/buf lint proto
 	PYTHON=$(PYTHON) proto/generate.sh contracts
 
-proto-check: $(READY) ## Lint proto/, refuse breaking changes, compare contracts/ with what proto/ generates
+proto-check: $(INSTALLED) ## Lint proto/, refuse breaking changes, compare contracts/ with it
 	PYTHON=$(PYTHON) proto/check.sh
 
-proto-freeze: $(READY) ## Make today's proto/ the image that later changes must not break
+proto-freeze: $(INSTALLED) ## Make today's proto/ the image that later changes must not break
 	$(VENV)/bin/buf build proto --exclude-source-info --output proto/image.json
+
+# ---- install and build
+
+.PHONY: build lock clean
+build: $(INSTALLED) $(BUNDLE) ## Install what is missing and build the browser client's runtime
+
+lock: $(INSTALLED) ## Lock the newest versions that requirements/*.in allow
+	cd requirements && for name in services dev node; do \
+	    ../$(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header \
+	        --python-version 3.11 $$name.in --output-file $$name.txt; \
+	done
+
+clean: ## Remove everything that was installed or built; data folders stay
+	rm -rf $(VENV) .tools $(BROWSER)/node_modules $(BROWSER)/dist .mypy_cache .ruff_cache .pytest_cache \
+	    .import_linter_cache .hypothesis .coverage*
+
+$(INSTALLED): requirements/dev.txt requirements/install.sh
+	@PYTHON3=$(PYTHON3) requirements/install.sh $(VENV) $<
+	@touch $@
+
+$(NODE): requirements/node.txt requirements/node.sh | $(INSTALLED)
+	@requirements/node.sh $(VENV)
+	@touch $@
+
+$(MODULES): $(BROWSER)/package-lock.json $(NODE)
+	@echo "Installing what builds the browser client"
+	@$(NPM) ci --silent --no-audit --no-fund
+	@touch $@
+
+$(BUNDLE): $(MODULES) $(BROWSER)/build.mjs $(wildcard $(BROWSER)/src/*.ts)
+	@echo "Building the browser client"
+	@$(NPM) run --silent build
+	@touch $@
