@@ -32,24 +32,31 @@ class RollingWindow(pybreaker.CircuitMemoryStorage):
         self._window_seconds = window_seconds
         self._least_calls = least_calls
         self._now = now
-        self._calls: deque[tuple[float, bool]] = deque()
+        #: (when it began, calls, failures) of each tenth of the window, so that a busy upstream costs no more memory.
+        self._slices: deque[tuple[float, int, int]] = deque()
 
     def record(self, *, failed: bool) -> None:
         """Adds the outcome of one call."""
-        self._calls.append((self._now(), failed))
+        now = self._now()
+        began, calls, failures = now, 0, 0
+        if self._slices and now - self._slices[-1][0] < self._window_seconds / 10:
+            began, calls, failures = self._slices.pop()
+        self._slices.append((began, calls + 1, failures + failed))
+        while self._slices[0][0] < now - self._window_seconds:
+            self._slices.popleft()
 
     @property
     def counter(self) -> int:
         """1 while the window says "open", else 0: the breaker is made with `fail_max=1`."""
         oldest = self._now() - self._window_seconds
-        while self._calls and self._calls[0][0] < oldest:
-            self._calls.popleft()
-        failed = sum(1 for _, was_failed in self._calls if was_failed)
-        return int(len(self._calls) >= self._least_calls and failed * 2 >= len(self._calls))
+        recent = [(calls, failures) for began, calls, failures in self._slices if began >= oldest]
+        calls = sum(count for count, _ in recent)
+        failed = sum(count for _, count in recent)
+        return int(calls >= self._least_calls and failed * 2 >= calls)
 
     def forget(self) -> None:
         """Starts a new window, as after a recovery."""
-        self._calls.clear()
+        self._slices.clear()
 
 
 class Breaker:
@@ -108,6 +115,11 @@ class Breaker:
                 f"{self.upstream} is failing and is given a rest.",
                 retry_after_seconds=self._seconds_to_reset(),
             ) from error
+
+    def try_again(self) -> None:
+        """Lets one call try before the time is up, because something says that the upstream is back."""
+        if self.is_open:
+            self._breaker.half_open()
 
     def _seconds_to_reset(self) -> float:
         return max(1.0, self._opened_at + self._reset_seconds - time.monotonic())
