@@ -1,0 +1,78 @@
+"""The composition root of the codegen service."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis.clock import SystemClock
+from chassis.health import Health
+from chassis.migrations import schema_probe
+from chassis.principals import PrincipalVerifier
+from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
+from services.codegen.clients import AuthClient, ConfigClient
+from services.codegen.grpc_api import CodegenApi
+from services.codegen.operations import ClientGeneration, Retention
+from services.codegen.recent import RecentArtifacts
+from services.codegen.runtimes import Runtimes
+from services.codegen.settings import Settings
+from services.codegen.storage import PostgresArtifacts
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[None]:
+    """The service, from its database to its port, while open."""
+    async with AsyncExitStack() as stack:
+        health = Health()
+
+        database = await stack.enter_async_context(postgres.connected(settings.dsn))
+        health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
+
+        auth = await stack.enter_async_context(
+            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+        )
+        health.add("auth", auth.probe, hard=False)
+
+        config = await stack.enter_async_context(
+            grpc_client.connected("config", settings.config_address, settings.service_token)
+        )
+        health.add("config", config.probe, hard=False)
+
+        runtimes = Runtimes(settings.sdk_directory)
+        health.add("python runtime", runtimes.probe("python/pulsegate_runtime.py"), hard=False)
+        health.add(
+            "browser runtime", runtimes.probe("browser/dist/runtime.js", "browser/dist/runtime.min.js"), hard=False
+        )
+
+        generation = ClientGeneration(
+            config=ConfigClient(config),
+            database=database,
+            artifacts=PostgresArtifacts(),
+            recent=RecentArtifacts(SystemClock()),
+            runtimes=runtimes,
+            retention=Retention(
+                unused_for=timedelta(days=settings.artifact_retention_days),
+                most_per_project=settings.artifacts_per_project,
+            ),
+        )
+
+        await stack.enter_async_context(health.watching())
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(
+            grpc_server.serving(
+                settings.host,
+                settings.grpc_port,
+                [lambda server: add_CodegenServiceServicer_to_server(CodegenApi(generation), server)],
+                service_token=settings.service_token,
+                verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
+                process_health=health,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        try:
+            yield
+        finally:
+            health.stopping = True

@@ -1,0 +1,57 @@
+"""The services that codegen calls."""
+
+from chassis.grpc_client import ServiceChannel
+from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
+from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
+from services.codegen.domain import Definitions, Label, Metric, MetricType
+
+_TYPES = {
+    definitions_pb2.METRIC_TYPE_COUNTER: MetricType.COUNTER,
+    definitions_pb2.METRIC_TYPE_GAUGE: MetricType.GAUGE,
+    definitions_pb2.METRIC_TYPE_HISTOGRAM: MetricType.HISTOGRAM,
+    definitions_pb2.METRIC_TYPE_SUMMARY: MetricType.SUMMARY,
+}
+
+
+class AuthClient:
+    """What codegen asks of auth."""
+
+    def __init__(self, channel: ServiceChannel) -> None:
+        self._channel = channel
+        self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
+
+    async def signing_keys(self) -> str:
+        """The public keys that sign principals, as a JWK set."""
+        request = credentials_pb2.GetSigningKeysRequest()
+        response = await self._channel.call(self._credentials.GetSigningKeys, request)
+        return str(response.jwks_json)
+
+
+class ConfigClient:
+    """What codegen asks of config."""
+
+    def __init__(self, channel: ServiceChannel) -> None:
+        self._channel = channel
+        self._feed = definitions_pb2_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
+
+    async def definitions(self, project_id: str) -> Definitions:
+        """The project's definitions as of now. Raises DefinitionNotRenderable where one cannot be put into code."""
+        request = definitions_pb2.GetProjectDefinitionsRequest(project_id=project_id)
+        response = await self._channel.call(self._feed.GetProjectDefinitions, request)
+        return Definitions.of(project_id, [_metric(one) for one in response.metrics if not one.HasField("deleted_at")])
+
+
+def _metric(metric: definitions_pb2.Metric) -> Metric:
+    spec = metric.spec
+    labels = [
+        Label(name=label.name, required=label.required, values=tuple(label.values), pattern=label.pattern)
+        for label in spec.labels
+    ]
+    return Metric(
+        id=metric.id,
+        name=spec.name,
+        type=_TYPES[spec.type],
+        help=spec.help,
+        unit=spec.unit,
+        labels=tuple(labels),
+    )

@@ -1,0 +1,109 @@
+"""The use cases: a client for the definitions as they are now, and one that was generated before."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from weakref import WeakValueDictionary
+
+from chassis.errors import Invalid
+from chassis.postgres import Database
+from chassis.principals import Principal
+from services.codegen import metrics, outputters
+from services.codegen.clients import ConfigClient
+from services.codegen.domain import Artifact, Definitions, Options, input_hash, is_sha256
+from services.codegen.errors import ArtifactNotFound
+from services.codegen.recent import RecentArtifacts
+from services.codegen.runtimes import Runtime, Runtimes
+from services.codegen.storage import PostgresArtifacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long generated clients are kept; see settings.py."""
+
+    unused_for: timedelta
+    most_per_project: int
+
+
+class ClientGeneration:
+    """Generates clients, and keeps what it has handed out. Any principal of a project may ask."""
+
+    def __init__(
+        self,
+        *,
+        config: ConfigClient,
+        database: Database,
+        artifacts: PostgresArtifacts,
+        recent: RecentArtifacts,
+        runtimes: Runtimes,
+        retention: Retention,
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._artifacts = artifacts
+        self._recent = recent
+        self._runtimes = runtimes
+        self._retention = retention
+        # One a client: when definitions have changed, a thousand pages ask for the same one at once. A lock lives for
+        # as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def generate(self, principal: Principal, options: Options) -> Artifact:
+        """The client for the definitions as of now. Durable before it is answered, so that its hash may be pinned.
+
+        Raises RuntimeMissing, DefinitionNotRenderable, Unavailable (config or the database).
+        """
+        definitions = await self._config.definitions(principal.project_id)
+        runtime = self._runtimes.get(outputters.OUTPUTS[options.language].runtime_path(options))
+        key = input_hash(definitions, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
+        artifact = self._recent.get(principal.project_id, key)
+        if artifact is None:
+            artifact = await self._generate_once(principal, key, definitions, options, runtime)
+        else:
+            metrics.CLIENTS.labels(options.language, "memory").inc()
+        return artifact
+
+    async def _generate_once(
+        self, principal: Principal, key: str, definitions: Definitions, options: Options, runtime: Runtime
+    ) -> Artifact:
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            artifact, source = self._recent.get(principal.project_id, key), "memory"
+            if artifact is None:
+                artifact, source = await self._stored(principal, key), "postgres"
+            if artifact is None:
+                artifact, source = await _render(definitions, options, runtime), "rendered"
+                await self._store(principal, key, artifact)
+            self._recent.put(principal.project_id, key, artifact)
+        metrics.CLIENTS.labels(options.language, source).inc()
+        return artifact
+
+    async def _stored(self, principal: Principal, key: str) -> Artifact | None:
+        async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
+            return await self._artifacts.by_input(connection, principal.project_id, key)
+
+    async def _store(self, principal: Principal, key: str, artifact: Artifact) -> None:
+        project_id = principal.project_id
+        async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
+            await self._artifacts.add(connection, principal.tenant_id, project_id, key, artifact)
+            await self._artifacts.prune(
+                connection, project_id, unused_for=self._retention.unused_for, most=self._retention.most_per_project
+            )
+
+    async def artifact(self, principal: Principal, sha256: str) -> Artifact:
+        """What was once generated for the project and has these bytes. Raises VALIDATION_FAILED, ArtifactNotFound."""
+        if not is_sha256(sha256):
+            raise Invalid.fields({"sha256": "must be 64 hexadecimal digits"})
+        artifact = self._recent.get(principal.project_id, sha256)
+        if artifact is not None:
+            return artifact
+        async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
+            artifact = await self._artifacts.by_content(connection, principal.project_id, sha256)
+        if artifact is None:
+            raise ArtifactNotFound("No client with this hash was generated for the project, or not in a long time.")
+        self._recent.put(principal.project_id, sha256, artifact)
+        return artifact
+
+
+async def _render(definitions: Definitions, options: Options, runtime: Runtime) -> Artifact:
+    with metrics.RENDERING.labels(options.language).time():
+        return await asyncio.to_thread(outputters.render, definitions, options, runtime.text)

@@ -1,0 +1,24 @@
+"""Settings of the codegen service."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.settings import ServiceSettings, host_and_port, integer, setting, url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """What the codegen service reads."""
+
+    grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
+    config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
+    #: Where the runtimes are: the checkout's `sdk/`.
+    sdk_directory: Path = setting(
+        "PULSEGATE_SDK_DIRECTORY", parse=Path, default=Path(__file__).resolve().parents[2] / "sdk"
+    )
+    #: How long a generated client that nobody asks for is kept. A year is what browsers keep an immutable one.
+    artifact_retention_days: int = setting("PULSEGATE_ARTIFACT_RETENTION_DAYS", parse=integer(1, 36_500), default=400)
+    #: Past that a project's least recently used one goes.
+    artifacts_per_project: int = setting("PULSEGATE_ARTIFACTS_PER_PROJECT", parse=integer(1, 100_000), default=1000)

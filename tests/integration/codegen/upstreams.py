@@ -1,0 +1,107 @@
+"""Stand-ins for auth and config, as far as codegen calls them: one gRPC server with both."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+
+from chassis.errors import ERROR_METADATA_KEY, PulsegateError, to_wire
+from chassis.principals import AUDIENCE, ISSUER
+from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
+from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
+
+TENANT = "0192f0c1-0000-7000-8000-000000000001"
+PROJECT = "0192f0c1-0000-7000-8000-000000000002"
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class Auth(credentials_pb2_grpc.CredentialServiceServicer):
+    """Signs principals and publishes its key."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+
+    async def GetSigningKeys(  # noqa: N802
+        self, request: credentials_pb2.GetSigningKeysRequest, _call: Call
+    ) -> credentials_pb2.GetSigningKeysResponse:
+        key = {**OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True), "kid": "1"}
+        return credentials_pb2.GetSigningKeysResponse(jwks_json=json.dumps({"keys": [key]}))
+
+    def principal(self, tenant_id: str, project_id: str, *, kind: str = "publishable") -> str:
+        """A principal without any scope for reading, unless it is asked for."""
+        claims = {
+            "sub": "0192f0c1-0000-7000-8000-00000000000a",
+            "kind": kind,
+            "scopes": ["ingest:write"],
+            "tid": tenant_id,
+            "pid": project_id,
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "exp": time.time() + 120,
+        }
+        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": "1"})
+
+
+class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
+    """Answers the definitions it was given, or the error."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, list[definitions_pb2.Metric]] = {}
+        self.failure: PulsegateError | None = None
+
+    async def GetProjectDefinitions(  # noqa: N802
+        self, request: definitions_pb2.GetProjectDefinitionsRequest, call: Call
+    ) -> definitions_pb2.GetProjectDefinitionsResponse:
+        if self.failure is not None:
+            await call.abort(
+                self.failure.grpc_status, self.failure.message, ((ERROR_METADATA_KEY, to_wire(self.failure)),)
+            )
+        return definitions_pb2.GetProjectDefinitionsResponse(
+            revision=time.time_ns(), metrics=self.metrics.get(request.project_id, [])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstreams:
+    """The stand-ins and their address."""
+
+    auth: Auth
+    config: Config
+    address: str
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Upstreams]:
+    """Serves both."""
+    auth, config = Auth(), Config()
+    server = grpc.aio.server()
+    credentials_pb2_grpc.add_CredentialServiceServicer_to_server(auth, server)
+    definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(config, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Upstreams(auth=auth, config=config, address=f"127.0.0.1:{port}")
+    finally:
+        await server.stop(None)
+
+
+def metric(name: str, kind: str = "counter", *, number: int = 1, **spec: Any) -> definitions_pb2.Metric:
+    """A definition as config answers it. `number` is its age: lower is older."""
+    return definitions_pb2.Metric(
+        id=f"0192f0c1-0000-7000-8000-{number:012d}",
+        project_id=PROJECT,
+        spec=definitions_pb2.MetricSpec(
+            name=name,
+            type=definitions_pb2.MetricType.Value(f"METRIC_TYPE_{kind.upper()}"),
+            **{"help": f"What {name} says.", **spec},
+        ),
+        version=1,
+    )
