@@ -5,17 +5,17 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from subprocess import SubprocessError
 
 from chassis.settings import SettingsError, load
 from deploy.local.bootstrap import MigrationFailed
 from deploy.local.progress import say
 from deploy.local.prometheus import PrometheusMissing
+from deploy.local.servers import PreparationFailed
 from deploy.local.settings import Settings
 from deploy.local.stack import Stack, StackError, running_stack
 from deploy.local.supervisor import StartFailed, stop_requests
 
-_EXPECTED_FAILURES = (StackError, StartFailed, MigrationFailed, PrometheusMissing, SubprocessError)
+_FAILURES = (StackError, StartFailed, PreparationFailed, MigrationFailed, PrometheusMissing, OSError)
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
         return os.EX_CONFIG
-    except _EXPECTED_FAILURES as error:
+    except _FAILURES as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
 

@@ -23,12 +23,12 @@ def everybody_reaches(path: Path) -> bool:
 
 
 def reachable_folder(path: Path) -> Path:
-    """The folder itself, made where it is missing; where others cannot reach it, a link to one that they can.
+    """The folder, made where it is missing; for root a link to one that `nobody` can reach, where that is needed.
 
     The link lies in the caller's folder and its target has a random name: without the link nobody finds the old data,
     as is right when the caller has deleted it.
     """
-    if not path.is_symlink() and not path.exists() and not everybody_reaches(path):
+    if unprivileged_user() and not path.is_symlink() and not path.exists() and not everybody_reaches(path):
         target = _STATE / secrets.token_hex(8)
         target.mkdir(parents=True)
         path.symlink_to(target)
@@ -36,17 +36,18 @@ def reachable_folder(path: Path) -> Path:
     return path.resolve()
 
 
-def reachable_copy(programs: Path, version: str) -> Path:
-    """The folder of programs itself, or a copy of it where others cannot reach it."""
-    if everybody_reaches(programs):
-        return programs
-    copy = _STATE / f"programs-{version}"
-    if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(programs, unfinished, symlinks=True)
+def reachable_copies(installed: Path, names: tuple[str, ...], version: str) -> Path:
+    """The folder where the named packages are installed; for root one with copies, where `nobody` cannot reach it."""
+    if unprivileged_user() is None or everybody_reaches(installed / names[0]):
+        return installed
+    copies = _STATE / f"{names[0]}-{version}"
+    if not copies.exists():
+        unfinished = copies.with_name(f"{copies.name}.{os.getpid()}")
+        for name in names:
+            if (installed / name).is_dir():
+                shutil.copytree(installed / name, unfinished / name, symlinks=True)
         try:
-            unfinished.rename(copy)
+            unfinished.rename(copies)
         except OSError:  # somebody else was faster
             shutil.rmtree(unfinished)
-    return copy
+    return copies

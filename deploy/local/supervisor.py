@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -66,8 +67,7 @@ class Supervised:
             return
         if process.poll() is None:
             process.send_signal(self.program.stop_signal)
-        while process.poll() is None and time.monotonic() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
+        await _end(process, deadline)
         process.kill()
         process.wait()
         self._process = None
@@ -100,14 +100,19 @@ class Supervised:
         await asyncio.to_thread(self.program.clear_up)
         self._process = self.program.start()
         self._changed()
-        while self._process.poll() is None:  # noqa: ASYNC110 - portable, and works without a child watcher
-            await asyncio.sleep(_POLL_SECONDS)
+        await _end(self._process)
         self._death = f"exit status {self._process.returncode}"
         self._process = None
 
     def _log_tail(self) -> str:
         lines = self.program.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         return f"\nthe end of {self.program.log}:\n  " + "\n  ".join(lines)
+
+
+async def _end(process: "subprocess.Popen[bytes]", deadline: float = math.inf) -> None:
+    """Returns when the process has ended, at the latest at the deadline."""
+    while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - works on any loop and system
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 class Supervisor:
