@@ -64,6 +64,9 @@ class Database:
             async with self._pool.connection() as connection, connection.transaction():
                 await _prepare(connection, role, settings)
                 yield connection
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            reason = "The database's schema is older than this code; its migrations have not run yet."
+            raise Unavailable(reason, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
                 raise Unavailable("The database was too slow.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
