@@ -1,0 +1,145 @@
+import { GIVE_UP_AFTER_MS, type Batch } from "./batch";
+import type { Options } from "./client";
+import type { Queue } from "./queue";
+import type { Tally, Timer } from "./tally";
+
+const REQUEST_TIMEOUT_MS = 30_000;
+/** An answer that asks for more patience than this is not believed. */
+const MAX_RETRY_AFTER_MS = 3600 * 1000;
+/** A wrong key may be mended, but not within seconds. */
+const REFUSED_KEY_DELAY_MS = 300_000;
+/** Browsers allow 64 KiB for all requests that may outlive their page together. */
+export const KEEPALIVE_BYTES = 60_000;
+const SENT_WHEN_HIDDEN = 8;
+/** For good: a 4xx other than a refused key, a timeout, "too early" and a rate limit. */
+const REFUSED = /^4(?!01|03|08|25|29)/;
+
+/** The JSON of any answer. */
+interface Answer {
+  readonly rejected?: readonly { index: number; code: string; message: string }[];
+  readonly error?: { code: string; message: string };
+}
+
+/** Sends the queue's batches one after another, and again until each is settled. */
+export interface Delivery {
+  /** Sends the next batch when it is time. */
+  pump(): void;
+  /** Tries at once, for the network is back or the caller is in a hurry; but not against the server's wish. */
+  hurry(): void;
+  /** Sends as much as may outlive the page, first what only this page has. */
+  sendBeforeHidden(): void;
+  /** Failed attempts since the last answer. */
+  failures(): number;
+  stop(): void;
+}
+
+export function newDelivery(options: Options, queue: Queue, tally: Tally, onRecovered: () => void): Delivery {
+  const { counts, guard, warn } = tally;
+  const address = `${options.endpoint}`.replace(/\/+$/, "");
+  const url = `${address}/api/v1/metrics?key=${encodeURIComponent(options.key)}`;
+  // On the monotonic clock: no attempt before, by this client's patience and by the server's wish.
+  let backoffUntil = 0;
+  let retryAfterUntil = 0;
+  let failures = 0;
+  let keepaliveBytes = 0;
+  let stopped = false;
+  let timer: Timer | undefined;
+
+  const pump = (): void => {
+    clearTimeout(timer);
+    if (stopped) return;
+    const oldest = Date.now() - GIVE_UP_AFTER_MS;
+    for (const batch of queue.batches()) if (batch.sealedAt < oldest) queue.drop(batch, "expired");
+    // The one with the fewest attempts: none that the server cannot digest holds up the others.
+    const [next] = [...queue.batches()].sort((a, b) => a.attempts - b.attempts);
+    if (!next || queue.batches().some((batch) => batch.inFlight)) return;
+    const waitMs = Math.max(backoffUntil, retryAfterUntil) - performance.now();
+    if (waitMs > 0) timer = tally.later(pump, waitMs);
+    else void send(next);
+  };
+
+  // Requests outlive the page where they may: not a retry, for the browser may be what refused the batch.
+  const send = async (batch: Batch, keepalive = !batch.attempts): Promise<void> => {
+    const { body } = batch;
+    keepaliveBytes += body.length;
+    batch.inFlight = true;
+    if (batch.attempts++) counts.retries++;
+    let status = 0;
+    let retryAfter: string | null = null;
+    let answer: Answer = {};
+    try {
+      // A simple request (text/plain, the publishable key in the address) needs no preflight: one round trip, not two.
+      const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+      const response = await fetch(url, { method: "POST", body, keepalive, credentials: "omit", signal });
+      status = response.status;
+      retryAfter = response.headers.get("Retry-After");
+      answer = Object(await response.json());
+    } catch {
+      // No answer (status 0 is retried), or one that is no JSON: the status says enough.
+    }
+    keepaliveBytes -= body.length;
+    batch.inFlight = false;
+    guard(() => {
+      if (answer.error && status < 500) warn(answer.error.code, answer.error.message);
+      if (status !== 202 && !REFUSED.test(`${status}`)) {
+        retryLater(status, retryAfter);
+      } else {
+        if (!batch.settled) conclude(batch, status, answer);
+        if (failures) onRecovered();
+        failures = backoffUntil = 0;
+      }
+      pump();
+    });
+  };
+
+  const conclude = (batch: Batch, status: number, { error, rejected = [] }: Answer): void => {
+    if (status === 413) return queue.drop(batch, "too_large");
+    if (error?.code === "SEQUENCE_OUT_OF_WINDOW") return queue.drop(batch, "out_of_window");
+    let lost = status === 202 ? 0 : batch.records;
+    for (const { index, code, message } of rejected) {
+      warn(code, message);
+      lost += batch.recordsByMetric[index] ?? 1;
+    }
+    counts.rejected += lost;
+    counts.accepted += batch.records - lost;
+    queue.settle(batch);
+  };
+
+  const retryLater = (status: number, retryAfter: string | null): void => {
+    const now = performance.now();
+    // A tenth more, at random: else everybody who was told the same second comes in that second.
+    if (retryAfter) retryAfterUntil = now + parseRetryAfter(retryAfter) * (1 + Math.random() / 10);
+    // Of several requests that fail together one counts.
+    if (now < backoffUntil) return;
+    const longestMs = status === 401 || status === 403 ? REFUSED_KEY_DELAY_MS : (options.maxRetryDelayMs ?? 60_000);
+    const delayMs = Math.min((options.retryDelayMs ?? 1000) * 2 ** failures++, longestMs);
+    backoffUntil = now + delayMs * (0.5 + Math.random() / 2);
+  };
+
+  return {
+    pump,
+    hurry() {
+      backoffUntil = 0;
+      pump();
+    },
+    sendBeforeHidden() {
+      if (stopped || performance.now() < retryAfterUntil) return;
+      const idle = queue.batches().filter((batch) => !batch.inFlight);
+      idle.sort((a, b) => +a.stored - +b.stored);
+      for (const batch of idle.slice(0, SENT_WHEN_HIDDEN)) {
+        if (keepaliveBytes + batch.body.length <= KEEPALIVE_BYTES) void send(batch, true);
+      }
+    },
+    failures: () => failures,
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** RFC 9110 section 10.2.3, seconds or an HTTP date, as milliseconds from now. */
+function parseRetryAfter(header: string): number {
+  const delayMs = Number(header) * 1000 || Date.parse(header) - Date.now() || 0;
+  return Math.min(delayMs, MAX_RETRY_AFTER_MS);
+}

@@ -1,0 +1,82 @@
+import { newBatch, type Batch } from "./batch";
+import type { Measurement } from "./measurement";
+
+/** The contract's limit on observations in one metric. */
+const MAX_OBSERVATIONS = 1000;
+/** The characters of a metric's value and timestamp, without the digits of the value. */
+const OVERHEAD = 40;
+
+/**
+ * The metrics of a batch that is not sealed yet. Increments of one series add up, observations gather in an array,
+ * of a gauge's levels the newest stays; a metric of unknown kind is kept as it came.
+ */
+export interface OpenBatch {
+  /** Metrics, as the server counts them. */
+  size(): number;
+  /** Of the metrics' JSON, roughly. */
+  characters(): number;
+  /** Adds one of the measurement's values. `records`: 1, or 0 for the further values of the same call of record(). */
+  add(measurement: Measurement, value: number, records: number): void;
+  /** The batch in the wire form of http-api.md, "Ingestion". */
+  seal(producer: string, sequence: number, floor: number): Batch;
+}
+
+interface Metric {
+  readonly head: string;
+  /** More than one only of a histogram. */
+  values: number[];
+  timestamp: number | undefined;
+  /** Calls of record() that went into it. */
+  records: number;
+}
+
+export function newOpenBatch(): OpenBatch {
+  const metrics: Metric[] = [];
+  const foldable = new Map<string, Metric>();
+  let characters = 0;
+
+  return {
+    size: () => metrics.length,
+    characters: () => characters,
+    add(measurement, value, records) {
+      const { kind, head, timestamp } = measurement;
+      const series = kind + head;
+      let metric = kind && foldable.get(series);
+      if (!metric || !fold(metric, measurement, value)) {
+        metric = { head, values: [value], timestamp, records: 0 };
+        metrics.push(metric);
+        foldable.set(series, metric);
+        characters += head.length + OVERHEAD;
+      }
+      characters += `${value},`.length;
+      metric.records += records;
+    },
+    seal(producer, sequence, floor) {
+      const identity = `"producer":"${producer}","sequence":${sequence},"floor":${floor}`;
+      const body = `{${identity},"metrics":[${metrics.map(json)}]}`;
+      const recordsByMetric = metrics.map(({ records }) => records);
+      const records = recordsByMetric.reduce((sum, count) => sum + count, 0);
+      return newBatch({ producer, sequence, sealedAt: Date.now(), records, body, recordsByMetric }, false);
+    },
+  };
+}
+
+/** Whether the metric could take the value in. */
+function fold(metric: Metric, { kind, timestamp }: Measurement, value: number): boolean {
+  const { values } = metric;
+  if (kind === "histogram") return values.length < MAX_OBSERVATIONS && values.push(value) > 0;
+  if (kind === "counter") {
+    const sum = values[0]! + value;
+    if (sum === Infinity) return false;
+    values[0] = sum;
+  } else if (timestamp! >= metric.timestamp!) {
+    values[0] = value;
+    metric.timestamp = timestamp;
+  }
+  return true;
+}
+
+function json({ head, values, timestamp }: Metric): string {
+  const value = values.length > 1 ? `[${values}]` : `${values}`;
+  return `${head},"value":${value}${timestamp === undefined ? "" : `,"timestamp":${timestamp}`}}`;
+}

@@ -1,0 +1,150 @@
+import { newProducer } from "./batch";
+import type { Client, Options, Stats } from "./client";
+import { KEEPALIVE_BYTES, newDelivery } from "./delivery";
+import { newMeasurement } from "./measurement";
+import { newOpenBatch } from "./open_batch";
+import { newQueue } from "./queue";
+import { newTally, type Timer } from "./tally";
+
+/** What a Client does: composed of functions over closed variables, which minify to half of what fields do. */
+export interface Recorder {
+  record(...call: RecordCall): void;
+  flush(timeoutMs?: number): Promise<boolean>;
+  close(timeoutMs?: number): Promise<void>;
+  stats(): Stats;
+}
+
+type RecordCall = Parameters<Client["record"]>;
+
+/** The server takes no batch further from its producer's floor. */
+const MAX_SEQUENCE_SPAN = 4096;
+const ADOPT_INTERVAL_MS = 30_000;
+const MAX_SLOWDOWN = 30;
+
+export function newRecorder(options: Options): Recorder {
+  const { flushIntervalMs = 1000, maxBatchMetrics = 100, maxBatchBytes = 30_000 } = options;
+  const batchMetrics = Math.min(maxBatchMetrics, 100);
+  const batchBytes = Math.min(maxBatchBytes, KEEPALIVE_BYTES / 2);
+  const { storage = pageStorage(), queue: queueName = options.key, maxQueueBytes = 1_000_000 } = options;
+  const tally = newTally(options.onDrop);
+  const { counts, guard, later } = tally;
+  const queue = newQueue(storage, queueName, maxQueueBytes, tally);
+  const delivery = newDelivery(options, queue, tally, () => seal());
+  const listening = new AbortController();
+  let producer = newProducer();
+  let sequence = 0;
+  let open = newOpenBatch();
+  let sealTimer: Timer | undefined;
+  let adoptTimer: Timer | undefined;
+  let closed = false;
+
+  const add = (...call: RecordCall): void => {
+    const measurement = newMeasurement(...call);
+    if (measurement.head.length > batchBytes) return tally.drop("too_large", 1);
+    measurement.values.forEach((value, index) => {
+      open.add(measurement, value, index ? 0 : 1);
+      if (open.size() >= batchMetrics || open.characters() >= batchBytes) seal();
+    });
+    // While the server is away there is no hurry: counters fold further, and a long outage takes fewer batches.
+    const slowdown = Math.min(2 ** delivery.failures(), MAX_SLOWDOWN);
+    if (open.size()) sealTimer ??= later(seal, flushIntervalMs * slowdown);
+  };
+
+  /** Fixes the open batch's producer, sequence, floor and bytes, and queues it. */
+  const seal = (): void => {
+    clearTimeout(sealTimer);
+    sealTimer = undefined;
+    if (!open.size()) return;
+    sequence++;
+    const batch = open.seal(producer, sequence, floor());
+    open = newOpenBatch();
+    queue.push(batch);
+    // Not within record(): to start a request takes longer than everything else here.
+    later(delivery.pump, 0);
+  };
+
+  /** The lowest sequence that this producer may still send: everything below is settled. */
+  const floor = (): number => {
+    const own = queue.batches().filter((batch) => batch.producer === producer);
+    own.sort((a, b) => a.sequence - b.sequence);
+    while (own[0] && sequence - own[0].sequence >= MAX_SEQUENCE_SPAN) queue.drop(own.shift()!, "queue_full");
+    return own[0]?.sequence ?? sequence;
+  };
+
+  const adopt = (): void => {
+    adoptTimer = later(adopt, ADOPT_INTERVAL_MS);
+    queue.adopt(producer, delivery.pump);
+  };
+
+  /** The page comes back from the back/forward cache: others may have taken its producer meanwhile. */
+  const renew = (): void => {
+    producer = newProducer();
+    sequence = 0;
+    queue.handOver();
+    clearTimeout(adoptTimer);
+    adopt();
+  };
+
+  const onPage = ({ type, persisted }: Event & { persisted?: boolean }): void => {
+    const hidden = globalThis.document?.visibilityState === "hidden";
+    if (type === "pageshow") {
+      if (persisted) renew();
+    } else if (type === "pagehide" || (type === "visibilitychange" && hidden)) {
+      seal();
+      delivery.sendBeforeHidden();
+      if (type === "pagehide") queue.release();
+    } else {
+      delivery.hurry();
+    }
+  };
+
+  const stop = (): void => {
+    listening.abort();
+    clearTimeout(adoptTimer);
+    delivery.stop();
+    queue.release();
+    queue.handOver();
+    for (const batch of queue.batches()) queue.drop(batch, "closed");
+  };
+
+  const flush = async (timeoutMs = 10_000): Promise<boolean> => {
+    guard(seal);
+    guard(delivery.hurry);
+    return queue.settled(timeoutMs);
+  };
+
+  for (const type of ["visibilitychange", "pagehide", "pageshow", "online"]) {
+    const listen = (event: Event): void => guard(() => onPage(event));
+    globalThis.addEventListener?.(type, listen, { signal: listening.signal });
+  }
+  adoptTimer = later(adopt, 0);
+
+  return {
+    flush,
+    record(...call) {
+      counts.recorded++;
+      if (closed) return tally.drop("closed", 1);
+      try {
+        add(...call);
+      } catch (error) {
+        if (!(error instanceof TypeError)) counts.faults++;
+        tally.drop("invalid", 1);
+      }
+    },
+    async close(timeoutMs) {
+      closed = true;
+      await flush(timeoutMs);
+      guard(stop);
+    },
+    stats: () => ({ ...counts, dropped: { ...counts.dropped }, queuedBatches: queue.batches().length }),
+  };
+}
+
+/** null where there is no page (Node, workers), or it may not store anything. */
+function pageStorage(): Storage | null {
+  try {
+    return typeof document === "undefined" ? null : localStorage;
+  } catch {
+    return null;
+  }
+}
