@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chassis import logs, metrics
+from chassis.tasks import in_background
 
 #: Returns when the dependency answers; raises otherwise. The exception's text is shown in readiness.
 Probe = Callable[[], Awaitable[None]]
@@ -71,12 +72,8 @@ class Health:
                 await self.refresh()
                 await asyncio.sleep(_INTERVAL_SECONDS)
 
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(watch())
-            try:
-                yield
-            finally:
-                task.cancel()
+        async with in_background(watch()):
+            yield
 
 
 async def _ask(check: Check) -> None:

@@ -1,0 +1,109 @@
+"""The composition root of both roles."""
+
+from asyncio import TaskGroup
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis.clock import SystemClock
+from chassis.errors import Unavailable
+from chassis.health import Health
+from chassis.migrations import schema_probe
+from chassis.principals import PrincipalVerifier
+from chassis.tasks import in_background
+from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
+from services.ingest import log
+from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.clients import AuthClient, ConfigClient
+from services.ingest.definitions import DefinitionTable
+from services.ingest.grpc_api import IngestServicer
+from services.ingest.lane import Lane
+from services.ingest.operations import Receiver, SeriesEndings
+from services.ingest.settings import AggregatorSettings, ReceiverSettings
+from services.ingest.sinks.remote_write import RemoteWrite
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
+    """The receiver, serving while open. Leaving drains calls first, then what waits for the log."""
+    clock, health = SystemClock(), Health()
+    async with AsyncExitStack() as stack:
+        stream = await stack.enter_async_context(log.connected(settings, "pulsegate receiver"))
+        auth_channel = await stack.enter_async_context(
+            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+        )
+        config_channel = await stack.enter_async_context(
+            grpc_client.connected("config", settings.config_address, settings.service_token)
+        )
+        endings = SeriesEndings(clock)
+        definitions = DefinitionTable(ConfigClient(config_channel), clock, endings.add)
+        writers = [
+            log.LogWriter(
+                stream,
+                lane,
+                timeout_seconds=settings.append_timeout_seconds,
+                most_queued_bytes=settings.most_queued_bytes,
+            )
+            for lane in range(settings.lanes)
+        ]
+        taking = Receiver(definitions, writers, clock)
+
+        async def definitions_loaded() -> None:
+            if not definitions.loaded:
+                raise Unavailable("definitions have not been read yet")
+
+        health.add("log", stream.probe, hard=True)
+        health.add("definitions", definitions_loaded, hard=True)
+        health.add("config", config_channel.probe, hard=False)
+        health.add("auth", auth_channel.probe, hard=False)
+
+        work = [*(writer.run() for writer in writers), definitions.follow(), endings.run(taking)]
+        await stack.enter_async_context(in_background(*work))
+        await stack.enter_async_context(health.watching())
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(
+            grpc_server.serving(
+                settings.host,
+                settings.grpc_port,
+                [lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(taking), server)],
+                service_token=settings.service_token,
+                verifier=PrincipalVerifier(AuthClient(auth_channel).signing_keys),
+                process_health=health,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        yield
+        health.stopping = True
+
+
+@asynccontextmanager
+async def aggregator(settings: AggregatorSettings) -> AsyncIterator[None]:
+    """The aggregator, at work while open. Leaving commits what was read and gives the lanes back."""
+    clock, health = SystemClock(), Health()
+    async with AsyncExitStack() as stack:
+        stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
+        database = await stack.enter_async_context(postgres.connected(settings.dsn))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        sink = RemoteWrite(session, settings.remote_write_url)
+        checkpoints = PostgresCheckpoints(database)
+        lanes = [Lane(number, settings, stream, checkpoints, sink, clock) for number in range(settings.lanes)]
+
+        health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
+        health.add("log", stream.probe, hard=True)
+        for number, lane in enumerate(lanes):
+            health.add(f"lane {number}", lane.probe, hard=False)
+
+        await stack.enter_async_context(health.watching())
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        async with TaskGroup() as working:
+            for lane in lanes:
+                working.create_task(lane.run())
+            yield
+            health.stopping = True
+            for lane in lanes:
+                lane.stop()

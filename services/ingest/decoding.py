@@ -1,0 +1,256 @@
+"""From a request's bytes to a typed batch: decompression under a limit, one JSON decode, the batch's own rules.
+
+A well-formed batch is decoded in one go. Where that fails for a wrong type somewhere, each metric is decoded by itself,
+so that a malformed one costs only itself.
+"""
+
+import uuid
+import zlib
+from dataclasses import dataclass
+
+import msgspec
+import zstandard
+
+from chassis.errors import Invalid
+from services.ingest.domain import MOST_METRICS_IN_BATCH, MOST_OBSERVATIONS, SEQUENCE_WINDOW
+from services.ingest.errors import (
+    BatchEmpty,
+    BatchTooLarge,
+    BodyTooLarge,
+    MalformedCompression,
+    MalformedJson,
+    SequenceOutOfWindow,
+    UnknownEncoding,
+)
+
+MOST_BODY_BYTES = 4 << 20
+
+_ZSTD_MOST_WINDOW_BYTES = 8 << 20
+_MOST_SEQUENCE = 2**62
+_NULL = b"null"
+_ABSENT = msgspec.Raw(_NULL)
+
+
+class Metric(msgspec.Struct):
+    """A metric as sent. The labels stay raw: most label sets were seen before."""
+
+    name: str
+    value: float | list[float]
+    labels: msgspec.Raw = _ABSENT
+    timestamp: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A metric that could not be decoded: its code and message."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """A batch as sent. `producer` is empty, and `sequence` and `floor` are 0, where the client named none."""
+
+    producer: bytes
+    sequence: int
+    floor: int
+    metrics: list[Metric | Fault]
+
+
+class _Body(msgspec.Struct):
+    metrics: list[Metric]
+    producer: msgspec.Raw = _ABSENT
+    sequence: msgspec.Raw = _ABSENT
+    floor: msgspec.Raw = _ABSENT
+
+
+class _LooseBody(msgspec.Struct):
+    metrics: list[msgspec.Raw]
+    producer: msgspec.Raw = _ABSENT
+    sequence: msgspec.Raw = _ABSENT
+    floor: msgspec.Raw = _ABSENT
+
+
+class _LooseMetric(msgspec.Struct):
+    name: str
+    value: msgspec.Raw
+    labels: msgspec.Raw = _ABSENT
+    timestamp: float | None = None
+
+
+_body_decoder = msgspec.json.Decoder(_Body)
+_loose_body_decoder = msgspec.json.Decoder(_LooseBody)
+_metric_decoder = msgspec.json.Decoder(Metric)
+_loose_metric_decoder = msgspec.json.Decoder(_LooseMetric)
+_NOT_FINITE_WORDS = frozenset({"nan", "inf", "infinity", "+inf", "-inf", "+infinity", "-infinity", "-nan", "+nan"})
+
+
+def decode(body: bytes, content_encoding: str) -> Batch:
+    """The batch in a request's body.
+
+    Raises UnknownEncoding, MalformedCompression, BodyTooLarge, MalformedJson, BatchEmpty, BatchTooLarge,
+    SequenceOutOfWindow, or Invalid (`details.fields`) for a bad producer, sequence or floor.
+    """
+    plain = decompress(body, content_encoding)
+    decoded, metrics = _parse(plain)
+    if not metrics:
+        raise BatchEmpty("A batch needs at least one metric.")
+    if len(metrics) > MOST_METRICS_IN_BATCH:
+        raise BatchTooLarge(f"A batch takes at most {MOST_METRICS_IN_BATCH} metrics; this one has {len(metrics)}.")
+    producer, sequence, floor = _identity(decoded)
+    return Batch(producer=producer, sequence=sequence, floor=floor, metrics=metrics)
+
+
+def decompress(body: bytes, content_encoding: str) -> bytes:
+    """The body as plain bytes, at most `MOST_BODY_BYTES`: a larger one raises before it is unpacked any further."""
+    if content_encoding in ("", "identity"):
+        plain = body
+    elif content_encoding == "gzip":
+        plain = _gunzip(body)
+    elif content_encoding == "zstd":
+        plain = _unzstd(body)
+    else:
+        raise UnknownEncoding("Content-Encoding must be gzip or zstd, or absent.")
+    if len(plain) > MOST_BODY_BYTES:
+        raise BodyTooLarge(f"A body may have at most {MOST_BODY_BYTES} bytes decompressed.")
+    return plain
+
+
+def _gunzip(body: bytes) -> bytes:
+    unpacked = bytearray()
+    while body:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            unpacked += member.decompress(body, MOST_BODY_BYTES + 1 - len(unpacked))
+        except zlib.error as error:
+            raise MalformedCompression("The body is not gzip.") from error
+        if len(unpacked) > MOST_BODY_BYTES:
+            break
+        if not member.eof:
+            raise MalformedCompression("The gzip body is cut short.")
+        body = member.unused_data
+    return bytes(unpacked)
+
+
+def _unzstd(body: bytes) -> bytes:
+    reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MOST_WINDOW_BYTES).stream_reader(body)
+    try:
+        unpacked = reader.read(MOST_BODY_BYTES + 1)
+    except zstandard.ZstdError as error:
+        raise MalformedCompression("The body is not zstd.") from error
+    if not unpacked and body:
+        raise MalformedCompression("The zstd body is cut short.")
+    return unpacked
+
+
+def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
+    try:
+        plain.decode()  # raw parts are not looked at before they are needed
+        body = _body_decoder.decode(plain)
+    except msgspec.ValidationError:
+        return _parse_loosely(plain)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedJson(f"The body is not JSON: {_reason(error)}.") from error
+    return body, list(body.metrics)
+
+
+def _parse_loosely(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
+    try:
+        body = _loose_body_decoder.decode(plain)
+    except msgspec.ValidationError as error:
+        raise Invalid.fields({"metrics": f"a batch is an object with an array of metrics ({error})"}) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedJson(f"The body is not JSON: {_reason(error)}.") from error
+    return body, [_decode_metric(raw) for raw in body.metrics[: MOST_METRICS_IN_BATCH + 1]]
+
+
+def _decode_metric(raw: msgspec.Raw) -> Metric | Fault:
+    try:
+        return _metric_decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _diagnose(raw)
+
+
+def _diagnose(raw: msgspec.Raw) -> Fault:
+    try:
+        loose = _loose_metric_decoder.decode(raw)
+        values = msgspec.json.decode(loose.value, type=list[msgspec.Raw] | str | bool | float | dict | None)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if "out of range" in str(error):
+            return Fault("VALUE_NOT_FINITE", "The value is too large for a 64-bit float.")
+        return Fault(
+            "METRIC_MALFORMED", f"A metric is an object with name, value, labels, timestamp: {_reason(error)}."
+        )
+    if _has_not_finite(values):
+        return Fault("VALUE_NOT_FINITE", "The value must be a finite number.")
+    return Fault("METRIC_MALFORMED", "The value must be a number, or an array of numbers for a histogram or summary.")
+
+
+def _has_not_finite(values: object) -> bool:
+    if isinstance(values, str):
+        return values.strip().lower() in _NOT_FINITE_WORDS
+    if not isinstance(values, list):
+        return False
+    for raw in values[:MOST_OBSERVATIONS]:
+        try:
+            item = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            if "out of range" in str(error):
+                return True
+            continue
+        if isinstance(item, str) and item.strip().lower() in _NOT_FINITE_WORDS:
+            return True
+    return False
+
+
+def _identity(body: _Body | _LooseBody) -> tuple[bytes, int, int]:
+    """Producer, sequence and floor: both of the first two or neither."""
+    faults: dict[str, str] = {}
+    producer = _producer(body.producer, faults)
+    sequence = _whole_number("sequence", body.sequence, faults)
+    floor = _whole_number("floor", body.floor, faults)
+    if not faults and bool(producer) != bool(sequence):
+        faults["sequence" if producer else "producer"] = "producer and sequence go together"
+    if not faults and floor and not producer:
+        faults["floor"] = "floor needs producer and sequence"
+    if not faults and floor > sequence:
+        faults["floor"] = "may not be above sequence"
+    if faults:
+        raise Invalid.fields(faults)
+    if floor and sequence - floor >= SEQUENCE_WINDOW:
+        raise SequenceOutOfWindow(
+            f"From floor to sequence there may be at most {SEQUENCE_WINDOW} numbers; "
+            "raise floor to the lowest sequence that may still be sent."
+        )
+    return producer, sequence, floor
+
+
+def _producer(raw: msgspec.Raw, faults: dict[str, str]) -> bytes:
+    if bytes(raw) == _NULL:
+        return b""
+    try:
+        text = msgspec.json.decode(raw, type=str)
+        if len(text) != 36:
+            raise ValueError("not the 36 characters of a UUID")
+        return uuid.UUID(text).bytes
+    except (ValueError, msgspec.DecodeError):
+        faults["producer"] = "must be a UUID, such as 0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
+        return b""
+
+
+def _whole_number(member: str, raw: msgspec.Raw, faults: dict[str, str]) -> int:
+    if bytes(raw) == _NULL:
+        return 0
+    try:
+        value = msgspec.json.decode(raw, type=int)
+        if not 1 <= value <= _MOST_SEQUENCE:
+            raise ValueError("out of range")
+    except (ValueError, msgspec.DecodeError):
+        faults[member] = "must be a whole number, 1 or more"
+        return 0
+    return value
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".")[:200]

@@ -1,0 +1,150 @@
+"""The definitions of all projects, as `config`'s feed tells them, and the confirmation before a rejection."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from chassis import logs
+from chassis.clock import Clock
+from chassis.errors import PulsegateError, Unavailable
+from services.ingest import metrics
+from services.ingest.clients import DefinitionChange, DefinitionClient
+from services.ingest.domain import Definition
+from services.ingest.validation import CompiledDefinition
+
+log = logs.get(__name__)
+
+_RECONNECT_SECONDS = 0.5
+#: A feed that says nothing for so long is dead: heartbeats come every half second.
+_SILENCE_SECONDS = 5.0
+
+_EMPTY: Mapping[str, CompiledDefinition] = {}
+
+
+class DefinitionTable:
+    """Definitions by project and name. Kept by `follow`; asked by every batch."""
+
+    def __init__(self, client: DefinitionClient, clock: Clock, on_deleted: Callable[[Definition], None]) -> None:
+        self._client = client
+        self._clock = clock
+        self._on_deleted = on_deleted
+        self._projects: dict[bytes, dict[str, CompiledDefinition]] = {}
+        #: Revision up to which the feed has told everything.
+        self._revision = 0
+        #: Projects that were read at a later revision than the feed's.
+        self._confirmed: dict[bytes, int] = {}
+        self._loaded = asyncio.Event()
+        self._asking: dict[bytes, asyncio.Task[None]] = {}
+        self._waiting: dict[bytes, asyncio.Task[None]] = {}
+
+    @property
+    def loaded(self) -> bool:
+        """Whether a whole snapshot has been seen."""
+        return self._loaded.is_set()
+
+    def of_project(self, project_id: bytes) -> Mapping[str, CompiledDefinition]:
+        """The project's definitions by name. Raises Unavailable before the first snapshot."""
+        if not self.loaded:
+            raise Unavailable("Definitions have not been read yet.", retry_after_seconds=1.0)
+        return self._projects.get(project_id, _EMPTY)
+
+    async def confirm(self, project_id: bytes) -> None:
+        """Reads the project's definitions as they are *now*: after this, what it lacks does not exist.
+
+        Calls for one project share one question, which is asked after each of them came. Raises what asking raises.
+        """
+        waiting = self._waiting.get(project_id)
+        if waiting is None:
+            waiting = asyncio.create_task(self._ask_after(self._asking.get(project_id), project_id))
+            self._waiting[project_id] = waiting
+        await asyncio.shield(waiting)
+
+    async def _ask_after(self, earlier: "asyncio.Task[None] | None", project_id: bytes) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        task = self._waiting.pop(project_id)
+        self._asking[project_id] = task
+        try:
+            metrics.CONFIRMATIONS.inc()
+            revision, definitions = await self._client.read_project(project_id)
+            self._replace_project(project_id, revision, definitions)
+        finally:
+            if self._asking.get(project_id) is task:
+                del self._asking[project_id]
+
+    def _replace_project(self, project_id: bytes, revision: int, definitions: Sequence[Definition]) -> None:
+        if revision <= max(self._revision, self._confirmed.get(project_id, 0)):
+            return
+        known = self._projects.get(project_id, {})
+        fresh = {definition.name: _reuse(known.get(definition.name), definition) for definition in definitions}
+        self._announce_deleted(known.values(), {definition.id for definition in definitions})
+        self._projects[project_id] = fresh
+        self._confirmed[project_id] = revision
+
+    def _announce_deleted(self, known: Iterable[CompiledDefinition], living: set[bytes]) -> None:
+        for compiled in known:
+            if compiled.definition.id not in living:
+                self._on_deleted(compiled.definition)
+
+    async def follow(self) -> None:
+        """Follows the feed for ever, resuming where it broke off."""
+        while True:
+            try:
+                await self._follow_once()
+            except (PulsegateError, TimeoutError) as error:
+                log.warning("definition feed broke off", reason=str(error) or "silence")
+            await self._clock.sleep(_RECONNECT_SECONDS)
+
+    async def _follow_once(self) -> None:
+        snapshot: list[DefinitionChange] | None = None
+        changes = self._client.watch(self._revision if self.loaded else 0)
+        while True:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                update = await anext(changes, None)
+            if update is None:
+                return
+            if update.snapshot:
+                snapshot = [*(snapshot or []), *update.changes]
+                if update.snapshot_complete:
+                    self._replace_all(snapshot, update.revision)
+                    snapshot = None
+            elif update.revision >= self._revision:
+                self._apply(update.changes, update.revision)
+
+    def _replace_all(self, changes: list[DefinitionChange], revision: int) -> None:
+        known, self._projects = self._projects, {}
+        self._confirmed.clear()
+        for change in changes:
+            self._apply_one(change, known.get(change.definition.project_id, {}))
+        living = {compiled.definition.id for project in self._projects.values() for compiled in project.values()}
+        for project in known.values():
+            self._announce_deleted(project.values(), living)
+        self._revision = revision
+        self._loaded.set()
+        log.info("definitions loaded", revision=revision, count=len(living))
+
+    def _apply(self, changes: Sequence[DefinitionChange], revision: int) -> None:
+        for change in changes:
+            project_id = change.definition.project_id
+            if revision > self._confirmed.get(project_id, 0):
+                self._apply_one(change, self._projects.get(project_id, {}))
+        self._revision = revision
+        if self._confirmed:
+            self._confirmed = {project: at for project, at in self._confirmed.items() if at > revision}
+
+    def _apply_one(self, change: DefinitionChange, known: Mapping[str, CompiledDefinition]) -> None:
+        definition = change.definition
+        project = self._projects.setdefault(definition.project_id, {})
+        if not change.deleted:
+            project[definition.name] = _reuse(known.get(definition.name), definition)
+            return
+        current = project.get(definition.name)
+        if current is not None and current.definition.id == definition.id:
+            del project[definition.name]
+        self._on_deleted(definition)
+
+
+def _reuse(known: CompiledDefinition | None, definition: Definition) -> CompiledDefinition:
+    """The compiled definition that is there already, with the label sets it has seen, where nothing changed."""
+    if known is not None and known.definition == definition:
+        return known
+    return CompiledDefinition(definition)

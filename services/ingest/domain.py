@@ -1,0 +1,118 @@
+"""The values of ingestion and the rules that need no I/O."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from sys import float_info
+
+#: Partitions are permanent: they key all state. Lanes, which group them, may change.
+PARTITIONS = 256
+
+#: The value that label sets over a budget are folded into. Clients may not send it.
+OTHER = "__other__"
+
+MOST_METRICS_IN_BATCH = 100
+MOST_OBSERVATIONS = 1_000
+MOST_LABEL_VALUE_BYTES = 200
+#: How far back and ahead of the receiver's clock a gauge's timestamp may be, in milliseconds.
+GAUGE_OLDEST_MS = 8 * 24 * 3600 * 1000
+GAUGE_NEWEST_MS = 10 * 60 * 1000
+#: How many sequence numbers from a batch's floor to its own.
+SEQUENCE_WINDOW = 4_096
+
+
+class MetricType(IntEnum):
+    """As in `pulsegate.config.v1.MetricType`."""
+
+    COUNTER = 1
+    GAUGE = 2
+    HISTOGRAM = 3
+    SUMMARY = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelRule:
+    """What a definition says of one label."""
+
+    required: bool
+    #: Allowed values; None: any.
+    values: frozenset[str] | None
+    #: An expression that the whole value must match; empty: any.
+    pattern: str
+    #: At most so many values become series of their own; 0: no limit.
+    max_distinct: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Definition:
+    """A metric definition as ingestion needs it. Ids are the 16 bytes of a UUID."""
+
+    id: bytes
+    tenant_id: bytes
+    project_id: bytes
+    name: str
+    type: MetricType
+    #: A histogram's upper bounds, ascending, without +Inf; empty for other types.
+    bounds: tuple[float, ...]
+    labels: Mapping[str, LabelRule]
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """Why one metric of a batch was not taken."""
+
+    #: Position in the batch, from 0.
+    index: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a batch."""
+
+    accepted: int
+    rejected: tuple[Rejection, ...]
+    duplicate: bool = False
+
+
+#: Label names and values, alternating, sorted by name: `("plan", "pro", "region", "eu")`.
+LabelPairs = tuple[str, ...]
+
+
+def series_id(definition_id: bytes, labels: LabelPairs) -> bytes:
+    """16 bytes that stand for a definition's label set: BLAKE2b over both, each part with its length before it."""
+    digest = blake2b(definition_id, digest_size=16)
+    for text in labels:
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(4, "big"))
+        digest.update(encoded)
+    return digest.digest()
+
+
+def partition_of(project_id: bytes) -> int:
+    """The permanent partition, 0 to 255, of a project."""
+    return zlib.crc32(project_id) % PARTITIONS
+
+
+def lane_of(partition: int, lanes: int) -> int:
+    """The lane that carries a partition: lanes are ranges of partitions of (nearly) equal size."""
+    return partition * lanes // PARTITIONS
+
+
+def partitions_of(lane: int, lanes: int) -> tuple[int, int]:
+    """The first and the last partition of a lane."""
+    first = -(-lane * PARTITIONS // lanes)
+    last = -(-(lane + 1) * PARTITIONS // lanes) - 1
+    return first, last
+
+
+def add_finite(left: float, right: float) -> float:
+    """The sum of two finite numbers; where it would overflow, the largest number of that sign."""
+    total = left + right
+    if -float_info.max <= total <= float_info.max:
+        return total
+    return float_info.max if total > 0 else -float_info.max

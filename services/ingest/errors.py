@@ -1,0 +1,43 @@
+"""Every error of ingestion, with its stable code."""
+
+from chassis.errors import Invalid, Malformed, TooLarge, Unavailable, UnsupportedMediaType
+
+
+class MalformedJson(Malformed):
+    code = "MALFORMED_JSON"
+
+
+class MalformedCompression(Malformed):
+    code = "MALFORMED_REQUEST"
+
+
+class UnknownEncoding(UnsupportedMediaType):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class BodyTooLarge(TooLarge):
+    code = "BODY_TOO_LARGE"
+
+
+class BatchEmpty(Invalid):
+    code = "BATCH_EMPTY"
+
+
+class BatchTooLarge(Invalid):
+    code = "BATCH_TOO_LARGE"
+
+
+class SequenceOutOfWindow(Invalid):
+    code = "SEQUENCE_OUT_OF_WINDOW"
+
+
+class LogUnavailable(Unavailable):
+    """The log is away, full or too slow. The batch may or may not have been kept: the client sends it again."""
+
+
+class LaneLostError(Exception):
+    """Another aggregator owns the lane now, or the outcome of a commit is unknown: what is in memory is void."""
+
+
+class UnreadableLogError(Exception):
+    """The log holds something that this version cannot read, or has gone back behind what was committed."""

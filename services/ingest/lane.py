@@ -1,0 +1,262 @@
+"""One lane's work: own it, load its state, fold the log into it, commit, deliver; and begin anew after any error."""
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable
+
+from opentelemetry.trace import SpanKind
+
+from chassis import logs, tracing
+from chassis.clock import Clock
+from chassis.errors import PulsegateError, Unavailable
+from services.ingest import metrics, records
+from services.ingest.aggregation import Budgets, LaneState
+from services.ingest.checkpoints import Checkpoints
+from services.ingest.errors import LaneLostError, UnreadableLogError
+from services.ingest.log import Log, LogReader
+from services.ingest.records import Record
+from services.ingest.settings import AggregatorSettings
+from services.ingest.sinks.delivery import Delivery, Sink
+
+log = logs.get(__name__)
+
+_FRAMES_AT_ONCE = 64
+_FETCH_SECONDS = 0.5
+_ACQUIRE_SECONDS = 1.0
+_HOUSEKEEPING_SECONDS = 30.0
+#: At the end, how long a sink may take for what is committed; the next owner delivers the rest.
+_LAST_DELIVERY_SECONDS = 3.0
+
+
+class Lane:
+    """Owns a lane whenever it can, for ever."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: AggregatorSettings,
+        stream: Log,
+        checkpoints: Checkpoints,
+        sink: Sink,
+        clock: Clock,
+        make_reader: Callable[[Log, int, int], LogReader] = LogReader,
+    ) -> None:
+        self._number = number
+        self._settings = settings
+        self._log = stream
+        self._checkpoints = checkpoints
+        self._sink = sink
+        self._clock = clock
+        self._make_reader = make_reader
+        self._owner = str(uuid.uuid4())
+        self._stopping = asyncio.Event()
+        #: Why the lane is not being worked on; empty while it is, or while another process does.
+        self.trouble = "not started"
+
+    def stop(self) -> None:
+        """Commits what was read, delivers it if that is quick, gives the lane back; `run` then returns."""
+        self._stopping.set()
+
+    async def probe(self) -> None:
+        """A health check: raises Unavailable while this process should work on the lane and cannot."""
+        if self.trouble:
+            raise Unavailable(self.trouble)
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                epoch = await self._checkpoints.acquire(self._number, self._owner, self._settings.lease_seconds)
+                self.trouble = ""
+                if epoch is not None:
+                    await self._own(epoch)
+                    continue
+            except* (PulsegateError, LaneLostError, UnreadableLogError) as errors:
+                self._report(errors)
+            await self._wait(_ACQUIRE_SECONDS)
+
+    def _report(self, errors: BaseExceptionGroup[Exception]) -> None:
+        self.trouble = "; ".join(str(error) for error in errors.exceptions)
+        metrics.LANES_LOST.labels(self._number).inc()
+        log.warning("lane given up", lane=self._number, reason=self.trouble)
+
+    async def _wait(self, seconds: float) -> None:
+        waiting = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+        finally:
+            waiting.cancel()
+
+    async def _own(self, epoch: int) -> None:
+        metrics.LANE_OWNED.labels(self._number).set(1)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                renewing = tasks.create_task(self._renew(epoch))
+                work = await self._load(epoch)
+                folding = tasks.create_task(work.fold_for_ever())
+                delivering = tasks.create_task(work.delivery.run())
+                housekeeping = tasks.create_task(work.keep_house())
+                await self._commit_until_stopped(work)
+                folding.cancel()
+                await work.commit()
+                await work.delivery.flushed(_LAST_DELIVERY_SECONDS)
+                await work.commit()  # with the watermark
+                for task in (delivering, housekeeping, renewing):
+                    task.cancel()
+                await work.reader.close()
+            await self._checkpoints.release(self._number, epoch)
+        finally:
+            metrics.LANE_OWNED.labels(self._number).set(0)
+
+    async def _load(self, epoch: int) -> "_Work":
+        stale_after_ms = self._settings.stale_after_seconds * 1000
+        loaded = await self._checkpoints.load(self._number, self._settings.lanes, self._sink.name, stale_after_ms)
+        log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.series))
+        state = LaneState(
+            loaded,
+            Budgets(
+                per_project=self._settings.most_series_per_project, per_metric=self._settings.most_series_per_metric
+            ),
+            stale_after_ms=stale_after_ms,
+            interval_ms=int(self._settings.commit_interval_seconds * 1000),
+        )
+        delivery = Delivery(
+            self._sink,
+            self._clock,
+            delivered_ms=loaded.delivered_ms,
+            oldest_ms=self._settings.sink_oldest_seconds * 1000,
+            most_pending=self._settings.sink_most_pending,
+        )
+        reader = self._make_reader(self._log, self._number, loaded.position)
+        return _Work(
+            self._number, epoch, self._settings, self._log, self._checkpoints, self._clock, state, reader, delivery
+        )
+
+    async def _renew(self, epoch: int) -> None:
+        while True:
+            await self._clock.sleep(self._settings.lease_seconds / 3)
+            await self._checkpoints.renew(self._number, epoch, self._settings.lease_seconds)
+
+    async def _commit_until_stopped(self, work: "_Work") -> None:
+        while not self._stopping.is_set():
+            began = self._clock.monotonic()
+            await work.commit()
+            taken = self._clock.monotonic() - began
+            await self._wait(max(self._settings.commit_interval_seconds - taken, 0.01))
+
+
+class _Work:
+    """What one ownership of a lane holds; dropped as a whole when it ends."""
+
+    def __init__(
+        self,
+        lane: int,
+        epoch: int,
+        settings: AggregatorSettings,
+        stream: Log,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        state: LaneState,
+        reader: LogReader,
+        delivery: Delivery,
+    ) -> None:
+        self._lane = lane
+        self._epoch = epoch
+        self._settings = settings
+        self._log = stream
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._state = state
+        self.reader = reader
+        self.delivery = delivery
+        self._committed_position = state.position
+        #: Between looking up what is missing and folding, nothing may leave memory.
+        self._memory = asyncio.Lock()
+        #: Commits and their positions, until they are old enough to be purged from the log.
+        self._commits: deque[tuple[int, int]] = deque()
+        self._purged = 0
+        self._traceparents: list[str] = []
+
+    async def fold_for_ever(self) -> None:
+        """Reads the log and folds it into memory. While the log is away, what is in memory goes on being written."""
+        while True:
+            try:
+                frames = await self.reader.fetch(_FRAMES_AT_ONCE, _FETCH_SECONDS)
+            except Unavailable as error:
+                log.warning("log cannot be read", lane=self._lane, reason=error.message)
+                await self._clock.sleep(_ACQUIRE_SECONDS)
+                continue
+            metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + len(frames))
+            if not frames:
+                continue
+            batch = [(position, records.decode_frame(frame)) for position, frame in frames]
+            async with self._memory:
+                await self._admit_missing([record for _, in_frame in batch for record in in_frame])
+                self._fold(batch)
+
+    async def _admit_missing(self, batch: list[Record]) -> None:
+        missing = self._state.missing(batch)
+        if not missing.producers and not missing.series:
+            return
+        windows, series = await self._checkpoints.load_missing(missing)
+        for key, window in windows.items():
+            self._state.admit_window(key, window)
+        for stored in series:
+            self._state.admit(stored)
+
+    def _fold(self, batch: list[tuple[int, list[Record]]]) -> None:
+        for position, in_frame in batch:
+            for record in in_frame:
+                self._state.fold(record, position)
+                if record.traceparent:
+                    self._traceparents.append(record.traceparent)
+
+    async def commit(self) -> None:
+        """One checkpoint: stored as a whole, then offered to the sink. Raises LaneLostError, Unavailable."""
+        async with self._memory:
+            checkpoint = self._state.seal(self._clock.now_ms())
+            traceparents, self._traceparents = self._traceparents, []
+        carrier = {"traceparent": traceparents[0]} if traceparents else None
+        with (
+            metrics.COMMITS.time(),
+            tracing.span(
+                "ingest commit",
+                kind=SpanKind.CONSUMER,
+                carrier=carrier,
+                attributes={"pulsegate.lane": self._lane, "pulsegate.batches": len(traceparents)},
+            ),
+        ):
+            delivered = {self.delivery.sink_name: self.delivery.delivered_ms}
+            await self._checkpoints.commit(self._lane, self._epoch, self._committed_position, checkpoint, delivered)
+        self._committed_position = checkpoint.position
+        self._commits.append((checkpoint.commit_ms, checkpoint.position))
+        self.delivery.offer(checkpoint.commit_ms, checkpoint.emissions)
+        metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
+        if checkpoint.newest_received_ms:
+            metrics.LOG_LAG_SECONDS.labels(self._lane).set(
+                (checkpoint.commit_ms - checkpoint.newest_received_ms) / 1000
+            )
+        async with self._memory:
+            self._state.drop_idle_producers(self._clock.now_ms())
+
+    async def keep_house(self) -> None:
+        """Purges what was committed long enough ago from the log, and windows that nobody needs from the state."""
+        while True:
+            await self._clock.sleep(_HOUSEKEEPING_SECONDS)
+            position = self._purgeable()
+            try:
+                if position > self._purged:
+                    await self._log.purge(self._lane, position)
+                    self._purged = position
+                await self._checkpoints.drop_old_producers(self._lane, self._settings.lanes, self._clock.now_ms())
+            except Unavailable as error:
+                log.warning("housekeeping waits", lane=self._lane, reason=error.message)
+
+    def _purgeable(self) -> int:
+        """The position that was committed long enough ago; 0: none yet."""
+        position = 0
+        limit = self._clock.now_ms() - self._settings.log_keep_seconds * 1000
+        while self._commits and self._commits[0][0] < limit:
+            position = self._commits.popleft()[1]
+        return position or self._purged

@@ -1,0 +1,296 @@
+"""The durable log between receiver and aggregator: a JetStream stream with one subject a lane.
+
+File storage, `discard=new`, bounded by bytes, no `max_age`; the server must run with `sync_interval: always`, so that
+an acknowledged frame is on disk.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import APIError, NotFoundError
+
+from chassis import logs
+from chassis.errors import Unavailable
+from services.ingest import metrics, records
+from services.ingest.errors import LogUnavailable, UnreadableLogError
+from services.ingest.settings import LogSettings
+
+log = logs.get(__name__)
+
+#: A frame closes at this size, well below the server's largest message.
+_MOST_FRAME_BYTES = 1 << 20
+_RETRY_AFTER_SECONDS = 1.0
+#: Error code of JetStream for a stream that has no room left.
+_STREAM_FULL = 10077
+
+
+class Log:
+    """The stream: making it, its state, purging it."""
+
+    def __init__(self, client: Client, settings: LogSettings) -> None:
+        self.client = client
+        self.jetstream: JetStreamContext = client.jetstream(timeout=5)
+        self.stream = settings.stream
+        self._settings = settings
+        self._made = False
+
+    def subject(self, lane: int) -> str:
+        return f"{self.stream}.lane.{lane}"
+
+    async def ensure(self) -> None:
+        """Makes the stream where there is none. Raises Unavailable where the log is away."""
+        if self._made:
+            return
+        config = StreamConfig(
+            name=self.stream,
+            subjects=[f"{self.stream}.lane.*"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_bytes=self._settings.log_most_bytes,
+            max_age=0,
+            num_replicas=self._settings.log_replicas,
+            duplicate_window=0,
+        )
+        try:
+            try:
+                await self.jetstream.stream_info(self.stream)
+            except NotFoundError:
+                await self.jetstream.add_stream(config)
+                log.info("log made", stream=self.stream)
+        except (NatsError, TimeoutError) as error:
+            raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
+        self._made = True
+
+    async def probe(self) -> None:
+        """A health check: the stream answers. Also publishes how full it is."""
+        await self.ensure()
+        info = await self.jetstream.stream_info(self.stream)
+        metrics.LOG_FILL.set(info.state.bytes / self._settings.log_most_bytes)
+
+    async def last_sequence(self) -> int:
+        """The stream's newest position. Raises Unavailable."""
+        await self.ensure()
+        try:
+            return int((await self.jetstream.stream_info(self.stream)).state.last_seq)
+        except (NatsError, TimeoutError) as error:
+            raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
+
+    async def purge(self, lane: int, below: int) -> None:
+        """Deletes the lane's frames before a position. Raises Unavailable."""
+        try:
+            await self.jetstream.purge_stream(self.stream, seq=below, subject=self.subject(lane))
+        except (NatsError, TimeoutError) as error:
+            raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
+
+
+@asynccontextmanager
+async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
+    """The log, over a connection that reconnects for ever and is closed at the end. Does not wait for the server."""
+
+    async def report(error: Exception) -> None:
+        log.debug("log connection", reason=str(error) or type(error).__name__)
+
+    client = Client()
+    connecting = asyncio.create_task(_connect(client, settings.nats_url, name, report), name="connect to the log")
+    try:
+        yield Log(client, settings)
+    finally:
+        connecting.cancel()
+        with suppress(asyncio.CancelledError):
+            await connecting
+        await client.close()
+
+
+async def _connect(client: Client, url: str, name: str, report: Callable[[Exception], Awaitable[None]]) -> None:
+    await client.connect(
+        url,
+        name=name,
+        error_cb=report,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,  # type: ignore[arg-type]  # any number of seconds
+        connect_timeout=2,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        pending_size=16 << 20,
+    )
+
+
+class LogWriter:
+    """Appends records to a lane with group commit: while one frame waits for the disk, the next one fills."""
+
+    def __init__(self, stream: Log, lane: int, *, timeout_seconds: float, most_queued_bytes: int) -> None:
+        self._log = stream
+        self._lane = lane
+        self._timeout_seconds = timeout_seconds
+        self._most_queued_bytes = most_queued_bytes
+        self._queue: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._queued_bytes = 0
+        self._arrived = asyncio.Event()
+
+    async def append(self, record: bytes) -> None:
+        """Returns once the record is on disk. Raises LogUnavailable; the record may then have been kept or not."""
+        if self._queued_bytes + len(record) > self._most_queued_bytes:
+            raise LogUnavailable("Too many batches wait for the log.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+        appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((record, appended))
+        self._count_queued(len(record))
+        self._arrived.set()
+        await appended
+
+    async def run(self) -> None:
+        """Writes frames until cancelled; what then still waits is refused."""
+        try:
+            while True:
+                await self._arrived.wait()
+                frame = self._next_frame()
+                await self._publish(frame)
+        finally:
+            error = LogUnavailable("The receiver is stopping.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+            for _, appended in self._queue:
+                _settle(appended, error)
+
+    def _next_frame(self) -> list[tuple[bytes, asyncio.Future[None]]]:
+        size, count = 0, 0
+        for record, _ in self._queue:
+            size += len(record)
+            if count and size > _MOST_FRAME_BYTES:
+                break
+            count += 1
+        frame, self._queue = self._queue[:count], self._queue[count:]
+        if not self._queue:
+            self._arrived.clear()
+        return frame
+
+    async def _publish(self, frame: list[tuple[bytes, asyncio.Future[None]]]) -> None:
+        began = time.monotonic()
+        error: LogUnavailable | None = None
+        try:
+            payload = records.encode_frame([record for record, _ in frame])
+            await self._log.jetstream.publish(
+                self._log.subject(self._lane), payload, timeout=self._timeout_seconds, stream=self._log.stream
+            )
+            metrics.LOG_APPEND.observe(time.monotonic() - began)
+            metrics.LOG_FRAME_RECORDS.observe(len(frame))
+        except (NatsError, TimeoutError, OSError) as cause:
+            error = _unavailable(cause)
+            error.__cause__ = cause
+        finally:
+            self._count_queued(-sum(len(record) for record, _ in frame))
+            for _, appended in frame:
+                _settle(appended, error)
+
+    def _count_queued(self, change: int) -> None:
+        self._queued_bytes += change
+        metrics.LOG_QUEUED_BYTES.set(self._queued_bytes)
+
+
+def _settle(appended: "asyncio.Future[None]", error: LogUnavailable | None) -> None:
+    if appended.done():
+        return
+    if error is None:
+        appended.set_result(None)
+    else:
+        appended.set_exception(error)
+
+
+def _unavailable(cause: Exception) -> LogUnavailable:
+    full = isinstance(cause, APIError) and cause.err_code == _STREAM_FULL
+    metrics.LOG_FAILURES.labels("full" if full else type(cause).__name__).inc()
+    log.warning("frame not acknowledged", full=full, reason=str(cause) or type(cause).__name__)
+    reason = "The log is full." if full else "The log did not answer."
+    return LogUnavailable(reason, retry_after_seconds=10.0 if full else _RETRY_AFTER_SECONDS)
+
+
+class LogReader:
+    """Reads a lane's frames in order, from a position on, without gaps.
+
+    Its consumer is ephemeral and acknowledges nothing: the position is kept with the state, in Postgres.
+    """
+
+    def __init__(self, stream: Log, lane: int, position: int) -> None:
+        self._log = stream
+        self._lane = lane
+        #: The stream's sequence of the last frame handed out.
+        self.position = position
+        #: Frames that are still to come, as of the last fetch.
+        self.pending = 0
+        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._delivered = 0
+
+    async def fetch(self, most: int, wait_seconds: float) -> list[tuple[int, bytes]]:
+        """The next frames with their positions, at most `most`; none where none came in time. Raises Unavailable."""
+        try:
+            subscription = self._subscription or await self._subscribe()
+            messages = await subscription.fetch(most, timeout=wait_seconds)
+        except TimeoutError:
+            await self._check_alive()
+            return []
+        except (NatsError, OSError) as error:
+            await self.close()
+            raise Unavailable(f"The log is away: {type(error).__name__}.") from error
+        return self._in_order(messages)
+
+    def _in_order(self, messages: list[Msg]) -> list[tuple[int, bytes]]:
+        frames: list[tuple[int, bytes]] = []
+        for message in messages:
+            metadata = message.metadata
+            if metadata.sequence.consumer != self._delivered + 1:
+                self._subscription = None  # something was lost on the way: read on from the last good position
+                break
+            self._delivered += 1
+            self.position = metadata.sequence.stream
+            self.pending = metadata.num_pending
+            frames.append((self.position, message.data))
+        return frames
+
+    async def _subscribe(self) -> JetStreamContext.PullSubscription:
+        await self._log.ensure()
+        last = await self._log.last_sequence()
+        if last < self.position:
+            raise UnreadableLogError(f"the log ends at {last}, before the committed position {self.position}")
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self.position + 1,
+            ack_policy=AckPolicy.NONE,
+            filter_subject=self._log.subject(self._lane),
+            inactive_threshold=30,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        info = await self._log.jetstream.add_consumer(self._log.stream, config)
+        self._delivered = 0
+        self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
+        return self._subscription
+
+    async def _check_alive(self) -> None:
+        """Silence may mean that the server forgot the consumer, as it does when it restarts."""
+        if self._subscription is None:
+            return
+        try:
+            info = await self._subscription.consumer_info()
+            self.pending = info.num_pending or 0
+        except (NatsError, TimeoutError):
+            await self.close()
+
+    async def close(self) -> None:
+        """Forgets the consumer; the server drops it when it has been idle for a while."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(NatsError, TimeoutError):
+                await subscription.unsubscribe()

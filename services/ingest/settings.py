@@ -1,0 +1,51 @@
+"""The settings of both roles."""
+
+from dataclasses import dataclass
+
+from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(ServiceSettings):
+    """What both roles must agree on: the log."""
+
+    nats_url: str = setting("PULSEGATE_NATS_URL", parse=url("nats", "tls"), secret=True)
+    #: The JetStream stream and the first token of its subjects.
+    stream: str = setting("PULSEGATE_LOG_STREAM", default="PULSEGATE_INGEST")
+    lanes: int = setting("PULSEGATE_LOG_LANES", parse=integer(1, 256), default=1)
+    log_replicas: int = setting("PULSEGATE_LOG_REPLICAS", parse=integer(1, 5), default=1)
+    #: The log refuses to grow beyond this.
+    log_most_bytes: int = setting("PULSEGATE_LOG_MAX_BYTES", parse=integer(1 << 20, 1 << 50), default=2 << 30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverSettings(LogSettings):
+    """The receiver's."""
+
+    grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
+    auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
+    config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
+    #: How long a batch waits for the log's acknowledgement.
+    append_timeout_seconds: float = setting("PULSEGATE_LOG_APPEND_TIMEOUT_SECONDS", parse=number(0.1, 60), default=5.0)
+    #: Bytes of batches that may wait for the log before more are refused.
+    most_queued_bytes: int = setting("PULSEGATE_LOG_QUEUE_BYTES", parse=integer(1 << 20, 1 << 34), default=64 << 20)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatorSettings(LogSettings):
+    """The aggregator's."""
+
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    remote_write_url: str = setting("PULSEGATE_REMOTE_WRITE_URL", parse=url("http", "https"))
+    commit_interval_seconds: float = setting("PULSEGATE_COMMIT_INTERVAL_SECONDS", parse=number(0.05, 60), default=1.0)
+    #: Without a sign of life from its owner for so long a lane is free.
+    lease_seconds: float = setting("PULSEGATE_LANE_LEASE_SECONDS", parse=number(1, 300), default=5.0)
+    #: A series without data for so long gets a stale marker.
+    stale_after_seconds: int = setting("PULSEGATE_STALE_AFTER_SECONDS", parse=integer(60, 10**8), default=86_400)
+    most_series_per_project: int = setting("PULSEGATE_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=100_000)
+    most_series_per_metric: int = setting("PULSEGATE_SERIES_PER_METRIC", parse=integer(1, 10**9), default=10_000)
+    #: What is committed stays in the log for so long.
+    log_keep_seconds: float = setting("PULSEGATE_LOG_KEEP_SECONDS", parse=number(0, 10**7), default=600.0)
+    #: Samples older than this are not sent any more: the receiver of remote write would refuse them.
+    sink_oldest_seconds: int = setting("PULSEGATE_SINK_OLDEST_SECONDS", parse=integer(60, 10**8), default=7 * 86_400)
+    sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)

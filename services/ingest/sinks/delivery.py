@@ -1,0 +1,215 @@
+"""Delivers committed values to one sink, in order, until it has them; knows up to which commit it has.
+
+What was once sent is sent again byte for byte until it is accepted; what was never sent may be coalesced to one sample
+a series every 15 s. A request that is refused for good is halved until the bad sample stands alone and is put aside.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import tenacity
+
+from chassis import logs
+from chassis.breakers import Breaker
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from services.ingest import metrics
+from services.ingest.aggregation import Emission
+from services.ingest.sinks.remote_write import Answer, samples_in
+
+log = logs.get(__name__)
+
+_MOST_SAMPLES_IN_REQUEST = 5_000
+#: In an outage one sample a series is kept for each of these.
+_COALESCED_MS = 15_000
+#: So many commits may wait before they are coalesced.
+_BEHIND = 5
+_SLOWEST_RETRY_SECONDS = 5.0
+
+
+class Sink(Protocol):
+    """A receiver of samples."""
+
+    @property
+    def name(self) -> str: ...
+    def encode(self, emissions: Sequence[Emission]) -> bytes: ...
+    def encode_probe(self, at_ms: int) -> bytes: ...
+    async def send(self, body: bytes) -> Answer: ...
+
+
+@dataclass
+class _Entry:
+    """The emissions of one commit, or of several that were coalesced."""
+
+    commit_ms: int
+    emissions: dict[tuple[bytes, int], Emission] = field(default_factory=dict)
+
+    def add(self, emission: Emission, ordinary_ms: int) -> None:
+        """Keeps the newest ordinary value of a series; what has a time of its own (first zero, stale marker) stays."""
+        own_ms = 0 if emission.at_ms == ordinary_ms else emission.at_ms
+        self.emissions[emission.series.id, own_ms] = emission
+
+    def absorb(self, later: "_Entry") -> None:
+        self.commit_ms = later.commit_ms
+        self.emissions.update(later.emissions)
+
+
+class _TryAgainError(Exception):
+    """The sink did not take a request for a reason that may pass."""
+
+
+class Delivery:
+    """One lane's way to one sink."""
+
+    def __init__(self, sink: Sink, clock: Clock, *, delivered_ms: int, oldest_ms: int, most_pending: int) -> None:
+        self._sink = sink
+        self._clock = clock
+        #: Every commit up to here is delivered.
+        self.delivered_ms = delivered_ms
+        self._oldest_ms = oldest_ms
+        self._most_pending = most_pending
+        self._entries: deque[_Entry] = deque()
+        self._pending = 0
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = asyncio.Event()
+        self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0)
+
+    @property
+    def sink_name(self) -> str:
+        return self._sink.name
+
+    def offer(self, commit_ms: int, emissions: Sequence[Emission]) -> None:
+        """Takes what a commit made deliverable; it never waits."""
+        entry = _Entry(commit_ms)
+        for emission in emissions:
+            entry.add(emission, commit_ms)
+        self._entries.append(entry)
+        if len(self._entries) > _BEHIND:
+            self._coalesce()
+        self._count()
+        self._idle.clear()
+        self._arrived.set()
+
+    def _coalesce(self) -> None:
+        last = self._entries.pop()
+        before = self._entries[-1]
+        if before.commit_ms // _COALESCED_MS == last.commit_ms // _COALESCED_MS:
+            before.absorb(last)
+        else:
+            self._entries.append(last)
+        while len(self._entries) > 1 and self._total() > self._most_pending:
+            oldest = self._entries.popleft()
+            oldest.absorb(self._entries.popleft())
+            self._entries.appendleft(oldest)
+            log.warning("outage is long: older samples are coalesced further", sink=self._sink.name)
+
+    def _total(self) -> int:
+        return sum(len(entry.emissions) for entry in self._entries)
+
+    def _count(self) -> None:
+        metrics.SINK_PENDING.labels(self._sink.name).set(self._total())
+        oldest_ms = self._entries[0].commit_ms if self._entries else self._clock.now_ms()
+        metrics.SINK_DELAY.labels(self._sink.name).set(max(0, self._clock.now_ms() - oldest_ms) / 1000)
+
+    async def run(self) -> None:
+        """Delivers for ever."""
+        while True:
+            await self._arrived.wait()
+            entry = self._entries.popleft()
+            await self._deliver_entry(entry)
+            self.delivered_ms = entry.commit_ms
+            self._count()
+            if not self._entries:
+                self._arrived.clear()
+                self._idle.set()
+
+    async def flushed(self, within_seconds: float) -> bool:
+        """Whether everything offered was delivered in that time."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _deliver_entry(self, entry: _Entry) -> None:
+        chunk: list[Emission] = []
+        size = 0
+        for emission in entry.emissions.values():
+            if self._is_too_old(emission):
+                continue
+            chunk.append(emission)
+            size += samples_in(emission)
+            if size >= _MOST_SAMPLES_IN_REQUEST:
+                await self._deliver(chunk)
+                chunk, size = [], 0
+        if chunk:
+            await self._deliver(chunk)
+
+    def _is_too_old(self, emission: Emission) -> bool:
+        if emission.at_ms >= self._clock.now_ms() - self._oldest_ms:
+            return False
+        metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(samples_in(emission))
+        log.error("sample is older than the sink takes, dropped", sink=self._sink.name, series=emission.series.name)
+        return True
+
+    async def _deliver(self, emissions: Sequence[Emission]) -> None:
+        """Returns when each emission was accepted or put aside."""
+        body = self._sink.encode(emissions)
+        while (refusal := await self._send(body)) is not None:
+            if await self._works():
+                break  # the request is at fault, not the sink
+            log.error("sink refuses everything", sink=self._sink.name, status=refusal.status, text=refusal.text)
+            await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
+        if refusal is None:
+            samples = sum(map(samples_in, emissions))
+            metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(samples)
+        elif len(emissions) == 1:
+            self._put_aside(emissions[0], refusal)
+        else:
+            half = len(emissions) // 2
+            await self._deliver(emissions[:half])
+            await self._deliver(emissions[half:])
+
+    async def _works(self) -> bool:
+        return await self._send(self._sink.encode_probe(self._clock.now_ms())) is None
+
+    def _put_aside(self, emission: Emission, refusal: Answer) -> None:
+        metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(samples_in(emission))
+        log.error(
+            "sample put aside",
+            sink=self._sink.name,
+            series=emission.series.name,
+            series_id=emission.series.id.hex(),
+            at_ms=emission.at_ms,
+            status=refusal.status,
+            text=refusal.text,
+        )
+
+    async def _send(self, body: bytes) -> Answer | None:
+        """None once the body is accepted, or the answer that refuses it for good. Tries until there is either."""
+        last: Answer | None = None
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((_TryAgainError, Unavailable)),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=_SLOWEST_RETRY_SECONDS),
+            stop=tenacity.stop_when_event_set(self._closing),  # type: ignore[arg-type]
+            reraise=True,
+        ):
+            with attempt:
+                async with self._breaker.guarded():
+                    answer = await self._sink.send(body)
+                    metrics.SINK_REQUESTS.labels(self._sink.name, str(answer.status or answer.text)).inc()
+                    if 200 <= answer.status < 300:
+                        return None
+                    if 400 <= answer.status < 500 and answer.status != 429:
+                        return answer
+                    if answer.status == 500 and answer == last:
+                        return answer
+                    last = answer
+                    raise _TryAgainError(f"{answer.status} {answer.text}")
+        return last
