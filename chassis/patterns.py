@@ -3,6 +3,8 @@
 Python's `re` backtracks, so that one tenant's pattern could hold up everybody's ingestion.
 """
 
+from typing import Any
+
 import re2
 
 #: Bytes of a pattern's text (UTF-8).
@@ -27,7 +29,7 @@ class Pattern:
         options.max_mem = _MOST_MEMORY_BYTES
         options.log_errors = False
         try:
-            self._compiled = re2.compile(text, options)
+            self._compiled: Any = re2.compile(text, options)  # type: ignore[no-untyped-call]
         except re2.error as error:
             reason = error.args[0].decode(errors="replace") if error.args else "unknown"
             raise PatternError(f"is not an RE2 expression: {reason}") from error

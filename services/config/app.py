@@ -1,0 +1,65 @@
+"""The composition root of the config service."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis.health import Health
+from chassis.migrations import schema_probe
+from chassis.principals import PrincipalVerifier
+from contracts.pulsegate.config.v1 import definitions_pb2_grpc
+from services.config.clients import AuthClient
+from services.config.feed import DefinitionFeed
+from services.config.grpc_api import DefinitionApi, DefinitionFeedApi
+from services.config.operations import Definitions
+from services.config.settings import Settings
+from services.config.storage import PostgresDefinitionStore
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[None]:
+    """The service, from its database to its port, while open."""
+    async with AsyncExitStack() as stack:
+        health = Health()
+
+        database = await stack.enter_async_context(postgres.connected(settings.postgres_dsn))
+        health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
+
+        auth = await stack.enter_async_context(
+            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+        )
+        health.add("auth", auth.probe, hard=False)
+
+        store = PostgresDefinitionStore()
+        definitions = Definitions(database, store, settings.most_metrics_per_project)
+        feed = DefinitionFeed(database, store)
+
+        await stack.enter_async_context(health.watching())
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(feed.polling())
+        await stack.enter_async_context(
+            grpc_server.serving(
+                settings.host,
+                settings.grpc_port,
+                [
+                    lambda server: definitions_pb2_grpc.add_DefinitionServiceServicer_to_server(
+                        DefinitionApi(definitions), server
+                    ),
+                    lambda server: definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(
+                        DefinitionFeedApi(definitions, feed), server
+                    ),
+                ],
+                service_token=settings.service_token,
+                verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
+                process_health=health,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        try:
+            yield
+        finally:
+            health.stopping = True
+            feed.stop()  # watches never end by themselves, so the server could not drain

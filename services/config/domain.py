@@ -1,0 +1,115 @@
+"""What a metric definition is."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class MetricType(StrEnum):
+    """How a metric's values add up."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+class GaugeMerge(StrEnum):
+    """What becomes of the levels that several clients report for one gauge."""
+
+    LAST = "last"
+    MIN = "min"
+    MAX = "max"
+    SUM = "sum"
+
+
+class Action(StrEnum):
+    """What a version of a definition came from."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One label of a metric."""
+
+    name: str
+    required: bool = False
+    #: Allowed values; empty: any.
+    values: tuple[str, ...] = ()
+    #: RE2 expression that a whole value must match; empty: any value. Never together with `values`.
+    pattern: str = ""
+    #: At most so many distinct values become series of their own; 0: no limit of its own.
+    max_distinct: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricDraft:
+    """A definition as somebody wrote it, unchecked; `validation.validated` makes a `MetricSpec` of it."""
+
+    name: str
+    #: None: not given, or not one that exists.
+    type: MetricType | None
+    unit: str = ""
+    help: str = ""
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    objectives: tuple[float, ...] = ()
+    gauge_merge: GaugeMerge | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """A valid definition with its defaults filled in."""
+
+    name: str
+    type: MetricType
+    unit: str
+    help: str
+    labels: tuple[Label, ...]
+    #: A histogram's upper bounds, ascending, finite, without +Inf; empty for other types.
+    buckets: tuple[float, ...]
+    #: A summary's quantiles, ascending, each in (0, 1); empty for other types.
+    objectives: tuple[float, ...]
+    #: None for all but gauges.
+    gauge_merge: GaugeMerge | None
+
+    @property
+    def series_names(self) -> frozenset[str]:
+        """Every name under which series of this metric appear in Prometheus."""
+        if self.type is MetricType.HISTOGRAM:
+            return frozenset({self.name, f"{self.name}_bucket", f"{self.name}_sum", f"{self.name}_count"})
+        if self.type is MetricType.SUMMARY:
+            return frozenset({self.name, f"{self.name}_sum", f"{self.name}_count"})
+        return frozenset({self.name})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A definition of a project, as it is now."""
+
+    id: str
+    tenant_id: str
+    project_id: str
+    spec: MetricSpec
+    #: 1, 2, 3, … with each change of this definition.
+    version: int
+    #: The feed's revision at which it last changed; unique.
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who makes a change, and in which project."""
+
+    tenant_id: str
+    project_id: str
+    #: User id or key id.
+    subject: str
+    #: "user" or "secret".
+    kind: str

@@ -1,0 +1,131 @@
+"""The feed of definitions: one poller a process sees that the revision moved, each watcher reads on from its own place.
+
+Nothing is queued, so a slow watcher costs no memory and misses nothing: it pages through the table in the order of
+revisions, at its own speed. A snapshot is the same walk from revision 0; a definition that changes meanwhile moves to
+the end of the walk and is met again there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from chassis import logs
+from chassis.errors import Unavailable
+from chassis.postgres import Database
+from services.config import metrics
+from services.config.domain import Metric
+from services.config.operations import FEED_ROLE
+from services.config.storage import DefinitionStore, FeedHead, FeedPage
+
+log = logs.get(__name__)
+
+#: How soon a change is seen, and how often a watcher hears that there is none.
+POLL_SECONDS = 0.2
+
+_PAGE_SIZE = 500
+_PURGE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedMessage:
+    """What a watcher is sent. Without metrics and outside of a snapshot it is a heartbeat."""
+
+    revision: int
+    metrics: Sequence[Metric] = ()
+    snapshot: bool = False
+    snapshot_complete: bool = False
+
+
+class DefinitionFeed:
+    """Shared by all watchers of this process."""
+
+    def __init__(self, database: Database, store: DefinitionStore, poll_seconds: float = POLL_SECONDS) -> None:
+        self._database = database
+        self._store = store
+        self._poll_seconds = poll_seconds
+        self._polled: asyncio.Future[FeedHead | None] = asyncio.get_running_loop().create_future()
+        self._stopped = False
+
+    @asynccontextmanager
+    async def polling(self) -> AsyncIterator[None]:
+        """Keeps asking the database where the feed stands, and forgets old tombstones, while open."""
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(self._poll()), tasks.create_task(self._purge())]
+            try:
+                yield
+            finally:
+                self.stop()
+                for task in background:
+                    task.cancel()
+
+    def stop(self) -> None:
+        """Ends every watch, so that the server that serves them can drain; watchers resume with another process."""
+        self._stopped = True
+        self._announce(None)
+
+    async def watch(self, after_revision: int) -> AsyncIterator[FeedMessage]:
+        """A snapshot unless the watcher can be resumed after its revision, then changes and heartbeats until `stop`.
+
+        A heartbeat follows each successful poll: silence means that the database does not answer. Raises Unavailable
+        where that happens while definitions are read.
+        """
+        with metrics.FEED_WATCHERS.track_inprogress():
+            cursor = after_revision
+            if not await self._can_resume(after_revision):
+                cursor = 0
+                async for message in self._read_on(cursor, snapshot=True):
+                    yield message
+                    cursor = message.revision
+            while not self._stopped and (head := await asyncio.shield(self._polled)) is not None:
+                if head.revision > cursor:
+                    async for message in self._read_on(cursor, snapshot=False):
+                        yield message
+                        cursor = message.revision
+                else:
+                    yield FeedMessage(revision=cursor)
+
+    async def _can_resume(self, after_revision: int) -> bool:
+        async with self._database.transaction(role=FEED_ROLE) as connection:
+            head = await self._store.feed_head(connection)
+        # A revision ahead of the feed's comes from a database that was since restored to an earlier state.
+        return 0 < after_revision <= head.revision and after_revision >= head.purged_revision
+
+    async def _read_on(self, after_revision: int, *, snapshot: bool) -> AsyncIterator[FeedMessage]:
+        page: FeedPage | None = None
+        while page is None or not page.reaches_head:
+            async with self._database.transaction(role=FEED_ROLE) as connection:
+                page = await self._store.feed_page(connection, page.revision if page else after_revision, _PAGE_SIZE)
+            metrics.FEED_METRICS_SENT.inc(len(page.metrics))
+            yield FeedMessage(
+                revision=page.revision,
+                metrics=page.metrics,
+                snapshot=snapshot,
+                snapshot_complete=snapshot and page.reaches_head,
+            )
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                async with self._database.transaction(role=FEED_ROLE) as connection:
+                    head = await self._store.feed_head(connection)
+            except Unavailable as error:
+                metrics.FEED_POLL_FAILURES.inc()
+                log.warning("feed cannot be read", reason=error.message)
+            else:
+                metrics.FEED_REVISION.set(head.revision)
+                self._announce(head)
+            await asyncio.sleep(self._poll_seconds)
+
+    def _announce(self, head: FeedHead | None) -> None:
+        polled, self._polled = self._polled, asyncio.get_running_loop().create_future()
+        polled.set_result(head)
+
+    async def _purge(self) -> None:
+        while True:
+            try:
+                async with self._database.transaction(role=FEED_ROLE) as connection:
+                    metrics.TOMBSTONES_PURGED.inc(await self._store.purge_tombstones(connection))
+            except Unavailable as error:
+                log.warning("old tombstones stay for another while", reason=error.message)
+            await asyncio.sleep(_PURGE_SECONDS)

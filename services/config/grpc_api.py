@@ -1,0 +1,175 @@
+"""The service's calls: messages in, one operation, messages out."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis import principals
+from chassis.errors import NotFound
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
+from services.config.domain import Actor, GaugeMerge, Label, Metric, MetricDraft, MetricSpec, MetricType
+from services.config.feed import DefinitionFeed
+from services.config.operations import Definitions
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+_TYPES = {
+    pb.METRIC_TYPE_COUNTER: MetricType.COUNTER,
+    pb.METRIC_TYPE_GAUGE: MetricType.GAUGE,
+    pb.METRIC_TYPE_HISTOGRAM: MetricType.HISTOGRAM,
+    pb.METRIC_TYPE_SUMMARY: MetricType.SUMMARY,
+}
+_MERGES = {
+    pb.GAUGE_MERGE_LAST: GaugeMerge.LAST,
+    pb.GAUGE_MERGE_MIN: GaugeMerge.MIN,
+    pb.GAUGE_MERGE_MAX: GaugeMerge.MAX,
+    pb.GAUGE_MERGE_SUM: GaugeMerge.SUM,
+}
+_TYPE_NUMBERS = {metric_type: number for number, metric_type in _TYPES.items()}
+_MERGE_NUMBERS = {merge: number for number, merge in _MERGES.items()}
+
+
+class DefinitionApi(pb_grpc.DefinitionServiceServicer):
+    """Definitions of the principal's project."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+
+    async def CreateMetric(self, request: pb.CreateMetricRequest, _call: Call) -> pb.CreateMetricResponse:  # noqa: N802 - the contract's name
+        metric = await self._definitions.create(_actor("config:write"), _draft(request.spec))
+        return pb.CreateMetricResponse(metric=_metric(metric))
+
+    async def ListMetrics(self, request: pb.ListMetricsRequest, _call: Call) -> pb.ListMetricsResponse:  # noqa: N802 - the contract's name
+        page, next_token = await self._definitions.list_page(
+            _actor("config:read"), request.page_size, request.page_token
+        )
+        return pb.ListMetricsResponse(metrics=[_metric(metric) for metric in page], next_page_token=next_token)
+
+    async def GetMetric(self, request: pb.GetMetricRequest, _call: Call) -> pb.GetMetricResponse:  # noqa: N802 - the contract's name
+        metric = await self._definitions.get(_actor("config:read"), request.metric_id)
+        return pb.GetMetricResponse(metric=_metric(metric))
+
+    async def UpdateMetric(self, request: pb.UpdateMetricRequest, _call: Call) -> pb.UpdateMetricResponse:  # noqa: N802 - the contract's name
+        actor, draft = _actor("config:write"), _draft(request.spec)
+        metric = await self._definitions.update(actor, request.metric_id, draft, request.version)
+        return pb.UpdateMetricResponse(metric=_metric(metric))
+
+    async def DeleteMetric(self, request: pb.DeleteMetricRequest, _call: Call) -> pb.DeleteMetricResponse:  # noqa: N802 - the contract's name
+        await self._definitions.delete(_actor("config:write"), request.metric_id, request.version)
+        return pb.DeleteMetricResponse()
+
+
+class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
+    """Definitions of all tenants, for services, which the server has told by their token."""
+
+    def __init__(self, definitions: Definitions, feed: DefinitionFeed) -> None:
+        self._definitions = definitions
+        self._feed = feed
+
+    async def WatchDefinitions(  # noqa: N802 - the contract's name
+        self, request: pb.WatchDefinitionsRequest, _call: Call
+    ) -> AsyncIterator[pb.WatchDefinitionsResponse]:
+        async for message in self._feed.watch(request.after_revision):
+            yield pb.WatchDefinitionsResponse(
+                revision=message.revision,
+                metrics=[_metric(metric) for metric in message.metrics],
+                snapshot=message.snapshot,
+                snapshot_complete=message.snapshot_complete,
+            )
+
+    async def GetProjectDefinitions(  # noqa: N802 - the contract's name
+        self, request: pb.GetProjectDefinitionsRequest, _call: Call
+    ) -> pb.GetProjectDefinitionsResponse:
+        page = await self._definitions.of_project(_project_asked_for(request.project_id))
+        return pb.GetProjectDefinitionsResponse(
+            revision=page.revision, metrics=[_metric(metric) for metric in page.metrics]
+        )
+
+
+def _actor(scope: str) -> Actor:
+    principal = principals.current_of_project()
+    principal.require(scope)
+    return Actor(
+        tenant_id=principal.tenant_id,
+        project_id=principal.project_id,
+        subject=principal.subject,
+        kind=principal.kind,
+    )
+
+
+def _project_asked_for(project_id: str) -> str:
+    """A service may ask about any project, but on somebody's behalf only about theirs."""
+    principal = principals.CURRENT.get()
+    if principal is None:
+        return project_id
+    if project_id not in ("", principal.project_id):
+        raise NotFound("There is no such project.")
+    return principal.project_id
+
+
+def _draft(spec: pb.MetricSpec) -> MetricDraft:
+    return MetricDraft(
+        name=spec.name,
+        type=_TYPES.get(spec.type),
+        unit=spec.unit,
+        help=spec.help,
+        labels=tuple(_label(label) for label in spec.labels),
+        buckets=tuple(spec.buckets),
+        objectives=tuple(spec.objectives),
+        gauge_merge=_MERGES.get(spec.gauge_merge),
+    )
+
+
+def _label(label: pb.Label) -> Label:
+    return Label(
+        name=label.name,
+        required=label.required,
+        values=tuple(label.values),
+        pattern=label.pattern,
+        max_distinct=label.max_distinct,
+    )
+
+
+def _metric(metric: Metric) -> pb.Metric:
+    return pb.Metric(
+        id=metric.id,
+        tenant_id=metric.tenant_id,
+        project_id=metric.project_id,
+        spec=_spec(metric.spec),
+        version=metric.version,
+        created_at=_timestamp(metric.created_at),
+        updated_at=_timestamp(metric.updated_at),
+        deleted_at=_timestamp(metric.deleted_at) if metric.deleted_at else None,
+    )
+
+
+def _spec(spec: MetricSpec) -> pb.MetricSpec:
+    return pb.MetricSpec(
+        name=spec.name,
+        type=_TYPE_NUMBERS[spec.type],
+        unit=spec.unit,
+        help=spec.help,
+        labels=[
+            pb.Label(
+                name=label.name,
+                required=label.required,
+                values=label.values,
+                pattern=label.pattern,
+                max_distinct=label.max_distinct,
+            )
+            for label in spec.labels
+        ],
+        buckets=spec.buckets,
+        objectives=spec.objectives,
+        gauge_merge=_MERGE_NUMBERS[spec.gauge_merge] if spec.gauge_merge else pb.GAUGE_MERGE_UNSPECIFIED,
+    )
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

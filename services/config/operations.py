@@ -1,0 +1,110 @@
+"""The use cases. Each owns its transaction; a change takes its revision in the same one."""
+
+from collections.abc import Sequence
+
+from chassis import ids, pages
+from chassis.errors import Conflict, NotFound, VersionMismatch
+from chassis.postgres import Connection, Database
+from services.config import changes, metrics
+from services.config.domain import Action, Actor, Metric, MetricDraft
+from services.config.errors import TooManyMetrics
+from services.config.storage import DefinitionStore, FeedPage
+from services.config.validation import validated
+
+#: The role that reads the definitions of all tenants.
+FEED_ROLE = "config_feed"
+
+
+class Definitions:
+    """Metric definitions of one project at a time: the actor's.
+
+    A change takes its revision as late as it can: until its transaction ends, no other change of anybody can.
+    """
+
+    def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:
+        self._database = database
+        self._store = store
+        self._most_metrics_per_project = most_metrics_per_project
+
+    async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
+        """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics."""
+        spec = validated(draft)
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            revision = await self._store.next_revision(connection)
+            if await self._store.count(connection, actor) >= self._most_metrics_per_project:
+                raise TooManyMetrics(self._most_metrics_per_project)
+            metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision)
+            if metric is None:
+                raise Conflict(
+                    f'The project already has a metric "{spec.name}".',
+                    details={"fields": {"name": "is taken"}},
+                )
+            await self._store.record_version(connection, actor, metric, Action.CREATED)
+        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc()
+        return metric
+
+    async def get(self, actor: Actor, metric_id: str) -> Metric:
+        """The definition. Raises NotFound, also for another project's."""
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            return await self._found(connection, actor, metric_id)
+
+    async def list_page(self, actor: Actor, page_size: int, page_token: str) -> tuple[Sequence[Metric], str]:
+        """A page of the project's definitions, oldest first, and the next page's token, empty at the end."""
+        limit, last_id = pages.page_size(page_size), pages.id_before(page_token)
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            found = await self._store.list_after(connection, actor, last_id, limit + 1)
+        page = found[:limit]
+        return page, pages.token_after(page[-1].id) if len(found) > limit else ""
+
+    async def update(self, actor: Actor, metric_id: str, draft: MetricDraft, version: int) -> Metric:
+        """The definition after a change in place; as it was where nothing would change.
+
+        Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid.
+        """
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            old = await self._found(connection, actor, metric_id, for_update=True)
+            _require_version(old, version)
+            changes.refuse_other_kind(old.spec, draft)
+            spec = validated(draft)
+            changes.refuse_breaking(old.spec, spec)
+            if spec == old.spec:
+                return old
+            revision = await self._store.next_revision(connection)
+            metric = await self._store.update(connection, metric_id, spec, revision)
+            await self._store.record_version(connection, actor, metric, Action.UPDATED)
+        metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()
+        return metric
+
+    async def delete(self, actor: Actor, metric_id: str, version: int) -> None:
+        """Deletes the definition; `version` 0 stands for whichever is current. Raises NotFound, VersionMismatch."""
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            old = await self._found(connection, actor, metric_id, for_update=True)
+            if version:
+                _require_version(old, version)
+            revision = await self._store.next_revision(connection)
+            metric = await self._store.mark_deleted(connection, metric_id, revision)
+            await self._store.record_version(connection, actor, metric, Action.DELETED)
+        metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
+
+    async def of_project(self, project_id: str) -> FeedPage:
+        """All definitions of a project as of now, for services. Raises NotFound where the id is not one."""
+        if not ids.is_uuid(project_id):
+            raise NotFound("There is no such project.")
+        async with self._database.transaction(role=FEED_ROLE) as connection:
+            return await self._store.project_definitions(connection, project_id)
+
+    async def _found(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool = False) -> Metric:
+        metric = None
+        if ids.is_uuid(metric_id):
+            metric = await self._store.get(connection, actor, metric_id, for_update=for_update)
+        if metric is None:
+            raise NotFound("There is no such metric in this project.")
+        return metric
+
+
+def _require_version(metric: Metric, version: int) -> None:
+    if metric.version != version:
+        raise VersionMismatch(
+            f"The metric has been changed meanwhile: it is at version {metric.version}.",
+            details={"version": metric.version},
+        )

@@ -1,0 +1,19 @@
+"""What the config service reads from its environment."""
+
+from dataclasses import dataclass
+
+from chassis.settings import ServiceSettings, host_and_port, integer, setting, url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """Settings of one config process."""
+
+    grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
+    #: The runtime role's address, which row-level security binds.
+    postgres_dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
+    #: Definitions that one project may have at a time.
+    most_metrics_per_project: int = setting(
+        "PULSEGATE_CONFIG_METRICS_PER_PROJECT", parse=integer(1, 100_000), default=2_000
+    )

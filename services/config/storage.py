@@ -1,0 +1,309 @@
+"""Definitions in Postgres. Every method runs in a transaction that its caller opened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from psycopg.types.json import Jsonb
+
+from chassis.postgres import Connection
+from services.config.domain import Action, Actor, GaugeMerge, Label, Metric, MetricSpec, MetricType
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedPage:
+    """Definitions in the order of their revisions."""
+
+    metrics: Sequence[Metric]
+    #: All changes up to here are in this page or before it.
+    revision: int
+    #: Whether nothing newer was there when it was read.
+    reaches_head: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedHead:
+    """Where the feed stands."""
+
+    revision: int
+    #: Deletions up to this revision may have been forgotten: a watcher that saw less cannot be resumed.
+    purged_revision: int
+
+
+class DefinitionStore(Protocol):
+    """What the operations need. Methods without an actor are for the transaction of the role `config_feed`."""
+
+    async def next_revision(self, connection: Connection) -> int:
+        """Takes the next revision. Until the transaction ends, every other change of any project waits here."""
+        ...
+
+    async def count(self, connection: Connection, actor: Actor) -> int:
+        """How many definitions the actor's project has."""
+        ...
+
+    async def insert(
+        self, connection: Connection, actor: Actor, metric_id: str, spec: MetricSpec, revision: int
+    ) -> Metric | None:
+        """The new definition; None where the project has one of this name."""
+        ...
+
+    async def get(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool) -> Metric | None:
+        """The definition, unless it is deleted or another project's. `metric_id` must be a UUID."""
+        ...
+
+    async def list_after(self, connection: Connection, actor: Actor, last_id: str, limit: int) -> Sequence[Metric]:
+        """The project's definitions with greater ids, in the order of ids, which is that of creation."""
+        ...
+
+    async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
+        """The definition after the change, one version up."""
+        ...
+
+    async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
+        """The definition, one version up, as a tombstone."""
+        ...
+
+    async def record_version(self, connection: Connection, actor: Actor, metric: Metric, action: Action) -> None:
+        """Keeps who made what of the definition, and when."""
+        ...
+
+    async def feed_head(self, connection: Connection) -> FeedHead:
+        """Where the feed stands now."""
+        ...
+
+    async def feed_page(self, connection: Connection, after_revision: int, limit: int) -> FeedPage:
+        """Definitions and tombstones of all projects that changed after the revision, in order."""
+        ...
+
+    async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
+        """All definitions of one project, without tombstones, and the revision of the same moment."""
+        ...
+
+    async def purge_tombstones(self, connection: Connection) -> int:
+        """Forgets definitions deleted more than eight days ago; answers how many."""
+        ...
+
+
+class PostgresDefinitionStore:
+    """See `DefinitionStore`."""
+
+    async def next_revision(self, connection: Connection) -> int:
+        cursor = await connection.execute("UPDATE feed SET revision = revision + 1 RETURNING revision")
+        return int((await _only(cursor))["revision"])
+
+    async def count(self, connection: Connection, actor: Actor) -> int:
+        cursor = await connection.execute(
+            "SELECT count(*) AS n FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL",
+            {"project_id": actor.project_id},
+        )
+        return int((await _only(cursor))["n"])
+
+    async def insert(
+        self, connection: Connection, actor: Actor, metric_id: str, spec: MetricSpec, revision: int
+    ) -> Metric | None:
+        cursor = await connection.execute(
+            """
+            INSERT INTO metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
+                                 gauge_merge, version, revision)
+            VALUES (%(tenant_id)s, %(project_id)s, %(id)s, %(name)s, %(type)s, %(unit)s, %(help)s, %(labels)s,
+                    %(buckets)s, %(objectives)s, %(gauge_merge)s, 1, %(revision)s)
+            ON CONFLICT (project_id, name) WHERE deleted_at IS NULL DO NOTHING
+            RETURNING *
+            """,
+            {
+                "tenant_id": actor.tenant_id,
+                "project_id": actor.project_id,
+                "id": metric_id,
+                "revision": revision,
+                **_columns(spec),
+            },
+        )
+        row = await cursor.fetchone()
+        return _metric(row) if row else None
+
+    async def get(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool) -> Metric | None:
+        statement = "SELECT * FROM metrics WHERE project_id = %(project_id)s AND id = %(id)s AND deleted_at IS NULL"
+        cursor = await connection.execute(
+            f"{statement} FOR UPDATE" if for_update else statement,
+            {"project_id": actor.project_id, "id": metric_id},
+        )
+        row = await cursor.fetchone()
+        return _metric(row) if row else None
+
+    async def list_after(self, connection: Connection, actor: Actor, last_id: str, limit: int) -> Sequence[Metric]:
+        cursor = await connection.execute(
+            """
+            SELECT * FROM metrics
+            WHERE project_id = %(project_id)s AND id > %(last_id)s AND deleted_at IS NULL
+            ORDER BY id LIMIT %(limit)s
+            """,
+            {"project_id": actor.project_id, "last_id": last_id, "limit": limit},
+        )
+        return [_metric(row) for row in await cursor.fetchall()]
+
+    async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
+        cursor = await connection.execute(
+            """
+            UPDATE metrics
+            SET unit = %(unit)s, help = %(help)s, labels = %(labels)s, version = version + 1, revision = %(revision)s,
+                updated_at = now()
+            WHERE id = %(id)s
+            RETURNING *
+            """,
+            {"id": metric_id, "revision": revision, **_columns(spec)},
+        )
+        return _metric(await _only(cursor))
+
+    async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
+        cursor = await connection.execute(
+            """
+            UPDATE metrics
+            SET version = version + 1, revision = %(revision)s, updated_at = now(), deleted_at = now()
+            WHERE id = %(id)s
+            RETURNING *
+            """,
+            {"id": metric_id, "revision": revision},
+        )
+        return _metric(await _only(cursor))
+
+    async def record_version(self, connection: Connection, actor: Actor, metric: Metric, action: Action) -> None:
+        await connection.execute(
+            """
+            INSERT INTO metric_versions (tenant_id, project_id, metric_id, version, action, spec, changed_by,
+                                         changed_by_kind, changed_at)
+            VALUES (%(tenant_id)s, %(project_id)s, %(metric_id)s, %(version)s, %(action)s, %(spec)s, %(changed_by)s,
+                    %(changed_by_kind)s, %(changed_at)s)
+            """,
+            {
+                "tenant_id": metric.tenant_id,
+                "project_id": metric.project_id,
+                "metric_id": metric.id,
+                "version": metric.version,
+                "action": action,
+                "spec": Jsonb(_written_out(metric.spec)),
+                "changed_by": actor.subject,
+                "changed_by_kind": actor.kind,
+                "changed_at": metric.updated_at,
+            },
+        )
+
+    async def feed_head(self, connection: Connection) -> FeedHead:
+        row = await _only(await connection.execute("SELECT revision, purged_revision FROM feed"))
+        return FeedHead(revision=row["revision"], purged_revision=row["purged_revision"])
+
+    async def feed_page(self, connection: Connection, after_revision: int, limit: int) -> FeedPage:
+        # One statement, so one snapshot: no change can lie between the rows and the feed's revision.
+        cursor = await connection.execute(
+            """
+            SELECT feed.revision AS head, page.*
+            FROM feed LEFT JOIN (
+                SELECT * FROM metrics WHERE revision > %(after)s ORDER BY revision LIMIT %(limit)s
+            ) AS page ON true
+            ORDER BY page.revision
+            """,
+            {"after": after_revision, "limit": limit},
+        )
+        return _page(await cursor.fetchall(), limit)
+
+    async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
+        cursor = await connection.execute(
+            """
+            SELECT feed.revision AS head, metrics.*
+            FROM feed LEFT JOIN metrics ON project_id = %(project_id)s AND deleted_at IS NULL
+            ORDER BY metrics.id
+            """,
+            {"project_id": project_id},
+        )
+        return _page(await cursor.fetchall(), limit=None)
+
+    async def purge_tombstones(self, connection: Connection) -> int:
+        cursor = await connection.execute(
+            """
+            WITH purged AS (
+                DELETE FROM metrics WHERE deleted_at < now() - interval '8 days' RETURNING revision
+            ), newest AS (
+                SELECT count(*) AS purged, max(revision) AS revision FROM purged
+            ), noted AS (
+                UPDATE feed SET purged_revision = greatest(purged_revision, newest.revision)
+                FROM newest WHERE newest.purged > 0
+            )
+            SELECT purged FROM newest
+            """
+        )
+        return int((await _only(cursor))["purged"])
+
+
+async def _only(cursor: Any) -> dict[str, Any]:
+    """The row of a statement that always answers one."""
+    row: dict[str, Any] | None = await cursor.fetchone()
+    if row is None:
+        raise LookupError("a statement answered no row")
+    return row
+
+
+def _page(rows: Sequence[dict[str, Any]], limit: int | None) -> FeedPage:
+    metrics = [_metric(row) for row in rows if row["id"] is not None]
+    reaches_head = limit is None or len(metrics) < limit
+    revision = rows[0]["head"] if reaches_head else metrics[-1].revision
+    return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
+
+
+def _columns(spec: MetricSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "type": spec.type,
+        "unit": spec.unit,
+        "help": spec.help,
+        "labels": Jsonb([_written_out_label(label) for label in spec.labels]),
+        "buckets": list(spec.buckets),
+        "objectives": list(spec.objectives),
+        "gauge_merge": spec.gauge_merge,
+    }
+
+
+def _written_out(spec: MetricSpec) -> dict[str, Any]:
+    columns = _columns(spec)
+    return {**columns, "labels": [_written_out_label(label) for label in spec.labels]}
+
+
+def _written_out_label(label: Label) -> dict[str, Any]:
+    return {
+        "name": label.name,
+        "required": label.required,
+        "values": list(label.values),
+        "pattern": label.pattern,
+        "maxDistinct": label.max_distinct,
+    }
+
+
+def _metric(row: dict[str, Any]) -> Metric:
+    return Metric(
+        id=str(row["id"]),
+        tenant_id=str(row["tenant_id"]),
+        project_id=str(row["project_id"]),
+        spec=MetricSpec(
+            name=row["name"],
+            type=MetricType(row["type"]),
+            unit=row["unit"],
+            help=row["help"],
+            labels=tuple(_label(written) for written in row["labels"]),
+            buckets=tuple(row["buckets"]),
+            objectives=tuple(row["objectives"]),
+            gauge_merge=GaugeMerge(row["gauge_merge"]) if row["gauge_merge"] else None,
+        ),
+        version=row["version"],
+        revision=row["revision"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        deleted_at=row["deleted_at"],
+    )
+
+
+def _label(written: dict[str, Any]) -> Label:
+    return Label(
+        name=written["name"],
+        required=written["required"],
+        values=tuple(written["values"]),
+        pattern=written["pattern"],
+        max_distinct=written["maxDistinct"],
+    )
