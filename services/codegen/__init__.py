@@ -3,7 +3,7 @@
 Owns the schema `codegen` (what was generated, by hash). Called by the gateway alone. A compiler pipeline::
 
     grpc_api.GenerateClient → domain.Options.of → operations.ClientGeneration.generate
-        → clients.ConfigClient (fetch) → domain.Definitions.of (validate)
+        → clients.ConfigClient (fetch; what is known by its digest ends here) → domain.Definitions.of (validate)
         → outputters (one table of languages, one module and one template folder each) → storage (publish)
 
 A generated client is the runtime of its language (`sdk/`), unchanged, followed by a class with one method a metric. The

@@ -42,9 +42,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health.add("config", config.probe, hard=False)
 
         runtimes = Runtimes(settings.sdk_directory)
-        health.add("python runtime", runtimes.probe("python/pulsegate_runtime.py"), hard=False)
+        health.add("python_runtime", runtimes.probe("python/pulsegate_runtime.py"), hard=False)
         health.add(
-            "browser runtime", runtimes.probe("browser/dist/runtime.js", "browser/dist/runtime.min.js"), hard=False
+            "browser_runtime", runtimes.probe("browser/dist/runtime.js", "browser/dist/runtime.min.js"), hard=False
         )
 
         generation = ClientGeneration(

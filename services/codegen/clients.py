@@ -1,5 +1,9 @@
 """The services that codegen calls."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from chassis.grpc_client import ServiceChannel
 from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
@@ -27,6 +31,20 @@ class AuthClient:
         return str(response.jwks_json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchedDefinitions:
+    """What config answered. Decoding is put off: where the client is known already, the digest is all it takes."""
+
+    project_id: str
+    metrics: Sequence[definitions_pb2.Metric]
+    #: SHA-256 over all of it as it came, 64 hexadecimal digits.
+    digest: str
+
+    def decode(self) -> Definitions:
+        """Raises DefinitionNotRenderable where a definition cannot be put into code."""
+        return Definitions.of(self.project_id, [_metric(one) for one in self.metrics if not one.HasField("deleted_at")])
+
+
 class ConfigClient:
     """What codegen asks of config."""
 
@@ -34,11 +52,13 @@ class ConfigClient:
         self._channel = channel
         self._feed = definitions_pb2_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
 
-    async def definitions(self, project_id: str) -> Definitions:
-        """The project's definitions as of now. Raises DefinitionNotRenderable where one cannot be put into code."""
+    async def definitions(self, project_id: str) -> FetchedDefinitions:
+        """The project's definitions as of now."""
         request = definitions_pb2.GetProjectDefinitionsRequest(project_id=project_id)
         response = await self._channel.call(self._feed.GetProjectDefinitions, request)
-        return Definitions.of(project_id, [_metric(one) for one in response.metrics if not one.HasField("deleted_at")])
+        response.ClearField("revision")  # moves with every project's changes
+        digest = hashlib.sha256(response.SerializeToString(deterministic=True)).hexdigest()
+        return FetchedDefinitions(project_id=project_id, metrics=response.metrics, digest=digest)
 
 
 def _metric(metric: definitions_pb2.Metric) -> Metric:

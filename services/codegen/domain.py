@@ -144,9 +144,9 @@ class Artifact:
         return cls(content=content, content_type=content_type, file_name=file_name, sha256=sha256)
 
 
-def input_hash(definitions: Definitions, options: Options, generator: str) -> str:
+def input_hash(definitions_digest: str, options: Options, generator: str) -> str:
     """The hash of everything that decides a client's bytes; `generator` stands for templates, code and runtime."""
-    return hashlib.sha256(msgspec.json.encode((definitions.fingerprint, options, generator))).hexdigest()
+    return hashlib.sha256(msgspec.json.encode((definitions_digest, options, generator))).hexdigest()
 
 
 def is_sha256(text: str) -> bool:

@@ -9,8 +9,8 @@ from chassis.errors import Invalid
 from chassis.postgres import Database
 from chassis.principals import Principal
 from services.codegen import metrics, outputters
-from services.codegen.clients import ConfigClient
-from services.codegen.domain import Artifact, Definitions, Options, input_hash, is_sha256
+from services.codegen.clients import ConfigClient, FetchedDefinitions
+from services.codegen.domain import Artifact, Options, input_hash, is_sha256
 from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
@@ -53,25 +53,25 @@ class ClientGeneration:
 
         Raises RuntimeMissing, DefinitionNotRenderable, Unavailable (config or the database).
         """
-        definitions = await self._config.definitions(principal.project_id)
+        fetched = await self._config.definitions(principal.project_id)
         runtime = self._runtimes.get(outputters.OUTPUTS[options.language].runtime_path(options))
-        key = input_hash(definitions, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
+        key = input_hash(fetched.digest, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
         artifact = self._recent.get(principal.project_id, key)
         if artifact is None:
-            artifact = await self._generate_once(principal, key, definitions, options, runtime)
+            artifact = await self._generate_once(principal, key, fetched, options, runtime)
         else:
             metrics.CLIENTS.labels(options.language, "memory").inc()
         return artifact
 
     async def _generate_once(
-        self, principal: Principal, key: str, definitions: Definitions, options: Options, runtime: Runtime
+        self, principal: Principal, key: str, fetched: FetchedDefinitions, options: Options, runtime: Runtime
     ) -> Artifact:
         async with self._locks.setdefault(key, asyncio.Lock()):
             artifact, source = self._recent.get(principal.project_id, key), "memory"
             if artifact is None:
                 artifact, source = await self._stored(principal, key), "postgres"
             if artifact is None:
-                artifact, source = await _render(definitions, options, runtime), "rendered"
+                artifact, source = await asyncio.to_thread(_render, fetched, options, runtime), "rendered"
                 await self._store(principal, key, artifact)
             self._recent.put(principal.project_id, key, artifact)
         metrics.CLIENTS.labels(options.language, source).inc()
@@ -104,6 +104,6 @@ class ClientGeneration:
         return artifact
 
 
-async def _render(definitions: Definitions, options: Options, runtime: Runtime) -> Artifact:
+def _render(fetched: FetchedDefinitions, options: Options, runtime: Runtime) -> Artifact:
     with metrics.RENDERING.labels(options.language).time():
-        return await asyncio.to_thread(outputters.render, definitions, options, runtime.text)
+        return outputters.render(fetched.decode(), options, runtime.text)
