@@ -161,13 +161,15 @@ class Suite:
 
 
 @pytest.fixture(scope="session")
-def start_suite(request: pytest.FixtureRequest, port_blocks: Callable[[], Ports]) -> Iterator[Callable[..., Suite]]:
+def start_suite(
+    request: pytest.FixtureRequest, port_blocks: Callable[[], Ports], prometheus_binary: Path
+) -> Iterator[Callable[..., Suite]]:
     started: list[Suite] = []
 
     def start(**environment: str) -> Suite:
         data = Path(tempfile.mkdtemp(prefix="pulsegate-suite-"))
         data.chmod(0o711)
-        suite = Suite(data, port_blocks(), environment)
+        suite = Suite(data, port_blocks(), {**environment, "PROMETHEUS_BIN": str(prometheus_binary)})
         started.append(suite)
         suite.start()
         return suite

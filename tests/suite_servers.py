@@ -16,6 +16,7 @@ Fixture `data_folder` (session): a fresh folder that every user may pass through
 Each server ends with the test process, however that ends.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from deploy.local.layout import Ports
+from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import NotReady, Program
 from deploy.local.prometheus import find_prometheus
 from deploy.local.servers import Nats, Postgres, Prometheus, Server, Valkey
@@ -163,9 +164,17 @@ def nats_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServe
 
 
 @pytest.fixture(scope="session")
-def prometheus_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServer[Prometheus]]:
+def prometheus_binary() -> Path:
+    named = os.environ.get("PROMETHEUS_BIN")
+    return find_prometheus(Path(named) if named else None, CHECKOUT / ".tools" / "prometheus")
+
+
+@pytest.fixture(scope="session")
+def prometheus_server(
+    prometheus_binary: Path, data_folder: Path, server_ports: Ports
+) -> Iterator[RunningServer[Prometheus]]:
     server = Prometheus(
-        binary=find_prometheus(None, data_folder / "prometheus-binary"),
+        binary=prometheus_binary,
         folder=data_folder / "prometheus",
         port=server_ports.server("prometheus"),
         log=data_folder / "prometheus.log",

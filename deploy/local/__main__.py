@@ -4,10 +4,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 from chassis.settings import SettingsError, load
 from deploy.local.bootstrap import MigrationFailed
+from deploy.local.demo.api import ApiError
+from deploy.local.demo.clients import TrafficFailed
+from deploy.local.demo.story import tell
 from deploy.local.progress import say
 from deploy.local.prometheus import PrometheusMissing
 from deploy.local.servers import PreparationFailed
@@ -15,17 +19,33 @@ from deploy.local.settings import Settings
 from deploy.local.stack import Stack, StackError, running_stack
 from deploy.local.supervisor import StartFailed, stop_requests
 
-_FAILURES = (StackError, StartFailed, PreparationFailed, MigrationFailed, PrometheusMissing, OSError)
+_FAILURES = (
+    StackError,
+    StartFailed,
+    PreparationFailed,
+    MigrationFailed,
+    PrometheusMissing,
+    ApiError,
+    TrafficFailed,
+    TimeoutError,
+    OSError,
+)
+
+Use = Callable[[Stack], Awaitable[int]]
 
 
 def main() -> int:
     """Returns the exit status: 0 when it was asked to stop, 1 when something failed, 78 for wrong settings."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
-    parser.add_argument("command", choices=["run"])
-    parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="everything until Ctrl-C")
+    demo = commands.add_parser("demo", help="everything, with a tenant, real traffic and its numbers")
+    demo.add_argument("--exit", action="store_true", help="stop after the numbers, with status 1 where they differ")
+    arguments = parser.parse_args()
+    use = _run if arguments.command == "run" else partial(_demo, stay=not arguments.exit)
     try:
         settings = load(Settings, os.environ)
-        return asyncio.run(_until_asked_to_stop(settings, _run))
+        return asyncio.run(_until_asked_to_stop(_serve(settings, use, need_prometheus=arguments.command == "demo")))
     except SettingsError as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
         return os.EX_CONFIG
@@ -34,26 +54,37 @@ def main() -> int:
         return 1
 
 
-async def _until_asked_to_stop(settings: Settings, use: Callable[[Stack], Awaitable[int]]) -> int:
+async def _until_asked_to_stop(work: Coroutine[None, None, int]) -> int:
     asked = asyncio.create_task(stop_requests().wait())
-    serving = asyncio.create_task(_serve(settings, use))
-    await asyncio.wait([asked, serving], return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        return serving.result()
-    serving.cancel()
-    await asyncio.wait([serving])
+    working = asyncio.create_task(work)
+    await asyncio.wait([asked, working], return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait([working])
     return 0
 
 
-async def _serve(settings: Settings, use: Callable[[Stack], Awaitable[int]]) -> int:
-    async with running_stack(settings, os.environ) as stack:
+async def _serve(settings: Settings, use: Use, *, need_prometheus: bool) -> int:
+    async with running_stack(settings, os.environ, need_prometheus=need_prometheus) as stack:
         return await use(stack)
 
 
 async def _run(stack: Stack) -> int:
-    say(f"\nPulsegate   {stack.address}\nLogs        {stack.data.logs}\nCtrl-C stops it.")
+    _say_where(stack)
     await asyncio.Event().wait()
     return 0
+
+
+async def _demo(stack: Stack, *, stay: bool) -> int:
+    agreed = await tell(stack)
+    if agreed and stay:
+        return await _run(stack)
+    return 0 if agreed else 1
+
+
+def _say_where(stack: Stack) -> None:
+    say(f"Pulsegate   {stack.address}\nLogs        {stack.data.logs}\nCtrl-C stops it.")
 
 
 if __name__ == "__main__":

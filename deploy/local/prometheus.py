@@ -33,8 +33,7 @@ def find_prometheus(named: Path | None, folder: Path) -> Path:
 
 def _fetch(folder: Path) -> None:
     """Downloads Debian's package with package lists of its own, which need no root, and unpacks it."""
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
     for needed in ("state/lists/partial", "cache/archives/partial"):
         (unfinished / needed).mkdir(parents=True)
     apt_get = ["apt-get", "-qq", "-o", f"Dir::State={unfinished}/state", "-o", f"Dir::Cache={unfinished}/cache"]
@@ -44,9 +43,12 @@ def _fetch(folder: Path) -> None:
         package = next(unfinished.glob("prometheus_*.deb"))
         _run(["dpkg-deb", "-x", str(package), str(unfinished)], unfinished)
         package.unlink()
+        for apt in ("state", "cache"):
+            shutil.rmtree(unfinished / apt)
     except (OSError, subprocess.SubprocessError, StopIteration) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise PrometheusMissing from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 

@@ -1,0 +1,156 @@
+"""The supervisor with small real processes: order, restarts, failures, ends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.programs import NotReady, Program
+from deploy.local.supervisor import StartFailed, Supervisor
+from tests.waiting import eventually
+
+NewProgram = Callable[..., Program]
+
+
+@pytest.fixture
+def new_program(tmp_path: Path) -> NewProgram:
+    def new(name: str = "sleeper", code: str = "import time; time.sleep(60)", **options: Any) -> Program:
+        options = {"probe": lambda: None, "ports": {}, "ready_seconds": 5.0, **options}
+        return Program(name=name, argv=(sys.executable, "-c", code), log=tmp_path / f"{name}.log", **options)
+
+    return new
+
+
+@pytest.fixture
+async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(tmp_path / "run.json", {"address": "http://here"})
+    yield supervisor
+    await supervisor.stop()
+
+
+def described(tmp_path: Path) -> dict[str, Any]:
+    text: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
+    return text
+
+
+def process(tmp_path: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry for entry in described(tmp_path)["processes"] if entry["name"] == name)
+    return found
+
+
+async def test_what_runs_is_written_down(supervisor: Supervisor, new_program: NewProgram, tmp_path: Path) -> None:
+    await supervisor.start([new_program("a", ports={"http": 1234})])
+    await supervisor.start([new_program("b")])
+    assert described(tmp_path)["address"] == "http://here"
+    assert described(tmp_path)["pid"] == os.getpid()
+    assert process(tmp_path, "a")["ports"] == {"http": 1234}
+    assert process(tmp_path, "b")["restarts"] == 0
+
+
+async def test_what_is_killed_runs_again_at_once(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path
+) -> None:
+    await supervisor.start([new_program("a")])
+    old = process(tmp_path, "a")["pid"]
+    began = time.monotonic()
+    os.kill(old, signal.SIGKILL)
+
+    async def replaced() -> bool:
+        return bool(process(tmp_path, "a")["pid"] != old)
+
+    await eventually(replaced, what="another process")
+    assert time.monotonic() - began < 1.0
+    assert process(tmp_path, "a")["restarts"] == 1
+
+
+async def test_start_waits_until_the_probe_is_content(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+
+    def probe() -> None:
+        if not mark.exists():
+            raise NotReady("no mark yet")
+
+    code = f"import time, pathlib; time.sleep(0.2); pathlib.Path({str(mark)!r}).touch(); time.sleep(60)"
+    await supervisor.start([new_program("a", code, probe=probe)])
+    assert mark.exists()
+
+
+async def test_a_program_that_never_becomes_ready_is_named_with_its_reason_and_its_log(
+    supervisor: Supervisor, new_program: NewProgram
+) -> None:
+    def probe() -> None:
+        raise NotReady("postgres is down")
+
+    code = "print('what went wrong', flush=True); import time; time.sleep(60)"
+    with pytest.raises(StartFailed, match=r"(?s)slow was not ready within 1 s: postgres is down.*what went wrong"):
+        await supervisor.start([new_program("slow", code, probe=probe, ready_seconds=0.6), new_program("a")])
+
+
+async def test_a_program_that_dies_when_started_is_given_up(supervisor: Supervisor, new_program: NewProgram) -> None:
+    def probe() -> None:
+        raise NotReady("nothing listens")
+
+    with pytest.raises(StartFailed, match=r"(?s)broken dies when started: exit status 78.*PULSEGATE_X is required"):
+        await supervisor.start([new_program("broken", "print('PULSEGATE_X is required'); exit(78)", probe=probe)])
+
+
+async def test_a_program_that_is_not_there_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
+    absent = Program(name="absent", argv=("/nowhere/absent",), log=tmp_path / "log", ports={}, probe=lambda: None)
+    with pytest.raises(StartFailed, match="No such file or directory: '/nowhere/absent'"):
+        await supervisor.start([absent])
+
+
+async def test_stages_stop_in_the_opposite_order_of_their_start(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path
+) -> None:
+    ended = tmp_path / "ended"
+    ended.touch()
+
+    def noting(name: str) -> Program:
+        ready = tmp_path / f"{name}.ready"
+        code = (
+            "import signal, pathlib, sys\n"
+            f"def end(*_):\n  open({str(ended)!r}, 'a').write('{name} '); sys.exit()\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            f"pathlib.Path({str(ready)!r}).touch()\n"
+            "signal.pause()"
+        )
+
+        def probe() -> None:
+            if not ready.exists():
+                raise NotReady("starting")
+
+        return new_program(name, code, probe=probe)
+
+    for name in ("first", "second", "third"):
+        await supervisor.start([noting(name)])
+    await supervisor.stop()
+    assert ended.read_text().split() == ["third", "second", "first"]
+    assert not (tmp_path / "run.json").exists()
+
+
+async def test_what_does_not_end_when_asked_is_killed(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.local.supervisor._STOP_SECONDS", 0.3)
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
+    program = new_program("deaf", code)
+    await supervisor.start([program])
+
+    async def deaf() -> bool:
+        return "deaf" in program.log.read_text()
+
+    await eventually(deaf)
+    pid = process(tmp_path, "deaf")["pid"]
+    await asyncio.wait_for(supervisor.stop(), 5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
