@@ -22,8 +22,8 @@ interface Answer {
 
 /** Sends the queue's batches one after another, and again until each is settled. */
 export interface Delivery {
-  /** Sends the next batch when it is time. */
-  pump(): void;
+  /** Sends the next batch when it is time; but not at once: to start a request takes a while. */
+  pumpSoon(): void;
   /** Tries at once, for the network is back or the caller is in a hurry; but not against the server's wish. */
   hurry(): void;
   /** Sends as much as may outlive the page, first what only this page has. */
@@ -45,17 +45,21 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
   let stopped = false;
   let timer: Timer | undefined;
 
-  const pump = (): void => {
+  const pumpIn = (delayMs: number): void => {
     clearTimeout(timer);
+    timer = tally.later(pump, delayMs);
+  };
+
+  const pump = (): void => {
     if (stopped) return;
     const oldest = Date.now() - GIVE_UP_AFTER_MS;
     for (const batch of queue.batches()) if (batch.sealedAt < oldest) queue.drop(batch, "expired");
-    // The one with the fewest attempts: none that the server cannot digest holds up the others.
-    const [next] = [...queue.batches()].sort((a, b) => a.attempts - b.attempts);
-    if (!next || queue.batches().some((batch) => batch.inFlight)) return;
+    const batches = queue.batches();
+    if (!batches.length || batches.some((batch) => batch.inFlight)) return;
     const waitMs = Math.max(backoffUntil, retryAfterUntil) - performance.now();
-    if (waitMs > 0) timer = tally.later(pump, waitMs);
-    else void send(next);
+    if (waitMs > 0) return pumpIn(waitMs);
+    // The one with the fewest attempts: none that the server cannot digest holds up the others.
+    void send(batches.reduce((next, batch) => (batch.attempts < next.attempts ? batch : next)));
   };
 
   // Requests outlive the page where they may: not a retry, for the browser may be what refused the batch.
@@ -117,7 +121,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
   };
 
   return {
-    pump,
+    pumpSoon: () => pumpIn(0),
     hurry() {
       backoffUntil = 0;
       pump();

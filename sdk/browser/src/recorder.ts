@@ -59,21 +59,23 @@ export function newRecorder(options: Options): Recorder {
     const batch = open.seal(producer, sequence, floor());
     open = newOpenBatch();
     queue.push(batch);
-    // Not within record(): to start a request takes longer than everything else here.
-    later(delivery.pump, 0);
+    delivery.pumpSoon();
   };
 
   /** The lowest sequence that this producer may still send: everything below is settled. */
   const floor = (): number => {
-    const own = queue.batches().filter((batch) => batch.producer === producer);
-    own.sort((a, b) => a.sequence - b.sequence);
-    while (own[0] && sequence - own[0].sequence >= MAX_SEQUENCE_SPAN) queue.drop(own.shift()!, "queue_full");
-    return own[0]?.sequence ?? sequence;
+    let lowest = sequence;
+    for (const batch of queue.batches()) {
+      if (batch.producer !== producer) continue;
+      if (sequence - batch.sequence >= MAX_SEQUENCE_SPAN) queue.drop(batch, "queue_full");
+      else lowest = Math.min(lowest, batch.sequence);
+    }
+    return lowest;
   };
 
   const adopt = (): void => {
     adoptTimer = later(adopt, ADOPT_INTERVAL_MS);
-    queue.adopt(producer, delivery.pump);
+    queue.adopt(producer, delivery.pumpSoon);
   };
 
   /** The page comes back from the back/forward cache: others may have taken its producer meanwhile. */
