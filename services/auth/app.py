@@ -1,0 +1,140 @@
+"""The composition root of auth: the only place that constructs things."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from chassis import grpc_server, http_server, postgres
+from chassis.clock import Clock, SystemClock
+from chassis.health import Health
+from chassis.migrations import schema_probe
+from chassis.postgres import Database
+from chassis.principals import PrincipalVerifier
+from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from services.auth import passwords
+from services.auth.feed import CredentialFeed
+from services.auth.grpc_api.accounts import AccountServicer
+from services.auth.grpc_api.credentials import CredentialServicer
+from services.auth.master_key import MasterKey
+from services.auth.operations.access import Access
+from services.auth.operations.accounts import Accounts
+from services.auth.operations.keys import Keys
+from services.auth.operations.members import Members
+from services.auth.operations.projects import Projects
+from services.auth.operations.sessions import Sessions
+from services.auth.operations.verdicts import Verdicts
+from services.auth.passwords import PasswordHasher
+from services.auth.settings import Settings
+from services.auth.signing_keys import KeyRing
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.keys import KeyStorage
+from services.auth.storage.members import MemberStorage
+from services.auth.storage.projects import ProjectStorage
+from services.auth.storage.sessions import SessionStorage
+from services.auth.storage.signing_keys import SigningKeyStorage
+from services.auth.storage.verdicts import VerdictStorage
+from services.auth.tokens import RefreshTokens, Tokens
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[None]:
+    """Serves while open. Waits for the database and its schema by itself, and says so in readiness."""
+    clock, master_key = SystemClock(), MasterKey(settings.master_key)
+    async with AsyncExitStack() as stack:
+        health = Health()
+        database = await stack.enter_async_context(
+            postgres.connected(settings.dsn, most_connections=settings.most_connections)
+        )
+        health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
+        # A connection of its own, so that a flood of calls cannot silence the feed.
+        watching = await stack.enter_async_context(postgres.connected(settings.dsn, most_connections=2))
+        feed = CredentialFeed(watching, FeedStorage())
+
+        ring = key_ring(settings, database, master_key, clock)
+        health.add("signing_keys", ring.probe, hard=True)
+        await stack.enter_async_context(ring.keeping_fresh())
+        tokens = Tokens(
+            ring,
+            clock,
+            access_seconds=settings.access_token_seconds,
+            principal_seconds=settings.principal_seconds,
+        )
+        hasher = await stack.enter_async_context(
+            passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
+        )
+        account_servicer = _account_servicer(settings, database, master_key, tokens, hasher, clock)
+        verdicts = Verdicts(
+            database, VerdictStorage(), AccountStorage(), tokens, clock, default_plan=settings.default_plan
+        )
+        credential_servicer = CredentialServicer(verdicts, ring, feed)
+
+        await stack.enter_async_context(health.watching())
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(
+            grpc_server.serving(
+                settings.host,
+                settings.grpc_port,
+                [
+                    lambda server: add_AccountServiceServicer_to_server(account_servicer, server),
+                    lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
+                ],
+                service_token=settings.service_token,
+                verifier=PrincipalVerifier(ring.jwks),
+                process_health=health,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        # Last in, so first out: it ends the streams, for which the server would wait.
+        await stack.enter_async_context(feed.reading())
+        try:
+            yield
+        finally:
+            health.stopping = True
+
+
+def key_ring(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> KeyRing:
+    """The signing keys, which outlive by their overlap every token that the settings allow."""
+    return KeyRing(
+        database,
+        SigningKeyStorage(),
+        master_key,
+        clock,
+        period=timedelta(days=settings.signing_key_days),
+        longest_token=timedelta(seconds=max(settings.access_token_seconds, settings.principal_seconds)),
+    )
+
+
+def _account_servicer(
+    settings: Settings,
+    database: Database,
+    master_key: MasterKey,
+    tokens: Tokens,
+    hasher: PasswordHasher,
+    clock: Clock,
+) -> AccountServicer:
+    accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
+    keys, feed = KeyStorage(), FeedStorage()
+    access = Access(accounts, projects)
+    sessions = Sessions(
+        database,
+        SessionStorage(),
+        feed,
+        tokens,
+        RefreshTokens(master_key),
+        clock,
+        refresh_token_life=timedelta(days=settings.refresh_token_days),
+    )
+    return AccountServicer(
+        accounts=Accounts(
+            database, accounts, members, projects, sessions, hasher, clock, default_plan=settings.default_plan
+        ),
+        sessions=sessions,
+        projects=Projects(database, access, accounts, projects, keys, feed, clock),
+        keys=Keys(database, access, keys, feed, master_key, clock),
+        members=Members(database, access, accounts, members, feed, clock),
+    )

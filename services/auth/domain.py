@@ -1,0 +1,221 @@
+"""People, tenants, roles, projects and sessions: their values, and the rules about them that need nothing else."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, IntEnum
+from typing import Generic, NewType, TypeVar
+
+from chassis import pages
+from chassis.errors import Forbidden, Invalid
+
+UserId = NewType("UserId", str)
+TenantId = NewType("TenantId", str)
+ProjectId = NewType("ProjectId", str)
+KeyId = NewType("KeyId", str)
+SessionId = NewType("SessionId", str)
+
+#: Rate limit plans, from the smallest.
+PLANS = ("free", "basic", "professional", "enterprise")
+
+#: For so long after a rotation a spent refresh token is answered with the same successor: a lost answer is no attack.
+REFRESH_GRACE = timedelta(seconds=10)
+
+_MOST_NAME_CHARACTERS = 100
+_MOST_EMAIL_CHARACTERS = 254
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
+
+
+class Role(IntEnum):
+    """What a member may do in a tenant; a higher role may all that a lower one may."""
+
+    VIEWER = 1
+    EDITOR = 2
+    ADMIN = 3
+    OWNER = 4
+
+    @property
+    def word(self) -> str:
+        """As it is stored and spoken of."""
+        return self.name.lower()
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of a person in this role."""
+        return frozenset(scope for scope, least in _LEAST_ROLES.items() if self >= least)
+
+    @classmethod
+    def of(cls, word: str) -> "Role":
+        return cls[word.upper()]
+
+
+_LEAST_ROLES: Mapping[str, Role] = {
+    "config:read": Role.VIEWER,
+    "query:read": Role.VIEWER,
+    "usage:read": Role.VIEWER,
+    "config:write": Role.EDITOR,
+    "keys:write": Role.ADMIN,
+    "members:write": Role.ADMIN,
+    "audit:read": Role.ADMIN,
+    "tenant:write": Role.OWNER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """A person."""
+
+    id: UserId
+    #: As its owner wrote it.
+    email: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    """An organisation."""
+
+    id: TenantId
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """A person's own view of one of their tenants."""
+
+    tenant: Tenant
+    role: Role
+    #: The tenant's rate limit plan.
+    plan: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A tenant's view of one of its people."""
+
+    user: User
+    role: Role
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What definitions, keys and series belong to."""
+
+    id: ProjectId
+    tenant_id: TenantId
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A family of refresh tokens."""
+
+    id: SessionId
+    user_id: UserId
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshToken:
+    """One refresh token, known by the SHA-256 of its text."""
+
+    token_hash: bytes
+    session_id: SessionId
+    user_id: UserId
+    expires_at: datetime
+    #: When it was exchanged for its successor.
+    spent_at: datetime | None
+
+
+class Presented(Enum):
+    """What to do about a refresh token that somebody presents; the values are those of the metric."""
+
+    ROTATE = "rotated"
+    REPEAT = "repeated"
+    REUSED = "reused"
+    REFUSE = "refused"
+
+
+def presented(token: RefreshToken, session: Session, now: datetime) -> Presented:
+    """Judges a refresh token: spent ones are repeated within the grace and betray a theft after it."""
+    if session.revoked_at is not None or token.expires_at <= now:
+        return Presented.REFUSE
+    if token.spent_at is None:
+        return Presented.ROTATE
+    return Presented.REPEAT if now - token.spent_at <= REFRESH_GRACE else Presented.REUSED
+
+
+def check_grant(actor: Role, *, current: Role | None, wanted: Role | None) -> None:
+    """Whether a member may change somebody's role from `current` to `wanted`; None is "no member".
+
+    Raises Forbidden: it takes an admin, nobody grants above their own role or touches a member above it.
+    """
+    if actor < Role.ADMIN:
+        raise Forbidden("Managing members takes the role admin.")
+    if max(current or actor, wanted or actor) > actor:
+        raise Forbidden(f"As {actor.word} you can neither grant a role above your own nor touch a member above you.")
+
+
+def best_plan(memberships: Sequence[Membership], default: str) -> str:
+    """The plan that limits a person's calls about their own account: the largest of their tenants'."""
+    return max((membership.plan for membership in memberships), key=PLANS.index, default=default)
+
+
+def email_key(email: str) -> str:
+    """An e-mail address as it is looked up: normalised (NFKC) and case-folded."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email.strip()).casefold())
+
+
+def email_fault(email: str) -> str | None:
+    """What is wrong with an e-mail address, or None. Only what would never work is refused."""
+    if len(email) > _MOST_EMAIL_CHARACTERS or not _EMAIL.fullmatch(email) or not email.isprintable():
+        return f"must be an e-mail address of at most {_MOST_EMAIL_CHARACTERS} characters"
+    return None
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with the name of a tenant, a project or a key, or None."""
+    if not name.strip() or len(name) > _MOST_NAME_CHARACTERS or not name.isprintable():
+        return f"must be 1 to {_MOST_NAME_CHARACTERS} printable characters"
+    return None
+
+
+def require_name(name: str, field: str = "name") -> str:
+    """The name without blanks around it. Raises Invalid."""
+    if fault := name_fault(name):
+        raise Invalid.fields({field: fault})
+    return name.strip()
+
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page(Generic[_Item]):
+    """A part of a list that is sorted by id."""
+
+    items: Sequence[_Item]
+    #: Where the next part begins; empty at the end.
+    next_token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """Which part of a list is wanted."""
+
+    size: int
+    #: The last id of the part before.
+    after: str
+
+    @classmethod
+    def parse(cls, size: int, token: str) -> "PageRequest":
+        """From what a caller sent. Raises Invalid."""
+        return cls(size=pages.page_size(size), after=pages.id_before(token))
+
+    def cut(self, items: Sequence[_Item], id_of: Callable[[_Item], str]) -> Page[_Item]:
+        """The page from items of which one more than `size` were asked for."""
+        shown = items[: self.size]
+        return Page(items=shown, next_token=pages.token_after(id_of(shown[-1])) if len(items) > self.size else "")

@@ -1,0 +1,72 @@
+"""Every error that auth answers beyond the chassis's own, each with its stable code."""
+
+from chassis.errors import Conflict, Unauthenticated, Unavailable
+
+
+class InvalidCredentials(Unauthenticated):
+    """Unknown e-mail address or wrong password: never said which."""
+
+    code = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("The e-mail address or the password is wrong.")
+
+
+class InvalidApiKey(Unauthenticated):
+    """Unknown, revoked or expired: never said which."""
+
+    code = "INVALID_API_KEY"
+
+    def __init__(self) -> None:
+        super().__init__("The API key is unknown, revoked or expired.")
+
+
+class TokenExpired(Unauthenticated):
+    """A genuine access token past its time."""
+
+    code = "TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("The access token has expired. Get a new one at /api/v1/auth/refresh.")
+
+
+class SessionOver(Unauthenticated):
+    """The session was signed out, revoked or has expired; or the token is none of ours."""
+
+    def __init__(self) -> None:
+        super().__init__("The session is over. Sign in again.")
+
+
+class EmailTaken(Conflict):
+    """A second account with one e-mail address."""
+
+    def __init__(self) -> None:
+        super().__init__("An account with this e-mail address exists. Sign in instead.")
+
+
+class AlreadyMember(Conflict):
+    """The user is in the tenant already."""
+
+    def __init__(self) -> None:
+        super().__init__("This user is a member already. Change the role instead.")
+
+
+class LastOwner(Conflict):
+    """A tenant never goes without an owner."""
+
+    def __init__(self) -> None:
+        super().__init__("The last owner can neither leave nor be demoted. Make somebody else an owner first.")
+
+
+class TooManyPasswords(Unavailable):
+    """More passwords are waiting to be checked than PULSEGATE_BCRYPT_QUEUE allows."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many people are signing in at this moment.", retry_after_seconds=1.0)
+
+
+class SigningKeysMissing(Unavailable):
+    """The keys that sign tokens have not been read from the database yet."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The signing keys are not loaded: {reason}", retry_after_seconds=1.0)

@@ -1,0 +1,1 @@
+"""auth's gRPC API: protobuf → domain → one operation → protobuf."""

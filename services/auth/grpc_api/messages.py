@@ -1,0 +1,95 @@
+"""Between the domain and its protobuf messages."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis.errors import Invalid
+from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from services.auth import domain
+from services.auth.keys import ApiKey, KeyKind, KeyRequest
+from services.auth.operations.sessions import IssuedTokens
+
+_ROLES: Mapping[pb.Role.ValueType, domain.Role] = {
+    pb.ROLE_VIEWER: domain.Role.VIEWER,
+    pb.ROLE_EDITOR: domain.Role.EDITOR,
+    pb.ROLE_ADMIN: domain.Role.ADMIN,
+    pb.ROLE_OWNER: domain.Role.OWNER,
+}
+_ROLE_NUMBERS = {role: number for number, role in _ROLES.items()}
+_KINDS: Mapping[pb.KeyKind.ValueType, KeyKind] = {
+    pb.KEY_KIND_PUBLISHABLE: KeyKind.PUBLISHABLE,
+    pb.KEY_KIND_SECRET: KeyKind.SECRET,
+}
+_KIND_NUMBERS = {kind.value: number for number, kind in _KINDS.items()}
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """None stays unset."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def read_role(number: pb.Role.ValueType) -> domain.Role:
+    """Raises Invalid for anything but a known role."""
+    role = _ROLES.get(number)
+    if role is None:
+        raise Invalid.fields({"role": "must be owner, admin, editor or viewer"})
+    return role
+
+
+def read_key_request(request: pb.CreateKeyRequest) -> KeyRequest:
+    """Raises Invalid for a moment that no calendar has."""
+    try:
+        expires_at = request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None
+    except (ValueError, OverflowError) as error:
+        raise Invalid.fields({"expiresAt": "must be a time of RFC 3339"}) from error
+    return KeyRequest(
+        name=request.name,
+        kind=_KINDS.get(request.kind),
+        scopes=list(request.scopes),
+        allowed_origins=list(request.allowed_origins),
+        expires_at=expires_at,
+    )
+
+
+def user(value: domain.User) -> pb.User:
+    return pb.User(id=value.id, email=value.email)
+
+
+def tenant(value: domain.Tenant) -> pb.Tenant:
+    return pb.Tenant(id=value.id, name=value.name)
+
+
+def membership(value: domain.Membership) -> pb.Membership:
+    return pb.Membership(tenant=tenant(value.tenant), role=_ROLE_NUMBERS[value.role])
+
+
+def member(value: domain.Member) -> pb.Member:
+    return pb.Member(user=user(value.user), role=_ROLE_NUMBERS[value.role], created_at=timestamp(value.created_at))
+
+
+def project(value: domain.Project) -> pb.Project:
+    return pb.Project(id=value.id, tenant_id=value.tenant_id, name=value.name, created_at=timestamp(value.created_at))
+
+
+def key(value: ApiKey) -> pb.Key:
+    return pb.Key(
+        id=value.id,
+        name=value.name,
+        kind=_KIND_NUMBERS[value.kind],
+        scopes=value.scopes,
+        prefix=value.prefix,
+        allowed_origins=value.allowed_origins,
+        created_at=timestamp(value.created_at),
+        expires_at=timestamp(value.expires_at),
+        revoked_at=timestamp(value.revoked_at),
+    )
+
+
+def session(value: IssuedTokens) -> pb.Session:
+    return pb.Session(access_token=value.access_token, refresh_token=value.refresh_token, expires_in=value.expires_in)

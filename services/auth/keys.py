@@ -1,0 +1,158 @@
+"""API keys: what a valid one looks like, and the making of a new one."""
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from chassis import api_keys
+from chassis.errors import Invalid
+from chassis.ids import uuid7
+from services.auth.domain import KeyId, Project, ProjectId, TenantId, name_fault
+
+
+class KeyKind(StrEnum):
+    """What a key is for."""
+
+    #: Write-only; safe inside a web page.
+    PUBLISHABLE = "publishable"
+    SECRET = "secret"  # noqa: S105 - a kind of key, not one
+
+
+#: What a secret key may be allowed.
+SECRET_SCOPES = frozenset({"ingest:write", "query:read", "config:read", "config:write", "audit:read", "usage:read"})
+
+#: All that a publishable key is ever allowed, and what a secret key gets for which no scope was chosen.
+INGEST_SCOPES = ("ingest:write",)
+
+#: An allowed origin that stands for every origin.
+ANY_ORIGIN = "*"
+
+#: Characters of a key that are shown afterwards, to recognise it by: its prefix and eight random ones.
+_SHOWN_CHARACTERS = 11
+
+_MOST_ORIGINS = 100
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    r"(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HIGHEST_PORT = 65_535
+_PREFIXES = {KeyKind.PUBLISHABLE: "pk_", KeyKind.SECRET: "sk_"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRequest:
+    """What somebody asks for; `None` in `kind` is "not said"."""
+
+    name: str
+    kind: KeyKind | None
+    scopes: Sequence[str]
+    allowed_origins: Sequence[str]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """A key without its text."""
+
+    id: KeyId
+    tenant_id: TenantId
+    project_id: ProjectId
+    name: str
+    kind: str
+    scopes: tuple[str, ...]
+    #: Origins from which a publishable key may be used, or `("*",)`; empty for a secret key.
+    allowed_origins: tuple[str, ...]
+    #: The first characters of its text.
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedText:
+    """A publishable key's text, encrypted for its id."""
+
+    key_id: KeyId
+    sealed: bytes
+
+
+def new_key(request: KeyRequest, project: Project, now: datetime) -> tuple[ApiKey, str]:
+    """The key and its text. Raises Invalid with every fault of the request."""
+    kind = _require_valid(request, now)
+    text = _random_text(kind)
+    key = ApiKey(
+        id=KeyId(str(uuid7())),
+        tenant_id=project.tenant_id,
+        project_id=project.id,
+        name=request.name.strip(),
+        kind=kind.value,
+        scopes=tuple(sorted(set(request.scopes))) or INGEST_SCOPES,
+        allowed_origins=tuple(dict.fromkeys(filter(None, map(normal_origin, request.allowed_origins)))),
+        prefix=text[:_SHOWN_CHARACTERS],
+        created_at=now,
+        expires_at=request.expires_at,
+    )
+    return key, text
+
+
+def normal_origin(origin: str) -> str | None:
+    """A bare origin as browsers send it (RFC 6454): small letters, no default port. None for anything else."""
+    if origin == ANY_ORIGIN:
+        return origin
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return None
+    scheme, host = match["scheme"].lower(), match["host"].lower()
+    if match["port"] is None:
+        return f"{scheme}://{host}"
+    port = int(match["port"])
+    if not 0 < port <= _HIGHEST_PORT:
+        return None
+    return f"{scheme}://{host}" if _DEFAULT_PORTS.get(scheme) == port else f"{scheme}://{host}:{port}"
+
+
+def _require_valid(request: KeyRequest, now: datetime) -> KeyKind:
+    if request.kind is None:
+        raise Invalid.fields({"kind": "must be publishable or secret"})
+    possible = {
+        "name": name_fault(request.name),
+        "scopes": _scopes_fault(request.kind, request.scopes),
+        "allowedOrigins": _origins_fault(request.kind, request.allowed_origins),
+        "expiresAt": "must be in the future" if request.expires_at and request.expires_at <= now else None,
+    }
+    faults: Mapping[str, str] = {field: fault for field, fault in possible.items() if fault}
+    if faults:
+        raise Invalid.fields(faults)
+    return request.kind
+
+
+def _scopes_fault(kind: KeyKind, scopes: Sequence[str]) -> str | None:
+    if kind is KeyKind.PUBLISHABLE:
+        return None if set(scopes) <= set(INGEST_SCOPES) else "a publishable key can only have ingest:write"
+    return None if SECRET_SCOPES.issuperset(scopes) else f"must be among {', '.join(sorted(SECRET_SCOPES))}"
+
+
+def _origins_fault(kind: KeyKind, origins: Sequence[str]) -> str | None:
+    if kind is KeyKind.SECRET:
+        return "belong to publishable keys; a secret key must not be used in a browser" if origins else None
+    if not origins:
+        return 'are required for a publishable key; give ["*"] to allow any'
+    if len(origins) > _MOST_ORIGINS:
+        return f"may be {_MOST_ORIGINS} at most"
+    if ANY_ORIGIN in origins and len(origins) > 1:
+        return '"*" stands alone'
+    if not all(map(normal_origin, origins)):
+        return "must each be a bare origin such as https://shop.example.com or http://localhost:3000, without a path"
+    return None
+
+
+def _random_text(kind: KeyKind) -> str:
+    random = "".join(secrets.choice(api_keys.BASE62) for _ in range(api_keys.RANDOM_CHARACTERS))
+    return api_keys.with_checksum(_PREFIXES[kind] + random)

@@ -1,0 +1,48 @@
+"""Every metric that auth exposes beyond the chassis's own."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SIGN_UPS = Counter("pulsegate_auth_sign_ups_total", "Accounts made.")
+SIGN_INS = Counter(
+    "pulsegate_auth_sign_ins_total",
+    "Sign-ins by `result`: `ok` or `invalid_credentials`.",
+    ["result"],
+)
+REFRESHES = Counter(
+    "pulsegate_auth_refreshes_total",
+    "Refresh tokens presented, by `result`: `rotated`, `repeated` (a spent token within its grace), `reused` (the"
+    " family was revoked) or `refused` (unknown, expired or revoked).",
+    ["result"],
+)
+VERDICTS = Counter(
+    "pulsegate_auth_verdicts_total",
+    "Answers about a credential, by `credential` (`api_key`, `access_token`) and `result` (`ok` or the error's code).",
+    ["credential", "result"],
+)
+PASSWORDS_PENDING = Gauge(
+    "pulsegate_auth_passwords_pending",
+    "Passwords being hashed or compared, and those waiting for a thread.",
+)
+PASSWORD_SECONDS = Histogram(
+    "pulsegate_auth_password_duration_seconds",
+    "Time from asking for a password to be hashed or compared to the answer, waiting included.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+PASSWORDS_TURNED_AWAY = Counter(
+    "pulsegate_auth_passwords_turned_away_total",
+    "Passwords that found the queue full.",
+)
+FEED_REVISION = Gauge("pulsegate_auth_feed_revision", "The newest revision that this process has read.")
+FEED_STREAMS = Gauge("pulsegate_auth_feed_streams", "Streams that watch credentials in this process.")
+FEED_POLLS = Counter(
+    "pulsegate_auth_feed_polls_total", "Readings of the feed, by `result`: `ok` or `failed`.", ["result"]
+)
+SIGNING_KEYS = Gauge("pulsegate_auth_signing_keys", "Signing keys that are published.")
+SIGNING_KEY_AGE_SECONDS = Gauge(
+    "pulsegate_auth_signing_key_age_seconds", "For how long the current key has been signing."
+)
+EXPIRED_ROWS = Counter(
+    "pulsegate_auth_expired_rows_deleted_total",
+    "Rows deleted after their time, by `table`.",
+    ["table"],
+)

@@ -1,0 +1,1 @@
+"""The use cases of auth, one async method each; every method owns its transaction."""

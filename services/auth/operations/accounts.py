@@ -1,0 +1,143 @@
+"""Signing up and in, and a person's own view of their account."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from chassis.clock import Clock, from_unix_ms
+from chassis.errors import Invalid, Unauthenticated
+from chassis.ids import uuid7
+from chassis.postgres import Connection, Database
+from chassis.principals import Principal
+from services.auth import metrics
+from services.auth.domain import (
+    Member,
+    Membership,
+    Project,
+    ProjectId,
+    Role,
+    Tenant,
+    TenantId,
+    User,
+    UserId,
+    email_fault,
+    email_key,
+    name_fault,
+)
+from services.auth.errors import EmailTaken, InvalidCredentials
+from services.auth.operations.access import require_person
+from services.auth.operations.sessions import IssuedTokens, Sessions
+from services.auth.password_rules import password_fault
+from services.auth.passwords import PasswordHasher
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.members import MemberStorage
+from services.auth.storage.projects import ProjectStorage
+
+#: The name of the project that a new tenant begins with.
+FIRST_PROJECT = "Default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedUp:
+    """A new account, all that was made with it, and its first session."""
+
+    user: User
+    tenant: Tenant
+    project: Project
+    tokens: IssuedTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedIn:
+    """A known account and a new session."""
+
+    user: User
+    memberships: Sequence[Membership]
+    tokens: IssuedTokens
+
+
+class Accounts:
+    """See the methods."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: AccountStorage,
+        members: MemberStorage,
+        projects: ProjectStorage,
+        sessions: Sessions,
+        hasher: PasswordHasher,
+        clock: Clock,
+        *,
+        default_plan: str,
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._members = members
+        self._projects = projects
+        self._sessions = sessions
+        self._hasher = hasher
+        self._clock = clock
+        self._default_plan = default_plan
+
+    async def sign_up(self, email: str, password: str, tenant_name: str) -> SignedUp:
+        """Makes user, tenant, ownership, first project and session. Raises Invalid, EmailTaken, TooManyPasswords."""
+        email = email.strip()
+        _require_valid(email, password, tenant_name)
+        bcrypt = await self._hasher.hash(password)
+        user = User(id=UserId(str(uuid7())), email=email)
+        tenant = Tenant(id=TenantId(str(uuid7())), name=tenant_name.strip())
+        async with self._database.transaction(user_id=user.id, tenant_id=tenant.id) as connection:
+            if not await self._accounts.insert_user(connection, user, email_key(email), self._now()):
+                raise EmailTaken
+            await self._accounts.insert_password(connection, user.id, bcrypt)
+            project = await self._make_tenant(connection, user, tenant)
+            tokens = await self._sessions.begin(connection, user.id)
+        metrics.SIGN_UPS.inc()
+        return SignedUp(user=user, tenant=tenant, project=project, tokens=tokens)
+
+    async def sign_in(self, email: str, password: str) -> SignedIn:
+        """Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password."""
+        key = email_key(email)
+        async with self._database.transaction(email=key) as connection:
+            stored = await self._accounts.find_password(connection, key)
+        matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
+        if stored is None or not matches:
+            metrics.SIGN_INS.labels("invalid_credentials").inc()
+            raise InvalidCredentials
+        async with self._database.transaction(user_id=stored.user.id) as connection:
+            memberships = await self._accounts.memberships(connection, stored.user.id)
+            tokens = await self._sessions.begin(connection, stored.user.id)
+        metrics.SIGN_INS.labels("ok").inc()
+        return SignedIn(user=stored.user, memberships=memberships, tokens=tokens)
+
+    async def me(self, principal: Principal) -> tuple[User, Sequence[Membership]]:
+        """The person who asks. Raises Unauthenticated where the account is gone."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            user = await self._accounts.get(connection, user_id)
+            if user is None:
+                raise Unauthenticated("This account does not exist any more.")
+            return user, await self._accounts.memberships(connection, user_id)
+
+    async def _make_tenant(self, connection: Connection, owner: User, tenant: Tenant) -> Project:
+        now = self._now()
+        await self._accounts.insert_tenant(connection, tenant, self._default_plan, now)
+        await self._members.insert(connection, tenant.id, Member(user=owner, role=Role.OWNER, created_at=now))
+        project = Project(id=ProjectId(str(uuid7())), tenant_id=tenant.id, name=FIRST_PROJECT, created_at=now)
+        await self._projects.insert(connection, project)
+        return project
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())
+
+
+def _require_valid(email: str, password: str, tenant_name: str) -> None:
+    possible = {
+        "email": email_fault(email),
+        "password": password_fault(password, email),
+        "tenantName": name_fault(tenant_name),
+    }
+    faults = {field: fault for field, fault in possible.items() if fault}
+    if faults:
+        raise Invalid.fields(faults)

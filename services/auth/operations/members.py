@@ -1,0 +1,95 @@
+"""Members of a tenant and their roles."""
+
+from chassis.clock import Clock, from_unix_ms
+from chassis.errors import NotFound
+from chassis.ids import is_uuid
+from chassis.postgres import Connection, Database
+from chassis.principals import Principal
+from services.auth.domain import Member, Page, PageRequest, Role, TenantId, UserId, check_grant, email_key
+from services.auth.errors import AlreadyMember, LastOwner
+from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.doors import open_door
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.members import MemberStorage
+
+
+class Members:
+    """Every member sees the others; admins change what is not above them; everybody may leave but the last owner."""
+
+    def __init__(
+        self,
+        database: Database,
+        access: Access,
+        accounts: AccountStorage,
+        members: MemberStorage,
+        feed: FeedStorage,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._access = access
+        self._accounts = accounts
+        self._members = members
+        self._feed = feed
+        self._clock = clock
+
+    async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Member]:
+        """By user id. Raises NotFound to strangers."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            await self._access.to_tenant(connection, user_id, tenant_id)
+            return page.cut(await self._members.page(connection, tenant_id, page), lambda member: member.user.id)
+
+    async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
+        """A known user becomes a member. Raises NotFound, Forbidden, AlreadyMember."""
+        key = email_key(email)
+        async with self._database.transaction(user_id=require_person(principal)) as connection:
+            actor = await self._enter(connection, principal, tenant_id)
+            check_grant(actor.role, current=None, wanted=role)
+            await open_door(connection, "email", key)
+            user = await self._accounts.find_by_email(connection, key)
+            if user is None:
+                raise NotFound("Nobody with this e-mail address has an account yet.")
+            member = Member(user=user, role=role, created_at=from_unix_ms(self._clock.now_ms()))
+            if not await self._members.insert(connection, tenant_id, member):
+                raise AlreadyMember
+            await self._feed.announce(connection, [user.id])
+            return member
+
+    async def change_role(self, principal: Principal, tenant_id: TenantId, user_id: UserId, role: Role) -> Member:
+        """Raises NotFound, Forbidden, LastOwner."""
+        async with self._database.transaction(user_id=require_person(principal)) as connection:
+            actor = await self._enter(connection, principal, tenant_id)
+            member = await self._member(connection, tenant_id, user_id)
+            check_grant(actor.role, current=member.role, wanted=role)
+            if role != member.role:
+                await self._keep_an_owner(connection, tenant_id, member)
+                await self._members.update(connection, tenant_id, user_id, role)
+                await self._feed.announce(connection, [user_id])
+            return Member(user=member.user, role=role, created_at=member.created_at)
+
+    async def remove(self, principal: Principal, tenant_id: TenantId, user_id: UserId) -> None:
+        """Raises NotFound, Forbidden, LastOwner."""
+        async with self._database.transaction(user_id=require_person(principal)) as connection:
+            actor = await self._enter(connection, principal, tenant_id)
+            member = await self._member(connection, tenant_id, user_id)
+            if user_id != actor.user_id:
+                check_grant(actor.role, current=member.role, wanted=None)
+            await self._keep_an_owner(connection, tenant_id, member)
+            await self._members.delete(connection, tenant_id, user_id)
+            await self._feed.announce(connection, [user_id])
+
+    async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> Actor:
+        """Alone among those who change this tenant's roles; the actor's own role is read after waiting for them."""
+        await self._members.lock_roles(connection, tenant_id)
+        return await self._access.to_tenant(connection, require_person(principal), tenant_id)
+
+    async def _member(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Member:
+        member = await self._members.get(connection, tenant_id, user_id) if is_uuid(user_id) else None
+        if member is None:
+            raise no_such("member")
+        return member
+
+    async def _keep_an_owner(self, connection: Connection, tenant_id: TenantId, leaving: Member) -> None:
+        if leaving.role is Role.OWNER and await self._members.owners(connection, tenant_id) == 1:
+            raise LastOwner

@@ -1,0 +1,99 @@
+"""Projects of a person's tenants."""
+
+from chassis.clock import Clock, from_unix_ms
+from chassis.errors import Invalid
+from chassis.ids import uuid7
+from chassis.postgres import Connection, Database
+from chassis.principals import Principal
+from services.auth.domain import Page, PageRequest, Project, ProjectId, Role, TenantId, UserId, require_name
+from services.auth.operations.access import Access, no_such, require_person
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.keys import KeyStorage
+from services.auth.storage.projects import ProjectStorage
+
+
+class Projects:
+    """Every member sees a tenant's projects; admins make, rename and delete them."""
+
+    def __init__(
+        self,
+        database: Database,
+        access: Access,
+        accounts: AccountStorage,
+        projects: ProjectStorage,
+        keys: KeyStorage,
+        feed: FeedStorage,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._access = access
+        self._accounts = accounts
+        self._projects = projects
+        self._keys = keys
+        self._feed = feed
+        self._clock = clock
+
+    async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Project]:
+        """Of one tenant, or of all of the caller's where `tenant_id` is empty; from the oldest."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            if tenant_id:
+                await self._access.to_tenant(connection, user_id, tenant_id)
+                tenant_ids = [tenant_id]
+            else:
+                tenant_ids = await self._tenants_of(connection, user_id)
+            return page.cut(await self._projects.page(connection, tenant_ids, page), lambda project: project.id)
+
+    async def create(self, principal: Principal, tenant_id: TenantId, name: str) -> Project:
+        """`tenant_id` may be empty where the caller has exactly one tenant. Raises Invalid, NotFound, Forbidden."""
+        user_id, name = require_person(principal), require_name(name)
+        async with self._database.transaction(user_id=user_id) as connection:
+            wanted = tenant_id or await self._only_tenant(connection, user_id)
+            await self._access.to_tenant(connection, user_id, wanted, Role.ADMIN)
+            now = from_unix_ms(self._clock.now_ms())
+            project = Project(id=ProjectId(str(uuid7())), tenant_id=wanted, name=name, created_at=now)
+            await self._projects.insert(connection, project)
+            return project
+
+    async def get(self, principal: Principal, project_id: ProjectId) -> Project:
+        """For a member of its tenant, and for a key of its own that may read definitions."""
+        if principal.kind == "user":
+            user_id = require_person(principal)
+            async with self._database.transaction(user_id=user_id) as connection:
+                await self._access.to_project(connection, user_id, project_id)
+                return await self._access.project(connection, project_id)
+        if principal.project_id != project_id:
+            raise no_such("project")
+        principal.require("config:read")
+        async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
+            return await self._access.project(connection, project_id)
+
+    async def rename(self, principal: Principal, project_id: ProjectId, name: str) -> Project:
+        """Raises Invalid, NotFound, Forbidden."""
+        user_id, name = require_person(principal), require_name(name)
+        async with self._database.transaction(user_id=user_id) as connection:
+            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            project = await self._projects.rename(connection, project_id, name)
+        if project is None:
+            raise no_such("project")
+        return project
+
+    async def delete(self, principal: Principal, project_id: ProjectId) -> None:
+        """With its keys, which stop working. Raises NotFound, Forbidden."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            keys = await self._keys.ids(connection, project_id)
+            if not await self._projects.delete(connection, project_id):
+                raise no_such("project")
+            await self._feed.announce(connection, [project_id, *keys])
+
+    async def _tenants_of(self, connection: Connection, user_id: UserId) -> list[TenantId]:
+        return [membership.tenant.id for membership in await self._accounts.memberships(connection, user_id)]
+
+    async def _only_tenant(self, connection: Connection, user_id: UserId) -> TenantId:
+        tenant_ids = await self._tenants_of(connection, user_id)
+        if len(tenant_ids) != 1:
+            raise Invalid.fields({"tenantId": f"is required, since you belong to {len(tenant_ids)} tenants"})
+        return tenant_ids[0]

@@ -1,0 +1,126 @@
+"""Sessions: their beginning, the rotation of their refresh tokens, and their end."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from chassis.clock import Clock, from_unix_ms
+from chassis.ids import uuid7
+from chassis.postgres import Connection, Database
+from services.auth import metrics
+from services.auth.domain import Presented, RefreshToken, SessionId, UserId, presented
+from services.auth.errors import SessionOver
+from services.auth.storage.doors import open_door
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.sessions import SessionStorage
+from services.auth.tokens import RefreshTokens, Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedTokens:
+    """What a person's client keeps."""
+
+    access_token: str
+    refresh_token: str
+    #: Seconds until the access token expires.
+    expires_in: int
+
+
+class Sessions:
+    """`refresh` and `sign_out` are operations; `begin` is a step of signing up and in."""
+
+    def __init__(
+        self,
+        database: Database,
+        sessions: SessionStorage,
+        feed: FeedStorage,
+        tokens: Tokens,
+        refresh_tokens: RefreshTokens,
+        clock: Clock,
+        *,
+        refresh_token_life: timedelta,
+    ) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._feed = feed
+        self._tokens = tokens
+        self._refresh_tokens = refresh_tokens
+        self._clock = clock
+        self._life = refresh_token_life
+
+    async def begin(self, connection: Connection, user_id: UserId) -> IssuedTokens:
+        """A new session of the user whose door is open. Raises SigningKeysMissing."""
+        now, session_id, refresh = self._now(), SessionId(str(uuid7())), self._refresh_tokens.first()
+        issued = self._issued(user_id, session_id, refresh)
+        await self._sessions.insert(connection, session_id, user_id, now, now + self._life)
+        await self._sessions.insert_token(connection, self._fresh(refresh, session_id, user_id, now))
+        return issued
+
+    async def refresh(self, token: str) -> IssuedTokens:
+        """New tokens for a refresh token, which is spent by it.
+
+        Raises SessionOver for an unknown, expired or revoked one, and for one that was spent longer ago than the grace:
+        that revokes the whole family.
+        """
+        token_hash = self._refresh_tokens.digest(token)
+        async with self._database.transaction(refresh_hash=token_hash.hex()) as connection:
+            verdict, held = await self._judge(connection, token_hash)
+            issued = None
+            if held is not None and verdict in (Presented.ROTATE, Presented.REPEAT):
+                issued = self._issued(held.user_id, held.session_id, self._refresh_tokens.successor(token))
+                if verdict is Presented.ROTATE:
+                    await self._rotate(connection, held, issued.refresh_token)
+            elif held is not None and verdict is Presented.REUSED:
+                await self._revoke(connection, held.session_id)
+        metrics.REFRESHES.labels(verdict.value).inc()
+        if issued is None:  # raised out here, so that a revocation is committed
+            raise SessionOver
+        return issued
+
+    async def sign_out(self, token: str) -> None:
+        """Ends the token's session. An unknown token has nothing to end, which is no error (RFC 7009)."""
+        token_hash = self._refresh_tokens.digest(token)
+        async with self._database.transaction(refresh_hash=token_hash.hex()) as connection:
+            held = await self._sessions.find_token(connection, token_hash)
+            if held is not None:
+                await open_door(connection, "user_id", held.user_id)
+                await self._revoke(connection, held.session_id)
+
+    async def _judge(self, connection: Connection, token_hash: bytes) -> tuple[Presented, RefreshToken | None]:
+        """Locks the token's family, then judges the token as it is now."""
+        found = await self._sessions.find_token(connection, token_hash)
+        if found is None:
+            return Presented.REFUSE, None
+        await open_door(connection, "user_id", found.user_id)
+        session = await self._sessions.lock(connection, found.session_id)
+        held = await self._sessions.find_token(connection, token_hash)
+        if session is None or held is None:  # deleted in between
+            return Presented.REFUSE, None
+        return presented(held, session, self._now()), held
+
+    async def _rotate(self, connection: Connection, spent: RefreshToken, successor: str) -> None:
+        now = self._now()
+        await self._sessions.spend_token(connection, spent.token_hash, now)
+        await self._sessions.insert_token(connection, self._fresh(successor, spent.session_id, spent.user_id, now))
+        await self._sessions.extend(connection, spent.session_id, now + self._life)
+
+    async def _revoke(self, connection: Connection, session_id: SessionId) -> None:
+        if await self._sessions.revoke(connection, session_id, self._now()):
+            await self._feed.announce(connection, [session_id])
+
+    def _fresh(self, token: str, session_id: SessionId, user_id: UserId, now: datetime) -> RefreshToken:
+        return RefreshToken(
+            token_hash=self._refresh_tokens.digest(token),
+            session_id=session_id,
+            user_id=user_id,
+            expires_at=now + self._life,
+            spent_at=None,
+        )
+
+    def _issued(self, user_id: UserId, session_id: SessionId, refresh_token: str) -> IssuedTokens:
+        access_token = self._tokens.access_token(user_id, session_id)
+        return IssuedTokens(
+            access_token=access_token, refresh_token=refresh_token, expires_in=self._tokens.access_seconds
+        )
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())

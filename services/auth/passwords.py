@@ -1,0 +1,85 @@
+"""Passwords: bcrypt on a few threads, never on the event loop, and never more waiting than can be served."""
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import bcrypt
+
+from services.auth import metrics
+from services.auth.errors import TooManyPasswords
+
+#: bcrypt reads no more, so a longer password is refused instead of cut.
+MOST_BYTES = 72
+LEAST_BYTES = 12
+
+_Result = TypeVar("_Result")
+
+
+def length_fault(password: str) -> str | None:
+    """What is wrong with a password's length or characters, or None."""
+    if not LEAST_BYTES <= len(password.encode()) <= MOST_BYTES:
+        return f"must be {LEAST_BYTES} to {MOST_BYTES} bytes long in UTF-8"
+    if "\0" in password:
+        return "must not contain NUL"
+    return None
+
+
+class PasswordHasher:
+    """Hashes and compares passwords. Made by `hashing`."""
+
+    def __init__(self, cost: int, executor: ThreadPoolExecutor, most_pending: int, decoy: bytes) -> None:
+        self._cost = cost
+        self._executor = executor
+        self._most_pending = most_pending
+        self._pending = 0
+        self._counting = threading.Lock()
+        #: Compared with where there is no such user, so that the answer takes as long.
+        self._decoy = decoy
+
+    async def hash(self, password: str) -> str:
+        """bcrypt's text for a password without a `length_fault`. Raises TooManyPasswords."""
+        hashed = await self._on_thread(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self._cost)))
+        return hashed.decode()
+
+    async def matches(self, password: str, hashed: str | None) -> bool:
+        """Whether the password is the one; takes as long for None, "no such user". Raises TooManyPasswords."""
+        possible = hashed is not None and length_fault(password) is None
+        offered = password.encode() if possible else b"a password that no account can have"
+        compared = hashed.encode() if possible and hashed else self._decoy
+        return await self._on_thread(lambda: bcrypt.checkpw(offered, compared)) and possible
+
+    async def _on_thread(self, work: Callable[[], _Result]) -> _Result:
+        if self._pending >= self._most_pending:
+            metrics.PASSWORDS_TURNED_AWAY.inc()
+            raise TooManyPasswords
+        began = time.monotonic()
+        future = self._executor.submit(work)
+        self._count(1)
+        # Counted until the thread is done with it, also where the caller has given up.
+        future.add_done_callback(lambda _: self._count(-1))
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            metrics.PASSWORD_SECONDS.observe(time.monotonic() - began)
+
+    def _count(self, step: int) -> None:
+        with self._counting:  # called on the threads too
+            self._pending += step
+            metrics.PASSWORDS_PENDING.set(self._pending)
+
+
+@asynccontextmanager
+async def hashing(*, cost: int, threads: int, queue: int) -> AsyncIterator[PasswordHasher]:
+    """A hasher whose threads end with the block; what still waits for one is cancelled."""
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
+    try:
+        decoy: Future[bytes] = executor.submit(bcrypt.hashpw, secrets.token_urlsafe(32).encode(), bcrypt.gensalt(cost))
+        yield PasswordHasher(cost, executor, threads + queue, await asyncio.wrap_future(decoy))
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,96 @@
+"""Users, their passwords and their memberships, seen by themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from chassis.postgres import Connection
+from services.auth.domain import Membership, ProjectId, Role, Tenant, TenantId, User, UserId
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPassword:
+    """A user and what their password is compared with."""
+
+    user: User
+    bcrypt: str
+
+
+class AccountStorage:
+    """Doors: `user_id` or `email`; `tenant_id` for what is made in a tenant."""
+
+    async def find_by_email(self, connection: Connection, email_key: str) -> User | None:
+        cursor = await connection.execute(
+            "SELECT id::text AS id, email FROM users WHERE email_key = %s",
+            (email_key,),
+        )
+        row = await cursor.fetchone()
+        return User(**row) if row else None
+
+    async def find_password(self, connection: Connection, email_key: str) -> StoredPassword | None:
+        """By e-mail address, in one query whether or not there is such a user."""
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email, passwords.bcrypt"
+            " FROM users JOIN passwords ON passwords.user_id = users.id"
+            " WHERE users.email_key = %s",
+            (email_key,),
+        )
+        row = await cursor.fetchone()
+        return StoredPassword(user=User(id=row["id"], email=row["email"]), bcrypt=row["bcrypt"]) if row else None
+
+    async def get(self, connection: Connection, user_id: UserId) -> User | None:
+        cursor = await connection.execute("SELECT id::text AS id, email FROM users WHERE id = %s", (user_id,))
+        row = await cursor.fetchone()
+        return User(**row) if row else None
+
+    async def insert_user(self, connection: Connection, user: User, email_key: str, now: datetime) -> bool:
+        """False where the e-mail address is taken."""
+        cursor = await connection.execute(
+            "INSERT INTO users (id, email, email_key, created_at) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (user.id, user.email, email_key, now),
+        )
+        return cursor.rowcount == 1
+
+    async def insert_password(self, connection: Connection, user_id: UserId, bcrypt: str) -> None:
+        await connection.execute("INSERT INTO passwords (user_id, bcrypt) VALUES (%s, %s)", (user_id, bcrypt))
+
+    async def insert_tenant(self, connection: Connection, tenant: Tenant, plan: str, now: datetime) -> None:
+        await connection.execute(
+            "INSERT INTO tenants (id, name, plan, created_at) VALUES (%s, %s, %s, %s)",
+            (tenant.id, tenant.name, plan, now),
+        )
+
+    async def memberships(self, connection: Connection, user_id: UserId) -> Sequence[Membership]:
+        """All of a user's, by tenant id."""
+        cursor = await connection.execute(
+            "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role"
+            " FROM memberships JOIN tenants ON tenants.id = memberships.tenant_id"
+            " WHERE memberships.user_id = %s ORDER BY tenants.id",
+            (user_id,),
+        )
+        return [
+            Membership(tenant=Tenant(id=row["id"], name=row["name"]), role=Role.of(row["role"]), plan=row["plan"])
+            for row in await cursor.fetchall()
+        ]
+
+    async def role(self, connection: Connection, user_id: UserId, tenant_id: TenantId) -> Role | None:
+        """The user's role in a tenant; None for no member."""
+        cursor = await connection.execute(
+            "SELECT role FROM memberships WHERE user_id = %s AND tenant_id = %s",
+            (user_id, tenant_id),
+        )
+        row = await cursor.fetchone()
+        return Role.of(row["role"]) if row else None
+
+    async def role_in_project(
+        self, connection: Connection, user_id: UserId, project_id: ProjectId
+    ) -> tuple[TenantId, Role] | None:
+        """The project's tenant and the user's role in it; None where there is no such project or membership."""
+        cursor = await connection.execute(
+            "SELECT projects.tenant_id::text AS tenant_id, memberships.role"
+            " FROM projects JOIN memberships ON memberships.tenant_id = projects.tenant_id"
+            " WHERE projects.id = %s AND memberships.user_id = %s",
+            (project_id, user_id),
+        )
+        row = await cursor.fetchone()
+        return (row["tenant_id"], Role.of(row["role"])) if row else None

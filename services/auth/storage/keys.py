@@ -1,0 +1,80 @@
+"""API keys, as a project's administrators see them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from chassis.postgres import Connection
+from services.auth.domain import KeyId, PageRequest, ProjectId
+from services.auth.keys import ApiKey, SealedText
+
+
+class KeyStorage:
+    """Door: `tenant_id`."""
+
+    async def insert(self, connection: Connection, key: ApiKey, key_hash: bytes, sealed_text: bytes | None) -> None:
+        await connection.execute(
+            "INSERT INTO keys (id, tenant_id, project_id, name, kind, scopes, allowed_origins, prefix, key_hash,"
+            " sealed_text, created_at, expires_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                key.id, key.tenant_id, key.project_id, key.name, key.kind, list(key.scopes), list(key.allowed_origins),
+                key.prefix, key_hash, sealed_text, key.created_at, key.expires_at,
+            ),
+        )  # fmt: skip
+
+    async def page(self, connection: Connection, project_id: ProjectId, page: PageRequest) -> Sequence[ApiKey]:
+        """Revoked and expired ones too; one more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
+            " allowed_origins, prefix, created_at, expires_at, revoked_at"
+            " FROM keys WHERE project_id = %s AND id > %s ORDER BY keys.id LIMIT %s",
+            (project_id, page.after, page.size + 1),
+        )
+        return [_key(row) for row in await cursor.fetchall()]
+
+    async def rename(self, connection: Connection, project_id: ProjectId, key_id: KeyId, name: str) -> ApiKey | None:
+        cursor = await connection.execute(
+            "UPDATE keys SET name = %s WHERE project_id = %s AND id = %s"
+            " RETURNING id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind,"
+            " scopes, allowed_origins, prefix, created_at, expires_at, revoked_at",
+            (name, project_id, key_id),
+        )
+        row = await cursor.fetchone()
+        return _key(row) if row else None
+
+    async def exists(self, connection: Connection, project_id: ProjectId, key_id: KeyId) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM keys WHERE project_id = %s AND id = %s",
+            (project_id, key_id),
+        )
+        return await cursor.fetchone() is not None
+
+    async def revoke(self, connection: Connection, project_id: ProjectId, key_id: KeyId, now: datetime) -> bool:
+        """False where it was revoked before."""
+        cursor = await connection.execute(
+            "UPDATE keys SET revoked_at = %s WHERE project_id = %s AND id = %s AND revoked_at IS NULL",
+            (now, project_id, key_id),
+        )
+        return cursor.rowcount == 1
+
+    async def ids(self, connection: Connection, project_id: ProjectId) -> Sequence[KeyId]:
+        cursor = await connection.execute("SELECT id::text AS id FROM keys WHERE project_id = %s", (project_id,))
+        return [row["id"] for row in await cursor.fetchall()]
+
+    async def sealed_text(
+        self, connection: Connection, project_id: ProjectId, key_id: KeyId, now: datetime
+    ) -> SealedText | None:
+        """A publishable key's that is neither revoked nor expired."""
+        cursor = await connection.execute(
+            "SELECT id::text AS key_id, sealed_text AS sealed FROM keys"
+            " WHERE project_id = %s AND id = %s AND kind = 'publishable' AND revoked_at IS NULL"
+            " AND (expires_at IS NULL OR expires_at > %s)",
+            (project_id, key_id, now),
+        )
+        row = await cursor.fetchone()
+        return SealedText(**row) if row else None
+
+
+def _key(row: dict[str, Any]) -> ApiKey:
+    return ApiKey(**{**row, "scopes": tuple(row["scopes"]), "allowed_origins": tuple(row["allowed_origins"])})

@@ -1,0 +1,65 @@
+"""Memberships, as a tenant's administrators see them."""
+
+from collections.abc import Sequence
+
+from chassis.postgres import Connection
+from services.auth.domain import Member, PageRequest, Role, TenantId, User, UserId
+
+
+class MemberStorage:
+    """Door: `tenant_id`."""
+
+    async def lock_roles(self, connection: Connection, tenant_id: TenantId) -> None:
+        """Makes changes to a tenant's roles wait for each other until this transaction ends."""
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"roles of {tenant_id}",))
+
+    async def page(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[Member]:
+        """By user id; one more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email, memberships.role, memberships.created_at"
+            " FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND memberships.user_id > %s ORDER BY memberships.user_id LIMIT %s",
+            (tenant_id, page.after, page.size + 1),
+        )
+        return [
+            Member(user=User(id=row["id"], email=row["email"]), role=Role.of(row["role"]), created_at=row["created_at"])
+            for row in await cursor.fetchall()
+        ]
+
+    async def get(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Member | None:
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email, memberships.role, memberships.created_at"
+            " FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND memberships.user_id = %s",
+            (tenant_id, user_id),
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        user = User(id=row["id"], email=row["email"])
+        return Member(user=user, role=Role.of(row["role"]), created_at=row["created_at"])
+
+    async def insert(self, connection: Connection, tenant_id: TenantId, member: Member) -> bool:
+        """False where the user is a member already."""
+        cursor = await connection.execute(
+            "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
+            (tenant_id, member.user.id, member.role.word, member.created_at),
+        )
+        return cursor.rowcount == 1
+
+    async def update(self, connection: Connection, tenant_id: TenantId, user_id: UserId, role: Role) -> None:
+        await connection.execute(
+            "UPDATE memberships SET role = %s WHERE tenant_id = %s AND user_id = %s",
+            (role.word, tenant_id, user_id),
+        )
+
+    async def delete(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> None:
+        await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
+
+    async def owners(self, connection: Connection, tenant_id: TenantId) -> int:
+        cursor = await connection.execute(
+            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'", (tenant_id,)
+        )
+        [row] = await cursor.fetchall()
+        return int(row["owners"])

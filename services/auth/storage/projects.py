@@ -1,0 +1,49 @@
+"""Projects."""
+
+from collections.abc import Sequence
+
+from chassis.postgres import Connection
+from services.auth.domain import PageRequest, Project, ProjectId, TenantId
+
+
+class ProjectStorage:
+    """Doors: `tenant_id`; `user_id` suffices for reading."""
+
+    async def insert(self, connection: Connection, project: Project) -> None:
+        await connection.execute(
+            "INSERT INTO projects (id, tenant_id, name, created_at) VALUES (%s, %s, %s, %s)",
+            (project.id, project.tenant_id, project.name, project.created_at),
+        )
+
+    async def get(self, connection: Connection, project_id: ProjectId) -> Project | None:
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, name, created_at FROM projects WHERE id = %s",
+            (project_id,),
+        )
+        row = await cursor.fetchone()
+        return Project(**row) if row else None
+
+    async def page(
+        self, connection: Connection, tenant_ids: Sequence[TenantId], page: PageRequest
+    ) -> Sequence[Project]:
+        """One more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, name, created_at FROM projects"
+            " WHERE tenant_id = ANY(%s::uuid[]) AND id > %s ORDER BY projects.id LIMIT %s",
+            (list(tenant_ids), page.after, page.size + 1),
+        )
+        return [Project(**row) for row in await cursor.fetchall()]
+
+    async def rename(self, connection: Connection, project_id: ProjectId, name: str) -> Project | None:
+        cursor = await connection.execute(
+            "UPDATE projects SET name = %s WHERE id = %s"
+            " RETURNING id::text AS id, tenant_id::text AS tenant_id, name, created_at",
+            (name, project_id),
+        )
+        row = await cursor.fetchone()
+        return Project(**row) if row else None
+
+    async def delete(self, connection: Connection, project_id: ProjectId) -> bool:
+        """With its keys. False where somebody else deleted it first."""
+        cursor = await connection.execute("DELETE FROM projects WHERE id = %s", (project_id,))
+        return cursor.rowcount == 1

@@ -1,0 +1,132 @@
+"""The tokens that auth gives out: access tokens, principals and refresh tokens."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jwt
+
+from chassis import principals
+from chassis.clock import Clock
+from chassis.ids import is_uuid
+from services.auth.domain import SessionId, UserId
+from services.auth.errors import SessionOver, TokenExpired
+from services.auth.master_key import MasterKey
+from services.auth.signing_keys import KeyRing
+
+#: Who access tokens are for; principals have an audience of their own, so that neither passes for the other.
+ACCESS_AUDIENCE = "pulsegate"
+
+_REFRESH_PREFIX = "rt_"
+_REFRESH_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessClaims:
+    """What a genuine, unexpired access token says."""
+
+    user_id: UserId
+    session_id: SessionId
+    #: Unix seconds.
+    expires_at: float
+
+
+class Tokens:
+    """Signs and reads JWTs (EdDSA, RFC 8037) with the ring's keys."""
+
+    def __init__(self, ring: KeyRing, clock: Clock, *, access_seconds: int, principal_seconds: int) -> None:
+        self._ring = ring
+        self._clock = clock
+        self.access_seconds = access_seconds
+        self._principal_seconds = principal_seconds
+
+    def access_token(self, user_id: UserId, session_id: SessionId) -> str:
+        """Raises SigningKeysMissing until the keys have been read."""
+        now = self._now()
+        return self._sign(
+            {"aud": ACCESS_AUDIENCE, "sub": user_id, "sid": session_id, "iat": now, "exp": now + self.access_seconds}
+        )
+
+    def read_access_token(self, token: str) -> AccessClaims:
+        """Raises TokenExpired for a genuine token past its time, SessionOver for anything else that is not valid."""
+        try:
+            key = self._ring.public_key(str(jwt.get_unverified_header(token).get("kid", "")))
+            if key is None:
+                raise SessionOver
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=["EdDSA"],
+                audience=ACCESS_AUDIENCE,
+                issuer=principals.ISSUER,
+                # Expiry is judged below by our own clock; a replica's clock may be a little ahead of ours.
+                options={"require": ["exp", "sub", "sid"], "verify_exp": False, "verify_iat": False},
+            )
+        except jwt.PyJWTError as error:
+            raise SessionOver from error
+        if claims["exp"] <= self._now():
+            raise TokenExpired
+        if not (is_uuid(claims["sub"]) and is_uuid(claims["sid"])):
+            raise SessionOver
+        return AccessClaims(
+            user_id=UserId(claims["sub"]), session_id=SessionId(claims["sid"]), expires_at=claims["exp"]
+        )
+
+    def principal(
+        self,
+        subject: str,
+        kind: str,
+        scopes: Iterable[str],
+        *,
+        tenant_id: str = "",
+        project_id: str = "",
+        session_id: str = "",
+        not_after: float | None = None,
+    ) -> str:
+        """A principal (`chassis.principals`), which never outlives its credential (`not_after`, Unix seconds)."""
+        now = self._now()
+        expires_at = now + self._principal_seconds
+        claims: dict[str, object] = {
+            "aud": principals.AUDIENCE,
+            "sub": subject,
+            "kind": kind,
+            "scopes": sorted(scopes),
+            "exp": expires_at if not_after is None else min(expires_at, int(not_after)),
+        }
+        optional = {"tid": tenant_id, "pid": project_id, "sid": session_id}
+        return self._sign(claims | {name: value for name, value in optional.items() if value})
+
+    def _sign(self, claims: dict[str, object]) -> str:
+        key = self._ring.signer()
+        return jwt.encode(
+            {"iss": principals.ISSUER, **claims}, key.private_key, algorithm="EdDSA", headers={"kid": key.id}
+        )
+
+    def _now(self) -> int:
+        return self._clock.now_ms() // 1000
+
+
+class RefreshTokens:
+    """Makes refresh tokens. Only their SHA-256 is kept; a successor is derived from its predecessor."""
+
+    def __init__(self, master_key: MasterKey) -> None:
+        self._master_key = master_key
+
+    def first(self) -> str:
+        """A session's first token: 256 random bits."""
+        return _refresh_text(secrets.token_bytes(_REFRESH_BYTES))
+
+    def successor(self, spent: str) -> str:
+        """The same for the same token, each time and in each replica."""
+        return _refresh_text(self._master_key.successor(spent.encode()))
+
+    @staticmethod
+    def digest(token: str) -> bytes:
+        """By which a token is known at rest."""
+        return hashlib.sha256(token.encode()).digest()
+
+
+def _refresh_text(random: bytes) -> str:
+    return _REFRESH_PREFIX + base64.urlsafe_b64encode(random).decode().rstrip("=")
