@@ -25,30 +25,32 @@ class Service:
     serves_grpc: bool = True
 
 
+_EVERY_SERVICE_NEEDS = ("SERVICE_TOKEN_FILE",)
+
 #: In the order of their start; the gateway, which the public talks to, is last up and first down.
 SERVICES = (
     Service(
         name="auth",
         module=("services.auth",),
         schema="auth",
-        needs=("AUTH_MASTER_KEY_FILE", "REDIS_URL_FILE"),
+        needs=("AUTH_MASTER_KEY_FILE",),
     ),
     Service(
         name="config",
         module=("services.config",),
         schema="config",
-        needs=("AUTH_ADDRESS", "REDIS_URL_FILE"),
+        needs=("AUTH_ADDRESS",),
     ),
     Service(
         name="codegen",
         module=("services.codegen",),
         schema="codegen",
-        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "REDIS_URL_FILE"),
+        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS"),
     ),
     Service(
         name="receiver",
         module=("services.ingest", "receiver"),
-        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "NATS_URL_FILE", "REDIS_URL_FILE"),
+        needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "NATS_URL_FILE"),
     ),
     Service(
         name="aggregator",
@@ -98,6 +100,7 @@ def _known_settings(backing: Backing, ports: Ports) -> dict[str, str]:
     addresses = {"AUTH": "auth", "CONFIG": "config", "CODEGEN": "codegen", "INGEST": "receiver"}
     return {
         **{f"{name}_ADDRESS": f"{HOST}:{ports.grpc(service)}" for name, service in addresses.items()},
+        "SERVICE_TOKEN_FILE": str(backing.secrets.key("service_token")),
         "AUTH_MASTER_KEY_FILE": str(backing.secrets.key("auth_master_key")),
         "REDIS_URL_FILE": str(backing.secrets.write("redis_url", backing.valkey.url)),
         "NATS_URL_FILE": str(backing.secrets.write("nats_url", backing.nats.url)),
@@ -116,7 +119,7 @@ def _ports(service: Service, ports: Ports) -> dict[str, int]:
 
 
 def _told(service: Service, known: Mapping[str, str], backing: Backing) -> dict[str, str]:
-    told = {f"PULSEGATE_{need}": known[need] for need in service.needs}
+    told = {f"PULSEGATE_{need}": known[need] for need in (*_EVERY_SERVICE_NEEDS, *service.needs)}
     if service.schema is not None:
         told["PULSEGATE_POSTGRES_DSN_FILE"] = str(backing.dsn_file(service.schema))
     return told
@@ -127,7 +130,9 @@ _PORT_VARIABLES = {"operations": "PULSEGATE_OPS_PORT", "grpc": "PULSEGATE_GRPC_P
 
 def _environment(inherited: Mapping[str, str], told: Mapping[str, str], listening: Mapping[str, int]) -> dict[str, str]:
     """The inherited environment, with the service's own settings instead of any that the caller has set."""
+    defaults = {"PULSEGATE_DRAIN_SECONDS": "5"}  # the supervisor kills what takes longer
     own = {"PULSEGATE_HOST": HOST, **told}
     own.update({_PORT_VARIABLES[purpose]: str(port) for purpose, port in listening.items()})
     replaced = {name.removesuffix("_FILE") for name in own}
-    return {**{name: value for name, value in inherited.items() if name.removesuffix("_FILE") not in replaced}, **own}
+    passed_on = {name: value for name, value in inherited.items() if name.removesuffix("_FILE") not in replaced}
+    return {**defaults, **passed_on, **own}
