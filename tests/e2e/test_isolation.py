@@ -1,0 +1,148 @@
+"""What one tenant has, another can neither see nor change; and what was revoked stops working."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.e2e.api import PASSWORD, Api, Project, sign_up
+from tests.suite_running import Suite
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+async def other(api: Api) -> Project:
+    return await sign_up(api)
+
+
+async def test_another_tenants_ids_are_not_found(project: Project, other: Project) -> None:
+    metric = await other.define("theirs_total")
+    base = f"/api/v1/projects/{other.id}"
+    for method, path, body in [
+        ("GET", base, None),
+        ("PATCH", base, {"name": "mine now"}),
+        ("DELETE", base, None),
+        ("GET", f"{base}/keys", None),
+        ("POST", f"{base}/keys", {"name": "x", "kind": "secret", "scopes": ["ingest:write"]}),
+        ("PATCH", f"{base}/keys/{other.secret_key_id}", {"name": "x"}),
+        ("DELETE", f"{base}/keys/{other.secret_key_id}", None),
+        ("GET", f"{base}/metrics", None),
+        ("POST", f"{base}/metrics", {"name": "x_total", "type": "counter", "help": "x"}),
+        ("GET", f"{base}/metrics/{metric['id']}", None),
+        ("DELETE", f"{base}/metrics/{metric['id']}", None),
+        ("GET", f"{base}/client?language=python", None),
+        ("GET", f"/api/v1/tenants/{other.tenant_id}/members", None),
+        ("POST", f"/api/v1/tenants/{other.tenant_id}/members", {"email": project.email, "role": "owner"}),
+        # and below one's own project
+        ("GET", f"/api/v1/projects/{project.id}/metrics/{metric['id']}", None),
+        ("DELETE", f"/api/v1/projects/{project.id}/keys/{other.secret_key_id}", None),
+    ]:
+        answer = await project.api.call(method, path, body, credential=project.token)
+        assert (answer.status, answer.code) == (404, "NOT_FOUND"), f"{method} {path}: {answer.text}"
+    by_key = await project.api.call("GET", f"{base}/metrics", credential=project.secret_key)
+    assert by_key.status in (403, 404), by_key.text
+    assert (await other.send({"name": "theirs_total", "value": 1})).status == 202, "nothing of it had any effect"
+
+
+async def test_queries_see_one_project_only_whatever_they_say(project: Project, other: Project) -> None:
+    for owner, value in ((project, 1), (other, 2)):
+        await owner.define("shared_name_total")
+        assert (await owner.send({"name": "shared_name_total", "value": value})).status == 202
+        await owner.shows("shared_name_total", value)
+    for expression in (
+        "sum(shared_name_total)",
+        f'sum(shared_name_total{{project_id="{project.id}"}})',
+        'sum({__name__=~"shared_name.*"})',
+        "sum(max_over_time(shared_name_total[10m:1s]))",
+        "max(shared_name_total) or vector(0)",
+    ):
+        assert await project.value(expression) == 1, expression
+    for expression in (
+        f'shared_name_total{{project_id="{other.id}"}}',
+        f'shared_name_total{{project_id=~".*", tenant_id="{other.tenant_id}"}}',
+        'up{job="prometheus"}',
+    ):
+        assert await project.query(expression) == [], expression
+    for path in ("series", "labels", "label/project_id/values", "label/__name__/values"):
+        answer = await project.api.call(
+            "GET",
+            f"/prometheus/api/v1/{path}",
+            credential=project.secret_key,
+            params={"match[]": '{__name__=~".+"}'} if path == "series" else {},
+        )
+        assert answer.status == 200, answer.text
+        assert other.id not in answer.text
+        assert other.tenant_id not in answer.text
+
+
+async def test_a_browser_key_cannot_read(project: Project) -> None:
+    answer = await project.api.call(
+        "GET", "/prometheus/api/v1/query", credential=project.publishable_key, params={"query": "up"}
+    )
+    assert answer.status == 403
+    assert answer.json["status"] == "error"
+
+
+async def _still_taken(project: Project, key: str) -> bool:
+    answer = await project.send({"name": "revoked_total", "value": 1}, key=key)
+    assert answer.status in (202, 401), answer.text
+    return answer.status == 202
+
+
+@pytest.mark.parametrize("valkey", ["there", "away"])
+async def test_a_revoked_key_stops_working_within_a_second(suite: Suite, project: Project, valkey: str) -> None:
+    await project.define("revoked_total")
+    key = await project.create_key("secret", scopes=["ingest:write"])
+    assert await _still_taken(project, key["key"])
+    if valkey == "away":
+        with suite.paused("valkey"):
+            await _revoke_and_check(project, key)
+    else:
+        await _revoke_and_check(project, key)
+
+
+async def _revoke_and_check(project: Project, key: dict[str, str]) -> None:
+    assert await _still_taken(project, key["key"])
+    path = f"/api/v1/projects/{project.id}/keys/{key['id']}"
+    assert (await project.api.call("DELETE", path, credential=project.token)).status == 204
+    revoked = time.monotonic()
+    while await _still_taken(project, key["key"]):
+        assert time.monotonic() - revoked < 1.0, "the key still works a second after it was revoked"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_key_writes_on_for_a_while_when_auth_is_away_and_nothing_else_works(
+    suite: Suite, project: Project
+) -> None:
+    await project.define("outage_total")
+    assert (await project.send({"name": "outage_total", "value": 1})).status == 202
+    with suite.paused("auth"):
+        await asyncio.sleep(1.0)  # longer than the feed may be silent
+        assert (await project.send({"name": "outage_total", "value": 1})).status == 202
+        closed = await project.api.call("GET", "/api/v1/projects", credential=project.token)
+        assert (closed.status, closed.code) in {(503, "SERVICE_UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
+    suite.wait_ready()
+    await project.shows("outage_total", 2)
+
+
+async def test_a_spent_refresh_token_is_answered_alike_for_a_while(project: Project) -> None:
+    async def refresh(token: str) -> dict[str, str]:
+        return await project.api.expect(200, "POST", "/api/v1/auth/refresh", {"refreshToken": token})
+
+    successors = await asyncio.gather(*(refresh(project.refresh_token) for _ in range(20)))
+    assert len({successor["refreshToken"] for successor in successors}) == 1
+    await refresh(successors[0]["refreshToken"])
+
+
+async def test_sign_out_ends_the_session_at_once(project: Project) -> None:
+    session = await project.api.expect(
+        200, "POST", "/api/v1/auth/signin", {"email": project.email, "password": PASSWORD}
+    )
+    token = session["accessToken"]
+    await project.api.expect(200, "GET", "/api/v1/auth/me", credential=token)
+    out = await project.api.call("POST", "/api/v1/auth/signout", {"refreshToken": session["refreshToken"]})
+    assert out.status == 204
+    await asyncio.sleep(1.0)  # the promise is one second, so this is what is tested
+    answer = await project.api.call("GET", "/api/v1/auth/me", credential=token)
+    assert answer.status == 401
