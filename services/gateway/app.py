@@ -1,0 +1,133 @@
+"""Puts the gateway together: the only place where its parts are made."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from chassis import http_server
+from chassis.breakers import Breaker
+from chassis.clock import SystemClock
+from chassis.health import Health
+from services.gateway import clients, connections, http_api, middlewares, rate_limits
+from services.gateway.authentication import Authentication
+from services.gateway.clients import Accounts, Credentials, Definitions, Receiver, SigningKeys, Upstream
+from services.gateway.http_api.accounts import AccountRoutes
+from services.gateway.http_api.definitions import DefinitionRoutes
+from services.gateway.http_api.ingestion import IngestionRoutes
+from services.gateway.http_api.keys import KeyRoutes
+from services.gateway.http_api.members import MemberRoutes
+from services.gateway.http_api.projects import ProjectRoutes
+from services.gateway.limits import Limits
+from services.gateway.rate_limits import LocalLimiter, RedisLimiter, SteadyLimiter
+from services.gateway.settings import Settings
+from services.gateway.verdicts import Verdicts
+
+#: Redis is asked again so soon after it was found away: deciding alone is worse than a late answer now and then.
+_REDIS_RESET_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstreams:
+    """The services behind."""
+
+    auth: Upstream
+    config: Upstream
+    codegen: Upstream
+    ingest: Upstream
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[None]:
+    """The gateway, while open."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        upstreams = await _connect(stack, settings)
+        redis = await stack.enter_async_context(rate_limits.connected(settings.redis_url))
+        credentials = Credentials(upstreams.auth)
+        signing_keys = SigningKeys(credentials, clock)
+        verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
+        await stack.enter_async_context(verdicts.watching())
+        limits = _limits(settings, redis, clock)
+
+        health = _health(upstreams, redis, signing_keys)
+        await stack.enter_async_context(health.watching())
+        app = http_api.application(
+            _resources(upstreams, signing_keys, limits),
+            middlewares.doors(Authentication(verdicts, limits), limits),
+            middlewares.every_request(settings.request_timeout_seconds, settings.cors_origins),
+            slow_client_seconds=settings.slow_client_seconds,
+        )
+        await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(
+            connections.serving(
+                app,
+                settings.host,
+                settings.port,
+                patience_seconds=settings.slow_client_seconds,
+                drain_seconds=settings.drain_seconds,
+            )
+        )
+        try:
+            yield
+        finally:
+            health.stopping = True
+
+
+async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
+    async def connect(service: str, address: str) -> Upstream:
+        return await stack.enter_async_context(
+            clients.connected(
+                service,
+                address,
+                settings.service_token,
+                reset_seconds=settings.breaker_reset_seconds,
+                timeout_seconds=settings.request_timeout_seconds,
+            )
+        )
+
+    return Upstreams(
+        auth=await connect("auth", settings.auth_address),
+        config=await connect("config", settings.config_address),
+        codegen=await connect("codegen", settings.codegen_address),
+        ingest=await connect("ingest", settings.ingest_address),
+    )
+
+
+def _limits(settings: Settings, redis: Redis, clock: SystemClock) -> Limits:
+    limiter = SteadyLimiter(
+        RedisLimiter(redis),
+        LocalLimiter(clock, settings.replicas),
+        Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5),
+    )
+    return Limits(
+        limiter,
+        default_plan=settings.default_plan,
+        auth_requests_per_minute=settings.auth_requests_per_minute,
+        ingest_requests_per_minute=settings.ingest_requests_per_minute,
+        address_requests_per_15_minutes=settings.address_requests_per_15_minutes,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def _health(upstreams: Upstreams, redis: Redis, signing_keys: SigningKeys) -> Health:
+    """Nothing is hard once auth's keys were seen: without one service the routes of the others go on."""
+    health = Health()
+    health.add("auth-keys", signing_keys.probe, hard=True)
+    for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
+        health.add(upstream.channel.service, upstream.channel.probe, hard=False)
+    health.add("redis", lambda: rate_limits.probe(redis), hard=False)
+    return health
+
+
+def _resources(upstreams: Upstreams, signing_keys: SigningKeys, limits: Limits) -> Sequence[http_api.Resource]:
+    accounts = Accounts(upstreams.auth)
+    return [
+        AccountRoutes(accounts, signing_keys, limits),
+        ProjectRoutes(accounts),
+        KeyRoutes(accounts),
+        MemberRoutes(accounts),
+        DefinitionRoutes(Definitions(upstreams.config)),
+        IngestionRoutes(Receiver(upstreams.ingest)),
+    ]

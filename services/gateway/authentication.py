@@ -1,0 +1,130 @@
+"""Who calls: from a request's credential to the verdict on it, by the rules of the public contract."""
+
+from aiohttp import web
+
+from chassis import api_keys, context
+from chassis.errors import Malformed, Unauthenticated
+from chassis.ids import is_uuid
+from services.gateway import errors
+from services.gateway.domain import Credential, Verdict
+from services.gateway.http_api.routes import CALLER, Handler
+from services.gateway.limits import Limits
+from services.gateway.verdicts import Verdicts
+
+#: Access tokens are JWTs of a few hundred bytes.
+_LONGEST_TOKEN = 4096
+
+
+def credential_of(request: web.Request) -> Credential:
+    """What the request shows.
+
+    Raises Malformed where it shows more than one credential, Unauthenticated where it shows none or a wrong one.
+    """
+    shown = [
+        *(("Authorization", value) for value in request.headers.getall("Authorization", ())),
+        *(("X-API-Key", value) for value in request.headers.getall("X-API-Key", ())),
+        *(("key", value) for value in request.query.getall("key", ())),
+    ]
+    if not shown:
+        raise Unauthenticated("Send an access token or an API key.")
+    if len(shown) > 1:
+        raise Malformed("Send one credential, not several.")
+    place, text = shown[0]
+    if place == "Authorization":
+        return _bearer(text)
+    kind = api_keys.kind_of(text)
+    if kind is None or (place == "key" and kind != "publishable"):
+        raise errors.invalid_api_key(
+            "Only a publishable key may stand in an address." if text.startswith("sk_") else "This is no API key."
+        )
+    return Credential(text=text, kind=kind)
+
+
+def _bearer(header: str) -> Credential:
+    scheme, _, text = header.partition(" ")
+    text = text.strip()
+    if scheme.lower() != "bearer" or not text or len(text) > _LONGEST_TOKEN or not text.isascii():
+        raise Unauthenticated("Send the access token or secret key as Authorization: Bearer.")
+    if text.startswith("pk_"):
+        raise errors.invalid_api_key("Send a publishable key as X-API-Key.")
+    if not text.startswith("sk_"):
+        return Credential(text=text, kind="user")
+    if api_keys.kind_of(text) is None:
+        raise errors.invalid_api_key("This is no API key.")
+    return Credential(text=text, kind="secret")
+
+
+class Authentication:
+    """Stages that say who calls: afterwards `request[CALLER]` is the verdict, and its principal goes with each call."""
+
+    def __init__(self, verdicts: Verdicts, limits: Limits) -> None:
+        self._verdicts = verdicts
+        self._limits = limits
+
+    async def of_anybody(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A person or a key, about the project in the path or about their own account."""
+        credential = await self._credential(request)
+        await self._admit(request, credential, request.match_info.get("projectId", ""))
+        return await handler(request)
+
+    async def of_readers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A key with `query:read`, or a person with `?projectId=` exactly once."""
+        credential = await self._credential(request)
+        named = request.query.getall("projectId", [])
+        if len(named) > 1 or (credential.kind == "user" and not named):
+            raise Malformed("Name the project exactly once, as ?projectId=.")
+        verdict = await self._admit(request, credential, named[0] if named else "")
+        verdict.principal.require("query:read")
+        return await handler(request)
+
+    async def of_writers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """A key with `ingest:write`."""
+        credential = await self._credential(request)
+        if credential.kind == "user":
+            await self._limits.charge_address(request)
+            raise Unauthenticated("Ingestion takes API keys only.")
+        verdict = await self._admit(request, credential, "", writes=True)
+        verdict.principal.require("ingest:write")
+        return await handler(request)
+
+    async def of_key(self, request: web.Request, text: str) -> Verdict:
+        """A publishable key that stands in a path. A script tag sends no origin: it is not asked for."""
+        try:
+            if api_keys.kind_of(text) != "publishable":
+                raise errors.invalid_api_key()
+            return await self._enter(request, Credential(text=text, kind="publishable"), "")
+        except Unauthenticated:
+            await self._limits.charge_address(request)
+            raise
+
+    async def _credential(self, request: web.Request) -> Credential:
+        try:
+            return credential_of(request)
+        except Unauthenticated:
+            await self._limits.charge_address(request)
+            raise
+
+    async def _admit(
+        self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
+    ) -> Verdict:
+        if project_id and not is_uuid(project_id):
+            raise errors.not_found()
+        try:
+            verdict = await self._enter(request, credential, project_id, writes=writes)
+        except Unauthenticated:
+            await self._limits.charge_address(request)
+            raise
+        if project_id and verdict.principal.project_id != project_id:
+            raise errors.not_found()
+        origin = request.headers.get("Origin")
+        if not verdict.allows_origin(origin):
+            raise errors.origin_not_allowed(origin)
+        return verdict
+
+    async def _enter(
+        self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
+    ) -> Verdict:
+        verdict = await self._verdicts.of(credential, project_id, writes=writes)
+        request[CALLER] = verdict
+        context.PRINCIPAL_TOKEN.set(verdict.token)
+        return verdict

@@ -1,0 +1,333 @@
+"""The services that the gateway calls: each behind its own breaker, with retries for calls that may be repeated."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import tenacity
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis import api_keys, context, grpc_client
+from chassis.breakers import Breaker
+from chassis.clock import Clock
+from chassis.errors import PulsegateError, Unavailable
+from chassis.grpc_client import ServiceChannel
+from chassis.principals import PrincipalVerifier
+from chassis.tasks import in_background
+from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
+from contracts.pulsegate.auth.v1 import credentials_pb2 as credentials
+from contracts.pulsegate.auth.v1.accounts_pb2_grpc import AccountServiceStub
+from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceStub
+from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
+from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
+from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
+from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionServiceStub
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
+from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
+from services.gateway import metrics
+from services.gateway.domain import Credential, Verdict
+from services.gateway.verdicts import FeedEntry
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
+
+_ATTEMPTS = 3
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 1.0
+
+#: Each call earns a tenth of a retry; so many may be saved up.
+_RETRY_PER_CALL = 0.1
+_MOST_RETRIES_SAVED = 10.0
+
+#: How long auth's public keys are answered from memory.
+_KEYS_SECONDS = 30.0
+
+
+class Upstream:
+    """One service: `ask` calls it once, `ask_again` up to three times."""
+
+    def __init__(self, channel: ServiceChannel, *, reset_seconds: float, timeout_seconds: float) -> None:
+        self.channel = channel
+        self._breaker = Breaker(channel.service, reset_seconds=reset_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._retries_left = _MOST_RETRIES_SAVED
+
+    async def ask(
+        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
+    ) -> Response:
+        """One call. Raises the service's PulsegateError, or Unavailable at once while its breaker is open."""
+        async with self._breaker.guarded():
+            timeout_seconds = timeout_seconds or self._timeout_seconds
+            response: Response = await self.channel.call(method, request, timeout_seconds=timeout_seconds)
+            return response
+
+    async def ask_again(
+        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
+    ) -> Response:
+        """A call that may be repeated without harm: it is, where the service was away and the budget allows it."""
+        self._retries_left = min(_MOST_RETRIES_SAVED, self._retries_left + _RETRY_PER_CALL)
+        attempts = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            retry=tenacity.retry_if_exception(self._may_repeat),
+            reraise=True,
+        )
+        response: Response = await attempts(self.ask, method, request, timeout_seconds=timeout_seconds)
+        return response
+
+    def _may_repeat(self, error: BaseException) -> bool:
+        if not isinstance(error, Unavailable) or self._breaker.is_open:
+            return False
+        if context.remaining_seconds(_LONGEST_WAIT_SECONDS) < _FIRST_WAIT_SECONDS:
+            return False
+        allowed = self._retries_left >= 1
+        metrics.RETRIES.labels(self.channel.service, "tried" if allowed else "refused").inc()
+        if allowed:
+            self._retries_left -= 1
+        return allowed
+
+    async def watch_connection(self) -> None:
+        """Lets the breaker try again as soon as the connection is back. Runs until it is cancelled."""
+        channel = self.channel.grpc_channel
+        state = channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.SHUTDOWN:
+            await channel.wait_for_state_change(state)
+            state = channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                self._breaker.try_again()
+
+
+@asynccontextmanager
+async def connected(
+    service: str, address: str, service_token: str, *, reset_seconds: float, timeout_seconds: float
+) -> AsyncIterator[Upstream]:
+    """A service, while open."""
+    async with grpc_client.connected(service, address, service_token) as channel:
+        upstream = Upstream(channel, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
+        async with in_background(upstream.watch_connection()):
+            yield upstream
+
+
+class Credentials:
+    """auth's CredentialService: who a credential is, and the feed of what changed."""
+
+    def __init__(self, auth: Upstream) -> None:
+        self._auth = auth
+        self._stub = CredentialServiceStub(auth.channel.grpc_channel)
+        self._verifier = PrincipalVerifier(self.signing_keys)
+
+    async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
+        """See `verdicts.Authority`."""
+        request = credentials.AuthenticateRequest(project_id=project_id)
+        if credential.kind == "user":
+            request.access_token = credential.text
+        else:
+            request.api_key_sha256 = api_keys.digest(credential.text)
+        # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal.
+        context.DEADLINE.set(None)
+        context.PRINCIPAL_TOKEN.set("")
+        answer = await self._auth.ask_again(self._stub.Authenticate, request, timeout_seconds=timeout_seconds)
+        return Verdict(
+            principal=await self._verifier.verify(answer.principal),
+            token=answer.principal,
+            revision=answer.revision,
+            plan=answer.plan,
+            allowed_origins=frozenset(answer.allowed_origins),
+        )
+
+    async def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:
+        """See `verdicts.Authority`."""
+        request = credentials.WatchCredentialsRequest(after_revision=after_revision)
+        async for answer in self._auth.channel.stream(self._stub.WatchCredentials, request):
+            yield FeedEntry(revision=answer.revision, changed_ids=tuple(answer.changed_ids), reset=answer.reset)
+
+    async def signing_keys(self) -> str:
+        """auth's public keys as a JWK set, in JSON."""
+        answer = await self._auth.ask_again(self._stub.GetSigningKeys, credentials.GetSigningKeysRequest())
+        return answer.jwks_json
+
+
+class SigningKeys:
+    """auth's public keys as they were last seen, for `/.well-known/jwks.json` and for readiness."""
+
+    def __init__(self, auth: Credentials, clock: Clock) -> None:
+        self._auth = auth
+        self._clock = clock
+        self._seen: dict[str, Any] | None = None
+        self._seen_at = float("-inf")
+
+    async def current(self) -> dict[str, Any]:
+        """The JWK set: at most 30 s old, or older while auth is away. Raises Unavailable where none was ever seen."""
+        if self._seen is None or self._clock.monotonic() - self._seen_at > _KEYS_SECONDS:
+            try:
+                self._seen = json.loads(await self._auth.signing_keys())
+                self._seen_at = self._clock.monotonic()
+            except PulsegateError:
+                if self._seen is None:
+                    raise
+        return self._seen or {}
+
+    async def probe(self) -> None:
+        """A health check: the keys were seen once."""
+        if self._seen is None:
+            await self.current()
+
+
+class Accounts:
+    """auth's AccountService, for the person or key whose principal the call carries."""
+
+    def __init__(self, auth: Upstream) -> None:
+        self._auth = auth
+        self._stub = AccountServiceStub(auth.channel.grpc_channel)
+
+    async def sign_up(self, email: str, password: str, tenant_name: str) -> accounts.SignUpResponse:
+        request = accounts.SignUpRequest(email=email, password=password, tenant_name=tenant_name)
+        return await self._auth.ask(self._stub.SignUp, request)
+
+    async def sign_in(self, email: str, password: str) -> accounts.SignInResponse:
+        return await self._auth.ask(self._stub.SignIn, accounts.SignInRequest(email=email, password=password))
+
+    async def refresh(self, refresh_token: str) -> accounts.RefreshResponse:
+        """Safe to repeat: auth answers a token spent a moment ago with the same successor."""
+        request = accounts.RefreshRequest(refresh_token=refresh_token)
+        return await self._auth.ask_again(self._stub.Refresh, request)
+
+    async def sign_out(self, refresh_token: str) -> None:
+        await self._auth.ask(self._stub.SignOut, accounts.SignOutRequest(refresh_token=refresh_token))
+
+    async def me(self) -> accounts.GetMeResponse:
+        return await self._auth.ask_again(self._stub.GetMe, accounts.GetMeRequest())
+
+    async def projects(self, tenant_id: str, page_size: int, page_token: str) -> accounts.ListProjectsResponse:
+        request = accounts.ListProjectsRequest(tenant_id=tenant_id, page_size=page_size, page_token=page_token)
+        return await self._auth.ask_again(self._stub.ListProjects, request)
+
+    async def create_project(self, tenant_id: str, name: str) -> accounts.Project:
+        request = accounts.CreateProjectRequest(tenant_id=tenant_id, name=name)
+        return (await self._auth.ask(self._stub.CreateProject, request)).project
+
+    async def project(self, project_id: str) -> accounts.Project:
+        request = accounts.GetProjectRequest(project_id=project_id)
+        return (await self._auth.ask_again(self._stub.GetProject, request)).project
+
+    async def rename_project(self, project_id: str, name: str) -> accounts.Project:
+        request = accounts.UpdateProjectRequest(project_id=project_id, name=name)
+        return (await self._auth.ask(self._stub.UpdateProject, request)).project
+
+    async def delete_project(self, project_id: str) -> None:
+        await self._auth.ask(self._stub.DeleteProject, accounts.DeleteProjectRequest(project_id=project_id))
+
+    async def keys(self, project_id: str, page_size: int, page_token: str) -> accounts.ListKeysResponse:
+        request = accounts.ListKeysRequest(project_id=project_id, page_size=page_size, page_token=page_token)
+        return await self._auth.ask_again(self._stub.ListKeys, request)
+
+    async def create_key(
+        self,
+        project_id: str,
+        name: str,
+        kind: "accounts.KeyKind.ValueType",
+        scopes: Sequence[str],
+        allowed_origins: Sequence[str],
+        expires_at: datetime | None,
+    ) -> accounts.CreateKeyResponse:
+        request = accounts.CreateKeyRequest(
+            project_id=project_id, name=name, kind=kind, scopes=scopes, allowed_origins=allowed_origins
+        )
+        if expires_at is not None:
+            request.expires_at.CopyFrom(_timestamp(expires_at))
+        return await self._auth.ask(self._stub.CreateKey, request)
+
+    async def rename_key(self, project_id: str, key_id: str, name: str) -> accounts.Key:
+        request = accounts.UpdateKeyRequest(project_id=project_id, key_id=key_id, name=name)
+        return (await self._auth.ask(self._stub.UpdateKey, request)).key
+
+    async def revoke_key(self, project_id: str, key_id: str) -> None:
+        request = accounts.RevokeKeyRequest(project_id=project_id, key_id=key_id)
+        await self._auth.ask(self._stub.RevokeKey, request)
+
+    async def publishable_key(self, project_id: str, key_id: str) -> str:
+        """The text of a publishable key. Raises NotFound, also for a secret key."""
+        request = accounts.GetPublishableKeyRequest(project_id=project_id, key_id=key_id)
+        return (await self._auth.ask_again(self._stub.GetPublishableKey, request)).token
+
+    async def members(self, tenant_id: str, page_size: int, page_token: str) -> accounts.ListMembersResponse:
+        request = accounts.ListMembersRequest(tenant_id=tenant_id, page_size=page_size, page_token=page_token)
+        return await self._auth.ask_again(self._stub.ListMembers, request)
+
+    async def add_member(self, tenant_id: str, email: str, role: "accounts.Role.ValueType") -> accounts.Member:
+        request = accounts.AddMemberRequest(tenant_id=tenant_id, email=email, role=role)
+        return (await self._auth.ask(self._stub.AddMember, request)).member
+
+    async def change_role(self, tenant_id: str, user_id: str, role: "accounts.Role.ValueType") -> accounts.Member:
+        request = accounts.UpdateMemberRequest(tenant_id=tenant_id, user_id=user_id, role=role)
+        return (await self._auth.ask(self._stub.UpdateMember, request)).member
+
+    async def remove_member(self, tenant_id: str, user_id: str) -> None:
+        request = accounts.RemoveMemberRequest(tenant_id=tenant_id, user_id=user_id)
+        await self._auth.ask(self._stub.RemoveMember, request)
+
+
+class Definitions:
+    """config's DefinitionService, for the project of the principal."""
+
+    def __init__(self, config: Upstream) -> None:
+        self._config = config
+        self._stub = DefinitionServiceStub(config.channel.grpc_channel)
+
+    async def create(self, spec: definitions.MetricSpec) -> definitions.Metric:
+        return (await self._config.ask(self._stub.CreateMetric, definitions.CreateMetricRequest(spec=spec))).metric
+
+    async def list(self, page_size: int, page_token: str) -> definitions.ListMetricsResponse:
+        request = definitions.ListMetricsRequest(page_size=page_size, page_token=page_token)
+        return await self._config.ask_again(self._stub.ListMetrics, request)
+
+    async def get(self, metric_id: str) -> definitions.Metric:
+        request = definitions.GetMetricRequest(metric_id=metric_id)
+        return (await self._config.ask_again(self._stub.GetMetric, request)).metric
+
+    async def update(self, metric_id: str, spec: definitions.MetricSpec, version: int) -> definitions.Metric:
+        request = definitions.UpdateMetricRequest(metric_id=metric_id, spec=spec, version=version)
+        return (await self._config.ask(self._stub.UpdateMetric, request)).metric
+
+    async def delete(self, metric_id: str, version: int) -> None:
+        """Version 0: whatever the version is."""
+        request = definitions.DeleteMetricRequest(metric_id=metric_id, version=version)
+        await self._config.ask(self._stub.DeleteMetric, request)
+
+
+class Generator:
+    """codegen's CodegenService, for the project of the principal."""
+
+    def __init__(self, codegen_service: Upstream) -> None:
+        self._codegen = codegen_service
+        self._stub = CodegenServiceStub(codegen_service.channel.grpc_channel)
+
+    async def client(self, request: codegen.GenerateClientRequest) -> codegen.GenerateClientResponse:
+        return await self._codegen.ask_again(self._stub.GenerateClient, request)
+
+    async def artifact(self, sha256: str) -> codegen.GetArtifactResponse:
+        """What was generated before. Raises NotFound."""
+        return await self._codegen.ask_again(self._stub.GetArtifact, codegen.GetArtifactRequest(sha256=sha256))
+
+
+class Receiver:
+    """ingest's IngestService, for the project of the principal."""
+
+    def __init__(self, ingest_service: Upstream) -> None:
+        self._ingest = ingest_service
+        self._stub = IngestServiceStub(ingest_service.channel.grpc_channel)
+
+    async def batch(self, body: bytes, content_encoding: str) -> ingest.IngestBatchResponse:
+        """Durable when it returns. Never repeated here: the client does that, safely."""
+        request = ingest.IngestBatchRequest(body=body, content_encoding=content_encoding)
+        return await self._ingest.ask(self._stub.IngestBatch, request)
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp

@@ -1,0 +1,139 @@
+"""Connections of clients: what aiohttp leaves to its users.
+
+aiohttp has no time limit for a request's headers, answers what cannot be parsed in plain text, and would decompress
+bodies, which is the receiver's business.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+
+from chassis import context
+from chassis.errors import Internal, Malformed
+from services.gateway import errors, metrics
+
+#: Connections that the kernel holds before they are accepted.
+_BACKLOG = 2048
+_KEEPALIVE_SECONDS = 75.0
+
+
+class _Connection(RequestHandler):
+    """One client's connection, which is cut when headers take too long."""
+
+    def __init__(self, *args: Any, patience_seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._patience_seconds = patience_seconds
+        self._cut: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages or self._current_request is not None:
+            self._stop_waiting()  # a request is there; its body is waited for where it is read
+        elif self._cut is None:
+            self._wait_for_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_headers(self) -> None:
+        self._cut = self._loop.call_later(self._patience_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+
+    def _give_up(self) -> None:
+        metrics.SLOW_CLIENTS.labels("headers").inc()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - the signature of aiohttp
+    ) -> web.StreamResponse:
+        """Answers what never reached the application, in the one shape, and closes the connection."""
+        if status >= 500:
+            self.log_exception("request failed outside the application", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was already under way")
+        context.CORRELATION_ID.set(context.correlation_id_or_new(None))
+        known = status < 500
+        error = Malformed("This is not a valid HTTP request.") if known else Internal("Something went wrong.")
+        response = web.Response(
+            status=status,
+            body=errors.render(error, ""),
+            content_type="application/json",
+            headers={"X-Correlation-Id": context.CORRELATION_ID.get(), "Server": "pulsegate"},
+        )
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    """Makes connections."""
+
+    def __init__(self, *args: Any, patience_seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._patience_seconds = patience_seconds
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, patience_seconds=self._patience_seconds, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    """Runs an application on a `_Server`."""
+
+    __slots__ = ("_patience_seconds",)
+
+    def __init__(self, app: web.Application, *, patience_seconds: float, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self._patience_seconds = patience_seconds
+
+    async def _make_server(self) -> web.Server:
+        usual = await super()._make_server()
+        return _Server(
+            usual.request_handler,
+            request_factory=usual.request_factory,
+            loop=asyncio.get_running_loop(),
+            patience_seconds=self._patience_seconds,
+            **usual._kwargs,
+        )
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application, host: str, port: int, *, patience_seconds: float, drain_seconds: float
+) -> AsyncIterator[None]:
+    """Serves while open; then lets the requests under way finish for up to `drain_seconds`.
+
+    Raises OSError where the port is taken.
+    """
+    runner = _Runner(
+        app,
+        patience_seconds=patience_seconds,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=drain_seconds,
+        keepalive_timeout=_KEEPALIVE_SECONDS,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_address=True).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,147 @@
+"""Values and rules of the gateway: plans and their quotas, who calls, and where from."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from chassis.principals import Principal
+
+Network = IPv4Network | IPv6Network
+
+PLANS: Sequence[str] = ("free", "basic", "professional", "enterprise")
+
+_HOUR_SECONDS = 3600
+_MINUTE_SECONDS = 60
+_API_CALLS_PER_HOUR = {"free": 100, "basic": 1_000, "professional": 5_000, "enterprise": 10_000}
+_INGESTIONS_PER_MINUTE = {"free": 100, "basic": 1_000, "professional": 10_000, "enterprise": 100_000}
+_EXPENSIVE_CALLS_PER_HOUR = {"free": 10, "basic": 100, "professional": 1_000, "enterprise": 10_000}
+
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+
+
+def bare_origin(text: str) -> bool:
+    """Whether the text is a scheme, a host and maybe a port, and nothing else."""
+    return _ORIGIN.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """So many calls in so much time, all of which may come at once."""
+
+    #: The policy's name in the `RateLimit` headers.
+    name: str
+    limit: int
+    period_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A quota and whose calls count towards it."""
+
+    quota: Quota
+    #: Never sent or stored as it is: it may be an e-mail address.
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """What a plan allows one user, key or (key, address)."""
+
+    #: Management calls that change something.
+    writes: Quota
+    #: Management calls that read, and queries.
+    reads: Quota
+    #: Generation, exports and bulk operations.
+    expensive: Quota
+    #: Ingestion of one secret key, or of one publishable key from one address.
+    ingestion: Quota
+    #: Ingestion of one publishable key from all addresses together.
+    ingestion_in_all: Quota
+
+
+def quotas_of(plan: str, ingest_requests_per_minute: int | None = None) -> Quotas:
+    """The quotas of a plan; the ingestion limit may be given instead."""
+    calls = _API_CALLS_PER_HOUR[plan]
+    ingestions = ingest_requests_per_minute or _INGESTIONS_PER_MINUTE[plan]
+    return Quotas(
+        writes=Quota(name="api", limit=calls, period_seconds=_HOUR_SECONDS),
+        reads=Quota(name="reads", limit=10 * calls, period_seconds=_HOUR_SECONDS),
+        expensive=Quota(name="expensive", limit=_EXPENSIVE_CALLS_PER_HOUR[plan], period_seconds=_HOUR_SECONDS),
+        ingestion=Quota(name="ingestion", limit=ingestions, period_seconds=_MINUTE_SECONDS),
+        ingestion_in_all=Quota(name="ingestion-key", limit=10 * ingestions, period_seconds=_MINUTE_SECONDS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential:
+    """What a request showed: an API key or an access token."""
+
+    text: str
+    #: "publishable" or "secret" for a key, "user" for an access token.
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Who a credential is, as auth said it."""
+
+    principal: Principal
+    #: The principal as auth signed it, for the services behind.
+    token: str
+    #: The feed's revision at which this was true.
+    revision: int
+    #: "" where the call belongs to no tenant.
+    plan: str
+    allowed_origins: frozenset[str]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """What this verdict depends on: the feed names one of these when the verdict is void."""
+        principal = self.principal
+        parts = (principal.subject, principal.session_id, principal.project_id, principal.tenant_id)
+        return frozenset(part for part in parts if part)
+
+    def allows_origin(self, origin: str | None) -> bool:
+        """Whether a page of this origin may use the credential. Only publishable keys are bound to origins."""
+        if self.principal.kind != "publishable" or "*" in self.allowed_origins:
+            return True
+        return origin is not None and origin.lower() in self.allowed_origins
+
+
+def client_address(peer: str, forwarded_for: Sequence[str], trusted_proxies: Iterable[Network]) -> str:
+    """Who sent a request: the last address on its way that is not a trusted proxy.
+
+    `forwarded_for` holds the X-Forwarded-For header's lines. What an untrusted sender wrote there is not believed.
+    """
+    address = _parse(peer)
+    if address is None:
+        return peer
+    hops = [hop.strip() for line in forwarded_for for hop in line.split(",")]
+    trusted = tuple(trusted_proxies)
+    while hops and any(address in network for network in trusted):
+        hop = _parse(hops.pop())
+        if hop is None:
+            break
+        address = hop
+    return str(address)
+
+
+@lru_cache(maxsize=65_536)
+def limited_address(address: str) -> str:
+    """What shares one address's limits: an IPv4 address, or an IPv6 network of /64."""
+    parsed = _parse(address)
+    if isinstance(parsed, IPv6Address):
+        return str(ip_network((parsed, 64), strict=False))
+    return address if parsed is None else str(parsed)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address

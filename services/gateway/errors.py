@@ -1,0 +1,86 @@
+"""The gateway's own errors, and how every error becomes the body of an answer."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from chassis import context
+from chassis.clock import SystemClock, from_unix_ms, rfc3339
+from chassis.errors import Forbidden, Invalid, Limited, Malformed, NotFound, PulsegateError, Unauthenticated
+
+#: `errorType` of Prometheus' HTTP API by kind of error.
+_PROMETHEUS_TYPES = {
+    "malformed": "bad_data",
+    "invalid": "bad_data",
+    "too_large": "bad_data",
+    "unsupported_media_type": "bad_data",
+    "unauthenticated": "unauthorized",
+    "forbidden": "forbidden",
+    "not_found": "not_found",
+    "method_not_allowed": "bad_data",
+    "limited": "too_many_requests",
+    "unavailable": "unavailable",
+    "deadline_exceeded": "timeout",
+}
+
+_clock = SystemClock()
+
+
+def invalid_api_key(message: str = "This API key is not valid.") -> Unauthenticated:
+    """A key that is malformed, unknown, revoked or expired."""
+    return Unauthenticated(message, code="INVALID_API_KEY")
+
+
+def malformed_json(message: str) -> Malformed:
+    """A body that is not JSON."""
+    return Malformed(message, code="MALFORMED_JSON")
+
+
+def origin_not_allowed(origin: str | None) -> Forbidden:
+    """A publishable key, or a page, used from an origin that is not on its list."""
+    shown = "a request without an Origin header" if origin is None else f"the origin {origin[:200]}"
+    return Forbidden(f"This is not allowed from {shown}.", code="ORIGIN_NOT_ALLOWED")
+
+
+def not_found() -> NotFound:
+    """Absent, or another tenant's: never said which."""
+    return NotFound("There is nothing here, or it is not yours to see.")
+
+
+def batch_rejected(outcome: dict[str, Any]) -> Invalid:
+    """A batch of which no metric was accepted; `outcome` says why for each."""
+    return Invalid("No metric of this batch was accepted.", code="BATCH_REJECTED", details=outcome)
+
+
+def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
+    """One call too many."""
+    return Limited(
+        f"The rate limit {quota} is used up.", details={"limit": quota}, retry_after_seconds=retry_after_seconds
+    )
+
+
+def render(error: PulsegateError, path: str) -> bytes:
+    """The JSON body of an error on this path: Prometheus' shape below `/prometheus/`, else the one shape."""
+    if path.startswith("/prometheus/"):
+        kind = _PROMETHEUS_TYPES.get(error.kind, "internal")
+        return msgspec.json.encode({"status": "error", "errorType": kind, "error": error.message})
+    body: dict[str, Any] = {
+        "code": error.code,
+        "message": error.message,
+        "timestamp": rfc3339(from_unix_ms(_clock.now_ms())),
+        "correlationId": context.CORRELATION_ID.get(),
+    }
+    if error.details is not None:
+        body["details"] = error.details
+    return msgspec.json.encode({"error": body})
+
+
+def headers(error: PulsegateError) -> dict[str, str]:
+    """The headers that belong to an error."""
+    found = {}
+    if error.kind == "unauthenticated":
+        found["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None or error.kind in ("limited", "unavailable"):
+        found["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds or 1)))
+    return found

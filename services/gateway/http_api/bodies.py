@@ -1,0 +1,173 @@
+"""Bodies and parameters of requests, and the JSON of answers."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis.clock import rfc3339
+from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
+from chassis.ids import is_uuid
+from services.gateway import errors, metrics
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+#: The largest body, as sent.
+MOST_BYTES = 1 << 20
+
+_MOST_PAGE_SIZE = 500
+_USUAL_PAGE_SIZE = 50
+
+#: How long a client may take to send a body.
+SLOW_CLIENT_SECONDS = web.AppKey("slow_client_seconds", float)
+
+_WHERE = re.compile(r" - at `\$(.*)`$")
+_UNKNOWN_MEMBER = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
+_MISSING_MEMBER = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
+
+
+async def read(request: web.Request) -> bytes:
+    """The body as it was sent. Raises TooLarge; a client that takes too long is cut."""
+    if (request.content_length or 0) > MOST_BYTES:
+        raise _too_large()
+    try:
+        async with asyncio.timeout(request.app[SLOW_CLIENT_SECONDS]):
+            return await request.read()
+    except TimeoutError as error:
+        metrics.SLOW_CLIENTS.labels("body").inc()
+        if request.transport is not None:
+            request.transport.abort()
+        raise Malformed("The body took too long to arrive.") from error
+    except web.HTTPRequestEntityTooLarge as error:
+        raise _too_large() from error
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"A body may have {MOST_BYTES} bytes as it is sent. Send several smaller ones.")
+
+
+async def parse(request: web.Request, shape: type[T]) -> T:
+    """The request's JSON object as a struct. Raises UnsupportedMediaType, MALFORMED_JSON or VALIDATION_FAILED."""
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType("Send this as application/json.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send this without a Content-Encoding.")
+    return convert(_decode(await read(request)), shape)
+
+
+def _decode(body: bytes) -> Any:
+    try:
+        decoded = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = error.args[0] if type(error) is ValueError else "it cannot be parsed"
+        raise errors.malformed_json(f"The body is not valid JSON: {reason}.") from error
+    for text in _texts(decoded):
+        if "\x00" in text:
+            raise Invalid("Text may not contain the character U+0000.", details={"fields": {}})
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise errors.malformed_json("The body is not valid JSON: it holds half of a surrogate pair.")
+    return decoded
+
+
+def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object names a member twice")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _texts(decoded: Any) -> Iterator[str]:
+    waiting = [decoded]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.keys())
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def convert(decoded: Any, shape: type[T]) -> T:
+    """A decoded JSON object as a struct. Raises VALIDATION_FAILED with every member that is at fault."""
+    if not isinstance(decoded, dict):
+        raise Invalid("The body must be a JSON object.", details={"fields": {}})
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    faults = {name[:100]: "is not a member of this request" for name in decoded.keys() - fields.keys()}
+    values = {}
+    for name, field in fields.items():
+        if name in decoded:
+            try:
+                values[field.name] = msgspec.convert(decoded[name], field.type)
+            except msgspec.ValidationError as error:
+                where, fault = _explain(str(error))
+                faults[name + where] = fault
+        elif field.required:
+            faults[name] = "is required"
+    if faults:
+        raise Invalid.fields(dict(sorted(faults.items())))
+    return shape(**values)
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """Where in a member msgspec found a fault, and which."""
+    match = _WHERE.search(message)
+    where, fault = (match[1], message[: match.start()]) if match else ("", message)
+    if unknown := _UNKNOWN_MEMBER.match(fault):
+        return f"{where}.{unknown[1][:100]}", "is not a member of this request"
+    if missing := _MISSING_MEMBER.match(fault):
+        return f"{where}.{missing[1]}", "is required"
+    return where, fault[:1].lower() + fault[1:]
+
+
+def page(request: web.Request) -> tuple[int, str]:
+    """`pageSize` and `pageToken` of a list's request."""
+    text = request.query.get("pageSize", str(_USUAL_PAGE_SIZE))
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
+    if not 1 <= size <= _MOST_PAGE_SIZE:
+        raise Invalid.fields({"pageSize": f"must be a whole number from 1 to {_MOST_PAGE_SIZE}"})
+    return size, request.query.get("pageToken", "")
+
+
+def path_id(request: web.Request, name: str) -> str:
+    """An id from the request's path. Raises NotFound where it cannot be one."""
+    found = request.match_info[name]
+    if not is_uuid(found):
+        raise errors.not_found()
+    return found
+
+
+def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def no_content() -> web.Response:
+    """204."""
+    return web.Response(status=204)
+
+
+def listed(items: Sequence[Mapping[str, Any]], next_page_token: str) -> web.Response:
+    """One page of a list."""
+    return answer({"items": items, "nextPageToken": next_page_token})
+
+
+def moment(timestamp: Timestamp) -> str:
+    """RFC 3339 in UTC."""
+    return rfc3339(timestamp.ToDatetime(UTC))
+
+
+def optional_moment(message: Any, field: str) -> str | None:
+    """RFC 3339 of a timestamp field, None where it is not set."""
+    return moment(getattr(message, field)) if message.HasField(field) else None

@@ -1,0 +1,49 @@
+"""The door for batches of metrics. Their content is the receiver's business: here only their size is looked at."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from chassis.errors import UnsupportedMediaType
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from services.gateway import errors
+from services.gateway.clients import Receiver
+from services.gateway.http_api.bodies import answer, read
+from services.gateway.http_api.routes import Door, Route
+
+#: A beacon can only send text/plain without asking first.
+_CONTENT_TYPES = frozenset({"application/json", "text/plain"})
+_CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
+
+
+class IngestionRoutes:
+    """`POST /api/v1/metrics`"""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+
+    def routes(self) -> Sequence[Route]:
+        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION)]
+
+    async def ingest(self, request: web.Request) -> web.Response:
+        if request.content_type not in _CONTENT_TYPES:
+            raise UnsupportedMediaType("Send metrics as application/json, or as text/plain from a beacon.")
+        encoding = _CONTENT_ENCODINGS.get(request.headers.get("Content-Encoding", "").strip().lower())
+        if encoding is None:
+            raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
+        outcome = await self._receiver.batch(await read(request), encoding)
+        rendered = _render(outcome)
+        if outcome.accepted == 0 and outcome.rejected:
+            raise errors.batch_rejected(rendered)
+        return answer(rendered, status=202)
+
+
+def _render(outcome: pb.IngestBatchResponse) -> dict[str, Any]:
+    rendered: dict[str, Any] = {
+        "accepted": outcome.accepted,
+        "rejected": [{"index": one.index, "code": one.code, "message": one.message} for one in outcome.rejected],
+    }
+    if outcome.duplicate:
+        rendered["duplicate"] = True
+    return rendered

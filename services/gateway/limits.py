@@ -1,0 +1,107 @@
+"""Which limits a call counts towards: by plan and caller, by address, by account."""
+
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from services.gateway import errors, rate_limits
+from services.gateway.domain import (
+    PLANS,
+    Bucket,
+    Network,
+    Quota,
+    Quotas,
+    client_address,
+    limited_address,
+    quotas_of,
+)
+from services.gateway.http_api.routes import ADDED_HEADERS, CALLER, Handler
+from services.gateway.rate_limits import Limiter
+
+
+class Limits:
+    """Stages that let a call on while its quota lasts, and raise RATE_LIMIT_EXCEEDED after that."""
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        *,
+        default_plan: str,
+        auth_requests_per_minute: int,
+        ingest_requests_per_minute: int | None,
+        address_requests_per_15_minutes: int,
+        trusted_proxies: Iterable[Network],
+    ) -> None:
+        self._limiter = limiter
+        quotas = {plan: quotas_of(plan, ingest_requests_per_minute) for plan in PLANS}
+        #: By plan; "" is the plan of what belongs to no tenant.
+        self._quotas: Mapping[str, Quotas] = {**quotas, "": quotas[default_plan]}
+        self._sign_in = Quota(name="sign-in", limit=auth_requests_per_minute, period_seconds=60)
+        self._address = Quota(name="address", limit=address_requests_per_15_minutes, period_seconds=900)
+        self._trusted_proxies = tuple(trusted_proxies)
+
+    async def reads(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the user or key."""
+        await self._take_by_caller(request, self._of(request).reads)
+        return await handler(request)
+
+    async def writes(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the user or key."""
+        await self._take_by_caller(request, self._of(request).writes)
+        return await handler(request)
+
+    async def expensive(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the user or key."""
+        await self._take_by_caller(request, self._of(request).expensive)
+        return await handler(request)
+
+    async def ingestion(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the secret key; of the publishable key both from this address and from everywhere."""
+        principal = request[CALLER].principal
+        quotas = self._of(request)
+        if principal.kind == "publishable":
+            here = f"{principal.subject} {self._address_of(request)}"
+            one, all_of_them = quotas.ingestion, quotas.ingestion_in_all
+            await self._take(
+                request, Bucket(quota=one, subject=here), Bucket(quota=all_of_them, subject=principal.subject)
+            )
+        else:
+            await self._take(request, Bucket(quota=quotas.ingestion, subject=principal.subject))
+        return await handler(request)
+
+    async def by_address(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the address, for calls without a credential."""
+        await self.charge_address(request)
+        return await handler(request)
+
+    async def signing_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the address, for the routes below /auth/."""
+        await self._take(request, Bucket(quota=self._sign_in, subject=self._address_of(request)))
+        return await handler(request)
+
+    async def charge_account(self, request: web.Request, email: str) -> None:
+        """Counts an attempt to sign in to an account, whether it exists or not."""
+        await self._take(request, Bucket(quota=self._sign_in, subject=email.strip().casefold()))
+
+    async def charge_address(self, request: web.Request) -> None:
+        """Counts a call without a valid credential."""
+        await self._take(request, Bucket(quota=self._address, subject=self._address_of(request)))
+
+    async def _take_by_caller(self, request: web.Request, quota: Quota) -> None:
+        await self._take(request, Bucket(quota=quota, subject=request[CALLER].principal.subject))
+
+    async def _take(self, request: web.Request, *buckets: Bucket) -> None:
+        decision = await self._limiter.take(buckets)
+        request[ADDED_HEADERS].update(rate_limits.headers(decision))
+        if not decision.allowed:
+            raise errors.rate_limit_exceeded(decision.refused_by.name, decision.retry_after_seconds)
+
+    def _of(self, request: web.Request) -> Quotas:
+        return self._quotas[request[CALLER].plan]
+
+    def _address_of(self, request: web.Request) -> str:
+        peer = request.remote or ""
+        if self._trusted_proxies:
+            forwarded_for = request.headers.getall("X-Forwarded-For", ())
+            peer = client_address(peer, forwarded_for, self._trusted_proxies)
+        return limited_address(peer)

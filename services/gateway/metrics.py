@@ -1,0 +1,27 @@
+"""Every metric that the gateway adds to the chassis' own."""
+
+from prometheus_client import Counter, Gauge
+
+LIMIT_DECISIONS = Counter(
+    "pulsegate_gateway_limit_decisions_total",
+    "Rate limit decisions, by the quota asked for first, by who decided (redis, local) and by outcome.",
+    ["quota", "decided_by", "outcome"],
+)
+VERDICTS = Counter(
+    "pulsegate_gateway_verdicts_total",
+    "Credentials checked, by how: cached, asked (auth was asked), refused, grace (auth was away).",
+    ["how"],
+)
+VERDICTS_CACHED = Gauge("pulsegate_gateway_verdicts_cached", "Verdicts in the cache.")
+FEED_REVISION = Gauge("pulsegate_gateway_credential_feed_revision", "Newest revision seen of auth's feed.")
+FEED_FRESH = Gauge("pulsegate_gateway_credential_feed_fresh", "1 while auth's feed has a recent heartbeat, else 0.")
+RETRIES = Counter(
+    "pulsegate_gateway_retries_total",
+    "Repeated calls to a service, and those that the retry budget did not allow, by outcome (tried, refused).",
+    ["upstream", "outcome"],
+)
+SLOW_CLIENTS = Counter(
+    "pulsegate_gateway_slow_clients_total",
+    "Clients that were cut because they took too long to send, by what (headers, body).",
+    ["part"],
+)

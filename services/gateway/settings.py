@@ -1,0 +1,84 @@
+"""What the gateway reads from its environment."""
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from chassis.settings import ServiceSettings, host_and_port, integer, number, one_of, setting, url
+from services.gateway.domain import PLANS, Network, bare_origin
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Parses addresses and CIDR blocks, separated by commas."""
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError("must be addresses or CIDR blocks such as 10.0.0.0/8, separated by commas") from error
+
+
+def origins(text: str) -> frozenset[str]:
+    """Parses origins, separated by commas."""
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(bare_origin(origin) for origin in found):
+        raise ValueError("must be origins such as https://console.example.com, separated by commas")
+    return frozenset(origin.lower() for origin in found)
+
+
+def public_address(text: str) -> str:
+    """Parses an absolute HTTP address without a path."""
+    if not bare_origin(text.rstrip("/")):
+        raise ValueError("must be an address such as https://metrics.example.com, without a path")
+    return text.rstrip("/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """The gateway's settings."""
+
+    port: int = setting("PULSEGATE_PORT", parse=integer(1, 65535), default=8080)
+    #: Under which address clients reach this gateway; generated clients send there. None: where it listens.
+    public_url: str | None = setting("PULSEGATE_PUBLIC_URL", parse=public_address, default=None)
+
+    auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
+    config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
+    codegen_address: str = setting("PULSEGATE_CODEGEN_ADDRESS", parse=host_and_port)
+    ingest_address: str = setting("PULSEGATE_INGEST_ADDRESS", parse=host_and_port)
+    redis_url: str = setting("PULSEGATE_REDIS_URL", parse=url("redis", "rediss", "unix"), secret=True)
+    #: None: queries answer 503.
+    prometheus_url: str | None = setting("PULSEGATE_PROMETHEUS_URL", parse=url("http", "https"), default=None)
+
+    #: The plan of calls that belong to no tenant, such as a person's own account.
+    default_plan: str = setting("PULSEGATE_DEFAULT_PLAN", parse=one_of(*PLANS), default="enterprise")
+    auth_requests_per_minute: int = setting("PULSEGATE_AUTH_REQUESTS_PER_MINUTE", parse=integer(1, 10**9), default=5)
+    #: None: what the plan says.
+    ingest_requests_per_minute: int | None = setting(
+        "PULSEGATE_INGEST_REQUESTS_PER_MINUTE", parse=integer(1, 10**9), default=None
+    )
+    address_requests_per_15_minutes: int = setting(
+        "PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES", parse=integer(1, 10**9), default=100
+    )
+    #: Gateways that share the traffic: each one's share of a limit while Redis is away.
+    replicas: int = setting("PULSEGATE_GATEWAY_REPLICAS", parse=integer(1, 10_000), default=1)
+
+    #: How long known keys go on writing while auth cannot be reached.
+    auth_outage_grace_seconds: float = setting("PULSEGATE_AUTH_OUTAGE_GRACE_SECONDS", parse=number(0, 90), default=30.0)
+    #: Origins whose pages may call the management API.
+    cors_origins: frozenset[str] = setting("PULSEGATE_CORS_ORIGINS", parse=origins, default=frozenset())
+    #: Proxies whose X-Forwarded-For is believed.
+    trusted_proxies: tuple[Network, ...] = setting("PULSEGATE_TRUSTED_PROXIES", parse=networks, default=())
+
+    #: All the time that one request may take, its calls to other services included.
+    request_timeout_seconds: float = setting("PULSEGATE_REQUEST_TIMEOUT_SECONDS", parse=number(0.1, 300), default=10.0)
+    #: The same for a query to Prometheus.
+    query_timeout_seconds: float = setting("PULSEGATE_QUERY_TIMEOUT_SECONDS", parse=number(0.1, 300), default=30.0)
+    #: How long a client may take to send its headers, and again to send its body.
+    slow_client_seconds: float = setting("PULSEGATE_SLOW_CLIENT_SECONDS", parse=number(0.1, 300), default=10.0)
+    #: How long a breaker stays open.
+    breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
+
+    @property
+    def endpoint(self) -> str:
+        """Where generated clients send to."""
+        if self.public_url:
+            return self.public_url
+        host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
