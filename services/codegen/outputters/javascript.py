@@ -1,5 +1,6 @@
 """JavaScript for browsers and Node: the bundled runtime, then `class Metrics` with one method a metric."""
 
+import re
 from dataclasses import dataclass
 
 from services.codegen.domain import Definitions, Label, Metric, Options
@@ -14,6 +15,9 @@ _OBJECT_MEMBERS = frozenset(
     {"constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf"}
     | {"then", "toJSON"}
 )
+
+#: What could end a script element, or make its text be read otherwise.
+_MARKUP = re.compile("<(?=[/!]|script)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,7 @@ def documentation(text: str) -> str:
 
 
 def _in_comment(line: str) -> str:
-    safe = line.replace("*/", "*\\/").replace("</", "<\\/").replace("<!--", "<\\!--")
+    safe = _MARKUP.sub("<\\\\", line.replace("*/", "*\\/"))
     return f"\\{safe}" if safe.startswith("@") else safe
 
 

@@ -35,7 +35,9 @@ def environment(language: str, filters: Mapping[str, Callable[..., str]]) -> San
 def readable_lines(text: str) -> list[str]:
     """The text as lines of a comment, with a space for whatever is invisible."""
     shown = "".join(" " if unicodedata.category(character) in _INVISIBLE else character for character in text)
-    return textwrap.wrap(shown, _COMMENT_CHARACTERS, break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(
+        " ".join(shown.split()), _COMMENT_CHARACTERS, break_long_words=False, break_on_hyphens=False
+    ) or [""]
 
 
 def escape_invisible(text: str, escape: Callable[[int], str]) -> str:
