@@ -16,6 +16,7 @@ Nothing here raises into the host application or makes it wait; what cannot be d
 from __future__ import annotations
 
 import atexit
+import codecs
 import collections
 import contextlib
 import email.utils
@@ -39,7 +40,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Sequence
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 __all__ = ["Client", "Stats"]
+
+codecs.lookup("idna")  # for host names: were it first imported while another thread forks, the child would hang in it
 
 _METRICS_PER_BATCH = 100  # the server takes no more in one request, ...
 _OBSERVATIONS_PER_METRIC = 1_000  # ... in one array, ...
@@ -213,12 +221,8 @@ def _try_lock(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with contextlib.suppress(OSError):
         if sys.platform == "win32":
-            import msvcrt
-
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
-            import fcntl
-
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(descriptor), path.stat()):  # else its last holder has just removed it
             return descriptor
@@ -382,7 +386,7 @@ class _Queue:
     def _counting_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ImportError) as error:
+        except OSError as error:
             self.disk_errors += 1
             _log.debug("queue directory: %s", error)
 
@@ -438,6 +442,11 @@ class _Connection:
         if self._http is not None:
             self._http.close()
             self._http = None
+
+    def disown(self) -> None:
+        """Let go of the parent's socket in a forked child: not by close(), whose locks a lost thread may hold."""
+        if self._http is not None and self._http.sock is not None:
+            os.close(self._http.sock.detach())
 
 
 def _answer(status: int, body: bytes, retry_after: str) -> _Answer:
@@ -827,7 +836,7 @@ class Client:
     def _begin_in_child(self) -> None:
         """The parent's batches stay the parent's; threads start with the child's first record()."""
         self._queue.disown()
-        self._connection.close()
+        self._connection.disown()
         self._begin()
 
 

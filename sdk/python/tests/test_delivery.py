@@ -1,0 +1,307 @@
+"""Sending, retrying and settling, against a scripted server in this process."""
+
+import email.utils
+import logging
+import threading
+import time
+from typing import Any, Callable, Dict
+
+import pytest
+
+import pulsegate_runtime
+from ingestion_server import Answer, IngestionServer, wait_until
+from pulsegate_runtime import Client
+
+MakeClient = Callable[..., Client]
+
+
+def error(code: str) -> Dict[str, Any]:
+    return {"error": {"code": code, "message": "…", "timestamp": "…", "correlationId": "…"}}
+
+
+@pytest.mark.parametrize("failure", [Answer(500), Answer(503), Answer(408), Answer(429), Answer(200), Answer(301)])
+def test_a_retry_is_byte_identical(server: IngestionServer, make_client: MakeClient, failure: Answer) -> None:
+    server.script = [failure] * 3
+    client = make_client()
+    client.record("n_total", 1, {"plan": "pro"}, kind="counter")
+    client.record("level", 4, kind="gauge")
+    assert client.flush()
+    assert len(server.requests) == 4
+    assert len({request.body for request in server.requests}) == 1
+    assert client.stats.retries == 3
+    assert client.stats.accepted == 2
+
+
+def test_a_batch_whose_answer_is_lost_is_counted_once(server: IngestionServer, make_client: MakeClient) -> None:
+    server.script = [Answer(), Answer(cut=True), Answer(cut=True)]
+    client = make_client()
+    for _ in range(3):
+        client.record("n_total", 1, kind="counter")
+        assert client.flush()
+    assert server.totals == {"n_total": 3}
+    assert len(server.requests) > 3
+    assert client.stats.accepted == 3
+
+
+def test_a_batch_is_tried_again_when_the_server_says_nothing(server: IngestionServer, make_client: MakeClient) -> None:
+    silence = threading.Event()
+    server.script = [Answer(after=silence)]
+    client = make_client(timeout_seconds=0.2)
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    silence.set()
+    assert server.totals == {"n_total": 1}
+    assert client.stats.retries == 1
+
+
+def test_sequences_count_from_one_and_the_floor_follows_what_is_settled(
+    server: IngestionServer, make_client: MakeClient
+) -> None:
+    client = make_client(flush_interval_seconds=60)
+    for _ in range(3):
+        client.record("n_total", 1, kind="counter")
+        assert client.flush()
+    hold = threading.Event()
+    server.script = [Answer(after=hold)]
+    for expected in (1, 2, 3):
+        client.record("n_total", 1, kind="counter")
+        client.flush(0)
+        wait_until(lambda expected=expected: client.stats.queued_batches == expected, "the batch is sealed")
+    hold.set()
+    assert client.flush()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    numbers = [(request.batch["sequence"], request.batch["floor"]) for request in server.requests]
+    assert numbers == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 7)]
+    assert len({request.batch["producer"] for request in server.requests}) == 1
+
+
+def test_a_client_goes_on_as_a_new_producer_when_an_outage_fills_the_sequence_window(
+    server: IngestionServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulsegate_runtime, "_SEQUENCE_WINDOW", 10)
+    server.stop()
+    client = make_client(max_batch_metrics=1)
+    for _ in range(25):
+        client.record("n_total", 1)
+    wait_until(lambda: client.stats.queued_batches == 25, "all are sealed")
+    server.start()
+    assert client.flush()
+    spans: Dict[str, int] = {}
+    for request in server.requests:
+        batch = request.batch
+        spans[batch["producer"]] = max(spans.get(batch["producer"], 0), batch["sequence"] - batch["floor"] + 1)
+    assert sorted(spans.values()) == [5, 10, 10]
+    assert server.totals == {"n_total": 25}
+
+
+def test_a_batch_that_the_server_cannot_digest_does_not_hold_up_the_others(
+    server: IngestionServer, make_client: MakeClient
+) -> None:
+    client = make_client(max_batch_metrics=1, flush_interval_seconds=60)
+    poison = threading.Event()
+    taken = server.take
+
+    def take(request: Any) -> Answer:
+        if b"poison" in request.body and not poison.is_set():
+            server.requests.append(request)
+            return Answer(500)
+        return taken(request)
+
+    server.take = take  # type: ignore[method-assign]
+    client.record("poison_total", 1)
+    for _ in range(5):
+        client.record("n_total", 1)
+    wait_until(lambda: server.totals == {"n_total": 5}, "the good ones arrive")
+    poison.set()
+    assert client.flush()
+    assert server.totals == {"n_total": 5, "poison_total": 1}
+
+
+def test_retry_after_in_seconds_is_honoured(server: IngestionServer, make_client: MakeClient) -> None:
+    server.script = [Answer(429, headers=(("Retry-After", "1"),))]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    first, second = server.requests
+    assert 1.0 <= second.at - first.at < 3.0
+
+
+def test_retry_after_as_a_date_is_honoured(server: IngestionServer, make_client: MakeClient) -> None:
+    moment = email.utils.formatdate(time.time() + 2, usegmt=True)  # whole seconds: from 1 to 2 s ahead
+    server.script = [Answer(503, headers=(("Retry-After", moment),))]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    first, second = server.requests
+    assert 0.9 <= second.at - first.at < 4.0
+
+
+@pytest.mark.parametrize("nonsense", ["soon", "-5", "1e9", "Mon, 99 Foo 2026 00:00:00 GMT", ""])
+def test_a_retry_after_that_says_nothing_is_ignored(
+    server: IngestionServer, make_client: MakeClient, nonsense: str
+) -> None:
+    server.script = [Answer(503, headers=(("Retry-After", nonsense),))]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush(5)
+
+
+def test_waits_grow_up_to_the_cap(server: IngestionServer, make_client: MakeClient) -> None:
+    server.script = [Answer(503)] * 6
+    client = make_client(retry_base_seconds=0.05, retry_cap_seconds=0.4)
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    times = [request.at for request in server.requests]
+    waits = [later - earlier for earlier, later in zip(times, times[1:])]
+    least = [0.025, 0.05, 0.1, 0.2, 0.2, 0.2]
+    assert all(low <= wait for low, wait in zip(least, waits))
+    assert sum(waits) < 3.0
+
+
+@pytest.mark.parametrize("answer", [Answer(422, error("BATCH_REJECTED")), Answer(400), Answer(404), Answer(422)])
+def test_a_final_refusal_is_counted_and_not_repeated(
+    server: IngestionServer, make_client: MakeClient, answer: Answer
+) -> None:
+    server.script = [answer]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert (client.stats.rejected, client.stats.accepted, client.stats.retries) == (1, 1, 0)
+    assert server.requests[1].batch["sequence"] == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(413, error("BODY_TOO_LARGE")), "too_large"),
+        (Answer(422, error("SEQUENCE_OUT_OF_WINDOW")), "out_of_window"),
+    ],
+)
+def test_a_batch_that_cannot_be_taken_is_dropped(
+    server: IngestionServer, make_client: MakeClient, answer: Answer, reason: str
+) -> None:
+    server.script = [answer]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert client.stats.dropped == {reason: 1}
+    assert len(server.requests) == 1
+
+
+def test_rejected_metrics_of_an_accepted_batch_count_by_the_calls_they_carry(
+    server: IngestionServer, make_client: MakeClient
+) -> None:
+    bad = {"index": 1, "code": "LABEL_VALUE_NOT_ALLOWED", "message": "…"}
+    server.script = [Answer(202, {"accepted": 1, "rejected": [bad]})]
+    client = make_client(flush_interval_seconds=60)
+    for _ in range(3):
+        client.record("good_total", 1, kind="counter")
+    for _ in range(5):
+        client.record("bad_total", 1, kind="counter")
+    assert client.flush()
+    assert (client.stats.accepted, client.stats.rejected) == (3, 5)
+
+
+@pytest.mark.parametrize("body", [{"rejected": 7}, {"rejected": [{"index": "x"}]}, {"error": []}, {"accepted": None}])
+def test_an_odd_202_still_settles_the_batch(
+    server: IngestionServer, make_client: MakeClient, body: Dict[str, Any]
+) -> None:
+    server.script = [Answer(202, body)]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert client.stats.accepted == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_loses_nothing_and_is_tried_rarely(
+    server: IngestionServer, make_client: MakeClient, status: int
+) -> None:
+    server.script = [Answer(status, error("INVALID_API_KEY"))]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    first, second = server.requests
+    assert first.body == second.body
+    assert second.at - first.at >= 0.1  # half of ten times the usual first wait
+    assert client.stats.accepted == 1
+
+
+@pytest.mark.parametrize("endpoint", ["", "nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:bad"])
+def test_an_unusable_endpoint_raises_nothing(make_client: MakeClient, endpoint: str) -> None:
+    client = make_client(endpoint=endpoint)
+    client.record("n_total", 1, kind="counter")
+    assert not client.flush(0.2)
+    assert client.stats.pending == 1
+
+
+def test_the_key_is_sent_and_never_logged(
+    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.script = [Answer(401), Answer(503), Answer(400)]
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    broken = Client(server.endpoint, "sk_canary\nsecret", retry_base_seconds=0.01)
+    broken.record("n_total", 1, kind="counter")
+    broken.flush(0.2)
+    broken.close(0)
+    assert server.requests[0].headers["X-API-Key"] == "sk_test"
+    assert caplog.records
+    assert not any(secret in caplog.text for secret in ("sk_test", "sk_canary", "secret"))
+
+
+def test_warnings_are_few(
+    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulsegate_runtime, "_warning_due", {})
+    caplog.set_level(logging.WARNING, logger="pulsegate")
+    server.script = [Answer(503)] * 8
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert len(caplog.records) == 1
+
+
+def test_large_bodies_are_compressed_and_small_ones_not(server: IngestionServer, make_client: MakeClient) -> None:
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    client.record("seconds", [0.125] * 1000, kind="histogram")
+    assert client.flush()
+    small, large = server.requests
+    assert "Content-Encoding" not in small.headers
+    assert large.headers["Content-Encoding"] == "gzip"
+    assert int(large.headers["Content-Length"]) < len(large.body) / 10
+
+
+def test_one_connection_serves_many_batches(server: IngestionServer, make_client: MakeClient) -> None:
+    client = make_client()
+    for _ in range(5):
+        client.record("n_total", 1, kind="counter")
+        assert client.flush()
+    assert len({request.connection for request in server.requests}) == 1
+
+
+def test_an_idle_connection_that_the_server_closed_costs_no_retry(
+    server: IngestionServer, make_client: MakeClient
+) -> None:
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    server.stop()
+    server.start()
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert client.stats.retries == 0
+    assert server.totals == {"n_total": 2}
+
+
+def test_a_path_in_the_endpoint_is_kept(make_client: MakeClient, server: IngestionServer) -> None:
+    client = make_client(endpoint=f"{server.endpoint}/")
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
