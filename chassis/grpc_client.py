@@ -98,9 +98,12 @@ class ServiceChannel:
         return Internal(f"{self.service} failed.")
 
     async def probe(self) -> None:
-        """A health check: returns once the channel is connected, raises Unavailable where it is not."""
+        """A health check: returns once the channel is connected, raises Unavailable where it cannot be."""
         state = self.grpc_channel.get_state(try_to_connect=True)
-        if state not in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE):
+        while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
+            await self.grpc_channel.wait_for_state_change(state)
+            state = self.grpc_channel.get_state(try_to_connect=True)
+        if state is not grpc.ChannelConnectivity.READY:
             raise Unavailable(f"the channel to {self.service} is {state.name.lower().replace('_', ' ')}")
 
 

@@ -1,0 +1,131 @@
+"""The config service as its callers see it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from chassis import context
+from chassis.grpc_client import ServiceChannel
+from chassis.ids import uuid7
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
+from deploy.local.layout import Ports
+from tests.stand_in_auth import StandInAuth
+
+SERVICE_TOKEN = "shared-by-all-services"
+
+WRITER = ("config:read", "config:write")
+
+
+def counter(name: str = "checkouts_total", **spec: Any) -> pb.MetricSpec:
+    """A valid counter."""
+    return pb.MetricSpec(**{"name": name, "type": pb.METRIC_TYPE_COUNTER, "help": "Checkouts completed.", **spec})
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody in a project, and the calls that the gateway makes for them."""
+
+    stub: pb_grpc.DefinitionServiceStub
+    channel: ServiceChannel
+    auth: StandInAuth
+    tenant_id: str = field(default_factory=lambda: str(uuid7()))
+    project_id: str = field(default_factory=lambda: str(uuid7()))
+    scopes: tuple[str, ...] = WRITER
+
+    async def create(self, spec: pb.MetricSpec) -> pb.Metric:
+        answer: pb.CreateMetricResponse = await self._call(self.stub.CreateMetric, pb.CreateMetricRequest(spec=spec))
+        return answer.metric
+
+    async def get(self, metric_id: str) -> pb.Metric:
+        answer: pb.GetMetricResponse = await self._call(self.stub.GetMetric, pb.GetMetricRequest(metric_id=metric_id))
+        return answer.metric
+
+    async def list(self, page_size: int = 0, page_token: str = "") -> pb.ListMetricsResponse:
+        request = pb.ListMetricsRequest(page_size=page_size, page_token=page_token)
+        answer: pb.ListMetricsResponse = await self._call(self.stub.ListMetrics, request)
+        return answer
+
+    async def update(self, metric_id: str, spec: pb.MetricSpec, version: int) -> pb.Metric:
+        request = pb.UpdateMetricRequest(metric_id=metric_id, spec=spec, version=version)
+        answer: pb.UpdateMetricResponse = await self._call(self.stub.UpdateMetric, request)
+        return answer.metric
+
+    async def delete(self, metric_id: str, version: int = 0) -> None:
+        await self._call(self.stub.DeleteMetric, pb.DeleteMetricRequest(metric_id=metric_id, version=version))
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        token = self.auth.principal(self.tenant_id, self.project_id, scopes=list(self.scopes))
+        context.PRINCIPAL_TOKEN.set(token)
+        try:
+            return await self.channel.call(method, request)
+        finally:
+            context.PRINCIPAL_TOKEN.set("")
+
+
+class Feed:
+    """One stream of WatchDefinitions, read message by message."""
+
+    def __init__(self, messages: AsyncIterator[pb.WatchDefinitionsResponse]) -> None:
+        self._messages = messages
+        self.revision = 0
+
+    async def next(self) -> pb.WatchDefinitionsResponse:
+        message = await anext(self._messages)
+        self.revision = message.revision
+        return message
+
+    async def next_change(self) -> pb.WatchDefinitionsResponse:
+        """The next message that is not a heartbeat."""
+        while not (message := await self.next()).metrics:
+            pass
+        return message
+
+    async def snapshot(self) -> list[pb.Metric]:
+        """The metrics of the snapshot, with which the stream must begin."""
+        metrics: list[pb.Metric] = []
+        while True:
+            message = await self.next()
+            assert message.snapshot
+            metrics.extend(message.metrics)
+            if message.snapshot_complete:
+                return metrics
+
+
+@dataclass(frozen=True)
+class Config:
+    """A running service."""
+
+    channel: ServiceChannel
+    auth: StandInAuth
+    ports: Ports
+
+    def person(self, **who: Any) -> Person:
+        """Somebody with both scopes in a project of their own, unless said otherwise."""
+        return Person(pb_grpc.DefinitionServiceStub(self.channel.grpc_channel), self.channel, self.auth, **who)
+
+    @asynccontextmanager
+    async def watching(self, after_revision: int = 0) -> AsyncIterator[Feed]:
+        method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).WatchDefinitions
+        messages = self.channel.stream(method, pb.WatchDefinitionsRequest(after_revision=after_revision))
+        try:
+            yield Feed(messages)
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]
+
+    async def project_definitions(self, project_id: str, principal: str = "") -> pb.GetProjectDefinitionsResponse:
+        """What a service is answered that asks for a project, on somebody's behalf or its own."""
+        method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).GetProjectDefinitions
+        context.PRINCIPAL_TOKEN.set(principal)
+        try:
+            answer: pb.GetProjectDefinitionsResponse = await self.channel.call(
+                method, pb.GetProjectDefinitionsRequest(project_id=project_id)
+            )
+        finally:
+            context.PRINCIPAL_TOKEN.set("")
+        return answer
+
+
+#: Runs the service, with settings of the caller's choice.
+StartConfig = Callable[..., AbstractAsyncContextManager[Config]]

@@ -1,0 +1,248 @@
+"""Definitions over gRPC and real Postgres: what people and their programs do with them."""
+
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, VersionMismatch
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from tests.integration.config.service import Config, StartConfig, counter
+from tests.suite_database import Database
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_new_metric_is_answered_with_its_defaults_and_found_again(config: Config) -> None:
+    person = config.person()
+    created = await person.create(
+        pb.MetricSpec(
+            name="response_seconds",
+            type=pb.METRIC_TYPE_HISTOGRAM,
+            unit="seconds",
+            help="Time to the last byte.",
+            labels=[pb.Label(name="route", required=True, pattern="/[a-z/]*", max_distinct=50), pb.Label(name="tier")],
+        )
+    )
+    assert created.version == 1
+    assert (created.tenant_id, created.project_id) == (person.tenant_id, person.project_id)
+    assert list(created.spec.buckets) == [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+    assert created.spec.labels[0].max_distinct == 50
+    assert await person.get(created.id) == created
+
+
+@pytest.mark.parametrize(
+    ("metric_type", "name", "expected"),
+    [
+        (pb.METRIC_TYPE_GAUGE, "queue_depth", {"gauge_merge": pb.GAUGE_MERGE_LAST}),
+        (pb.METRIC_TYPE_SUMMARY, "latency_seconds", {"objectives": [0.5, 0.9, 0.99]}),
+        (pb.METRIC_TYPE_COUNTER, "jobs_total", {}),
+    ],
+)
+async def test_defaults_belong_to_the_type(
+    config: Config, metric_type: pb.MetricType.ValueType, name: str, expected: dict[str, object]
+) -> None:
+    spec = pb.MetricSpec(name=name, type=metric_type, help="A metric.")
+    created = await config.person().create(spec)
+    filled_in = pb.MetricSpec(name=name, type=metric_type, help="A metric.", **expected)  # type: ignore[arg-type]
+    assert created.spec == filled_in
+
+
+async def test_a_list_pages_in_the_order_of_creation(config: Config) -> None:
+    person = config.person()
+    names = [f"step_{number}_total" for number in range(5)]
+    for name in names:
+        await person.create(counter(name))
+    await config.person(tenant_id=person.tenant_id).create(counter("of_another_project_total"))
+
+    found, token = [], ""
+    while True:
+        page = await person.list(page_size=2, page_token=token)
+        assert len(page.metrics) <= 2
+        found += [metric.spec.name for metric in page.metrics]
+        token = page.next_page_token
+        if not token:
+            break
+    assert found == names
+
+
+async def test_page_sizes_out_of_range_and_made_up_tokens_are_refused(config: Config) -> None:
+    for size, token in ((501, ""), (-1, ""), (0, "made-up"), (0, "////")):
+        with pytest.raises(Invalid):
+            await config.person().list(page_size=size, page_token=token)
+
+
+async def test_every_fault_of_a_definition_is_named_at_once(config: Config) -> None:
+    spec = pb.MetricSpec(
+        name="latency_ms",
+        help="",
+        labels=[pb.Label(name="ok"), pb.Label(name="le"), pb.Label(name="ok", values=["__other__"], max_distinct=-1)],
+    )
+    with pytest.raises(Invalid) as caught:
+        await config.person().create(spec)
+    assert caught.value.details is not None
+    fields = caught.value.details["fields"]
+    assert set(fields) == {
+        "type",
+        "name",
+        "help",
+        "labels[1].name",
+        "labels[2].name",
+        "labels[2].values[0]",
+        "labels[2].maxDistinct",
+    }
+    assert "latency_seconds" in fields["name"]
+
+
+async def test_a_name_is_taken_once_in_a_project_also_when_everybody_asks_at_once(config: Config) -> None:
+    person = config.person()
+    outcomes = await asyncio.gather(*(person.create(counter()) for _ in range(10)), return_exceptions=True)
+    assert sum(isinstance(outcome, pb.Metric) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 9
+    assert (await config.person(tenant_id=person.tenant_id).create(counter())).spec.name == "checkouts_total"
+
+
+async def test_the_limit_of_definitions_holds_exactly_also_when_everybody_asks_at_once(
+    start_config: StartConfig,
+) -> None:
+    async with start_config(most_metrics_per_project=3) as config:
+        person = config.person()
+        outcomes = await asyncio.gather(
+            *(person.create(counter(f"step_{number}_total")) for number in range(8)), return_exceptions=True
+        )
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Invalid)]
+        assert {error.code for error in refused} == {"METRIC_LIMIT_REACHED"}
+        assert len(refused) == 5
+        kept = (await person.list()).metrics
+        await person.delete(kept[0].id)
+        await person.create(counter("room_again_total"))
+
+
+async def test_texts_optional_labels_and_wider_values_change_in_place(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter(labels=[pb.Label(name="plan", values=["free"], max_distinct=5)]))
+    wider = counter(
+        help="Checkouts that were paid.",
+        labels=[pb.Label(name="plan", values=["free", "pro"]), pb.Label(name="region")],
+    )
+    updated = await person.update(created.id, wider, created.version)
+    assert (updated.version, updated.spec) == (2, wider)
+    assert updated.id == created.id
+    assert updated.updated_at.ToNanoseconds() > created.updated_at.ToNanoseconds()
+
+
+async def test_a_change_that_changes_nothing_makes_no_version(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    assert await person.update(created.id, counter(), 1) == created
+
+
+@pytest.mark.parametrize(
+    ("changed", "member"),
+    [
+        ({"name": "payments_total"}, "name"),
+        ({"type": pb.METRIC_TYPE_GAUGE}, "type"),
+        ({"labels": []}, "labels"),
+        (
+            {"labels": [pb.Label(name="plan", values=["free"]), pb.Label(name="new", required=True)]},
+            "labels[1].required",
+        ),
+        ({"labels": [pb.Label(name="plan", values=["pro"])]}, "labels[0].values"),
+    ],
+)
+async def test_a_change_that_would_break_series_is_a_conflict_that_names_the_member(
+    config: Config, changed: dict[str, Any], member: str
+) -> None:
+    person = config.person()
+    labels = [pb.Label(name="plan", values=["free", "pro"])]
+    created = await person.create(counter(labels=labels))
+    with pytest.raises(Conflict) as caught:
+        await person.update(created.id, counter(**{"labels": labels, **changed}), 1)
+    assert caught.value.details is not None
+    assert member in caught.value.details["fields"]
+    assert "new definition" in caught.value.message
+    assert await person.get(created.id) == created
+
+
+async def test_of_changes_at_once_to_one_version_exactly_one_wins(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    outcomes = await asyncio.gather(
+        *(person.update(created.id, counter(help=f"Text {number}."), 1) for number in range(10)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, pb.Metric) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, VersionMismatch) for outcome in outcomes) == 9
+
+
+async def test_a_deleted_metric_is_gone_and_its_name_free(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    with pytest.raises(VersionMismatch):
+        await person.delete(created.id, version=7)
+    await person.delete(created.id, version=1)
+    for gone in (person.get(created.id), person.delete(created.id), person.update(created.id, counter(), 2)):
+        with pytest.raises(NotFound):
+            await gone
+    assert not (await person.list()).metrics
+    again = await person.create(counter())
+    assert (again.version, again.id != created.id) == (1, True)
+
+
+async def test_each_change_keeps_who_when_and_what(config: Config, database: Database) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    await person.update(created.id, counter(help="A better text."), 1)
+    await person.delete(created.id)
+    with psycopg.connect(database.superuser_dsn, row_factory=dict_row) as connection:
+        kept = connection.execute("SELECT * FROM config.metric_versions ORDER BY version").fetchall()
+    assert [(row["version"], row["action"]) for row in kept] == [(1, "created"), (2, "updated"), (3, "deleted")]
+    assert [row["spec"]["help"] for row in kept] == ["Checkouts completed.", "A better text.", "A better text."]
+    assert {(str(row["tenant_id"]), row["changed_by_kind"]) for row in kept} == {(person.tenant_id, "secret")}
+    assert all(row["changed_by"] for row in kept)
+
+
+async def test_another_tenants_and_another_projects_metrics_do_not_exist(config: Config) -> None:
+    owner = config.person()
+    created = await owner.create(counter())
+    strangers = [config.person(), config.person(tenant_id=owner.tenant_id), config.person(project_id=owner.project_id)]
+    for stranger in strangers:
+        assert not (await stranger.list()).metrics
+        for call in (
+            stranger.get(created.id),
+            stranger.update(created.id, counter(help="Taken over."), 1),
+            stranger.delete(created.id),
+        ):
+            with pytest.raises(NotFound):
+                await call
+    assert await owner.get(created.id) == created
+
+
+async def test_ids_that_are_no_ids_do_not_exist(config: Config) -> None:
+    for metric_id in ("", "1", "'; DROP TABLE metrics; --", "\x00"):
+        with pytest.raises(NotFound):
+            await config.person().get(metric_id)
+
+
+async def test_reading_and_writing_need_their_scopes(config: Config) -> None:
+    reader = config.person(scopes=("config:read",))
+    writer = config.person(tenant_id=reader.tenant_id, project_id=reader.project_id, scopes=("config:write",))
+    created = await writer.create(counter())
+    assert await reader.get(created.id) == created
+    for refused in (
+        reader.create(counter()),
+        reader.update(created.id, counter(), 1),
+        reader.delete(created.id),
+        writer.get(created.id),
+        writer.list(),
+    ):
+        with pytest.raises(Forbidden) as caught:
+            await refused
+        assert caught.value.code == "INSUFFICIENT_SCOPE"
+
+
+async def test_without_a_project_nothing_is_answered(config: Config) -> None:
+    with pytest.raises(Unauthenticated):
+        await config.person(project_id="").list()

@@ -1,0 +1,209 @@
+"""The feed of definitions, as ingest follows it."""
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+
+from chassis.errors import NotFound, Unauthenticated, Unavailable
+from chassis.grpc_client import ServiceChannel
+from chassis.ids import uuid7
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
+from deploy.local.servers import Postgres
+from tests.integration.config.service import Config, Feed, counter
+from tests.suite_database import Database
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+
+async def heard_within(feed: Feed, seconds: float) -> int:
+    """How many messages come in that time."""
+    heard = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                await feed.next()
+                heard += 1
+    except TimeoutError:
+        return heard
+
+
+async def test_a_watcher_gets_a_snapshot_of_all_tenants_then_each_change_soon(config: Config) -> None:
+    one, other = config.person(), config.person()
+    first, second = await one.create(counter()), await other.create(counter())
+    async with config.watching() as feed:
+        assert [metric.id for metric in await feed.snapshot()] == [first.id, second.id]
+
+        began = time.monotonic()
+        third = await one.create(counter("refunds_total"))
+        change = await feed.next_change()
+        assert time.monotonic() - began < 1.0
+        assert (list(change.metrics), change.snapshot) == ([third], False)
+
+        await other.delete(second.id)
+        change = await feed.next_change()
+        assert [metric.id for metric in change.metrics] == [second.id]
+        assert change.metrics[0].HasField("deleted_at")
+
+
+async def test_an_empty_snapshot_is_complete_too(config: Config) -> None:
+    async with config.watching() as feed:
+        assert await feed.snapshot() == []
+
+
+async def test_heartbeats_carry_the_revision_at_least_twice_a_second(config: Config) -> None:
+    await config.person().create(counter())
+    async with config.watching() as feed:
+        await feed.snapshot()
+        began = time.monotonic()
+        beats = [await feed.next() for _ in range(5)]
+        assert {(beat.revision, beat.snapshot, len(beat.metrics)) for beat in beats} == {(1, False, 0)}
+        assert time.monotonic() - began < 2.5
+
+
+async def test_a_resumed_watcher_gets_what_it_missed_and_no_snapshot(config: Config) -> None:
+    person = config.person()
+    kept = await person.create(counter())
+    async with config.watching() as feed:
+        await feed.snapshot()
+        revision = feed.revision
+    missed = await person.create(counter("refunds_total"))
+    await person.delete(kept.id)
+    async with config.watching(after_revision=revision) as feed:
+        change = await feed.next_change()
+        assert [(metric.spec.name, metric.HasField("deleted_at")) for metric in change.metrics] == [
+            (missed.spec.name, False),
+            (kept.spec.name, True),
+        ]
+        assert not change.snapshot
+
+
+async def test_deletions_of_the_last_days_are_part_of_a_snapshot(config: Config) -> None:
+    person = config.person()
+    gone = await person.create(counter())
+    await person.delete(gone.id)
+    async with config.watching() as feed:
+        assert [metric.HasField("deleted_at") for metric in await feed.snapshot()] == [True]
+
+
+async def test_a_revision_that_the_feed_has_not_reached_begins_with_a_snapshot(config: Config) -> None:
+    await config.person().create(counter())
+    async with config.watching(after_revision=1_000_000) as feed:
+        assert len(await feed.snapshot()) == 1
+
+
+async def test_a_watcher_older_than_the_tombstones_kept_begins_with_a_snapshot(
+    config: Config, database: Database
+) -> None:
+    person = config.person()
+    kept, gone = await person.create(counter()), await person.create(counter("refunds_total"))
+    await person.delete(gone.id)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE config.feed SET purged_revision = 3")
+        connection.execute("DELETE FROM config.metrics WHERE deleted_at IS NOT NULL")
+    async with config.watching(after_revision=2) as feed:
+        assert [metric.id for metric in await feed.snapshot()] == [kept.id]
+
+
+async def test_a_long_snapshot_comes_in_chunks_and_holds_everything_once(config: Config, database: Database) -> None:
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            """
+            INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
+                                        version, revision)
+            SELECT uuidv7(), uuidv7(), uuidv7(), 'a_total', 'counter', '', 'A.', '[]', '{}', '{}', 1, n
+            FROM generate_series(1, 1200) AS n
+            """
+        )
+        connection.execute("UPDATE config.feed SET revision = 1200")
+    async with config.watching() as feed:
+        chunks = [await feed.next() for _ in range(3)]
+        assert [len(chunk.metrics) for chunk in chunks] == [500, 500, 200]
+        assert [chunk.snapshot_complete for chunk in chunks] == [False, False, True]
+        assert len({metric.id for chunk in chunks for metric in chunk.metrics}) == 1200
+        assert [chunk.revision for chunk in chunks] == [500, 1000, 1200]
+
+
+async def test_all_watchers_see_many_changes_at_once_in_the_order_of_revisions(config: Config) -> None:
+    people = [config.person() for _ in range(5)]
+
+    async def follow() -> list[str]:
+        async with config.watching() as feed:
+            await feed.snapshot()
+            ready.release()
+            seen: list[str] = []
+            revision = feed.revision
+            while len(seen) < 50:
+                change = await feed.next_change()
+                assert change.revision > revision
+                revision = change.revision
+                seen += [metric.id for metric in change.metrics]
+            return seen
+
+    ready = asyncio.Semaphore(0)
+    watchers = [asyncio.create_task(follow()) for _ in range(3)]
+    for _ in watchers:
+        await ready.acquire()
+    created = await asyncio.gather(
+        *(person.create(counter(f"step_{number}_total")) for person in people for number in range(10))
+    )
+    seen = await asyncio.gather(*watchers)
+    assert seen[0] == seen[1] == seen[2]
+    assert sorted(seen[0]) == sorted(metric.id for metric in created)
+
+
+async def test_watchers_hear_nothing_while_the_database_is_away_and_go_on_afterwards(
+    config: Config, postgres_server: RunningServer[Postgres]
+) -> None:
+    person = config.person()
+    async with config.watching() as feed:
+        await feed.snapshot()
+        with postgres_server.away():
+            assert await heard_within(feed, seconds=1.5) <= 1  # one may have been on its way
+            with pytest.raises(Unavailable):
+                await person.list()
+
+    async def answers() -> bool:
+        try:
+            await person.list()
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(answers, within_seconds=15)
+    async with config.watching(after_revision=feed.revision) as resumed:
+        created = await person.create(counter())
+        assert list((await resumed.next_change()).metrics) == [created]
+
+
+async def test_a_projects_definitions_are_answered_with_the_revision_of_the_same_moment(config: Config) -> None:
+    person = config.person()
+    kept, gone = await person.create(counter()), await person.create(counter("refunds_total"))
+    await person.delete(gone.id)
+    await config.person().create(counter())
+    answer = await config.project_definitions(person.project_id)
+    assert (list(answer.metrics), answer.revision) == ([kept], 4)
+    nobodys = await config.project_definitions(str(uuid7()))
+    assert (list(nobodys.metrics), nobodys.revision) == ([], 4)
+
+
+async def test_on_somebodys_behalf_only_their_project_is_answered(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    own = config.auth.principal(person.tenant_id, person.project_id, kind="publishable", scopes=["ingest:write"])
+    assert list((await config.project_definitions("", own)).metrics) == [created]
+    strangers = config.auth.principal(str(uuid7()), str(uuid7()), scopes=["config:read"])
+    with pytest.raises(NotFound):
+        await config.project_definitions(person.project_id, strangers)
+
+
+async def test_nobody_without_the_services_token_watches(config: Config) -> None:
+    channel = ServiceChannel("config", f"127.0.0.1:{config.ports.grpc('config')}", "another-token")
+    stub = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
+    with pytest.raises(Unauthenticated):
+        await anext(channel.stream(stub.WatchDefinitions, pb.WatchDefinitionsRequest()))
+    await channel.grpc_channel.close()

@@ -1,0 +1,112 @@
+"""config as the process that an installation runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chassis.grpc_client import ServiceChannel
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
+from deploy.local.layout import CHECKOUT, Ports
+from tests.suite_database import Database
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.integration
+
+
+def environment(database: Database, ports: Ports) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PULSEGATE_OPS_PORT": str(ports.operations("config")),
+        "PULSEGATE_GRPC_PORT": str(ports.grpc("config")),
+        "PULSEGATE_POSTGRES_DSN": database.dsn("config"),
+        "PULSEGATE_AUTH_ADDRESS": f"127.0.0.1:{ports.grpc('auth')}",
+        "PULSEGATE_SERVICE_TOKEN": "shared",
+    }
+
+
+@contextmanager
+def process(database: Database, ports: Ports, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The service, started; killed at the end where it still runs."""
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "services.config"], cwd=CHECKOUT, env=environment(database, ports), stdout=output
+        )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def readiness(ports: Ports) -> dict[str, Any]:
+    """What `/health/ready` answers; empty where nothing does, or where it is 503."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports.operations('config')}/health/ready") as response:
+            found: dict[str, Any] = json.load(response)
+            return found
+    except OSError:
+        return {}
+
+
+def test_it_serves_without_auth_and_says_so(
+    database: Database, port_blocks: Callable[[], Ports], tmp_path: Path
+) -> None:
+    ports = port_blocks()
+    with process(database, ports, tmp_path / "log"):
+        report = wait_for(lambda: readiness(ports), within_seconds=20)
+    assert report["status"] == "degraded"
+    assert {name: (check["status"], check["hard"]) for name, check in report["checks"].items()} == {
+        "postgres": ("up", True),
+        "auth": ("down", False),
+    }
+    assert database.dsn("config") not in (tmp_path / "log").read_text()
+
+
+async def test_it_ends_soon_although_it_is_watched(
+    database: Database, port_blocks: Callable[[], Ports], tmp_path: Path
+) -> None:
+    ports = port_blocks()
+    channel = ServiceChannel("config", f"127.0.0.1:{ports.grpc('config')}", "shared")
+    watch = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel).WatchDefinitions
+    with process(database, ports, tmp_path / "log") as started:
+        wait_for(lambda: readiness(ports), within_seconds=20)
+        messages = channel.stream(watch, pb.WatchDefinitionsRequest())
+        assert (await anext(messages)).snapshot_complete
+        started.send_signal(signal.SIGTERM)
+        async for _ in messages:  # ends, and without an error
+            pass
+        await channel.grpc_channel.close()
+        assert started.wait(timeout=5) == 0
+
+
+def test_wrong_settings_are_all_named_and_end_it() -> None:
+    wrong = {
+        "PATH": os.environ["PATH"],
+        "PULSEGATE_OPS_PORT": "http",
+        "PULSEGATE_GRPC_PORT": "5",
+        "PULSEGATE_AUTH_ADDRESS": "auth",
+        "PULSEGATE_CONFIG_METRICS_PER_PROJECT": "0",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.config"], cwd=CHECKOUT, env=wrong, capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 78
+    for variable in (
+        "PULSEGATE_OPS_PORT",
+        "PULSEGATE_AUTH_ADDRESS",
+        "PULSEGATE_CONFIG_METRICS_PER_PROJECT",
+        "PULSEGATE_POSTGRES_DSN",
+        "PULSEGATE_SERVICE_TOKEN",
+    ):
+        assert variable in ended.stderr
+    assert "PULSEGATE_GRPC_PORT" not in ended.stderr
