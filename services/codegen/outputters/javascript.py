@@ -26,7 +26,7 @@ class _Method:
 
     name: str
     metric: Metric
-    #: The type of `labels` in TypeScript's notation; empty where the metric has none.
+    #: The type of `labels` in TypeScript's notation.
     labels: str
 
 
@@ -45,7 +45,9 @@ def render(definitions: Definitions, options: Options, runtime: str) -> str:
 
 
 def _type_of_labels(metric: Metric) -> str:
-    return f"{{ {'; '.join(map(_type_of_label, metric.labels))} }}" if metric.labels else ""
+    if not metric.labels:
+        return "Record<string, never>"
+    return f"{{ {'; '.join(map(_type_of_label, metric.labels))} }}"
 
 
 def _type_of_label(label: Label) -> str:

@@ -78,7 +78,7 @@ def real_runtime(language: Language, *, minify: bool = False) -> str:
 
 
 #: What breaks out of comments, strings, docstrings and script elements where nobody has thought of it.
-_HOSTILE = [
+HOSTILE = [
     *(
         '"""',
         "'''",
@@ -125,7 +125,7 @@ _HOSTILE = [
     *("import os", "globalThis.pwned = 1", "\\\n", "\\\r\n", "type: ignore", "# noqa"),
 ]
 
-hostile_text = st.lists(st.one_of(st.sampled_from(_HOSTILE), st.text(max_size=5)), max_size=6).map("".join)
+hostile_text = st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=5)), max_size=6).map("".join)
 
 _TAKEN = [
     *(
