@@ -108,7 +108,7 @@ def _name_faults(name: str, metric_type: MetricType | None, unit: str) -> list[s
     used, base = _unit_at_the_end(stem)
     if used:
         return [*faults, f"must be in the base unit {base} instead of {used}"]
-    if unit and unit_fault(unit) is None and not stem.endswith(f"_{unit}"):
+    if unit and unit_fault(unit) is None and not f"_{stem}".endswith(f"_{unit}"):
         return [*faults, f'must name the unit at its end, as in "_{unit}{_total(metric_type)}"']
     return faults
 
@@ -131,7 +131,8 @@ def suggested_name(name: str, metric_type: MetricType | None, unit: str = "") ->
         stem = f"{stem.removesuffix(used)}{base}"
     wanted = _BASE_OF_UNIT.get(unit.lower(), unit)
     ending = f"_{wanted}" if wanted and unit_fault(wanted) is None else ""
-    return _without_endings(stem.removesuffix(ending)) + ending + _total(metric_type)
+    front = _without_endings(f"_{stem}".removesuffix(ending).strip("_"))
+    return (front + ending).lstrip("_") + _total(metric_type)
 
 
 def _cleaned(name: str) -> str:
