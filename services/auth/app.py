@@ -42,9 +42,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[None]:
+async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[None]:
     """Serves while open. Waits for the database and its schema by itself, and says so in readiness."""
-    clock, master_key = SystemClock(), MasterKey(settings.master_key)
+    clock, master_key = clock or SystemClock(), MasterKey(settings.master_key)
     async with AsyncExitStack() as stack:
         health = Health()
         database = await stack.enter_async_context(

@@ -21,7 +21,7 @@ log = logs.get(__name__)
 #: Between two readings; a change reaches every stream within this time and the reading's own.
 _POLL_SECONDS = 0.2
 #: A reading that takes longer is given up, unheard.
-_SLOWEST_READING_SECONDS = 0.4
+_SLOWEST_READING_SECONDS = 0.5
 #: Changes kept for streams that resume; past that they start anew.
 _MOST_CHANGES = 10_000
 _CLEANING_SECONDS = 600.0

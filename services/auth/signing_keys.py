@@ -78,11 +78,11 @@ class KeyRing:
 
     def signer(self) -> SigningKey:
         """The key that signs now. Raises SigningKeysMissing."""
+        if not self._keys:
+            raise SigningKeysMissing(self._trouble)
         now = self._now()
-        for key in reversed(self._keys):
-            if key.signs_from <= now:
-                return key
-        raise SigningKeysMissing(self._trouble)
+        # The very first key was made by a replica whose clock may be a little ahead: it signs all the same.
+        return next((key for key in reversed(self._keys) if key.signs_from <= now), self._keys[0])
 
     def public_key(self, key_id: str) -> Ed25519PublicKey | None:
         """The public half of a published key. Raises SigningKeysMissing until the keys have been read."""
