@@ -92,6 +92,9 @@ class Exploding:
     def __iter__(self) -> None:
         raise RuntimeError("boom")
 
+    def __repr__(self) -> str:
+        return "Exploding()"
+
 
 @pytest.mark.parametrize(
     "arguments",
