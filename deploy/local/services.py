@@ -89,7 +89,7 @@ def service_programs(
             ports=(listening := _ports(service, ports)),
             probe=partial(probe_http, ports.operations(service.name), "/health/ready"),
             environment=_environment(environment, _told(service, known, backing), listening),
-            ready_seconds=60.0,
+            ready_seconds=120.0,
         )
         for service in SERVICES
     )
