@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.codegen.outputters.identifiers import PYTHON_KEYWORDS, assign, camel_case, public
@@ -41,6 +41,7 @@ def test_a_name_that_is_taken_gets_an_underscore() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(names, unique=True), names)
 def test_every_name_is_legal_and_its_own_and_a_newer_one_changes_none(older: list[str], newer: str) -> None:
     taken = PYTHON_KEYWORDS | {"record"}

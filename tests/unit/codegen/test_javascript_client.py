@@ -158,7 +158,7 @@ def test_whatever_definitions_say_they_stay_text(javascript: Node, definitions: 
         assert called["calls"] == [[one.name, 2, {"a": "b"}, None, one.type.value] for one in ordered]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=samples.hostile_text)
 def test_a_literal_is_the_text_and_fits_into_a_page_and_a_comment(javascript: Node, text: str) -> None:
     written = literal(text)

@@ -147,6 +147,7 @@ def _shape(source: str) -> str:
     return ast.dump(Blank().visit(ast.parse(source)))
 
 
+@settings(deadline=None)
 @given(samples.hostile_text)
 def test_a_literal_is_the_text_and_shows_what_is_invisible(text: str) -> None:
     written = literal(text)
