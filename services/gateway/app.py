@@ -1,9 +1,10 @@
 """Puts the gateway together: the only place where its parts are made."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import aiohttp
 from redis.asyncio import Redis
 
 from chassis import http_server
@@ -12,13 +13,25 @@ from chassis.clock import SystemClock
 from chassis.health import Health
 from services.gateway import clients, connections, http_api, middlewares, rate_limits
 from services.gateway.authentication import Authentication
-from services.gateway.clients import Accounts, Credentials, Definitions, Receiver, SigningKeys, Upstream
+from services.gateway.clients import (
+    Accounts,
+    Credentials,
+    Definitions,
+    Generator,
+    Prometheus,
+    Receiver,
+    SigningKeys,
+    Upstream,
+)
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.definitions import DefinitionRoutes
+from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.members import MemberRoutes
+from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.projects import ProjectRoutes
+from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.limits import Limits
 from services.gateway.rate_limits import LocalLimiter, RedisLimiter, SteadyLimiter
 from services.gateway.settings import Settings
@@ -51,11 +64,26 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(verdicts.watching())
         limits = _limits(settings, redis, clock)
 
-        health = _health(upstreams, redis, signing_keys)
+        prometheus = await _prometheus(stack, settings)
+        health = _health(upstreams, redis, prometheus, signing_keys)
         await stack.enter_async_context(health.watching())
+
+        accounts = Accounts(upstreams.auth)
+        authentication = Authentication(verdicts, limits)
+        resources: list[http_api.Resource] = [
+            AccountRoutes(accounts, signing_keys, limits),
+            ProjectRoutes(accounts),
+            KeyRoutes(accounts),
+            MemberRoutes(accounts),
+            DefinitionRoutes(Definitions(upstreams.config)),
+            GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
+            IngestionRoutes(Receiver(upstreams.ingest)),
+            QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
+            PageRoutes(health, endpoint=settings.endpoint),
+        ]
         app = http_api.application(
-            _resources(upstreams, signing_keys, limits),
-            middlewares.doors(Authentication(verdicts, limits), limits),
+            resources,
+            middlewares.doors(authentication, limits),
             middlewares.every_request(settings.request_timeout_seconds, settings.cors_origins),
             slow_client_seconds=settings.slow_client_seconds,
         )
@@ -111,23 +139,20 @@ def _limits(settings: Settings, redis: Redis, clock: SystemClock) -> Limits:
     )
 
 
-def _health(upstreams: Upstreams, redis: Redis, signing_keys: SigningKeys) -> Health:
+async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus | None:
+    if settings.prometheus_url is None:
+        return None
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    return Prometheus(session, settings.prometheus_url.rstrip("/"), reset_seconds=settings.breaker_reset_seconds)
+
+
+def _health(upstreams: Upstreams, redis: Redis, prometheus: Prometheus | None, signing_keys: SigningKeys) -> Health:
     """Nothing is hard once auth's keys were seen: without one service the routes of the others go on."""
     health = Health()
     health.add("auth-keys", signing_keys.probe, hard=True)
     for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
         health.add(upstream.channel.service, upstream.channel.probe, hard=False)
     health.add("redis", lambda: rate_limits.probe(redis), hard=False)
+    if prometheus is not None:
+        health.add("prometheus", prometheus.probe, hard=False)
     return health
-
-
-def _resources(upstreams: Upstreams, signing_keys: SigningKeys, limits: Limits) -> Sequence[http_api.Resource]:
-    accounts = Accounts(upstreams.auth)
-    return [
-        AccountRoutes(accounts, signing_keys, limits),
-        ProjectRoutes(accounts),
-        KeyRoutes(accounts),
-        MemberRoutes(accounts),
-        DefinitionRoutes(Definitions(upstreams.config)),
-        IngestionRoutes(Receiver(upstreams.ingest)),
-    ]

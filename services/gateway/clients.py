@@ -4,8 +4,10 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
 
+import aiohttp
 import grpc
 import tenacity
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis import api_keys, context, grpc_client
 from chassis.breakers import Breaker
 from chassis.clock import Clock
-from chassis.errors import PulsegateError, Unavailable
+from chassis.errors import DeadlineExceeded, Invalid, PulsegateError, Unavailable
 from chassis.grpc_client import ServiceChannel
 from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
@@ -30,6 +32,13 @@ from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
 from services.gateway.domain import Credential, Verdict
 from services.gateway.verdicts import FeedEntry
+
+_LONGEST_QUERY_SECONDS = 300.0
+_MOST_ANSWER_BYTES = 32 << 20
+_RETRY_AFTER_SECONDS = 2.0
+
+#: Names and values of an HTTP request's parameters; a name may come several times.
+Parameters = Sequence[tuple[str, str]]
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -325,6 +334,56 @@ class Receiver:
         """Durable when it returns. Never repeated here: the client does that, safely."""
         request = ingest.IngestBatchRequest(body=body, content_encoding=content_encoding)
         return await self._ingest.ask(self._stub.IngestBatch, request)
+
+
+class Prometheus:
+    """The series, over Prometheus' HTTP API. Expressions that get here see one project only (`promql`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: str, *, reset_seconds: float) -> None:
+        self._session = session
+        self._address = address
+        self._breaker = Breaker("prometheus", reset_seconds=reset_seconds)
+
+    async def get(self, path: str, parameters: Parameters) -> tuple[int, bytes]:
+        """A GET below `/api/v1/`: status and JSON body. Raises Unavailable, DeadlineExceeded or Invalid (too large)."""
+        return await self._ask("GET", path, params=parameters)
+
+    async def post(self, path: str, parameters: Parameters) -> tuple[int, bytes]:
+        """The same with the parameters as a form, which may be long."""
+        return await self._ask("POST", path, data=parameters)
+
+    async def _ask(
+        self, method: str, path: str, *, params: Parameters = (), data: Parameters | None = None
+    ) -> tuple[int, bytes]:
+        url = f"{self._address}/api/v1/{path}"
+        timeout = aiohttp.ClientTimeout(total=context.remaining_seconds(_LONGEST_QUERY_SECONDS))
+        async with self._breaker.guarded():
+            try:
+                async with self._session.request(
+                    method, url, params=params, data=data, timeout=timeout, allow_redirects=False
+                ) as response:
+                    return response.status, await _limited(response)
+            except TimeoutError as error:
+                raise DeadlineExceeded("Prometheus did not answer in time.") from error
+            except aiohttp.ClientError as error:
+                raise Unavailable("Prometheus is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+
+    async def probe(self) -> None:
+        """A health check. Raises where Prometheus is not ready."""
+        async with self._session.get(f"{self._address}/-/ready") as response:
+            if response.status != HTTPStatus.OK:
+                raise Unavailable(f"Prometheus answers {response.status}")
+
+
+async def _limited(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise Invalid("The answer is too large. Ask for fewer series, or for a larger step.")
+    if response.content_type != "application/json":
+        raise Unavailable("Prometheus answered something else than JSON.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+    return bytes(body)
 
 
 def _timestamp(moment: datetime) -> Timestamp:

@@ -12,7 +12,7 @@ from chassis.errors import Forbidden, Invalid, Limited, Malformed, NotFound, Pul
 #: `errorType` of Prometheus' HTTP API by kind of error.
 _PROMETHEUS_TYPES = {
     "malformed": "bad_data",
-    "invalid": "bad_data",
+    "invalid": "execution",
     "too_large": "bad_data",
     "unsupported_media_type": "bad_data",
     "unauthenticated": "unauthorized",

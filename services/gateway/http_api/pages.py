@@ -1,0 +1,44 @@
+"""What the gateway serves itself: its first page, and its health."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from chassis.health import Health
+from chassis.http_server import health_routes
+from services.gateway.http_api.routes import Door, Route
+
+_FIRST_STEPS = Path(__file__).with_name("first_steps.html")
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
+
+
+class PageRoutes:
+    """`/` and `/health/…`"""
+
+    def __init__(self, health: Health, *, endpoint: str) -> None:
+        self._health = health
+        self._page = _FIRST_STEPS.read_text(encoding="utf-8").replace("%ENDPOINT%", endpoint)
+        self._policy = _content_security_policy(self._page)
+
+    def routes(self) -> Sequence[Route]:
+        return [
+            Route("GET", "/", self.first_steps, Door.OPEN),
+            *(Route("GET", route.path, route.handler, Door.OPEN) for route in health_routes(self._health)),
+        ]
+
+    async def first_steps(self, _request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}
+        return web.Response(text=self._page, content_type="text/html", headers=headers)
+
+
+def _content_security_policy(page: str) -> str:
+    """Nothing but the page's own style, named by its hash."""
+    style = _STYLE.search(page)
+    digest = hashlib.sha256(style[1].encode("utf-8") if style else b"").digest()
+    source = base64.b64encode(digest).decode("ascii")
+    closed = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return f"{closed}; style-src 'sha256-{source}'"

@@ -1,0 +1,139 @@
+"""Prometheus' query API for one project: every selector gets the project's matchers before Prometheus sees it."""
+
+import re
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import parse_qsl, quote
+
+import promql_parser
+from aiohttp import web
+
+from chassis import context
+from chassis.errors import Malformed, Unavailable, UnsupportedMediaType
+from services.gateway import promql
+from services.gateway.clients import Parameters, Prometheus
+from services.gateway.http_api.bodies import read
+from services.gateway.http_api.routes import CALLER, Door, Route
+from services.gateway.promql import Scope
+
+_MOST_PARAMETERS = 100
+
+#: Parameters that are passed on as they are; they name no series.
+_PASSED_ON = ("time", "start", "end", "step", "limit", "stats")
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}")
+
+
+class QueryRoutes:
+    """`/prometheus/api/v1/…`"""
+
+    def __init__(self, prometheus: Prometheus | None, *, timeout_seconds: float) -> None:
+        self._prometheus = prometheus
+        self._timeout_seconds = timeout_seconds
+
+    def routes(self) -> Sequence[Route]:
+        below = "/prometheus/api/v1"
+        handlers = {"query": self.query, "query_range": self.query, "series": self.series, "labels": self.labels}
+        return [
+            *(Route(method, f"{below}/{name}", handlers[name], Door.QUERY) for name in handlers for method in _METHODS),
+            Route("GET", f"{below}/label/{{name}}/values", self.label_values, Door.QUERY),
+        ]
+
+    async def query(self, request: web.Request) -> web.Response:
+        """`query` and `query_range`."""
+        parameters = await _parameters(request)
+        expression = _first(parameters, "query")
+        if not expression:
+            raise Malformed("The parameter query is missing.")
+        restricted = promql.restrict(expression, _scope(request))
+        timeout = self._timeout(_first(parameters, "timeout"))
+        passed_on = [*_passed_on(parameters), ("query", restricted), ("timeout", f"{timeout * 1000:.0f}ms")]
+        return await self._post(request.path.rpartition("/")[2], passed_on)
+
+    async def series(self, request: web.Request) -> web.Response:
+        parameters = await _parameters(request)
+        if not any(name == "match[]" for name, _ in parameters):
+            raise Malformed("The parameter match[] is missing.")
+        return await self._post("series", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
+
+    async def labels(self, request: web.Request) -> web.Response:
+        parameters = await _parameters(request)
+        return await self._post("labels", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
+
+    async def label_values(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not _LABEL_NAME.fullmatch(name):
+            raise Malformed(f"{name[:100]!r} is not the name of a label.")
+        parameters = await _parameters(request)
+        passed_on = [*_passed_on(parameters), *_matches(parameters, _scope(request))]
+        status, body = await self._reachable().get(f"label/{quote(name)}/values", passed_on)
+        return _answer(status, body)
+
+    async def _post(self, path: str, parameters: Parameters) -> web.Response:
+        status, body = await self._reachable().post(path, parameters)
+        return _answer(status, body)
+
+    def _reachable(self) -> Prometheus:
+        if self._prometheus is None:
+            raise Unavailable("Queries need PULSEGATE_PROMETHEUS_URL, which is not set.", retry_after_seconds=60)
+        context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
+        return self._prometheus
+
+    def _timeout(self, asked: str | None) -> float:
+        """How long Prometheus may work on a query, in seconds: what is asked for, within the limit."""
+        if not asked:
+            return self._timeout_seconds
+        try:
+            seconds = float(asked) if asked[-1].isdigit() else promql_parser.parse_duration(asked).total_seconds()
+        except (ValueError, OverflowError) as error:
+            raise Malformed("The parameter timeout is no duration.") from error
+        return min(seconds, self._timeout_seconds) if seconds > 0 else self._timeout_seconds
+
+
+_METHODS = ("GET", "POST")
+
+
+def _scope(request: web.Request) -> Scope:
+    principal = request[CALLER].principal
+    return Scope(tenant_id=principal.tenant_id, project_id=principal.project_id)
+
+
+async def _parameters(request: web.Request) -> Parameters:
+    """Those of the form, if there is one, then those of the address."""
+    named = list(request.query.items())
+    if request.method == "POST" and request.can_read_body:
+        if request.content_type != "application/x-www-form-urlencoded":
+            raise UnsupportedMediaType("Send the parameters as application/x-www-form-urlencoded.")
+        try:
+            form = parse_qsl(
+                (await read(request)).decode("utf-8"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=_MOST_PARAMETERS,
+            )
+        except ValueError as error:
+            raise Malformed("The form cannot be read.") from error
+        named = [*form, *named]
+    if len(named) > _MOST_PARAMETERS:
+        raise Malformed(f"A query may have {_MOST_PARAMETERS} parameters.")
+    return named
+
+
+def _first(parameters: Parameters, wanted: str) -> str | None:
+    return next((value for name, value in parameters if name == wanted), None)
+
+
+def _passed_on(parameters: Parameters) -> list[tuple[str, str]]:
+    return [(name, value) for name in _PASSED_ON if (value := _first(parameters, name)) is not None]
+
+
+def _matches(parameters: Parameters, scope: Scope) -> list[tuple[str, str]]:
+    """Each `match[]` within the scope; all of the scope's series where there is none."""
+    selectors = [promql.restrict_selector(value, scope) for name, value in parameters if name == "match[]"]
+    return [("match[]", selector) for selector in selectors or [scope.selector]]
+
+
+def _answer(status: int, body: bytes) -> web.Response:
+    headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)

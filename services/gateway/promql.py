@@ -1,0 +1,250 @@
+"""PromQL that can only see one project.
+
+An expression is parsed, printed anew with the project's matchers in every selector, and parsed again; each selector of
+the result is checked for the matchers, and what it prints as must be the same text. Nothing of the caller's text
+reaches Prometheus as it was: only what the printer writes. What the printer does not know is refused.
+
+The parser takes quadratic time and overflows its stack on deeply nested expressions; those are refused before.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import promql_parser as parser
+
+from chassis.errors import Malformed
+
+#: The longest expression, in characters.
+MOST_CHARACTERS = 16_384
+#: Operators and brackets of an expression: a bound of its depth.
+MOST_OPERATORS = 400
+
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'(?:\\.|[^'\\\n])*'" r"|`[^`]*`|#[^\n]*")
+_OPERATOR = re.compile(r"[-+*/%^(\[,<>]|[=!]=|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_AT_SECONDS = re.compile(r"@ (\d{1,15}\.\d{3})")
+
+#: They read series that no selector of the expression names.
+_REFUSED_FUNCTIONS = frozenset({"info"})
+
+#: The parser's enumerations cannot be hashed.
+_MATCH_OPERATORS = (
+    (parser.MatchOp.Equal, "="),
+    (parser.MatchOp.NotEqual, "!="),
+    (parser.MatchOp.Re, "=~"),
+    (parser.MatchOp.NotRe, "!~"),
+)
+
+
+class _Refused(Exception):
+    """What an expression may not hold; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The series that a caller may see."""
+
+    tenant_id: str
+    project_id: str
+
+    @property
+    def matchers(self) -> Mapping[str, str]:
+        """By label name, the value that it must have."""
+        return {"project_id": self.project_id, "tenant_id": self.tenant_id}
+
+    @property
+    def selector(self) -> str:
+        """All series of the scope."""
+        return "{" + ",".join(f"{name}={_quoted(value)}" for name, value in self.matchers.items()) + "}"
+
+
+def restrict(expression: str, scope: Scope) -> str:
+    """The expression, seeing only the scope's series. Raises Malformed where it is no expression, or a refused one."""
+    return _restricted(_parse(expression), scope)
+
+
+def restrict_selector(selector: str, scope: Scope) -> str:
+    """The same for a `match[]`, which must be one selector of an instant vector."""
+    tree = _parse(selector)
+    if not isinstance(tree, parser.VectorSelector) or tree.offset is not None or tree.at is not None:
+        raise Malformed(f"{selector[:200]!r} is not a series selector.")
+    return _restricted(tree, scope)
+
+
+def _restricted(tree: Any, scope: Scope) -> str:
+    try:
+        printed = _Printer(scope.matchers).print(tree)
+        if _Checker(scope.matchers).print(_parse(printed)) != printed:
+            raise _Refused("it would not keep its meaning")
+    except _Refused as refusal:
+        raise Malformed(f"This expression is refused: {refusal}.") from refusal
+    except RecursionError as error:
+        raise Malformed("This expression is nested too deeply.") from error
+    except OverflowError as error:
+        raise Malformed("This expression holds a duration that is too long.") from error
+    return printed
+
+
+def _parse(expression: str) -> Any:
+    if len(expression) > MOST_CHARACTERS:
+        raise Malformed(f"An expression may have {MOST_CHARACTERS} characters.")
+    bare = _STRING_OR_COMMENT.sub('""', expression)
+    if sum(1 for _ in _OPERATOR.finditer(bare)) > MOST_OPERATORS:
+        raise Malformed(f"An expression may have {MOST_OPERATORS} operators and brackets.")
+    try:
+        return parser.parse(expression)
+    except (ValueError, OverflowError) as error:
+        raise Malformed(f"This is no PromQL expression: {str(error)[:500]}.") from error
+    except BaseException as panic:
+        if type(panic).__name__ != "PanicException":  # of the parser, for numbers that it did not expect
+            raise
+        raise Malformed("This is no PromQL expression.") from panic
+
+
+class _Printer:
+    """Prints a tree, with further matchers in every selector."""
+
+    def __init__(self, matchers: Mapping[str, str]) -> None:
+        self._matchers = matchers
+        self._printers: Mapping[type, Callable[[Any], str]] = {
+            parser.NumberLiteral: lambda node: _number(node.val),
+            parser.StringLiteral: lambda node: _quoted(node.val),
+            parser.VectorSelector: lambda node: self._selector(node) + _at(node) + _offset(node),
+            parser.MatrixSelector: self._window,
+            parser.SubqueryExpr: self._subquery,
+            parser.ParenExpr: lambda node: f"({self.print(node.expr)})",
+            parser.UnaryExpr: lambda node: f"-{self.print(node.expr)}",
+            parser.Call: self._call,
+            parser.AggregateExpr: self._aggregation,
+            parser.BinaryExpr: lambda node: f"{self.print(node.lhs)} {_operator(node)} {self.print(node.rhs)}",
+        }
+
+    def print(self, node: Any) -> str:
+        """The node as PromQL. Raises _Refused where it holds what this printer does not know."""
+        printer = self._printers.get(type(node))
+        if printer is None:
+            raise _Refused(f"{type(node).__name__} is not known here")
+        return printer(node)
+
+    def _window(self, node: Any) -> str:
+        selector = node.vector_selector
+        return f"{self._selector(selector)}[{_duration(node.range)}]{_at(selector)}{_offset(selector)}"
+
+    def _subquery(self, node: Any) -> str:
+        step = "" if node.step is None else _duration(node.step)
+        return f"{self.print(node.expr)}[{_duration(node.range)}:{step}]{_at(node)}{_offset(node)}"
+
+    def _selector(self, node: Any) -> str:
+        if node.matchers.or_matchers:
+            raise _Refused("'or' between matchers is not supported")
+        printed = self._enforce([_matcher(matcher) for matcher in node.matchers.matchers])
+        if node.name is not None and not _METRIC_NAME.fullmatch(node.name):
+            raise _Refused("a metric's name is not known here")
+        return f"{node.name or ''}{{{','.join(printed)}}}"
+
+    def _enforce(self, printed: list[str]) -> list[str]:
+        """A selector's printed matchers and the enforced ones."""
+        return [*printed, *(f"{name}={_quoted(value)}" for name, value in self._matchers.items())]
+
+    def _call(self, node: Any) -> str:
+        if node.func.name in _REFUSED_FUNCTIONS:
+            raise _Refused(f"the function {node.func.name} is not supported")
+        return f"{node.func.name}({', '.join(self.print(argument) for argument in node.args)})"
+
+    def _aggregation(self, node: Any) -> str:
+        parameter = "" if node.param is None else f"{self.print(node.param)}, "
+        grouping = ""
+        if node.modifier is not None:
+            by = node.modifier.type == parser.AggModifierType.By
+            grouping = f" {'by' if by else 'without'} {_labels(node.modifier.labels)} "
+        return f"{node.op}{grouping}({parameter}{self.print(node.expr)})"
+
+
+class _Checker(_Printer):
+    """Prints a tree as it is. Raises _Refused unless every selector of it holds every enforced matcher."""
+
+    def _enforce(self, printed: list[str]) -> list[str]:
+        if not set(printed).issuperset(super()._enforce([])):
+            raise _Refused("a selector would see more than its project")
+        return printed
+
+
+def _operator(node: Any) -> str:
+    """A binary operator with its modifiers."""
+    operator, modifier = str(node.op), node.modifier
+    if modifier is None:
+        return operator
+    parts = [operator]
+    if modifier.return_bool:
+        parts.append("bool")
+    if modifier.matching is not None:
+        included = modifier.matching.type == parser.LabelModifierType.Include
+        parts.append(f"{'on' if included else 'ignoring'} {_labels(modifier.matching.labels)}")
+    if modifier.card == parser.VectorMatchCardinality.ManyToOne:
+        parts.append(f"group_left {_labels(modifier.group_labels or [])}")
+    elif modifier.card == parser.VectorMatchCardinality.OneToMany:
+        parts.append(f"group_right {_labels(modifier.group_labels or [])}")
+    if modifier.fill_values.lhs is not None or modifier.fill_values.rhs is not None:
+        raise _Refused("fill modifiers are not supported")
+    return " ".join(parts)
+
+
+def _labels(names: list[str]) -> str:
+    return f"({', '.join(_label(name) for name in names)})"
+
+
+def _label(name: str) -> str:
+    return name if _LABEL_NAME.fullmatch(name) else _quoted(name)
+
+
+def _matcher(matcher: Any) -> str:
+    operator = next(text for operator, text in _MATCH_OPERATORS if operator == matcher.op)
+    return f"{_label(matcher.name)}{operator}{_quoted(matcher.value)}"
+
+
+def _quoted(text: str) -> str:
+    """A string literal that Go reads as this text."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "NaN"
+    if value in (float("inf"), float("-inf")):
+        return "Inf" if value > 0 else "-Inf"
+    return repr(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+
+
+def _duration(length: timedelta) -> str:
+    milliseconds = length // timedelta(milliseconds=1)
+    if milliseconds < 0 or length % timedelta(milliseconds=1):
+        raise _Refused("durations are whole milliseconds")
+    return f"{milliseconds}ms"
+
+
+def _offset(node: Any) -> str:
+    if node.offset is None:
+        return ""
+    if node.offset < timedelta(0):
+        return f" offset -{_duration(-node.offset)}"
+    return f" offset {_duration(node.offset)}"
+
+
+def _at(node: Any) -> str:
+    if node.at is None:
+        return ""
+    if node.at.type == parser.AtModifierType.Start:
+        return " @ start()"
+    if node.at.type == parser.AtModifierType.End:
+        return " @ end()"
+    # Its text, because reading `node.at.at` panics for times before 1970, which the text shows as 1970.
+    seconds = _AT_SECONDS.fullmatch(str(node.at))
+    if seconds is None or float(seconds[1]) == 0:
+        raise _Refused("@ takes a time after 1970")
+    return f" @ {seconds[1]}"
