@@ -8,8 +8,8 @@ storage for it. Its decorator does not see coroutines: `guarded` uses `calling()
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pybreaker
 
@@ -34,10 +34,12 @@ class RollingWindow(pybreaker.CircuitMemoryStorage):
         self._now = now
         #: (when it began, calls, failures) of each tenth of the window, so that a busy upstream costs no more memory.
         self._slices: deque[tuple[float, int, int]] = deque()
+        self._answered = False
 
     def record(self, *, failed: bool) -> None:
         """Adds the outcome of one call."""
         now = self._now()
+        self._answered = not failed
         began, calls, failures = now, 0, 0
         if self._slices and now - self._slices[-1][0] < self._window_seconds / 10:
             began, calls, failures = self._slices.pop()
@@ -47,12 +49,25 @@ class RollingWindow(pybreaker.CircuitMemoryStorage):
 
     @property
     def counter(self) -> int:
-        """1 while the window says "open", else 0: the breaker is made with `fail_max=1`."""
+        """1 where the window says that a closed breaker must open, else 0: the breaker is made with `fail_max=1`.
+
+        Calls that began before it opened, and fail afterwards, must not open it again.
+        """
+        if self.state != pybreaker.STATE_CLOSED:
+            return 0
         oldest = self._now() - self._window_seconds
         recent = [(calls, failures) for began, calls, failures in self._slices if began >= oldest]
         calls = sum(count for count, _ in recent)
         failed = sum(count for _, count in recent)
         return int(calls >= self._least_calls and failed * 2 >= calls)
+
+    @property
+    def success_counter(self) -> int:
+        """1 once the trial of a half-open breaker was answered. pybreaker takes a cancelled call for a success."""
+        return int(self._answered)
+
+    def reset_success_counter(self) -> None:
+        self._answered = False
 
     def forget(self) -> None:
         """Starts a new window, as after a recovery."""
@@ -76,6 +91,7 @@ class Breaker:
         self._is_fault = is_fault or upstream_fault
         self._reset_seconds = reset_seconds
         self._opened_at = 0.0
+        self._trying = False
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=1,
             reset_timeout=reset_seconds,
@@ -98,23 +114,40 @@ class Breaker:
 
     @asynccontextmanager
     async def guarded(self) -> AsyncIterator[None]:
-        """Raises Unavailable at once while open; else watches what the block raises."""
+        """Raises Unavailable at once while open, or half-open and being tried; else watches what the block raises."""
+        if self._trying:
+            raise self._resting()
         try:
-            with self._breaker.calling():
-                try:
-                    yield
-                except asyncio.CancelledError:
-                    raise
-                except BaseException as error:
-                    self._window.record(failed=self._is_fault(error))
-                    raise
-                else:
-                    self._window.record(failed=False)
+            with self._breaker.calling(), self._recording():
+                yield
         except pybreaker.CircuitBreakerError as error:
-            raise Unavailable(
-                f"{self.upstream} is failing and is given a rest.",
-                retry_after_seconds=self._seconds_to_reset(),
-            ) from error
+            raise self._resting() from error
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        trial = self.state == pybreaker.STATE_HALF_OPEN
+        self._trying = self._trying or trial
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._record(failed=self._is_fault(error), trial=trial)
+            raise
+        else:
+            self._record(failed=False, trial=trial)
+        finally:
+            self._trying = self._trying and not trial
+
+    def _record(self, *, failed: bool, trial: bool) -> None:
+        # What began before the breaker opened says nothing about the upstream as it is now.
+        if trial or self.state == pybreaker.STATE_CLOSED:
+            self._window.record(failed=failed)
+
+    def _resting(self) -> Unavailable:
+        return Unavailable(
+            f"{self.upstream} is failing and is given a rest.", retry_after_seconds=self._seconds_to_reset()
+        )
 
     def try_again(self) -> None:
         """Lets one call try before the time is up, because something says that the upstream is back."""

@@ -24,7 +24,10 @@ _SECRET_TEXT = re.compile(
     r"|(?:rt|st)_[A-Za-z0-9_-]{16,}"  # refresh and service tokens
     r"|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # JWTs
     r"|(?<=://)[^/\s@]+@"  # user:password in an address
-    r"|[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"  # e-mail addresses
+    r"|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"  # e-mail addresses
+    r"|(?i:bearer\s+)\S+"
+    r"|(?i:password|passwd|secret|token)=[^\s&;,]+"  # connection strings, query strings, representations
+    r"|(?i:password|passwd|secret|token)[\"']\s*:\s*(?:\"[^\"]*\"?|'[^']*'?)"  # JSON inside of a text
 )
 
 
@@ -40,7 +43,7 @@ def redact(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"<{len(value)} bytes>"
     if isinstance(value, dict):
-        return {key: REDACTED if _is_secret(key) else redact(item) for key, item in value.items()}
+        return {redact_text(str(key)): REDACTED if _is_secret(key) else redact(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [redact(item) for item in value]
     if value is None or isinstance(value, bool | int | float):

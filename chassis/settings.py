@@ -68,7 +68,7 @@ def _text(variable: str, environment: Mapping[str, str]) -> str | None:
     if path is None:
         return direct or None
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return Path(path).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the file named by {variable}_FILE cannot be read ({type(error).__name__})") from error
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from chassis import logs
 from chassis.errors import Unavailable
 from chassis.postgres import Database
+from chassis.tasks import in_background
 from services.config import metrics
 from services.config.domain import Metric
 from services.config.operations import FEED_ROLE
@@ -50,14 +51,11 @@ class DefinitionFeed:
     @asynccontextmanager
     async def polling(self) -> AsyncIterator[None]:
         """Keeps asking the database where the feed stands, and forgets old tombstones, while open."""
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self._poll()), tasks.create_task(self._purge())]
+        async with in_background(self._poll(), self._purge()):
             try:
                 yield
             finally:
                 self.stop()
-                for task in background:
-                    task.cancel()
 
     def stop(self) -> None:
         """Ends every watch, so that the server that serves them can drain; watchers resume with another process."""
@@ -105,16 +103,20 @@ class DefinitionFeed:
             )
 
     async def _poll(self) -> None:
+        readable = True
         while True:
             try:
                 async with self._database.transaction(role=FEED_ROLE) as connection:
                     head = await self._store.feed_head(connection)
             except Unavailable as error:
                 metrics.FEED_POLL_FAILURES.inc()
-                log.warning("feed cannot be read", reason=error.message)
+                if readable:
+                    log.warning("feed cannot be read", reason=error.message)
+                readable = False
             else:
                 metrics.FEED_REVISION.set(head.revision)
                 self._announce(head)
+                readable = True
             await asyncio.sleep(self._poll_seconds)
 
     def _announce(self, head: FeedHead | None) -> None:

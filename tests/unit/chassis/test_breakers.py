@@ -1,0 +1,201 @@
+"""Circuit breakers: when they open, what they refuse, how they close again."""
+
+import asyncio
+
+import pytest
+from prometheus_client import REGISTRY
+
+from chassis.breakers import Breaker, RollingWindow
+from chassis.errors import Conflict, DeadlineExceeded, Internal, Limited, NotFound, Unavailable
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker("upstream", least_calls=4)
+
+
+async def answer(breaker: Breaker) -> None:
+    """A call that the upstream answers."""
+    async with breaker.guarded():
+        await asyncio.sleep(0)
+
+
+async def fail(breaker: Breaker, error: Exception | None = None) -> None:
+    """A call that ends in this error."""
+    error = error or Unavailable("away")
+    with pytest.raises(type(error)):
+        async with breaker.guarded():
+            raise error
+
+
+async def opened(breaker: Breaker) -> Breaker:
+    for _ in range(4):
+        await fail(breaker)
+    assert breaker.is_open
+    return breaker
+
+
+async def refused(breaker: Breaker) -> Unavailable:
+    """What a call is told that must not reach the upstream."""
+    with pytest.raises(Unavailable) as caught:
+        async with breaker.guarded():
+            raise AssertionError("reached the upstream")
+    return caught.value
+
+
+async def test_it_opens_when_half_of_the_calls_fail(breaker: Breaker) -> None:
+    await answer(breaker)
+    await answer(breaker)
+    await fail(breaker)
+    assert breaker.state == "closed"
+    await fail(breaker)
+    assert breaker.state == "open"
+
+
+async def test_it_stays_closed_while_fewer_than_half_fail(breaker: Breaker) -> None:
+    for _ in range(20):
+        for _ in range(2):
+            await answer(breaker)
+        await fail(breaker)
+    assert breaker.state == "closed"
+
+
+async def test_few_calls_say_nothing(breaker: Breaker) -> None:
+    for _ in range(3):
+        await fail(breaker)
+    assert breaker.state == "closed"
+
+
+async def test_while_open_calls_are_refused_at_once_with_the_time_to_wait(breaker: Breaker) -> None:
+    await opened(breaker)
+    error = await refused(breaker)
+    assert (error.code, error.http_status) == ("SERVICE_UNAVAILABLE", 503)
+    assert error.retry_after_seconds is not None
+    assert 25 < error.retry_after_seconds <= 30
+
+
+async def test_callers_own_mistakes_do_not_count(breaker: Breaker) -> None:
+    for error in (NotFound("no"), Conflict("no"), Limited("no")):
+        for _ in range(10):
+            await fail(breaker, error)
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), DeadlineExceeded("x"), Internal("x"), OSError("x")])
+async def test_faults_of_the_upstream_count(breaker: Breaker, error: Exception) -> None:
+    for _ in range(4):
+        await fail(breaker, error)
+    assert breaker.state == "open"
+
+
+async def hang(breaker: Breaker, begun: asyncio.Event) -> None:
+    async with breaker.guarded():
+        begun.set()
+        await asyncio.Event().wait()
+
+
+async def cancelled_call(breaker: Breaker) -> None:
+    begun = asyncio.Event()
+    call = asyncio.create_task(hang(breaker, begun))
+    await begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_cancelled_calls_do_not_count(breaker: Breaker) -> None:
+    for _ in range(10):
+        await cancelled_call(breaker)
+    for _ in range(3):
+        await fail(breaker)
+    assert breaker.state == "closed"
+
+
+async def test_after_the_rest_one_success_closes_it(breaker: Breaker) -> None:
+    (await opened(breaker)).try_again()
+    assert breaker.state == "half-open"
+    await answer(breaker)
+    assert breaker.state == "closed"
+    await fail(breaker)  # a new window: one failure is not half of many
+    assert breaker.state == "closed"
+
+
+async def test_the_rest_ends_by_itself() -> None:
+    breaker = await opened(Breaker("upstream", least_calls=4, reset_seconds=0))
+    await answer(breaker)
+    assert breaker.state == "closed"
+
+
+async def test_one_failed_trial_opens_it_again(breaker: Breaker) -> None:
+    (await opened(breaker)).try_again()
+    await fail(breaker)
+    assert breaker.state == "open"
+    await refused(breaker)
+
+
+async def test_an_answer_that_refuses_is_an_answer(breaker: Breaker) -> None:
+    (await opened(breaker)).try_again()
+    await fail(breaker, NotFound("absent"))
+    assert breaker.state == "closed"
+
+
+async def test_one_call_alone_tries_a_half_open_breaker(breaker: Breaker) -> None:
+    (await opened(breaker)).try_again()
+    async with breaker.guarded():
+        for _ in range(3):
+            assert (await refused(breaker)).retry_after_seconds is not None
+    assert breaker.state == "closed"
+    await answer(breaker)
+
+
+async def test_a_cancelled_trial_proves_nothing_and_leaves_the_next_call_to_try(breaker: Breaker) -> None:
+    (await opened(breaker)).try_again()
+    await cancelled_call(breaker)
+    assert breaker.state == "half-open"
+    await answer(breaker)
+    assert breaker.state == "closed"
+
+
+async def test_calls_from_before_it_opened_neither_open_it_again_nor_close_it(breaker: Breaker) -> None:
+    release = asyncio.Event()
+
+    async def late(error: Exception | None) -> None:
+        async with breaker.guarded():
+            await release.wait()
+            if error:
+                raise error
+
+    stragglers = [asyncio.create_task(late(error)) for error in (None, Unavailable("late"), None)]
+    await asyncio.sleep(0)
+    await opened(breaker)
+    openings = REGISTRY.get_sample_value("pulsegate_breaker_open", {"upstream": "upstream"})
+    breaker.try_again()
+    release.set()
+    await asyncio.gather(*stragglers, return_exceptions=True)
+    assert openings == 1
+    assert breaker.state == "half-open"
+
+
+async def test_its_state_is_a_metric(breaker: Breaker) -> None:
+    def shown() -> float | None:
+        return REGISTRY.get_sample_value("pulsegate_breaker_open", {"upstream": "upstream"})
+
+    assert shown() == 0
+    (await opened(breaker)).try_again()
+    assert shown() == 0.5
+    await fail(breaker)
+    assert shown() == 1
+
+
+def test_the_window_forgets_what_is_older() -> None:
+    now = [0.0]
+    window = RollingWindow(window_seconds=10, least_calls=2, now=lambda: now[0])
+    window.record(failed=True)
+    window.record(failed=True)
+    assert window.counter == 1
+    now[0] = 10.5
+    assert window.counter == 0
+    for _ in range(3):
+        window.record(failed=False)
+    window.record(failed=True)
+    assert window.counter == 0

@@ -1,0 +1,91 @@
+"""Settings from an environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chassis import settings
+from chassis.settings import SettingsError, host_and_port, integer, load, number, one_of, setting, url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    port: int = setting("PORT", parse=integer(1, 65535))
+    dsn: str = setting("DSN", parse=url("postgresql"), secret=True)
+    ratio: float = setting("RATIO", parse=number(0, 1), default=0.5)
+    level: str = setting("LEVEL", parse=one_of("debug", "info"), default="info")
+    address: str = setting("ADDRESS", parse=host_and_port, default="auth:1")
+
+
+GOOD = {"PORT": "80", "DSN": "postgresql://user:hunter2@host/db"}
+
+
+def faults(environment: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(Example, environment)
+    return caught.value.faults
+
+
+def test_values_are_parsed_and_defaults_filled_in() -> None:
+    loaded = load(Example, {**GOOD, "RATIO": "0.25"})
+    assert (loaded.port, loaded.ratio, loaded.level, loaded.address) == (80, 0.25, "info", "auth:1")
+
+
+def test_every_fault_is_reported_at_once_by_the_variables_name() -> None:
+    wrong = {"PORT": "eighty", "RATIO": "nan", "LEVEL": "loud", "ADDRESS": "auth"}
+    found = faults(wrong)
+    assert [fault.partition(":")[0] for fault in found] == ["PORT", "DSN", "RATIO", "LEVEL", "ADDRESS"]
+
+
+def test_a_fault_never_shows_the_value() -> None:
+    assert "hunter2" not in str(faults({**GOOD, "DSN": "user:hunter2@host"}))
+    assert "hunter2" not in str(faults({**GOOD, "PORT": "hunter2"}))
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "1.5", "", "1e3"])
+def test_whole_numbers_are_bounded(port: str) -> None:
+    assert len(faults({**GOOD, "PORT": port})) == 1
+
+
+@pytest.mark.parametrize("address", ["host", "host:", ":1", "host:0", "host:65536", "host:http"])
+def test_an_address_needs_a_host_and_a_port(address: str) -> None:
+    assert len(faults({**GOOD, "ADDRESS": address})) == 1
+
+
+def test_an_address_may_be_a_grpc_target() -> None:
+    assert load(Example, {**GOOD, "ADDRESS": "dns:///config.svc:50051"}).address == "dns:///config.svc:50051"
+
+
+def test_a_value_may_come_from_a_file_without_its_line_end(tmp_path: Path) -> None:
+    secret = tmp_path / "dsn"
+    secret.write_text("postgresql://from-file/db\n")
+    assert load(Example, {"PORT": "80", "DSN_FILE": str(secret)}).dsn == "postgresql://from-file/db"
+
+
+def test_a_value_and_a_file_together_are_a_fault(tmp_path: Path) -> None:
+    assert "DSN_FILE" in faults({**GOOD, "DSN_FILE": str(tmp_path / "dsn")})[0]
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b" \n"])
+def test_a_file_that_holds_no_text_is_a_fault(tmp_path: Path, content: bytes | None) -> None:
+    secret = tmp_path / "dsn"
+    if content is not None:
+        secret.write_bytes(content)
+    (fault,) = faults({"PORT": "80", "DSN_FILE": str(secret)})
+    assert fault.startswith("DSN: ")
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert faults({**GOOD, "DSN": ""}) == ["DSN: is required and not set"]
+    assert load(Example, {**GOOD, "LEVEL": ""}).level == "info"
+
+
+def test_secrets_stay_out_of_the_repr() -> None:
+    assert "hunter2" not in repr(load(Example, GOOD))
+
+
+def test_a_service_needs_its_token() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(settings.ServiceSettings, {"PULSEGATE_OPS_PORT": "1", "PULSEGATE_SERVICE_TOKEN": ""})
+    assert caught.value.faults == ["PULSEGATE_SERVICE_TOKEN: is required and not set"]
