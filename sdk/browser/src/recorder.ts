@@ -37,6 +37,8 @@ export function newRecorder(options: Options): Recorder {
   let sealTimer: Timer | undefined;
   let adoptTimer: Timer | undefined;
   let closed = false;
+  /** Between pagehide and whatever ends the page: what is recorded then cannot wait for a timer. */
+  let gone = false;
 
   const add = (...call: RecordCall): void => {
     const measurement = newMeasurement(...call);
@@ -45,6 +47,7 @@ export function newRecorder(options: Options): Recorder {
       open.add(measurement, value, index ? 0 : 1);
       if (open.size() >= batchMetrics || open.characters() >= batchBytes) seal();
     });
+    if (gone) return leave();
     // While the server is away there is no hurry: counters fold further, and a long outage takes fewer batches.
     const slowdown = Math.min(2 ** delivery.failures(), MAX_SLOWDOWN);
     if (open.size()) sealTimer ??= later(seal, flushIntervalMs * slowdown);
@@ -87,14 +90,21 @@ export function newRecorder(options: Options): Recorder {
     adopt();
   };
 
+  const leave = (): void => {
+    seal();
+    delivery.sendBeforeHidden();
+  };
+
   const onPage = ({ type, persisted }: Event & { persisted?: boolean }): void => {
-    const hidden = globalThis.document?.visibilityState === "hidden";
     if (type === "pageshow") {
+      gone = false;
       if (persisted) renew();
-    } else if (type === "pagehide" || (type === "visibilitychange" && hidden)) {
-      seal();
-      delivery.sendBeforeHidden();
-      if (type === "pagehide") queue.release();
+    } else if (type === "pagehide") {
+      gone = true;
+      leave();
+      queue.release();
+    } else if (type === "visibilitychange" && document.visibilityState === "hidden") {
+      leave();
     } else {
       delivery.hurry();
     }
