@@ -8,7 +8,8 @@ from typing import Any
 from chassis import context, grpc_client
 from contracts.pulsegate.codegen.v1 import codegen_pb2, codegen_pb2_grpc
 from deploy.local.layout import Ports
-from tests.integration.codegen.upstreams import PROJECT, TENANT, Auth
+from tests.integration.codegen.upstreams import PROJECT, TENANT
+from tests.stand_in_auth import StandInAuth
 
 SERVICE_TOKEN = "token-only-for-tests"
 KEY = "pk_0123456789abcdefghijklmnopqrstuvwxyzAB"
@@ -22,7 +23,7 @@ class Codegen:
     """A running service, called for a project."""
 
     channel: grpc_client.ServiceChannel
-    auth: Auth
+    auth: StandInAuth
     ports: Ports
 
     async def generate(
@@ -42,7 +43,8 @@ class Codegen:
 
     async def _call(self, method: str, request: Any, tenant: str, project: str) -> Any:
         stub = codegen_pb2_grpc.CodegenServiceStub(self.channel.grpc_channel)
-        token = context.PRINCIPAL_TOKEN.set(self.auth.principal(tenant, project))
+        principal = self.auth.principal(tenant, project, kind="publishable", scopes=["ingest:write"])
+        token = context.PRINCIPAL_TOKEN.set(principal)
         try:
             return await self.channel.call(getattr(stub, method), request)
         finally:

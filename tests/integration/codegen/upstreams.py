@@ -1,6 +1,5 @@
 """Stand-ins for auth and config, as far as codegen calls them: one gRPC server with both."""
 
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,46 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from jwt.algorithms import OKPAlgorithm
 
 from chassis.errors import ERROR_METADATA_KEY, PulsegateError, to_wire
-from chassis.principals import AUDIENCE, ISSUER
-from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
+from contracts.pulsegate.auth.v1 import credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
+from tests.stand_in_auth import StandInAuth
 
 TENANT = "0192f0c1-0000-7000-8000-000000000001"
 PROJECT = "0192f0c1-0000-7000-8000-000000000002"
 
 Call = grpc.aio.ServicerContext[Any, Any]
-
-
-class Auth(credentials_pb2_grpc.CredentialServiceServicer):
-    """Signs principals and publishes its key."""
-
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
-
-    async def GetSigningKeys(  # noqa: N802
-        self, request: credentials_pb2.GetSigningKeysRequest, _call: Call
-    ) -> credentials_pb2.GetSigningKeysResponse:
-        key = {**OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True), "kid": "1"}
-        return credentials_pb2.GetSigningKeysResponse(jwks_json=json.dumps({"keys": [key]}))
-
-    def principal(self, tenant_id: str, project_id: str, *, kind: str = "publishable") -> str:
-        """A principal without any scope for reading, unless it is asked for."""
-        claims = {
-            "sub": "0192f0c1-0000-7000-8000-00000000000a",
-            "kind": kind,
-            "scopes": ["ingest:write"],
-            "tid": tenant_id,
-            "pid": project_id,
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "exp": time.time() + 120,
-        }
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": "1"})
 
 
 class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
@@ -73,7 +42,7 @@ class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
 class Upstreams:
     """The stand-ins and their address."""
 
-    auth: Auth
+    auth: StandInAuth
     config: Config
     address: str
 
@@ -82,7 +51,7 @@ class Upstreams:
 async def serving() -> AsyncIterator[Upstreams]:
     """Serves both."""
     # What codegen does not call answers UNIMPLEMENTED.
-    auth = Auth()  # type: ignore[abstract]
+    auth = StandInAuth()  # type: ignore[abstract]
     config = Config()  # type: ignore[abstract]
     server = grpc.aio.server()
     credentials_pb2_grpc.add_CredentialServiceServicer_to_server(auth, server)
