@@ -1,0 +1,183 @@
+"""Projects of a person's tenants."""
+
+import pytest
+
+from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from tests.integration.auth.client import AuthClient, Person
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ABSENT = "01a1fc11-be01-79f5-be4a-0f91d8d2d996"
+
+
+async def create(auth: AuthClient, person: Person, name: str, tenant_id: str = "") -> pb.Project:
+    answer: pb.CreateProjectResponse = await auth.account(
+        "CreateProject", pb.CreateProjectRequest(name=name, tenant_id=tenant_id), await auth.principal(person)
+    )
+    return answer.project
+
+
+async def join(auth: AuthClient, owner: Person, person: Person, role: pb.Role.ValueType) -> None:
+    request = pb.AddMemberRequest(tenant_id=owner.tenant_id, email=person.email, role=role)
+    await auth.account("AddMember", request, await auth.principal(owner))
+
+
+async def names(auth: AuthClient, person: Person, tenant_id: str = "") -> list[str]:
+    answer = await auth.account(
+        "ListProjects", pb.ListProjectsRequest(tenant_id=tenant_id), await auth.principal(person)
+    )
+    return [project.name for project in answer.projects]
+
+
+async def test_a_project_is_made_renamed_and_deleted(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    made = await create(auth, ada, "  Shop ")
+
+    renamed = await auth.account("UpdateProject", pb.UpdateProjectRequest(project_id=made.id, name="Store"), principal)
+    got = await auth.account("GetProject", pb.GetProjectRequest(project_id=made.id), principal)
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=made.id), principal)
+
+    assert (made.name, renamed.project.name, got.project) == ("Shop", "Store", renamed.project)
+    assert made.tenant_id == ada.tenant_id
+    assert made.created_at.seconds > 0
+    assert await names(auth, ada) == ["Default"]
+    for method, request in (
+        ("GetProject", pb.GetProjectRequest(project_id=made.id)),
+        ("DeleteProject", pb.DeleteProjectRequest(project_id=made.id)),
+    ):
+        with pytest.raises(NotFound):
+            await auth.account(method, request, principal)
+
+
+async def test_pages_hold_every_project_once_from_the_oldest(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    made = ["Default", *[(await create(auth, ada, f"project {number}")).name for number in range(4)]]
+
+    pages: list[list[str]] = []
+    token = ""
+    while not pages or token:
+        request = pb.ListProjectsRequest(page_size=2, page_token=token)
+        answer = await auth.account("ListProjects", request, principal)
+        pages.append([project.name for project in answer.projects])
+        token = answer.next_page_token
+
+    assert pages == [made[:2], made[2:4], made[4:]]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.ListProjectsRequest(page_size=501),
+        pb.ListProjectsRequest(page_size=-1),
+        pb.ListProjectsRequest(page_token="nonsense"),
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused(auth: AuthClient, request_: pb.ListProjectsRequest) -> None:
+    principal = await auth.principal(await auth.sign_up())
+
+    with pytest.raises(Invalid):
+        await auth.account("ListProjects", request_, principal)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "two\nlines", "nul\0"])
+async def test_a_name_that_nobody_could_read_is_refused(auth: AuthClient, name: str) -> None:
+    ada = await auth.sign_up()
+
+    with pytest.raises(Invalid) as refused:
+        await create(auth, ada, name)
+
+    assert refused.value.details == {"fields": {"name": "must be 1 to 100 printable characters"}}
+
+
+async def test_who_has_several_tenants_says_which(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await join(auth, ada, eve, pb.ROLE_ADMIN)
+
+    with pytest.raises(Invalid) as refused:
+        await create(auth, eve, "Shop")
+    await create(auth, eve, "Shop", ada.tenant_id)
+
+    assert refused.value.details == {"fields": {"tenantId": "is required, since you belong to 2 tenants"}}
+    assert await names(auth, eve) == ["Default", "Default", "Shop"]
+    assert await names(auth, eve, ada.tenant_id) == ["Default", "Shop"]
+    assert await names(auth, ada) == ["Default", "Shop"]
+
+
+async def test_another_tenants_projects_do_not_exist(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    principal = await auth.principal(eve)
+
+    for project_id in (ada.project_id, ABSENT, "nonsense", ""):
+        for method, request in (
+            ("GetProject", pb.GetProjectRequest(project_id=project_id)),
+            ("UpdateProject", pb.UpdateProjectRequest(project_id=project_id, name="mine")),
+            ("DeleteProject", pb.DeleteProjectRequest(project_id=project_id)),
+        ):
+            with pytest.raises(NotFound):
+                await auth.account(method, request, principal)
+    for tenant_id in (ada.tenant_id, ABSENT, "nonsense"):
+        with pytest.raises(NotFound):
+            await names(auth, eve, tenant_id)
+        with pytest.raises(NotFound):
+            await create(auth, eve, "mine", tenant_id)
+    assert await names(auth, ada) == ["Default"]
+
+
+async def test_an_editor_sees_projects_but_changes_none(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await join(auth, ada, eve, pb.ROLE_EDITOR)
+    principal = await auth.principal(eve)
+
+    assert await names(auth, eve, ada.tenant_id) == ["Default"]
+    for method, request in (
+        ("CreateProject", pb.CreateProjectRequest(tenant_id=ada.tenant_id, name="Shop")),
+        ("UpdateProject", pb.UpdateProjectRequest(project_id=ada.project_id, name="Shop")),
+        ("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id)),
+    ):
+        with pytest.raises(Forbidden) as refused:
+            await auth.account(method, request, principal)
+        assert refused.value.message == "This takes the role admin; yours in this tenant is editor."
+
+
+async def test_a_key_sees_its_own_project_where_it_may_read_and_no_other(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    other = await create(auth, ada, "Other")
+    reading = (await auth.authenticate(key=(await auth.create_key(ada, scopes=["config:read"])).token)).principal
+    writing = (await auth.authenticate(key=(await auth.create_key(ada, scopes=["ingest:write"])).token)).principal
+    own = pb.GetProjectRequest(project_id=ada.project_id)
+
+    assert (await auth.account("GetProject", own, reading)).project.name == "Default"
+    with pytest.raises(Forbidden) as refused:
+        await auth.account("GetProject", own, writing)
+    with pytest.raises(NotFound):
+        await auth.account("GetProject", pb.GetProjectRequest(project_id=other.id), reading)
+
+    assert refused.value.code == "INSUFFICIENT_SCOPE"
+
+
+async def test_a_key_of_a_deleted_project_finds_nothing(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    reading = (await auth.authenticate(key=(await auth.create_key(ada, scopes=["config:read"])).token)).principal
+    principal = await auth.principal(ada)
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id), principal)
+
+    with pytest.raises(NotFound):
+        await auth.account("GetProject", pb.GetProjectRequest(project_id=ada.project_id), reading)
+
+
+async def test_deleting_a_project_stops_its_keys(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    key = await auth.create_key(ada)
+    stream = auth.watch()
+    await anext(stream)
+
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id), await auth.principal(ada))
+
+    changed = await anext(beat.changed_ids async for beat in stream if beat.changed_ids)
+    assert list(changed) == [ada.project_id, key.key.id]
+    with pytest.raises(Unauthenticated) as refused:
+        await auth.authenticate(key=key.token)
+    assert refused.value.code == "INVALID_API_KEY"
