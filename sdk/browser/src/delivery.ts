@@ -50,11 +50,15 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     timer = tally.later(pump, delayMs);
   };
 
-  const pump = (): void => {
-    if (stopped) return;
+  const unexpired = (): readonly Batch[] => {
     const oldest = Date.now() - GIVE_UP_AFTER_MS;
     for (const batch of queue.batches()) if (batch.sealedAt < oldest) queue.drop(batch, "expired");
-    const batches = queue.batches();
+    return queue.batches();
+  };
+
+  const pump = (): void => {
+    if (stopped) return;
+    const batches = unexpired();
     if (!batches.length || batches.some((batch) => batch.inFlight)) return;
     const waitMs = Math.max(backoffUntil, retryAfterUntil) - performance.now();
     if (waitMs > 0) return pumpIn(waitMs);
@@ -128,7 +132,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     },
     sendBeforeHidden() {
       if (stopped || performance.now() < retryAfterUntil) return;
-      const idle = queue.batches().filter((batch) => !batch.inFlight);
+      const idle = unexpired().filter((batch) => !batch.inFlight);
       idle.sort((a, b) => +a.stored - +b.stored);
       for (const batch of idle.slice(0, SENT_WHEN_HIDDEN)) {
         if (keepaliveBytes + batch.body.length <= KEEPALIVE_BYTES) void send(batch, true);

@@ -121,10 +121,13 @@ def site(ingestion: Ingestion) -> Iterator[str]:
 
 
 def page_html(endpoint: str, path: str) -> str:
-    """`readable` in the path: not the minified runtime; `tiny`: each record a batch, in a queue for 5000 characters."""
+    """What the path may have: `readable`, the runtime is not the minified one; `tiny`, each record is a batch, in a
+    queue of 5000 characters; `slow`, no batch is sealed by time.
+    """
     build = "runtime.js" if "readable" in path else "runtime.min.js"
     runtime = (TESTS.parent / "dist" / build).read_text(encoding="ascii")
-    options = json.dumps({"maxQueueBytes": 5000, "maxBatchMetrics": 1} if "tiny" in path else {})
+    variants = {"tiny": {"maxQueueBytes": 5000, "maxBatchMetrics": 1}, "slow": {"flushIntervalMs": 3_600_000}}
+    options = json.dumps(next((variants[name] for name in variants if name in path), {}))
     generated = """class Metrics extends Pulsegate.Client {
       checkoutCompletedTotal(labels, value = 1) {
         this.record("checkout_completed_total", value, labels, undefined, "counter");
@@ -245,6 +248,20 @@ def test_a_page_that_goes_away_in_mid_traffic_loses_nothing(
     eventually(lambda: ingestion.total > 100, "some traffic")
     leave(page)
     eventually(lambda: ingestion.total == recorded(witness), "what was recorded last, without another visit", 5)
+
+
+def test_a_page_that_is_hidden_sends_what_it_has_and_settles_it_by_the_answer(
+    context: BrowserContext, site: str, ingestion: Ingestion
+) -> None:
+    page = visit(context, f"{site}?slow")
+    page.evaluate("record(5)")
+    # Headless tabs are never hidden by one another.
+    page.evaluate("""() => {
+      Object.defineProperty(document, "visibilityState", { value: "hidden" });
+      document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+    }""")
+    eventually(lambda: stats(page)["accepted"] == 5, "the records accepted")
+    assert (ingestion.total, len(ingestion.requests), stored(page)) == (5, 1, 0)
 
 
 def test_what_a_page_could_not_send_when_it_closed_is_delivered_by_the_next(
