@@ -27,7 +27,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 #: Routes that are not logged one by one.
 _QUIET_ROUTES = frozenset({"/api/v1/metrics", "/health/live", "/health/ready", "/health/startup"})
 
-_EXPOSED = "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Location"
+_EXPOSED = "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity"
 _ACCEPTED = (
     "Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, X-API-Key, X-Correlation-Id, traceparent"
 )
@@ -147,8 +147,9 @@ async def _secure(request: web.Request, handler: Handler, *, cors_origins: froze
         headers.setdefault(name, value)
     headers.extend(request[ADDED_HEADERS])
     headers["X-Correlation-Id"] = context.CORRELATION_ID.get()
-    if origin := request.headers.get("Origin"):
-        _share_with_pages(headers, request.path, origin, cors_origins)
+    origin = request.headers.get("Origin")
+    if origin or request.path.startswith("/sdk/"):  # whose answers caches share between pages
+        _share_with_pages(headers, request.path, origin or "", cors_origins)
     return response
 
 

@@ -1,0 +1,89 @@
+"""The gateway in this process, with a real Valkey, before played services.
+
+Fixtures: `gateway`, a `Gateway` to call; `start_gateway`, which runs one with other settings.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from contracts.pulsegate.ingest.v1 import ingest_pb2
+from deploy.local.layout import Ports
+from deploy.local.servers import Valkey
+from services.gateway.app import running
+from services.gateway.settings import Settings
+from tests.integration.gateway.fakes import SERVICE_TOKEN, Played, PlayedAuth, PlayedServer, registrations
+from tests.integration.gateway.running import Gateway, StartGateway
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer[Valkey]) -> StartGateway:
+    @asynccontextmanager
+    async def start(**changes: Any) -> AsyncIterator[Gateway]:
+        ports, auth = port_blocks(), PlayedAuth()  # type: ignore[abstract]  # the accounts are scripted
+        config, codegen, ingest = Played(), Played(), Played()
+        ingest.answers["IngestBatch"] = ingest_pb2.IngestBatchResponse(accepted=1)
+        servers = {
+            name: PlayedServer(ports.grpc(name), served, auth)
+            for name, served in registrations(auth, config, codegen, ingest).items()
+        }
+        for server in servers.values():
+            await server.start()
+        settings = Settings(**{**_settings(ports, valkey_server.server.url), **changes})
+        try:
+            async with running(settings), aiohttp.ClientSession(f"http://127.0.0.1:{ports.public}") as session:
+                gateway = Gateway(session, ports, auth, config, codegen, ingest, servers)
+                await eventually(lambda: _is_ready(gateway), what="the gateway is ready")
+                yield gateway
+        finally:
+            for server in servers.values():
+                await server.stop()
+
+    return start
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
+    async with start_gateway() as started:
+        yield started
+
+
+async def _is_ready(gateway: Gateway) -> bool:
+    """Every service is up, and the feed has begun."""
+    ready = await gateway.call("GET", "/health/ready")
+    return bool(ready.json["status"] == "ready")
+
+
+def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
+    return {
+        "host": "127.0.0.1",
+        "port": ports.public,
+        "public_url": "https://metrics.example.com",
+        "operations_port": ports.operations("gateway"),
+        "service_token": SERVICE_TOKEN,
+        "log_level": "info",
+        "otlp_endpoint": None,
+        "drain_seconds": 5.0,
+        **{f"{name}_address": f"127.0.0.1:{ports.grpc(name)}" for name in ("auth", "config", "codegen")},
+        "ingest_address": f"127.0.0.1:{ports.grpc('receiver')}",
+        "redis_url": redis_url,
+        "prometheus_url": None,
+        "default_plan": "enterprise",
+        # Tests share an address and, within a session, a Valkey.
+        "auth_requests_per_minute": 100_000,
+        "ingest_requests_per_minute": None,
+        "address_requests_per_15_minutes": 100_000,
+        "replicas": 1,
+        "auth_outage_grace_seconds": 30.0,
+        "cors_origins": frozenset({"https://console.example.com"}),
+        "trusted_proxies": (),
+        "request_timeout_seconds": 10.0,
+        "query_timeout_seconds": 10.0,
+        "slow_client_seconds": 10.0,
+        "breaker_reset_seconds": 30.0,
+    }

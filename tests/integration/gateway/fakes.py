@@ -1,0 +1,226 @@
+"""The services behind the gateway, played over real gRPC: they answer what a test tells them and keep what they saw.
+
+`Played` plays one service; `PlayedAuth` is auth with credentials that can be made and revoked, and its feed.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jwt
+
+from chassis import api_keys, grpc_server, principals
+from chassis.errors import NotFound, Unauthenticated
+from chassis.health import Health
+from chassis.ids import uuid7
+from chassis.principals import AUDIENCE, ISSUER, Principal, PrincipalVerifier
+from contracts.pulsegate.auth.v1 import accounts_pb2, credentials_pb2
+from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from contracts.pulsegate.codegen.v1 import codegen_pb2
+from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
+from contracts.pulsegate.config.v1 import definitions_pb2
+from contracts.pulsegate.config.v1.definitions_pb2_grpc import add_DefinitionServiceServicer_to_server
+from contracts.pulsegate.ingest.v1 import ingest_pb2
+from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from tests.stand_in_auth import StandInAuth
+
+SERVICE_TOKEN = "st_for-tests-alone"
+
+TENANT = "0192f0c1-0000-7000-8000-000000000001"
+PROJECT = "0192f0c1-0000-7000-8000-000000000002"
+OTHER_PROJECT = "0192f0c1-0000-7000-8000-000000000003"
+USER = "0192f0c1-0000-7000-8000-000000000004"
+
+#: What an answer may be: a message, an error to raise, or a coroutine function of the request.
+Answer = Any
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A call that arrived."""
+
+    method: str
+    request: Any
+    principal: Principal | None
+
+
+@dataclass
+class Played:
+    """A service whose answers are scripted by method name."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def requests(self, method: str) -> list[Any]:
+        """The requests that one method has seen."""
+        return [call.request for call in self.seen if call.method == method]
+
+    def servicer(self, service: Any) -> Any:
+        """A servicer with every method of a service's descriptor."""
+        methods = {method.name: self._method(method.name) for method in service.methods}
+        return type(service.name, (), methods)()
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        async def play(_servicer: Any, request: Any, _call: Any) -> Any:
+            self.seen.append(Seen(name, request, principals.CURRENT.get()))
+            answer = self.answers[name]
+            if isinstance(answer, BaseException):
+                raise answer
+            return await answer(request) if callable(answer) else answer
+
+        return play
+
+
+class PlayedAuth(StandInAuth, Played):
+    """auth: scripted accounts, and credentials that are true until they are revoked."""
+
+    def __init__(self) -> None:
+        StandInAuth.__init__(self)
+        Played.__init__(self)
+        self._known: dict[bytes | str, dict[str, Any]] = {}
+        self._changes: list[tuple[int, tuple[str, ...]]] = []
+        self._revision = 1
+        self.plan = "enterprise"
+        self.principal_seconds = 120.0
+        #: False: the feed falls silent, although auth answers.
+        self.heartbeats = True
+        #: False: auth is there and answers no question.
+        self.answering = True
+        self.asked = 0
+
+    def new_key(self, kind: str = "publishable", *, scopes: list[str] | None = None, origins: tuple[str, ...] = ("*",)) -> str:
+        """A new key of the project, in its text."""
+        prefix = "pk_" if kind == "publishable" else "sk_"
+        random = (uuid7().hex * 2)[: api_keys.RANDOM_CHARACTERS]
+        text = api_keys.with_checksum(prefix + random[::-1])
+        scopes = ["ingest:write"] if scopes is None else scopes
+        self._known[api_keys.digest(text)] = {
+            "sub": str(uuid7()),
+            "kind": kind,
+            "scopes": scopes,
+            "tid": TENANT,
+            "pid": PROJECT,
+            "origins": origins if kind == "publishable" else (),
+        }
+        return text
+
+    def new_session(self) -> str:
+        """An access token of the user, who owns the tenant."""
+        token = jwt.encode({"sub": USER, "jti": str(uuid7())}, self._key, algorithm="EdDSA")
+        scopes = ["config:read", "config:write", "query:read", "keys:write", "members:write"]
+        self._known[token] = {"sub": USER, "kind": "user", "scopes": scopes, "sid": str(uuid7())}
+        return token
+
+    def revoke(self, credential: str) -> None:
+        """Forgets a key or session and tells the feed."""
+        found = self._known.pop(credential, None) or self._known.pop(api_keys.digest(credential))
+        self.announce(found.get("sid") or found["sub"])
+
+    def announce(self, *changed_ids: str) -> None:
+        """Tells the feed of a change."""
+        self._revision += 1
+        self._changes.append((self._revision, changed_ids))
+
+    async def Authenticate(self, request: Any, _call: Any) -> credentials_pb2.AuthenticateResponse:  # noqa: N802
+        self.asked += 1
+        while not self.answering:
+            await asyncio.sleep(0.05)
+        known = self._known.get(request.api_key_sha256 or request.access_token)
+        if known is None:
+            code = "INVALID_API_KEY" if request.api_key_sha256 else "UNAUTHENTICATED"
+            raise Unauthenticated("The credential is unknown, revoked or expired.", code=code)
+        claims = {key: value for key, value in known.items() if key != "origins"}
+        if request.project_id:
+            if request.project_id != PROJECT:
+                raise NotFound("There is no such project.")
+            claims |= {"tid": TENANT, "pid": PROJECT}
+        return credentials_pb2.AuthenticateResponse(
+            principal=self._sign(claims),
+            revision=self._revision,
+            allowed_origins=known.get("origins", ()),
+            plan=self.plan if "tid" in claims else "",
+        )
+
+    def _sign(self, claims: Mapping[str, Any]) -> str:
+        import time
+
+        always = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + self.principal_seconds, "jti": str(uuid7())}
+        return jwt.encode({**claims, **always}, self._key, algorithm="EdDSA", headers={"kid": "1"})
+
+    async def WatchCredentials(  # noqa: N802
+        self, request: Any, _call: Any
+    ) -> AsyncIterator[credentials_pb2.WatchCredentialsResponse]:
+        sent = request.after_revision
+        while True:
+            for revision, changed_ids in self._changes:
+                if revision > sent and self.heartbeats:
+                    sent = revision
+                    yield credentials_pb2.WatchCredentialsResponse(revision=revision, changed_ids=changed_ids)
+            if self.heartbeats:
+                yield credentials_pb2.WatchCredentialsResponse(revision=self._revision)
+            await asyncio.sleep(0.1)
+
+
+class PlayedServer:
+    """The gRPC server of a played service, which can go away and come back."""
+
+    def __init__(self, port: int, registrations: list[Callable[[Any], None]], auth: StandInAuth) -> None:
+        self._port = port
+        self._registrations = registrations
+        self._auth = auth
+        self._running: AsyncExitStack | None = None
+
+    async def start(self) -> None:
+        verifier = PrincipalVerifier(self._keys)
+        self._running = AsyncExitStack()
+        await self._running.enter_async_context(
+            grpc_server.serving(
+                "127.0.0.1",
+                self._port,
+                self._registrations,
+                service_token=SERVICE_TOKEN,
+                verifier=verifier,
+                process_health=Health(),
+                drain_seconds=0,
+            )
+        )
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            await self._running.aclose()
+            self._running = None
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Away inside the block."""
+        await self.stop()
+        try:
+            yield
+        finally:
+            await self.start()
+
+    async def _keys(self) -> str:
+        answer = await self._auth.GetSigningKeys(credentials_pb2.GetSigningKeysRequest(), None)  # type: ignore[arg-type]
+        json.loads(answer.jwks_json)
+        return answer.jwks_json
+
+
+def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Played) -> dict[str, list[Any]]:
+    """What each service's server serves."""
+    accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
+    definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
+    generator = codegen.servicer(codegen_pb2.DESCRIPTOR.services_by_name["CodegenService"])
+    receiver = ingest.servicer(ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
+    return {
+        "auth": [
+            lambda server: add_AccountServiceServicer_to_server(accounts, server),
+            lambda server: add_CredentialServiceServicer_to_server(auth, server),
+        ],
+        "config": [lambda server: add_DefinitionServiceServicer_to_server(definitions, server)],
+        "codegen": [lambda server: add_CodegenServiceServicer_to_server(generator, server)],
+        "receiver": [lambda server: add_IngestServiceServicer_to_server(receiver, server)],
+    }

@@ -1,0 +1,69 @@
+"""A gateway in this process, in front of played services."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+
+from chassis import api_keys
+from deploy.local.layout import Ports
+from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedServer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    #: None where it is no JSON.
+    json: Any
+
+    @property
+    def code(self) -> str:
+        """The code of an error."""
+        return str(self.json["error"]["code"])
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway under test and what stands behind it."""
+
+    session: aiohttp.ClientSession
+    ports: Ports
+    auth: PlayedAuth
+    config: Played
+    codegen: Played
+    ingest: Played
+    servers: Mapping[str, PlayedServer]
+
+    @property
+    def public_port(self) -> int:
+        return self.ports.public
+
+    async def call(
+        self, method: str, path: str, *, credential: str = "", headers: Mapping[str, str] | None = None, **body: Any
+    ) -> Answer:
+        """One request. `credential` goes where the contract says that it belongs."""
+        sent = dict(headers or {})
+        if credential and api_keys.kind_of(credential):
+            sent["X-API-Key"] = credential
+        elif credential:
+            sent["Authorization"] = f"Bearer {credential}"
+        async with self.session.request(method, path, headers=sent, allow_redirects=False, **body) as response:
+            content = await response.read()
+            is_json = response.content_type == "application/json" and content
+            return Answer(response.status, response.headers, content, await response.json() if is_json else None)
+
+    async def ingest_one(self, key: str, **headers: str) -> Answer:
+        """One small batch."""
+        return await self.call("POST", "/api/v1/metrics", credential=key, json={"metrics": []}, headers=headers)
+
+
+class StartGateway(Protocol):
+    """Starts a gateway with some settings changed."""
+
+    def __call__(self, **changes: Any) -> AbstractAsyncContextManager[Gateway]: ...
