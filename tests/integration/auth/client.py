@@ -114,9 +114,12 @@ async def connected_to(settings: Settings) -> AsyncIterator[AuthClient]:
 
 
 @asynccontextmanager
-async def running_auth(settings: Settings, clock: Clock | None = None, **changed: Any) -> AsyncIterator[AuthClient]:
-    """A service in this process, and its client once it answers."""
+async def running_auth(
+    settings: Settings, clock: Clock | None = None, *, wait: bool = True, **changed: Any
+) -> AsyncIterator[AuthClient]:
+    """A service in this process, and its client once it answers, or at once."""
     settings = replace(settings, **changed)
     async with running(settings, clock), connected_to(settings) as client:
-        await eventually(client.is_up, what="auth answers")
+        if wait:
+            await eventually(client.is_up, what="auth answers")
         yield client

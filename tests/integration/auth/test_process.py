@@ -1,0 +1,167 @@
+"""auth as a process: its start before its database, its faults, its migrations, its end."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import pytest
+
+from deploy.local.layout import CHECKOUT
+from services.auth.__main__ import main
+from services.auth.settings import Settings
+from tests.integration.auth.client import connected_to, running_auth
+from tests.suite_database import Database
+from tests.waiting import eventually, wait_for
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PULSEGATE_OPS_PORT": str(settings.operations_port),
+        "PULSEGATE_GRPC_PORT": str(settings.grpc_port),
+        "PULSEGATE_POSTGRES_DSN": settings.dsn,
+        "PULSEGATE_SERVICE_TOKEN": settings.service_token,
+        "PULSEGATE_AUTH_MASTER_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    }
+
+
+@contextmanager
+def process(settings: Settings, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`python -m services.auth`."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "services.auth"],
+            cwd=CHECKOUT,
+            env=environment(settings),
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield running
+        finally:
+            running.kill()
+            running.wait()
+
+
+async def readiness(settings: Settings) -> tuple[int, dict[str, Any]]:
+    """Status 0 while nobody listens."""
+    async with aiohttp.ClientSession() as session:
+        try:
+            async with session.get(f"http://127.0.0.1:{settings.operations_port}/health/ready") as answer:
+                return answer.status, await answer.json()
+        except aiohttp.ClientConnectionError:
+            return 0, {}
+
+
+async def test_the_process_serves_ends_in_time_and_keeps_secrets_out_of_its_log(
+    settings: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "auth.log"
+    with process(settings, log) as running:
+        async with connected_to(settings) as auth:
+            await eventually(auth.is_up, within_seconds=30)
+            ada = await auth.sign_up()
+            key = await auth.create_key(ada)
+            stream = auth.watch()
+            await anext(stream)
+
+            assert (await readiness(settings))[0] == 200
+            running.send_signal(signal.SIGTERM)
+            assert [message async for message in stream if message.changed_ids] == []
+        assert wait_for(lambda: running.poll() is not None, within_seconds=10)
+
+    assert running.returncode == 0
+    said = log.read_text()
+    for secret in (ada.email, ada.access_token, ada.refresh_token, key.token, settings.service_token):
+        assert secret not in said
+    assert "Traceback" not in said
+
+
+async def test_a_service_that_starts_before_its_schema_waits_and_says_so(
+    settings: Settings, database: Database
+) -> None:
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute("ALTER SCHEMA auth RENAME TO not_yet")
+        connection.execute("CREATE SCHEMA auth; GRANT USAGE ON SCHEMA auth TO auth")
+        async with running_auth(settings, wait=False) as auth:
+
+            async def says_so() -> bool:
+                status, report = await readiness(settings)
+                reasons = str(report)
+                return (
+                    status == 503 and "the schema is at migration 0" in reasons and "migrations have not run" in reasons
+                )
+
+            await eventually(says_so)
+            assert not await auth.is_up()
+            connection.execute("DROP SCHEMA auth; ALTER SCHEMA not_yet RENAME TO auth")
+
+            await eventually(auth.is_up)
+            assert await auth.sign_up()
+
+
+async def test_a_wrong_master_key_is_told_in_readiness(settings: Settings) -> None:
+    async with running_auth(settings):
+        pass
+    async with running_auth(replace(settings, master_key=bytes(32)), wait=False):
+
+        async def says_so() -> bool:
+            status, report = await readiness(settings)
+            return status == 503 and "PULSEGATE_AUTH_MASTER_KEY" in str(report)
+
+        await eventually(says_so)
+
+
+async def test_a_stranger_without_the_service_token_is_turned_away(settings: Settings) -> None:
+    async with running_auth(settings), connected_to(replace(settings, service_token="guessed")) as stranger:
+        with pytest.raises(Exception, match="Pulsegate's own services"):
+            await stranger.signing_keys()
+
+
+def test_the_process_names_every_fault_of_its_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PULSEGATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", "c2hvcnQ=")
+    monkeypatch.setenv("PULSEGATE_BCRYPT_COST", "11")
+
+    with pytest.raises(SystemExit) as ended:
+        main([])
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 78
+    for fault in (
+        "PULSEGATE_AUTH_MASTER_KEY: must be 32 bytes in base64url",
+        "PULSEGATE_BCRYPT_COST: must be a whole number from 12 to 16",
+        "PULSEGATE_POSTGRES_DSN: is required and not set",
+        "PULSEGATE_SERVICE_TOKEN: is required and not set",
+    ):
+        assert fault in said
+    assert "c2hvcnQ" not in said
+
+
+def test_migrating_twice_changes_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSEGATE_POSTGRES_OWNER_DSN", database.owner_dsn("auth"))
+
+    main(["migrate"])
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        assert connection.execute("SELECT max(number) FROM auth.schema_migrations").fetchall() == [(1,)]
+
+
+def test_an_unknown_command_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["services.auth", "destroy"])
+    monkeypatch.delitem(sys.modules, "services.auth.__main__")
+
+    with pytest.raises(SystemExit, match=r"usage: python -m services\.auth"):
+        runpy.run_module("services.auth", run_name="__main__")
