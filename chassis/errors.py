@@ -13,8 +13,9 @@ import msgspec
 #: gRPC trailing metadata that carries the error whole, as JSON.
 ERROR_METADATA_KEY = "pulsegate-error-bin"
 
-#: gRPC refuses larger metadata; details beyond it are left out.
-_MOST_METADATA_BYTES = 6000
+#: Details that would make the written error larger are left out. `chassis.grpc_client` takes metadata of twice this
+#: size; other gRPC clients may not take more than 8 KB.
+MOST_WIRE_BYTES = 32_000
 
 #: Every kind of error: its gRPC status and its HTTP status.
 STATUSES: Mapping[str, tuple[grpc.StatusCode, int]] = {
@@ -146,7 +147,7 @@ def to_wire(error: PulsegateError) -> bytes:
     details = dict(error.details) if error.details else None
     wire = _Wire(error.kind, error.code, error.message, details, error.retry_after_seconds)
     encoded = msgspec.json.encode(wire)
-    if len(encoded) <= _MOST_METADATA_BYTES:
+    if len(encoded) <= MOST_WIRE_BYTES:
         return encoded
     wire.details, wire.message = None, error.message[:1000]
     return msgspec.json.encode(wire)

@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind
 from chassis import context, metrics, tracing
 from chassis.errors import (
     ERROR_METADATA_KEY,
+    MOST_WIRE_BYTES,
     DeadlineExceeded,
     Internal,
     PulsegateError,
@@ -30,6 +31,7 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_metadata_size", 2 * MOST_WIRE_BYTES),
     ("grpc.enable_retries", 0),
 ]
 

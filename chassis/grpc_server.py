@@ -153,6 +153,6 @@ async def _abort(
 ) -> None:
     metrics.ERRORS.labels(error.code).inc()
     try:
-        await call.abort(error.grpc_status, error.message[:1000], ((ERROR_METADATA_KEY, to_wire(error)),))
+        await call.abort(error.grpc_status, error.code, ((ERROR_METADATA_KEY, to_wire(error)),))
     except grpc.aio.AbortError as abort:
         raise abort from (cause or error)

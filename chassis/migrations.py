@@ -42,15 +42,18 @@ class Migration:
 
 
 def read(folder: Path) -> Sequence[Migration]:
-    """The migrations of a folder in their order. Raises MigrationError where the numbers are not 1, 2, 3, …"""
-    found = [
-        Migration(number=int(match[1]), name=path.name, sql=path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.sql"))
-        if (match := _FILE_NAME.fullmatch(path.name))
-    ]
+    """The migrations of a folder in their order. Raises MigrationError where they are not named 0001_…, 0002_…, …"""
+    found = [_read_one(path) for path in sorted(folder.glob("*.sql"))]
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise MigrationError(f"the migrations in {folder.name} are not numbered 1, 2, 3, …")
     return found
+
+
+def _read_one(path: Path) -> Migration:
+    match = _FILE_NAME.fullmatch(path.name)
+    if match is None:
+        raise MigrationError(f"{path.name} is not named like 0001_what_it_does.sql")
+    return Migration(number=int(match[1]), name=path.name, sql=path.read_text(encoding="utf-8"))
 
 
 async def migrate(schema: str, folder: Path, owner_dsn: str) -> int:

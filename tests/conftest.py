@@ -1,3 +1,9 @@
 """Fixtures for all tests; each module's docstring says what it offers."""
 
+import os
+
+# Backing servers are started while gRPC is in use; its handlers for fork() would abort the new process before it
+# becomes the server. Read by gRPC when it is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 pytest_plugins = ["tests.suite_ports", "tests.suite_servers", "tests.suite_database", "tests.suite_running"]

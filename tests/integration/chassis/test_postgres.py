@@ -1,0 +1,204 @@
+"""The pool and its transactions, on real Postgres: bound to a tenant, and back after an outage by themselves."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+
+from chassis import postgres
+from chassis.errors import Unavailable
+from chassis.postgres import Database
+from deploy.local.servers import Postgres
+from tests.integration.chassis.conftest import Schema
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+TABLE = """
+CREATE TABLE things (tenant_id text NOT NULL, name text NOT NULL);
+ALTER TABLE things ENABLE ROW LEVEL SECURITY;
+ALTER TABLE things FORCE ROW LEVEL SECURITY;
+CREATE POLICY own ON things USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
+CREATE POLICY by_name ON things FOR SELECT USING (name = nullif(current_setting('app.name', true), ''));
+CREATE POLICY door ON things FOR SELECT TO config_feed USING (true);
+GRANT SELECT, INSERT, UPDATE, DELETE ON things TO config;
+GRANT SELECT ON things TO config_feed;
+"""
+
+
+@pytest.fixture
+async def things(schema: Schema) -> AsyncIterator[Database]:
+    """A pool of a single connection, so that whatever one transaction leaves behind meets the next."""
+    with psycopg.connect(schema.owner_dsn) as owner:
+        owner.execute(TABLE)
+    with psycopg.connect(schema.superuser_dsn) as superuser:
+        superuser.execute("SET synchronous_commit = on")  # the tests' server may forget other commits when it is killed
+        superuser.execute("INSERT INTO config.things VALUES ('a', 'of a'), ('b', 'of b')")
+    async with postgres.connected(schema.dsn, most_connections=1, statement_timeout_seconds=1) as database:
+        yield database
+
+
+async def names(database: Database, **settings: str) -> list[str]:
+    async with database.transaction(**settings) as connection:
+        rows = await (await connection.execute("SELECT name FROM things ORDER BY name")).fetchall()
+        return [row["name"] for row in rows]
+
+
+async def test_a_transaction_sees_its_tenants_rows_alone(things: Database) -> None:
+    assert await names(things, tenant_id="a") == ["of a"]
+    assert await names(things, tenant_id="b") == ["of b"]
+    assert await names(things, tenant_id="c") == []
+
+
+async def test_without_a_tenant_nothing_is_seen_also_right_after_one_that_saw(things: Database) -> None:
+    assert await names(things) == []
+    assert await names(things, tenant_id="a") == ["of a"]
+    assert await names(things) == []
+    assert await names(things, tenant_id="") == []
+
+
+async def test_after_a_transaction_that_failed_nothing_is_left_of_its_tenant(things: Database) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        async with things.transaction(tenant_id="a", role="config_feed") as connection:
+            await connection.execute("SELECT 1/0")
+    assert await names(things) == []
+
+
+async def test_rows_of_another_tenant_can_be_neither_written_nor_deleted(things: Database) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with things.transaction(tenant_id="a") as connection:
+            await connection.execute("INSERT INTO things VALUES ('b', 'planted')")
+    async with things.transaction(tenant_id="a") as connection:
+        deleted = await connection.execute("DELETE FROM things")
+    assert deleted.rowcount == 1
+    assert await names(things, tenant_id="b") == ["of b"]
+
+
+async def test_a_narrow_door_opens_for_its_setting_and_its_role_alone(things: Database) -> None:
+    assert await names(things, name="of b") == ["of b"]
+    assert await names(things, role="config_feed") == ["of a", "of b"]
+    assert await names(things) == []
+
+
+async def test_a_role_that_is_not_the_services_cannot_be_entered(things: Database) -> None:
+    for role in ("auth_feed", "config_owner", "postgres"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            async with things.transaction(role=role):
+                raise AssertionError("entered")
+
+
+async def test_what_fails_is_rolled_back(things: Database) -> None:
+    async def fail() -> None:
+        async with things.transaction(tenant_id="a") as connection:
+            await connection.execute("INSERT INTO things VALUES ('a', 'half')")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert await names(things, tenant_id="a") == ["of a"]
+
+
+async def test_a_statement_that_takes_too_long_is_unavailable_and_the_pool_goes_on(things: Database) -> None:
+    with pytest.raises(Unavailable, match="slow"):
+        async with things.transaction() as connection:
+            await connection.execute("SELECT pg_sleep(30)")
+    assert await names(things, tenant_id="a") == ["of a"]
+
+
+async def test_when_every_connection_is_taken_one_is_told_so_in_bounded_time(things: Database) -> None:
+    async with things.transaction():
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            await names(things)
+        assert time.monotonic() - began < 6
+        assert caught.value.retry_after_seconds
+    assert await names(things, tenant_id="a") == ["of a"]
+
+
+async def test_a_cancelled_transaction_gives_its_connection_back(things: Database) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), things.transaction(tenant_id="a") as connection:
+            await connection.execute("SELECT pg_sleep(30)")
+    assert await names(things, tenant_id="a") == ["of a"]
+
+
+async def test_slow_queries_are_logged_without_their_parameters(
+    things: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with things.transaction() as connection:
+        await connection.execute("SELECT pg_sleep(0.15), %s::text", ("CANARY",))
+    logged = capsys.readouterr().out
+    assert "slow query" in logged
+    assert "pg_sleep" in logged
+    assert "CANARY" not in logged
+
+
+async def test_a_restart_in_mid_transaction_is_unavailable_and_everything_goes_on_afterwards(
+    things: Database, postgres_server: RunningServer[Postgres]
+) -> None:
+    async def interrupted() -> None:
+        async with things.transaction(tenant_id="a") as connection:
+            await connection.execute("INSERT INTO things VALUES ('a', 'half')")
+            with postgres_server.away():
+                await connection.execute("SELECT 1")
+
+    with pytest.raises(Unavailable):
+        await interrupted()
+    await eventually(lambda: answered(things), within_seconds=20)
+    assert await names(things, tenant_id="a") == ["of a"]
+
+
+async def answered(database: Database) -> bool:
+    try:
+        await database.probe()
+        await names(database)
+    except (Unavailable, psycopg.Error, TimeoutError):
+        return False
+    return True
+
+
+@pytest.mark.timeout(90)
+async def test_the_pool_comes_back_after_an_outage_longer_than_it_tries_to_reconnect(
+    things: Database, postgres_server: RunningServer[Postgres]
+) -> None:
+    with postgres_server.away():
+        away_since = time.monotonic()
+        waits: list[float] = []
+        while time.monotonic() - away_since < 14:
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await names(things)
+            waits.append(time.monotonic() - began)
+    assert max(waits) < 7
+    await eventually(lambda: answered(things), within_seconds=20)
+
+
+async def test_a_service_may_start_before_its_database(
+    schema: Schema, postgres_server: RunningServer[Postgres]
+) -> None:
+    with postgres_server.away():
+        pool = postgres.connected(schema.dsn)
+        database = await pool.__aenter__()
+    try:
+        await eventually(lambda: asked(database), within_seconds=20)
+    finally:
+        await pool.__aexit__(None, None, None)
+
+
+async def asked(database: Database) -> bool:
+    try:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT 1")
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_the_pools_figures_are_metrics(things: Database) -> None:
+    await things.probe()
+    assert REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "size"}) == 1
+    assert REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "waiting"}) == 0
