@@ -1,6 +1,8 @@
 """The public HTTP interface as a client written from its contract sees it; knows nothing of the code behind it."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from typing import Any
 import aiohttp
 
 from chassis.ids import uuid7
-from tests.waiting import eventually
 
 PASSWORD = "correct horse battery staple"
 
@@ -134,15 +135,10 @@ class Project:
     async def shows(self, expression: str, value: float | None, within_seconds: float = 20.0) -> None:
         """Waits until the expression answers the value."""
 
-        async def answers() -> bool:
-            seen.append(await self.value(expression))
-            return seen[-1] == value
-
-        seen: list[float | None] = []
-        try:
-            await eventually(answers, within_seconds=within_seconds)
-        except AssertionError as late:
-            raise AssertionError(f"{expression} answers {seen[-1]}, not {value}") from late
+        deadline = time.monotonic() + within_seconds
+        while (seen := await self.value(expression)) != value:
+            assert time.monotonic() < deadline, f"{expression} answers {seen}, not {value}"
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

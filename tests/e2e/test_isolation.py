@@ -78,7 +78,7 @@ async def test_queries_see_one_project_only_whatever_they_say(project: Project, 
 
 async def test_a_browser_key_cannot_read(project: Project) -> None:
     answer = await project.api.call(
-        "GET", "/prometheus/api/v1/query", credential=project.publishable_key, params={"query": "up"}
+        "GET", "/prometheus/api/v1/query", headers={"X-API-Key": project.publishable_key}, params={"query": "up"}
     )
     assert answer.status == 403
     assert answer.json["status"] == "error"
