@@ -26,6 +26,8 @@ from services.ingest.errors import (
 MOST_BODY_BYTES = 4 << 20
 
 _ZSTD_MOST_WINDOW_BYTES = 8 << 20
+#: Members of a gzip body, or frames of a zstd body: each costs a decompressor of its own.
+_MOST_MEMBERS = 100
 _MOST_SEQUENCE = 2**62
 _NULL = b"null"
 _ABSENT = msgspec.Raw(_NULL)
@@ -97,7 +99,7 @@ def decode(body: bytes, content_encoding: str) -> Batch:
     if not metrics:
         raise BatchEmpty("A batch needs at least one metric.")
     if len(metrics) > MOST_METRICS_IN_BATCH:
-        raise BatchTooLarge(f"A batch takes at most {MOST_METRICS_IN_BATCH} metrics; this one has {len(metrics)}.")
+        raise _too_large(len(metrics))
     producer, sequence, floor = _identity(decoded)
     return Batch(producer=producer, sequence=sequence, floor=floor, metrics=metrics)
 
@@ -119,29 +121,45 @@ def decompress(body: bytes, content_encoding: str) -> bytes:
 
 def _gunzip(body: bytes) -> bytes:
     unpacked = bytearray()
-    while body:
+    for _ in range(_MOST_MEMBERS):
         member = zlib.decompressobj(wbits=31)
         try:
             unpacked += member.decompress(body, MOST_BODY_BYTES + 1 - len(unpacked))
         except zlib.error as error:
             raise MalformedCompression("The body is not gzip.") from error
         if len(unpacked) > MOST_BODY_BYTES:
-            break
+            return bytes(unpacked)
         if not member.eof:
             raise MalformedCompression("The gzip body is cut short.")
         body = member.unused_data
-    return bytes(unpacked)
+        if not body:
+            return bytes(unpacked)
+    raise MalformedCompression(f"A gzip body may have at most {_MOST_MEMBERS} members.")
 
 
 def _unzstd(body: bytes) -> bytes:
-    reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MOST_WINDOW_BYTES).stream_reader(body)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MOST_WINDOW_BYTES)
     try:
-        unpacked = reader.read(MOST_BODY_BYTES + 1)
+        unpacked: bytes = decompressor.stream_reader(body, read_across_frames=True).read(MOST_BODY_BYTES + 1)
+        if len(unpacked) <= MOST_BODY_BYTES:
+            _check_frames(decompressor, body)
     except zstandard.ZstdError as error:
         raise MalformedCompression("The body is not zstd.") from error
-    if not unpacked and body:
-        raise MalformedCompression("The zstd body is cut short.")
     return unpacked
+
+
+def _check_frames(decompressor: zstandard.ZstdDecompressor, body: bytes) -> None:
+    """The reader, which alone bounds what is unpacked, does not tell whether the last frame was whole: a second look
+    does, at a body that is known to be small."""
+    for _ in range(_MOST_MEMBERS):
+        frame = decompressor.decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            raise MalformedCompression("The zstd body is cut short.")
+        body = frame.unused_data
+        if not body:
+            return
+    raise MalformedCompression(f"A zstd body may have at most {_MOST_MEMBERS} frames.")
 
 
 def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
@@ -157,12 +175,19 @@ def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
 
 def _parse_loosely(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
     try:
+        msgspec.json.decode(plain, type=msgspec.Raw)  # what is no JSON at all is that before it is anything else
         body = _loose_body_decoder.decode(plain)
     except msgspec.ValidationError as error:
         raise Invalid.fields({"metrics": f"a batch is an object with an array of metrics ({error})"}) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedJson(f"The body is not JSON: {_reason(error)}.") from error
-    return body, [_decode_metric(raw) for raw in body.metrics[: MOST_METRICS_IN_BATCH + 1]]
+    if len(body.metrics) > MOST_METRICS_IN_BATCH:
+        raise _too_large(len(body.metrics))
+    return body, [_decode_metric(raw) for raw in body.metrics]
+
+
+def _too_large(count: int) -> BatchTooLarge:
+    return BatchTooLarge(f"A batch takes at most {MOST_METRICS_IN_BATCH} metrics; this one has {count}.")
 
 
 def _decode_metric(raw: msgspec.Raw) -> Metric | Fault:
@@ -192,16 +217,15 @@ def _has_not_finite(values: object) -> bool:
         return values.strip().lower() in _NOT_FINITE_WORDS
     if not isinstance(values, list):
         return False
-    for raw in values[:MOST_OBSERVATIONS]:
-        try:
-            item = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, RecursionError) as error:
-            if "out of range" in str(error):
-                return True
-            continue
-        if isinstance(item, str) and item.strip().lower() in _NOT_FINITE_WORDS:
-            return True
-    return False
+    return any(_is_not_finite(raw) for raw in values[:MOST_OBSERVATIONS])
+
+
+def _is_not_finite(raw: msgspec.Raw) -> bool:
+    try:
+        item = msgspec.json.decode(raw, type=str | float)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return "out of range" in str(error)
+    return isinstance(item, str) and item.strip().lower() in _NOT_FINITE_WORDS
 
 
 def _identity(body: _Body | _LooseBody) -> tuple[bytes, int, int]:

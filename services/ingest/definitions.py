@@ -1,6 +1,7 @@
 """The definitions of all projects, as `config`'s feed tells them, and the confirmation before a rejection."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from chassis import logs
@@ -9,7 +10,7 @@ from chassis.errors import PulsegateError, Unavailable
 from services.ingest import metrics
 from services.ingest.clients import DefinitionChange, DefinitionClient
 from services.ingest.domain import Definition
-from services.ingest.validation import CompiledDefinition
+from services.ingest.validation import CompiledDefinition, LabelSetMemory
 
 log = logs.get(__name__)
 
@@ -27,6 +28,7 @@ class DefinitionTable:
         self._client = client
         self._clock = clock
         self._on_deleted = on_deleted
+        self._memory = LabelSetMemory()
         self._projects: dict[bytes, dict[str, CompiledDefinition]] = {}
         #: Revision up to which the feed has told everything.
         self._revision = 0
@@ -50,13 +52,18 @@ class DefinitionTable:
     async def confirm(self, project_id: bytes) -> None:
         """Reads the project's definitions as they are *now*: after this, what it lacks does not exist.
 
-        Calls for one project share one question, which is asked after each of them came. Raises what asking raises.
+        Calls for one project share one question, which is asked after each of them came. Raises Unavailable.
         """
         waiting = self._waiting.get(project_id)
         if waiting is None:
-            waiting = asyncio.create_task(self._ask_after(self._asking.get(project_id), project_id))
+            # In a context of its own: the question is not bound by the deadline of whichever call came first.
+            asking = self._ask_after(self._asking.get(project_id), project_id)
+            waiting = asyncio.create_task(asking, context=contextvars.Context())
             self._waiting[project_id] = waiting
-        await asyncio.shield(waiting)
+        try:
+            await asyncio.shield(waiting)
+        except PulsegateError as error:
+            raise Unavailable("The metric definitions cannot be confirmed now.", retry_after_seconds=1.0) from error
 
     async def _ask_after(self, earlier: "asyncio.Task[None] | None", project_id: bytes) -> None:
         if earlier is not None:
@@ -75,7 +82,7 @@ class DefinitionTable:
         if revision <= max(self._revision, self._confirmed.get(project_id, 0)):
             return
         known = self._projects.get(project_id, {})
-        fresh = {definition.name: _reuse(known.get(definition.name), definition) for definition in definitions}
+        fresh = {definition.name: self._compile(known.get(definition.name), definition) for definition in definitions}
         self._announce_deleted(known.values(), {definition.id for definition in definitions})
         self._projects[project_id] = fresh
         self._confirmed[project_id] = revision
@@ -135,16 +142,15 @@ class DefinitionTable:
         definition = change.definition
         project = self._projects.setdefault(definition.project_id, {})
         if not change.deleted:
-            project[definition.name] = _reuse(known.get(definition.name), definition)
+            project[definition.name] = self._compile(known.get(definition.name), definition)
             return
         current = project.get(definition.name)
         if current is not None and current.definition.id == definition.id:
             del project[definition.name]
         self._on_deleted(definition)
 
-
-def _reuse(known: CompiledDefinition | None, definition: Definition) -> CompiledDefinition:
-    """The compiled definition that is there already, with the label sets it has seen, where nothing changed."""
-    if known is not None and known.definition == definition:
-        return known
-    return CompiledDefinition(definition)
+    def _compile(self, known: CompiledDefinition | None, definition: Definition) -> CompiledDefinition:
+        """The compiled definition that is there already, with the label sets it has seen, where nothing changed."""
+        if known is not None and known.definition == definition:
+            return known
+        return CompiledDefinition(definition, self._memory)

@@ -21,6 +21,7 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamState,
 )
 from nats.js.errors import APIError, NotFoundError
 
@@ -32,8 +33,8 @@ from services.ingest.settings import LogSettings
 
 log = logs.get(__name__)
 
-#: A frame closes at this size, well below the server's largest message.
-_MOST_FRAME_BYTES = 1 << 20
+#: A frame closes at this size, well below the largest message that a server takes by default (1 MiB).
+_MOST_FRAME_BYTES = 1 << 19
 _RETRY_AFTER_SECONDS = 1.0
 #: Error code of JetStream for a stream that has no room left.
 _STREAM_FULL = 10077
@@ -53,10 +54,17 @@ class Log:
         return f"{self.stream}.lane.{lane}"
 
     async def ensure(self) -> None:
-        """Makes the stream where there is none. Raises Unavailable where the log is away."""
+        """Makes the stream where there is none; its bounds follow the settings. Raises Unavailable."""
         if self._made:
             return
-        config = StreamConfig(
+        try:
+            await self._make(self._configuration())
+        except (NatsError, TimeoutError) as error:
+            raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
+        self._made = True
+
+    def _configuration(self) -> StreamConfig:
+        return StreamConfig(
             name=self.stream,
             subjects=[f"{self.stream}.lane.*"],
             retention=RetentionPolicy.LIMITS,
@@ -65,31 +73,39 @@ class Log:
             max_bytes=self._settings.log_most_bytes,
             max_age=0,
             num_replicas=self._settings.log_replicas,
-            duplicate_window=0,
         )
+
+    async def _make(self, wanted: StreamConfig) -> None:
         try:
-            try:
-                await self.jetstream.stream_info(self.stream)
-            except NotFoundError:
-                await self.jetstream.add_stream(config)
-                log.info("log made", stream=self.stream)
+            found = (await self.jetstream.stream_info(self.stream)).config
+        except NotFoundError:
+            await self.jetstream.add_stream(wanted)
+            log.info("log made", stream=self.stream)
+            return
+        if (found.max_bytes, found.num_replicas) != (wanted.max_bytes, wanted.num_replicas):
+            await self.jetstream.update_stream(wanted)
+            log.info("log bounded anew", stream=self.stream, most_bytes=wanted.max_bytes)
+
+    async def _state(self) -> StreamState:
+        await self.ensure()
+        try:
+            state = (await self.jetstream.stream_info(self.stream)).state
         except (NatsError, TimeoutError) as error:
             raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
-        self._made = True
+        metrics.LOG_FILL.set(state.bytes / self._settings.log_most_bytes)
+        return state
 
     async def probe(self) -> None:
         """A health check: the stream answers. Also publishes how full it is."""
-        await self.ensure()
-        info = await self.jetstream.stream_info(self.stream)
-        metrics.LOG_FILL.set(info.state.bytes / self._settings.log_most_bytes)
+        await self._state()
+
+    async def fill(self) -> float:
+        """The part of its bytes that is taken, 0 to 1. Raises Unavailable."""
+        return (await self._state()).bytes / self._settings.log_most_bytes
 
     async def last_sequence(self) -> int:
         """The stream's newest position. Raises Unavailable."""
-        await self.ensure()
-        try:
-            return int((await self.jetstream.stream_info(self.stream)).state.last_seq)
-        except (NatsError, TimeoutError) as error:
-            raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
+        return (await self._state()).last_seq
 
     async def purge(self, lane: int, below: int) -> None:
         """Deletes the lane's frames before a position. Raises Unavailable."""
@@ -161,9 +177,8 @@ class LogWriter:
                 frame = self._next_frame()
                 await self._publish(frame)
         finally:
-            error = LogUnavailable("The receiver is stopping.", retry_after_seconds=_RETRY_AFTER_SECONDS)
             for _, appended in self._queue:
-                _settle(appended, error)
+                _settle(appended, _stopping())
 
     def _next_frame(self) -> list[tuple[bytes, asyncio.Future[None]]]:
         size, count = 0, 0
@@ -179,12 +194,14 @@ class LogWriter:
 
     async def _publish(self, frame: list[tuple[bytes, asyncio.Future[None]]]) -> None:
         began = time.monotonic()
-        error: LogUnavailable | None = None
+        # Only the log's acknowledgement changes this, whatever else ends the wait.
+        error: LogUnavailable | None = _stopping()
         try:
             payload = records.encode_frame([record for record, _ in frame])
             await self._log.jetstream.publish(
                 self._log.subject(self._lane), payload, timeout=self._timeout_seconds, stream=self._log.stream
             )
+            error = None
             metrics.LOG_APPEND.observe(time.monotonic() - began)
             metrics.LOG_FRAME_RECORDS.observe(len(frame))
         except (NatsError, TimeoutError, OSError) as cause:
@@ -207,6 +224,10 @@ def _settle(appended: "asyncio.Future[None]", error: LogUnavailable | None) -> N
         appended.set_result(None)
     else:
         appended.set_exception(error)
+
+
+def _stopping() -> LogUnavailable:
+    return LogUnavailable("The receiver is stopping.", retry_after_seconds=_RETRY_AFTER_SECONDS)
 
 
 def _unavailable(cause: Exception) -> LogUnavailable:
@@ -244,14 +265,16 @@ class LogReader:
         except (NatsError, OSError) as error:
             await self.close()
             raise Unavailable(f"The log is away: {type(error).__name__}.") from error
-        return self._in_order(messages)
+        frames = self._in_order(messages)
+        if len(frames) < len(messages):  # something was lost on the way: read on from the last good position
+            await self.close()
+        return frames
 
     def _in_order(self, messages: list[Msg]) -> list[tuple[int, bytes]]:
         frames: list[tuple[int, bytes]] = []
         for message in messages:
             metadata = message.metadata
             if metadata.sequence.consumer != self._delivered + 1:
-                self._subscription = None  # something was lost on the way: read on from the last good position
                 break
             self._delivered += 1
             self.position = metadata.sequence.stream

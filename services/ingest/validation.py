@@ -37,6 +37,8 @@ CURABLE = frozenset(
 #: Label sets remembered for each definition, and the longest raw text that is worth remembering.
 _MOST_REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 2_048
+#: What one of them takes besides its raw text, about.
+_OVERHEAD_BYTES = 600
 
 _labels_decoder = msgspec.json.Decoder(dict[str, str] | None)
 
@@ -49,11 +51,30 @@ class LabelSet:
     labels: LabelPairs
 
 
+class LabelSetMemory:
+    """Bounds what all definitions together remember of label sets: past the bound all is forgotten and learnt anew."""
+
+    def __init__(self, most_bytes: int = 128 << 20) -> None:
+        self._most_bytes = most_bytes
+        self._used_bytes = 0
+        #: What was remembered under an earlier number is void.
+        self.generation = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Called for each label set that is remembered."""
+        self._used_bytes += size_bytes
+        if self._used_bytes > self._most_bytes:
+            self._used_bytes = size_bytes
+            self.generation += 1
+
+
 class CompiledDefinition:
     """A definition, ready to be held against metrics, with the label sets that it has seen."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, memory: LabelSetMemory) -> None:
         self.definition = definition
+        self._memory = memory
+        self._generation = memory.generation
         self._required = frozenset(name for name, rule in definition.labels.items() if rule.required)
         self._patterns: dict[str, Pattern] = {
             name: Pattern(rule.pattern) for name, rule in definition.labels.items() if rule.pattern
@@ -64,15 +85,19 @@ class CompiledDefinition:
     def label_set(self, raw: msgspec.Raw) -> LabelSet | Fault:
         """What the labels, as sent, come to."""
         key = bytes(raw)
-        known = self._remembered.get(key)
-        if known is not None:
+        if self._generation == self._memory.generation and (known := self._remembered.get(key)) is not None:
             return known
         found = self._resolve(raw)
         if len(key) <= _LONGEST_REMEMBERED:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = found
+            self._remember(key, found)
         return found
+
+    def _remember(self, key: bytes, found: LabelSet | Fault) -> None:
+        self._memory.take(len(key) + _OVERHEAD_BYTES)
+        if self._generation != self._memory.generation or len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+            self._generation = self._memory.generation
+        self._remembered[key] = found
 
     def _resolve(self, raw: msgspec.Raw) -> LabelSet | Fault:
         try:
@@ -154,13 +179,16 @@ def _take(
     label_set = compiled.label_set(metric.labels)
     if isinstance(label_set, Fault):
         return label_set
-    timestamp_ms = now_ms if metric.timestamp is None else metric.timestamp
-    if definition.type is MetricType.GAUGE and not now_ms - GAUGE_OLDEST_MS <= timestamp_ms <= now_ms + GAUGE_NEWEST_MS:
-        return Fault("TIMESTAMP_OUT_OF_RANGE", "A gauge's timestamp is from 8 days back to 10 minutes ahead.")
+    timestamp_ms = 0
+    if definition.type is MetricType.GAUGE:
+        sent_ms = now_ms if metric.timestamp is None else metric.timestamp
+        if not now_ms - GAUGE_OLDEST_MS <= sent_ms <= now_ms + GAUGE_NEWEST_MS:
+            return Fault("TIMESTAMP_OUT_OF_RANGE", "A gauge's timestamp is from 8 days back to 10 minutes ahead.")
+        timestamp_ms = int(sent_ms)
     entry = folded.get(definition.id)
     if entry is None:
         entry = folded[definition.id] = (_empty_delta(compiled), {})
-    _fold(entry[1], label_set, definition, metric.value, int(timestamp_ms))
+    _fold(entry[1], label_set, definition, metric.value, timestamp_ms)
     return None
 
 
