@@ -96,7 +96,7 @@ async def aggregator(settings: AggregatorSettings) -> AsyncIterator[None]:
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         health.add("log", stream.probe, hard=True)
         for number, lane in enumerate(lanes):
-            health.add(f"lane {number}", lane.probe, hard=False)
+            health.add(f"lane {number}", lane.probe, hard=True)
 
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))

@@ -2,15 +2,15 @@
 
 import json
 import uuid
-from collections.abc import Iterable
 from typing import Protocol
 
 from psycopg.rows import DictRow
 
 from chassis.postgres import Connection, Database
-from services.ingest.aggregation import Checkpoint, Loaded, Missing, ProducerKey, ProducerRow, Series
+from services.ingest.aggregation import REWRITE_SECONDS, Checkpoint, Loaded, Missing, ProducerKey, ProducerRow
 from services.ingest.domain import LabelPairs, MetricType, partition_of, partitions_of
 from services.ingest.errors import LaneLostError
+from services.ingest.series import Sealed, Series
 from services.ingest.windows import Window
 
 #: The role whose policies cross tenants.
@@ -18,6 +18,11 @@ _ROLE = "ingest_aggregator"
 
 #: Windows are kept for so long after their last use.
 _PRODUCER_KEPT_MS = 8 * 24 * 3600 * 1000
+#: So many are deleted in one statement.
+_MOST_DROPPED = 20_000
+
+#: Rows fetched at once while a lane is loaded.
+_ROWS_AT_ONCE = 2_000
 
 _SERIES_COLUMNS = (
     "partition, series_id, tenant_id, project_id, definition_id, name, type, labels, bounds,"
@@ -41,7 +46,10 @@ class Checkpoints(Protocol):
         ...
 
     async def load(self, lane: int, lanes: int, sink: str, stale_after_ms: int) -> Loaded:
-        """The lane's position, its live series and the definitions that have ended."""
+        """The lane's position, its live series and the definitions that have ended.
+
+        Live is also what stopped being so before that was delivered to the sink.
+        """
         ...
 
     async def load_missing(self, missing: Missing) -> tuple[dict[ProducerKey, Window], list[Series]]:
@@ -103,35 +111,54 @@ class PostgresCheckpoints:
         bounds = partitions_of(lane, lanes)
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("SET LOCAL statement_timeout = '120s'")
-            cursor = await connection.execute("SELECT position, commit_ms FROM lanes WHERE lane = %s", (lane,))
-            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0}
             cursor = await connection.execute(
-                "SELECT delivered_ms FROM sink_watermarks WHERE lane = %s AND sink = %s", (lane, sink)
+                """
+                SELECT position, commit_ms, coalesce(delivered_ms, 0) AS delivered_ms
+                  FROM lanes LEFT JOIN sink_watermarks ON sink_watermarks.lane = lanes.lane AND sink = %s
+                 WHERE lanes.lane = %s
+                """,
+                (sink, lane),
             )
-            watermark = await cursor.fetchone() or {"delivered_ms": 0}
+            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "delivered_ms": 0}
+            since_ms = min(stored["commit_ms"], stored["delivered_ms"]) - stale_after_ms - REWRITE_SECONDS * 1000
             cursor = await connection.execute(
-                "SELECT definition_id FROM ended_definitions WHERE partition BETWEEN %s AND %s", bounds
+                "SELECT definition_id, ended_ms FROM ended_definitions WHERE partition BETWEEN %s AND %s", bounds
             )
-            ended = {row["definition_id"].bytes async for row in cursor}
-            series = await self._load_live(connection, bounds, stored["commit_ms"] - stale_after_ms)
-        return Loaded(
-            position=stored["position"],
-            commit_ms=stored["commit_ms"],
-            delivered_ms=watermark["delivered_ms"],
-            series=series,
-            ended=ended,
-        )
+            ended = {row["definition_id"].bytes: row["ended_ms"] async for row in cursor}
+            return Loaded(
+                **stored,
+                series=await self._load_live(connection, bounds, since_ms),
+                live_since_ms=since_ms,
+                ended=set(ended),
+                ended_ms=max(ended.values(), default=0),
+                unmarked=await self._load_unmarked(connection, bounds, since_ms, stored["delivered_ms"]),
+            )
 
     async def _load_live(self, connection: Connection, bounds: tuple[int, int], since_ms: int) -> list[Series]:
+        async with connection.cursor(name="live_series") as cursor:
+            cursor.itersize = _ROWS_AT_ONCE
+            await cursor.execute(
+                f"""
+                SELECT {_SERIES_COLUMNS} FROM series
+                 WHERE partition BETWEEN %s AND %s AND (changed_ms > %s OR folded)
+                   AND NOT EXISTS (SELECT FROM ended_definitions ended
+                                    WHERE ended.partition = series.partition
+                                      AND ended.definition_id = series.definition_id)
+                """,  # noqa: S608 - the columns are a constant
+                (*bounds, since_ms),
+            )
+            return [_series(row) async for row in cursor]
+
+    async def _load_unmarked(
+        self, connection: Connection, bounds: tuple[int, int], since_ms: int, delivered_ms: int
+    ) -> list[Series]:
+        columns = ", ".join(f"series.{column.strip()}" for column in _SERIES_COLUMNS.split(","))
         cursor = await connection.execute(
             f"""
-            SELECT {_SERIES_COLUMNS} FROM series
-             WHERE partition BETWEEN %s AND %s AND (changed_ms > %s OR folded)
-               AND NOT EXISTS (SELECT FROM ended_definitions ended
-                                WHERE ended.partition = series.partition
-                                  AND ended.definition_id = series.definition_id)
+            SELECT {columns} FROM series JOIN ended_definitions USING (partition, definition_id)
+             WHERE partition BETWEEN %s AND %s AND changed_ms > %s AND ended_ms > %s
             """,  # noqa: S608 - the columns are a constant
-            (*bounds, since_ms),
+            (*bounds, since_ms, delivered_ms),
         )
         return [_series(row) async for row in cursor]
 
@@ -190,22 +217,21 @@ class PostgresCheckpoints:
             )
             if cursor.rowcount != 1:
                 raise LaneLostError(f"lane {lane}, epoch {epoch}: no longer at position {old_position}")
-            await self._store_made(connection, checkpoint.made)
+            await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
             await self._store_producers(connection, checkpoint.producers)
             await self._store_ended(connection, checkpoint)
             await self._store_watermarks(connection, lane, delivered)
 
-    async def _store_made(self, connection: Connection, made: Iterable[Series]) -> None:
-        rows = [_row(series) for series in made]
-        if not rows:
+    async def _store_made(self, connection: Connection, checkpoint: Checkpoint) -> None:
+        if not checkpoint.made:
             return
         await connection.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS made_series (LIKE ingest.series) ON COMMIT DELETE ROWS"
         )
         async with connection.cursor().copy(f"COPY made_series ({_SERIES_COLUMNS}) FROM STDIN") as copy:
-            for row in rows:
-                await copy.write_row(row)
+            for sealed in checkpoint.made:
+                await copy.write_row(_row(sealed, checkpoint.commit_ms))
         await connection.execute(
             f"INSERT INTO series ({_SERIES_COLUMNS}) SELECT {_SERIES_COLUMNS} FROM made_series"  # noqa: S608
         )
@@ -223,8 +249,8 @@ class PostgresCheckpoints:
         )
         async with connection.cursor().copy("COPY changed_series FROM STDIN WITH (FORMAT binary)") as copy:
             copy.set_types(["int2", "bytea", "float8", "int8", "int8[]", "int8"])
-            for series, value, count, buckets, timestamp_ms in checkpoint.changed:
-                await copy.write_row((series.partition, series.id, value, count, buckets, timestamp_ms))
+            for series, value, observations, buckets, timestamp_ms in checkpoint.changed:
+                await copy.write_row((series.partition, series.id, value, observations, buckets, timestamp_ms))
         await connection.execute(
             """
             UPDATE series SET value = c.value, count = c.count, buckets = c.buckets, timestamp_ms = c.timestamp_ms,
@@ -287,14 +313,24 @@ class PostgresCheckpoints:
             )
 
     async def drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> None:
+        dropped = _MOST_DROPPED
+        while dropped == _MOST_DROPPED:
+            dropped = await self._drop_old_producers(lane, lanes, now_ms)
+
+    async def _drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> int:
         async with self._database.transaction(role=_ROLE) as connection:
-            await connection.execute(
-                "DELETE FROM producers WHERE partition BETWEEN %s AND %s AND used_ms < %s",
-                (*partitions_of(lane, lanes), now_ms - _PRODUCER_KEPT_MS),
+            cursor = await connection.execute(
+                """
+                DELETE FROM producers WHERE ctid = ANY (ARRAY(
+                    SELECT ctid FROM producers WHERE partition BETWEEN %s AND %s AND used_ms < %s LIMIT %s))
+                """,
+                (*partitions_of(lane, lanes), now_ms - _PRODUCER_KEPT_MS, _MOST_DROPPED),
             )
+            return cursor.rowcount
 
 
-def _row(series: Series) -> tuple[object, ...]:
+def _row(sealed: Sealed, commit_ms: int) -> tuple[object, ...]:
+    series = sealed.series
     return (
         series.partition,
         series.id,
@@ -305,12 +341,12 @@ def _row(series: Series) -> tuple[object, ...]:
         int(series.type),
         json.dumps(dict(zip(series.labels[::2], series.labels[1::2], strict=True)), ensure_ascii=False),
         list(series.bounds),
-        series.value,
-        series.count,
-        series.buckets,
-        series.timestamp_ms,
-        series.created_ms,
-        series.changed_ms,
+        sealed.value,
+        sealed.observations,
+        sealed.buckets,
+        sealed.timestamp_ms,
+        commit_ms,
+        commit_ms,
         series.folded,
     )
 

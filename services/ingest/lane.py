@@ -3,7 +3,9 @@
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from itertools import count
 
 from opentelemetry.trace import SpanKind
 
@@ -11,11 +13,13 @@ from chassis import logs, tracing
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from services.ingest import metrics, records
-from services.ingest.aggregation import Budgets, LaneState
+from services.ingest.aggregation import LaneState
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.errors import LaneLostError, UnreadableLogError
+from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
+from services.ingest.series import Series
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Delivery, Sink
 
@@ -24,7 +28,15 @@ log = logs.get(__name__)
 _FRAMES_AT_ONCE = 64
 _FETCH_SECONDS = 0.5
 _ACQUIRE_SECONDS = 1.0
-_HOUSEKEEPING_SECONDS = 30.0
+#: A log that cannot be read will most likely not be readable in a second either.
+_UNREADABLE_SECONDS = 10.0
+_HOUSEKEEPING_SECONDS = 10.0
+#: Old windows are looked for once in so many rounds of housekeeping.
+_ROUNDS_BETWEEN_SWEEPS = 60
+#: Above this fill the log gives up what is committed without waiting for it to get old: better than refusing batches.
+_CROWDED = 0.5
+#: Batches of one commit that get a span.
+_MOST_SPANS = 64
 #: At the end, how long a sink may take for what is committed; the next owner delivers the rest.
 _LAST_DELIVERY_SECONDS = 3.0
 
@@ -68,18 +80,24 @@ class Lane:
         while not self._stopping.is_set():
             try:
                 epoch = await self._checkpoints.acquire(self._number, self._owner, self._settings.lease_seconds)
-                self.trouble = ""
                 if epoch is not None:
                     await self._own(epoch)
                     continue
-            except* (PulsegateError, LaneLostError, UnreadableLogError) as errors:
-                self._report(errors)
+                self.trouble = ""
+            except* UnreadableLogError as errors:
+                log.critical(
+                    "lane halted: nothing is lost, nothing goes on", lane=self._number, reason=_reasons(errors)
+                )
+                self._give_up(errors)
+                await self._wait(_UNREADABLE_SECONDS)
+            except* (PulsegateError, LaneLostError) as errors:
+                log.warning("lane given up", lane=self._number, reason=_reasons(errors))
+                self._give_up(errors)
             await self._wait(_ACQUIRE_SECONDS)
 
-    def _report(self, errors: BaseExceptionGroup[Exception]) -> None:
-        self.trouble = "; ".join(str(error) for error in errors.exceptions)
+    def _give_up(self, errors: BaseExceptionGroup[Exception]) -> None:
+        self.trouble = _reasons(errors)
         metrics.LANES_LOST.labels(self._number).inc()
-        log.warning("lane given up", lane=self._number, reason=self.trouble)
 
     async def _wait(self, seconds: float) -> None:
         waiting = asyncio.create_task(self._stopping.wait())
@@ -90,24 +108,25 @@ class Lane:
 
     async def _own(self, epoch: int) -> None:
         metrics.LANE_OWNED.labels(self._number).set(1)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                renewing = tasks.create_task(self._renew(epoch))
-                work = await self._load(epoch)
-                folding = tasks.create_task(work.fold_for_ever())
-                delivering = tasks.create_task(work.delivery.run())
-                housekeeping = tasks.create_task(work.keep_house())
-                await self._commit_until_stopped(work)
-                folding.cancel()
-                await work.commit()
-                await work.delivery.flushed(_LAST_DELIVERY_SECONDS)
-                await work.commit()  # with the watermark
-                for task in (delivering, housekeeping, renewing):
-                    task.cancel()
-                await work.reader.close()
-            await self._checkpoints.release(self._number, epoch)
-        finally:
-            metrics.LANE_OWNED.labels(self._number).set(0)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            stack.callback(metrics.LANE_OWNED.labels(self._number).set, 0)
+            renewing = tasks.create_task(self._renew(epoch))
+            work = await self._load(epoch)
+            stack.push_async_callback(work.reader.close)
+            folding = tasks.create_task(work.fold_for_ever(self._going_on))
+            delivering = tasks.create_task(work.delivery.run())
+            housekeeping = tasks.create_task(work.keep_house())
+            await self._commit_until_stopped(work)
+            folding.cancel()
+            await work.commit()
+            await work.delivery.flushed(_LAST_DELIVERY_SECONDS)
+            await work.commit()  # with the watermark
+            for task in (delivering, housekeeping, renewing):
+                task.cancel()
+        await self._checkpoints.release(self._number, epoch)
+
+    def _going_on(self) -> None:
+        self.trouble = ""
 
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
@@ -146,6 +165,10 @@ class Lane:
             await self._wait(max(self._settings.commit_interval_seconds - taken, 0.01))
 
 
+def _reasons(errors: BaseExceptionGroup[Exception]) -> str:
+    return "; ".join(str(error) for error in errors.exceptions)
+
+
 class _Work:
     """What one ownership of a lane holds; dropped as a whole when it ends."""
 
@@ -175,11 +198,15 @@ class _Work:
         self._memory = asyncio.Lock()
         #: Commits and their positions, until they are old enough to be purged from the log.
         self._commits: deque[tuple[int, int]] = deque()
+        self._purgeable = 0
         self._purged = 0
         self._traceparents: list[str] = []
 
-    async def fold_for_ever(self) -> None:
-        """Reads the log and folds it into memory. While the log is away, what is in memory goes on being written."""
+    async def fold_for_ever(self, going_on: Callable[[], None]) -> None:
+        """Reads the log and folds it into memory. While the log is away, what is in memory goes on being written.
+
+        Tells `going_on` each time that it got through to the log's end or past a part of it.
+        """
         while True:
             try:
                 frames = await self.reader.fetch(_FRAMES_AT_ONCE, _FETCH_SECONDS)
@@ -188,45 +215,38 @@ class _Work:
                 await self._clock.sleep(_ACQUIRE_SECONDS)
                 continue
             metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + len(frames))
-            if not frames:
-                continue
-            batch = [(position, records.decode_frame(frame)) for position, frame in frames]
-            async with self._memory:
-                await self._admit_missing([record for _, in_frame in batch for record in in_frame])
-                self._fold(batch)
+            if frames:
+                await self._fold(frames)
+            going_on()
 
-    async def _admit_missing(self, batch: list[Record]) -> None:
+    async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
+        batch = [(position, records.decode_frame(frame)) for position, frame in frames]
+        async with self._memory:
+            admitted = await self._admit_missing([record for _, in_frame in batch for record in in_frame])
+            for position, in_frame in batch:
+                for record in in_frame:
+                    self._state.fold(record, position)
+                    if record.traceparent and len(self._traceparents) < _MOST_SPANS:
+                        self._traceparents.append(record.traceparent)
+            self._state.let_go(admitted)
+
+    async def _admit_missing(self, batch: Sequence[Record]) -> Sequence[Series]:
         missing = self._state.missing(batch)
         if not missing.producers and not missing.series:
-            return
+            return []
         windows, series = await self._checkpoints.load_missing(missing)
         for key, window in windows.items():
             self._state.admit_window(key, window)
         for stored in series:
             self._state.admit(stored)
-
-    def _fold(self, batch: list[tuple[int, list[Record]]]) -> None:
-        for position, in_frame in batch:
-            for record in in_frame:
-                self._state.fold(record, position)
-                if record.traceparent:
-                    self._traceparents.append(record.traceparent)
+        return series
 
     async def commit(self) -> None:
         """One checkpoint: stored as a whole, then offered to the sink. Raises LaneLostError, Unavailable."""
         async with self._memory:
             checkpoint = self._state.seal(self._clock.now_ms())
             traceparents, self._traceparents = self._traceparents, []
-        carrier = {"traceparent": traceparents[0]} if traceparents else None
-        with (
-            metrics.COMMITS.time(),
-            tracing.span(
-                "ingest commit",
-                kind=SpanKind.CONSUMER,
-                carrier=carrier,
-                attributes={"pulsegate.lane": self._lane, "pulsegate.batches": len(traceparents)},
-            ),
-        ):
+        with metrics.COMMITS.time(), self._spans(traceparents):
             delivered = {self.delivery.sink_name: self.delivery.delivered_ms}
             await self._checkpoints.commit(self._lane, self._epoch, self._committed_position, checkpoint, delivered)
         self._committed_position = checkpoint.position
@@ -240,23 +260,35 @@ class _Work:
         async with self._memory:
             self._state.drop_idle_producers(self._clock.now_ms())
 
+    def _spans(self, traceparents: Sequence[str]) -> ExitStack:
+        """One span for each traced batch of the commit, the last one around its statements too."""
+        with ExitStack() as stack:
+            for traceparent in traceparents:
+                span = tracing.span(
+                    "ingest commit",
+                    kind=SpanKind.CONSUMER,
+                    carrier={"traceparent": traceparent},
+                    attributes={"pulsegate.lane": self._lane},
+                )
+                stack.enter_context(span)
+            return stack.pop_all()
+
     async def keep_house(self) -> None:
         """Purges what was committed long enough ago from the log, and windows that nobody needs from the state."""
-        while True:
+        for number in count():
             await self._clock.sleep(_HOUSEKEEPING_SECONDS)
-            position = self._purgeable()
             try:
-                if position > self._purged:
-                    await self._log.purge(self._lane, position)
-                    self._purged = position
-                await self._checkpoints.drop_old_producers(self._lane, self._settings.lanes, self._clock.now_ms())
+                await self._purge()
+                if number % _ROUNDS_BETWEEN_SWEEPS == 0:
+                    await self._checkpoints.drop_old_producers(self._lane, self._settings.lanes, self._clock.now_ms())
             except Unavailable as error:
                 log.warning("housekeeping waits", lane=self._lane, reason=error.message)
 
-    def _purgeable(self) -> int:
-        """The position that was committed long enough ago; 0: none yet."""
-        position = 0
-        limit = self._clock.now_ms() - self._settings.log_keep_seconds * 1000
-        while self._commits and self._commits[0][0] < limit:
-            position = self._commits.popleft()[1]
-        return position or self._purged
+    async def _purge(self) -> None:
+        crowded = await self._log.fill() > _CROWDED
+        keep_ms = 0 if crowded else self._settings.log_keep_seconds * 1000
+        while self._commits and self._commits[0][0] <= self._clock.now_ms() - keep_ms:
+            self._purgeable = self._commits.popleft()[1]
+        if self._purgeable > self._purged:
+            await self._log.purge(self._lane, self._purgeable)
+            self._purged = self._purgeable

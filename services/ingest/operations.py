@@ -92,14 +92,14 @@ class Receiver:
         return self._writers[lane_of(partition_of(project_id), len(self._writers))]
 
     async def end_series(self, definition: Definition) -> None:
-        """Tells the aggregator that a definition was deleted. Every receiver does; the aggregator counts it once."""
+        """Tells the aggregator that a definition was deleted. Every receiver does; once is as good as often."""
         record = Record(
             version=records.VERSION,
             kind=Kind.END,
             tenant_id=definition.tenant_id,
             project_id=definition.project_id,
-            producer=definition.id,
-            sequence=1,
+            producer=b"",
+            sequence=0,
             floor=0,
             received_ms=self._clock.now_ms(),
             metrics=[MetricDelta(definition.id, definition.name, definition.type, definition.bounds, {}, [])],

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import msgspec
 
+from services.ingest.domain import MetricType
 from services.ingest.errors import UnreadableLogError
 
 VERSION = 1
@@ -48,8 +49,7 @@ class MetricDelta(msgspec.Struct, array_like=True):
 
     definition_id: bytes
     name: str
-    #: `domain.MetricType`.
-    type: int
+    type: MetricType
     bounds: tuple[float, ...]
     #: Limits of distinct values, by label.
     max_distinct: dict[str, int]

@@ -17,7 +17,7 @@ from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from services.ingest import metrics
-from services.ingest.aggregation import Emission
+from services.ingest.series import Emission
 from services.ingest.sinks.remote_write import Answer, samples_in
 
 log = logs.get(__name__)
@@ -28,6 +28,8 @@ _COALESCED_MS = 15_000
 #: So many commits may wait before they are coalesced.
 _BEHIND = 5
 _SLOWEST_RETRY_SECONDS = 5.0
+#: The longest pause that a sink may ask for.
+_LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Sink(Protocol):
@@ -56,9 +58,17 @@ class _Entry:
         self.commit_ms = later.commit_ms
         self.emissions.update(later.emissions)
 
+    def in_order(self) -> list[Emission]:
+        """By time, so that each series' samples are in order."""
+        return sorted(self.emissions.values(), key=lambda emission: emission.at_ms)
+
 
 class _TryAgainError(Exception):
     """The sink did not take a request for a reason that may pass."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status} {answer.text}")
+        self.pause_seconds = min(answer.retry_after_seconds or 0.0, _LONGEST_PAUSE_SECONDS)
 
 
 class Delivery:
@@ -72,11 +82,11 @@ class Delivery:
         self._oldest_ms = oldest_ms
         self._most_pending = most_pending
         self._entries: deque[_Entry] = deque()
-        self._pending = 0
+        #: The one that is being delivered: what was sent of it must not change any more.
+        self._under_way: _Entry | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._closing = asyncio.Event()
         self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0)
 
     @property
@@ -112,17 +122,18 @@ class Delivery:
         return sum(len(entry.emissions) for entry in self._entries)
 
     def _count(self) -> None:
-        metrics.SINK_PENDING.labels(self._sink.name).set(self._total())
-        oldest_ms = self._entries[0].commit_ms if self._entries else self._clock.now_ms()
+        pending = [*([self._under_way] if self._under_way else []), *self._entries]
+        metrics.SINK_PENDING.labels(self._sink.name).set(sum(len(entry.emissions) for entry in pending))
+        oldest_ms = pending[0].commit_ms if pending else self._clock.now_ms()
         metrics.SINK_DELAY.labels(self._sink.name).set(max(0, self._clock.now_ms() - oldest_ms) / 1000)
 
     async def run(self) -> None:
         """Delivers for ever."""
         while True:
             await self._arrived.wait()
-            entry = self._entries.popleft()
+            entry = self._under_way = self._entries.popleft()
             await self._deliver_entry(entry)
-            self.delivered_ms = entry.commit_ms
+            self.delivered_ms, self._under_way = entry.commit_ms, None
             self._count()
             if not self._entries:
                 self._arrived.clear()
@@ -140,9 +151,7 @@ class Delivery:
     async def _deliver_entry(self, entry: _Entry) -> None:
         chunk: list[Emission] = []
         size = 0
-        for emission in entry.emissions.values():
-            if self._is_too_old(emission):
-                continue
+        for emission in self._without_too_old(entry.in_order()):
             chunk.append(emission)
             size += samples_in(emission)
             if size >= _MOST_SAMPLES_IN_REQUEST:
@@ -151,21 +160,18 @@ class Delivery:
         if chunk:
             await self._deliver(chunk)
 
-    def _is_too_old(self, emission: Emission) -> bool:
-        if emission.at_ms >= self._clock.now_ms() - self._oldest_ms:
-            return False
-        metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(samples_in(emission))
-        log.error("sample is older than the sink takes, dropped", sink=self._sink.name, series=emission.series.name)
-        return True
+    def _without_too_old(self, emissions: Sequence[Emission]) -> Sequence[Emission]:
+        limit_ms = self._clock.now_ms() - self._oldest_ms
+        first = next((at for at, emission in enumerate(emissions) if emission.at_ms >= limit_ms), len(emissions))
+        if first:
+            lost = sum(map(samples_in, emissions[:first]))
+            metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(lost)
+            log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
+        return emissions[first:]
 
     async def _deliver(self, emissions: Sequence[Emission]) -> None:
         """Returns when each emission was accepted or put aside."""
-        body = self._sink.encode(emissions)
-        while (refusal := await self._send(body)) is not None:
-            if await self._works():
-                break  # the request is at fault, not the sink
-            log.error("sink refuses everything", sink=self._sink.name, status=refusal.status, text=refusal.text)
-            await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
+        refusal = await self._refusal(self._sink.encode(emissions))
         if refusal is None:
             samples = sum(map(samples_in, emissions))
             metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(samples)
@@ -175,6 +181,19 @@ class Delivery:
             half = len(emissions) // 2
             await self._deliver(emissions[:half])
             await self._deliver(emissions[half:])
+
+    async def _refusal(self, body: bytes) -> Answer | None:
+        """None once the body is accepted; else the answer that refuses it although the sink takes others."""
+        suspected = False
+        while (refusal := await self._send(body)) is not None:
+            if not await self._works():
+                log.error("sink refuses everything", sink=self._sink.name, status=refusal.status, text=refusal.text)
+                await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
+            elif refusal.status < 500 or suspected:
+                return refusal
+            else:
+                suspected = True  # the sink may have come back just now: a 500 must be seen once more
+        return None
 
     async def _works(self) -> bool:
         return await self._send(self._sink.encode_probe(self._clock.now_ms())) is None
@@ -196,9 +215,9 @@ class Delivery:
         last: Answer | None = None
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((_TryAgainError, Unavailable)),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=_SLOWEST_RETRY_SECONDS),
-            stop=tenacity.stop_when_event_set(self._closing),  # type: ignore[arg-type]
-            reraise=True,
+            wait=_pause,
+            sleep=self._clock.sleep,
+            stop=tenacity.stop_never,
         ):
             with attempt:
                 async with self._breaker.guarded():
@@ -211,5 +230,15 @@ class Delivery:
                     if answer.status == 500 and answer == last:
                         return answer
                     last = answer
-                    raise _TryAgainError(f"{answer.status} {answer.text}")
+                    raise _TryAgainError(answer)
         return last
+
+
+_backoff = tenacity.wait_random_exponential(multiplier=0.1, max=_SLOWEST_RETRY_SECONDS)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next attempt: jittered and growing, or what the sink asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.pause_seconds if isinstance(error, _TryAgainError) else 0.0
+    return max(asked, _backoff(state))

@@ -15,8 +15,8 @@ from struct import Struct
 import aiohttp
 import cramjam
 
-from services.ingest.aggregation import Emission, Series
 from services.ingest.domain import LabelPairs, MetricType
+from services.ingest.series import Emission, Series
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=3)
 _HEADERS = {
@@ -64,7 +64,10 @@ class RemoteWrite:
     async def send(self, body: bytes) -> Answer:
         """Sends one request. Never raises for what happens on the way: status 0 says that there was no answer."""
         try:
-            async with self._session.post(self._url, data=body, headers=_HEADERS, timeout=_TIMEOUT) as response:
+            # A redirected POST would arrive as a GET, and its 200 would pass for a delivery.
+            async with self._session.post(
+                self._url, data=body, headers=_HEADERS, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
                 text = (await response.content.read(500)).decode(errors="replace").strip()
                 return Answer(response.status, text, _seconds(response.headers.get("Retry-After")))
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
@@ -125,16 +128,18 @@ def exposed_labels(series: Series) -> list[LabelPairs]:
 
 
 def format_bound(bound: float) -> str:
-    """A bucket's bound as OpenMetrics' canonical number, which Prometheus 3 writes too: `1.0`, `0.005`, `1e+06`."""
+    """A finite bucket bound as OpenMetrics' canonical number, which Prometheus 3 writes too: `1.0`, `0.005`, `1e+06`.
+
+    The shortest digits that stand for it, in scientific notation below 1e-4 and from 1e6 on.
+    """
+    if bound == 0:
+        return "0.0"
+    if 1e-4 <= abs(bound) < 1e6:
+        return repr(bound)
     sign, digits, exponent = Decimal(repr(bound)).normalize().as_tuple()
-    if bound == 0 or not isinstance(exponent, int):
-        return repr(bound)
-    magnitude = len(digits) + exponent - 1
-    if -5 < magnitude < 21 and (magnitude < 6 or len(digits) > magnitude):
-        return repr(bound)
     fraction = "".join(map(str, digits[1:]))
     mantissa = f"{digits[0]}.{fraction}" if fraction else str(digits[0])
-    return f"{'-' if sign else ''}{mantissa}e{'+' if magnitude >= 0 else '-'}{abs(magnitude):02d}"
+    return f"{'-' if sign else ''}{mantissa}e{len(digits) + int(exponent) - 1:+03d}"
 
 
 def _encode_labels(labels: LabelPairs) -> bytes:
