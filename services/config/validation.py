@@ -64,6 +64,8 @@ def _faults(draft: MetricDraft) -> Iterator[Fault]:
     yield from _objectives_faults(draft)
     if draft.gauge_merge is not None and draft.type not in (MetricType.GAUGE, None):
         yield "gaugeMerge", "is only for gauges"
+    elif draft.gauge_merge not in (None, DEFAULT_GAUGE_MERGE):
+        yield "gaugeMerge", f"only {DEFAULT_GAUGE_MERGE} is available yet"
 
 
 def _help_faults(text: str) -> Iterator[Fault]:

@@ -36,10 +36,14 @@ def test_defaults_are_those_of_the_type() -> None:
     assert (counter.buckets, counter.objectives, counter.gauge_merge) == ((), (), None)
 
 
+@pytest.mark.parametrize("merge", [GaugeMerge.MIN, GaugeMerge.MAX, GaugeMerge.SUM])
+def test_gauges_are_merged_by_their_last_level_alone_for_now(merge: GaugeMerge) -> None:
+    assert faults(GAUGE, gauge_merge=merge) == {"gaugeMerge": "only last is available yet"}
+
+
 def test_what_is_given_is_kept() -> None:
     labels = (Label(name="plan", required=True, values=("free", "pro"), max_distinct=2), Label(name="r", pattern="a+"))
     assert validated(dataclasses.replace(COUNTER, labels=labels, unit="checkouts")).labels == labels
-    assert validated(dataclasses.replace(GAUGE, gauge_merge=GaugeMerge.SUM)).gauge_merge is GaugeMerge.SUM
     assert validated(dataclasses.replace(HISTOGRAM, buckets=(-1.0, 0.0, 3.5))).buckets == (-1.0, 0.0, 3.5)
     assert validated(dataclasses.replace(SUMMARY, objectives=(0.95,))).objectives == (0.95,)
 
