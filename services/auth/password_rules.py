@@ -32,8 +32,8 @@ _SHORTEST_RUN = 4
 
 #: What people write for a letter.
 _LOOK_ALIKES = str.maketrans("013457@$!", "oieastasi")
-_NOT_LETTERS = re.compile(r"[^a-z]+")
-_AROUND_LETTERS = re.compile(r"^[^a-z]+|[^a-z]+$")
+_NOT_LETTERS = re.compile(r"[\W\d_]+")
+_AROUND_LETTERS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
 #: So many common words alone make no password.
 _MOST_COMMON_WORDS = 2

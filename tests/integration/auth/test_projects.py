@@ -1,10 +1,16 @@
 """Projects of a person's tenants."""
 
+import asyncio
+from typing import Any
+
+import psycopg
 import pytest
 
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from tests.integration.auth.client import AuthClient, Person
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
+from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -181,3 +187,26 @@ async def test_deleting_a_project_stops_its_keys(auth: AuthClient) -> None:
     with pytest.raises(Unauthenticated) as refused:
         await auth.authenticate(key=key.token)
     assert refused.value.code == "INVALID_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("method", "request_class"),
+    [("UpdateProject", pb.UpdateProjectRequest), ("DeleteProject", pb.DeleteProjectRequest)],
+)
+async def test_a_project_that_somebody_else_is_deleting_does_not_exist(
+    auth: AuthClient, module_database: Database, method: str, request_class: type[Any]
+) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    request = request_class(project_id=ada.project_id)
+    if method == "UpdateProject":
+        request.name = "Shop"
+
+    with psycopg.connect(module_database.superuser_dsn) as deleting:
+        deleting.execute("DELETE FROM auth.projects WHERE id = %s", (ada.project_id,))
+        waiting = asyncio.create_task(auth.account(method, request, principal))
+        await until_somebody_waits_for_a_lock(module_database)
+        deleting.commit()
+
+        with pytest.raises(NotFound):
+            await waiting

@@ -13,6 +13,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -159,16 +160,3 @@ async def test_a_session_deleted_while_its_token_is_judged_is_over(auth: AuthCli
 
         with pytest.raises(Unauthenticated):
             await waiting
-
-
-async def until_somebody_waits_for_a_lock(database: Database) -> None:
-    async with (
-        asyncio.timeout(10),
-        await psycopg.AsyncConnection.connect(database.superuser_dsn, autocommit=True) as connection,
-    ):
-        while True:
-            cursor = await connection.execute(
-                "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            )
-            if await cursor.fetchone() is not None:
-                return

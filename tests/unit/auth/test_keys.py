@@ -1,0 +1,122 @@
+"""What a valid API key looks like."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis import api_keys
+from chassis.errors import Invalid
+from services.auth.domain import Project, ProjectId, TenantId
+from services.auth.keys import KeyKind, KeyRequest, new_key, normal_origin
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PROJECT = Project(id=ProjectId("p"), tenant_id=TenantId("t"), name="P", created_at=NOW)
+SECRET = KeyRequest(name="k", kind=KeyKind.SECRET, scopes=["query:read"], allowed_origins=[], expires_at=None)
+PUBLISHABLE = KeyRequest(
+    name="k", kind=KeyKind.PUBLISHABLE, scopes=[], allowed_origins=["https://a.example"], expires_at=None
+)
+
+
+@pytest.mark.parametrize(
+    ("origin", "normal"),
+    [
+        ("https://shop.example.com", "https://shop.example.com"),
+        ("HTTPS://Shop.Example.COM", "https://shop.example.com"),
+        ("https://shop.example.com:443", "https://shop.example.com"),
+        ("http://shop.example.com:80", "http://shop.example.com"),
+        ("http://shop.example.com:443", "http://shop.example.com:443"),
+        ("http://localhost:03000", "http://localhost:3000"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(origin: str, normal: str) -> None:
+    assert normal_origin(origin) == normal
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "null",
+        "shop.example.com",
+        "https://",
+        "https://shop.example.com/",
+        "https://shop.example.com/path",
+        "https://shop.example.com?x",
+        "https://user@shop.example.com",
+        "https://*.example.com",
+        "https://shop.example.com:0",
+        "https://shop.example.com:65536",
+        "https://shop.example.com:",
+        "https://shop.example.com\n",
+        " https://shop.example.com",
+        "https://exämple.com",
+        "https://-.example.com",
+        "//shop.example.com",
+    ],
+)
+def test_what_is_no_bare_origin_is_refused(origin: str) -> None:
+    assert normal_origin(origin) is None
+
+
+@given(st.text())
+def test_a_normal_origin_is_normal(origin: str) -> None:
+    normal = normal_origin(origin)
+
+    assert normal is None or normal_origin(normal) == normal
+
+
+@pytest.mark.parametrize("request_", [SECRET, PUBLISHABLE])
+def test_a_new_key_has_a_text_of_its_kind_and_shows_its_beginning(request_: KeyRequest) -> None:
+    key, text = new_key(request_, PROJECT, NOW)
+
+    assert api_keys.kind_of(text) == key.kind == request_.kind
+    assert (key.prefix, len(key.prefix)) == (text[:11], 11)
+    assert (key.tenant_id, key.project_id, key.created_at) == (PROJECT.tenant_id, PROJECT.id, NOW)
+
+
+def test_no_two_keys_are_alike() -> None:
+    assert len({new_key(SECRET, PROJECT, NOW)[1] for _ in range(200)}) == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "says"),
+    [
+        (replace(SECRET, kind=None), "kind", "must be publishable or secret"),
+        (replace(SECRET, name=" "), "name", "printable characters"),
+        (replace(SECRET, scopes=["members:write"]), "scopes", "must be among audit:read, config:read"),
+        (replace(SECRET, allowed_origins=["*"]), "allowedOrigins", "belong to publishable keys"),
+        (replace(SECRET, expires_at=NOW), "expiresAt", "must be in the future"),
+        (replace(PUBLISHABLE, scopes=["ingest:write", "query:read"]), "scopes", "can only have ingest:write"),
+        (replace(PUBLISHABLE, allowed_origins=[]), "allowedOrigins", "are required"),
+        (replace(PUBLISHABLE, allowed_origins=["*", "https://a.example"]), "allowedOrigins", "stands alone"),
+        (replace(PUBLISHABLE, allowed_origins=["https://a.example/"]), "allowedOrigins", "a bare origin"),
+        (replace(PUBLISHABLE, allowed_origins=["https://a.example"] * 101), "allowedOrigins", "100 at most"),
+    ],
+)
+def test_a_key_that_cannot_be_is_refused_with_the_reason(request_: KeyRequest, field: str, says: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        new_key(request_, PROJECT, NOW)
+
+    assert refused.value.details is not None
+    assert list(refused.value.details["fields"]) == [field]
+    assert says in refused.value.details["fields"][field]
+
+
+def test_what_is_asked_for_is_what_the_key_has() -> None:
+    expires_at = NOW + timedelta(days=1)
+    wanted = replace(
+        PUBLISHABLE, allowed_origins=["http://b", "https://A.example:443", "http://b"], expires_at=expires_at
+    )
+
+    key, _ = new_key(wanted, PROJECT, NOW)
+
+    assert key.allowed_origins == ("http://b", "https://a.example")
+    assert key.expires_at == expires_at
+    assert key.scopes == ("ingest:write",)

@@ -1,0 +1,108 @@
+"""The hashing of passwords on threads."""
+
+import asyncio
+import threading
+
+import bcrypt
+import pytest
+from prometheus_client import REGISTRY
+
+from chassis.errors import Unavailable
+from services.auth.passwords import PasswordHasher, hashing
+from tests.waiting import eventually
+
+PASSWORD = "correct horse battery staple"
+
+
+def pending() -> float | None:
+    return REGISTRY.get_sample_value("pulsegate_auth_passwords_pending")
+
+
+async def test_a_password_matches_its_own_hash_alone() -> None:
+    async with hashing(cost=4, threads=1, queue=10) as hasher:
+        hashed = await hasher.hash(PASSWORD)
+
+        assert hashed.startswith("$2b$04$")
+        assert await hasher.matches(PASSWORD, hashed)
+        assert not await hasher.matches(PASSWORD + ".", hashed)
+        assert not await hasher.matches(PASSWORD, None)
+
+
+async def test_two_hashes_of_one_password_differ() -> None:
+    async with hashing(cost=4, threads=2, queue=10) as hasher:
+        assert await hasher.hash(PASSWORD) != await hasher.hash(PASSWORD)
+
+
+@pytest.mark.parametrize("password", ["", "x" * 73, "a fine\0password"])
+async def test_a_password_that_no_account_can_have_never_matches(password: str) -> None:
+    hashed = bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(4)).decode()
+    async with hashing(cost=4, threads=1, queue=10) as hasher:
+        assert not await hasher.matches(password, hashed)
+
+
+class BusyThreads:
+    """bcrypt as slow as the test wants: every comparison waits until `go_on`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._gate = threading.Event()
+        genuine = bcrypt.checkpw
+
+        def checkpw(password: bytes, hashed: bytes) -> bool:
+            assert self._gate.wait(10)
+            return genuine(password, hashed)
+
+        monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+
+    def go_on(self) -> None:
+        self._gate.set()
+
+
+async def flooded(hasher: PasswordHasher, hashed: str, count: int) -> list[asyncio.Task[bool]]:
+    waiting = [asyncio.create_task(hasher.matches(PASSWORD, hashed)) for _ in range(count)]
+
+    async def all_pending() -> bool:
+        return pending() == count
+
+    await eventually(all_pending)
+    return waiting
+
+
+async def test_a_flood_is_turned_away_and_those_who_wait_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hashing(cost=4, threads=1, queue=2) as hasher:
+        hashed = await hasher.hash(PASSWORD)
+        threads = BusyThreads(monkeypatch)
+        waiting = await flooded(hasher, hashed, 3)
+
+        with pytest.raises(Unavailable) as turned_away:
+            await hasher.matches(PASSWORD, hashed)
+        threads.go_on()
+
+        assert turned_away.value.retry_after_seconds
+        assert await asyncio.gather(*waiting) == [True, True, True]
+        assert await hasher.matches(PASSWORD, hashed)
+
+
+async def test_who_gives_up_waiting_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hashing(cost=4, threads=1, queue=2) as hasher:
+        hashed = await hasher.hash(PASSWORD)
+        threads = BusyThreads(monkeypatch)
+        working, *giving_up = await flooded(hasher, hashed, 3)
+
+        for task in giving_up:
+            task.cancel()
+        await asyncio.gather(*giving_up, return_exceptions=True)
+
+        assert pending() == 1
+        threads.go_on()
+        assert await working
+        assert pending() == 0
+
+
+async def test_the_event_loop_goes_on_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with hashing(cost=4, threads=1, queue=2) as hasher:
+        threads = BusyThreads(monkeypatch)
+        [waiting] = await flooded(hasher, await hasher.hash(PASSWORD), 1)
+
+        asyncio.get_running_loop().call_soon(threads.go_on)
+
+        assert await waiting
