@@ -12,8 +12,9 @@ const dist = join(here, "dist");
 // Members that only the runtime's own objects have: their names are shortened in the minified bundle.
 const INTERNAL_MEMBERS = [
   ...["producer", "sequence", "sealedAt", "records", "recordsByMetric", "inFlight", "attempts", "settled", "stored"],
-  ...["batches", "settle", "drop", "adopt", "take", "release", "handOver", "pumpSoon", "hurry", "sendBeforeHidden"],
-  ...["failures", "counts", "guard", "later", "seal", "head", "kind", "values", "characters"],
+  ...["payload", "timestamp", "metricCount", "batches", "enqueue", "settle", "drop", "adopt", "take", "release"],
+  ...["handOver", "pumpSoon", "hurry", "sendBeforeHidden"],
+  ...["failures", "stop", "counts", "guard", "later", "warnOnce", "seal", "head", "kind", "values", "characters"],
 ];
 
 async function bundle(minify) {

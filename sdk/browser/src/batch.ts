@@ -7,7 +7,7 @@ export interface SealedBatch {
   /** How many calls of record() it stands for. */
   readonly records: number;
   /** The JSON text of every attempt. */
-  readonly body: string;
+  readonly payload: string;
   /** Calls of record() by metric; unknown for a batch that an earlier page sealed. */
   readonly recordsByMetric: readonly number[];
 }

@@ -17,10 +17,10 @@ export function storedBatches(storage: Storage, queue: string): Batch[] {
   const batches: Batch[] = [];
   for (const key of Array.from(storage, (_, index) => `${storage.key(index)}`)) {
     const [, name, producer, sequence, sealedAt, records] = KEY.exec(key) ?? [];
-    const body = name === queue && storage.getItem(key);
-    if (body) {
+    const payload = name === queue && storage.getItem(key);
+    if (payload) {
       const numbers = { sequence: +sequence!, sealedAt: +sealedAt!, records: +records! };
-      batches.push(newBatch({ producer: producer!, ...numbers, body, recordsByMetric: [] }, true));
+      batches.push(newBatch({ producer: producer!, ...numbers, payload, recordsByMetric: [] }, true));
     } else if (Date.now() - +sealedAt! > ABANDONED_AFTER_MS) {
       storage.removeItem(key);
     }

@@ -34,7 +34,7 @@ export interface Delivery {
 }
 
 export function newDelivery(options: Options, queue: Queue, tally: Tally, onRecovered: () => void): Delivery {
-  const { counts, guard, warn } = tally;
+  const { counts, guard, warnOnce } = tally;
   const address = `${options.endpoint}`.replace(/\/+$/, "");
   const url = `${address}/api/v1/metrics?key=${encodeURIComponent(options.key)}`;
   // On the monotonic clock: no attempt before, by this client's patience and by the server's wish.
@@ -68,7 +68,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
 
   // Requests outlive the page where they may: not a retry, for the browser may be what refused the batch.
   const send = async (batch: Batch, keepalive = !batch.attempts): Promise<void> => {
-    const { body } = batch;
+    const { payload: body } = batch;
     keepaliveBytes += body.length;
     batch.inFlight = true;
     if (batch.attempts++) counts.retries++;
@@ -88,7 +88,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     keepaliveBytes -= body.length;
     batch.inFlight = false;
     guard(() => {
-      if (answer.error && status < 500) warn(answer.error.code, answer.error.message);
+      if (answer.error && status < 500) warnOnce(answer.error.code, answer.error.message);
       if (status !== 202 && !REFUSED.test(`${status}`)) {
         retryLater(status, retryAfter);
       } else {
@@ -105,7 +105,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     if (error?.code === "SEQUENCE_OUT_OF_WINDOW") return queue.drop(batch, "out_of_window");
     let lost = status === 202 ? 0 : batch.records;
     for (const { index, code, message } of rejected) {
-      warn(code, message);
+      warnOnce(code, message);
       lost += batch.recordsByMetric[index] ?? 1;
     }
     counts.rejected += lost;
@@ -135,7 +135,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
       const idle = unexpired().filter((batch) => !batch.inFlight);
       idle.sort((a, b) => +a.stored - +b.stored);
       for (const batch of idle.slice(0, SENT_WHEN_HIDDEN)) {
-        if (keepaliveBytes + batch.body.length <= KEEPALIVE_BYTES) void send(batch, true);
+        if (keepaliveBytes + batch.payload.length <= KEEPALIVE_BYTES) void send(batch, true);
       }
     },
     failures: () => failures,

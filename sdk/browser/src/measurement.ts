@@ -31,7 +31,12 @@ export function newMeasurement(
   check(values.length && values.every(Number.isFinite) && (observed || !several));
   check((kind !== "counter" || values[0]! >= 0) && (counted || Number.isFinite(timestamp)));
   const head = `{"name":${JSON.stringify(name)}${labelsJson(labels ?? {})}`;
-  return { kind: observed ? "histogram" : kind, head, values, timestamp: counted ? undefined : Math.floor(timestamp as number) };
+  return {
+    kind: observed ? "histogram" : kind,
+    head,
+    values,
+    timestamp: counted ? undefined : Math.floor(timestamp as number),
+  };
 }
 
 function check(condition: unknown): void {

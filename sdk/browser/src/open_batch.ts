@@ -12,7 +12,7 @@ const OVERHEAD = 40;
  */
 export interface OpenBatch {
   /** Metrics, as the server counts them. */
-  size(): number;
+  metricCount(): number;
   /** Of the metrics' JSON, roughly. */
   characters(): number;
   /** Adds one of the measurement's values. `records`: 1, or 0 for the further values of the same call of record(). */
@@ -36,7 +36,7 @@ export function newOpenBatch(): OpenBatch {
   let characters = 0;
 
   return {
-    size: () => metrics.length,
+    metricCount: () => metrics.length,
     characters: () => characters,
     add(measurement, value, records) {
       const { kind, head, timestamp } = measurement;
@@ -53,10 +53,10 @@ export function newOpenBatch(): OpenBatch {
     },
     seal(producer, sequence, floor) {
       const identity = `"producer":"${producer}","sequence":${sequence},"floor":${floor}`;
-      const body = `{${identity},"metrics":[${metrics.map(json)}]}`;
+      const payload = `{${identity},"metrics":[${metrics.map(json)}]}`;
       const recordsByMetric = metrics.map(({ records }) => records);
       const records = recordsByMetric.reduce((sum, count) => sum + count, 0);
-      return newBatch({ producer, sequence, sealedAt: Date.now(), records, body, recordsByMetric }, false);
+      return newBatch({ producer, sequence, sealedAt: Date.now(), records, payload, recordsByMetric }, false);
     },
   };
 }

@@ -8,7 +8,7 @@ import type { Tally } from "./tally";
 export interface Queue {
   /** Oldest first. */
   batches(): readonly Batch[];
-  push(batch: Batch): void;
+  enqueue(batch: Batch): void;
   /** The batch is accepted, rejected or dropped: nobody sends it again. */
   settle(batch: Batch): void;
   drop(batch: Batch, reason: DropReason): void;
@@ -52,18 +52,18 @@ export function newQueue(storage: Storage | null, name: string, maxBytes: number
   };
 
   const dropOldest = (): void => {
-    let bytes = batches.reduce((sum, batch) => sum + batch.body.length, 0);
+    let bytes = batches.reduce((sum, batch) => sum + batch.payload.length, 0);
     for (const batch of batches) {
       if (bytes <= maxBytes) return;
       if (batch.inFlight) continue;
-      bytes -= batch.body.length;
+      bytes -= batch.payload.length;
       drop(batch, "queue_full");
     }
   };
 
   const load = (producer: string): void => {
     for (const batch of storedBatches(storage!, name)) {
-      if (batch.producer !== producer || batches.some(({ body }) => body === batch.body)) continue;
+      if (batch.producer !== producer || batches.some(({ payload }) => payload === batch.payload)) continue;
       batches.push(batch);
       counts.adopted += batch.records;
     }
@@ -75,12 +75,12 @@ export function newQueue(storage: Storage | null, name: string, maxBytes: number
     batches: () => batches,
     settle,
     drop,
-    push(batch) {
+    enqueue(batch) {
       batches.push(batch);
       dropOldest();
       if (!storage || batch.settled) return;
       guardStorage(() => {
-        storage.setItem(storageKey(name, batch), batch.body);
+        storage.setItem(storageKey(name, batch), batch.payload);
         batch.stored = true;
       });
     },

@@ -45,23 +45,23 @@ export function newRecorder(options: Options): Recorder {
     if (measurement.head.length > batchBytes) return tally.drop("too_large", 1);
     measurement.values.forEach((value, index) => {
       open.add(measurement, value, index ? 0 : 1);
-      if (open.size() >= batchMetrics || open.characters() >= batchBytes) seal();
+      if (open.metricCount() >= batchMetrics || open.characters() >= batchBytes) seal();
     });
     if (gone) return leave();
     // While the server is away there is no hurry: counters fold further, and a long outage takes fewer batches.
     const slowdown = Math.min(2 ** delivery.failures(), MAX_SLOWDOWN);
-    if (open.size()) sealTimer ??= later(seal, flushIntervalMs * slowdown);
+    if (open.metricCount()) sealTimer ??= later(seal, flushIntervalMs * slowdown);
   };
 
   /** Fixes the open batch's producer, sequence, floor and bytes, and queues it. */
   const seal = (): void => {
     clearTimeout(sealTimer);
     sealTimer = undefined;
-    if (!open.size()) return;
+    if (!open.metricCount()) return;
     sequence++;
     const batch = open.seal(producer, sequence, floor());
     open = newOpenBatch();
-    queue.push(batch);
+    queue.enqueue(batch);
     delivery.pumpSoon();
   };
 

@@ -5,7 +5,7 @@ export interface Tally {
   readonly counts: Omit<Stats, "queuedBatches">;
   drop(reason: DropReason, records: number): void;
   /** Says once per page and code what the developer has to mend. */
-  warn(code: string | number, message?: string): void;
+  warnOnce(code: string | number, message?: string): void;
   /** Runs what a timer, an event or a caller started, or what uses storage: nothing is thrown into the page. */
   guard(run: () => void, counter?: "faults" | "storageErrors"): void;
   /** A guarded timer, which does not keep a Node process alive. */
@@ -42,7 +42,7 @@ export function newTally(onDrop: Options["onDrop"]): Tally {
       counts.dropped[reason] = (counts.dropped[reason] ?? 0) + records;
       guard(() => onDrop?.(reason, records));
     },
-    warn(code, message) {
+    warnOnce(code, message) {
       if (warned.has(code)) return;
       warned.add(code);
       console.warn(`pulsegate: ${code}: ${message}`);

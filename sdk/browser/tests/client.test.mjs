@@ -218,7 +218,8 @@ for (const build of BUILDS) {
     });
 
     it("keeps batches while the key is refused", async () => {
-      server.script = [{ status: 401, body: { error: { code: "INVALID_API_KEY", message: "Unknown key." } } }, { status: 403 }];
+      const error = { code: "INVALID_API_KEY", message: "Unknown key." };
+      server.script = [{ status: 401, body: { error } }, { status: 403 }];
       const client = newClient();
       client.checkoutCompletedTotal({ plan: "pro" });
       assert.equal(await client.flush(), true);
