@@ -1,6 +1,7 @@
 """Passwords: bcrypt on a few threads, never on the event loop, and never more waiting than can be served."""
 
 import asyncio
+import os
 import secrets
 import threading
 import time
@@ -17,6 +18,8 @@ from services.auth.errors import TooManyPasswords
 #: bcrypt reads no more, so a longer password is refused instead of cut.
 MOST_BYTES = 72
 LEAST_BYTES = 12
+
+_NICENESS = 10
 
 _Result = TypeVar("_Result")
 
@@ -77,9 +80,17 @@ class PasswordHasher:
 @asynccontextmanager
 async def hashing(*, cost: int, threads: int, queue: int) -> AsyncIterator[PasswordHasher]:
     """A hasher whose threads end with the block; what still waits for one is cancelled."""
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt", initializer=_give_way)
     try:
         decoy: Future[bytes] = executor.submit(bcrypt.hashpw, secrets.token_urlsafe(32).encode(), bcrypt.gensalt(cost))
         yield PasswordHasher(cost, executor, threads + queue, await asyncio.wrap_future(decoy))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _give_way() -> None:
+    """Lets the event loop go first where processors are short: a flood of passwords must not slow verdicts down.
+
+    On Linux a thread has a priority of its own (setpriority(2)).
+    """
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

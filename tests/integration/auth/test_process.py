@@ -109,6 +109,19 @@ async def test_a_service_that_starts_before_its_schema_waits_and_says_so(
             assert await auth.sign_up()
 
 
+async def test_losing_every_database_connection_needs_no_restart(settings: Settings, database: Database) -> None:
+    async with running_auth(settings) as auth:
+        ada = await auth.sign_up()
+        stream = auth.watch()
+        await anext(stream)
+
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'auth'")
+        await anext(stream)
+
+        assert await auth.create_key(ada)
+
+
 async def test_a_wrong_master_key_is_told_in_readiness(settings: Settings) -> None:
     async with running_auth(settings):
         pass
