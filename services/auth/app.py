@@ -58,12 +58,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         ring = key_ring(settings, database, master_key, clock)
         health.add("signing_keys", ring.probe, hard=True)
         await stack.enter_async_context(ring.keeping_fresh())
-        tokens = Tokens(
-            ring,
-            clock,
-            access_seconds=settings.access_token_seconds,
-            principal_seconds=settings.principal_seconds,
-        )
+        tokens = _tokens(settings, ring, clock)
         hasher = await stack.enter_async_context(
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
@@ -106,6 +101,12 @@ def key_ring(settings: Settings, database: Database, master_key: MasterKey, cloc
         clock,
         period=timedelta(days=settings.signing_key_days),
         longest_token=timedelta(seconds=max(settings.access_token_seconds, settings.principal_seconds)),
+    )
+
+
+def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
+    return Tokens(
+        ring, clock, access_seconds=settings.access_token_seconds, principal_seconds=settings.principal_seconds
     )
 
 
