@@ -1,0 +1,65 @@
+"""The documents say what the code does: every error code and every setting stands in them, and no other."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from chassis import errors
+
+CHECKOUT = Path(__file__).parents[3]
+_CODE = re.compile(r"[A-Z]+(?:_[A-Z]+)*")
+_SETTING = re.compile(r"^\| `(PULSEGATE_[A-Z0-9_]+)` \|", re.MULTILINE)
+
+
+def _calls() -> Iterator[ast.Call]:
+    for folder in ("chassis", "services"):
+        for path in (CHECKOUT / folder).rglob("*.py"):
+            yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+
+
+def _first_text(call: ast.Call) -> str:
+    first = call.args[0] if call.args else None
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def _codes_in_code() -> set[str]:
+    classes = [errors.PulsegateError, *errors.PulsegateError.__subclasses__()]
+    codes = {error.code for error in classes}
+    for path in (CHECKOUT / "services").rglob("errors.py"):
+        codes |= set(re.findall(r"code\s*=\s*\"([A-Z_]+)\"", path.read_text()))
+    for call in _calls():
+        codes |= {
+            keyword.value.value
+            for keyword in call.keywords
+            if keyword.arg == "code"
+            and isinstance(keyword.value, ast.Constant)
+            and isinstance(keyword.value.value, str)
+            and _CODE.fullmatch(keyword.value.value)
+        }
+        if isinstance(call.func, ast.Name) and call.func.id == "Fault":
+            codes.add(_first_text(call))
+    return codes
+
+
+def test_every_error_code_is_described_and_no_other() -> None:
+    described = set(
+        re.findall(r"^\|(?: \d+ \|)? `([A-Z_]+)` \|", (CHECKOUT / "docs/errors.md").read_text(), re.MULTILINE)
+    )
+    assert described == _codes_in_code()
+
+
+def test_every_setting_is_described_and_no_other() -> None:
+    read = {_first_text(call) for call in _calls() if isinstance(call.func, ast.Name) and call.func.id == "setting"} - {
+        ""
+    }
+    described = set(_SETTING.findall((CHECKOUT / "docs/operations.md").read_text()))
+    assert read <= described, f"not described: {sorted(read - described)}"
+    known = read | {"PULSEGATE_DATA"}
+    assert described <= known, f"described and never read: {sorted(described - known)}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
