@@ -65,12 +65,12 @@ class Scope:
 
 def restrict(expression: str, scope: Scope) -> str:
     """The expression, seeing only the scope's series. Raises Malformed where it is no expression, or a refused one."""
-    return _restricted(_parse(expression), scope)
+    return _restricted(_parse_foreign(expression), scope)
 
 
 def restrict_selector(selector: str, scope: Scope) -> str:
     """The same for a `match[]`, which must be one selector of an instant vector."""
-    tree = _parse(selector)
+    tree = _parse_foreign(selector)
     if not isinstance(tree, parser.VectorSelector) or tree.offset is not None or tree.at is not None:
         raise Malformed(f"{selector[:200]!r} is not a series selector.")
     return _restricted(tree, scope)
@@ -90,12 +90,17 @@ def _restricted(tree: Any, scope: Scope) -> str:
     return printed
 
 
-def _parse(expression: str) -> Any:
+def _parse_foreign(expression: str) -> Any:
+    """Parses what a caller wrote."""
     if len(expression) > MOST_CHARACTERS:
         raise Malformed(f"An expression may have {MOST_CHARACTERS} characters.")
     bare = _STRING_OR_COMMENT.sub('""', expression)
     if sum(1 for _ in _OPERATOR.finditer(bare)) > MOST_OPERATORS:
         raise Malformed(f"An expression may have {MOST_OPERATORS} operators and brackets.")
+    return _parse(expression)
+
+
+def _parse(expression: str) -> Any:
     try:
         return parser.parse(expression)
     except (ValueError, OverflowError) as error:

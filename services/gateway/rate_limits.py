@@ -1,13 +1,14 @@
 """Rate limits by the generic cell rate algorithm (GCRA): a burst of `limit` calls, refilled at limit / period.
 
 A bucket is one number: the moment when it will be full again ("theoretical arrival time"). Over all replicas Redis
-decides, by one script for each request and on its own clock, so that there are never more calls than burst + refill x
+decides about each request, by a script and on its own clock, so that there are never more calls than burst + refill x
 time. While Redis is slow or away each replica decides for its own share.
 """
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -28,32 +29,48 @@ from services.gateway.domain import Bucket, Quota
 log = logs.get(__name__)
 
 _TIMEOUT_SECONDS = 0.05
-_CONNECTIONS = 32
+_CONNECTIONS = 4
+#: Calls that are decided in one round trip.
+_MOST_AT_ONCE = 256
 
 #: Buckets that one replica remembers for itself.
 _MOST_LOCAL_BUCKETS = 100_000
 
-# For each key: microseconds for one call, calls of a burst. Takes from all buckets or from none.
-# Answers allowed, microseconds to wait, then for each bucket: calls left, microseconds until it is full.
+# Decides about several calls, one after the other; each takes from all of its buckets or from none.
+# Arguments of a call: how many buckets, then for each: microseconds for one call, calls of a burst.
+# Answers for a call: allowed, microseconds to wait, then for each bucket: calls left, microseconds until it is full.
 _SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local full_at, wait, answer = {}, 0, {0, 0}
-for i, key in ipairs(KEYS) do
-  local interval, burst = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  full_at[i] = math.max(tonumber(redis.call('GET', key) or 0), now)
-  wait = math.max(wait, full_at[i] + interval - interval * burst - now)
-end
-if wait <= 0 then answer[1] = 1 else answer[2] = wait end
-for i, key in ipairs(KEYS) do
-  local interval, burst = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  if answer[1] == 1 then
-    full_at[i] = full_at[i] + interval
-    local milliseconds = math.ceil((full_at[i] - now) / 1000)
-    redis.call('SET', key, string.format('%.0f', full_at[i]), 'PX', milliseconds)
+local answer, next_key, next_argument = {}, 1, 1
+
+local function decide(count)
+  local buckets, wait = {}, 0
+  for i = 1, count do
+    local interval, burst = tonumber(ARGV[next_argument]), tonumber(ARGV[next_argument + 1])
+    local key = KEYS[next_key]
+    next_key, next_argument = next_key + 1, next_argument + 2
+    local full_at = math.max(tonumber(redis.call('GET', key) or 0), now)
+    buckets[i] = {key, interval, interval * burst, full_at}
+    wait = math.max(wait, full_at + interval - interval * burst - now)
   end
-  answer[#answer + 1] = math.floor((now + interval * burst - full_at[i]) / interval)
-  answer[#answer + 1] = full_at[i] - now
+  answer[#answer + 1] = wait <= 0 and 1 or 0
+  answer[#answer + 1] = wait
+  for _, bucket in ipairs(buckets) do
+    local key, interval, tolerance, full_at = unpack(bucket)
+    if wait <= 0 then
+      full_at = full_at + interval
+      redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+    end
+    answer[#answer + 1] = math.floor((now + tolerance - full_at) / interval)
+    answer[#answer + 1] = full_at - now
+  end
+end
+
+while next_argument <= #ARGV do
+  local count = tonumber(ARGV[next_argument])
+  next_argument = next_argument + 1
+  decide(count)
 end
 return answer
 """
@@ -105,22 +122,59 @@ def _key(bucket: Bucket) -> str:
 
 
 class RedisLimiter:
-    """Decides for all replicas together."""
+    """Decides for all replicas together. Calls that arrive during a round trip are decided together in the next one."""
 
     def __init__(self, redis: Redis) -> None:
         self._script = redis.register_script(_SCRIPT)
+        self._waiting: deque[tuple[Sequence[Bucket], asyncio.Future[Decision]]] = deque()
+        self._deciding: asyncio.Task[None] | None = None
 
     async def take(self, buckets: Sequence[Bucket]) -> Decision:
         """See `Limiter`. Raises TimeoutError, OSError or RedisError where Redis does not answer in 50 ms."""
-        keys = [_key(bucket) for bucket in buckets]
-        arguments = [number for bucket in buckets for number in (_interval_us(bucket.quota), bucket.quota.limit)]
+        decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._waiting.append((buckets, decided))
+        if self._deciding is None:
+            self._deciding = asyncio.create_task(self._decide_waiting())
+        return await decided
+
+    async def _decide_waiting(self) -> None:
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
+                try:
+                    decisions = await self._ask([buckets for buckets, _ in group])
+                except Exception as error:  # noqa: BLE001 - whoever waits is told
+                    for _, decided in group:
+                        if not decided.done():
+                            decided.set_exception(error)
+                else:
+                    for (_, decided), decision in zip(group, decisions, strict=True):
+                        if not decided.done():
+                            decided.set_result(decision)
+        finally:
+            self._deciding = None
+
+    async def _ask(self, calls: Sequence[Sequence[Bucket]]) -> list[Decision]:
+        """One round trip."""
+        keys, arguments = [], []
+        for buckets in calls:
+            arguments.append(len(buckets))
+            for bucket in buckets:
+                keys.append(_key(bucket))
+                arguments += (_interval_us(bucket.quota), bucket.quota.limit)
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            allowed, wait_us, *states = await self._script(keys, arguments)
-        standings = [
-            Standing(quota=bucket.quota, remaining=states[2 * i], reset_seconds=states[2 * i + 1] / 1_000_000)
-            for i, bucket in enumerate(buckets)
-        ]
-        return Decision(allowed=bool(allowed), retry_after_seconds=wait_us / 1_000_000, standings=standings)
+            answer = iter(await self._script(keys, arguments))
+        return [_decision(buckets, answer) for buckets in calls]
+
+
+def _decision(buckets: Sequence[Bucket], answer: Iterator[int]) -> Decision:
+    """The next call's decision in the script's answer."""
+    allowed, wait_us = next(answer), next(answer)
+    standings = [
+        Standing(quota=bucket.quota, remaining=next(answer), reset_seconds=next(answer) / 1_000_000)
+        for bucket in buckets
+    ]
+    return Decision(allowed=bool(allowed), retry_after_seconds=wait_us / 1_000_000, standings=standings)
 
 
 class LocalLimiter:

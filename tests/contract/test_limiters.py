@@ -16,23 +16,8 @@ from deploy.local.servers import Valkey
 from services.gateway import rate_limits
 from services.gateway.domain import Bucket, Quota
 from services.gateway.rate_limits import Limiter, LocalLimiter, RedisLimiter, SteadyLimiter
+from tests.moved_clock import MovedClock
 from tests.suite_servers import RunningServer
-
-
-class MovedClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self._seconds = 1000.0
-
-    def now_ms(self) -> int:
-        return int(self._seconds * 1000)
-
-    def monotonic(self) -> float:
-        return self._seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self._seconds += seconds
 
 
 @dataclass(frozen=True)
@@ -60,9 +45,7 @@ async def subject(request: pytest.FixtureRequest, valkey_server: RunningServer[V
 
 def bucket(limit: int, period_seconds: int = 60, subject: str = "") -> Bucket:
     """A bucket that no other test has touched."""
-    return Bucket(
-        quota=Quota(name="test", limit=limit, period_seconds=period_seconds), subject=subject or str(uuid7())
-    )
+    return Bucket(quota=Quota(name="test", limit=limit, period_seconds=period_seconds), subject=subject or str(uuid7()))
 
 
 async def test_the_whole_limit_may_come_at_once_and_then_no_more(subject: Subject) -> None:

@@ -25,7 +25,7 @@ from tests.waiting import eventually
 def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer[Valkey]) -> StartGateway:
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[Gateway]:
-        ports, auth = port_blocks(), PlayedAuth()  # type: ignore[abstract]  # the accounts are scripted
+        ports, auth = port_blocks(), PlayedAuth()
         config, codegen, ingest = Played(), Played(), Played()
         ingest.answers["IngestBatch"] = ingest_pb2.IngestBatchResponse(accepted=1)
         servers = {

@@ -5,6 +5,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -88,11 +89,14 @@ class PlayedAuth(StandInAuth, Played):
         self.principal_seconds = 120.0
         #: False: the feed falls silent, although auth answers.
         self.heartbeats = True
-        #: False: auth is there and answers no question.
-        self.answering = True
+        #: Cleared: auth is there and answers no question.
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.asked = 0
 
-    def new_key(self, kind: str = "publishable", *, scopes: list[str] | None = None, origins: tuple[str, ...] = ("*",)) -> str:
+    def new_key(
+        self, kind: str = "publishable", *, scopes: list[str] | None = None, origins: tuple[str, ...] = ("*",)
+    ) -> str:
         """A new key of the project, in its text."""
         prefix = "pk_" if kind == "publishable" else "sk_"
         random = (uuid7().hex * 2)[: api_keys.RANDOM_CHARACTERS]
@@ -127,8 +131,7 @@ class PlayedAuth(StandInAuth, Played):
 
     async def Authenticate(self, request: Any, _call: Any) -> credentials_pb2.AuthenticateResponse:  # noqa: N802
         self.asked += 1
-        while not self.answering:
-            await asyncio.sleep(0.05)
+        await self.answering.wait()
         known = self._known.get(request.api_key_sha256 or request.access_token)
         if known is None:
             code = "INVALID_API_KEY" if request.api_key_sha256 else "UNAUTHENTICATED"
@@ -146,8 +149,6 @@ class PlayedAuth(StandInAuth, Played):
         )
 
     def _sign(self, claims: Mapping[str, Any]) -> str:
-        import time
-
         always = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + self.principal_seconds, "jti": str(uuid7())}
         return jwt.encode({**claims, **always}, self._key, algorithm="EdDSA", headers={"kid": "1"})
 

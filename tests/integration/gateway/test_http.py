@@ -1,0 +1,236 @@
+"""What every answer has, and what no request may do: headers, errors, CORS, slow and broken clients."""
+
+import asyncio
+import re
+
+import pytest
+
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.running import Gateway, StartGateway
+
+CONSOLE = "https://console.example.com"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "NOT_FOUND"),
+        ("GET", "/api/v1/../../etc/passwd", 404, "NOT_FOUND"),
+        ("PUT", "/api/v1/projects", 405, "METHOD_NOT_ALLOWED"),
+        ("PATCH", "/api/v1/metrics", 405, "METHOD_NOT_ALLOWED"),
+        ("OPTIONS", "/api/v1/projects", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/api/v1/auth/me", 401, "UNAUTHENTICATED"),
+    ],
+)
+async def test_errors_have_one_shape(gateway: Gateway, method: str, path: str, status: int, code: str) -> None:
+    answer = await gateway.call(method, path)
+    assert (answer.status, answer.code) == (status, code)
+    error = answer.json["error"]
+    assert set(error) == {"code", "message", "timestamp", "correlationId"}
+    assert error["correlationId"] == answer.headers["X-Correlation-Id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", error["timestamp"])
+    if status == 405:
+        assert answer.headers["Allow"]
+
+
+async def test_an_unknown_failure_is_bland(gateway: Gateway) -> None:
+    gateway.auth.answers["GetMe"] = RuntimeError("password=hunter2 at /srv/auth.py")
+    answer = await gateway.call("GET", "/api/v1/auth/me", credential=gateway.auth.new_session())
+    assert (answer.status, answer.code) == (500, "INTERNAL")
+    assert b"hunter2" not in answer.body
+    assert b".py" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("offered", "kept"),
+    [("trace-1.2_3", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("é", False), ("", False)],
+)
+async def test_a_well_formed_correlation_id_is_kept(gateway: Gateway, offered: str, kept: bool) -> None:
+    answer = await gateway.call("GET", "/nowhere", headers={"X-Correlation-Id": offered})
+    assert (answer.headers["X-Correlation-Id"] == offered) is kept
+    assert answer.headers["X-Correlation-Id"]
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/health/live", "/.well-known/jwks.json"])
+async def test_every_answer_is_secured(gateway: Gateway, path: str) -> None:
+    headers = (await gateway.call("GET", path)).headers
+    assert headers["Strict-Transport-Security"].startswith("max-age=31536000")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Permissions-Policy"]
+    assert headers["Server"] == "pulsegate"
+
+
+async def test_the_first_page_needs_nothing_from_elsewhere(gateway: Gateway) -> None:
+    answer = await gateway.call("GET", "/")
+    page = answer.body.decode()
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "https://metrics.example.com/api/v1/auth/signup" in page
+    assert "%ENDPOINT%" not in page
+    assert re.findall(r"(?:src|href)=\"(?!/)", page.replace("&lt;script src=", "")) == []
+    assert "script" not in re.findall(r"<(\w+)", page)
+    assert "'sha256-" in answer.headers["Content-Security-Policy"]
+
+
+async def test_the_public_keys_are_published(gateway: Gateway) -> None:
+    answer = await gateway.call("GET", "/.well-known/jwks.json")
+    assert answer.json["keys"][0]["kty"] == "OKP"
+    async with gateway.servers["auth"].away():
+        assert (await gateway.call("GET", "/.well-known/jwks.json")).json == answer.json
+
+
+async def preflight(gateway: Gateway, path: str, origin: str, method: str = "POST") -> tuple[int, dict[str, str]]:
+    answer = await gateway.call("OPTIONS", path, headers={"Origin": origin, "Access-Control-Request-Method": method})
+    return answer.status, {name: value for name, value in answer.headers.items() if name.startswith("Access-")}
+
+
+async def test_pages_of_any_origin_may_ask_to_send_metrics(gateway: Gateway) -> None:
+    status, headers = await preflight(gateway, "/api/v1/metrics", "https://anything.example")
+    assert status == 204
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert "X-API-Key" in headers["Access-Control-Allow-Headers"]
+    assert headers["Access-Control-Allow-Methods"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.test", "null", "https://console.example.com.evil.test", "http://console.example.com", "https://x"],
+)
+async def test_other_pages_may_not_ask_to_manage(gateway: Gateway, origin: str) -> None:
+    status, headers = await preflight(gateway, "/api/v1/projects", origin)
+    assert status == 403
+    assert headers == {}
+    answer = await gateway.call("GET", "/api/v1/projects", headers={"Origin": origin})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+async def test_the_consoles_page_may_manage(gateway: Gateway) -> None:
+    status, headers = await preflight(gateway, f"/api/v1/projects/{PROJECT}/keys", CONSOLE)
+    assert status == 204
+    assert headers["Access-Control-Allow-Origin"] == CONSOLE
+    assert "Access-Control-Allow-Credentials" not in headers
+    answer = await gateway.call("GET", "/api/v1/projects", headers={"Origin": CONSOLE})
+    assert answer.headers["Access-Control-Allow-Origin"] == CONSOLE
+    assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+    assert "Origin" in answer.headers["Vary"]
+
+
+async def test_a_preflight_of_nothing_is_not_found(gateway: Gateway) -> None:
+    assert (await preflight(gateway, "/nowhere", CONSOLE))[0] == 404
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+async def exchange(gateway: Gateway, sent: bytes, *, within_seconds: float = 5.0) -> bytes:
+    """Sends bytes and returns everything until the gateway closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+    try:
+        writer.write(sent)
+        async with asyncio.timeout(within_seconds):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET / HTTP/1.1\r\nbroken\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"],
+)
+async def test_what_is_no_http_is_answered_in_the_one_shape(gateway: Gateway, request_bytes: bytes) -> None:
+    answer = await exchange(gateway, request_bytes)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert b"x-correlation-id" in head.lower()
+    assert b"MALFORMED_REQUEST" in body
+
+
+async def test_conflicting_lengths_are_refused(gateway: Gateway) -> None:
+    answer = await exchange(
+        gateway,
+        b"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    )
+    assert b" 400 " in answer.split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"POST /api/v1/metrics HTTP/1.1\r\n",
+        b"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    ],
+)
+async def test_a_client_that_is_slow_with_its_headers_is_cut(start_gateway: StartGateway, beginning: bytes) -> None:
+    async with start_gateway(slow_client_seconds=0.3) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+        writer.write(beginning)
+        async with asyncio.timeout(3):
+            while True:
+                try:
+                    if not await reader.read(65_536):
+                        break
+                except ConnectionResetError:
+                    break
+        writer.close()
+
+
+async def test_a_client_that_trickles_its_headers_is_cut(start_gateway: StartGateway) -> None:
+    async with start_gateway(slow_client_seconds=0.3) as gateway:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        cut = asyncio.create_task(reader.read())
+        for number in range(60):
+            writer.write(f"X-{number}: y\r\n".encode())
+            done, _ = await asyncio.wait([cut], timeout=0.05)
+            if done:
+                break
+        assert cut.done()
+        assert isinstance(cut.exception(), ConnectionResetError) or cut.result() == b""
+
+
+async def test_a_client_that_is_slow_with_its_body_is_cut(start_gateway: StartGateway) -> None:
+    async with start_gateway(slow_client_seconds=0.3) as gateway:
+        key = gateway.auth.new_key()
+        head = f"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+        answer = await exchange(gateway, f"{head}Content-Length: 100\r\n\r\n{{".encode(), within_seconds=3)
+        assert answer == b""
+        assert gateway.ingest.seen == []
+
+
+async def test_an_idle_connection_and_a_slow_service_are_not_cut(start_gateway: StartGateway) -> None:
+    async with start_gateway(slow_client_seconds=0.3) as gateway:
+
+        async def slowly(_request: object) -> accounts_pb2.GetMeResponse:
+            await asyncio.sleep(0.7)
+            return accounts_pb2.GetMeResponse()
+
+        gateway.auth.answers["GetMe"] = slowly
+        session = gateway.auth.new_session()
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+        request = f"GET /api/v1/auth/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {session}\r\n\r\n".encode()
+        for _ in range(2):  # the second one after an idle while
+            writer.write(request)
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                assert head.startswith(b"HTTP/1.1 200 ")
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+            await asyncio.sleep(0.5)
+        writer.close()
+
+
+async def test_a_thousand_idle_connections_do_not_keep_others_out(gateway: Gateway) -> None:
+    idle = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", gateway.public_port) for _ in range(1000)))
+    try:
+        answers = await asyncio.gather(*(gateway.ingest_one(gateway.auth.new_key()) for _ in range(20)))
+        assert {answer.status for answer in answers} == {202}
+    finally:
+        for _, writer in idle:
+            writer.close()

@@ -1,0 +1,159 @@
+"""Rate limits through the real door, decided by a real Valkey."""
+
+import asyncio
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from chassis.ids import uuid7
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.codegen.v1 import codegen_pb2
+from deploy.local.servers import Valkey
+from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.suite_servers import RunningServer
+
+PROXIED: dict[str, Any] = {"trusted_proxies": (ip_network("127.0.0.0/8"),)}
+
+
+def address() -> str:
+    """An address that no other test uses."""
+    return f"2001:db8:{uuid7().hex[-8:-4]}:{uuid7().hex[-4:]}::1"
+
+
+async def test_ingestion_of_a_secret_key_is_limited_by_the_minute(start_gateway: StartGateway) -> None:
+    async with start_gateway(ingest_requests_per_minute=5) as gateway:
+        key, other = gateway.auth.new_key("secret"), gateway.auth.new_key("secret")
+        answers = [await gateway.ingest_one(key) for _ in range(7)]
+        assert [answer.status for answer in answers] == [202] * 5 + [429] * 2
+        assert answers[0].headers["RateLimit-Policy"] == '"ingestion";q=5;w=60'
+        assert answers[0].headers["RateLimit"] == '"ingestion";r=4;t=12'
+        refused = answers[5]
+        assert (refused.code, refused.json["error"]["details"]) == ("RATE_LIMIT_EXCEEDED", {"limit": "ingestion"})
+        assert 1 <= int(refused.headers["Retry-After"]) <= 12
+        assert "r=0" in refused.headers["RateLimit"]
+        assert (await gateway.ingest_one(other)).status == 202
+        assert len(gateway.ingest.seen) == 6
+
+
+async def test_a_publishable_key_is_limited_by_address_and_in_all(start_gateway: StartGateway) -> None:
+    async with start_gateway(ingest_requests_per_minute=2, **PROXIED) as gateway:
+        key = gateway.auth.new_key()
+
+        async def send(source: str) -> Answer:
+            return await gateway.ingest_one(key, **{"X-Forwarded-For": source})
+
+        noisy = address()
+        assert [(await send(noisy)).status for _ in range(3)] == [202, 202, 429]
+        assert (await send(noisy.replace("::1", "::2"))).status == 429  # the same network
+        answers = [await send(address()) for _ in range(19)]
+        assert [answer.status for answer in answers] == [202] * 18 + [429]
+        assert answers[-1].json["error"]["details"] == {"limit": "ingestion-key"}
+
+
+async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth_requests_per_minute=5, **PROXIED) as gateway:
+        gateway.auth.answers["SignIn"] = accounts_pb2.SignInResponse()
+
+        async def sign_in(source: str, email: str) -> int:
+            body = {"email": email, "password": "x"}
+            headers = {"X-Forwarded-For": source}
+            return (await gateway.call("POST", "/api/v1/auth/signin", json=body, headers=headers)).status
+
+        source, email = address(), f"{uuid7()}@example.com"
+        assert [await sign_in(source, f"{uuid7()}@example.com") for _ in range(6)] == [200] * 5 + [429]
+        spellings = [email, email.upper(), f" {email}", email, email, email]
+        assert [await sign_in(address(), spelling) for spelling in spellings] == [200] * 5 + [429]
+
+
+async def test_calls_without_a_credential_are_limited_by_address(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=4, **PROXIED) as gateway:
+        headers = {"X-Forwarded-For": address()}
+        unknown = gateway.auth.new_key()
+        gateway.auth.revoke(unknown)
+        assert (await gateway.call("GET", "/api/v1/auth/me", headers=headers)).status == 401
+        assert (await gateway.ingest_one(unknown, **headers)).status == 401
+        assert (await gateway.call("GET", f"/sdk/v1/{unknown}.js", headers=headers)).status == 401
+        assert (await gateway.call("GET", "/.well-known/jwks.json", headers=headers)).status == 200
+        refused = await gateway.call("GET", "/prometheus/api/v1/query?query=up", headers=headers)
+        assert (refused.status, refused.json["errorType"]) == (429, "too_many_requests")
+        # Whoever has a valid credential is not held up by others at the same address.
+        assert (await gateway.ingest_one(gateway.auth.new_key(), **headers)).status == 202
+
+
+async def test_nobody_chooses_an_address_without_a_trusted_proxy(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=3, host="127.0.0.1") as gateway:
+        spoofed = [
+            await gateway.call("GET", "/api/v1/auth/me", headers={"X-Forwarded-For": address()}) for _ in range(5)
+        ]
+        # Other tests have asked from this address before.
+        assert spoofed[-1].status == 429
+
+
+@pytest.mark.parametrize(
+    ("plan", "writes", "reads", "expensive"),
+    [("free", 100, 1_000, 10), ("basic", 1_000, 10_000, 100), ("enterprise", 10_000, 100_000, 10_000)],
+)
+async def test_a_plan_says_how_much(gateway: Gateway, plan: str, writes: int, reads: int, expensive: int) -> None:
+    gateway.auth.plan = plan
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    gateway.auth.answers["UpdateProject"] = accounts_pb2.UpdateProjectResponse()
+    gateway.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(content_type="text/x-python")
+    key = gateway.auth.new_key("secret", scopes=["config:read"])
+    path = f"/api/v1/projects/{PROJECT}"
+    read = await gateway.call("GET", f"{path}/keys", credential=key)
+    written = await gateway.call("PATCH", path, credential=key, json={"name": "x"})
+    generated = await gateway.call("GET", f"{path}/client?language=python", credential=key)
+    policies = [answer.headers["RateLimit-Policy"] for answer in (read, written, generated)]
+    assert policies == [f'"reads";q={reads};w=3600', f'"api";q={writes};w=3600', f'"expensive";q={expensive};w=3600']
+
+
+async def test_generation_on_the_free_plan_ends_after_ten(gateway: Gateway) -> None:
+    gateway.auth.plan = "free"
+    gateway.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(content_type="text/x-python")
+    key = gateway.auth.new_key("secret", scopes=["config:read"])
+    path = f"/api/v1/projects/{PROJECT}/client?language=python"
+    statuses = [(await gateway.call("GET", path, credential=key)).status for _ in range(11)]
+    assert statuses == [200] * 10 + [429]
+
+
+async def test_what_is_exempt_counts_nothing(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=1, **PROXIED) as gateway:
+        gateway.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(content_type="text/javascript")
+        key = gateway.auth.new_key()
+        headers = {"X-Forwarded-For": address(), "Origin": "https://shop.example"}
+        preflight = {**headers, "Access-Control-Request-Method": "POST"}
+        for _ in range(5):
+            assert (await gateway.call("GET", "/", headers=headers)).status == 200
+            assert (await gateway.call("GET", "/health/ready", headers=headers)).status == 200
+            assert (await gateway.call("GET", f"/sdk/v1/{key}.js", headers=headers)).status == 200
+            assert (await gateway.call("OPTIONS", "/api/v1/metrics", headers=preflight)).status == 204
+
+
+async def test_limits_hold_over_two_replicas(start_gateway: StartGateway) -> None:
+    async with (
+        start_gateway(ingest_requests_per_minute=10) as one,
+        start_gateway(ingest_requests_per_minute=10) as two,
+    ):
+        key = one.auth.new_key("secret")
+        two.auth._known.update(one.auth._known)
+        answers = await asyncio.gather(*((one, two)[i % 2].ingest_one(key) for i in range(30)))
+        assert sum(answer.status == 202 for answer in answers) == 10
+
+
+async def test_without_redis_each_replica_keeps_its_share(
+    start_gateway: StartGateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    async with start_gateway(ingest_requests_per_minute=20, replicas=2) as gateway:
+        key = gateway.auth.new_key("secret")
+        with valkey_server.away():
+            statuses = [(await gateway.ingest_one(key)).status for _ in range(15)]
+        assert statuses == [202] * 10 + [429] * 5
+
+
+async def test_a_redis_that_hangs_is_no_outage(gateway: Gateway, valkey_server: RunningServer[Valkey]) -> None:
+    key = gateway.auth.new_key("secret")
+    with valkey_server.paused():
+        answers = await asyncio.gather(*(gateway.ingest_one(key) for _ in range(50)))
+    assert {answer.status for answer in answers} == {202}

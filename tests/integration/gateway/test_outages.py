@@ -1,0 +1,237 @@
+"""A dependency away: what stops, what goes on, and what comes back by itself."""
+
+import asyncio
+import time
+
+import pytest
+
+from chassis import metrics
+from chassis.errors import Internal, NotFound, Unavailable
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.config.v1 import definitions_pb2
+from contracts.pulsegate.ingest.v1 import ingest_pb2
+from deploy.local.servers import Valkey
+from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.running import Gateway, StartGateway
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+METRICS = f"/api/v1/projects/{PROJECT}/metrics"
+KEYS = f"/api/v1/projects/{PROJECT}/keys"
+
+
+async def seconds_until_refused(gateway: Gateway, method: str, path: str, credential: str) -> float:
+    """How long a credential still works."""
+    began = time.monotonic()
+
+    while True:
+        answer = await gateway.call(method, path, credential=credential, headers={"Content-Type": "text/plain"})
+        if answer.status == 401:
+            return time.monotonic() - began
+        assert time.monotonic() - began < 5
+
+
+async def test_a_revoked_key_and_session_stop_working_within_a_second(gateway: Gateway) -> None:
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    key, session = gateway.auth.new_key(), gateway.auth.new_session()
+    assert (await gateway.ingest_one(key)).status == 202
+    assert (await gateway.call("GET", KEYS, credential=session)).status == 200
+    gateway.auth.revoke(key)
+    assert await seconds_until_refused(gateway, "POST", "/api/v1/metrics", key) < 1
+    gateway.auth.revoke(session)
+    assert await seconds_until_refused(gateway, "GET", KEYS, session) < 1
+
+
+async def test_a_revoked_key_stops_working_within_a_second_also_without_redis(
+    gateway: Gateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    key = gateway.auth.new_key()
+    assert (await gateway.ingest_one(key)).status == 202
+    with valkey_server.away():
+        assert (await gateway.ingest_one(key)).status == 202
+        gateway.auth.revoke(key)
+        assert await seconds_until_refused(gateway, "POST", "/api/v1/metrics", key) < 1
+
+
+async def test_a_revoked_key_stops_working_within_a_second_also_when_the_feed_is_silent(gateway: Gateway) -> None:
+    key = gateway.auth.new_key()
+    assert (await gateway.ingest_one(key)).status == 202
+    gateway.auth.heartbeats = False
+    gateway.auth.revoke(key)
+    assert await seconds_until_refused(gateway, "POST", "/api/v1/metrics", key) < 1
+
+
+async def test_while_auth_is_away_known_keys_write_and_everything_else_fails_closed(gateway: Gateway) -> None:
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    known, unknown, session = gateway.auth.new_key(), gateway.auth.new_key(), gateway.auth.new_session()
+    assert (await gateway.ingest_one(known)).status == 202
+    assert (await gateway.call("GET", KEYS, credential=session)).status == 200
+    async with gateway.servers["auth"].away():
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5:  # past the last heartbeat
+            assert (await gateway.ingest_one(known)).status == 202
+        for answer in (
+            await gateway.ingest_one(unknown),
+            await gateway.call("GET", KEYS, credential=session),
+            await gateway.call("POST", "/api/v1/auth/signin", json={"email": "a@b.cd", "password": "x"}),
+        ):
+            assert (answer.status, answer.code) == (503, "SERVICE_UNAVAILABLE")
+            assert int(answer.headers["Retry-After"]) >= 1
+    await eventually(lambda: _answers(gateway, session, 200), what="sessions work again")
+    assert (await gateway.ingest_one(unknown)).status == 202
+
+
+async def _answers(gateway: Gateway, session: str, status: int) -> bool:
+    return (await gateway.call("GET", KEYS, credential=session)).status == status
+
+
+async def test_the_grace_of_known_keys_ends(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth_outage_grace_seconds=1.0) as gateway:
+        key = gateway.auth.new_key()
+        assert (await gateway.ingest_one(key)).status == 202
+        async with gateway.servers["auth"].away():
+            began = time.monotonic()
+            while (await gateway.ingest_one(key)).status == 202:
+                assert time.monotonic() - began < 3
+            assert (await gateway.ingest_one(key)).code == "SERVICE_UNAVAILABLE"
+
+
+async def test_an_auth_that_hangs_is_away_too(gateway: Gateway) -> None:
+    known, unknown = gateway.auth.new_key(), gateway.auth.new_key()
+    assert (await gateway.ingest_one(known)).status == 202
+    gateway.auth.heartbeats = False
+    gateway.auth.answering.clear()
+    began = time.monotonic()
+    answers = [await gateway.ingest_one(known) for _ in range(100)]
+    assert {answer.status for answer in answers} == {202}
+    assert time.monotonic() - began < 5
+    assert (await gateway.ingest_one(unknown)).status == 503
+    gateway.auth.answering.set()
+
+
+async def test_reads_are_repeated_and_changes_are_not(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    calls = 0
+
+    async def away_twice(_request: object) -> definitions_pb2.ListMetricsResponse:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise Unavailable("restarting")
+        return definitions_pb2.ListMetricsResponse()
+
+    gateway.config.answers["ListMetrics"] = away_twice
+    gateway.config.answers["CreateMetric"] = Unavailable("restarting")
+    assert (await gateway.call("GET", METRICS, credential=session)).status == 200
+    assert calls == 3
+    body = {"name": "a_total", "type": "counter", "help": "A."}
+    assert (await gateway.call("POST", METRICS, credential=session, json=body)).status == 503
+    assert len(gateway.config.requests("CreateMetric")) == 1
+
+
+async def test_retries_stay_within_their_budget(start_gateway: StartGateway) -> None:
+    async with start_gateway(request_timeout_seconds=5.0) as gateway:
+        session = gateway.auth.new_session()
+        gateway.config.answers["ListMetrics"] = Unavailable("away")
+        answers = await asyncio.gather(*(gateway.call("GET", METRICS, credential=session) for _ in range(40)))
+        assert {answer.status for answer in answers} == {503}
+        assert len(gateway.config.requests("ListMetrics")) <= 40 + 10 + 40 * 0.1 + 1
+
+
+async def test_a_failing_service_is_given_a_rest_and_the_others_go_on(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    gateway.config.answers["ListMetrics"] = Internal("broken")
+    for _ in range(10):
+        assert (await gateway.call("GET", METRICS, credential=session)).status == 500
+    seen = len(gateway.config.seen)
+    began = time.monotonic()
+    refused = await gateway.call("GET", METRICS, credential=session)
+    assert time.monotonic() - began < 0.5
+    assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 30
+    assert len(gateway.config.seen) == seen
+    assert metrics.BREAKER_OPEN.labels("config")._value.get() == 1
+    assert (await gateway.call("GET", KEYS, credential=session)).status == 200
+    assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
+
+
+async def test_a_breaker_tries_again_as_soon_as_the_service_is_back(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse()
+    async with gateway.servers["config"].away():
+        statuses = [(await gateway.call("GET", METRICS, credential=session)).status for _ in range(12)]
+        assert set(statuses) == {503}
+        assert metrics.BREAKER_OPEN.labels("config")._value.get() == 1
+
+    async def works() -> bool:
+        return (await gateway.call("GET", METRICS, credential=session)).status == 200
+
+    await eventually(works, within_seconds=5, what="config answers again")
+
+
+async def test_a_caller_whose_requests_are_wrong_opens_no_breaker(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    path = f"{METRICS}/0192f0c1-0000-7000-8000-00000000000f"
+    gateway.config.answers["GetMetric"] = NotFound("There is no such metric.")
+    statuses = [(await gateway.call("GET", path, credential=session)).status for _ in range(30)]
+    assert set(statuses) == {404}
+
+
+async def test_a_request_ends_by_its_deadline(start_gateway: StartGateway) -> None:
+    async with start_gateway(request_timeout_seconds=0.5) as gateway:
+
+        async def never(_request: object) -> ingest_pb2.IngestBatchResponse:
+            await asyncio.sleep(30)
+            return ingest_pb2.IngestBatchResponse()
+
+        gateway.ingest.answers["IngestBatch"] = never
+        began = time.monotonic()
+        answer = await gateway.ingest_one(gateway.auth.new_key())
+        assert (answer.status, answer.code) == (504, "DEADLINE_EXCEEDED")
+        assert time.monotonic() - began < 2
+
+
+async def test_readiness_names_what_is_away_and_only_auths_keys_are_hard(
+    gateway: Gateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    checks = (await gateway.call("GET", "/health/ready")).json["checks"]
+    assert {name for name, check in checks.items() if check["hard"]} == {"auth-keys"}
+    assert set(checks) == {"auth-keys", "auth", "config", "codegen", "ingest", "redis"}
+
+    async def degraded_by(name: str) -> bool:
+        answer = await gateway.call("GET", "/health/ready")
+        return bool(answer.json["status"] == "degraded" and answer.json["checks"][name]["status"] == "down")
+
+    async def ready() -> bool:
+        return bool((await gateway.call("GET", "/health/ready")).json["status"] == "ready")
+
+    async with gateway.servers["auth"].away():
+        await eventually(lambda: degraded_by("auth"), what="auth is seen to be away")
+        assert (await gateway.call("GET", "/health/ready")).status == 200
+        assert (await gateway.call("GET", "/health/live")).status == 200
+    await eventually(ready, what="auth is seen to be back")
+    with valkey_server.away():
+        await eventually(lambda: degraded_by("redis"), what="Redis is seen to be away")
+    await eventually(ready, what="Redis is seen to be back")
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health/startup"])
+async def test_health_is_on_both_ports(gateway: Gateway, path: str) -> None:
+    operations = f"http://127.0.0.1:{gateway.ports.operations('gateway')}"
+    assert (await gateway.call("GET", path)).status == 200
+    assert (await gateway.call("GET", operations + path)).status == 200
+
+
+async def test_metrics_show_routes_and_no_secrets(gateway: Gateway) -> None:
+    key = gateway.auth.new_key()
+    await gateway.call("POST", f"/api/v1/metrics?key={key}", data="{}")
+    operations = f"http://127.0.0.1:{gateway.ports.operations('gateway')}"
+    exposition = (await gateway.call("GET", operations + "/metrics")).body.decode()
+    assert (
+        'pulsegate_http_request_duration_seconds_count{method="POST",route="/api/v1/metrics",status="202"}'
+        in exposition
+    )
+    assert "pulsegate_gateway_limit_decisions_total" in exposition
+    assert key not in exposition
+    assert (await gateway.call("GET", "/metrics")).status == 404  # on the operations port only

@@ -1,0 +1,235 @@
+"""Queries over a real Prometheus that holds the series of two tenants."""
+
+import struct
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import cramjam
+import pytest
+
+from deploy.local.servers import Prometheus
+from tests.integration.gateway.fakes import PROJECT, TENANT
+from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+API = "/prometheus/api/v1"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+OURS = {"tenant_id": TENANT, "project_id": PROJECT}
+THEIRS = {
+    "tenant_id": "0192f0c1-0000-7000-8000-0000000000a1",
+    "project_id": "0192f0c1-0000-7000-8000-0000000000a2",
+}
+
+
+# --- the few bytes of remote write (prompb.WriteRequest) that a test needs ------------------------------------------
+
+
+def _varint(number: int) -> bytes:
+    encoded = b""
+    while number > 0x7F:
+        encoded += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return encoded + bytes([number])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _series(labels: Mapping[str, str], value: float, unix_ms: int) -> bytes:
+    encoded = b"".join(
+        _field(1, _field(1, name.encode()) + _field(2, text.encode())) for name, text in sorted(labels.items())
+    )
+    sample = _varint(1 << 3 | 1) + struct.pack("<d", value) + _varint(2 << 3) + _varint(unix_ms)
+    return _field(1, encoded + _field(2, sample))
+
+
+@pytest.fixture
+async def prometheus(prometheus_server: RunningServer[Prometheus]) -> str:
+    """The address of a Prometheus with one counter of ours and one of theirs under the same name."""
+    now = time.time_ns() // 1_000_000
+    request = b"".join(
+        _series({"__name__": name, **labels, **owner}, value, now)
+        for name, labels, owner, value in (
+            ("checkout_total", {"plan": "pro"}, OURS, 3),
+            ("checkout_total", {"plan": "free"}, OURS, 4),
+            ("checkout_total", {"plan": "secret"}, THEIRS, 1000),
+            ("only_theirs", {"hidden": "value"}, THEIRS, 1),
+        )
+    )
+    async with aiohttp.ClientSession() as session:
+        headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
+        body = bytes(cramjam.snappy.compress_raw(request))
+        async with session.post(f"{prometheus_server.server.url}/api/v1/write", data=body, headers=headers) as response:
+            assert response.status == 204, await response.text()
+    return prometheus_server.server.url
+
+
+@pytest.fixture
+async def querying(start_gateway: StartGateway, prometheus: str) -> AsyncIterator[Gateway]:
+    async with start_gateway(prometheus_url=prometheus) as gateway:
+        yield gateway
+
+
+async def ask(gateway: Gateway, path: str, **parameters: str) -> Answer:
+    """A GET with a secret key that may query."""
+    key = gateway.auth.new_key("secret", scopes=["query:read"])
+    return await gateway.call("GET", f"{API}/{path}", credential=key, params=parameters)
+
+
+async def test_a_key_sees_its_projects_numbers(querying: Gateway) -> None:
+    answer = await ask(querying, "query", query="sum by (plan) (checkout_total)")
+    assert answer.status == 200
+    found = {series["metric"]["plan"]: series["value"][1] for series in answer.json["data"]["result"]}
+    assert found == {"pro": "3", "free": "4"}
+
+
+async def test_a_person_queries_by_form(querying: Gateway) -> None:
+    now = time.time()
+    form = {"query": "sum(checkout_total)", "start": str(now - 30), "end": str(now + 30), "step": "15"}
+    answer = await querying.call(
+        "POST", f"{API}/query_range?projectId={PROJECT}", credential=querying.auth.new_session(), data=form
+    )
+    assert answer.status == 200
+    assert {value for _, value in answer.json["data"]["result"][0]["values"]} == {"7"}
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "sum(checkout_total)",
+        'sum({__name__=~".+"})',
+        'sum({__name__="checkout_total", project_id=~".*", tenant_id=~".*"})',
+        'sum(checkout_total{plan="pro"} or checkout_total)',
+        "sum(max_over_time(checkout_total[5m:1s]))",
+        "sum(last_over_time(checkout_total[5m]))",
+        "sum(checkout_total) + 0 * count(checkout_total)",
+        'sum(label_replace(checkout_total, "project_id", "x", "", ""))',
+        'sum(checkout_total{plan=`"} or checkout_total{plan=~".*`}) or sum(checkout_total)',
+        "sum(checkout_total * on (plan) group_left () checkout_total / checkout_total)",
+        "sum(checkout_total unless only_theirs)",
+        "sum(checkout_total # } or up{\n)",
+    ],
+)
+async def test_no_expression_sees_another_tenants_numbers(querying: Gateway, expression: str) -> None:
+    answer = await ask(querying, "query", query=expression)
+    assert answer.status == 200, answer.json
+    assert [series["value"][1] for series in answer.json["data"]["result"]] == ["7"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["only_theirs", f'checkout_total{{project_id="{THEIRS["project_id"]}"}}', "up", "absent(nothing) - 1 > 0"],
+)
+async def test_what_is_not_the_projects_is_empty(querying: Gateway, expression: str) -> None:
+    answer = await ask(querying, "query", query=expression)
+    assert answer.json["data"]["result"] == []
+
+
+async def test_labels_and_series_are_the_projects_own(querying: Gateway) -> None:
+    labels = await ask(querying, "labels")
+    assert labels.json["data"] == ["__name__", "plan", "project_id", "tenant_id"]
+    matched = await ask(querying, "labels", **{"match[]": "only_theirs"})
+    assert matched.json["data"] == []
+    names = await ask(querying, "label/__name__/values")
+    assert names.json["data"] == ["checkout_total"]
+    tenants = await ask(querying, "label/tenant_id/values", **{"match[]": '{tenant_id=~".+"}'})
+    assert tenants.json["data"] == [TENANT]
+    series = await ask(querying, "series", **{"match[]": '{__name__=~".+"}'})
+    assert {one["plan"] for one in series.json["data"]} == {"pro", "free"}
+
+
+async def test_several_matches_are_each_bound(querying: Gateway) -> None:
+    key = querying.auth.new_key("secret", scopes=["query:read"])
+    form = [("match[]", 'checkout_total{plan="pro"}'), ("match[]", "only_theirs")]
+    answer = await querying.call("POST", f"{API}/series", credential=key, data=aiohttp.FormData(form))
+    assert [one["plan"] for one in answer.json["data"]] == ["pro"]
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "status", "kind"),
+    [
+        ("query", {"query": "up("}, 400, "bad_data"),
+        ("query", {}, 400, "bad_data"),
+        ("query", {"query": 'x{a="b" or c="d"}'}, 400, "bad_data"),
+        ("query", {"query": "up", "time": "yesterday"}, 400, "bad_data"),
+        ("query", {"query": "up", "timeout": "soon"}, 400, "bad_data"),
+        ("query_range", {"query": "up", "start": "1", "end": "0", "step": "1"}, 400, "bad_data"),
+        ("series", {}, 400, "bad_data"),
+        ("series", {"match[]": "rate(up[5m])"}, 400, "bad_data"),
+        ("label/no-label/values", {}, 400, "bad_data"),
+        ("query", {"query": "checkout_total * on () checkout_total"}, 422, "execution"),
+    ],
+)
+async def test_errors_have_prometheus_shape(
+    querying: Gateway, path: str, parameters: dict[str, str], status: int, kind: str
+) -> None:
+    answer = await ask(querying, path, **parameters)
+    assert answer.status == status
+    assert set(answer.json) >= {"status", "errorType", "error"}
+    assert (answer.json["status"], answer.json["errorType"]) == ("error", kind)
+    assert answer.headers["X-Correlation-Id"]
+
+
+async def test_parameters_of_the_form_come_before_those_of_the_address(querying: Gateway) -> None:
+    key = querying.auth.new_key("secret", scopes=["query:read"])
+    answer = await querying.call(
+        "POST", f"{API}/query?query=only_theirs", credential=key, data={"query": "sum(checkout_total)"}
+    )
+    assert answer.json["data"]["result"][0]["value"][1] == "7"
+
+
+async def test_a_form_is_a_form(querying: Gateway) -> None:
+    key = querying.auth.new_key("secret", scopes=["query:read"])
+    other = await querying.call("POST", f"{API}/query", credential=key, json={"query": "up"})
+    assert (other.status, other.json["status"]) == (415, "error")
+    broken = await querying.call("POST", f"{API}/query", credential=key, data=b"query=%ff", headers=FORM)
+    assert broken.status == 400
+    many = await querying.call("POST", f"{API}/query", credential=key, data=b"a=1&" * 200, headers=FORM)
+    assert many.status == 400
+
+
+async def test_an_asked_for_timeout_only_shortens(querying: Gateway) -> None:
+    for timeout in ("1s", "0.5", "10h", "-1"):
+        assert (await ask(querying, "query", query="up", timeout=timeout)).status == 200
+
+
+async def test_without_prometheus_queries_answer_503_and_come_back(
+    querying: Gateway, prometheus_server: RunningServer[Prometheus]
+) -> None:
+    with prometheus_server.away():
+        answer = await ask(querying, "query", query="up")
+        assert (answer.status, answer.json["errorType"]) == (503, "unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert (await querying.ingest_one(querying.auth.new_key())).status == 202
+
+    async def back() -> bool:
+        return (await ask(querying, "query", query="up")).status == 200
+
+    await eventually(back, what="queries are answered again")
+
+
+async def test_a_prometheus_that_hangs_is_not_waited_for(
+    start_gateway: StartGateway, prometheus: str, prometheus_server: RunningServer[Prometheus]
+) -> None:
+    async with start_gateway(prometheus_url=prometheus, query_timeout_seconds=0.5) as gateway:
+        with prometheus_server.paused():
+            began = time.monotonic()
+            answer = await ask(gateway, "query", query="up")
+            assert time.monotonic() - began < 3
+        assert (answer.status, answer.json["errorType"]) == (504, "timeout")
+
+
+async def test_an_answer_that_is_too_large_is_refused(querying: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 100)
+    answer = await ask(querying, "query", query="checkout_total")
+    assert (answer.status, answer.json["errorType"]) == (422, "execution")
+
+
+async def test_readiness_shows_prometheus_as_soft(querying: Gateway) -> None:
+    check: Any = (await querying.call("GET", "/health/ready")).json["checks"]["prometheus"]
+    assert (check["status"], check["hard"]) == ("up", False)

@@ -1,0 +1,251 @@
+"""The cache of verdicts: true while auth's feed says so, asked anew otherwise, and a short grace for writers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chassis.errors import NotFound, PulsegateError, Unauthenticated, Unavailable
+from chassis.principals import Principal
+from services.gateway.domain import Credential, Verdict
+from services.gateway.verdicts import FeedEntry, Verdicts
+from tests.moved_clock import MovedClock
+
+KEY = Credential(text="sk_one", kind="secret")
+PERSON = Credential(text="an.access.token", kind="user")
+GRACE_SECONDS = 30.0
+
+
+class Authority:
+    """auth, as a test tells it to be."""
+
+    def __init__(self, clock: MovedClock) -> None:
+        self._clock = clock
+        self.revision = 1
+        self.lifetime_seconds = 120.0
+        self.error: PulsegateError | None = None
+        self.asked: list[tuple[str, str]] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
+        self.asked.append((credential.text, project_id))
+        revision = self.revision
+        await self.answering.wait()
+        if self.error is not None:
+            raise self.error
+        principal = Principal(
+            subject=f"subject of {credential.text}",
+            kind=credential.kind,
+            scopes=frozenset(),
+            expires_at=self._clock.seconds + self.lifetime_seconds,
+            tenant_id="tenant",
+            project_id=project_id or "project",
+            session_id="session" if credential.kind == "user" else "",
+        )
+        return Verdict(
+            principal=principal,
+            token=f"signed {len(self.asked)}",
+            revision=revision,
+            plan="free",
+            allowed_origins=frozenset(),
+        )
+
+    async def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:
+        """Tests apply entries themselves."""
+        for _ in ():
+            yield FeedEntry(revision=after_revision)
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def authority(clock: MovedClock) -> Authority:
+    return Authority(clock)
+
+
+@pytest.fixture
+def verdicts(authority: Authority, clock: MovedClock) -> Verdicts:
+    made = Verdicts(authority, clock, grace_seconds=GRACE_SECONDS)
+    made.apply(FeedEntry(revision=1))
+    return made
+
+
+def tokens(*found: Verdict) -> list[str]:
+    return [verdict.token for verdict in found]
+
+
+async def test_a_verdict_is_asked_for_once(verdicts: Verdicts, authority: Authority) -> None:
+    assert tokens(await verdicts.of(KEY), await verdicts.of(KEY)) == ["signed 1", "signed 1"]
+    assert len(authority.asked) == 1
+
+
+async def test_equal_questions_at_the_same_time_are_asked_once(verdicts: Verdicts, authority: Authority) -> None:
+    await asyncio.gather(*(verdicts.of(KEY) for _ in range(20)))
+    assert len(authority.asked) == 1
+
+
+async def test_a_person_has_a_verdict_for_each_project(verdicts: Verdicts, authority: Authority) -> None:
+    await verdicts.of(PERSON, "one")
+    await verdicts.of(PERSON, "two")
+    await verdicts.of(PERSON)
+    assert [project for _, project in authority.asked] == ["one", "two", ""]
+
+
+@pytest.mark.parametrize("changed", ["subject of an.access.token", "session", "one", "tenant"])
+async def test_what_the_feed_names_is_asked_anew(verdicts: Verdicts, authority: Authority, changed: str) -> None:
+    await verdicts.of(PERSON, "one")
+    verdicts.apply(FeedEntry(revision=2, changed_ids=("somebody else",)))
+    await verdicts.of(PERSON, "one")
+    assert len(authority.asked) == 1
+    verdicts.apply(FeedEntry(revision=3, changed_ids=(changed,)))
+    await verdicts.of(PERSON, "one")
+    assert len(authority.asked) == 2
+
+
+async def test_a_reset_voids_everything(verdicts: Verdicts, authority: Authority) -> None:
+    await verdicts.of(KEY)
+    await verdicts.of(PERSON, "one")
+    verdicts.apply(FeedEntry(revision=1, reset=True))
+    await verdicts.of(KEY)
+    await verdicts.of(PERSON, "one")
+    assert len(authority.asked) == 4
+
+
+async def test_a_verdict_older_than_the_feed_is_used_once_and_not_kept(
+    verdicts: Verdicts, authority: Authority
+) -> None:
+    authority.answering.clear()
+    looking = asyncio.create_task(verdicts.of(KEY))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    verdicts.apply(FeedEntry(revision=2, changed_ids=("anything",)))
+    authority.answering.set()
+    await looking
+    authority.revision = 2
+    await verdicts.of(KEY)
+    await verdicts.of(KEY)
+    assert len(authority.asked) == 2
+
+
+async def test_without_a_heartbeat_each_use_is_asked_anew(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    clock.seconds += 0.7
+    await verdicts.of(KEY)
+    assert len(authority.asked) == 1
+    clock.seconds += 0.1
+    await verdicts.of(KEY)
+    await verdicts.of(KEY)
+    assert len(authority.asked) == 3
+    authority.error = Unauthenticated("revoked", code="INVALID_API_KEY")
+    with pytest.raises(Unauthenticated):
+        await verdicts.of(KEY, writes=True)
+
+
+async def test_a_refusal_is_remembered_for_a_second(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    authority.error = Unauthenticated("unknown", code="INVALID_API_KEY")
+    for _ in range(5):
+        with pytest.raises(Unauthenticated) as refused:
+            await verdicts.of(KEY)
+        assert refused.value.code == "INVALID_API_KEY"
+    assert len(authority.asked) == 1
+    clock.seconds += 1.1
+    authority.error = None
+    await verdicts.of(KEY)
+
+
+async def test_another_tenants_project_is_not_remembered(verdicts: Verdicts, authority: Authority) -> None:
+    authority.error = NotFound("no such project")
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await verdicts.of(PERSON, "theirs")
+    assert len(authority.asked) == 2
+
+
+async def test_a_verdict_that_ends_soon_is_renewed_in_the_background(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    clock.seconds += 100
+    verdicts.apply(FeedEntry(revision=1))
+    assert tokens(await verdicts.of(KEY)) == ["signed 1"]
+    await asyncio.sleep(0.01)
+    assert tokens(await verdicts.of(KEY)) == ["signed 2"]
+
+
+async def test_a_verdict_is_not_used_past_its_principals_end(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    clock.seconds += 119
+    verdicts.apply(FeedEntry(revision=1))
+    assert tokens(await verdicts.of(KEY)) == ["signed 2"]
+
+
+async def test_while_auth_is_away_a_known_key_goes_on_writing_for_the_grace_period(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    authority.error = Unavailable("auth is away")
+    clock.seconds += GRACE_SECONDS - 0.1
+    assert tokens(await verdicts.of(KEY, writes=True)) == ["signed 1"]
+    clock.seconds += 0.2
+    with pytest.raises(Unavailable) as refused:
+        await verdicts.of(KEY, writes=True)
+    assert refused.value.retry_after_seconds
+
+
+async def test_while_auth_is_away_everything_else_fails_closed(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    await verdicts.of(PERSON, "one")
+    authority.error = Unavailable("auth is away")
+    clock.seconds += 1
+    unknown = Credential(text="sk_two", kind="secret")
+    for credential, project_id, writes in ((KEY, "", False), (PERSON, "one", True), (unknown, "", True)):
+        with pytest.raises(Unavailable):
+            await verdicts.of(credential, project_id, writes=writes)
+
+
+async def test_a_key_that_was_revoked_before_auth_went_away_has_no_grace(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    verdicts.apply(FeedEntry(revision=2, changed_ids=("subject of sk_one",)))
+    authority.error = Unavailable("auth is away")
+    clock.seconds += 1
+    with pytest.raises(Unavailable):
+        await verdicts.of(KEY, writes=True)
+
+
+async def test_no_grace_where_it_is_switched_off(authority: Authority, clock: MovedClock) -> None:
+    verdicts = Verdicts(authority, clock, grace_seconds=0)
+    verdicts.apply(FeedEntry(revision=1))
+    await verdicts.of(KEY)
+    authority.error = Unavailable("auth is away")
+    clock.seconds += 1
+    with pytest.raises(Unavailable):
+        await verdicts.of(KEY, writes=True)
+
+
+async def test_writers_do_not_each_wait_for_an_auth_that_hangs(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    authority.answering.clear()
+    clock.seconds += 1
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(50):
+        await verdicts.of(KEY, writes=True)
+    assert loop.time() - began < 2
+    assert len(authority.asked) == 2
+    authority.answering.set()
