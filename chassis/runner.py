@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -20,22 +20,13 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 T = TypeVar("T")
 
 
-class ProcessSettings(Protocol):
-    """What every service's settings hold."""
-
-    @property
-    def log_level(self) -> str: ...
-    @property
-    def otlp_endpoint(self) -> str | None: ...
-
-
-S = TypeVar("S", bound=ProcessSettings)
+S = TypeVar("S", bound=settings.ServiceSettings)
 
 
 def read_settings(service: str, settings_class: type[T]) -> T:
     """The settings from the environment. Names every fault on standard error and exits where there is one."""
     try:
-        return settings.load(settings_class, os.environ)
+        return settings.load(settings_class)
     except settings.SettingsError as error:
         sys.stderr.write(f"pulsegate-{service} cannot start, {len(error.faults)} setting(s) at fault:\n")
         sys.stderr.writelines(f"  {fault}\n" for fault in error.faults)

@@ -5,6 +5,7 @@ instead be given as `NAME_FILE`, the path of a file that holds the value (secret
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +39,7 @@ def setting(
     return dataclasses.field(metadata=metadata, repr=not secret)
 
 
-def load(settings_class: type[T], environment: Mapping[str, str]) -> T:
+def load(settings_class: type[T], environment: Mapping[str, str] = os.environ) -> T:
     """Reads every setting of the class. Raises SettingsError with all faults."""
     values: dict[str, Any] = {}
     faults: list[str] = []
