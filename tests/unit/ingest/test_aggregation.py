@@ -1,0 +1,494 @@
+"""A lane's state: whatever is lost, repeated or restarted, what is committed is what was sent."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ingest.aggregation import REWRITE_SECONDS, Checkpoint
+from services.ingest.domain import OTHER, MetricType
+from services.ingest.errors import UnreadableLogError
+from services.ingest.records import Record
+from services.ingest.series import Emission
+from tests.unit.ingest.ingestion import (
+    DAY_MS,
+    NOW_MS,
+    Store,
+    definition,
+    delta,
+    delta_of,
+    ended,
+    label,
+    record,
+    renamed,
+)
+
+ORDERS = definition("orders_total", labels={"plan": label()})
+DEPTH = definition("depth", MetricType.GAUGE)
+LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 1.0))
+
+
+def written(emissions: Iterable[Emission]) -> list[tuple[str, int, float]]:
+    """Name, time and value; a stale marker's value is NaN."""
+    return [(each.series.name, each.at_ms, float("nan") if each.stale else each.value) for each in emissions]
+
+
+def ordinary(checkpoint: Checkpoint) -> dict[tuple[str, ...], float]:
+    """What is written with the commit's own time."""
+    return {
+        (each.series.name, *each.series.labels): each.value
+        for each in checkpoint.emissions
+        if each.at_ms == checkpoint.commit_ms
+    }
+
+
+def marked_stale(checkpoint: Checkpoint) -> list[str]:
+    return [each.series.name for each in checkpoint.emissions if each.stale]
+
+
+# --- exactly once
+
+producers = st.sampled_from([b"A" * 16, b"B" * 16, b"C" * 16])
+batches = st.lists(
+    st.tuples(producers, st.integers(1, 12), st.sampled_from(["free", "pro"]), st.integers(1, 5)), max_size=60
+)
+steps = st.lists(st.sampled_from(["fold", "fold", "fold", "commit", "crash", "crash while committing"]), max_size=80)
+
+
+@settings(max_examples=300)
+@given(batches, steps)
+def test_any_mixture_of_retries_commits_and_crashes_counts_each_batch_once(
+    sent: list[tuple[bytes, int, str, int]], plan: list[str]
+) -> None:
+    store, now_ms = Store(), NOW_MS
+    log = [
+        record(delta(ORDERS, float(value), plan=which), producer=producer, sequence=sequence)
+        for producer, sequence, which, value in sent
+    ]
+    for step in [*plan, *["fold"] * len(log), "commit"]:
+        now_ms += 500
+        if step == "fold" and store.state.position < len(log):
+            store.fold(log[store.state.position])
+        elif step == "commit":
+            store.commit(now_ms)
+        elif step == "crash":
+            store.crash()
+        elif step == "crash while committing":
+            sealed = store.state.seal(now_ms)
+            if store.state.position < len(log):
+                store.fold(log[store.state.position])  # folding goes on meanwhile
+            store.store(sealed)
+            store.crash()
+    store.fold(*log[store.state.position :])
+    store.commit(now_ms + 500)
+    assert store.totals() == model(sent)
+
+
+def model(sent: Sequence[tuple[bytes, int, str, int]]) -> dict[tuple[str, ...], float]:
+    totals: Counter[tuple[str, ...]] = Counter()
+    seen: set[tuple[bytes, int]] = set()
+    for producer, sequence, plan, value in sent:
+        if (producer, sequence) not in seen:
+            seen.add((producer, sequence))
+            totals["orders_total", "plan", plan] += value
+    return dict(totals)
+
+
+def test_batches_without_a_producer_all_count() -> None:
+    store = Store()
+    store.fold(*[record(delta(ORDERS))] * 3)
+    store.commit(NOW_MS)
+    assert store.totals() == {("orders_total",): 3.0}
+
+
+def test_the_same_producer_in_another_project_is_another_producer() -> None:
+    store = Store()
+    mine = record(delta(ORDERS), producer=b"A" * 16, sequence=1)
+    store.fold(mine)
+    store.fold(mine)
+    other = record(delta(definition("orders_total", id=b"2" * 16)), producer=b"A" * 16, sequence=1)
+    other.project_id = b"q" * 16
+    assert store.state.missing([other]).producers == {(b"q" * 16, b"A" * 16)}
+    assert store.state.missing([mine]).producers == set()
+
+
+def test_a_checkpoint_is_a_copy_also_of_series_that_it_makes() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 1.0), delta(LOAD, 0.05)))
+    first = store.state.seal(NOW_MS)
+    store.fold(record(delta(ORDERS, 10.0), delta(LOAD, 0.05)))
+    second = store.state.seal(NOW_MS + 1000)
+    store.fold(record(delta(ORDERS, 100.0), delta(LOAD, 0.05)))
+    assert [sealed.value for sealed in first.made] == [1.0, 0.05]
+    assert [sealed.buckets for sealed in first.made] == [[], [1, 0, 0]]
+    assert [sealed.value for sealed in second.changed] == [11.0, 0.1]
+    assert [each.buckets for each in second.emissions if each.series.name == "load_seconds"] == [[2, 0, 0]]
+    assert [row.position for row in (first, second)] == [1, 2]
+
+
+def test_records_that_do_not_fit_their_series_halt_the_lane() -> None:
+    store = Store()
+    store.fold(record(delta(LOAD, 0.5)))
+    changed = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 2.0))
+    with pytest.raises(UnreadableLogError, match="load_seconds"):
+        store.fold(record(delta(changed, 0.5)))
+
+
+# --- time
+
+
+def test_commit_times_grow_when_the_clock_steps_back_and_stands_still() -> None:
+    store, times = Store(), []
+    for now_ms in (NOW_MS, NOW_MS - 2000, NOW_MS - 1000, NOW_MS - 1000, NOW_MS + 5000):
+        store.fold(record(delta(ORDERS)))
+        checkpoint = store.commit(now_ms)
+        times.append(checkpoint.commit_ms)
+        assert ordinary(checkpoint) == {("orders_total",): float(len(times))}
+    assert times == [NOW_MS, NOW_MS + 3, NOW_MS + 6, NOW_MS + 9, NOW_MS + 5000]
+
+
+def test_times_grow_over_a_takeover_by_a_clock_that_is_behind() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS)))
+    store.commit(NOW_MS)
+    store.crash()
+    store.fold(record(delta(ORDERS)))
+    checkpoint = store.commit(NOW_MS - 2000)
+    assert written(checkpoint.emissions)[-2:] == [
+        ("orders_total", NOW_MS + 3, 2.0),
+        ("orders_total", NOW_MS - 1000, 0.0),
+    ], "the first zero is sent again with its own time: whether it arrived is not known"
+
+
+def test_a_first_value_follows_a_zero_one_interval_earlier() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 5.0), delta(LOAD, 0.5), delta(DEPTH, 7.0, timestamp_ms=NOW_MS)))
+    emissions = store.commit(NOW_MS).emissions
+    assert written(emissions) == [
+        ("orders_total", NOW_MS - 1000, 0.0),
+        ("orders_total", NOW_MS, 5.0),
+        ("load_seconds", NOW_MS - 1000, 0.0),
+        ("load_seconds", NOW_MS, 0.5),
+        ("depth", NOW_MS, 7.0),
+    ]
+    assert emissions[2].buckets == [0, 0, 0]
+    store.fold(record(delta(ORDERS, 5.0)))
+    assert written(store.commit(NOW_MS + 1000).emissions)[0] == ("orders_total", NOW_MS + 1000, 10.0)
+
+
+def test_a_gauge_keeps_its_newest_timestamp_over_batches_and_restarts() -> None:
+    store = Store()
+    for value, offset in ((1.0, 0), (2.0, -5), (3.0, 0)):
+        store.fold(record(delta(DEPTH, value, timestamp_ms=NOW_MS + offset)))
+        store.commit(store.commit_ms + 1000 if store.commit_ms else NOW_MS)
+        store.crash()
+    assert store.totals() == {("depth",): 3.0}
+
+
+# --- quiet series
+
+
+def test_every_quiet_series_is_rewritten_within_30_seconds_spread_out() -> None:
+    store = Store()
+    store.fold(*[record(delta(ORDERS, plan=f"p{number}")) for number in range(600)])
+    store.commit(NOW_MS)
+    sizes = []
+    rewritten: Counter[tuple[str, ...]] = Counter()
+    for second in range(1, REWRITE_SECONDS + 1):
+        values = ordinary(store.commit(NOW_MS + second * 1000))
+        assert all(value == 1.0 for value in values.values())
+        sizes.append(len(values))
+        rewritten.update(values.keys())
+    assert set(rewritten.values()) == {1}
+    assert len(rewritten) == 600
+    assert max(sizes) < 60
+
+
+def test_after_a_long_pause_every_series_is_rewritten_at_once() -> None:
+    store = Store()
+    store.fold(*[record(delta(ORDERS, plan=f"p{number}")) for number in range(100)])
+    store.commit(NOW_MS)
+    assert len(ordinary(store.commit(NOW_MS + 300_000))) == 100
+
+
+def run_to(store: Store, from_ms: int, to_ms: int, step_ms: int = 1000) -> list[Checkpoint]:
+    return [store.commit(now_ms) for now_ms in range(from_ms, to_ms + 1, step_ms)]
+
+
+def test_a_series_without_data_for_a_day_ends_and_wakes_without_a_second_zero() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 5.0)))
+    store.commit(NOW_MS)
+    checkpoints = run_to(store, NOW_MS + DAY_MS, NOW_MS + DAY_MS + 30_000)
+    assert [name for checkpoint in checkpoints for name in marked_stale(checkpoint)] == ["orders_total"]
+    assert len(store.state) == 0
+    store.delivered_ms = store.commit_ms
+    store.crash()
+    assert len(store.state) == 0
+    store.fold(record(delta(ORDERS, 2.0)))
+    woken = store.commit(store.commit_ms + 1000)
+    assert written(woken.emissions) == [("orders_total", woken.commit_ms, 7.0)]
+
+
+def test_a_marker_that_was_not_delivered_before_a_crash_is_sent_afterwards() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 5.0)))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    run_to(store, NOW_MS + DAY_MS, NOW_MS + DAY_MS + 30_000)
+    store.crash()
+    again = run_to(store, store.commit_ms + 1000, store.commit_ms + 31_000)
+    assert [name for checkpoint in again for name in marked_stale(checkpoint)] == ["orders_total"]
+
+
+def test_a_duplicate_does_not_wake_a_quiet_series() -> None:
+    store = Store()
+    first = record(delta(ORDERS, 5.0), producer=b"A" * 16, sequence=1)
+    store.fold(first)
+    store.commit(NOW_MS)
+    run_to(store, NOW_MS + DAY_MS, NOW_MS + DAY_MS + 30_000)
+    store.fold(first)
+    assert len(store.state) == 0
+    assert store.commit(store.commit_ms + 1000).emissions == []
+
+
+# --- what a new owner delivers
+
+
+def test_a_new_owner_writes_what_may_not_have_been_delivered_once() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 1.0, plan="old")))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.fold(record(delta(ORDERS, 2.0, plan="new")))
+    store.commit(NOW_MS + 1000)
+    store.crash()
+    first = store.commit(NOW_MS + 2000)
+    assert sorted((each.at_ms, each.value) for each in first.emissions if "new" in each.series.labels) == [
+        (NOW_MS, 0.0),
+        (NOW_MS + 2000, 2.0),
+    ]
+    assert store.commit(NOW_MS + 2003).emissions == []
+
+
+def test_what_was_quiet_for_a_day_while_the_sink_was_away_is_still_written() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 5.0)))
+    store.commit(NOW_MS)
+    run_to(store, NOW_MS + DAY_MS, NOW_MS + DAY_MS + 60_000)
+    store.delivered_ms = NOW_MS - 1
+    store.crash()
+    first, *later = run_to(store, store.commit_ms + 1000, store.commit_ms + 40_000)
+    assert ordinary(first) == {("orders_total",): 5.0}
+    assert marked_stale(first) == []
+    assert [name for checkpoint in later for name in marked_stale(checkpoint)] == ["orders_total"]
+
+
+# --- deleted definitions
+
+
+def test_a_deleted_definition_ends_and_its_late_deltas_are_not_shown() -> None:
+    store = Store()
+    late = record(delta(ORDERS, 1.0))
+    store.fold(late)
+    store.commit(NOW_MS)
+    store.fold(ended(ORDERS), ended(ORDERS), late)
+    checkpoint = store.commit(NOW_MS + 1000)
+    assert (marked_stale(checkpoint), ordinary(checkpoint)) == (["orders_total"], {})
+    assert [each.at_ms for each in checkpoint.emissions] == [NOW_MS + 998]
+    assert [definition_id for _, _, definition_id in checkpoint.ended] == [ORDERS.id]
+    for _ in range(2):
+        store.fold(late)
+        store.fold(ended(ORDERS))
+        later = run_to(store, store.commit_ms + 1000, store.commit_ms + 31_000)
+        assert all(checkpoint.emissions == [] for checkpoint in later)
+        store.delivered_ms = store.commit_ms
+        store.crash()
+    assert len(store.state) == 0
+
+
+def test_the_end_of_a_definition_survives_a_crash_before_its_markers_are_delivered() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS)))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.fold(ended(ORDERS))
+    store.commit(NOW_MS + 1000)
+    store.crash()
+    assert marked_stale(store.commit(NOW_MS + 2000)) == ["orders_total"]
+    store.delivered_ms = store.commit_ms
+    store.crash()
+    assert store.commit(NOW_MS + 3000).emissions == []
+
+
+def test_a_client_cannot_take_a_deletions_place() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS), producer=ORDERS.id, sequence=1))
+    store.commit(NOW_MS)
+    store.fold(ended(ORDERS))
+    assert marked_stale(store.commit(NOW_MS + 1000)) == ["orders_total"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_definition_made_anew_under_the_same_name_follows_the_old_ones_end(together: bool) -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 100.0)))
+    store.commit(NOW_MS)
+    store.fold(record(delta(ORDERS, 1.0)))
+    store.commit(NOW_MS + 1000)
+    store.fold(ended(ORDERS))
+    emissions: list[Emission] = []
+    if not together:
+        emissions += store.commit(NOW_MS + 1900).emissions
+    store.fold(record(delta(renamed(ORDERS, b"n" * 16), 5.0)))
+    emissions += store.commit(NOW_MS + 2000).emissions
+    in_time = sorted(emissions, key=lambda each: each.at_ms)
+    assert [(each.stale, each.value) for each in in_time] == [(True, 0.0), (False, 0.0), (False, 5.0)]
+    assert in_time[0].at_ms > NOW_MS + 1000
+
+
+def test_a_definition_made_anew_is_written_again_when_the_old_ones_end_comes_late() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 100.0)))
+    store.commit(NOW_MS)
+    store.fold(record(delta(renamed(ORDERS, b"n" * 16), 5.0)))
+    store.commit(NOW_MS + 1000)
+    store.fold(ended(ORDERS))
+    checkpoint = store.commit(NOW_MS + 2000)
+    assert marked_stale(checkpoint) == ["orders_total"]
+    assert ordinary(checkpoint) == {("orders_total",): 5.0}
+
+
+# --- budgets
+
+plans = st.lists(st.tuples(st.text("abcdef", min_size=1, max_size=2), st.text("xyz", max_size=2)), max_size=80)
+
+
+@settings(max_examples=200)
+@given(plans, st.sampled_from([(3, 100), (100, 4), (100, 100)]), st.integers(0, 3), st.sets(st.integers(0, 80)))
+def test_over_any_budget_nothing_is_lost(
+    sent: list[tuple[str, str]], budget: tuple[int, int], limit: int, crashes: set[int]
+) -> None:
+    per_metric, per_project = budget
+    limited = definition("orders_total", labels={"plan": label(max_distinct=limit), "zone": label()})
+    store = Store(per_metric=per_metric, per_project=per_project)
+    for number, (plan, zone) in enumerate(sent):
+        labels = {"plan": plan} | ({"zone": zone} if zone else {})
+        store.fold(record(delta_of(limited, labels)))
+        store.commit(NOW_MS + number * 1000)
+        if number in crashes:
+            store.crash()
+    totals = store.totals()
+    assert sum(totals.values()) == len(sent)
+    own = [labels for labels in totals if OTHER not in labels]
+    assert len(own) <= min(per_metric, per_project)
+    if limit:
+        assert len({dict(zip(labels[1::2], labels[2::2], strict=True))["plan"] for labels in totals} - {OTHER}) <= limit
+
+
+def sends(store: Store, *label_sets: dict[str, str], limits: dict[str, Any] | None = None) -> None:
+    of = definition("orders_total", labels={name: label(max_distinct=most) for name, most in (limits or {}).items()})
+    store.fold(*[record(delta_of(of, labels)) for labels in label_sets])
+
+
+def test_over_the_metrics_budget_every_label_of_a_new_label_set_is_folded() -> None:
+    store = Store(per_metric=2)
+    sends(store, {"plan": "a", "zone": "1"}, {"plan": "b", "zone": "1"}, {"plan": "c", "zone": "1"}, {"plan": "a"})
+    sends(store, {"plan": "a", "zone": "1"}, {"plan": "d", "zone": "9"})
+    store.commit(NOW_MS)
+    assert store.totals() == {
+        ("orders_total", "plan", "a", "zone", "1"): 2.0,
+        ("orders_total", "plan", "b", "zone", "1"): 1.0,
+        ("orders_total", "plan", OTHER, "zone", OTHER): 2.0,
+        ("orders_total", "plan", OTHER): 1.0,
+    }
+
+
+def test_over_max_distinct_that_one_label_is_folded() -> None:
+    store = Store()
+    users = [{"plan": "pro", "user": user} for user in ("ann", "bob", "cy", "dee", "ann")]
+    sends(store, *users, {"plan": "free", "user": "bob"}, {"plan": "free", "user": "eve"}, limits={"user": 2})
+    store.commit(NOW_MS)
+    assert store.totals() == {
+        ("orders_total", "plan", "pro", "user", "ann"): 2.0,
+        ("orders_total", "plan", "pro", "user", "bob"): 1.0,
+        ("orders_total", "plan", "pro", "user", OTHER): 2.0,
+        ("orders_total", "plan", "free", "user", "bob"): 1.0,
+        ("orders_total", "plan", "free", "user", OTHER): 1.0,
+    }
+
+
+def test_a_label_set_without_labels_is_never_folded() -> None:
+    store = Store(per_metric=1)
+    sends(store, {"plan": "a"}, {})
+    store.commit(NOW_MS)
+    assert store.totals() == {("orders_total", "plan", "a"): 1.0, ("orders_total",): 1.0}
+
+
+def test_budgets_hold_after_a_restart_and_quiet_series_free_their_place() -> None:
+    store = Store(per_metric=2)
+    sends(store, {"plan": "a"}, {"plan": "b"}, {"plan": "c"}, limits={"plan": 2})
+    store.commit(NOW_MS)
+    store.crash()
+    sends(store, {"plan": "d"}, {"plan": "a"}, limits={"plan": 2})
+    store.commit(NOW_MS + 1000)
+    assert store.totals()["orders_total", "plan", OTHER] == 2.0
+    run_to(store, NOW_MS + DAY_MS, NOW_MS + DAY_MS + 60_000, step_ms=15_000)
+    sends(store, {"plan": "e"}, {"plan": "a"}, limits={"plan": 2})
+    store.commit(store.commit_ms + 1000)
+    totals = store.totals()
+    assert totals["orders_total", "plan", "a"] == 3.0, "what was stored goes on"
+    assert sum(totals.values()) == 7.0
+
+
+def test_choices_of_optional_labels_do_not_multiply_what_is_folded_without_end() -> None:
+    store = Store(per_metric=4)
+    names = [f"label_{letter}" for letter in "abcdefghij"]
+    subsets = [[name for at, name in enumerate(names) if number >> at & 1] for number in range(1, 1024)]
+    sends(store, *(dict.fromkeys(subset, "x") for subset in subsets))
+    store.commit(NOW_MS)
+    assert len(store.totals()) <= 4 + 64 + 1
+    assert sum(store.totals().values()) == 1023
+
+
+# --- memory
+
+
+def test_windows_of_producers_leave_memory_and_come_back() -> None:
+    store = Store()
+    batch = record(delta(ORDERS), producer=b"A" * 16, sequence=1)
+    store.fold(batch)
+    store.state.drop_idle_producers(NOW_MS + DAY_MS)
+    assert store.state.missing([batch]).producers == set(), "not before it is committed"
+    store.commit(NOW_MS)
+    store.state.drop_idle_producers(NOW_MS + 60_000)
+    assert store.state.missing([batch]).producers == set()
+    store.state.drop_idle_producers(NOW_MS + 11 * 60_000)
+    assert store.state.missing([batch]).producers == {(batch.project_id, batch.producer)}
+    store.fold(batch)
+    store.commit(NOW_MS + 1000)
+    assert store.totals() == {("orders_total",): 1.0}
+
+
+def test_too_many_producers_leave_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.ingest.aggregation._MOST_PRODUCERS", 10)
+    store = Store()
+    sent = [record(delta(ORDERS), producer=bytes([number]) * 16, sequence=1) for number in range(30)]
+    store.fold(*sent)
+    store.commit(NOW_MS)
+    store.state.drop_idle_producers(NOW_MS)
+    assert len(store.state.missing(sent).producers) == 20
+    store.fold(*sent)
+    store.commit(NOW_MS + 1000)
+    assert store.totals() == {("orders_total",): 30.0}
+
+
+def test_a_state_that_saw_a_million_label_sets_holds_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.ingest.aggregation._MOST_SUBSTITUTES", 1000)
+    store = Store(per_metric=50)
+    frames: Iterable[Record] = (record(delta(ORDERS, plan=f"p{number}")) for number in range(20_000))
+    for frame in frames:
+        store.fold(frame)
+    assert len(store.state) == 51
+    store.commit(NOW_MS)
+    assert sum(store.totals().values()) == 20_000

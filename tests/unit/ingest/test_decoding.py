@@ -1,0 +1,327 @@
+"""From bytes to a typed batch: every code, and bodies that mean harm."""
+
+import gzip
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zstandard
+
+from chassis.errors import PulsegateError
+from services.ingest.decoding import MOST_BODY_BYTES, Batch, Fault, Metric, decode
+
+PRODUCER = "0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
+GOOD = b'{"metrics":[{"name":"a","value":1}]}'
+
+
+def with_value(value: bytes) -> bytes:
+    return b'{"metrics":[{"name":"a","value":%s},{"name":"b","value":2}]}' % value
+
+
+def batch(**members: Any) -> bytes:
+    return json.dumps({"metrics": [{"name": "a", "value": 1}], **members}).encode()
+
+
+def refused(body: bytes, encoding: str = "") -> PulsegateError:
+    with pytest.raises(PulsegateError) as caught:
+        decode(body, encoding)
+    return caught.value
+
+
+def fault_of(body: bytes) -> str:
+    """The code of the first metric's fault; the second metric must be untouched."""
+    first, second = decode(body, "").metrics
+    assert isinstance(second, Metric)
+    assert isinstance(first, Fault), first
+    return first.code
+
+
+# --- what is taken
+
+
+def test_a_batch_as_the_contract_shows_it() -> None:
+    body = batch(
+        producer=PRODUCER,
+        sequence=17,
+        floor=15,
+        future={"ignored": True},
+        metrics=[{"name": "a", "value": 1, "labels": {"plan": "pro"}, "timestamp": 1795200000000, "more": None}],
+    )
+    decoded = decode(body, "")
+    assert (decoded.producer.hex(), decoded.sequence, decoded.floor) == (PRODUCER.replace("-", ""), 17, 15)
+    [metric] = decoded.metrics
+    assert isinstance(metric, Metric)
+    assert (metric.name, metric.value, metric.timestamp) == ("a", 1.0, 1795200000000)
+    assert json.loads(bytes(metric.labels)) == {"plan": "pro"}
+
+
+@pytest.mark.parametrize("body", [batch(), batch(producer=None, sequence=None, floor=None)])
+def test_no_producer_and_no_sequence(body: bytes) -> None:
+    assert decode(body, "") == Batch(producer=b"", sequence=0, floor=0, metrics=decode(body, "").metrics)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(b"1", 1.0), (b"-0", 0.0), (b"1e-400", 0.0), (b"[1,2.5]", [1.0, 2.5]), (b"1" * 30, float("1" * 30)), (b"[]", [])],
+)
+def test_values(value: bytes, expected: float | list[float]) -> None:
+    [metric, _] = decode(with_value(value), "").metrics
+    assert isinstance(metric, Metric)
+    assert metric.value == expected
+    assert isinstance(metric.value, float | list)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_compressed_bodies_of_one_or_several_parts(encoding: str) -> None:
+    pack = gzip.compress if encoding == "gzip" else zstandard.ZstdCompressor(write_content_size=False).compress
+    assert len(decode(pack(GOOD), encoding).metrics) == 1
+    assert len(decode(pack(GOOD[:7]) + pack(GOOD[7:]), encoding).metrics) == 1
+
+
+# --- the whole body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        GOOD[:-1],
+        GOOD + b"x",
+        GOOD + b"\xff",
+        b'{"metrics":5',
+        b'{"metrics":[{"name":5}]',
+        with_value(b"NaN"),
+        with_value(b"-Infinity"),
+        with_value(b"[1,Infinity]"),
+        with_value(b"01"),
+        with_value(b'"\xff"'),
+        with_value(b'"\xed\xa0\x80"'),
+        with_value(b'"\\ud800"'),
+        b'{"metrics":[{"name":"\\ud800","value":1}]}',
+        b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\\udfff"}}]}',
+        b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\n"}}]}',
+        b'{"metrics":[{"name":"a","value":1,"labels":{"plan":NaN}}]}',
+        b'{"producer":"\xc3","metrics":[{"name":"a","value":1}]}',
+        b"\xef\xbb\xbf" + GOOD,
+        GOOD.decode().encode("utf-16"),
+    ],
+)
+def test_what_is_not_json(body: bytes) -> None:
+    error = refused(body)
+    assert (error.http_status, error.code) == (400, "MALFORMED_JSON")
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        (b"", b""),
+        (b'{"metrics":', b"}"),
+        (b'{"metrics":[{"name":"a","value":', b"}]}"),
+        (b'{"ignored":', b',"metrics":[{"name":"a","value":1}]}'),
+        (b'{"metrics":[{"name":"a","value":1,"labels":', b"}]}"),
+    ],
+)
+@pytest.mark.parametrize("brackets", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_json_200_000_deep(around: tuple[bytes, bytes], brackets: tuple[bytes, bytes]) -> None:
+    deep = around[0] + brackets[0] * 200_000 + b"1" + brackets[1] * 200_000 + around[1]
+    assert refused(deep).code == "MALFORMED_JSON"
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"{}", b'{"metrics":null}', b'{"metrics":{}}', b'"metrics"'])
+def test_what_is_json_and_no_batch(body: bytes) -> None:
+    error = refused(body)
+    assert (error.http_status, error.code) == (422, "VALIDATION_FAILED")
+    assert "metrics" in (error.details or {})["fields"]
+
+
+def test_an_empty_batch() -> None:
+    assert refused(batch(metrics=[])).code == "BATCH_EMPTY"
+
+
+@pytest.mark.parametrize("metric", [{"name": "a", "value": 1}, {"name": 1}, 7])
+def test_a_batch_of_101(metric: Any) -> None:
+    assert len(decode(batch(metrics=[metric] * 100), "").metrics) == 100
+    error = refused(batch(metrics=[metric] * 101))
+    assert (error.http_status, error.code) == (422, "BATCH_TOO_LARGE")
+    assert "101" in error.message
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"producer": "x", "sequence": 1}, "producer"),
+        ({"producer": 5, "sequence": 1}, "producer"),
+        ({"producer": PRODUCER.replace("-", ""), "sequence": 1}, "producer"),
+        ({"producer": "{" + PRODUCER[1:-1] + "}", "sequence": 1}, "producer"),
+        ({"producer": PRODUCER}, "sequence"),
+        ({"sequence": 1}, "producer"),
+        ({"producer": PRODUCER, "sequence": 0}, "sequence"),
+        ({"producer": PRODUCER, "sequence": -1}, "sequence"),
+        ({"producer": PRODUCER, "sequence": 1.5}, "sequence"),
+        ({"producer": PRODUCER, "sequence": "1"}, "sequence"),
+        ({"producer": PRODUCER, "sequence": True}, "sequence"),
+        ({"producer": PRODUCER, "sequence": 10**30}, "sequence"),
+        ({"producer": PRODUCER, "sequence": 5, "floor": 6}, "floor"),
+        ({"producer": PRODUCER, "sequence": 5, "floor": 0}, "floor"),
+        ({"producer": PRODUCER, "sequence": 5, "floor": []}, "floor"),
+        ({"floor": 1}, "floor"),
+    ],
+)
+def test_a_bad_producer_sequence_or_floor(members: dict[str, Any], field: str) -> None:
+    error = refused(batch(**members))
+    assert (error.http_status, error.code) == (422, "VALIDATION_FAILED")
+    assert list((error.details or {})["fields"]) == [field]
+
+
+def test_every_bad_member_is_named_at_once() -> None:
+    error = refused(batch(producer=1, sequence="x", floor=-1))
+    assert set((error.details or {})["fields"]) == {"producer", "sequence", "floor"}
+
+
+def test_the_window_from_floor_to_sequence_holds_4096_numbers() -> None:
+    assert decode(batch(producer=PRODUCER, sequence=4_100, floor=5), "").floor == 5
+    error = refused(batch(producer=PRODUCER, sequence=4_100, floor=4))
+    assert (error.http_status, error.code) == (422, "SEQUENCE_OUT_OF_WINDOW")
+    assert decode(batch(producer=PRODUCER, sequence=1_000_000), "").sequence == 1_000_000, "without floor: no limit"
+
+
+# --- one metric
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'"NaN"',
+        b'"Infinity"',
+        b'"-Infinity"',
+        b'"+Inf"',
+        b'" inf "',
+        b"1e400",
+        b"-1e400",
+        b"9" * 400,
+        b"-" + b"9" * 400,
+        b'[1,"NaN"]',
+        b"[1,1e400]",
+        b"[1," + b"9" * 400 + b"]",
+    ],
+)
+def test_values_that_are_not_finite(value: bytes) -> None:
+    assert fault_of(with_value(value)) == "VALUE_NOT_FINITE"
+
+
+@pytest.mark.parametrize("value", [b"true", b"null", b'"1"', b'""', b"{}", b'["x"]', b"[[1]]", b"[null]", b"[true]"])
+def test_values_of_another_shape(value: bytes) -> None:
+    assert fault_of(with_value(value)) == "METRIC_MALFORMED"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        b"5",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"name":"a"}',
+        b'{"value":1}',
+        b'{"name":null,"value":1}',
+        b'{"name":["a"],"value":1}',
+        b'{"name":"a","value":1,"timestamp":"now"}',
+        b'{"name":"a","value":1,"timestamp":true}',
+    ],
+)
+def test_metrics_of_another_shape(metric: bytes) -> None:
+    assert fault_of(b'{"metrics":[%s,{"name":"b","value":2}]}' % metric) == "METRIC_MALFORMED"
+
+
+def test_duplicate_members_count_once_and_the_last_wins() -> None:
+    [metric] = decode(b'{"metrics":[],"metrics":[{"name":"x","name":"a","value":1,"value":2}]}', "").metrics
+    assert isinstance(metric, Metric)
+    assert (metric.name, metric.value) == ("a", 2.0)
+
+
+# --- compression
+
+
+def test_an_unknown_encoding() -> None:
+    for encoding in ("br", "deflate", "GZIP, gzip", "gzip, gzip"):
+        error = refused(GOOD, encoding)
+        assert (error.http_status, error.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def _zstd(plain: bytes, **options: Any) -> bytes:
+    return zstandard.ZstdCompressor(**options).compress(plain)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (GOOD, "gzip"),
+        (b"", "gzip"),
+        (gzip.compress(GOOD)[:-1], "gzip"),
+        (gzip.compress(GOOD)[:12], "gzip"),
+        (gzip.compress(GOOD)[:-8] + bytes(8), "gzip"),
+        (gzip.compress(GOOD) + b"trailing", "gzip"),
+        (zlib.compress(GOOD), "gzip"),
+        (gzip.compress(b"") * 101 + gzip.compress(GOOD), "gzip"),
+        (GOOD, "zstd"),
+        (b"", "zstd"),
+        (_zstd(GOOD)[:-1], "zstd"),
+        (_zstd(GOOD, write_checksum=True)[:-1], "zstd"),
+        (_zstd(GOOD, write_checksum=True)[:-1] + b"\x00", "zstd"),
+        (_zstd(GOOD, write_content_size=False)[:-1], "zstd"),
+        (_zstd(GOOD) + _zstd(b" ")[:-1], "zstd"),
+        (_zstd(GOOD) + b"trailing", "zstd"),
+        (_zstd(b"") * 101 + _zstd(GOOD), "zstd"),
+    ],
+)
+def test_broken_compression(body: bytes, encoding: str) -> None:
+    error = refused(body, encoding)
+    assert (error.http_status, error.code) == (400, "MALFORMED_REQUEST")
+
+
+def _bombs() -> list[tuple[bytes, str]]:
+    zeros = bytes(8 << 20)
+    packer = zlib.compressobj(9, wbits=31)
+    gzip_bomb = b"".join(packer.compress(zeros) for _ in range(16)) + packer.flush()
+    chunked = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    unsized = b"".join(chunked.compress(zeros) for _ in range(16)) + chunked.flush()
+    return [
+        (gzip_bomb, "gzip"),
+        (gzip.compress(zeros[: 1 << 20]) * 8, "gzip"),
+        (_zstd(zeros * 16), "zstd"),
+        (unsized, "zstd"),
+        (_zstd(zeros[: 1 << 20]) * 8, "zstd"),
+    ]
+
+
+@pytest.mark.parametrize("bomb", range(5))
+def test_a_bomb_is_cut_at_4_mib(bomb: int) -> None:
+    body, encoding = _bombs()[bomb]
+    assert len(body) < 1 << 20
+    tracemalloc.start()
+    error = refused(body, encoding)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (error.http_status, error.code) == (413, "BODY_TOO_LARGE")
+    assert peak < 4 * MOST_BODY_BYTES
+
+
+def test_a_window_that_would_take_much_memory_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=0)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    body = packer.compress(GOOD) + packer.flush()
+    assert refused(body, "zstd").code == "MALFORMED_REQUEST"
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip", "zstd"])
+def test_4_mib_are_taken_and_one_byte_more_is_not(encoding: str) -> None:
+    packers: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "zstd": _zstd}
+    pack = packers[encoding]
+    full = GOOD + b" " * (MOST_BODY_BYTES - len(GOOD))
+    assert len(decode(pack(full), encoding).metrics) == 1
+    error = refused(pack(full + b" "), encoding)
+    assert (error.http_status, error.code) == (413, "BODY_TOO_LARGE")

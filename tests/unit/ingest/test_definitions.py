@@ -1,0 +1,213 @@
+"""The table of definitions: following the feed, and asking before anything is rejected."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from chassis import context
+from chassis.clock import SystemClock
+from chassis.errors import DeadlineExceeded, Internal, PulsegateError, Unavailable
+from services.ingest.clients import DefinitionChange, DefinitionUpdate
+from services.ingest.definitions import DefinitionTable
+from services.ingest.domain import Definition
+from tests.unit.ingest.ingestion import PROJECT, definition, renamed
+from tests.waiting import eventually
+
+ORDERS, VISITS = definition("orders_total"), definition("visits_total")
+
+
+class ScriptedConfig:
+    """A feed that tells what the test puts into it, and answers about the project as the test says."""
+
+    def __init__(self) -> None:
+        self.feed: asyncio.Queue[DefinitionUpdate | PulsegateError] = asyncio.Queue()
+        self.watched_after: list[int] = []
+        self.answer: tuple[int, Sequence[Definition]] | PulsegateError = (0, [])
+        self.open = asyncio.Event()
+        self.open.set()
+        self.questions = 0
+        self.seconds_left: list[float] = []
+
+    async def watch(self, after_revision: int) -> AsyncIterator[DefinitionUpdate]:
+        self.watched_after.append(after_revision)
+        while True:
+            update = await self.feed.get()
+            if isinstance(update, PulsegateError):
+                raise update
+            yield update
+
+    async def read_project(self, project_id: bytes) -> tuple[int, Sequence[Definition]]:
+        assert project_id == PROJECT
+        self.questions += 1
+        self.seconds_left.append(context.remaining_seconds(2.0))
+        answer = self.answer
+        await self.open.wait()
+        if isinstance(answer, PulsegateError):
+            raise answer
+        return answer
+
+    def tell(self, revision: int, *changes: DefinitionChange, snapshot: bool = False) -> None:
+        self.feed.put_nowait(
+            DefinitionUpdate(revision=revision, changes=changes, snapshot=snapshot, snapshot_complete=snapshot)
+        )
+
+
+def living(of: Definition) -> DefinitionChange:
+    return DefinitionChange(of, deleted=False)
+
+
+def deleted(of: Definition) -> DefinitionChange:
+    return DefinitionChange(of, deleted=True)
+
+
+class Following:
+    """A table that follows a scripted config."""
+
+    def __init__(self) -> None:
+        self.config = ScriptedConfig()
+        self.ended: list[bytes] = []
+        self.table = DefinitionTable(self.config, SystemClock(), lambda of: self.ended.append(of.id))
+
+    def names(self) -> dict[str, bytes]:
+        known = self.table.of_project(PROJECT)
+        return {name: compiled.definition.id for name, compiled in known.items()}
+
+    async def told(self) -> None:
+        """Waits until the table has read all that the feed told."""
+        await eventually(lambda: asyncio.sleep(0, self.config.feed.empty()))
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def following() -> AsyncIterator[Following]:
+    made = Following()
+    async with _running(made):
+        yield made
+
+
+@asynccontextmanager
+async def _running(made: Following) -> AsyncIterator[None]:
+    task = asyncio.create_task(made.table.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_before_the_first_snapshot_nothing_can_be_said(following: Following) -> None:
+    assert not following.table.loaded
+    with pytest.raises(Unavailable):
+        following.names()
+
+
+async def test_a_snapshot_then_changes_in_order(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    following.config.tell(6, living(VISITS))
+    following.config.tell(7, deleted(ORDERS))
+    await following.told()
+    assert following.names() == {"visits_total": VISITS.id}
+    assert following.ended == [ORDERS.id]
+
+
+async def test_the_end_of_an_old_definition_leaves_its_namesake_alone(following: Following) -> None:
+    anew = renamed(ORDERS, b"n" * 16)
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    following.config.tell(7, living(anew), deleted(ORDERS))
+    await following.told()
+    assert following.names() == {"orders_total": anew.id}
+    assert following.ended == [ORDERS.id]
+
+
+async def test_a_feed_that_breaks_off_is_resumed_where_it_was(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    following.config.feed.put_nowait(Unavailable("config is away."))
+    following.config.tell(8, living(VISITS))
+    await eventually(lambda: asyncio.sleep(0, len(following.config.watched_after) == 2))
+    await following.told()
+    assert following.config.watched_after == [0, 5]
+    assert set(following.names()) == {"orders_total", "visits_total"}
+
+
+async def test_what_a_new_snapshot_lacks_has_ended(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), living(VISITS), snapshot=True)
+    following.config.tell(9, living(VISITS), snapshot=True)
+    await following.told()
+    assert set(following.names()) == {"visits_total"}
+    assert following.ended == [ORDERS.id]
+
+
+async def test_a_confirmation_knows_more_than_the_feed_and_the_feed_does_not_undo_it(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    newer = replace(VISITS, version=2)
+    following.config.answer = (7, [newer])
+    await following.table.confirm(PROJECT)
+    assert (set(following.names()), following.ended) == ({"visits_total"}, [ORDERS.id])
+    following.config.tell(6, living(VISITS), living(ORDERS))
+    await following.told()
+    assert following.table.of_project(PROJECT)["visits_total"].definition.version == 2
+    assert set(following.names()) == {"visits_total"}
+    following.config.tell(8, living(ORDERS))
+    await following.told()
+    assert set(following.names()) == {"orders_total", "visits_total"}
+
+
+async def test_an_answer_older_than_the_feed_changes_nothing(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    following.config.answer = (4, [])
+    await following.table.confirm(PROJECT)
+    assert (set(following.names()), following.ended) == ({"orders_total"}, [])
+
+
+async def test_many_callers_share_a_question_that_is_asked_after_they_came(following: Following) -> None:
+    following.config.tell(1, snapshot=True)
+    await following.told()
+    following.config.open.clear()
+    first = asyncio.create_task(following.table.confirm(PROJECT))
+    await eventually(lambda: asyncio.sleep(0, following.config.questions == 1))
+    following.config.answer = (2, [ORDERS])  # made after the first question was asked
+    later = [asyncio.create_task(following.table.confirm(PROJECT)) for _ in range(50)]
+    await asyncio.sleep(0)
+    following.config.open.set()
+    await asyncio.gather(first, *later)
+    assert following.config.questions == 2
+    assert set(following.names()) == {"orders_total"}
+
+
+async def test_a_question_is_not_bound_by_the_deadline_of_whoever_came_first(following: Following) -> None:
+    following.config.tell(1, snapshot=True)
+    await following.told()
+    token = context.DEADLINE.set(0.0)
+    try:
+        await following.table.confirm(PROJECT)
+    finally:
+        context.DEADLINE.reset(token)
+    assert following.config.seconds_left == [2.0]
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), DeadlineExceeded("slow"), Internal("broken")])
+async def test_without_an_answer_the_batch_is_to_be_sent_again(following: Following, error: PulsegateError) -> None:
+    following.config.tell(1, living(ORDERS), snapshot=True)
+    await following.told()
+    following.config.answer = error
+    with pytest.raises(Unavailable) as caught:
+        await following.table.confirm(PROJECT)
+    assert caught.value.retry_after_seconds == 1.0
+    following.config.answer = (2, [VISITS])
+    await following.table.confirm(PROJECT)
+    assert set(following.names()) == {"visits_total"}
+
+
+async def test_an_unchanged_definition_keeps_the_label_sets_it_knows(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    before = following.table.of_project(PROJECT)["orders_total"]
+    following.config.tell(6, living(replace(ORDERS)))
+    await following.told()
+    assert following.table.of_project(PROJECT)["orders_total"] is before

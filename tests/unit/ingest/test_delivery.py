@@ -1,0 +1,290 @@
+"""Delivery to one sink that is scripted: nothing is lost, nothing is out of order, one bad sample harms no other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.ingest.domain import MetricType
+from services.ingest.series import Emission, Series
+from services.ingest.sinks.delivery import Delivery
+from services.ingest.sinks.remote_write import Answer, RemoteWrite
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, series_of
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
+from tests.waiting import eventually
+
+Sample = tuple[str, float, int]
+"""Name and `plan`, value, Unix milliseconds."""
+
+ACCEPTED = Answer(204, "")
+ORDERS = definition("orders_total")
+FREE, PRO = series_of(ORDERS, plan="free"), series_of(ORDERS, plan="pro")
+PROBE = "pulsegate_sink_probe"
+
+
+class SteppedClock:
+    """Time passes only when something sleeps, and then at once."""
+
+    def __init__(self) -> None:
+        self._now_ms = NOW_MS
+        self.slept: list[float] = []
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    def monotonic(self) -> float:
+        return self._now_ms / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._now_ms += int(seconds * 1000)
+        await asyncio.sleep(0)
+
+
+class ScriptedSink(RemoteWrite):
+    """Remote write whose receiver is a function of the samples; it keeps what it accepted."""
+
+    def __init__(self) -> None:
+        super().__init__(session=None, url="")  # type: ignore[arg-type]  # nothing is sent
+        self.answer: Callable[[list[Sample]], Answer] = lambda _: ACCEPTED
+        self.open = asyncio.Event()
+        self.open.set()
+        self.bodies: list[bytes] = []
+        self.accepted: list[Sample] = []
+
+    async def send(self, body: bytes) -> Answer:
+        samples = [(f"{labels['__name__']} {labels.get('plan', '')}".strip(), *rest) for labels, *rest in read(body)]
+        self.bodies.append(body)
+        await self.open.wait()
+        answer = self.answer(samples)  # type: ignore[arg-type]
+        if answer.status == 204:
+            self.accepted += [sample for sample in samples if sample[0] != PROBE]  # type: ignore[misc]
+        return answer
+
+    def script(self, *answers: Answer) -> None:
+        """Answers in this order, then accepts everything."""
+        left = list(answers)
+        self.answer = lambda _: left.pop(0) if left else ACCEPTED
+
+
+@pytest.fixture
+async def sink() -> ScriptedSink:
+    return ScriptedSink()
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock()
+
+
+@asynccontextmanager
+async def delivering(sink: ScriptedSink, clock: SteppedClock, *, most_pending: int = 1000) -> AsyncIterator[Delivery]:
+    delivery = Delivery(sink, clock, delivered_ms=0, oldest_ms=7 * DAY_MS, most_pending=most_pending)
+    running = asyncio.create_task(delivery.run())
+    try:
+        yield delivery
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled(), running
+
+
+def emission(of: Series, at_ms: int, value: float, *, stale: bool = False) -> Emission:
+    return Emission(of, at_ms, value, 0, [], stale=stale)
+
+
+def count(outcome: str) -> float:
+    labels = {"sink": "remote_write", "outcome": outcome}
+    return REGISTRY.get_sample_value("pulsegate_sink_samples_total", labels) or 0.0
+
+
+async def flushed(delivery: Delivery) -> None:
+    assert await delivery.flushed(10.0)
+
+
+def offer_commits(delivery: Delivery, of: Sequence[Series], seconds: range) -> None:
+    """One commit a second; each series counts the seconds."""
+    for second in seconds:
+        at_ms = NOW_MS + second * 1000
+        delivery.offer(at_ms, [emission(each, at_ms, float(second)) for each in of])
+
+
+async def test_the_watermark_moves_only_after_acceptance(sink: ScriptedSink, clock: SteppedClock) -> None:
+    async with delivering(sink, clock) as delivery:
+        sink.open.clear()
+        offer_commits(delivery, [PRO], range(2))
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)), what="the first request is under way")
+        assert delivery.delivered_ms == 0
+        assert not await delivery.flushed(0.01)
+        sink.open.set()
+        await flushed(delivery)
+        assert delivery.delivered_ms == NOW_MS + 1000
+        assert sink.accepted == [("orders_total pro", 0.0, NOW_MS), ("orders_total pro", 1.0, NOW_MS + 1000)]
+
+
+async def test_what_was_once_sent_is_sent_again_byte_for_byte(sink: ScriptedSink, clock: SteppedClock) -> None:
+    refusals = [Answer(503, ""), Answer(429, ""), Answer(0, "ClientError"), Answer(500, "a"), Answer(500, "b")]
+    sink.script(*refusals, Answer(302, ""), Answer(502, ""))
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(3))
+        await flushed(delivery)
+    assert len(set(sink.bodies[:8])) == 1
+    assert [value for _, value, _ in sink.accepted] == [0.0, 1.0, 2.0]
+    assert len(clock.slept) == 7
+
+
+async def test_the_sink_may_ask_for_a_pause(sink: ScriptedSink, clock: SteppedClock) -> None:
+    sink.script(Answer(429, "", 7.0), Answer(503, "", 1e9))
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(1))
+        await flushed(delivery)
+    assert clock.slept == [7.0, 60.0]
+
+
+async def test_an_outage_coalesces_to_one_sample_a_series_every_15_seconds(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    both = [FREE, PRO]
+    async with delivering(sink, clock) as delivery:
+        sink.open.clear()
+        offer_commits(delivery, both, range(1))
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
+        offer_commits(delivery, both, range(1, 601))
+        sink.open.set()
+        await flushed(delivery)
+        assert delivery.delivered_ms == NOW_MS + 600_000
+    for plan in ("free", "pro"):
+        times = [at_ms for name, _, at_ms in sink.accepted if name.endswith(plan)]
+        assert times == sorted(set(times))
+        assert len(times) <= 600 / 15 + 8
+        assert all(later - earlier <= 30_000 for earlier, later in pairwise(times))
+        assert [value for name, value, _ in sink.accepted if name.endswith(plan)][-1] == 600.0
+
+
+async def test_first_zeros_and_stale_markers_stay_and_stand_in_order(sink: ScriptedSink, clock: SteppedClock) -> None:
+    start = NOW_MS - NOW_MS % 15_000
+    async with delivering(sink, clock) as delivery:
+        sink.open.clear()
+        delivery.offer(start, [emission(PRO, start, -1.0)])
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
+        for second in range(1, 7):
+            delivery.offer(start + second, [])
+        delivery.offer(start + 1000, [emission(PRO, start + 500, 0.0), emission(PRO, start + 1000, 1.0)])
+        delivery.offer(start + 2000, [emission(PRO, start + 2000, 2.0)])
+        delivery.offer(start + 3000, [emission(PRO, start + 2998, 0.0, stale=True)])
+        delivery.offer(start + 4000, [emission(PRO, start + 4000, 4.0)])
+        sink.open.set()
+        await flushed(delivery)
+    written = [(at_ms - start, bits(value) == STALE_BITS or value) for _, value, at_ms in sink.accepted]
+    assert written == [(0, -1.0), (500, 0.0), (2998, True), (4000, 4.0)]
+
+
+async def test_what_waits_is_bounded_and_the_newest_value_stays(sink: ScriptedSink, clock: SteppedClock) -> None:
+    of = [series_of(ORDERS, plan=f"p{number}") for number in range(10)]
+    async with delivering(sink, clock, most_pending=100) as delivery:
+        sink.open.clear()
+        offer_commits(delivery, of, range(1))
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
+        offer_commits(delivery, of, range(1, 3601))
+        pending = REGISTRY.get_sample_value("pulsegate_sink_pending_samples", {"sink": "remote_write"})
+        assert pending is not None
+        assert pending <= 100 + 10
+        sink.open.set()
+        await flushed(delivery)
+    assert {name: value for name, value, _ in sink.accepted} == {f"orders_total p{n}": 3600.0 for n in range(10)}
+
+
+async def test_many_samples_travel_in_several_requests(sink: ScriptedSink, clock: SteppedClock) -> None:
+    histogram = definition("load_seconds", MetricType.HISTOGRAM, bounds=tuple(float(bound) for bound in range(8)))
+    emissions = [
+        Emission(series_of(histogram, plan=f"p{number}"), NOW_MS, 0.0, 9, [1] * 9, stale=False)
+        for number in range(1000)
+    ]
+    async with delivering(sink, clock) as delivery:
+        delivery.offer(NOW_MS, emissions)
+        await flushed(delivery)
+    assert [len(read(body)) for body in sink.bodies] == [5005, 5005, 990]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "requests"), [(Answer(400, "out of order"), 1), (Answer(422, ""), 1), (Answer(500, "bad sample"), 2)]
+)
+async def test_only_the_bad_sample_is_put_aside(
+    sink: ScriptedSink, clock: SteppedClock, refusal: Answer, requests: int
+) -> None:
+    plans = [f"p{number}" for number in range(50)]
+    sink.answer = lambda samples: refusal if any(name.endswith(" p17") for name, *_ in samples) else ACCEPTED
+    before = count("quarantined"), count("delivered")
+    async with delivering(sink, clock) as delivery:
+        delivery.offer(NOW_MS, [emission(series_of(ORDERS, plan=plan), NOW_MS, 1.0) for plan in plans])
+        await flushed(delivery)
+        assert delivery.delivered_ms == NOW_MS
+    assert {name for name, *_ in sink.accepted} == {f"orders_total {plan}" for plan in plans if plan != "p17"}
+    assert len(sink.accepted) == 49
+    assert (count("quarantined") - before[0], count("delivered") - before[1]) == (1, 49)
+    assert len(sink.bodies) < 60 * requests
+
+
+async def test_a_sink_that_comes_back_between_two_failures_loses_nothing(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    sink.script(Answer(500, "starting"), Answer(500, "starting"))  # then the probe is accepted
+    before = count("quarantined")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(1))
+        await flushed(delivery)
+    assert [value for _, value, _ in sink.accepted] == [0.0]
+    assert count("quarantined") == before
+
+
+@pytest.mark.parametrize("refusal", [Answer(401, "who are you"), Answer(404, ""), Answer(400, "broken")])
+async def test_a_sink_that_refuses_everything_is_waited_for(
+    sink: ScriptedSink, clock: SteppedClock, refusal: Answer
+) -> None:
+    sink.script(*[refusal] * 20)
+    before = count("quarantined")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(3))
+        await flushed(delivery)
+    assert [value for _, value, _ in sink.accepted] == [0.0, 1.0, 2.0]
+    assert count("quarantined") == before
+    assert len(clock.slept) == 10
+
+
+async def test_samples_older_than_the_sink_takes_are_dropped_before_sending(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    old_ms = NOW_MS - 7 * DAY_MS - 1
+    before = count("too_old")
+    async with delivering(sink, clock) as delivery:
+        delivery.offer(
+            old_ms,
+            [
+                emission(PRO, old_ms, 1.0),
+                emission(FREE, old_ms, 1.0),
+            ],
+        )
+        delivery.offer(
+            NOW_MS,
+            [
+                emission(PRO, old_ms, 0.0),
+                emission(PRO, NOW_MS, 2.0),
+            ],
+        )
+        await flushed(delivery)
+        assert delivery.delivered_ms == NOW_MS
+    assert sink.accepted == [("orders_total pro", 2.0, NOW_MS)]
+    assert count("too_old") - before == 3
+
+
+async def test_a_sink_that_fails_on_and_on_is_given_rests(sink: ScriptedSink, clock: SteppedClock) -> None:
+    sink.script(*[Answer(503, "")] * 12)
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(1))
+        await flushed(delivery)
+    assert [value for _, value, _ in sink.accepted] == [0.0]
+    assert len(clock.slept) > 12, "some attempts were refused by the breaker"
+    assert max(clock.slept) <= 5.0

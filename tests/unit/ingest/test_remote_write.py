@@ -1,0 +1,132 @@
+"""What is encoded for remote write, read back by its schema."""
+
+import uuid
+from pathlib import Path
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest.domain import Definition, MetricType
+from services.ingest.series import Emission
+from services.ingest.sinks.remote_write import RemoteWrite, format_bound, samples_in
+from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition, series_of
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
+
+GOLDEN_BOUNDS = Path(__file__).parents[2] / "golden" / "ingest" / "bounds.txt"
+
+IDENTITY = {"tenant_id": str(uuid.UUID(bytes=TENANT)), "project_id": str(uuid.UUID(bytes=PROJECT))}
+COUNTER = definition("orders_total")
+GAUGE = definition("depth", MetricType.GAUGE)
+HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e6))
+SUMMARY = definition("size_bytes", MetricType.SUMMARY)
+
+
+@pytest.fixture
+async def sink() -> RemoteWrite:
+    async with aiohttp.ClientSession() as session:
+        return RemoteWrite(session, "http://127.0.0.1:9/write")
+
+
+def test_counters_and_gauges_are_one_sample_each(sink: RemoteWrite) -> None:
+    emissions = [
+        Emission(series_of(COUNTER, plan="pro", Zone="eu"), NOW_MS, 5.0, 0, []),
+        Emission(series_of(GAUGE), NOW_MS + 1, -0.5, 0, []),
+    ]
+    assert read(sink.encode(emissions)) == [
+        ({"__name__": "orders_total", "plan": "pro", "Zone": "eu", **IDENTITY}, 5.0, NOW_MS),
+        ({"__name__": "depth", **IDENTITY}, -0.5, NOW_MS + 1),
+    ]
+
+
+def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite) -> None:
+    emission = Emission(series_of(HISTOGRAM, plan="pro"), NOW_MS, 12.5, 10, [1, 2, 3, 4])
+    samples = read(sink.encode([emission]))
+    assert [(labels["__name__"], labels.get("le"), value) for labels, value, _ in samples] == [
+        ("load_seconds_bucket", "0.005", 1.0),
+        ("load_seconds_bucket", "1.0", 3.0),
+        ("load_seconds_bucket", "1e+06", 6.0),
+        ("load_seconds_bucket", "+Inf", 10.0),
+        ("load_seconds_sum", None, 12.5),
+        ("load_seconds_count", None, 10.0),
+    ]
+    assert {at_ms for _, _, at_ms in samples} == {NOW_MS}
+    assert all(labels["plan"] == "pro" for labels, _, _ in samples)
+    assert samples_in(emission) == len(samples)
+
+
+def test_a_summary_is_sum_and_count(sink: RemoteWrite) -> None:
+    emission = Emission(series_of(SUMMARY), NOW_MS, 12.5, 10, [])
+    samples = read(sink.encode([emission]))
+    assert [(labels["__name__"], value) for labels, value, _ in samples] == [
+        ("size_bytes_sum", 12.5),
+        ("size_bytes_count", 10.0),
+    ]
+    assert samples_in(emission) == 2
+
+
+@pytest.mark.parametrize("of", [COUNTER, GAUGE, HISTOGRAM, SUMMARY])
+def test_a_stale_marker_ends_every_series_of_a_label_set(sink: RemoteWrite, of: Definition) -> None:
+    emission = Emission(series_of(of), NOW_MS, 0.0, 0, [0] * (len(of.bounds) + 1) if of.bounds else [], stale=True)
+    samples = read(sink.encode([emission]))
+    assert len(samples) == samples_in(emission)
+    assert {bits(value) for _, value, _ in samples} == {STALE_BITS}
+
+
+def test_nobody_can_stand_under_another_tenants_name(sink: RemoteWrite) -> None:
+    forged = series_of(COUNTER, tenant_id="x", project_id="y", __name__="z")
+    [(labels, _, _)] = read(sink.encode([Emission(forged, NOW_MS, 1.0, 0, [])]))
+    assert labels == {"__name__": "orders_total", **IDENTITY}
+    forged = series_of(HISTOGRAM, le="5")
+    samples = read(sink.encode([Emission(forged, NOW_MS, 0.0, 0, [0, 0, 0, 0])]))
+    assert [labels.get("le") for labels, _, _ in samples][:4] == ["0.005", "1.0", "1e+06", "+Inf"]
+
+
+names = st.text("abcxyz_ABC019", min_size=1, max_size=8).filter(lambda name: not name[0].isdigit())
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=200)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(names, texts, max_size=16),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.integers(0, 2**60),
+        ),
+        max_size=10,
+    )
+)
+def test_any_labels_and_values_are_read_back(parts: list[tuple[dict[str, str], float, int]]) -> None:
+    sink = RemoteWrite(session=None, url="")  # type: ignore[arg-type]  # nothing is sent
+    emissions = [Emission(series_of(COUNTER, **labels), at_ms, value, 0, []) for labels, value, at_ms in parts]
+    assert read(sink.encode(emissions)) == [
+        ({**labels, "__name__": "orders_total", **IDENTITY}, value, at_ms) for labels, value, at_ms in parts
+    ]
+
+
+def test_encoding_again_gives_the_same_bytes(sink: RemoteWrite) -> None:
+    emission = Emission(series_of(HISTOGRAM), NOW_MS, 1.0, 1, [1, 0, 0, 0])
+    assert sink.encode([emission]) == sink.encode([emission])
+
+
+def test_the_probe_is_a_sample_without_an_owner(sink: RemoteWrite) -> None:
+    assert read(sink.encode_probe(NOW_MS)) == [({"__name__": "pulsegate_sink_probe"}, 1.0, NOW_MS)]
+
+
+def golden_bounds() -> list[tuple[float, str]]:
+    lines = GOLDEN_BOUNDS.read_text().splitlines()
+    pairs = [line.split() for line in lines if line and not line.startswith("#")]
+    return [(float(bound), written) for bound, written in pairs]
+
+
+@pytest.mark.parametrize(("bound", "written"), golden_bounds())
+def test_bounds_are_openmetrics_canonical_numbers(bound: float, written: str) -> None:
+    assert format_bound(bound) == written
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_bound_reads_back_as_itself(bound: float) -> None:
+    written = format_bound(bound)
+    assert float(written) == bound
+    assert "." in written or "e" in written
