@@ -69,12 +69,15 @@ class ServiceChannel:
             metrics.GRPC_CALLED.labels(name, status.name).observe(time.monotonic() - began)
 
     async def stream(self, method: Any, request: Any) -> AsyncIterator[Any]:
-        """The responses of a streaming call, without a deadline. Raises like `call`."""
+        """The responses of a streaming call, without a deadline; closing it ends the call. Raises like `call`."""
+        responses = method(request, metadata=self._metadata())
         try:
-            async for response in method(request, metadata=self._metadata()):
+            async for response in responses:
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self._translate(error) from error
+        finally:
+            responses.cancel()
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         carrier = {SERVICE_TOKEN_KEY: self._service_token}
