@@ -5,6 +5,7 @@ import time
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis.errors import NotFound, Unauthenticated, Unavailable
 from chassis.grpc_client import ServiceChannel
@@ -178,6 +179,21 @@ async def test_watchers_hear_nothing_while_the_database_is_away_and_go_on_afterw
     async with config.watching(after_revision=feed.revision) as resumed:
         created = await person.create(counter())
         assert list((await resumed.next_change()).metrics) == [created]
+
+
+async def test_a_watcher_that_leaves_is_forgotten(config: Config) -> None:
+    def watchers() -> float | None:
+        return REGISTRY.get_sample_value("pulsegate_config_feed_watchers")
+
+    async with config.watching() as one, config.watching() as other:
+        await one.snapshot()
+        await other.snapshot()
+        assert watchers() == 2
+
+    async def forgotten() -> bool:
+        return watchers() == 0
+
+    await eventually(forgotten)
 
 
 async def test_a_projects_definitions_are_answered_with_the_revision_of_the_same_moment(config: Config) -> None:

@@ -11,14 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from aiohttp import ClientSession
 
+from chassis.errors import Unavailable
 from chassis.grpc_client import ServiceChannel
+from chassis.migrations import migrate
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import CHECKOUT, Ports
+from services.config.app import MIGRATIONS
+from tests.integration.config.service import StartConfig, counter
 from tests.suite_database import Database
-from tests.waiting import wait_for
+from tests.waiting import eventually, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -87,6 +93,39 @@ async def test_it_ends_soon_although_it_is_watched(
             pass
         await channel.grpc_channel.close()
         assert started.wait(timeout=5) == 0
+
+
+async def test_it_waits_for_its_schema_and_says_so(start_config: StartConfig, database: Database) -> None:
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("DROP SCHEMA config CASCADE")
+        connection.execute("CREATE SCHEMA config AUTHORIZATION config_owner")
+        connection.execute("GRANT USAGE ON SCHEMA config TO config, config_feed")
+    async with start_config() as config, ClientSession() as session:
+        address = f"http://127.0.0.1:{config.ports.operations('config')}/health/ready"
+
+        async def status() -> int:
+            async with session.get(address) as response:
+                return response.status
+
+        async def says_what_is_missing() -> bool:
+            async with session.get(address) as response:
+                report = await response.json()
+                return "this code needs" in report["checks"]["postgres"].get("reason", "")
+
+        await eventually(says_what_is_missing)
+        assert await status() == 503
+        with pytest.raises(Unavailable):
+            await config.person().list()
+        await migrate("config", MIGRATIONS, database.owner_dsn("config"))
+
+        async def ready() -> bool:
+            return await status() == 200
+
+        await eventually(ready)
+        async with config.watching() as feed:
+            assert await feed.snapshot() == []
+            created = await config.person().create(counter())
+            assert list((await feed.next_change()).metrics) == [created]
 
 
 def test_wrong_settings_are_all_named_and_end_it() -> None:
