@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import msgspec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind
 
 from chassis import context, metrics, tracing
@@ -35,6 +36,9 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),
 ]
 
+#: A health check is given up after this.
+_PROBE_SECONDS = 1.5
+
 #: How long a call waits before it is told that the service is away.
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -51,6 +55,7 @@ class ServiceChannel:
         self._service_token = service_token
         self._default_timeout_seconds = default_timeout_seconds
         self.grpc_channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._health: Any = health_pb2_grpc.HealthStub(self.grpc_channel)
 
     async def call(self, method: Any, request: Any, *, timeout_seconds: float | None = None) -> Any:
         """One unary call, within `timeout_seconds` and the deadline of the call being served."""
@@ -103,13 +108,16 @@ class ServiceChannel:
         return Internal(f"{self.service} failed.")
 
     async def probe(self) -> None:
-        """A health check: returns once the channel is connected, raises Unavailable where it cannot be."""
-        state = self.grpc_channel.get_state(try_to_connect=True)
-        while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
-            await self.grpc_channel.wait_for_state_change(state)
-            state = self.grpc_channel.get_state(try_to_connect=True)
-        if state is not grpc.ChannelConnectivity.READY:
-            raise Unavailable(f"the channel to {self.service} is {state.name.lower().replace('_', ' ')}")
+        """A health check: returns where the service answers that it serves, raises Unavailable where it does not."""
+        try:
+            request = health_pb2.HealthCheckRequest()
+            answer = await self._health.Check(request, timeout=_PROBE_SECONDS, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return  # it answers
+            raise Unavailable(f"{self.service} does not answer") from error
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable(f"{self.service} is not ready")
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ from deploy.local.programs import NotReady, Program, probe_http
 from deploy.local.servers import HOST
 from tests.waiting import wait_for
 
-_UNLIMITED = {
+_TIRELESS = {
+    # a breaker that a test opened must not refuse what the next one asks
+    "PULSEGATE_BREAKER_RESET_SECONDS": "1",
     "PULSEGATE_AUTH_REQUESTS_PER_MINUTE": "100000",
     "PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES": "1000000",
 }
@@ -120,11 +122,12 @@ class Suite:
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        pid = self.kill(name, signal.SIGSTOP)
+        pids = _with_children(self.pid(name))
+        _signal_each(pids, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            _signal_each(pids, signal.SIGCONT)
 
     def wait_ready(self, *, within_seconds: float = 60.0) -> None:
         """Returns when every service says that it is ready."""
@@ -160,6 +163,17 @@ class Suite:
         return True
 
 
+def _with_children(pid: int) -> list[int]:
+    """A process and those that it made: Postgres answers from one for each connection."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def _signal_each(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 @pytest.fixture(scope="session")
 def start_suite(
     request: pytest.FixtureRequest, port_blocks: Callable[[], Ports], prometheus_binary: Path
@@ -183,4 +197,4 @@ def start_suite(
 
 @pytest.fixture(scope="session")
 def suite(start_suite: Callable[..., Suite]) -> Suite:
-    return start_suite(**_UNLIMITED)
+    return start_suite(**_TIRELESS)
