@@ -7,8 +7,8 @@ from chassis.errors import Malformed, Unauthenticated
 from chassis.ids import is_uuid
 from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
-from services.gateway.http_api.routes import CALLER, Handler
 from services.gateway.limits import Limits
+from services.gateway.routes import CALLER, Handler
 from services.gateway.verdicts import Verdicts
 
 #: Access tokens are JWTs of a few hundred bytes.

@@ -15,8 +15,8 @@ from services.gateway.domain import (
     limited_address,
     quotas_of,
 )
-from services.gateway.http_api.routes import ADDED_HEADERS, CALLER, Handler
 from services.gateway.rate_limits import Limiter
+from services.gateway.routes import ADDED_HEADERS, CALLER, Handler
 
 
 class Limits:

@@ -15,8 +15,8 @@ from chassis import metrics as chassis_metrics
 from chassis.errors import DeadlineExceeded, Internal, Malformed, MethodNotAllowed, PulsegateError, TooLarge
 from services.gateway import errors
 from services.gateway.authentication import Authentication
-from services.gateway.http_api.routes import ADDED_HEADERS, Door, Handler
 from services.gateway.limits import Limits
+from services.gateway.routes import ADDED_HEADERS, Door, Handler
 
 log = logs.get(__name__)
 

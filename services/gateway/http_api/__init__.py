@@ -7,8 +7,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from services.gateway.http_api.bodies import MOST_BYTES, SLOW_CLIENT_SECONDS
-from services.gateway.http_api.routes import Door, Route
 from services.gateway.middlewares import Stage, through
+from services.gateway.routes import Door, Route
 
 
 class Resource(Protocol):

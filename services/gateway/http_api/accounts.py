@@ -10,8 +10,8 @@ from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts, SigningKeys
 from services.gateway.http_api.bodies import answer, no_content, parse
 from services.gateway.http_api.members import ROLE_NAMES
-from services.gateway.http_api.routes import Door, Route
 from services.gateway.limits import Limits
+from services.gateway.routes import Door, Route
 
 
 class SignUp(msgspec.Struct):

@@ -11,7 +11,7 @@ from chassis.errors import Malformed, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients import Definitions
 from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
 MergeName = Literal["last", "min", "max", "sum"]

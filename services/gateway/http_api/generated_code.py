@@ -14,7 +14,7 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.clients import Accounts, Generator
 from services.gateway.http_api.bodies import path_id
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 _LANGUAGES = {"javascript": pb.LANGUAGE_JAVASCRIPT, "python": pb.LANGUAGE_PYTHON}
 

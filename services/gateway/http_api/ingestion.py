@@ -10,7 +10,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.clients import Receiver
 from services.gateway.http_api.bodies import answer, read
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})

@@ -19,7 +19,7 @@ from services.gateway.http_api.bodies import (
     parse,
     path_id,
 )
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 _KINDS = {"publishable": pb.KEY_KIND_PUBLISHABLE, "secret": pb.KEY_KIND_SECRET}
 _KIND_NAMES = {kind: name for name, kind in _KINDS.items()}

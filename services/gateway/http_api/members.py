@@ -9,7 +9,7 @@ from aiohttp import web
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
 from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 RoleName = Literal["viewer", "editor", "admin", "owner"]
 

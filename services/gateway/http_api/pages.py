@@ -10,7 +10,7 @@ from aiohttp import web
 
 from chassis.health import Health
 from chassis.http_server import health_routes
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 _FIRST_STEPS = Path(__file__).with_name("first_steps.html")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)

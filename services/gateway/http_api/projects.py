@@ -11,7 +11,7 @@ from chassis.ids import is_uuid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
 from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
-from services.gateway.http_api.routes import Door, Route
+from services.gateway.routes import Door, Route
 
 
 class NewProject(msgspec.Struct):

@@ -14,8 +14,8 @@ from chassis.errors import Malformed, Unavailable, UnsupportedMediaType
 from services.gateway import promql
 from services.gateway.clients import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
-from services.gateway.http_api.routes import CALLER, Door, Route
 from services.gateway.promql import Scope
+from services.gateway.routes import CALLER, Door, Route
 
 _MOST_PARAMETERS = 100
 

@@ -185,7 +185,7 @@ class PlayedServer:
                 self._registrations,
                 service_token=SERVICE_TOKEN,
                 verifier=verifier,
-                process_health=Health(),
+                process_health=Health(started=True),
                 drain_seconds=0,
             )
         )
