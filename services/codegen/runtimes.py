@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.codegen.errors import RuntimeMissing
+from services.codegen.joining import join
 
 #: A missing runtime may be built while the service runs.
 _RETRY_AFTER_SECONDS = 30.0
@@ -28,10 +29,14 @@ class Runtimes:
         self._read: dict[str, Runtime] = {}
 
     def get(self, path: str) -> Runtime:
-        """The runtime at a path below the directory. Raises RuntimeMissing."""
+        """The runtime at a path below the directory: a file, or a Python package, which is joined to one.
+
+        Raises RuntimeMissing, RuntimeNotJoinable.
+        """
         if path not in self._read:
+            source = self._directory / path
             try:
-                text = (self._directory / path).read_text(encoding="utf-8")
+                text = join(source) if source.is_dir() else source.read_text(encoding="utf-8")
             except OSError as error:
                 raise RuntimeMissing(
                     f"The runtime {path} is not in PULSEGATE_SDK_DIRECTORY; make build makes it.",

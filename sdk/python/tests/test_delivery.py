@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict
 
 import pytest
 
-import pulsegate_runtime
 from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
 
@@ -79,7 +78,7 @@ def test_sequences_count_from_one_and_the_floor_follows_what_is_settled(
 def test_a_client_goes_on_as_a_new_producer_when_an_outage_fills_the_sequence_window(
     server: IngestionServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulsegate_runtime, "_SEQUENCE_WINDOW", 10)
+    monkeypatch.setattr("pulsegate_runtime.sealing._SEQUENCE_WINDOW", 10)
     server.stop()
     client = make_client(max_batch_metrics=1)
     for _ in range(25):
@@ -258,7 +257,7 @@ def test_the_key_is_sent_and_never_logged(
 def test_warnings_are_few(
     server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pulsegate_runtime, "_warning_due", {})
+    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
     caplog.set_level(logging.WARNING, logger="pulsegate")
     server.script = [Answer(503)] * 8
     client = make_client()

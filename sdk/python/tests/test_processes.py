@@ -7,7 +7,6 @@ from typing import Any, Callable
 
 import pytest
 
-import pulsegate_runtime
 from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
 
@@ -101,7 +100,7 @@ def test_a_childs_batches_are_not_held_by_its_parent_nor_the_parents_by_the_chil
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulsegate_runtime, "_ADOPT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("pulsegate_runtime.sealing._ADOPT_EVERY_SECONDS", 0.05)
     program = start_program(
         """
 client = Client(sys.argv[1], "sk_test", queue_directory=sys.argv[2], flush_interval_seconds=0.01)
@@ -145,8 +144,8 @@ import atexit, time
 clients = [Client(sys.argv[1], "sk_test", queue_directory=sys.argv[2], flush_interval_seconds=60) for _ in range(3)]
 for client in clients: client.record("n_total", 1)
 begin = time.monotonic()
-import pulsegate_runtime
-pulsegate_runtime._close_all()
+import pulsegate_runtime.client
+pulsegate_runtime.client._close_all()
 print(time.monotonic() - begin)
 """,
         "http://127.0.0.1:9",

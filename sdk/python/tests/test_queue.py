@@ -7,7 +7,6 @@ from typing import Any, Callable, List, Set
 
 import pytest
 
-import pulsegate_runtime
 from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
 
@@ -125,7 +124,7 @@ def test_a_long_lived_process_adopts_what_others_leave_later(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pulsegate_runtime, "_ADOPT_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("pulsegate_runtime.sealing._ADOPT_EVERY_SECONDS", 0.05)
     client = make_client(queue_directory=str(tmp_path))
     program = start_program(RECORD_AND_HANG, "http://127.0.0.1:9", tmp_path, 200)
     assert program.stdout.readline() == "sealed\n"

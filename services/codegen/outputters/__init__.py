@@ -28,7 +28,7 @@ class Output:
 OUTPUTS: Mapping[Language, Output] = {
     Language.PYTHON: Output(
         render=python.render,
-        runtime_path=lambda _: "python/pulsegate_runtime.py",
+        runtime_path=lambda _: "python/pulsegate_runtime",
         file_name=lambda _: "pulsegate_metrics.py",
         content_type="text/x-python; charset=utf-8",
     ),

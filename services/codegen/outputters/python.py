@@ -43,7 +43,7 @@ class _Method:
 
 
 def render(definitions: Definitions, options: Options, runtime: str) -> str:
-    """The client's source. `runtime` is that of `sdk/python/pulsegate_runtime.py`."""
+    """The client's source. `runtime` is the package `sdk/python/pulsegate_runtime`, joined."""
     client = _client_class(runtime)
     by_age = sorted(definitions.metrics, key=lambda metric: metric.id)
     names = assign((metric.name for metric in by_age), public, PYTHON_KEYWORDS | _TYPES | _attributes(client))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from services.codegen import outputters
 from services.codegen.domain import Definitions, Label, Language, Metric, MetricType, Options, Packaging
+from services.codegen.runtimes import Runtimes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PROJECT = "0192f0c1-0000-7000-8000-000000000002"
@@ -72,9 +73,7 @@ def generate(
 def real_runtime(language: Language, *, minify: bool = False) -> str:
     """The runtime as it is shipped."""
     options = Options.of(language=language, endpoint=ENDPOINT, key="", minify=minify, packaging=Packaging.MODULE)
-    path = CHECKOUT / "sdk" / outputters.OUTPUTS[language].runtime_path(options)
-    assert path.exists(), f"{path} is missing: run make build"
-    return path.read_text(encoding="utf-8")
+    return Runtimes(CHECKOUT / "sdk").get(outputters.OUTPUTS[language].runtime_path(options)).text
 
 
 #: What breaks out of comments, strings, docstrings and script elements where nobody has thought of it.
