@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind
 
 from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
-from chassis.errors import DeadlineExceeded, Internal, Malformed, MethodNotAllowed, PulsegateError, TooLarge
+from chassis.errors import Internal, Malformed, MethodNotAllowed, PulsegateError, TooLarge
 from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
@@ -176,9 +176,6 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         if isinstance(refusal, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
         return response
-    except TimeoutError as late:
-        log.info("request took too long", path=request.path, reason=str(late))
-        return _error_response(request, DeadlineExceeded("This took too long."))
     except Exception:  # the edge of the service: the unknown becomes a bland internal error
         log.exception("request failed", method=request.method, path=request.path)
         return _error_response(request, Internal("Something went wrong inside Pulsegate."))

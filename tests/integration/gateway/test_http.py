@@ -4,6 +4,7 @@ import asyncio
 import re
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from tests.integration.gateway.fakes import PROJECT
@@ -40,6 +41,16 @@ async def test_an_unknown_failure_is_bland(gateway: Gateway) -> None:
     assert (answer.status, answer.code) == (500, "INTERNAL")
     assert b"hunter2" not in answer.body
     assert b".py" not in answer.body
+
+
+async def test_a_failure_of_the_gateway_itself_is_bland(gateway: Gateway) -> None:
+    project = accounts_pb2.Project(id=PROJECT, name="canary", created_at=Timestamp(seconds=10**17))
+    gateway.auth.answers["GetProject"] = accounts_pb2.GetProjectResponse(project=project)
+    session = gateway.auth.new_session()
+    answer = await gateway.call("GET", f"/api/v1/projects/{PROJECT}", credential=session)
+    assert (answer.status, answer.code) == (500, "INTERNAL")
+    assert b"canary" not in answer.body
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
