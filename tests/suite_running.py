@@ -9,6 +9,7 @@ beyond what a test can reach; a test of limits starts its own with `start_suite`
     pid = suite.kill("aggregator")            kill -9 (or another signal); returns the process id that it had
     suite.wait_restarted("aggregator", pid)   returns when another process runs and is ready
     with suite.paused("valkey"): …            frozen: connections are open, nothing answers
+    with suite.gone("gateway"): …             killed with -9, and not restarted until the block ends
     suite.wait_ready()                        every process is ready
     suite.stop(), suite.start()               Ctrl-C, and again on the same data
 
@@ -128,6 +129,18 @@ class Suite:
             yield
         finally:
             _signal_each(pids, signal.SIGCONT)
+
+    @contextmanager
+    def gone(self, name: str) -> Iterator[None]:
+        """Nothing listens on its ports meanwhile; afterwards it runs and is ready again."""
+        assert self._process is not None, "the suite does not run"
+        self._process.send_signal(signal.SIGSTOP)
+        pid = self.kill(name)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+        self.wait_restarted(name, pid)
 
     def wait_ready(self, *, within_seconds: float = 60.0) -> None:
         """Returns when every service says that it is ready."""

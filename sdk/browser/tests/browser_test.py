@@ -19,21 +19,12 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Frame, Page, sync_playwright
 
+from tests.chromium import launch_options
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
 
 TESTS = Path(__file__).parent
 SERIES = 'checkout_completed_total{"plan":"pro"}'
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # A name that is not this machine's, so that Chromium takes the plain HTTP page for an insecure one.
-    "--host-resolver-rules=MAP plain.test 127.0.0.1",
-]
 
 #: A page's script: counts in its own storage what it records, so that a test knows also after the page is gone.
 PAGE_SCRIPT = """
@@ -145,14 +136,8 @@ def page_html(endpoint: str, path: str) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium")
-    assert chromium, "browser tests need Chromium: apt-get install chromium, or set CHROMIUM_BIN"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=CHROMIUM_ARGUMENTS,
-            ignore_default_args=["--disable-back-forward-cache"],
-        )
+        browser = playwright.chromium.launch(**launch_options())
         yield browser
         browser.close()
 
