@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from chassis import grpc_client, grpc_server, http_server, postgres
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.errors import Unavailable
 from chassis.health import Health
 from chassis.migrations import schema_probe
@@ -82,9 +82,9 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def aggregator(settings: AggregatorSettings) -> AsyncIterator[None]:
+async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -> AsyncIterator[None]:
     """The aggregator, at work while open. Leaving commits what was read and gives the lanes back."""
-    clock, health = SystemClock(), Health()
+    clock, health = clock or SystemClock(), Health()
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
         database = await stack.enter_async_context(postgres.connected(settings.dsn))

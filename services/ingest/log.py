@@ -97,6 +97,8 @@ class Log:
 
     async def probe(self) -> None:
         """A health check: the stream answers. Also publishes how full it is."""
+        if not self.client.is_connected:
+            raise Unavailable("The log is not connected.")
         await self._state()
 
     async def fill(self) -> float:

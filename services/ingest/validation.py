@@ -31,7 +31,15 @@ from services.ingest.records import MetricDelta, SeriesDelta
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
 CURABLE = frozenset(
-    {"METRIC_NOT_DEFINED", "METRIC_TYPE_MISMATCH", "LABEL_MISSING", "LABEL_UNKNOWN", "LABEL_VALUE_NOT_ALLOWED"}
+    {
+        "METRIC_NOT_DEFINED",
+        "METRIC_TYPE_MISMATCH",
+        "VALUE_NEGATIVE",
+        "LABEL_MISSING",
+        "LABEL_UNKNOWN",
+        "LABEL_VALUE_NOT_ALLOWED",
+        "TIMESTAMP_OUT_OF_RANGE",
+    }
 )
 
 #: Label sets remembered for each definition, and the longest raw text that is worth remembering.

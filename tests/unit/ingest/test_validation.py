@@ -125,7 +125,8 @@ def test_a_batch_of_nothing_but_faults_keeps_nothing() -> None:
         (order(plan="gold"), True),
         (order(other="x"), True),
         ({"name": "depth", "value": "NaN"}, False),
-        (order(value=-1), False),
+        (order(value=-1), True),
+        ({"name": "depth", "value": 1, "timestamp": 1}, True),
         (order(note="x" * 201), False),
     ],
 )
