@@ -38,6 +38,8 @@ async def pipeline(
         yield Pipeline(
             upstreams=upstreams,
             prometheus_url=prometheus_server.server.url,
+            database=database,
+            new_ports=port_blocks,
             receiver_settings=ReceiverSettings(
                 **common,
                 operations_port=ports.operations("receiver"),

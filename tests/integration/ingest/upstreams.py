@@ -25,6 +25,8 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         self._revision = 1
         self.silent = False
         self.away = False
+        #: Questions about a project fail inside config.
+        self.broken = False
         self.questions = 0
 
     def define(
@@ -80,6 +82,8 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         self.questions += 1
         if self.away:
             await call.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        if self.broken:
+            await call.abort(grpc.StatusCode.INTERNAL, "broken")
         living = [
             metric
             for _, metric in self._metrics.values()

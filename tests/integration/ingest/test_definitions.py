@@ -1,0 +1,86 @@
+"""Definitions as the receiver sees them: new ones at once, deleted ones within a second, config away."""
+
+import time
+
+import pytest
+
+from chassis.errors import Unavailable
+from tests.integration.ingest.pipeline import Pipeline
+from tests.waiting import eventually
+
+
+async def test_a_metric_may_be_sent_as_soon_as_it_is_defined(pipeline: Pipeline) -> None:
+    async with pipeline.running():
+        pipeline.upstreams.config.silent = True  # the feed has not told yet
+        pipeline.define("orders_total", labels=[{"name": "plan", "values": ["free"]}])
+        answer = await pipeline.send({"name": "orders_total", "value": 1, "labels": {"plan": "free"}})
+        assert answer.accepted == 1
+        pipeline.define("orders_total", labels=[{"name": "plan", "values": ["free", "pro"]}])
+        answer = await pipeline.send({"name": "orders_total", "value": 1, "labels": {"plan": "pro"}})
+        assert answer.accepted == 1
+        questions = pipeline.upstreams.config.questions
+        await pipeline.send({"name": "orders_total", "value": 1, "labels": {"plan": "pro"}})
+        assert pipeline.upstreams.config.questions == questions, "only a rejection is worth a question"
+        await pipeline.expect("sum(orders_total{$project})", 3)
+
+
+async def test_a_deleted_metric_is_refused_within_a_second_and_its_series_ends(pipeline: Pipeline) -> None:
+    orders = pipeline.define("orders_total")
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        await pipeline.expect("orders_total{$project}", 1)
+        pipeline.upstreams.config.delete(orders)
+
+        async def refused() -> bool:
+            answer = await pipeline.send({"name": "orders_total", "value": 1})
+            return answer.accepted == 0 and answer.rejected[0].code == "METRIC_NOT_DEFINED"
+
+        await eventually(refused, within_seconds=1.0)
+        await pipeline.expect("orders_total{$project}", None)
+    async with pipeline.running():
+        await pipeline.expect("orders_total{$project}", None)
+
+
+async def test_a_metric_that_is_deleted_and_made_anew_starts_from_zero(pipeline: Pipeline) -> None:
+    orders = pipeline.define("orders_total")
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 100})
+        await pipeline.expect("orders_total{$project}", 100)
+        pipeline.upstreams.config.delete(orders)
+        pipeline.define("orders_total", "gauge")
+        answer = await pipeline.send({"name": "orders_total", "value": -7})
+        assert answer.accepted == 1, "a counter would not take it"
+        await pipeline.expect("orders_total{$project}", -7)
+
+
+async def test_without_config_known_metrics_go_on_and_unknown_ones_are_to_be_sent_again(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.running():
+        pipeline.upstreams.config.away = True
+        assert (await pipeline.send({"name": "orders_total", "value": 1})).accepted == 1
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            await pipeline.send({"name": "orders_total", "value": 10}, {"name": "visits_total", "value": 10})
+        assert caught.value.retry_after_seconds
+        assert time.monotonic() - began < 5.0
+        await pipeline.expect("orders_total{$project}", 1)
+        pipeline.define("visits_total")
+        pipeline.upstreams.config.away = False
+
+        async def taken() -> bool:
+            try:
+                answer = await pipeline.send({"name": "visits_total", "value": 1})
+            except Unavailable:
+                return False
+            return answer.accepted == 1
+
+        await eventually(taken, within_seconds=10.0, what="the new metric is taken without a restart")
+        await pipeline.expect("visits_total{$project}", 1)
+        await pipeline.expect("orders_total{$project}", 1)
+
+
+async def test_config_that_fails_otherwise_is_as_good_as_away(pipeline: Pipeline) -> None:
+    async with pipeline.running():
+        pipeline.upstreams.config.broken = True
+        with pytest.raises(Unavailable):
+            await pipeline.send({"name": "visits_total", "value": 1})

@@ -1,0 +1,65 @@
+"""Row-level security of the schema `ingest`."""
+
+import psycopg
+import pytest
+
+from chassis.ids import uuid7
+from tests.integration.ingest.pipeline import Pipeline
+
+TABLES = ("series", "producers", "ended_definitions")
+
+
+async def fill(pipeline: Pipeline) -> None:
+    """A row in each table of tenants, for the pipeline's tenant."""
+    orders, visits = pipeline.define("orders_total"), pipeline.define("visits_total")
+    async with pipeline.running():
+        await pipeline.send(
+            {"name": "orders_total", "value": 1},
+            {"name": "visits_total", "value": 1},
+            producer=str(uuid7()),
+            sequence=1,
+        )
+        await pipeline.expect("orders_total{$project}", 1)
+        pipeline.upstreams.config.delete(orders)
+        await pipeline.expect("orders_total{$project}", None)
+        assert visits.id
+
+
+async def counts(dsn: str, tenant_id: str | None) -> dict[str, int]:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        if tenant_id is not None:
+            await connection.execute("SELECT set_config('app.tenant_id', %s, true)", (tenant_id,))
+        return {table: await _count(connection, table) for table in TABLES}
+
+
+async def _count(connection: psycopg.AsyncConnection[tuple[int]], table: str) -> int:
+    statement = psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(table))
+    row = await (await connection.execute(statement)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_others(pipeline: Pipeline) -> None:
+    await fill(pipeline)
+    dsn = pipeline.database.dsn("ingest")
+    assert await counts(dsn, pipeline.tenant_id) == {"series": 2, "producers": 1, "ended_definitions": 1}
+    for other in (None, "", str(uuid7())):
+        assert await counts(dsn, other) == dict.fromkeys(TABLES, 0)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM lanes",
+        "SELECT * FROM sink_watermarks",
+        "UPDATE series SET value = 0",
+        "DELETE FROM producers",
+        "INSERT INTO ended_definitions VALUES (0, gen_random_uuid(), gen_random_uuid(), 0)",
+        "ALTER TABLE series DISABLE ROW LEVEL SECURITY",
+        "SET ROLE ingest_owner",
+    ],
+)
+async def test_the_runtime_role_can_do_nothing_else(pipeline: Pipeline, statement: str) -> None:
+    async with await psycopg.AsyncConnection.connect(pipeline.database.dsn("ingest")) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute(statement.encode())

@@ -1,0 +1,74 @@
+"""Several lanes side by side; a lane whose log cannot be read; readers that lose their place."""
+
+import dataclasses
+
+import nats
+import pytest
+
+from chassis.ids import uuid7
+from services.ingest.domain import lane_of, partition_of
+from tests.integration.ingest.pipeline import Load, Pipeline
+
+
+def of_lane(lane: int, lanes: int) -> str:
+    """A new project that the lane carries."""
+    while True:
+        project = uuid7()
+        if lane_of(partition_of(project.bytes), lanes) == lane:
+            return str(project)
+
+
+async def test_four_lanes_carry_their_own_projects(pipeline: Pipeline) -> None:
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=4)
+    pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, lanes=4)
+    projects = [dataclasses.replace(pipeline, project_id=of_lane(lane, 4)) for lane in (0, 1, 2, 3, 3)]
+    for project in projects:
+        project.define("orders_total")
+    for round_number in (1, 2):
+        async with pipeline.running():
+            for number, project in enumerate(projects):
+                await project.send({"name": "orders_total", "value": number + 1})
+            for number, project in enumerate(projects):
+                await project.expect("orders_total{$project}", round_number * (number + 1))
+
+
+async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothing(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        await pipeline.expect("orders_total{$project}", 1)
+        client = await nats.connect(pipeline.receiver_settings.nats_url)
+        try:
+            log = client.jetstream()
+            stream = pipeline.receiver_settings.stream
+            await pipeline.expect_readiness("aggregator", "ready")
+            poison = await log.publish(f"{stream}.lane.0", b"not a frame")
+            await pipeline.expect_readiness("aggregator", "unready")
+            await pipeline.send({"name": "orders_total", "value": 10})
+            assert (await pipeline.readiness("receiver"))["status"] == "ready"
+            checks = (await pipeline.readiness("aggregator"))["checks"]
+            assert "cannot be read" in checks["lane 0"]["reason"]
+            assert await pipeline.value("orders_total{$project}") == 1
+            await log.delete_msg(stream, poison.seq)
+        finally:
+            await client.close()
+        await pipeline.expect("orders_total{$project}", 11)
+        await pipeline.expect_readiness("aggregator", "ready")
+
+
+@pytest.mark.parametrize("times", [3])
+async def test_a_reader_whose_consumer_is_lost_reads_on_where_it_was(pipeline: Pipeline, times: int) -> None:
+    pipeline.define("orders_total")
+    load = Load(pipeline, "orders_total")
+    client = await nats.connect(pipeline.receiver_settings.nats_url)
+    try:
+        log, stream = client.jetstream(), pipeline.receiver_settings.stream
+        async with pipeline.running(), load.running():
+            for _ in range(times):
+                await load.acknowledges(100)
+                for consumer in await log.consumers_info(stream):
+                    await log.delete_consumer(stream, consumer.name)
+        async with pipeline.aggregator():
+            await pipeline.expect("orders_total{$project}", load.acknowledged)
+    finally:
+        await client.close()
