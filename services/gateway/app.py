@@ -46,6 +46,8 @@ class Upstreams:
     """The services behind."""
 
     auth: Upstream
+    #: auth again, behind a breaker of its own: a flood of sign-ins that auth sheds must not keep credentials unchecked.
+    credentials: Upstream
     config: Upstream
     codegen: Upstream
     ingest: Upstream
@@ -58,7 +60,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         upstreams = await _connect(stack, settings)
         redis = await stack.enter_async_context(rate_limits.connected(settings.redis_url))
-        credentials = Credentials(upstreams.auth)
+        credentials = Credentials(upstreams.credentials)
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
         await stack.enter_async_context(verdicts.watching())
@@ -117,6 +119,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
 
     return Upstreams(
         auth=await connect("auth", settings.auth_address),
+        credentials=await connect("credentials", settings.auth_address),
         config=await connect("config", settings.config_address),
         codegen=await connect("codegen", settings.codegen_address),
         ingest=await connect("ingest", settings.ingest_address),

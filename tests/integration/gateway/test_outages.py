@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import aiohttp
 import pytest
 
 from chassis import metrics
@@ -156,6 +157,15 @@ async def test_a_failing_service_is_given_a_rest_and_the_others_go_on(gateway: G
     assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
 
 
+async def test_sign_ins_that_auth_sheds_keep_no_credential_unchecked(gateway: Gateway) -> None:
+    gateway.auth.answers["SignIn"] = Unavailable("too many sign-ins", retry_after_seconds=2)
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    body = {"email": "ada@example.com", "password": "x"}
+    for _ in range(20):
+        assert (await gateway.call("POST", "/api/v1/auth/signin", json=body)).status == 503
+    assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
+
+
 async def test_a_breaker_tries_again_as_soon_as_the_service_is_back(gateway: Gateway) -> None:
     session = gateway.auth.new_session()
     gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse()
@@ -235,3 +245,22 @@ async def test_metrics_show_routes_and_no_secrets(gateway: Gateway) -> None:
     assert "pulsegate_gateway_limit_decisions_total" in exposition
     assert key not in exposition
     assert (await gateway.call("GET", "/metrics")).status == 404  # on the operations port only
+
+
+async def test_requests_under_way_are_finished_when_the_gateway_stops(start_gateway: StartGateway) -> None:
+    arrived = asyncio.Event()
+
+    async def slowly(_request: object) -> ingest_pb2.IngestBatchResponse:
+        arrived.set()
+        await asyncio.sleep(0.5)
+        return ingest_pb2.IngestBatchResponse(accepted=1)
+
+    async with aiohttp.ClientSession() as client:
+        async with start_gateway() as gateway:
+            gateway.ingest.answers["IngestBatch"] = slowly
+            url = f"http://127.0.0.1:{gateway.public_port}/api/v1/metrics?key={gateway.auth.new_key()}"
+            sending = asyncio.create_task(client.post(url, data="{}"))
+            await arrived.wait()
+        assert (await sending).status == 202
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.post(url, data="{}")
