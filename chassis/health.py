@@ -54,9 +54,10 @@ class Health:
             return "unready"
         return "ready" if all(check.up for check in self.checks) else "degraded"
 
-    def report(self) -> dict[str, Any]:
-        """The body of `/health/ready`."""
-        return {"status": self.status, "checks": {check.name: _render(check) for check in self.checks}}
+    def report(self, *, with_reasons: bool = True) -> dict[str, Any]:
+        """The body of `/health/ready`. Reasons may name internal addresses."""
+        checks = {check.name: _render(check, with_reason=with_reasons) for check in self.checks}
+        return {"status": self.status, "checks": checks}
 
     async def refresh(self) -> None:
         """Asks every dependency once, side by side."""
@@ -93,12 +94,12 @@ async def _ask(check: Check) -> None:
         log.info("dependency changed", dependency=check.name, up=check.up, reason=check.reason)
 
 
-def _render(check: Check) -> dict[str, Any]:
+def _render(check: Check, *, with_reason: bool) -> dict[str, Any]:
     rendered: dict[str, Any] = {
         "status": "up" if check.up else "down",
         "hard": check.hard,
         "latencyMs": round(check.latency_ms, 1),
     }
-    if not check.up:
+    if with_reason and not check.up:
         rendered["reason"] = check.reason
     return rendered

@@ -9,14 +9,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from chassis.health import Health
 
 
-def health_routes(health: Health) -> list[web.RouteDef]:
-    """`/health/live`, `/health/ready` and `/health/startup`."""
+def health_routes(health: Health, *, public: bool = False) -> list[web.RouteDef]:
+    """`/health/live`, `/health/ready` and `/health/startup`. In public they do not say why something is down."""
 
     async def live(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
     async def ready(_request: web.Request) -> web.Response:
-        return web.json_response(health.report(), status=503 if health.status == "unready" else 200)
+        return web.json_response(health.report(with_reasons=not public), status=503 if health.status == "unready" else 200)
 
     async def startup(_request: web.Request) -> web.Response:
         status = "started" if health.started else "starting"

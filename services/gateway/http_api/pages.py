@@ -27,7 +27,7 @@ class PageRoutes:
     def routes(self) -> Sequence[Route]:
         return [
             Route("GET", "/", self.first_steps, Door.OPEN),
-            *(Route("GET", route.path, route.handler, Door.OPEN) for route in health_routes(self._health)),
+            *(Route("GET", route.path, route.handler, Door.OPEN) for route in health_routes(self._health, public=True)),
         ]
 
     async def first_steps(self, _request: web.Request) -> web.Response:

@@ -101,3 +101,9 @@ async def test_every_dependency_is_shown_with_its_latency(health: Health) -> Non
     report = health.report()
     assert list(report["checks"]) == ["postgres", "redis"]
     assert all(check["latencyMs"] >= 0 for check in report["checks"].values())
+
+
+async def test_reasons_can_be_left_out_for_the_public(health: Health, database: Dependency) -> None:
+    database.fault = OSError("10.0.0.7 refused")
+    await health.refresh()
+    assert "10.0.0.7" not in str(health.report(with_reasons=False))
