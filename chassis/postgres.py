@@ -61,7 +61,7 @@ class Database:
         if tenant_id:
             settings["tenant_id"] = tenant_id
         try:
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction():
                 await _prepare(connection, role, settings)
                 yield connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
@@ -78,8 +78,23 @@ class Database:
         metrics.POSTGRES_POOL.labels("size").set(stats.get("pool_size", 0))
         metrics.POSTGRES_POOL.labels("available").set(stats.get("pool_available", 0))
         metrics.POSTGRES_POOL.labels("waiting").set(stats.get("requests_waiting", 0))
-        async with self._pool.connection(timeout=1.5) as connection:
+        async with self._connection(timeout_seconds=1.5) as connection:
             await connection.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def _connection(self, timeout_seconds: float | None = None) -> AsyncIterator[Connection]:
+        before = _cancellations()
+        async with self._pool.connection(timeout_seconds) as connection:
+            # Before Python 3.12 `asyncio.wait_for`, on which the pool waits, forgets a cancellation that comes together
+            # with the connection; a task that works in a loop would never end.
+            if _cancellations() > before:
+                raise asyncio.CancelledError
+            yield connection
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 async def _prepare(connection: Connection, role: str, settings: dict[str, str]) -> None:

@@ -126,6 +126,23 @@ async def test_a_cancelled_transaction_gives_its_connection_back(things: Databas
     assert await names(things, tenant_id="a") == ["of a"]
 
 
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(things: Database, turns: int) -> None:
+    async def work_for_ever() -> None:
+        while True:
+            await names(things)
+            await asyncio.sleep(0.01)
+
+    async with things.transaction():
+        worker = asyncio.create_task(work_for_ever())
+        await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    worker.cancel()
+    done, _ = await asyncio.wait([worker], timeout=2)
+    assert done
+
+
 async def test_slow_queries_are_logged_without_their_parameters(
     things: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:

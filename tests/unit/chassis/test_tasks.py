@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.tasks import in_background
+from chassis.tasks import ended, in_background
 
 
 async def test_tasks_run_while_open_and_are_cancelled_at_the_end() -> None:
@@ -34,3 +34,40 @@ async def test_a_task_that_fails_ends_the_block_with_its_error() -> None:
     with pytest.raises(BaseExceptionGroup) as caught:
         await wait_for_ever()
     assert isinstance(caught.value.exceptions[0], KeyError)
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+    lost = 0
+
+    async def work() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:  # as `asyncio.wait_for` does before Python 3.12, when both come together
+                lost += 1
+                if lost > 2:
+                    raise
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await ended([task], clearing_up_seconds=0.01)
+    assert task.cancelled()
+    assert lost == 3
+
+
+async def test_a_task_has_time_to_clear_up() -> None:
+    cleared_up = False
+
+    async def work() -> None:
+        nonlocal cleared_up
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.1)
+            cleared_up = True
+
+    async with in_background(work()):
+        await asyncio.sleep(0)
+    assert cleared_up
