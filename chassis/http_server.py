@@ -16,7 +16,8 @@ def health_routes(health: Health, *, public: bool = False) -> list[web.RouteDef]
         return web.json_response({"status": "alive"})
 
     async def ready(_request: web.Request) -> web.Response:
-        return web.json_response(health.report(with_reasons=not public), status=503 if health.status == "unready" else 200)
+        status = 503 if health.status == "unready" else 200
+        return web.json_response(health.report(with_reasons=not public), status=status)
 
     async def startup(_request: web.Request) -> web.Response:
         status = "started" if health.started else "starting"
