@@ -266,6 +266,35 @@ def test_warnings_are_few(
     assert len(caplog.records) == 1
 
 
+def test_a_log_handler_that_raises_ends_nothing(
+    server: IngestionServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("the host's own fault")
+
+    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
+    monkeypatch.setattr(logging.getLogger("pulsegate"), "handlers", [Broken()])
+    server.script = [Answer(503), Answer(cut=True), Answer(400)]
+    client = make_client()
+    client.record("n_total", "wrong", kind="counter")
+    for _ in range(2):
+        client.record("n_total", 1, kind="counter")
+        assert client.flush()
+    assert (client.stats.accepted, client.stats.rejected) == (1, 1)
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("nan"), 0, -1, 1e300])
+def test_odd_waits_are_bounded(server: IngestionServer, make_client: MakeClient, odd: float) -> None:
+    server.script = [Answer(503)] * 2
+    client = make_client(flush_interval_seconds=odd, retry_base_seconds=0.01, retry_cap_seconds=odd)
+    client.flush(odd)
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    client.close(odd)
+    assert server.totals == {"n_total": 1}
+
+
 def test_large_bodies_are_compressed_and_small_ones_not(server: IngestionServer, make_client: MakeClient) -> None:
     client = make_client()
     client.record("n_total", 1, kind="counter")

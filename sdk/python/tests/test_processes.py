@@ -135,6 +135,39 @@ for _ in range(150): client.record("n_total", 1)
     assert server.totals == {"n_total": 150}
 
 
+def test_at_exit_a_server_that_is_away_does_not_take_the_time_of_another(
+    server: IngestionServer, start_program: StartProgram
+) -> None:
+    program = start_program(
+        """
+endpoints = ["http://127.0.0.1:9"] * 4 + [sys.argv[1]]
+clients = [Client(endpoint, "sk_test", flush_interval_seconds=60) for endpoint in endpoints]
+for client in clients: client.record("n_total", 1)
+""",
+        server.endpoint,
+    )
+    assert program.wait(20) == 0
+    assert server.totals == {"n_total": 1}
+
+
+def test_a_closed_client_stays_closed_in_a_child(server: IngestionServer, start_program: StartProgram) -> None:
+    program = start_program(
+        """
+client = Client(sys.argv[1], "sk_test")
+client.close()
+child = os.fork()
+client.record("n_total", 1)
+flushed = client.flush()
+if child == 0:
+    os._exit(0 if flushed and client.stats.dropped == {"closed": 1} else 1)
+sys.exit(os.waitpid(child, 0)[1])
+""",
+        server.endpoint,
+    )
+    assert program.wait(20) == 0
+    assert server.totals == {}
+
+
 def test_exit_waits_two_seconds_at_most_and_leaves_the_rest_to_the_next_process(
     server: IngestionServer, make_client: MakeClient, start_program: StartProgram, tmp_path: Path
 ) -> None:
@@ -186,7 +219,7 @@ def test_close_without_a_directory_counts_what_is_lost(server: IngestionServer, 
     client.close(0.2)
     wait_until(lambda: client.stats.dropped == {"closed": 3}, "the loss is counted")
     wait_until(lambda: drops == [("closed", 3)], "the loss is told")
-    assert client.stats.pending == 0
+    assert (client.stats.pending, client.stats.queued_batches, client.stats.queued_bytes) == (0, 0, 0)
 
 
 def test_on_drop_may_raise(server: IngestionServer, make_client: MakeClient) -> None:

@@ -1,6 +1,7 @@
 """The offline queue: in memory, in files, and over the end of processes."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, Callable, List, Set
@@ -9,6 +10,7 @@ import pytest
 
 from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
+from pulsegate_runtime.locks import remove_lock, try_lock
 
 MakeClient = Callable[..., Client]
 StartProgram = Callable[..., Any]
@@ -211,6 +213,56 @@ def test_a_directory_that_fails_leaves_the_queue_in_memory(
     assert client.flush()
     assert server.totals == {"n_total": 1}
     assert client.stats.disk_errors >= 1
+
+
+def test_a_batch_whose_file_cannot_be_read_for_now_is_kept(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    server.stop()
+    client = make_client(queue_directory=str(tmp_path))
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: batch_files(tmp_path), "the batch is written")
+    (path,) = batch_files(tmp_path)
+    os.link(path, tmp_path / "aside")
+    (tmp_path / "loop").symlink_to(path.name)
+    (tmp_path / "loop").replace(path)  # a link to itself: never absent, and not readable
+    server.start()
+    before = client.stats.retries
+    wait_until(lambda: client.stats.retries >= before + 2, "reading has failed")
+    (tmp_path / "aside").replace(path)
+    assert client.flush()
+    assert server.totals == {"n_total": 1}
+
+
+def test_an_owner_that_cannot_be_locked_does_not_stand_in_the_way_of_others(
+    server: IngestionServer, make_client: MakeClient, start_program: StartProgram, tmp_path: Path
+) -> None:
+    for owner in range(16):
+        (tmp_path / f"{owner:032x}.lock").mkdir()
+    program = start_program(RECORD_AND_HANG, "http://127.0.0.1:9", tmp_path, 100)
+    assert program.stdout.readline() == "sealed\n"
+    program.kill()
+    program.wait()
+    client = make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: server.totals == {"n_total": 100}, "the dead process' batch is adopted")
+    assert client.stats.disk_errors >= 16
+
+
+def test_nobody_locks_a_lock_file_that_is_about_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "owner.lock"
+    held = try_lock(path)
+    close, locked = os.close, []
+
+    def close_and_be_overtaken(descriptor: int) -> None:
+        close(descriptor)
+        if descriptor == held and not locked:
+            locked.append(try_lock(path))
+
+    monkeypatch.setattr(os, "close", close_and_be_overtaken)
+    remove_lock(held, path)
+    assert locked != [None]
+    assert path.exists()
+    close(locked[0])
 
 
 def test_a_batch_whose_file_was_taken_away_is_counted_as_dropped(

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from ingestion_server import IngestionServer
+from ingestion_server import IngestionServer, wait_until
 from pulsegate_runtime import Client
 
 MakeClient = Callable[..., Client]
@@ -134,6 +134,22 @@ def test_what_cannot_be_sent_is_counted_as_invalid(
     assert server.totals == {"good_total": 1}
 
 
+def test_the_log_says_what_was_invalid_and_quotes_no_value(
+    server: IngestionServer,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
+    client = make_client(flush_interval_seconds=60)
+    client.record("first_total", 1, {"user": 3})
+    client.record("level", "secret", {"user": "secret"}, kind="gauge")
+    client.record("good_total", 1, kind="counter")
+    assert client.flush()
+    wait_until(lambda: caplog.messages, "the log is told")
+    assert caplog.messages == ["dropped 2 record() calls: invalid (the latest: 'level': text is not a number)"]
+
+
 def test_numbers_of_other_types_are_taken(server: IngestionServer, make_client: MakeClient) -> None:
     client = make_client()
     for value in (True, Decimal("1.5"), 2**60, (0.5, Decimal(1)), range(3)):
@@ -167,6 +183,28 @@ def test_a_batch_is_sent_after_the_flush_interval_without_being_asked(
     deadline = time.monotonic() + 5
     while client.stats.accepted < 1:
         assert time.monotonic() < deadline
+
+
+def test_a_client_that_could_not_start_its_threads_tries_again(
+    server: IngestionServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Thread.start
+    refusals = iter(["pulsegate-seal", "pulsegate-send"])
+    refused = [next(refusals)]
+
+    def start(thread: threading.Thread) -> None:
+        if [thread.name] == refused:
+            refused[:] = list(refusals)[:1]
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: not refused and client._thread is None, "both threads were refused once")
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert server.totals == {"n_total": 2}
 
 
 def test_many_threads_lose_nothing(server: IngestionServer, make_client: MakeClient) -> None:
