@@ -18,7 +18,6 @@ from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Frame, Page, sync_playwright
-
 from tests.chromium import launch_options
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
