@@ -6,6 +6,6 @@ Owns the schema `codegen` (what was generated, by hash). Called by the gateway a
         → clients.ConfigClient (fetch; what is known by its digest ends here) → domain.Definitions.of (validate)
         → outputters (one table of languages, one module and one template folder each) → storage (publish)
 
-A generated client is the runtime of its language (`sdk/`), unchanged, followed by a class with one method a metric. The
-same definitions and options give the same bytes.
+A generated client is the runtime of its language (`sdk/`; the modules of Python's are joined to one file), followed by
+a class with one method a metric. The same definitions and options give the same bytes.
 """

@@ -51,7 +51,7 @@ def _collect(package: Path, name: str, importers: tuple[str, ...], modules: dict
 
 
 def _take_apart(name: str, source: str) -> _Module:
-    tree, lines = ast.parse(source), source.splitlines()
+    tree, lines = ast.parse(source), source.split("\n")
     docstring, *code = tree.body
     imports = [node for node in code if isinstance(node, ast.Import | ast.ImportFrom)]
     siblings = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]

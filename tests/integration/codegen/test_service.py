@@ -19,6 +19,7 @@ from contracts.pulsegate.codegen.v1 import codegen_pb2, codegen_pb2_grpc
 from contracts.pulsegate.config.v1.definitions_pb2 import Label, Metric
 from deploy.local.layout import CHECKOUT
 from deploy.local.servers import Postgres
+from services.codegen.errors import RuntimeNotJoinable
 from tests.integration.codegen.service import KEY, SERVICE_TOKEN, Codegen, StartCodegen
 from tests.integration.codegen.upstreams import PROJECT, Upstreams, metric
 from tests.suite_database import Database
@@ -256,6 +257,17 @@ async def test_without_the_browser_bundle_javascript_waits_and_python_goes_on(
         shutil.copytree(CHECKOUT / "sdk/browser/dist", sdk / "browser/dist")
         assert (await codegen.generate(**SCRIPT)).content
         await eventually(lambda: _readiness(codegen, "ready"))
+
+
+async def test_it_does_not_start_with_a_python_runtime_that_cannot_be_one_file(
+    start_codegen: StartCodegen, tmp_path: Path
+) -> None:
+    shutil.copytree(CHECKOUT / "sdk/python/pulsegate_runtime", tmp_path / "python/pulsegate_runtime")
+    with (tmp_path / "python/pulsegate_runtime/log.py").open("a", encoding="utf-8") as module:
+        module.write("\n\nclass Batch: ...\n")
+    with pytest.raises(RuntimeNotJoinable, match="Batch is defined in"):
+        async with start_codegen(sdk_directory=tmp_path):
+            pass
 
 
 async def _readiness(codegen: Codegen, wanted: str) -> dict[str, Any]:
