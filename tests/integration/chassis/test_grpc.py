@@ -303,8 +303,25 @@ async def test_a_service_that_is_away_is_unavailable_at_once_and_needs_no_restar
     for _ in range(2):  # it comes, goes, and comes again
         async with idle.serving():
             await eventually(answers)
-            await idle.channel.probe()
         assert not await answers()
+
+
+async def test_a_service_is_up_while_it_says_that_it_is_ready(service: Service) -> None:
+    async def up() -> bool:
+        try:
+            await service.channel.probe()
+        except Unavailable:
+            return False
+        return True
+
+    async def down() -> bool:
+        return not await up()
+
+    await eventually(down)  # it answers, but has not started
+    service.health.started = True
+    await eventually(up)
+    service.health.stopping = True
+    await eventually(down)
 
 
 async def test_work_under_way_is_finished_before_the_end_and_new_work_refused(idle: Service) -> None:
