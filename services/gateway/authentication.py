@@ -34,8 +34,9 @@ def credential_of(request: web.Request) -> Credential:
         return _bearer(text)
     kind = api_keys.kind_of(text)
     if kind is None or (place == "key" and kind != "publishable"):
+        misplaced = place == "key" and text.startswith("sk_")
         raise errors.invalid_api_key(
-            "Only a publishable key may stand in an address." if text.startswith("sk_") else "This is no API key."
+            "Only a publishable key may stand in an address." if misplaced else "This is no API key."
         )
     return Credential(text=text, kind=kind)
 
@@ -54,6 +55,14 @@ def _bearer(header: str) -> Credential:
     return Credential(text=text, kind="secret")
 
 
+def _named_project(request: web.Request) -> str:
+    """The project in `?projectId=`, "" where there is none. Raises Malformed where it is empty or there are several."""
+    named = request.query.getall("projectId", [""])
+    if len(named) > 1 or ("projectId" in request.query and not named[0]):
+        raise Malformed("Name the project exactly once, as ?projectId=.")
+    return named[0]
+
+
 class Authentication:
     """Stages that say who calls: afterwards `request[CALLER]` is the verdict, and its principal goes with each call."""
 
@@ -70,10 +79,10 @@ class Authentication:
     async def of_readers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A key with `query:read`, or a person with `?projectId=` exactly once."""
         credential = await self._credential(request)
-        named = request.query.getall("projectId", [])
-        if len(named) > 1 or (credential.kind == "user" and not named):
+        project_id = _named_project(request)
+        if credential.kind == "user" and not project_id:
             raise Malformed("Name the project exactly once, as ?projectId=.")
-        verdict = await self._admit(request, credential, named[0] if named else "")
+        verdict = await self._admit(request, credential, project_id)
         verdict.principal.require("query:read")
         return await handler(request)
 
@@ -83,7 +92,7 @@ class Authentication:
         if credential.kind == "user":
             await self._limits.charge_address(request)
             raise Unauthenticated("Ingestion takes API keys only.")
-        verdict = await self._admit(request, credential, "", writes=True)
+        verdict = await self._admit(request, credential, _named_project(request), writes=True)
         verdict.principal.require("ingest:write")
         return await handler(request)
 

@@ -62,12 +62,13 @@ def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
 
 def render(error: PulsegateError, path: str) -> bytes:
     """The JSON body of an error on this path: Prometheus' shape below `/prometheus/`, else the one shape."""
+    message = error.message.encode("utf-8", "replace").decode("utf-8")  # it may show what a client sent
     if path.startswith("/prometheus/"):
         kind = _PROMETHEUS_TYPES.get(error.kind, "internal")
-        return msgspec.json.encode({"status": "error", "errorType": kind, "error": error.message})
+        return msgspec.json.encode({"status": "error", "errorType": kind, "error": message})
     body: dict[str, Any] = {
         "code": error.code,
-        "message": error.message,
+        "message": message,
         "timestamp": rfc3339(from_unix_ms(_clock.now_ms())),
         "correlationId": context.CORRELATION_ID.get(),
     }

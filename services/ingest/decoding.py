@@ -277,4 +277,9 @@ def _whole_number(member: str, raw: msgspec.Raw, faults: dict[str, str]) -> int:
 
 
 def _reason(error: Exception) -> str:
+    """Why something could not be decoded, in words for the client."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 at byte {error.start}"
     return str(error).rstrip(".")[:200]

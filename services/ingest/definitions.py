@@ -98,7 +98,7 @@ class DefinitionTable:
             try:
                 await self._follow_once()
             except (PulsegateError, TimeoutError) as error:
-                log.warning("definition feed broke off", reason=str(error) or "silence")
+                log.info("definition feed broke off", reason=str(error) or "silence")
             await self._clock.sleep(_RECONNECT_SECONDS)
 
     async def _follow_once(self) -> None:

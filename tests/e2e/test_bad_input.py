@@ -1,5 +1,6 @@
 """Bad input gets the code that the contract names, and the rest of the batch is taken."""
 
+import asyncio
 import gzip
 import json
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import zstandard
 
 from chassis.ids import uuid7
-from tests.e2e.api import Api, Project
+from tests.e2e.api import Api, Project, sign_up
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(60)]
 
@@ -192,3 +193,48 @@ async def test_unknown_paths_and_methods_have_the_one_error_shape(api: Api) -> N
     assert echoed.json["error"]["correlationId"] == "my-trace.1"
     forged = await api.call("GET", "/api/v1/nothing", headers={"X-Correlation-Id": "a b;c"})
     assert forged.headers["X-Correlation-Id"] != "a b;c"
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+async def test_an_expiry_that_no_clock_shows_is_refused(project: Project, moment: str) -> None:
+    body = {"name": "k", "kind": "secret", "scopes": ["ingest:write"], "expiresAt": moment}
+    answer = await project.api.call("POST", f"/api/v1/projects/{project.id}/keys", body, credential=project.token)
+    assert (answer.status, answer.code) == (422, "VALIDATION_FAILED")
+    assert set(answer.json["error"]["details"]["fields"]) == {"expiresAt"}
+
+
+async def test_the_named_project_must_be_the_keys_own_and_be_named_once(defined: Project) -> None:
+    other = await sign_up(defined.api)
+    for project_id, status in ((other.id, 404), (defined.id, 202), ("", 400)):
+        answer = await defined.api.call(
+            "POST", f"/api/v1/metrics?projectId={project_id}", {"metrics": [GOOD]}, credential=defined.secret_key
+        )
+        assert answer.status == status, answer.text
+    empty = await defined.api.call("GET", "/prometheus/api/v1/query?query=1&projectId=", credential=defined.token)
+    assert empty.status == 400
+
+
+async def _raw(api: Api, request: bytes) -> bytes:
+    """The answer to bytes that a well-behaved client cannot send."""
+    host, _, port = api.base_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    answer = await asyncio.wait_for(reader.read(), 15)
+    writer.close()
+    return answer
+
+
+async def test_odd_headers_get_ordinary_answers(api: Api) -> None:
+    origin = await _raw(
+        api,
+        b"OPTIONS /api/v1/projects HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Access-Control-Request-Method: GET\r\nOrigin: \xff\r\n\r\n",
+    )
+    assert origin.startswith(b"HTTP/1.1 403 ")
+    assert b"ORIGIN_NOT_ALLOWED" in origin
+    assert b"Strict-Transport-Security" in origin
+    expect = await _raw(
+        api, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: the unexpected\r\n\r\n"
+    )
+    assert expect.startswith(b"HTTP/1.1 200 ")
+    assert b"X-Correlation-Id" in expect

@@ -31,7 +31,14 @@ def application(
         for route in resource.routes():
             handler = through(doors[route.door], route.handler)
             if route.method == "GET":
-                app.router.add_get(route.path, handler)
+                app.router.add_get(route.path, handler, expect_handler=_go_on)
             else:
-                app.router.add_route(route.method, route.path, handler)
+                app.router.add_route(route.method, route.path, handler, expect_handler=_go_on)
     return app
+
+
+async def _go_on(request: web.Request) -> None:
+    """Tells a client that waits for it to send the body. Any other expectation is ignored (RFC 9110, 10.1.1)."""
+    if request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun

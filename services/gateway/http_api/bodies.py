@@ -61,11 +61,15 @@ async def parse(request: web.Request, shape: type[T]) -> T:
     return convert(_decode(await read(request)), shape)
 
 
+class _NotJsonError(ValueError):
+    """What Python's parser would take and JSON does not have; the text is for the client."""
+
+
 def _decode(body: bytes) -> Any:
     try:
         decoded = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        reason = error.args[0] if type(error) is ValueError else "it cannot be parsed"
+        reason = str(error) if isinstance(error, _NotJsonError) else "it cannot be parsed"
         raise errors.malformed_json(f"The body is not valid JSON: {reason}.") from error
     for text in _texts(decoded):
         if "\x00" in text:
@@ -78,12 +82,12 @@ def _decode(body: bytes) -> Any:
 def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("an object names a member twice")
+        raise _NotJsonError("an object names a member twice")
     return members
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON value")
+    raise _NotJsonError(f"{name} is not a JSON value")
 
 
 def _texts(decoded: Any) -> Iterator[str]:

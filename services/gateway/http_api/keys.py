@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
+from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
 from services.gateway.http_api.bodies import (
@@ -37,6 +38,13 @@ class KeyName(msgspec.Struct):
     name: str
 
 
+def _expiry(moment: datetime | None) -> datetime | None:
+    """Raises Invalid where the moment has no place on every clock that it meets on its way."""
+    if moment is not None and not 1970 <= moment.year <= 9998:
+        raise Invalid.fields({"expiresAt": "must lie in the years 1970 to 9998"})
+    return moment
+
+
 class KeyRoutes:
     """`/api/v1/projects/{projectId}/keys`"""
 
@@ -64,7 +72,7 @@ class KeyRoutes:
             _KINDS[body.kind],
             body.scopes,
             body.allowed_origins,
-            body.expires_at,
+            _expiry(body.expires_at),
         )
         return answer({**_render(made.key), "key": made.token}, status=201)
 
