@@ -217,6 +217,8 @@ class PostgresCheckpoints:
             )
             if cursor.rowcount != 1:
                 raise LaneLostError(f"lane {lane}, epoch {epoch}: no longer at position {old_position}")
+            # What is committed leaves for the sinks and, later, the log: it must be on disk, however the server is set.
+            await connection.execute("SET LOCAL synchronous_commit = on")
             await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
             await self._store_producers(connection, checkpoint.producers)

@@ -17,7 +17,7 @@ from services.ingest.aggregation import LaneState
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.label_sets import Budgets
-from services.ingest.log import Log, LogReader
+from services.ingest.log import Log, LogReader, heed_cancellation
 from services.ingest.records import Record
 from services.ingest.series import Series
 from services.ingest.settings import AggregatorSettings
@@ -78,6 +78,7 @@ class Lane:
     async def run(self) -> None:
         """Until `stop`."""
         while not self._stopping.is_set():
+            heed_cancellation()
             try:
                 epoch = await self._checkpoints.acquire(self._number, self._owner, self._settings.lease_seconds)
                 if epoch is not None:
@@ -156,11 +157,13 @@ class Lane:
         while True:
             await self._clock.sleep(self._settings.lease_seconds / 3)
             await self._checkpoints.renew(self._number, epoch, self._settings.lease_seconds)
+            heed_cancellation()
 
     async def _commit_until_stopped(self, work: "_Work") -> None:
         while not self._stopping.is_set():
             began = self._clock.monotonic()
             await work.commit()
+            heed_cancellation()
             taken = self._clock.monotonic() - began
             await self._wait(max(self._settings.commit_interval_seconds - taken, 0.01))
 
@@ -211,10 +214,12 @@ class _Work:
             try:
                 frames = await self.reader.fetch(_FRAMES_AT_ONCE, _FETCH_SECONDS)
             except Unavailable as error:
+                heed_cancellation()
                 log.warning("log cannot be read", lane=self._lane, reason=error.message)
                 await self._clock.sleep(_ACQUIRE_SECONDS)
                 continue
             metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + len(frames))
+            heed_cancellation()
             if frames:
                 await self._fold(frames)
             going_on()
@@ -283,6 +288,7 @@ class _Work:
                     await self._checkpoints.drop_old_producers(self._lane, self._settings.lanes, self._clock.now_ms())
             except Unavailable as error:
                 log.warning("housekeeping waits", lane=self._lane, reason=error.message)
+            heed_cancellation()
 
     async def _purge(self) -> None:
         crowded = await self._log.fill() > _CROWDED

@@ -117,6 +117,17 @@ class Log:
             raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
 
 
+def heed_cancellation() -> None:
+    """Raises CancelledError where this task has been asked to end.
+
+    For every loop that waits for the log or the database: their clients use `asyncio.wait_for`, which on Python 3.11
+    may lose the request, and then the loop would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 @asynccontextmanager
 async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
     """The log, over a connection that reconnects for ever and is closed at the end. Does not wait for the server."""
@@ -176,8 +187,8 @@ class LogWriter:
         try:
             while True:
                 await self._arrived.wait()
-                frame = self._next_frame()
-                await self._publish(frame)
+                await self._publish(self._next_frame())
+                heed_cancellation()
         finally:
             for _, appended in self._queue:
                 _settle(appended, _stopping())
