@@ -36,6 +36,10 @@ class Answer:
         return str(self.json["error"]["code"])
 
 
+class UnavailableError(Exception):
+    """Something behind the gateway is away."""
+
+
 class Api:
     """Calls to one address."""
 
@@ -120,10 +124,13 @@ class Project:
 
     async def query(self, expression: str) -> list[Json]:
         """The series that a PromQL expression answers now, through the gateway."""
-        answer = await self.api.expect(
-            200, "GET", "/prometheus/api/v1/query", credential=self.secret_key, params={"query": expression}
+        answer = await self.api.call(
+            "GET", "/prometheus/api/v1/query", credential=self.secret_key, params={"query": expression}
         )
-        result: list[Json] = answer["data"]["result"]
+        if answer.status == 503:
+            raise UnavailableError(answer.text)
+        assert answer.status == 200, f"{expression}: {answer.status} {answer.text}"
+        result: list[Json] = answer.json["data"]["result"]
         return result
 
     async def value(self, expression: str) -> float | None:
@@ -133,11 +140,17 @@ class Project:
         return float(result[0]["value"][1]) if result else None
 
     async def shows(self, expression: str, value: float | None, within_seconds: float = 20.0) -> None:
-        """Waits until the expression answers the value."""
+        """Waits until the expression answers the value; what is away for a moment (503) is asked again."""
+
+        async def seen() -> float | str | None:
+            try:
+                return await self.value(expression)
+            except UnavailableError as away:
+                return str(away)
 
         deadline = time.monotonic() + within_seconds
-        while (seen := await self.value(expression)) != value:
-            assert time.monotonic() < deadline, f"{expression} answers {seen}, not {value}"
+        while (last := await seen()) != value:
+            assert time.monotonic() < deadline, f"{expression} answers {last}, not {value}"
             await asyncio.sleep(0.1)
 
 

@@ -6,13 +6,20 @@ import pytest
 
 from tests.e2e.api import Api, Project, connected, sign_up
 from tests.suite_running import Suite
+from tests.waiting import eventually
 
 
 @pytest.fixture
 async def api(suite: Suite) -> AsyncIterator[Api]:
     suite.wait_ready()
     async with connected(suite.base_url) as api:
+        # After a test that took something away the gateway may still be on its way back to it.
+        await eventually(lambda: _is_whole(api), within_seconds=60, what="the gateway reaches everything")
         yield api
+
+
+async def _is_whole(api: Api) -> bool:
+    return bool((await api.call("GET", "/health/ready")).json["status"] == "ready")
 
 
 @pytest.fixture
