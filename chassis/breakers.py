@@ -1,8 +1,8 @@
 """Circuit breakers for async code, on pybreaker.
 
-A breaker opens when at least half of the calls of the last ten seconds failed (and there were enough of them), refuses
-for `reset_seconds`, then lets one call try. pybreaker itself counts consecutive failures: the rolling window is our own
-storage for it. Its decorator does not see coroutines: `guarded` uses `calling()`.
+A breaker opens when at least half of the calls of the last ten seconds failed (of the last minute where those were too
+few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker itself counts consecutive failures: the
+rolling window is our own storage for it. Its decorator does not see coroutines: `guarded` uses `calling()`.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ from chassis.errors import STATUSES, PulsegateError, Unavailable
 log = logs.get(__name__)
 
 _STATE_VALUES = {pybreaker.STATE_CLOSED: 0.0, pybreaker.STATE_HALF_OPEN: 0.5, pybreaker.STATE_OPEN: 1.0}
+
+#: How many times the window calls are remembered while there are too few of them.
+_LONGEST_WINDOWS = 6
 
 #: Kinds of errors that say something about the upstream rather than about the call.
 _UPSTREAM_FAULTS = frozenset({"internal", "unavailable", "deadline_exceeded"})
@@ -44,7 +47,19 @@ class RollingWindow(pybreaker.CircuitMemoryStorage):
         if self._slices and now - self._slices[-1][0] < self._window_seconds / 10:
             began, calls, failures = self._slices.pop()
         self._slices.append((began, calls + 1, failures + failed))
-        while self._slices[0][0] < now - self._window_seconds:
+        self._forget_old(now)
+
+    def _forget_old(self, now: float) -> None:
+        """Drops what is older than the window. An upstream that hangs answers few calls in ten seconds: where there are
+        too few to judge by, older ones stay, for a while."""
+        calls = sum(calls for _, calls, _ in self._slices)
+        while self._slices:
+            began, oldest_calls, _ = self._slices[0]
+            age = now - began
+            spared = calls - oldest_calls < self._least_calls and age <= _LONGEST_WINDOWS * self._window_seconds
+            if age <= self._window_seconds or spared:
+                return
+            calls -= oldest_calls
             self._slices.popleft()
 
     @property
@@ -55,10 +70,9 @@ class RollingWindow(pybreaker.CircuitMemoryStorage):
         """
         if self.state != pybreaker.STATE_CLOSED:
             return 0
-        oldest = self._now() - self._window_seconds
-        recent = [(calls, failures) for began, calls, failures in self._slices if began >= oldest]
-        calls = sum(count for count, _ in recent)
-        failed = sum(count for _, count in recent)
+        self._forget_old(self._now())
+        calls = sum(count for _, count, _ in self._slices)
+        failed = sum(count for _, _, count in self._slices)
         return int(calls >= self._least_calls and failed * 2 >= calls)
 
     @property
@@ -83,7 +97,7 @@ class Breaker:
         *,
         reset_seconds: float = 30.0,
         window_seconds: float = 10.0,
-        least_calls: int = 10,
+        least_calls: int = 5,
         is_fault: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self.upstream = upstream

@@ -194,8 +194,20 @@ def test_the_window_forgets_what_is_older() -> None:
     window.record(failed=True)
     assert window.counter == 1
     now[0] = 10.5
-    assert window.counter == 0
-    for _ in range(3):
+    for _ in range(2):
         window.record(failed=False)
+    window.record(failed=True)
+    assert window.counter == 0
+
+
+def test_an_upstream_that_hangs_is_judged_by_calls_of_the_last_minute() -> None:
+    now = [0.0]
+    window = RollingWindow(window_seconds=10, least_calls=5, now=lambda: now[0])
+    for _ in range(5):
+        now[0] += 11
+        assert window.counter == 0
+        window.record(failed=True)
+    assert window.counter == 1
+    now[0] += 61
     window.record(failed=True)
     assert window.counter == 0
