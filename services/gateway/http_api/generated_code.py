@@ -14,7 +14,7 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.clients import Accounts, Generator
 from services.gateway.http_api.bodies import path_id
-from services.gateway.routes import Door, Route
+from services.gateway.routes import CALLER, Door, Route
 
 _LANGUAGES = {"javascript": pb.LANGUAGE_JAVASCRIPT, "python": pb.LANGUAGE_PYTHON}
 
@@ -42,7 +42,8 @@ class GeneratedCodeRoutes:
         ]
 
     async def download(self, request: web.Request) -> web.Response:
-        """The client's source, with a key embedded where one is named."""
+        """The client's source, with a key embedded where one is named. It shows every definition of the project."""
+        request[CALLER].principal.require("config:read")
         language, minify, key_id = _options(request)
         key = ""
         if key_id:

@@ -136,3 +136,9 @@ async def test_a_script_needs_a_publishable_key(generating: Gateway, kind: str) 
     answer = await generating.call("GET", f"/sdk/v1/{key}.js")
     assert (answer.status, answer.code) == (401, "INVALID_API_KEY")
     assert generating.codegen.seen == []
+
+
+async def test_a_key_needs_the_scope_to_read_definitions(generating: Gateway) -> None:
+    key = generating.auth.new_key("secret", scopes=["ingest:write"])
+    answer = await generating.call("GET", f"{PATH}?language=python", credential=key)
+    assert (answer.status, answer.code) == (403, "INSUFFICIENT_SCOPE")
