@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -25,15 +26,29 @@ class Load:
     retries: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
 
-    async def run(self, *, producers: int, batches: int, seed: int = 1, duplicates: float = 0.1) -> None:
-        """Each producer sends `batches` batches; some acknowledged ones are sent again, as if the answer was lost."""
+    async def run(
+        self,
+        *,
+        producers: int,
+        batches: int,
+        seed: int = 1,
+        duplicates: float = 0.1,
+        going_on: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Each producer sends `batches` batches, and more while `going_on` says so.
+
+        Some acknowledged ones are sent again, as if the answer was lost.
+        """
         async with asyncio.TaskGroup() as group:
             for number in range(producers):
-                group.create_task(self._produce(batches, random.Random(seed * 1000 + number), duplicates))
+                group.create_task(self._produce(batches, random.Random(seed * 1000 + number), duplicates, going_on))
 
-    async def _produce(self, batches: int, chance: random.Random, duplicates: float) -> None:
-        producer = str(uuid7())
-        for sequence in range(1, batches + 1):
+    async def _produce(
+        self, batches: int, chance: random.Random, duplicates: float, going_on: Callable[[], bool]
+    ) -> None:
+        producer, sequence = str(uuid7()), 0
+        while sequence < batches or going_on():
+            sequence += 1
             amount = chance.randint(1, 5)
             batch: Json = {
                 "producer": producer,

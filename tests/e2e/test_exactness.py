@@ -15,18 +15,23 @@ from tests.suite_running import Suite
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-async def _kill_repeatedly(suite: Suite, names: list[str], load: "asyncio.Task[None]", every_seconds: float) -> int:
-    """kill -9 of one process after the other while the load runs; returns how many were killed."""
+async def _kill_under_load(
+    suite: Suite, names: list[str], load: Load, *, times: int, every_seconds: float, producers: int = 4, seed: int = 1
+) -> None:
+    """kill -9 of one process after the other, `times` times, while a load runs."""
     killed = 0
-    while not load.done():
-        await asyncio.wait([load], timeout=every_seconds)
-        if not load.done():
-            name = names[killed % len(names)]
-            pid = suite.kill(name)
-            await asyncio.to_thread(suite.wait_restarted, name, pid)
-            killed += 1
-    await load
-    return killed
+    running = asyncio.create_task(
+        load.run(producers=producers, batches=100, seed=seed, going_on=lambda: killed < times)
+    )
+    while killed < times:
+        await asyncio.wait([running], timeout=every_seconds)
+        assert not running.done(), f"the load ended after {killed} kills: {running}"
+        name = names[killed % len(names)]
+        pid = suite.kill(name)
+        await asyncio.to_thread(suite.wait_restarted, name, pid)
+        killed += 1
+    await running
+    suite.wait_ready()
 
 
 @pytest.mark.parametrize(
@@ -41,19 +46,14 @@ async def test_totals_are_exact_when_processes_are_killed_under_load(
 ) -> None:
     load = Load(project)
     await load.define()
-    running = asyncio.create_task(load.run(producers=8, batches=150))
-    killed = await _kill_repeatedly(suite, names, running, every_seconds=1.0)
-    assert killed >= len(names), f"the load ended after {killed} kills"
-    suite.wait_ready()
+    await _kill_under_load(suite, names, load, times=6, every_seconds=1.0, producers=8)
     await load.adds_up()
 
 
 async def test_totals_are_exact_when_postgres_is_killed_in_mid_commit(suite: Suite, project: Project) -> None:
     load = Load(project)
     await load.define()
-    running = asyncio.create_task(load.run(producers=4, batches=100))
-    assert await _kill_repeatedly(suite, ["postgres"], running, every_seconds=1.5) >= 1
-    suite.wait_ready()
+    await _kill_under_load(suite, ["postgres"], load, times=3, every_seconds=1.5)
     await load.adds_up()
 
 
@@ -63,9 +63,7 @@ async def test_nothing_is_lost_while_prometheus_is_away(suite: Suite, project: P
     with suite.paused("prometheus"):
         await load.run(producers=4, batches=50)
     await load.adds_up()
-    running = asyncio.create_task(load.run(producers=4, batches=100, seed=2))
-    assert await _kill_repeatedly(suite, ["prometheus"], running, every_seconds=1.0) >= 1
-    suite.wait_ready()
+    await _kill_under_load(suite, ["prometheus"], load, times=2, every_seconds=1.0, seed=2)
     await load.adds_up()
 
 
