@@ -1,18 +1,30 @@
 """The log's format: one batch is one record, a frame is one log message with the records of many batches.
 
-A record is self-contained, so that the aggregator never reads definitions. MessagePack arrays; `version` comes first
-and any reader refuses a version that it does not know. Fields are only ever added at the end.
+A record is self-contained, so that the aggregator never reads definitions, and laid out in columns, so that it never
+looks at the labels of a series that it knows: 100 metrics cost it one look-up each and a few array operations.
+
+A frame is one byte, the format's version, and the MessagePack array of its records compressed with Snappy, which makes
+the repeated labels cheap. Any reader refuses a version that it does not know. Fields are only ever added at the end.
 """
 
-from collections.abc import Sequence
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from struct import Struct
 
+import cramjam
 import msgspec
 
 from services.ingest.domain import MetricType
 from services.ingest.errors import UnreadableLogError
 
-VERSION = 1
+VERSION = 2
+
+#: Bytes of a series id.
+ID_BYTES = 16
+
+_array_header = Struct(">BI")
 
 
 class Kind(IntEnum):
@@ -24,42 +36,47 @@ class Kind(IntEnum):
     CUMULATIVE = 2
     #: A group's series as they are now. Reserved: other doors write them.
     REPLACE = 3
-    #: The definitions named in `metrics` were deleted: their series end.
+    #: The definitions named in the record were deleted: their series end.
     END = 4
 
 
-class SeriesDelta(msgspec.Struct, array_like=True):
-    """One label set's part of a batch, equal label sets already folded."""
+class DefinitionFacts(msgspec.Struct, array_like=True, frozen=True):
+    """What the aggregator must know of a definition."""
 
     id: bytes
-    #: Names and values, alternating, sorted by name.
-    labels: tuple[str, ...]
-    #: A counter's increment, a gauge's level, the sum of a histogram's or summary's observations.
-    value: float
-    #: How many observations.
-    count: int = 0
-    #: Observations in each bucket (not cumulative), the last one +Inf's. Empty for other types.
-    buckets: list[int] = []
-    #: A gauge's timestamp, Unix milliseconds.
-    timestamp_ms: int = 0
-
-
-class MetricDelta(msgspec.Struct, array_like=True):
-    """One metric's part of a batch, with what the aggregator must know of its definition."""
-
-    definition_id: bytes
     name: str
     type: MetricType
+    #: A histogram's upper bounds; empty for other types.
     bounds: tuple[float, ...]
     #: Limits of distinct values, by label.
     max_distinct: dict[str, int]
-    series: list[SeriesDelta]
 
 
-class Record(msgspec.Struct, array_like=True):
-    """One batch. Ids are the 16 bytes of a UUID."""
+class Identity(msgspec.Struct, array_like=True, frozen=True):
+    """Which series an id stands for."""
 
-    version: int
+    definition_id: bytes
+    #: Names and values, alternating, sorted by name.
+    labels: tuple[str, ...]
+
+
+class Distribution(msgspec.Struct, array_like=True):
+    """What a batch observed of one histogram or summary series, equal label sets already folded."""
+
+    id: bytes
+    sum: float
+    count: int
+    #: Observations in each bucket (not cumulative), the last one +Inf's. Empty for a summary.
+    buckets: list[int]
+
+
+class Record(msgspec.Struct, array_like=True, kw_only=True):
+    """One batch. Ids of tenants, projects, producers and definitions are the 16 bytes of a UUID.
+
+    Its series are first the scalar ones, counters and gauges in the order of the batch and as often as they come, then
+    the distributions.
+    """
+
     kind: Kind
     tenant_id: bytes
     project_id: bytes
@@ -70,14 +87,56 @@ class Record(msgspec.Struct, array_like=True):
     floor: int
     #: The receiver's clock, Unix milliseconds.
     received_ms: int
-    metrics: list[MetricDelta]
+    #: Of all series in the record.
+    definitions: list[DefinitionFacts]
+    #: The ids of the scalar series, one after the other.
+    ids: bytes = b""
+    #: A counter's increment or a gauge's level for each of them, float64, little-endian.
+    values: bytes = b""
+    #: A gauge's timestamp for each of them, Unix milliseconds, int64, little-endian, 0 for a counter; empty where all
+    #: are counters.
+    timestamps: bytes = b""
+    distributions: list[Distribution] = []
+    #: The `Identity` of each series, scalar ones and distributions, encoded, one after the other: see `identities_of`.
+    identities: bytes = b""
     #: W3C trace context of the request; empty where it is not traced.
     traceparent: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
-_frame_decoder = msgspec.msgpack.Decoder(list[bytes])
-_record_decoder = msgspec.msgpack.Decoder(Record)
+_frame_decoder = msgspec.msgpack.Decoder(list[Record])
+_identities_decoder = msgspec.msgpack.Decoder(list[Identity])
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """A series' part of `Record.identities`, which its writer keeps and uses again."""
+    return _encoder.encode(identity)
+
+
+def identities_of(record: Record) -> list[Identity]:
+    """The identities of all series of the record, in order. Raises UnreadableLogError."""
+    count = len(record.ids) // ID_BYTES + len(record.distributions)
+    try:
+        identities = _identities_decoder.decode(_array_header.pack(0xDD, count) + record.identities)
+    except msgspec.DecodeError as error:
+        raise UnreadableLogError(f"the identities of a record cannot be read: {error}") from error
+    return identities
+
+
+def float64s(values: Iterable[float]) -> bytes:
+    """Numbers as a column of the record."""
+    return _little_endian(array("d", values))
+
+
+def int64s(values: Iterable[int]) -> bytes:
+    """Whole numbers as a column of the record."""
+    return _little_endian(array("q", values))
+
+
+def _little_endian(column: "array[float] | array[int]") -> bytes:
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
 
 
 def encode(record: Record) -> bytes:
@@ -86,20 +145,28 @@ def encode(record: Record) -> bytes:
 
 
 def encode_frame(records: Sequence[bytes]) -> bytes:
-    """One log message."""
-    return _encoder.encode(records)
+    """One log message of encoded records."""
+    packed = b"".join((_array_header.pack(0xDD, len(records)), *records))
+    return bytes((VERSION,)) + bytes(cramjam.snappy.compress_raw(packed))
 
 
 def decode_frame(frame: bytes) -> list[Record]:
     """The records of a log message, in order. Raises UnreadableLogError on anything this version cannot read."""
+    if frame[:1] != bytes((VERSION,)):
+        raise UnreadableLogError(f"a frame of version {frame[:1].hex()} is unknown here")
     try:
-        return [_decode(encoded) for encoded in _frame_decoder.decode(frame)]
-    except msgspec.DecodeError as error:
+        records = _frame_decoder.decode(cramjam.snappy.decompress_raw(frame[1:]))
+    except (msgspec.DecodeError, cramjam.DecompressionError) as error:
         raise UnreadableLogError(f"a frame of {len(frame)} bytes cannot be read: {error}") from error
+    for record in records:
+        _check(record)
+    return records
 
 
-def _decode(encoded: bytes) -> Record:
-    record = _record_decoder.decode(encoded)
-    if record.version != VERSION or record.kind not in (Kind.DELTA, Kind.END):
-        raise UnreadableLogError(f"a record of version {record.version}, kind {record.kind}, is unknown here")
-    return record
+def _check(record: Record) -> None:
+    if record.kind not in (Kind.DELTA, Kind.END):
+        raise UnreadableLogError(f"a record of kind {record.kind} is unknown here")
+    scalars = len(record.ids) // ID_BYTES
+    whole = len(record.ids) == scalars * ID_BYTES and len(record.values) == scalars * 8
+    if not whole or len(record.timestamps) not in (0, scalars * 8):
+        raise UnreadableLogError("the columns of a record differ in length")

@@ -40,6 +40,11 @@ class IngestServiceStub:
                 request_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.FromString,
                 _registered_method=True)
+        self.StreamBatches = channel.stream_stream(
+                '/pulsegate.ingest.v1.IngestService/StreamBatches',
+                request_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -53,6 +58,15 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamBatches(self, request_iterator, context):
+        """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
+        back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
+        still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +74,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.IngestBatch,
                     request_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.FromString,
                     response_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.SerializeToString,
+            ),
+            'StreamBatches': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamBatches,
+                    request_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesRequest.FromString,
+                    response_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +109,33 @@ class IngestService:
             '/pulsegate.ingest.v1.IngestService/IngestBatch',
             pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchRequest.SerializeToString,
             pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.IngestBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamBatches(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pulsegate.ingest.v1.IngestService/StreamBatches',
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesRequest.SerializeToString,
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.StreamBatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

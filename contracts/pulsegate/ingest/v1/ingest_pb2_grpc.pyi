@@ -35,6 +35,11 @@ class IngestServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IngestServiceAsyncStub: ...
     IngestBatch: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.IngestBatchRequest, _ingest_pb2.IngestBatchResponse]
     """Durable when it answers. Never retried by the caller in between: the client does that, safely."""
+    StreamBatches: _grpc.StreamStreamMultiCallable[_ingest_pb2.StreamBatchesRequest, _ingest_pb2.StreamBatchesResponse]
+    """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
+    back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
+    still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -43,6 +48,11 @@ class IngestServiceAsyncStub(IngestServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     IngestBatch: _aio.UnaryUnaryMultiCallable[_ingest_pb2.IngestBatchRequest, _ingest_pb2.IngestBatchResponse]  # type: ignore[assignment]
     """Durable when it answers. Never retried by the caller in between: the client does that, safely."""
+    StreamBatches: _aio.StreamStreamMultiCallable[_ingest_pb2.StreamBatchesRequest, _ingest_pb2.StreamBatchesResponse]  # type: ignore[assignment]
+    """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
+    back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
+    still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+    """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """The receiver's door. The principal says whose metrics these are."""
@@ -54,5 +64,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.IngestBatchResponse, _abc.Awaitable[_ingest_pb2.IngestBatchResponse]]:
         """Durable when it answers. Never retried by the caller in between: the client does that, safely."""
+
+    @_abc_1.abstractmethod
+    def StreamBatches(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingest_pb2.StreamBatchesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_pb2.StreamBatchesResponse], _abc.AsyncIterator[_ingest_pb2.StreamBatchesResponse]]:
+        """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
+        back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
+        still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+        """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
