@@ -1,15 +1,16 @@
 """Circuit breakers for async code, on pybreaker.
 
 A breaker opens when at least half of the calls of the last ten seconds failed (of the last minute where those were too
-few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker itself counts consecutive failures: the
-rolling window is our own storage for it. Its decorator does not see coroutines: `guarded` uses `calling()`.
+few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker keeps the state and tells of changes; it
+counts consecutive failures and does not see coroutines, so the rolling window and the guard of a call are our own.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
 
 import pybreaker
 
@@ -27,61 +28,55 @@ _LONGEST_WINDOWS = 6
 _UPSTREAM_FAULTS = frozenset({"internal", "unavailable", "deadline_exceeded"})
 
 
-class RollingWindow(pybreaker.CircuitMemoryStorage):
-    """Counts a failure only once failures are at least half of the window's calls, and these are enough."""
+@dataclass(slots=True)
+class _Slice:
+    """The calls of a tenth of the window."""
+
+    began: float
+    calls: int = 0
+    failures: int = 0
+
+
+class RollingWindow:
+    """The outcomes of the latest calls."""
 
     def __init__(self, *, window_seconds: float, least_calls: int, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(pybreaker.STATE_CLOSED)
         self._window_seconds = window_seconds
         self._least_calls = least_calls
         self._now = now
-        #: (when it began, calls, failures) of each tenth of the window, so that a busy upstream costs no more memory.
-        self._slices: deque[tuple[float, int, int]] = deque()
-        self._answered = False
+        #: The oldest first, so that a busy upstream costs no more memory.
+        self._slices: deque[_Slice] = deque()
 
     def record(self, *, failed: bool) -> None:
         """Adds the outcome of one call."""
         now = self._now()
-        self._answered = not failed
-        began, calls, failures = now, 0, 0
-        if self._slices and now - self._slices[-1][0] < self._window_seconds / 10:
-            began, calls, failures = self._slices.pop()
-        self._slices.append((began, calls + 1, failures + failed))
-        self._forget_old(now)
+        if not self._slices or now - self._slices[-1].began >= self._window_seconds / 10:
+            self._slices.append(_Slice(now))
+            self._forget_old(now)
+        newest = self._slices[-1]
+        newest.calls += 1
+        newest.failures += failed
 
     def _forget_old(self, now: float) -> None:
         """Drops what is older than the window. An upstream that hangs answers few calls in ten seconds: where there are
         too few to judge by, older ones stay, for a while."""
-        calls = sum(calls for _, calls, _ in self._slices)
+        calls = sum(part.calls for part in self._slices)
         while self._slices:
-            began, oldest_calls, _ = self._slices[0]
-            age = now - began
-            spared = calls - oldest_calls < self._least_calls and age <= _LONGEST_WINDOWS * self._window_seconds
+            oldest = self._slices[0]
+            age = now - oldest.began
+            spared = calls - oldest.calls < self._least_calls and age <= _LONGEST_WINDOWS * self._window_seconds
             if age <= self._window_seconds or spared:
                 return
-            calls -= oldest_calls
+            calls -= oldest.calls
             self._slices.popleft()
 
     @property
-    def counter(self) -> int:
-        """1 where the window says that a closed breaker must open, else 0: the breaker is made with `fail_max=1`.
-
-        Calls that began before it opened, and fail afterwards, must not open it again.
-        """
-        if self.state != pybreaker.STATE_CLOSED:
-            return 0
+    def failing(self) -> bool:
+        """Whether at least half of the calls failed, and these are enough to judge by."""
         self._forget_old(self._now())
-        calls = sum(count for _, count, _ in self._slices)
-        failed = sum(count for _, _, count in self._slices)
-        return int(calls >= self._least_calls and failed * 2 >= calls)
-
-    @property
-    def success_counter(self) -> int:
-        """1 once the trial of a half-open breaker was answered. pybreaker takes a cancelled call for a success."""
-        return int(self._answered)
-
-    def reset_success_counter(self) -> None:
-        self._answered = False
+        calls = sum(part.calls for part in self._slices)
+        failures = sum(part.failures for part in self._slices)
+        return calls >= self._least_calls and failures * 2 >= calls
 
     def forget(self) -> None:
         """Starts a new window, as after a recovery."""
@@ -101,67 +96,54 @@ class Breaker:
         is_fault: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self.upstream = upstream
+        self.is_fault = is_fault or upstream_fault
         self._window = RollingWindow(window_seconds=window_seconds, least_calls=least_calls)
-        self._is_fault = is_fault or upstream_fault
         self._reset_seconds = reset_seconds
         self._opened_at = 0.0
         self._trying = False
-        self._breaker = pybreaker.CircuitBreaker(
-            fail_max=1,
-            reset_timeout=reset_seconds,
-            exclude=[lambda error: not self._is_fault(error)],
-            listeners=[_Announcer(self)],
-            state_storage=self._window,
-            name=upstream,
-            throw_new_error_on_trip=False,
-        )
+        self._breaker = pybreaker.CircuitBreaker(name=upstream, listeners=[_Announcer(self)])
+        #: `closed`, `half-open` or `open`.
+        self.state: str = self._breaker.current_state
         metrics.BREAKER_OPEN.labels(upstream).set(0)
 
     @property
     def is_open(self) -> bool:
-        return self._window.state == pybreaker.STATE_OPEN
+        return self.state == pybreaker.STATE_OPEN
 
-    @property
-    def state(self) -> str:
-        """`closed`, `half-open` or `open`."""
-        return str(self._window.state)
+    def guarded(self) -> "Guard":
+        """A block that raises Unavailable at once while open, or half-open and being tried; else sees what is raised.
 
-    @asynccontextmanager
-    async def guarded(self) -> AsyncIterator[None]:
-        """Raises Unavailable at once while open, or half-open and being tried; else watches what the block raises."""
-        if self._trying:
-            raise self._resting()
-        try:
-            with self._breaker.calling(), self._recording():
-                yield
-        except pybreaker.CircuitBreakerError as error:
-            raise self._resting() from error
+        It awaits nothing itself: `with breaker.guarded(): await …`.
+        """
+        return Guard(self)
 
-    @contextmanager
-    def _recording(self) -> Iterator[None]:
-        trial = self.state == pybreaker.STATE_HALF_OPEN
-        self._trying = self._trying or trial
-        try:
-            yield
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self._record(failed=self._is_fault(error), trial=trial)
-            raise
-        else:
-            self._record(failed=False, trial=trial)
-        finally:
-            self._trying = self._trying and not trial
+    def admit(self) -> bool:
+        """Whether a call that begins now is the trial of a half-open breaker. Raises Unavailable where none may."""
+        if self.state == pybreaker.STATE_CLOSED:
+            return False
+        if self._trying or (self.is_open and time.monotonic() < self._opened_at + self._reset_seconds):
+            raise Unavailable(
+                f"{self.upstream} is failing and is given a rest.", retry_after_seconds=self._seconds_to_reset()
+            )
+        if self.is_open:
+            self._breaker.half_open()
+        self._trying = True
+        return True
 
-    def _record(self, *, failed: bool, trial: bool) -> None:
-        # What began before the breaker opened says nothing about the upstream as it is now.
-        if trial or self.state == pybreaker.STATE_CLOSED:
+    def record(self, *, failed: bool | None, trial: bool) -> None:
+        """What came of an admitted call; None where that says nothing, because it was cancelled."""
+        self._trying = self._trying and not trial
+        if failed is None:
+            return
+        if self.state == pybreaker.STATE_CLOSED:
             self._window.record(failed=failed)
-
-    def _resting(self) -> Unavailable:
-        return Unavailable(
-            f"{self.upstream} is failing and is given a rest.", retry_after_seconds=self._seconds_to_reset()
-        )
+            if failed and self._window.failing:
+                self._breaker.open()
+        elif trial and failed:
+            self._breaker.open()
+        elif trial:
+            self._breaker.close()
+        # What began before the breaker opened says nothing about the upstream as it is now.
 
     def try_again(self) -> None:
         """Lets one call try before the time is up, because something says that the upstream is back."""
@@ -173,12 +155,34 @@ class Breaker:
 
     def announce(self, state: str) -> None:
         """Called at each change of state."""
+        self.state = state
         metrics.BREAKER_OPEN.labels(self.upstream).set(_STATE_VALUES.get(state, 0.0))
         log.warning("breaker changed", upstream=self.upstream, state=state)
         if state == pybreaker.STATE_OPEN:
             self._opened_at = time.monotonic()
         else:
             self._window.forget()
+
+
+class Guard:
+    """One call; see `Breaker.guarded`."""
+
+    __slots__ = ("_breaker", "_trial")
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self._trial = False
+
+    def __enter__(self) -> None:
+        self._trial = self._breaker.admit()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        failed: bool | None = False
+        if error is not None:
+            failed = None if isinstance(error, asyncio.CancelledError) else self._breaker.is_fault(error)
+        self._breaker.record(failed=failed, trial=self._trial)
 
 
 class _Announcer(pybreaker.CircuitBreakerListener):

@@ -69,7 +69,7 @@ class Upstream:
         self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
     ) -> Response:
         """One call. Raises the service's PulsegateError, or Unavailable at once while its breaker is open."""
-        async with self._breaker.guarded():
+        with self._breaker.guarded():
             timeout_seconds = timeout_seconds or self._timeout_seconds
             response: Response = await self.channel.call(method, request, timeout_seconds=timeout_seconds)
             return response
@@ -357,7 +357,7 @@ class Prometheus:
     ) -> tuple[int, bytes]:
         url = f"{self._address}/api/v1/{path}"
         timeout = aiohttp.ClientTimeout(total=context.remaining_seconds(_LONGEST_QUERY_SECONDS))
-        async with self._breaker.guarded():
+        with self._breaker.guarded():
             try:
                 async with self._session.request(
                     method, url, params=params, data=data, timeout=timeout, allow_redirects=False

@@ -224,7 +224,7 @@ class SteadyLimiter:
         """See `Limiter`. Never raises."""
         decided_by = "redis"
         try:
-            async with self._breaker.guarded():
+            with self._breaker.guarded():
                 decision = await self._shared.take(buckets)
         except (RedisError, OSError, Unavailable) as error:
             if not isinstance(error, Unavailable):

@@ -220,7 +220,7 @@ class Delivery:
             stop=tenacity.stop_never,
         ):
             with attempt:
-                async with self._breaker.guarded():
+                with self._breaker.guarded():
                     answer = await self._sink.send(body)
                     metrics.SINK_REQUESTS.labels(self._sink.name, str(answer.status or answer.text)).inc()
                     if 200 <= answer.status < 300:
