@@ -82,13 +82,18 @@ class PrincipalVerifier:
         self._fetched_at = float("-inf")
         self._verified: dict[str, Principal] = {}
 
+    def known(self, token: str) -> Principal | None:
+        """The principal where its signature was verified before and it has not expired; else `verify` decides."""
+        known = self._verified.get(token)
+        if known is not None and known.expires_at <= time.time():
+            del self._verified[token]
+            return None
+        return known
+
     async def verify(self, token: str) -> Principal:
         """The principal. Raises Unauthenticated on anything but a valid, unexpired signature by auth."""
-        known = self._verified.get(token)
-        if known is not None:
-            if known.expires_at > time.time():
-                return known
-            del self._verified[token]
+        if (known := self.known(token)) is not None:
+            return known
         principal = self._decode(token, await self._key_of(token))
         if len(self._verified) >= _MOST_CACHED:
             del self._verified[next(iter(self._verified))]

@@ -21,6 +21,7 @@ from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.lane import Lane
+from services.ingest.log_writer import LogWriter
 from services.ingest.operations import Receiver, SeriesEndings
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 from services.ingest.sinks.remote_write import RemoteWrite
@@ -43,7 +44,7 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         endings = SeriesEndings(clock)
         definitions = DefinitionTable(ConfigClient(config_channel), clock, endings.add)
         writers = [
-            log.LogWriter(
+            LogWriter(
                 stream,
                 lane,
                 timeout_seconds=settings.append_timeout_seconds,
@@ -66,19 +67,24 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         await stack.enter_async_context(in_background(*work))
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)
+        servicer = IngestServicer(taking, verifier)
         await stack.enter_async_context(
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(taking), server)],
+                [lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)],
                 service_token=settings.service_token,
-                verifier=PrincipalVerifier(AuthClient(auth_channel).signing_keys),
+                verifier=verifier,
                 process_health=health,
                 drain_seconds=settings.drain_seconds,
             )
         )
-        yield
-        health.stopping = True
+        try:
+            yield
+        finally:
+            health.stopping = True
+            servicer.drain()
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ _NULL = b"null"
 _ABSENT = msgspec.Raw(_NULL)
 
 
-class Metric(msgspec.Struct):
+class Metric(msgspec.Struct, gc=False):
     """A metric as sent. The labels stay raw: most label sets were seen before."""
 
     name: str
@@ -60,7 +60,7 @@ class Batch:
     metrics: list[Metric | Fault]
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     metrics: list[Metric]
     producer: msgspec.Raw = _ABSENT
     sequence: msgspec.Raw = _ABSENT

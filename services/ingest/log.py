@@ -5,7 +5,6 @@ an acknowledged frame is on disk.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -23,21 +22,15 @@ from nats.js.api import (
     StreamConfig,
     StreamState,
 )
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from chassis import logs
 from chassis.errors import Unavailable
-from services.ingest import metrics, records
-from services.ingest.errors import LogUnavailable, UnreadableLogError
+from services.ingest import metrics
+from services.ingest.errors import UnreadableLogError
 from services.ingest.settings import LogSettings
 
 log = logs.get(__name__)
-
-#: A frame closes at this size, well below the largest message that a server takes by default (1 MiB).
-_MOST_FRAME_BYTES = 1 << 19
-_RETRY_AFTER_SECONDS = 1.0
-#: Error code of JetStream for a stream that has no room left.
-_STREAM_FULL = 10077
 
 
 class Log:
@@ -158,97 +151,6 @@ async def _connect(client: Client, url: str, name: str, report: Callable[[Except
         max_outstanding_pings=2,
         pending_size=16 << 20,
     )
-
-
-class LogWriter:
-    """Appends records to a lane with group commit: while one frame waits for the disk, the next one fills."""
-
-    def __init__(self, stream: Log, lane: int, *, timeout_seconds: float, most_queued_bytes: int) -> None:
-        self._log = stream
-        self._lane = lane
-        self._timeout_seconds = timeout_seconds
-        self._most_queued_bytes = most_queued_bytes
-        self._queue: list[tuple[bytes, asyncio.Future[None]]] = []
-        self._queued_bytes = 0
-        self._arrived = asyncio.Event()
-
-    async def append(self, record: bytes) -> None:
-        """Returns once the record is on disk. Raises LogUnavailable; the record may then have been kept or not."""
-        if self._queued_bytes + len(record) > self._most_queued_bytes:
-            raise LogUnavailable("Too many batches wait for the log.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-        appended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((record, appended))
-        self._count_queued(len(record))
-        self._arrived.set()
-        await appended
-
-    async def run(self) -> None:
-        """Writes frames until cancelled; what then still waits is refused."""
-        try:
-            while True:
-                await self._arrived.wait()
-                await self._publish(self._next_frame())
-                heed_cancellation()
-        finally:
-            for _, appended in self._queue:
-                _settle(appended, _stopping())
-
-    def _next_frame(self) -> list[tuple[bytes, asyncio.Future[None]]]:
-        size, count = 0, 0
-        for record, _ in self._queue:
-            size += len(record)
-            if count and size > _MOST_FRAME_BYTES:
-                break
-            count += 1
-        frame, self._queue = self._queue[:count], self._queue[count:]
-        if not self._queue:
-            self._arrived.clear()
-        return frame
-
-    async def _publish(self, frame: list[tuple[bytes, asyncio.Future[None]]]) -> None:
-        began = time.monotonic()
-        # Only the log's acknowledgement changes this, whatever else ends the wait.
-        error: LogUnavailable | None = _stopping()
-        try:
-            payload = records.encode_frame([record for record, _ in frame])
-            await self._log.jetstream.publish(
-                self._log.subject(self._lane), payload, timeout=self._timeout_seconds, stream=self._log.stream
-            )
-            error = None
-            metrics.LOG_APPEND.observe(time.monotonic() - began)
-            metrics.LOG_FRAME_RECORDS.observe(len(frame))
-        except (NatsError, TimeoutError, OSError) as cause:
-            error = _unavailable(cause)
-            error.__cause__ = cause
-        finally:
-            self._count_queued(-sum(len(record) for record, _ in frame))
-            for _, appended in frame:
-                _settle(appended, error)
-
-    def _count_queued(self, change: int) -> None:
-        self._queued_bytes += change
-        metrics.LOG_QUEUED_BYTES.set(self._queued_bytes)
-
-
-def _settle(appended: "asyncio.Future[None]", error: LogUnavailable | None) -> None:
-    if appended.done():
-        return
-    if error is None:
-        appended.set_result(None)
-    else:
-        appended.set_exception(error)
-
-
-def _stopping() -> LogUnavailable:
-    return LogUnavailable("The receiver is stopping.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-
-
-def _unavailable(cause: Exception) -> LogUnavailable:
-    full = isinstance(cause, APIError) and cause.err_code == _STREAM_FULL
-    metrics.LOG_FAILURES.labels("full" if full else type(cause).__name__).inc()
-    log.warning("frame not acknowledged", full=full, reason=str(cause) or type(cause).__name__)
-    reason = "The log is full." if full else "The log did not answer."
-    return LogUnavailable(reason, retry_after_seconds=10.0 if full else _RETRY_AFTER_SECONDS)
 
 
 class LogReader:

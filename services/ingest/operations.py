@@ -4,6 +4,8 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 from chassis import logs, tracing
 from chassis.clock import Clock
@@ -13,8 +15,8 @@ from services.ingest import decoding, metrics, records
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Outcome, lane_of, partition_of
-from services.ingest.log import LogWriter
-from services.ingest.records import Kind, MetricDelta, Record
+from services.ingest.log_writer import Frame, LogWriter
+from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.validation import Validated, validate
 
 log = logs.get(__name__)
@@ -25,8 +27,21 @@ _MOST_REMEMBERED = 100_000
 _BatchId = tuple[bytes, bytes, int]
 
 
+@dataclass(slots=True)
+class Taken:
+    """A batch that was looked at: its outcome, once the frame that carries it, where there is one, is on disk."""
+
+    outcome: Outcome
+    frame: Frame | None = None
+    batch_id: _BatchId | None = None
+
+
 class Receiver:
-    """Takes batches: each is durable, or refused whole, before `take` returns."""
+    """Takes batches: each is durable, or refused whole, before its outcome is told.
+
+    `begin` does the work and never waits; where it cannot decide, `reconsider` asks config first. `finish` tells the
+    outcome when the log has the batch. `take` is all of that for a single batch.
+    """
 
     def __init__(self, definitions: DefinitionTable, writers: Sequence[LogWriter], clock: Clock) -> None:
         self._definitions = definitions
@@ -39,49 +54,72 @@ class Receiver:
 
         Raises the errors of `decoding.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
         """
+        taken = self.begin(principal, body, content_encoding)
+        if taken is None:
+            taken = await self.reconsider(principal, body, content_encoding)
+        if taken.frame is not None:
+            await taken.frame.stored()
+        return self.finish(taken)
+
+    def begin(self, principal: Principal, body: bytes, content_encoding: str) -> Taken | None:
+        """Looks at the batch and puts it into a frame of the log. None where a newer definition might change what is
+        to be rejected: nothing was done then. Raises like `take`."""
+        batch, validated = self._examine(principal, body, content_encoding)
+        if validated.rejections and validated.curable:
+            return None
+        return self._keep(principal, batch, validated)
+
+    async def reconsider(self, principal: Principal, body: bytes, content_encoding: str) -> Taken:
+        """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
+        await self._definitions.confirm(_uuid_bytes(principal.project_id))
+        return self._keep(principal, *self._examine(principal, body, content_encoding))
+
+    def _examine(self, principal: Principal, body: bytes, content_encoding: str) -> tuple[Batch, Validated]:
         principal.require("ingest:write")
         batch = decoding.decode(body, content_encoding)
-        project_id = uuid.UUID(principal.project_id).bytes
-        validated = await self._validate(batch, project_id)
-        duplicate = False
-        if validated.accepted:
-            tenant_id = uuid.UUID(principal.tenant_id).bytes
-            duplicate = await self._keep(batch, validated.metrics, tenant_id, project_id)
-        _count(validated, duplicate=duplicate)
-        return Outcome(accepted=validated.accepted, rejected=tuple(validated.rejections), duplicate=duplicate)
+        definitions = self._definitions.of_project(_uuid_bytes(principal.project_id))
+        return batch, validate(batch, definitions, self._clock.now_ms())
 
-    async def _validate(self, batch: Batch, project_id: bytes) -> Validated:
-        now_ms = self._clock.now_ms()
-        definitions = self._definitions.of_project(project_id)
-        validated = validate(batch, definitions, now_ms)
-        if not validated.curable:
-            return validated
-        await self._definitions.confirm(project_id)
-        return validate(batch, self._definitions.of_project(project_id), now_ms)
+    def _keep(self, principal: Principal, batch: Batch, validated: Validated) -> Taken:
+        """Puts what was accepted into a frame, unless it is known to be durable already."""
+        project_id = _uuid_bytes(principal.project_id)
+        batch_id = (project_id, batch.producer, batch.sequence) if batch.producer and validated.accepted else None
+        duplicate = batch_id is not None and batch_id in self._durable
+        outcome = Outcome(accepted=validated.accepted, rejected=tuple(validated.rejections), duplicate=duplicate)
+        if duplicate or not validated.accepted:
+            return Taken(outcome)
+        record = records.encode(self._record(principal, batch, validated))
+        return Taken(outcome, self._writer_of(project_id).put(record), batch_id)
 
-    async def _keep(self, batch: Batch, deltas: list[MetricDelta], tenant_id: bytes, project_id: bytes) -> bool:
-        """Makes the batch durable. Whether it was known to be so already."""
-        batch_id = (project_id, batch.producer, batch.sequence)
-        if batch.producer and batch_id in self._durable:
-            return True
+    def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}
         tracing.inject(carrier)
-        record = Record(
-            version=records.VERSION,
+        label_sets, distributions = validated.label_sets, validated.distributions.values()
+        return Record(
             kind=Kind.DELTA,
-            tenant_id=tenant_id,
-            project_id=project_id,
+            tenant_id=_uuid_bytes(principal.tenant_id),
+            project_id=_uuid_bytes(principal.project_id),
             producer=batch.producer,
             sequence=batch.sequence,
             floor=batch.floor,
             received_ms=self._clock.now_ms(),
-            metrics=deltas,
+            definitions=[compiled.facts for compiled in validated.definitions],
+            ids=b"".join([each.id for each in label_sets]),
+            values=records.float64s(validated.values),
+            timestamps=records.int64s(validated.timestamps) if any(validated.timestamps) else b"",
+            distributions=[distribution for _, distribution in distributions],
+            identities=b"".join([each.identity for each in (*label_sets, *(each for each, _ in distributions))]),
             traceparent=carrier.get("traceparent", ""),
         )
-        await self._writer_of(project_id).append(records.encode(record))
-        if batch.producer:
-            self._remember(batch_id)
-        return False
+
+    def finish(self, taken: Taken) -> Outcome:
+        """The outcome of a batch whose frame is on disk. Raises LogUnavailable where it is not, or maybe not."""
+        if taken.frame is not None:
+            taken.frame.check()
+            if taken.batch_id is not None:
+                self._remember(taken.batch_id)
+        _count(taken.outcome)
+        return taken.outcome
 
     def _remember(self, batch_id: _BatchId) -> None:
         self._durable[batch_id] = None
@@ -94,7 +132,6 @@ class Receiver:
     async def end_series(self, definition: Definition) -> None:
         """Tells the aggregator that a definition was deleted. Every receiver does; once is as good as often."""
         record = Record(
-            version=records.VERSION,
             kind=Kind.END,
             tenant_id=definition.tenant_id,
             project_id=definition.project_id,
@@ -102,9 +139,9 @@ class Receiver:
             sequence=0,
             floor=0,
             received_ms=self._clock.now_ms(),
-            metrics=[MetricDelta(definition.id, definition.name, definition.type, definition.bounds, {}, [])],
+            definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
         )
-        await self._writer_of(definition.project_id).append(records.encode(record))
+        await self._writer_of(definition.project_id).put(records.encode(record)).stored()
 
 
 class SeriesEndings:
@@ -137,10 +174,15 @@ class SeriesEndings:
         return True
 
 
-def _count(validated: Validated, *, duplicate: bool) -> None:
-    outcome = "duplicate" if duplicate else "accepted" if validated.accepted else "rejected"
-    metrics.BATCHES.labels(outcome).inc()
-    if not duplicate:
-        metrics.METRICS_ACCEPTED.inc(validated.accepted)
-    for rejection in validated.rejections:
+@lru_cache(maxsize=65_536)
+def _uuid_bytes(text: str) -> bytes:
+    return uuid.UUID(text).bytes
+
+
+def _count(outcome: Outcome) -> None:
+    result = "duplicate" if outcome.duplicate else "accepted" if outcome.accepted else "rejected"
+    metrics.BATCHES.labels(result).inc()
+    if not outcome.duplicate:
+        metrics.METRICS_ACCEPTED.inc(outcome.accepted)
+    for rejection in outcome.rejected:
         metrics.METRICS_REJECTED.labels(rejection.code).inc()

@@ -1,4 +1,4 @@
-"""Holds each metric of a batch against its definition, and folds what is good into one entry a label set.
+"""Holds each metric of a batch against its definition, and lays out what is good in the columns of a log record.
 
 The common case costs two dictionary look-ups a metric: by name, then by the raw bytes of its labels. Only a label set
 whose bytes were not seen before is decoded and checked.
@@ -7,7 +7,7 @@ whose bytes were not seen before is decoded and checked.
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from weakref import WeakSet
 
 import msgspec
 
@@ -20,14 +20,13 @@ from services.ingest.domain import (
     MOST_OBSERVATIONS,
     OTHER,
     Definition,
-    LabelPairs,
     LabelRule,
     MetricType,
     Rejection,
     add_finite,
     series_id,
 )
-from services.ingest.records import MetricDelta, SeriesDelta
+from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
 CURABLE = frozenset(
@@ -51,12 +50,22 @@ _OVERHEAD_BYTES = 600
 _labels_decoder = msgspec.json.Decoder(dict[str, str] | None)
 
 
-@dataclass(frozen=True, slots=True)
 class LabelSet:
     """An allowed label set of a definition."""
 
-    id: bytes
-    labels: LabelPairs
+    __slots__ = ("id", "identity")
+
+    def __init__(self, definition_id: bytes, labels: tuple[str, ...]) -> None:
+        self.id = series_id(definition_id, labels)
+        #: As the log's records have it.
+        self.identity = encode_identity(Identity(definition_id, labels))
+
+
+class _Part:
+    """What one definition remembers: label sets by their bytes as sent."""
+
+    def __init__(self) -> None:
+        self.found: dict[bytes, LabelSet | Fault] = {}
 
 
 class LabelSetMemory:
@@ -65,15 +74,26 @@ class LabelSetMemory:
     def __init__(self, most_bytes: int = 128 << 20) -> None:
         self._most_bytes = most_bytes
         self._used_bytes = 0
-        #: What was remembered under an earlier number is void.
-        self.generation = 0
+        self._parts: WeakSet[_Part] = WeakSet()
 
-    def take(self, size_bytes: int) -> None:
-        """Called for each label set that is remembered."""
-        self._used_bytes += size_bytes
+    def part(self) -> _Part:
+        """A new definition's part of the memory."""
+        part = _Part()
+        self._parts.add(part)
+        return part
+
+    def remember(self, part: _Part, raw: bytes, found: LabelSet | Fault) -> None:
+        """Keeps what the bytes came to, unless they are too long to be worth it."""
+        if len(raw) > _LONGEST_REMEMBERED:
+            return
+        self._used_bytes += len(raw) + _OVERHEAD_BYTES
         if self._used_bytes > self._most_bytes:
-            self._used_bytes = size_bytes
-            self.generation += 1
+            self._used_bytes = len(raw) + _OVERHEAD_BYTES
+            for each in self._parts:
+                each.found.clear()
+        elif len(part.found) >= _MOST_REMEMBERED:
+            part.found.clear()
+        part.found[raw] = found
 
 
 class CompiledDefinition:
@@ -81,33 +101,36 @@ class CompiledDefinition:
 
     def __init__(self, definition: Definition, memory: LabelSetMemory) -> None:
         self.definition = definition
-        self._memory = memory
-        self._generation = memory.generation
+        self.facts = DefinitionFacts(
+            definition.id,
+            definition.name,
+            definition.type,
+            definition.bounds,
+            {name: rule.max_distinct for name, rule in definition.labels.items() if rule.max_distinct},
+        )
+        self.is_counter = definition.type is MetricType.COUNTER
+        self.is_gauge = definition.type is MetricType.GAUGE
+        self.is_scalar = self.is_counter or self.is_gauge
         self._required = frozenset(name for name, rule in definition.labels.items() if rule.required)
         self._patterns: dict[str, Pattern] = {
             name: Pattern(rule.pattern) for name, rule in definition.labels.items() if rule.pattern
         }
-        self._remembered: dict[bytes, LabelSet | Fault] = {}
-        self.max_distinct = {name: rule.max_distinct for name, rule in definition.labels.items() if rule.max_distinct}
+        self._memory = memory
+        self._part = memory.part()
+        #: What label sets, as sent, came to; the rest is for `resolve`.
+        self.remembered = self._part.found
 
-    def label_set(self, raw: msgspec.Raw) -> LabelSet | Fault:
-        """What the labels, as sent, come to."""
-        key = bytes(raw)
-        if self._generation == self._memory.generation and (known := self._remembered.get(key)) is not None:
-            return known
+    def label_set(self, raw: bytes) -> LabelSet | Fault:
+        """What labels, as sent, come to."""
+        return self.remembered.get(raw) or self.resolve(raw)
+
+    def resolve(self, raw: bytes) -> LabelSet | Fault:
+        """What labels that are not remembered come to."""
         found = self._resolve(raw)
-        if len(key) <= _LONGEST_REMEMBERED:
-            self._remember(key, found)
+        self._memory.remember(self._part, raw, found)
         return found
 
-    def _remember(self, key: bytes, found: LabelSet | Fault) -> None:
-        self._memory.take(len(key) + _OVERHEAD_BYTES)
-        if self._generation != self._memory.generation or len(self._remembered) >= _MOST_REMEMBERED:
-            self._remembered.clear()
-            self._generation = self._memory.generation
-        self._remembered[key] = found
-
-    def _resolve(self, raw: msgspec.Raw) -> LabelSet | Fault:
+    def _resolve(self, raw: bytes) -> LabelSet | Fault:
         try:
             sent = _labels_decoder.decode(raw) or {}
         except (msgspec.DecodeError, RecursionError):
@@ -119,8 +142,7 @@ class CompiledDefinition:
         for name, value in labels.items():
             if fault := self._refuse(name, value):
                 return fault
-        pairs = tuple(text for name in sorted(labels) for text in (name, labels[name]))
-        return LabelSet(series_id(self.definition.id, pairs), pairs)
+        return LabelSet(self.definition.id, tuple(text for name in sorted(labels) for text in (name, labels[name])))
 
     def _refuse(self, name: str, value: str) -> Fault | None:
         rule: LabelRule | None = self.definition.labels.get(name)
@@ -143,12 +165,17 @@ class CompiledDefinition:
 
 @dataclass(slots=True)
 class Validated:
-    """A batch after validation."""
+    """A batch after validation: what was accepted, as a log record holds it."""
 
     accepted: int = 0
     rejections: list[Rejection] = field(default_factory=list)
-    #: What was accepted, folded.
-    metrics: list[MetricDelta] = field(default_factory=list)
+    definitions: set[CompiledDefinition] = field(default_factory=set)
+    #: Of each accepted counter and gauge, in the order of the batch: label set, value, a gauge's time (0 otherwise).
+    label_sets: list[LabelSet] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    timestamps: list[int] = field(default_factory=list)
+    #: What was observed of histograms and summaries, by series id.
+    distributions: dict[bytes, tuple[LabelSet, Distribution]] = field(default_factory=dict)
 
     @property
     def curable(self) -> bool:
@@ -159,96 +186,69 @@ class Validated:
 def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
     """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
     result = Validated()
-    folded: dict[bytes, tuple[MetricDelta, dict[bytes, SeriesDelta]]] = {}
     for index, metric in enumerate(batch.metrics):
-        fault = metric if isinstance(metric, Fault) else _take(metric, definitions, now_ms, folded)
-        if fault is None:
-            result.accepted += 1
-        else:
+        fault = metric if isinstance(metric, Fault) else _take(metric, definitions, now_ms, result)
+        if fault is not None:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
-    for delta, series in folded.values():
-        delta.series = list(series.values())
-        result.metrics.append(delta)
+    result.accepted = len(batch.metrics) - len(result.rejections)
     return result
 
 
 def _take(
-    metric: Metric,
-    definitions: Mapping[str, CompiledDefinition],
-    now_ms: int,
-    folded: dict[bytes, tuple[MetricDelta, dict[bytes, SeriesDelta]]],
+    metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: int, result: Validated
 ) -> Fault | None:
+    """Written out rather than split up: this is what a metric costs."""
     compiled = definitions.get(metric.name)
     if compiled is None:
         return Fault("METRIC_NOT_DEFINED", f"This project has no metric {_shown(metric.name)}.")
-    definition = compiled.definition
-    if fault := _refuse_value(metric, definition.type):
-        return fault
-    label_set = compiled.label_set(metric.labels)
-    if isinstance(label_set, Fault):
+    value = metric.value
+    if not compiled.is_scalar:
+        return _take_observations(metric.labels, [value] if isinstance(value, float) else value, compiled, result)
+    if not isinstance(value, float):
+        kind = compiled.definition.type.name.lower()
+        return Fault("METRIC_TYPE_MISMATCH", f"A {kind} takes one number, not an array.")
+    if value < 0.0 and compiled.is_counter:
+        return Fault("VALUE_NEGATIVE", "A counter's value is what is added to it, and never negative.")
+    raw = bytes(metric.labels)
+    label_set = compiled.remembered.get(raw) or compiled.resolve(raw)
+    if not isinstance(label_set, LabelSet):
         return label_set
     timestamp_ms = 0
-    if definition.type is MetricType.GAUGE:
+    if compiled.is_gauge:
         sent_ms = now_ms if metric.timestamp is None else metric.timestamp
         if not now_ms - GAUGE_OLDEST_MS <= sent_ms <= now_ms + GAUGE_NEWEST_MS:
             return Fault("TIMESTAMP_OUT_OF_RANGE", "A gauge's timestamp is from 8 days back to 10 minutes ahead.")
         timestamp_ms = int(sent_ms)
-    entry = folded.get(definition.id)
-    if entry is None:
-        entry = folded[definition.id] = (_empty_delta(compiled), {})
-    _fold(entry[1], label_set, definition, metric.value, timestamp_ms)
+    result.definitions.add(compiled)
+    result.label_sets.append(label_set)
+    result.values.append(value)
+    result.timestamps.append(timestamp_ms)
     return None
 
 
-def _empty_delta(compiled: CompiledDefinition) -> MetricDelta:
-    definition = compiled.definition
-    return MetricDelta(definition.id, definition.name, definition.type, definition.bounds, compiled.max_distinct, [])
-
-
-def _refuse_value(metric: Metric, metric_type: MetricType) -> Fault | None:
-    value = metric.value
-    if isinstance(value, list):
-        if metric_type in (MetricType.COUNTER, MetricType.GAUGE):
-            return Fault("METRIC_TYPE_MISMATCH", f"A {metric_type.name.lower()} takes one number, not an array.")
-        if not 0 < len(value) <= MOST_OBSERVATIONS:
-            return Fault("METRIC_MALFORMED", f"An array has 1 to {MOST_OBSERVATIONS} observations.")
-        if not all(map(isfinite, value)):
-            return Fault("VALUE_NOT_FINITE", "Every observation must be a finite number.")
-    elif not isfinite(value):
-        return Fault("VALUE_NOT_FINITE", "The value must be a finite number.")
-    elif value < 0 and metric_type is MetricType.COUNTER:
-        return Fault("VALUE_NEGATIVE", "A counter's value is what is added to it, and never negative.")
+def _take_observations(
+    labels: msgspec.Raw, observations: list[float], compiled: CompiledDefinition, result: Validated
+) -> Fault | None:
+    if not 0 < len(observations) <= MOST_OBSERVATIONS:
+        return Fault("METRIC_MALFORMED", f"An array has 1 to {MOST_OBSERVATIONS} observations.")
+    label_set = compiled.label_set(bytes(labels))
+    if not isinstance(label_set, LabelSet):
+        return label_set
+    result.definitions.add(compiled)
+    bounds = compiled.definition.bounds
+    if label_set.id not in result.distributions:
+        buckets = [0] * (len(bounds) + 1) if compiled.definition.type is MetricType.HISTOGRAM else []
+        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets)
+    _observe(result.distributions[label_set.id][1], bounds, observations)
     return None
 
 
-def _fold(
-    series: dict[bytes, SeriesDelta],
-    label_set: LabelSet,
-    definition: Definition,
-    value: float | list[float],
-    timestamp_ms: int,
-) -> None:
-    delta = series.get(label_set.id)
-    if isinstance(value, float) and definition.type in (MetricType.COUNTER, MetricType.GAUGE):
-        if delta is None:
-            series[label_set.id] = SeriesDelta(label_set.id, label_set.labels, value, timestamp_ms=timestamp_ms)
-        elif definition.type is MetricType.COUNTER:
-            delta.value = add_finite(delta.value, value)
-        elif timestamp_ms >= delta.timestamp_ms:
-            delta.value, delta.timestamp_ms = value, timestamp_ms
-        return
-    if delta is None:
-        buckets = [0] * (len(definition.bounds) + 1) if definition.type is MetricType.HISTOGRAM else []
-        delta = series[label_set.id] = SeriesDelta(label_set.id, label_set.labels, 0.0, buckets=buckets)
-    _observe(delta, definition.bounds, [value] if isinstance(value, float) else value)
-
-
-def _observe(delta: SeriesDelta, bounds: tuple[float, ...], observations: list[float]) -> None:
-    delta.count += len(observations)
+def _observe(distribution: Distribution, bounds: tuple[float, ...], observations: list[float]) -> None:
+    distribution.count += len(observations)
     for observation in observations:
-        delta.value = add_finite(delta.value, observation)
-        if delta.buckets:
-            delta.buckets[bisect_left(bounds, observation)] += 1
+        distribution.sum = add_finite(distribution.sum, observation)
+        if distribution.buckets:
+            distribution.buckets[bisect_left(bounds, observation)] += 1
 
 
 def _shown(text: str) -> str:

@@ -4,19 +4,26 @@ Servers are started from the main thread: they end with the thread that started 
 """
 
 import asyncio
+import dataclasses
 import itertools
+import secrets
 
 import pytest
 
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
+from chassis.tasks import in_background
 from deploy.local.servers import Nats, Postgres, Prometheus
 from services.ingest import log
 from services.ingest.errors import LogUnavailable
+from services.ingest.log_writer import LogWriter
 from tests.integration.ingest.http_sink import HttpSink, Samples, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
+
+#: What a frame holds where nobody reads it.
+RECORD = b"\xc0"
 
 
 async def check_exact(pipeline: Pipeline, load: Load) -> None:
@@ -70,26 +77,35 @@ async def test_a_writer_that_is_stopped_acknowledges_nothing_that_the_log_did_no
     async with log.connected(pipeline.receiver_settings, "test") as stream:
         await _connects(stream)
         await stream.ensure()
-        writer = log.LogWriter(stream, 0, timeout_seconds=30.0, most_queued_bytes=1 << 20)
+        writer = LogWriter(stream, 0, timeout_seconds=30.0, most_queued_bytes=1 << 20)
         running = asyncio.create_task(writer.run())
-        await writer.append(b"first")
+        await writer.put(RECORD).stored()
         with nats_server.paused():
-            appends = [asyncio.create_task(writer.append(b"never acknowledged")) for _ in range(3)]
-            await asyncio.wait(appends, timeout=0.2)
+            frames = [writer.put(RECORD)]
+            await asyncio.sleep(0.1)
+            frames += [writer.put(RECORD)]
             running.cancel()
-            for append in appends:
+            for frame in frames:
                 with pytest.raises(LogUnavailable):
-                    await append
+                    await frame.stored()
+
+
+async def test_what_waits_for_a_log_that_never_comes_is_given_up(pipeline: Pipeline) -> None:
+    settings = dataclasses.replace(pipeline.receiver_settings, nats_url="nats://127.0.0.1:1")
+    async with log.connected(settings, "test") as stream:
+        writer = LogWriter(stream, 0, timeout_seconds=0.3, most_queued_bytes=2 * len(RECORD))
+        async with in_background(writer.run()):
+            for _ in range(3):  # what was given up makes room
+                with pytest.raises(LogUnavailable):
+                    await writer.put(RECORD).stored()
 
 
 async def test_a_queue_that_is_full_refuses_at_once(pipeline: Pipeline) -> None:
     async with log.connected(pipeline.receiver_settings, "test") as stream:
-        writer = log.LogWriter(stream, 0, timeout_seconds=1.0, most_queued_bytes=100)
-        waiting = asyncio.create_task(writer.append(bytes(80)))
-        await asyncio.sleep(0)
+        writer = LogWriter(stream, 0, timeout_seconds=1.0, most_queued_bytes=100)
+        writer.put(bytes(80))
         with pytest.raises(LogUnavailable):
-            await writer.append(bytes(30))
-        waiting.cancel()
+            writer.put(bytes(30))
 
 
 async def test_a_full_log_refuses_and_takes_again_once_the_aggregator_has_caught_up(pipeline: Pipeline) -> None:
@@ -101,8 +117,8 @@ async def test_a_full_log_refuses_and_takes_again_once_the_aggregator_has_caught
             while refusal is None:
                 labels = {f"label_{letter}": letter * 200 for letter in "abcdefgh"}
                 metrics = [
-                    {"name": "orders_total", "value": 1, "labels": {**labels, "label_a": str(number)}}
-                    for number in range(100)
+                    {"name": "orders_total", "value": 1, "labels": {**labels, "label_a": secrets.token_hex(100)}}
+                    for _ in range(100)
                 ]
                 try:
                     accepted += (await send(*metrics)).accepted

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,17 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         #: Questions about a project fail inside config.
         self.broken = False
         self.questions = 0
+        self._answering = asyncio.Event()
+        self._answering.set()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Questions about a project are not answered while open."""
+        self._answering.clear()
+        try:
+            yield
+        finally:
+            self._answering.set()
 
     def define(
         self, tenant_id: str, project_id: str, name: str, kind: str = "counter", **spec: Any
@@ -84,6 +95,7 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
             await call.abort(grpc.StatusCode.UNAVAILABLE, "away")
         if self.broken:
             await call.abort(grpc.StatusCode.INTERNAL, "broken")
+        await self._answering.wait()
         living = [
             metric
             for _, metric in self._metrics.values()

@@ -1,41 +1,91 @@
 """The log's format: what is written is read back, and what is not known is refused."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain import MetricType
+from services.ingest.domain import MetricType, series_id
 from services.ingest.errors import UnreadableLogError
-from services.ingest.records import Kind, Record, decode_frame, encode, encode_frame
-from tests.unit.ingest.ingestion import definition, delta, ended, record
+from services.ingest.records import (
+    DefinitionFacts,
+    Distribution,
+    Identity,
+    Kind,
+    Record,
+    decode_frame,
+    encode,
+    encode_frame,
+    encode_identity,
+    float64s,
+    identities_of,
+    int64s,
+)
 
-HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 1e300))
+ORDERS = DefinitionFacts(b"o" * 16, "orders_total", MetricType.COUNTER, (), {"plan": 7})
+LOAD = DefinitionFacts(b"l" * 16, "load_seconds", MetricType.HISTOGRAM, (0.1, 1e300), {})
 
-values = st.floats(allow_nan=False, allow_infinity=False)
+
+def record(numbers: list[float], distributed: list[Distribution] | None = None, **members: Any) -> Record:
+    identities = [Identity(ORDERS.id, ("note", str(at))) for at in range(len(numbers))]
+    identities += [Identity(LOAD.id, ("plan", "pro"))] * len(distributed or [])
+    return Record(
+        **{
+            "kind": Kind.DELTA,
+            "tenant_id": b"t" * 16,
+            "project_id": b"p" * 16,
+            "producer": b"A" * 16,
+            "sequence": 1,
+            "floor": 0,
+            "received_ms": 1_795_200_000_000,
+            "definitions": [ORDERS, LOAD],
+            "ids": b"".join(series_id(each.definition_id, each.labels) for each in identities[: len(numbers)]),
+            "values": float64s(numbers),
+            "distributions": distributed or [],
+            "identities": b"".join(map(encode_identity, identities)),
+            **members,
+        }
+    )
 
 
-@given(st.lists(st.tuples(values, st.text(max_size=5), st.integers(0, 2**62)), max_size=5))
-def test_a_frame_holds_its_records_in_order(parts: list[tuple[float, str, int]]) -> None:
-    records = [
-        record(delta(HISTOGRAM, value, note=note), producer=b"A" * 16, sequence=sequence, floor=1)
-        for value, note, sequence in parts
-    ]
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(st.lists(finite, max_size=5), st.integers(0, 2**62)), max_size=5))
+def test_a_frame_holds_its_records_in_order(parts: list[tuple[list[float], int]]) -> None:
+    records = [record(values, sequence=sequence) for values, sequence in parts]
     assert decode_frame(encode_frame([encode(each) for each in records])) == records
 
 
+def test_a_record_names_each_of_its_series() -> None:
+    load = Distribution(series_id(LOAD.id, ("plan", "pro")), 0.05, 1, [1, 0, 0])
+    [read] = decode_frame(encode_frame([encode(record([1.0, 2.0], [load]))]))
+    assert identities_of(read) == [
+        Identity(ORDERS.id, ("note", "0")),
+        Identity(ORDERS.id, ("note", "1")),
+        Identity(LOAD.id, ("plan", "pro")),
+    ]
+
+
+def test_columns_are_little_endian_as_numpy_reads_them() -> None:
+    assert float64s([1.0]) == bytes.fromhex("000000000000f03f")
+    assert int64s([258]) == bytes.fromhex("0201000000000000")
+
+
 def test_the_end_of_a_definition_is_a_record_too() -> None:
-    assert decode_frame(encode_frame([encode(ended(HISTOGRAM))])) == [ended(HISTOGRAM)]
+    end = record([], kind=Kind.END, producer=b"", sequence=0)
+    assert decode_frame(encode_frame([encode(end)])) == [end]
 
 
 def test_a_reader_takes_fields_that_a_later_version_adds_at_the_end() -> None:
-    fields = msgspec.msgpack.decode(encode(record()))
-    assert decode_frame(encode_frame([msgspec.msgpack.encode([*fields, "more"])])) == [record()]
+    fields = msgspec.msgpack.decode(encode(record([1.0])))
+    assert decode_frame(encode_frame([msgspec.msgpack.encode([*fields, "more"])])) == [record([1.0])]
 
 
-def _changed(**members: object) -> bytes:
-    changed = msgspec.structs.replace(record(delta(HISTOGRAM)), **members)
-    return encode_frame([encode(changed)])
+def _changed(**members: Any) -> bytes:
+    return encode_frame([encode(record([1.0, 2.0], **members))])
 
 
 @pytest.mark.parametrize(
@@ -43,13 +93,16 @@ def _changed(**members: object) -> bytes:
     [
         b"",
         b"\xc1",
-        b"not msgpack at all",
-        encode_frame([encode(record())])[:-3],
+        b"not a frame at all",
+        b"\x01" + encode_frame([encode(record([1.0]))])[1:],
+        encode_frame([encode(record([1.0]))])[:-3],
         encode_frame([b"\x90"]),
-        _changed(version=2),
         _changed(kind=Kind.REPLACE),
         _changed(kind=9),
-        _changed(metrics=[["definition", "name", 7, [], {}, []]]),
+        _changed(ids=b"i" * 33),
+        _changed(values=b"v" * 8),
+        _changed(timestamps=b"t" * 8),
+        _changed(definitions=[["definition", "name", 7, [], {}]]),
     ],
 )
 def test_what_cannot_be_read_is_not_skipped(frame: bytes) -> None:
@@ -57,6 +110,13 @@ def test_what_cannot_be_read_is_not_skipped(frame: bytes) -> None:
         decode_frame(frame)
 
 
-def test_a_record_is_small() -> None:
-    assert len(encode(record(delta(definition(), plan="pro"), producer=b"A" * 16, sequence=1))) < 200
-    assert isinstance(record(), Record)
+@pytest.mark.parametrize("identities", [b"", encode_identity(Identity(ORDERS.id, ())), b"\xc1\xc1"])
+def test_identities_that_do_not_fit_are_refused(identities: bytes) -> None:
+    [read] = decode_frame(_changed(identities=identities))
+    with pytest.raises(UnreadableLogError):
+        identities_of(read)
+
+
+def test_a_frame_is_small() -> None:
+    batches = [encode(record([float(value) for value in range(100)], sequence=at)) for at in range(20)]
+    assert len(encode_frame(batches)) < 20 * 2_500

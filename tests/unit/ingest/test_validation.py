@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.domain import MetricType
-from services.ingest.records import SeriesDelta
-from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
+from services.ingest.records import Distribution, Identity
+from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, label, validated
 
 COUNTER = definition(
@@ -35,10 +35,14 @@ def codes(result: Validated) -> list[tuple[int, str]]:
     return [(rejection.index, rejection.code) for rejection in result.rejections]
 
 
-def only_series(result: Validated) -> SeriesDelta:
-    [metric] = result.metrics
-    [series] = metric.series
-    return series
+def labels_of(label_set: LabelSet) -> tuple[str, ...]:
+    return msgspec.msgpack.decode(label_set.identity, type=Identity).labels
+
+
+def only_distribution(result: Validated) -> Distribution:
+    [(label_set, distribution)] = result.distributions.values()
+    assert distribution.id == label_set.id
+    return distribution
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_a_rejected_metric_does_not_hold_up_the_others(metric: dict[str, Any], c
     result = validated(ALL, order(), metric, order(note="fine"))
     assert codes(result) == [(1, code)]
     assert result.accepted == 2
-    assert sum(len(each.series) for each in result.metrics) == 2
+    assert [labels_of(each) for each in result.label_sets] == [("plan", "pro"), ("note", "fine", "plan", "pro")]
     assert all(len(rejection.message) < 300 for rejection in result.rejections)
 
 
@@ -108,13 +112,13 @@ def test_timestamps_of_others_than_gauges_do_not_matter(name: str, timestamp: fl
     labels = {"plan": "pro"} if name == "orders_total" else {}
     result = validated(ALL, {"name": name, "value": 1, "labels": labels, "timestamp": timestamp})
     assert codes(result) == []
-    assert only_series(result).timestamp_ms == 0
+    assert not any(result.timestamps)
 
 
 def test_a_batch_of_nothing_but_faults_keeps_nothing() -> None:
     result = validated(ALL, {"name": "x", "value": 1}, 5, {"name": "depth", "value": "NaN"})
     assert codes(result) == [(0, "METRIC_NOT_DEFINED"), (1, "METRIC_MALFORMED"), (2, "VALUE_NOT_FINITE")]
-    assert (result.accepted, result.metrics) == (0, [])
+    assert (result.accepted, result.label_sets, result.values, result.distributions) == (0, [], [], {})
 
 
 @pytest.mark.parametrize(
@@ -134,52 +138,49 @@ def test_only_what_a_newer_definition_could_take_is_worth_a_question(metric: dic
     assert validated(ALL, metric).curable is curable
 
 
-# --- folding
+# --- what a record will hold
 
 
-def test_equal_label_sets_fold_however_they_are_written() -> None:
+def test_equal_label_sets_have_one_id_however_they_are_written() -> None:
     written = [order(1, note="x", zone=""), order(2, zone="", note="x"), order(4, note="x")]
     result = validated(ALL, *written)
-    series = only_series(result)
-    assert (series.value, series.labels) == (7.0, ("note", "x", "plan", "pro"))
-    assert result.accepted == 3
+    assert len({label_set.id for label_set in result.label_sets}) == 1
+    assert [labels_of(label_set) for label_set in result.label_sets] == [("note", "x", "plan", "pro")] * 3
+    assert (result.values, result.accepted) == ([1.0, 2.0, 4.0], 3)
 
 
 def test_an_empty_label_value_is_an_absent_label() -> None:
-    assert only_series(validated(ALL, order(note=""))) == only_series(validated(ALL, order()))
+    one, other = validated(ALL, order(note=""), order()).label_sets
+    assert one.id == other.id
 
 
-def test_a_counter_that_would_overflow_stays_at_the_largest_number() -> None:
-    assert only_series(validated(ALL, order(1.7e308), order(1.7e308))).value == float_info.max
+@pytest.mark.parametrize(("offset", "expected"), [(-2000, -2000), (500, 500), (None, 0), (0.9, 0)])
+def test_a_gauge_has_its_own_time_or_the_receivers(offset: float | None, expected: int) -> None:
+    gauge = {"name": "depth", "value": 3} | ({} if offset is None else {"timestamp": NOW_MS + offset})
+    result = validated(ALL, order(2), gauge)
+    assert (result.values, result.timestamps) == ([2.0, 3.0], [0, NOW_MS + expected])
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ([(1, -1000), (2, -2000)], (1, -1000)),
-        ([(1, -2000), (2, -1000)], (2, -1000)),
-        ([(1, -1000), (2, -1000)], (2, -1000)),
-        ([(1, None), (2, -1)], (1, 0)),
-        ([(1, 500), (2, None)], (1, 500)),
-        ([(1, None), (2, None)], (2, 0)),
-    ],
-)
-def test_a_gauge_keeps_the_newest_and_among_equals_the_later(
-    samples: list[tuple[int, int | None]], expected: tuple[int, int]
-) -> None:
-    sent = [
-        {"name": "depth", "value": value} | ({} if offset is None else {"timestamp": NOW_MS + offset})
-        for value, offset in samples
-    ]
-    series = only_series(validated(ALL, *sent))
-    assert (series.value, series.timestamp_ms - NOW_MS) == expected
+@given(st.lists(st.sampled_from([("orders_total", 1.0), ("depth", 7.0), ("size_bytes", 3.0), ("unknown", 1.0)])))
+def test_what_is_accepted_keeps_its_order(sent: list[tuple[str, float]]) -> None:
+    metrics = [order(value) if name == "orders_total" else {"name": name, "value": value} for name, value in sent]
+    if metrics:
+        result = validated(ALL, *metrics)
+        assert result.values == [value for name, value in sent if name in ("orders_total", "depth")]
+
+
+def test_equal_distributions_are_one() -> None:
+    labelled = definition("took_seconds", MetricType.SUMMARY, labels={"a": label(), "b": label()})
+    written = ({"a": "x", "b": "y"}, {"b": "y", "a": "x"})
+    result = validated([labelled], *({"name": "took_seconds", "value": 1, "labels": labels} for labels in written))
+    assert only_distribution(result).count == 2
 
 
 def test_observations_go_to_the_first_bucket_whose_bound_is_not_below_them() -> None:
     observed = [0.1, 0.05, -3, 0.100001, 1, 1.0000001, 10, 10.5, 1e300]
-    series = only_series(validated(ALL, {"name": "load_seconds", "value": observed}))
-    assert series.buckets == [3, 2, 2, 2]
-    assert series.count == len(observed)
+    distribution = only_distribution(validated(ALL, {"name": "load_seconds", "value": observed}))
+    assert distribution.buckets == [3, 2, 2, 2]
+    assert distribution.count == len(observed)
 
 
 observations = st.lists(st.floats(min_value=-1e6, max_value=1e6), min_size=1, max_size=20)
@@ -190,9 +191,9 @@ def test_arrays_and_single_observations_come_to_the_same(arrays: list[list[float
     together = validated(ALL, *({"name": "load_seconds", "value": array} for array in arrays))
     flat = [value for array in arrays for value in array]
     alone = validated(ALL, *({"name": "load_seconds", "value": value} for value in flat[:100]))
-    series, expected = only_series(together), only_series(alone)
-    assert series == expected
-    assert series.buckets == [
+    distribution, expected = only_distribution(together), only_distribution(alone)
+    assert distribution == expected
+    assert distribution.buckets == [
         sum(value <= 0.1 for value in flat),
         sum(0.1 < value <= 1 for value in flat),
         sum(1 < value <= 10 for value in flat),
@@ -201,22 +202,28 @@ def test_arrays_and_single_observations_come_to_the_same(arrays: list[list[float
 
 
 def test_a_summary_counts_and_sums_without_buckets() -> None:
-    series = only_series(validated(ALL, {"name": "size_bytes", "value": [1, 2.5]}, {"name": "size_bytes", "value": 4}))
-    assert (series.value, series.count, series.buckets) == (7.5, 3, [])
+    sent = ({"name": "size_bytes", "value": [1, 2.5]}, {"name": "size_bytes", "value": 4})
+    distribution = only_distribution(validated(ALL, *sent))
+    assert (distribution.sum, distribution.count, distribution.buckets) == (7.5, 3, [])
 
 
-def test_each_metric_carries_what_the_aggregator_must_know() -> None:
+def test_a_sum_that_would_overflow_stays_at_the_largest_number() -> None:
+    assert only_distribution(validated(ALL, {"name": "size_bytes", "value": [1.7e308] * 2})).sum == float_info.max
+
+
+def test_each_definition_comes_with_what_the_aggregator_must_know() -> None:
     limited = definition("visits_total", labels={"page": label(max_distinct=7), "plan": label()})
-    [metric] = validated([limited], {"name": "visits_total", "value": 1}).metrics
-    assert (metric.definition_id, metric.name, metric.type) == (limited.id, "visits_total", MetricType.COUNTER)
-    assert metric.max_distinct == {"page": 7}
+    [compiled] = validated([limited], *[{"name": "visits_total", "value": 1}] * 2).definitions
+    facts = compiled.facts
+    assert (facts.id, facts.name, facts.type) == (limited.id, "visits_total", MetricType.COUNTER)
+    assert facts.max_distinct == {"page": 7}
 
 
 # --- memory of label sets
 
 
-def raw(note: str) -> msgspec.Raw:
-    return msgspec.Raw(b'{"plan":"pro","note":"%s"}' % note.encode())
+def raw(note: str) -> bytes:
+    return b'{"plan":"pro","note":"%s"}' % note.encode()
 
 
 def test_a_label_set_is_remembered_by_its_bytes() -> None:
@@ -233,6 +240,8 @@ def test_label_sets_of_all_definitions_together_are_bounded() -> None:
     fourth = another.label_set(raw("a"))
     assert another.label_set(raw("a")) is fourth
     again = one.label_set(raw("a"))
-    assert again == first
+    assert isinstance(first, LabelSet)
+    assert isinstance(again, LabelSet)
+    assert again.id == first.id
     assert again is not first, "the fourth one was beyond the bound: all were forgotten"
     assert one.label_set(raw("a")) is again

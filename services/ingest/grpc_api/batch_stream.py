@@ -1,0 +1,139 @@
+"""A caller's stream of batches: many under way at once, each answered as soon as its outcome is known."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+from opentelemetry.trace import SpanKind
+
+from chassis import context, logs, metrics, tracing
+from chassis.errors import Internal, PulsegateError, Unauthenticated, to_wire
+from chassis.principals import Principal, PrincipalVerifier
+from chassis.tasks import ended
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from services.ingest.grpc_api.outcomes import render
+from services.ingest.log_writer import Frame
+from services.ingest.operations import Receiver, Taken
+
+log = logs.get(__name__)
+
+#: A stream is asked to make room for the next one before its connection gets too old for the server, so that callers
+#: spread over new receivers. Give or take a quarter, lest all do so at once.
+_LONGEST_SECONDS = 200.0
+
+
+class BatchStream:
+    """One stream. The common batch costs no task: it is looked at when it arrives and answered with its frame."""
+
+    def __init__(self, receiver: Receiver, verifier: PrincipalVerifier, draining: asyncio.Event) -> None:
+        self._receiver = receiver
+        self._verifier = verifier
+        self._draining = draining
+        #: Batches without an outcome.
+        self._under_way = 0
+        #: Those of them that wait for a frame to be on disk.
+        self._waiting: dict[Frame, list[tuple[int, Taken]]] = {}
+        self._outcomes: list[pb.StreamedOutcome] = []
+        self._more_to_come = True
+        self._drain_asked = False
+        self._news = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+
+    async def serve(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> AsyncIterator[pb.StreamBatchesResponse]:
+        """Answers until the caller has closed its side and has every outcome."""
+        async with self._tasks:
+            tasks = [self._tasks.create_task(self._read(requests)), self._tasks.create_task(self._ask_to_drain())]
+            try:
+                while self._more_to_come or self._under_way or self._outcomes:
+                    await self._news.wait()
+                    self._news.clear()
+                    outcomes, self._outcomes = self._outcomes, []
+                    yield pb.StreamBatchesResponse(outcomes=outcomes, draining=self._drain_asked)
+            finally:
+                await ended(tasks)
+
+    async def _read(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> None:
+        async for request in requests:
+            for batch in request.batches:
+                self._under_way += 1
+                self._receive(batch)
+        self._more_to_come = False
+        self._news.set()
+
+    async def _ask_to_drain(self) -> None:
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS * random.uniform(0.75, 1.25)):  # noqa: S311
+                await self._draining.wait()
+        except TimeoutError:
+            pass  # old enough
+        self._drain_asked = True
+        self._news.set()
+
+    def _receive(self, batch: pb.StreamedBatch) -> None:
+        context.CORRELATION_ID.set(batch.correlation_id)
+        principal = self._verifier.known(batch.principal)
+        try:
+            taken = self._begin(principal, batch) if principal is not None and principal.project_id else None
+        except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
+            self._refuse(batch.number, error)
+            return
+        if taken is None:
+            self._tasks.create_task(self._receive_slowly(batch))
+        else:
+            self._await_frame(batch.number, taken)
+
+    def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | None:
+        if not tracing.enabled():
+            return self._receiver.begin(principal, batch.body, batch.content_encoding)
+        with tracing.span("receive batch", kind=SpanKind.SERVER, carrier={"traceparent": batch.traceparent}):
+            return self._receiver.begin(principal, batch.body, batch.content_encoding)
+
+    async def _receive_slowly(self, batch: pb.StreamedBatch) -> None:
+        """For a principal that was not seen before, and where config must be asked before something is rejected."""
+        context.DEADLINE.set(time.monotonic() + batch.timeout_milliseconds / 1000)
+        try:
+            principal = await self._verifier.verify(batch.principal)
+            if not principal.project_id:
+                raise Unauthenticated("This call needs a principal of a project.")
+            taken = self._begin(principal, batch)
+            if taken is None:
+                taken = await self._receiver.reconsider(principal, batch.body, batch.content_encoding)
+        except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
+            self._refuse(batch.number, error)
+        else:
+            self._await_frame(batch.number, taken)
+
+    def _await_frame(self, number: int, taken: Taken) -> None:
+        if taken.frame is None:
+            self._finish(number, taken)
+            return
+        waiting = self._waiting.get(taken.frame)
+        if waiting is None:
+            waiting = self._waiting[taken.frame] = []
+            taken.frame.when_settled(self._settled)
+        waiting.append((number, taken))
+
+    def _settled(self, frame: Frame) -> None:
+        for number, taken in self._waiting.pop(frame):
+            self._finish(number, taken)
+
+    def _finish(self, number: int, taken: Taken) -> None:
+        try:
+            outcome = self._receiver.finish(taken)
+        except PulsegateError as error:
+            self._refuse(number, error)
+        else:
+            self._tell(pb.StreamedOutcome(number=number, response=render(outcome)))
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        if not isinstance(error, PulsegateError):
+            log.error("batch failed", exc_info=error)
+            error = Internal("Something went wrong inside Pulsegate.")
+        metrics.ERRORS.labels(error.code).inc()
+        self._tell(pb.StreamedOutcome(number=number, error=to_wire(error)))
+
+    def _tell(self, outcome: pb.StreamedOutcome) -> None:
+        self._under_way -= 1
+        self._outcomes.append(outcome)
+        self._news.set()
