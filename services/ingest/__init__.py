@@ -5,7 +5,7 @@ it reads the log and writes to Postgres (schema `ingest`) and to the sinks.
 
 The path of one batch, file by file::
 
-    grpc_api.IngestBatch → operations.Receiver.take → decoding → validation (definitions) → records → log.LogWriter
+    grpc_api.BatchStream → operations.Receiver → decoding → validation (definitions) → records → log_writer.LogWriter
         … NATS JetStream …
     log.LogReader → aggregation.LaneState.fold → checkpoints.Checkpoints.commit → sinks.delivery → sinks.remote_write
 
