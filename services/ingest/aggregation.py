@@ -1,34 +1,30 @@
 """The state of one lane in memory, and how records change it. No I/O: `lane.py` loads, commits and delivers.
 
 Records are folded in place, so that folding goes on while the checkpoint before is being committed; a checkpoint is a
-copy taken at one moment. After an error the whole state is dropped and loaded anew.
+copy taken at one moment (`sealing.py`). After an error the whole state is dropped and loaded anew.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from sys import float_info
 from typing import NamedTuple
 
+import numpy as np
+
 from services.ingest import metrics
-from services.ingest.domain import MetricType, partition_of, series_id
+from services.ingest.columns import Floats, Ids, Ints, Rows
+from services.ingest.domain import LabelPairs, MetricType, add_finite, partition_of, series_id
 from services.ingest.errors import UnreadableLogError
+from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
-from services.ingest.records import Kind, MetricDelta, Record, SeriesDelta
-from services.ingest.series import Emission, Sealed, Series
+from services.ingest.producers import ProducerKey, Producers
+from services.ingest.records import DefinitionFacts, Distribution, Record
+from services.ingest.sealing import Checkpoint, Sealer
+from services.ingest.series import Family, SeriesTable, StoredSeries
 from services.ingest.windows import Window
-
-#: Each live series is written at least this often: Prometheus forgets after five minutes.
-REWRITE_SECONDS = 30
-
-#: Producers that have been quiet for so long leave memory, and so do those beyond so many; their windows stay in the
-#: state, from which they come back.
-_PRODUCER_IDLE_MS = 10 * 60 * 1000
-_MOST_PRODUCERS = 200_000
 
 #: Label sets over a budget whose substitute is remembered.
 _MOST_SUBSTITUTES = 100_000
-
-ProducerKey = tuple[bytes, bytes]
-"""Project id and producer id."""
 
 
 class Missing(NamedTuple):
@@ -38,32 +34,19 @@ class Missing(NamedTuple):
     #: Partitions and series ids.
     series: set[tuple[int, bytes]]
 
-
-class ProducerRow(NamedTuple):
-    """A producer's window as it is to be stored."""
-
-    tenant_id: bytes
-    key: ProducerKey
-    floor: int
-    ranges: list[int]
-    used_ms: int
+    def __bool__(self) -> bool:
+        return bool(self.producers or self.series)
 
 
-@dataclass(kw_only=True, slots=True)
-class Checkpoint:
-    """All that one commit stores, and what may leave for the sinks once it has."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What the state had of what was missing: a window, stored or new, for each producer, and the stored series."""
 
-    commit_ms: int
-    #: The log's sequence up to which everything is in here, and nothing beyond it.
-    position: int
-    made: list[Sealed] = field(default_factory=list)
-    changed: list[Sealed] = field(default_factory=list)
-    producers: list[ProducerRow] = field(default_factory=list)
-    #: Tenant, project and definition ids.
-    ended: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
-    emissions: list[Emission] = field(default_factory=list)
-    #: The receiver's clock of the newest record, Unix milliseconds; 0: none.
-    newest_received_ms: int = 0
+    windows: Mapping[ProducerKey, Window]
+    series: Sequence[StoredSeries]
+
+
+NOTHING_FOUND = Found(windows={}, series=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,14 +57,23 @@ class Loaded:
     commit_ms: int
     #: Every commit up to here is delivered.
     delivered_ms: int
-    #: Those that changed after `live_since_ms`, and all that label sets over a budget were folded into.
-    series: list[Series]
+    #: Holds the series that changed after `live_since_ms`, and all that label sets over a budget were folded into.
+    table: SeriesTable
     live_since_ms: int
     #: Definitions that were deleted, and the newest commit that ended one.
     ended: set[bytes]
     ended_ms: int
-    #: Series of deleted definitions whose stale markers may not be delivered.
-    unmarked: list[Series]
+    #: Series of deleted definitions whose stale markers may not be delivered: rows that cannot be found by their ids.
+    unmarked: Rows
+
+
+class Fetch:
+    """Records that were read from the log together, up to a position."""
+
+    def __init__(self, records: Sequence[Record], position: int) -> None:
+        self.records = records
+        self.position = position
+        self.portions = portions_of(records)
 
 
 class LaneState:
@@ -90,162 +82,217 @@ class LaneState:
     def __init__(self, loaded: Loaded, budgets: Budgets, *, stale_after_ms: int, interval_ms: int) -> None:
         self.position = loaded.position
         self.commit_ms = loaded.commit_ms
-        self._stale_after_ms = stale_after_ms
-        self._interval_ms = interval_ms
-        self._series: dict[bytes, Series] = {}
-        self._label_sets = LabelSets(budgets)
-        self._windows: dict[ProducerKey, Window] = {}
+        self._table = loaded.table
+        self._label_sets = LabelSets(budgets, self._table)
+        self.producers = Producers()
         self._ended = loaded.ended
-        self._ended_ms = loaded.ended_ms
-        self._substitutes: dict[bytes, bytes] = {}
-        #: Live series by the second, of `REWRITE_SECONDS`, in which they are rewritten.
-        self._slots: list[dict[bytes, Series]] = [{} for _ in range(REWRITE_SECONDS)]
-        self._swept_second = 0
-        self._dirty: dict[bytes, Series] = {}
-        self._dirty_producers: dict[ProducerKey, bytes] = {}
         self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
-        self._stale: list[Series] = []
+        self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
-        for series in loaded.series:
-            self.admit(series)
-            if series.changed_ms > loaded.live_since_ms:
-                self._enliven(series)
-        #: Changed after what was delivered: to be written at the first commit.
-        self._undelivered = [series for series in loaded.series if series.changed_ms > loaded.delivered_ms]
-        self._undelivered_since_ms = loaded.delivered_ms
-        self._stale += loaded.unmarked
-        for project_id, name in {(series.project_id, series.name) for series in loaded.unmarked}:
+        self._sealer = Sealer(
+            self._table,
+            self._label_sets,
+            stale_after_ms=stale_after_ms,
+            interval_ms=interval_ms,
+            ended_ms=loaded.ended_ms,
+        )
+        self._begin(loaded)
+
+    def _begin(self, loaded: Loaded) -> None:
+        table = self._table
+        rows = np.flatnonzero(table.present[: table.size])
+        self._label_sets.admit(rows)
+        table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
+        self._sealer.write_undelivered(rows[table.changed_ms[rows] > loaded.delivered_ms], loaded.delivered_ms)
+        self._sealer.mark_stale(loaded.unmarked)
+        table.leave(loaded.unmarked)
+        families = [table.families[number] for number in np.unique(table.family[loaded.unmarked]).tolist()]
+        for project_id, name in {(family.project_id, family.name) for family in families}:
             self._write_namesakes(project_id, name)
 
     def __len__(self) -> int:
-        return len(self._series)
-
-    # --- what must be loaded before records can be folded
-
-    def missing(self, records: Iterable[Record]) -> Missing:
-        """What must be admitted before these records can be folded."""
-        missing = Missing(set(), set())
-        for record in records:
-            key = (record.project_id, record.producer)
-            if record.producer and key not in self._windows:
-                missing.producers.add(key)
-            partition = partition_of(record.project_id)
-            missing.series.update(
-                (partition, delta.id)
-                for metric in record.metrics
-                if metric.definition_id not in self._ended
-                for delta in metric.series
-                if delta.id not in self._series and delta.id not in self._substitutes
-            )
-        return missing
-
-    def admit_window(self, key: ProducerKey, window: Window) -> None:
-        """A producer's window as it was stored, or a new one."""
-        self._windows[key] = window
-
-    def admit(self, series: Series) -> None:
-        """A series as it was stored. It stays quiet until a record changes it."""
-        self._series[series.id] = series
-        self._label_sets.add(series)
-
-    def let_go(self, admitted: Iterable[Series]) -> None:
-        """Forgets those that were admitted and that no record has changed, as when the record was a duplicate."""
-        for series in admitted:
-            if not series.live and not series.folded and self._series.get(series.id) is series:
-                self._forget(series)
-
-    def _enliven(self, series: Series) -> None:
-        series.live = True
-        self._slots[series.id[0] % REWRITE_SECONDS][series.id] = series
+        return len(self._table)
 
     # --- folding
 
-    def fold(self, record: Record, position: int) -> None:
-        """Takes one record in, unless its producer's window says that it is in already.
+    def missing(self, fetch: Fetch) -> Missing:
+        """What must be found before these records can be folded."""
+        missing = Missing(set(), set())
+        for record in fetch.records:
+            if record.producer and (key := (record.project_id, record.producer)) not in self.producers:
+                missing.producers.add(key)
+        for portion in fetch.portions:
+            portion.rows, portion.version = self._rows_of(portion.ids), self._table.version
+            absent = np.flatnonzero(portion.rows < 0)
+            if absent.size:
+                self._add_missing(missing, portion, absent)
+        return missing
 
-        Raises UnreadableLogError where the record does not fit the series; what is in memory is then void.
+    def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
+        ids = portion.ids.at(absent).each()
+        for identity, (record, facts, _) in zip(ids, portion.sources(absent), strict=True):
+            if facts.id not in self._ended and identity not in self._substitutes:
+                missing.series.add((partition_of(record.project_id), identity))
+
+    def _rows_of(self, ids: Ids) -> Rows:
+        """The row of each id, or of what stands for it because it was over a budget; -1 where there is none."""
+        rows = self._table.find(ids)
+        if self._substitutes:
+            absent = np.flatnonzero(rows < 0)
+            names = [self._substitutes.get(identity, identity) for identity in ids.at(absent).each()]
+            rows[absent] = self._table.find(Ids.of(b"".join(names)))
+        return rows
+
+    def fold(self, fetch: Fetch, found: Found = NOTHING_FOUND) -> None:
+        """Takes the records in, except those of which their producer's window says that they are in already.
+
+        `found`: what `missing` asked for; nothing may have been folded or sealed since. Raises UnreadableLogError where
+        a record does not fit the series; what is in memory is then void.
         """
-        self._newest_received_ms = max(self._newest_received_ms, record.received_ms)
-        self.position = position
-        if record.producer and not self._claim(record):
-            metrics.RECORDS_FOLDED.labels("duplicate").inc()
+        for key, window in found.windows.items():
+            self.producers.admit(key, window)
+        admitted = [self._admit(stored) for stored in found.series]
+        for portion in fetch.portions:
+            if portion.records:
+                self._fold(portion)
+            for ending in portion.endings:
+                for facts in ending.definitions:
+                    self._end(ending, facts)
+                metrics.RECORDS_FOLDED.labels("counted").inc()
+        self.position = fetch.position
+        newest_ms = max((record.received_ms for record in fetch.records), default=0)
+        self._newest_received_ms = max(self._newest_received_ms, newest_ms)
+        for rows in admitted:
+            self._let_go(rows)
+
+    def _admit(self, stored: StoredSeries) -> Rows:
+        """Takes stored series into memory. They stay quiet until a record changes them."""
+        rows = self._table.restore(stored)
+        self._label_sets.admit(rows)
+        return rows
+
+    def _let_go(self, admitted: Rows) -> None:
+        """Forgets those that no record has changed, as when the record was a duplicate."""
+        table = self._table
+        unused = admitted[table.present[admitted] & ~table.live[admitted] & ~table.folded[admitted]]
+        if unused.size:
+            self._label_sets.remove(unused)
+            table.reclaim(unused)
+
+    def _fold(self, portion: Portion) -> None:
+        accepted = [self.producers.claim(record) for record in portion.records]
+        counted = sum(accepted)
+        metrics.RECORDS_FOLDED.labels("counted").inc(counted)
+        metrics.RECORDS_FOLDED.labels("duplicate").inc(len(accepted) - counted)
+        rows = portion.rows if portion.version == self._table.version else self._rows_of(portion.ids)
+        wanted = portion.mask(accepted)
+        new = np.flatnonzero((rows < 0) & wanted)
+        if new.size:
+            self._make(portion, rows, new)
+        wanted &= rows >= 0  # not those of definitions that have ended
+        self._check_bounds(portion, accepted)
+        self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
+        for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
+            self._fold_distribution(int(rows[portion.scalar_count + at]), portion.distributions[at])
+        changed = rows[wanted]
+        self._table.dirty[changed] = self._table.live[changed] = True
+        metrics.SERIES_FOLDED_AWAY.inc(int(np.count_nonzero(self._table.folded[changed])))
+
+    def _check_bounds(self, portion: Portion, accepted: Sequence[bool]) -> None:
+        for record, counts in zip(portion.records, accepted, strict=True):
+            if counts and record.distributions:
+                for facts in record.definitions:
+                    family = self._table.family_of(facts.id)
+                    if family and family.bounds != facts.bounds:
+                        raise UnreadableLogError(_other_buckets(facts.name))
+
+    def _fold_scalars(self, portion: Portion, rows: Rows, places: Rows) -> None:
+        table, rows, values = self._table, rows[places], portion.values()[places]
+        types = table.type[rows]
+        if (types > MetricType.GAUGE).any():
+            raise UnreadableLogError("a record has a single value for a histogram or summary")
+        gauges = types == MetricType.GAUGE
+        if not gauges.any():
+            self._add(rows, values)
             return
-        for metric in record.metrics:
-            if metric.definition_id in self._ended:
-                continue
-            if record.kind is Kind.END:
-                self._end(record, metric)
-            else:
-                for delta in metric.series:
-                    self._fold_series(record, metric, delta)
-        metrics.RECORDS_FOLDED.labels("counted").inc()
+        self._add(rows[~gauges], values[~gauges])
+        self._set_newest(rows[gauges], values[gauges], portion.timestamps()[places][gauges])
 
-    def _claim(self, record: Record) -> bool:
-        key = (record.project_id, record.producer)
-        window = self._windows[key]
-        window.used_ms = max(window.used_ms, record.received_ms)
-        self._dirty_producers[key] = record.tenant_id
-        return window.claim(record.sequence, record.floor)
+    def _add(self, rows: Rows, increments: Floats) -> None:
+        """Counters: increments are never negative, so a sum that overflows stays at the largest number."""
+        totals = self._table.value
+        with np.errstate(over="ignore"):
+            np.add.at(totals, rows, increments)
+        totals[rows] = np.minimum(totals[rows], float_info.max)
 
-    def _fold_series(self, record: Record, metric: MetricDelta, delta: SeriesDelta) -> None:
-        series = self._series.get(self._substitutes.get(delta.id, delta.id))
-        if series is None:
-            series = self._make(record, metric, delta)
-        if series.bounds != metric.bounds or len(series.buckets) != len(delta.buckets):
-            raise UnreadableLogError(f"a record has other buckets than its series, definition {series.name!r}")
-        series.add(delta)
-        if series.folded:
-            metrics.SERIES_FOLDED_AWAY.inc()
-        self._dirty[series.id] = series
-        if not series.live:
-            self._enliven(series)
+    def _set_newest(self, rows: Rows, levels: Floats, timestamps: Ints) -> None:
+        """Gauges: the newest timestamp wins, of equal ones the one that came last."""
+        order = np.argsort(timestamps, kind="stable")
+        order = order[timestamps[order] >= self._table.timestamp_ms[rows[order]]]
+        # Of several assignments to one row, NumPy keeps the last.
+        self._table.value[rows[order]] = levels[order]
+        self._table.timestamp_ms[rows[order]] = timestamps[order]
 
-    def _make(self, record: Record, metric: MetricDelta, delta: SeriesDelta) -> Series:
-        labels = self._label_sets.bounded(record.project_id, metric, delta.labels)
-        identity = delta.id if labels is delta.labels else series_id(metric.definition_id, labels)
-        if identity != delta.id:
-            self._substitute(delta.id, identity)
-            if (existing := self._series.get(identity)) is not None:
-                return existing
-        series = Series(
-            id=identity,
+    def _fold_distribution(self, row: int, delta: Distribution) -> None:
+        table = self._table
+        counts = table.counts.get(row)
+        if counts is None or counts.size != len(delta.buckets) + 1:
+            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
+        # A new array: the one before may have been sealed.
+        table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
+        table.value[row] = add_finite(float(table.value[row]), delta.sum)
+
+    def _make(self, portion: Portion, rows: Rows, new: Rows) -> None:
+        """Gives rows to label sets that are in neither memory nor the state."""
+        for place, identity, source in zip(new.tolist(), portion.ids.at(new).each(), portion.sources(new), strict=True):
+            record, facts, stands_for = source
+            if facts.id not in self._ended:
+                rows[place] = self._make_one(record, facts, identity, stands_for.labels)
+        self._table.settle()
+
+    def _make_one(self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs) -> int:
+        row = self._table.row_of(self._substitutes.get(identity, identity))
+        if row >= 0:  # made by an earlier record of the same portion
+            return row
+        bounded = self._label_sets.bounded(record.project_id, facts, labels)
+        if bounded is not labels:
+            substitute = series_id(facts.id, bounded)
+            self._substitute(identity, substitute)
+            identity = substitute
+            if (row := self._table.row_of(identity)) >= 0:
+                return row
+        family = Family(
             tenant_id=record.tenant_id,
             project_id=record.project_id,
-            definition_id=metric.definition_id,
-            name=metric.name,
-            type=metric.type,
-            labels=labels,
-            bounds=metric.bounds,
+            definition_id=facts.id,
+            name=facts.name,
+            type=facts.type,
+            bounds=facts.bounds,
         )
-        self.admit(series)
-        return series
+        return self._label_sets.make(identity, family, bounded)
 
     def _substitute(self, identity: bytes, substitute: bytes) -> None:
         if len(self._substitutes) >= _MOST_SUBSTITUTES:
             self._substitutes.clear()
         self._substitutes[identity] = substitute
 
-    def _end(self, record: Record, metric: MetricDelta) -> None:
-        self._ended.add(metric.definition_id)
-        self._newly_ended.append((record.tenant_id, record.project_id, metric.definition_id))
-        for series in self._label_sets.of_definition(metric.definition_id):
-            if series.live and series.created_ms:
-                self._stale.append(series)
-            self._forget(series)
-        self._write_namesakes(record.project_id, metric.name)
+    def _end(self, record: Record, facts: DefinitionFacts) -> None:
+        if facts.id in self._ended:
+            return
+        table = self._table
+        self._ended.add(facts.id)
+        self._newly_ended.append((record.tenant_id, record.project_id, facts.id))
+        rows = table.of_family(facts.id)
+        self._sealer.mark_stale(rows[table.live[rows] & (table.created_ms[rows] > 0)])
+        self._label_sets.remove(rows)
+        table.leave(rows)
+        self._write_namesakes(record.project_id, facts.name)
 
     def _write_namesakes(self, project_id: bytes, name: str) -> None:
         """A definition that was made anew under the name of a deleted one shares its series in the sinks: what it has
         is written again after the stale markers."""
-        for series in self._label_sets.of_name(project_id, name):
-            if series.live:
-                self._dirty[series.id] = series
-
-    def _forget(self, series: Series) -> None:
-        self._dirty.pop(series.id, None)
-        self._slots[series.id[0] % REWRITE_SECONDS].pop(series.id, None)
-        del self._series[series.id]
-        self._label_sets.remove(series)
+        rows = self._table.of_name(project_id, name)
+        self._table.dirty[rows] |= self._table.live[rows]
 
     # --- the checkpoint
 
@@ -256,92 +303,26 @@ class LaneState:
         look reset, and the two milliseconds before it are free for stale markers and the first zeros that follow them.
         """
         self.commit_ms = max(now_ms, self.commit_ms + 3)
-        checkpoint = Checkpoint(
-            commit_ms=self.commit_ms, position=self.position, newest_received_ms=self._newest_received_ms
-        )
-        self._newest_received_ms = 0
-        self._seal_ended(checkpoint)
-        self._seal_series(checkpoint)
-        undelivered = self._seal_undelivered(checkpoint)
-        self._seal_quiet(checkpoint, besides=undelivered)
-        self._seal_stale(checkpoint)
-        self._seal_producers(checkpoint)
-        return checkpoint
-
-    def _seal_ended(self, checkpoint: Checkpoint) -> None:
-        checkpoint.ended, self._newly_ended = self._newly_ended, []
-        if checkpoint.ended:
-            self._ended_ms = checkpoint.commit_ms
-
-    def _seal_series(self, checkpoint: Checkpoint) -> None:
-        dirty, self._dirty = self._dirty, {}
-        for series in dirty.values():
-            series.changed_ms = checkpoint.commit_ms
-            if series.stored:
-                checkpoint.changed.append(series.sealed())
-            else:
-                series.created_ms, series.stored = checkpoint.commit_ms, True
-                checkpoint.made.append(series.sealed())
-                self._emit_zero(checkpoint, series)
-            checkpoint.emissions.append(series.emission(checkpoint.commit_ms))
-
-    def _emit_zero(self, checkpoint: Checkpoint, series: Series) -> None:
-        """A 0 one interval before a series' first value, so that `rate()` sees the first increment; but not before the
-        end of a deleted definition, which may have had the same name."""
-        if series.type is not MetricType.GAUGE:
-            zero_ms = max(series.created_ms - self._interval_ms, min(self._ended_ms, series.created_ms - 1))
-            checkpoint.emissions.append(Emission(series, zero_ms, 0.0, 0, [0] * len(series.buckets)))
-
-    def _seal_undelivered(self, checkpoint: Checkpoint) -> set[bytes]:
-        """What an earlier owner committed and may not have delivered; once. Returns the series' ids."""
-        undelivered, self._undelivered = self._undelivered, []
-        for series in undelivered:
-            if series.created_ms > self._undelivered_since_ms:
-                self._emit_zero(checkpoint, series)
-            if series.changed_ms != checkpoint.commit_ms and series.live:
-                checkpoint.emissions.append(series.emission(checkpoint.commit_ms))
-        return {series.id for series in undelivered}
-
-    def _seal_quiet(self, checkpoint: Checkpoint, besides: set[bytes]) -> None:
-        """Rewrites the live series whose turn it is, and ends those without data for too long."""
-        second = checkpoint.commit_ms // 1000
-        swept = self._swept_second or second - 1
-        first = max(swept + 1, second - REWRITE_SECONDS + 1)
-        self._swept_second = max(second, swept)
-        for due in range(first, second + 1):
-            for series in list(self._slots[due % REWRITE_SECONDS].values()):
-                if series.changed_ms == checkpoint.commit_ms or series.id in besides:
-                    continue
-                if series.changed_ms <= checkpoint.commit_ms - self._stale_after_ms:
-                    self._stale.append(series)
-                    self._retire(series)
-                else:
-                    checkpoint.emissions.append(series.emission(checkpoint.commit_ms))
-
-    def _retire(self, series: Series) -> None:
-        """Out of the sinks and out of memory, not out of the state. What label sets were folded into stays."""
-        if series.folded:
-            series.live = False
-            del self._slots[series.id[0] % REWRITE_SECONDS][series.id]
-        else:
-            self._forget(series)
-
-    def _seal_stale(self, checkpoint: Checkpoint) -> None:
-        stale, self._stale = self._stale, []
-        checkpoint.emissions.extend(
-            Emission(series, checkpoint.commit_ms - 2, 0.0, 0, series.buckets, stale=True) for series in stale
+        ended, self._newly_ended = self._newly_ended, []
+        if ended:
+            self._sealer.ended_ms = self.commit_ms
+        made, changed, samples = self._sealer.series(self.commit_ms)
+        newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
+        return Checkpoint(
+            commit_ms=self.commit_ms,
+            position=self.position,
+            made=made,
+            changed=changed,
+            samples=samples,
+            producers=self.producers.seal(),
+            ended=ended,
+            newest_received_ms=newest_received_ms,
         )
 
-    def _seal_producers(self, checkpoint: Checkpoint) -> None:
-        dirty, self._dirty_producers = self._dirty_producers, {}
-        for key, tenant_id in dirty.items():
-            window = self._windows[key]
-            checkpoint.producers.append(ProducerRow(tenant_id, key, window.floor, window.ranges[:], window.used_ms))
+    def delivered(self, commit_ms: int) -> None:
+        """Every commit up to this one is delivered, to all sinks."""
+        self._table.delivered(commit_ms)
 
-    def drop_idle_producers(self, now_ms: int) -> None:
-        """Forgets windows that have been quiet for long, or are too many. Call it only while no commit is under way."""
-        surplus = max(0, len(self._windows) - _MOST_PRODUCERS)
-        settled = [key for key in self._windows if key not in self._dirty_producers]
-        for at, key in enumerate(settled):
-            if at < surplus or self._windows[key].used_ms < now_ms - _PRODUCER_IDLE_MS:
-                del self._windows[key]
+
+def _other_buckets(name: str) -> str:
+    return f"a record has other buckets than its series, definition {name!r}"

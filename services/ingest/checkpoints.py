@@ -1,16 +1,22 @@
 """The aggregator's state in Postgres: leases, loading, and the one transaction that commits a checkpoint."""
 
-import json
 import uuid
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from psycopg.rows import DictRow
+import msgspec
+import numpy as np
+from psycopg.rows import tuple_row
 
 from chassis.postgres import Connection, Database
-from services.ingest.aggregation import REWRITE_SECONDS, Checkpoint, Loaded, Missing, ProducerKey, ProducerRow
-from services.ingest.domain import LabelPairs, MetricType, partition_of, partitions_of
+from services.ingest import copy_format
+from services.ingest.aggregation import Found, Loaded, Missing
+from services.ingest.columns import Ids, joined_rows
+from services.ingest.domain import MetricType, partition_of, partitions_of
 from services.ingest.errors import LaneLostError
-from services.ingest.series import Sealed, Series
+from services.ingest.producers import ProducerKey, ProducerRow
+from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
+from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.windows import Window
 
 #: The role whose policies cross tenants.
@@ -22,12 +28,16 @@ _PRODUCER_KEPT_MS = 8 * 24 * 3600 * 1000
 _MOST_DROPPED = 20_000
 
 #: Rows fetched at once while a lane is loaded.
-_ROWS_AT_ONCE = 2_000
+_ROWS_AT_ONCE = 5_000
 
-_SERIES_COLUMNS = (
-    "partition, series_id, tenant_id, project_id, definition_id, name, type, labels, bounds,"
-    " value, count, buckets, timestamp_ms, created_ms, changed_ms, folded"
+_FAMILY_COLUMNS = "uuid_send(definition_id), uuid_send(tenant_id), uuid_send(project_id), name, type, bounds"
+#: Labels as text: JSON costs less to read than what psycopg makes of it.
+_STORED_COLUMNS = (
+    "series_id, uuid_send(definition_id), labels::text, folded, value, count, buckets, timestamp_ms, created_ms,"
+    " changed_ms"
 )
+_STORED = _STORED_COLUMNS.count(",") + 1
+_labels_decoder = msgspec.json.Decoder(dict[str, str])
 
 
 class Checkpoints(Protocol):
@@ -52,7 +62,7 @@ class Checkpoints(Protocol):
         """
         ...
 
-    async def load_missing(self, missing: Missing) -> tuple[dict[ProducerKey, Window], list[Series]]:
+    async def load_missing(self, missing: Missing) -> Found:
         """The stored windows (new ones where there are none) and the stored series among those that are missing."""
         ...
 
@@ -125,60 +135,64 @@ class PostgresCheckpoints:
                 "SELECT definition_id, ended_ms FROM ended_definitions WHERE partition BETWEEN %s AND %s", bounds
             )
             ended = {row["definition_id"].bytes: row["ended_ms"] async for row in cursor}
+            table, unmarked = SeriesTable(), []
+            settled = [each for each, ended_ms in ended.items() if ended_ms <= stored["delivered_ms"]]
+            async for series in self._stored_series(connection, bounds, since_ms, settled):
+                has_ended = np.array([family.definition_id in ended for family in series.families], np.bool_)
+                table.restore(series.at(~has_ended))
+                unmarked.append(table.restore(series.at(has_ended & (series.changed_ms > since_ms)), findable=False))
             return Loaded(
                 **stored,
-                series=await self._load_live(connection, bounds, since_ms),
+                table=table,
                 live_since_ms=since_ms,
                 ended=set(ended),
                 ended_ms=max(ended.values(), default=0),
-                unmarked=await self._load_unmarked(connection, bounds, since_ms, stored["delivered_ms"]),
+                unmarked=joined_rows(unmarked),
             )
 
-    async def _load_live(self, connection: Connection, bounds: tuple[int, int], since_ms: int) -> list[Series]:
-        async with connection.cursor(name="live_series") as cursor:
-            cursor.itersize = _ROWS_AT_ONCE
+    async def _stored_series(
+        self, connection: Connection, bounds: tuple[int, int], since_ms: int, settled: Sequence[bytes]
+    ) -> AsyncIterator[StoredSeries]:
+        """Those that changed after `since_ms`, and what was folded into; not those of `settled` definitions."""
+        condition = "partition BETWEEN %s AND %s AND (changed_ms > %s OR folded) AND definition_id <> ALL (%s::uuid[])"
+        values = (*bounds, since_ms, [uuid.UUID(bytes=each) for each in settled])
+        async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(
-                f"""
-                SELECT {_SERIES_COLUMNS} FROM series
-                 WHERE partition BETWEEN %s AND %s AND (changed_ms > %s OR folded)
-                   AND NOT EXISTS (SELECT FROM ended_definitions ended
-                                    WHERE ended.partition = series.partition
-                                      AND ended.definition_id = series.definition_id)
-                """,  # noqa: S608 - the columns are a constant
-                (*bounds, since_ms),
+                f"SELECT DISTINCT {_FAMILY_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants
+                values,
             )
-            return [_series(row) async for row in cursor]
+            families = {row[0]: _family(row) async for row in cursor}
+        async with connection.cursor(name="stored_series", binary=True, row_factory=tuple_row) as cursor:
+            await cursor.execute(
+                f"SELECT {_STORED_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants
+                values,
+            )
+            while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
+                yield _stored(rows, families)
 
-    async def _load_unmarked(
-        self, connection: Connection, bounds: tuple[int, int], since_ms: int, delivered_ms: int
-    ) -> list[Series]:
-        columns = ", ".join(f"series.{column.strip()}" for column in _SERIES_COLUMNS.split(","))
-        cursor = await connection.execute(
-            f"""
-            SELECT {columns} FROM series JOIN ended_definitions USING (partition, definition_id)
-             WHERE partition BETWEEN %s AND %s AND changed_ms > %s AND ended_ms > %s
-            """,  # noqa: S608 - the columns are a constant
-            (*bounds, since_ms, delivered_ms),
-        )
-        return [_series(row) async for row in cursor]
-
-    async def load_missing(self, missing: Missing) -> tuple[dict[ProducerKey, Window], list[Series]]:
+    async def load_missing(self, missing: Missing) -> Found:
         windows = {key: Window() for key in missing.producers}
-        series: list[Series] = []
+        series: list[StoredSeries] = []
         async with self._database.transaction(role=_ROLE) as connection:
             if missing.producers:
                 await self._load_windows(connection, windows)
             if missing.series:
-                cursor = await connection.execute(
-                    f"""
-                    SELECT {_SERIES_COLUMNS} FROM series
-                      JOIN unnest(%s::smallint[], %s::bytea[]) AS wanted (in_partition, id)
-                        ON partition = in_partition AND series_id = id
-                    """,  # noqa: S608 - the columns are a constant
-                    tuple(map(list, zip(*missing.series, strict=True))),
-                )
-                series = [_series(row) async for row in cursor]
-        return windows, series
+                series = await self._load_series(connection, missing)
+        return Found(windows=windows, series=series)
+
+    async def _load_series(self, connection: Connection, missing: Missing) -> list[StoredSeries]:
+        async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            await cursor.execute(
+                f"""
+                SELECT {_STORED_COLUMNS}, {_FAMILY_COLUMNS} FROM series
+                  JOIN unnest(%s::smallint[], %s::bytea[]) AS wanted (in_partition, id)
+                    ON partition = in_partition AND series_id = id
+                """,  # noqa: S608 - the columns are constants
+                tuple(map(list, zip(*missing.series, strict=True))),
+            )
+            rows = await cursor.fetchall()
+        families = {row[_STORED]: _family(row[_STORED:]) for row in rows}
+        return [_stored([row[:_STORED] for row in rows], families)] if rows else []
 
     async def _load_windows(self, connection: Connection, windows: dict[ProducerKey, Window]) -> None:
         keys = list(windows)
@@ -231,11 +245,11 @@ class PostgresCheckpoints:
         await connection.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS made_series (LIKE ingest.series) ON COMMIT DELETE ROWS"
         )
-        async with connection.cursor().copy(f"COPY made_series ({_SERIES_COLUMNS}) FROM STDIN") as copy:
-            for sealed in checkpoint.made:
-                await copy.write_row(_row(sealed, checkpoint.commit_ms))
+        columns = copy_format.MADE_COLUMNS
+        async with connection.cursor().copy(f"COPY made_series ({columns}) FROM STDIN WITH (FORMAT binary)") as copy:
+            await copy.write(copy_format.made_rows(checkpoint.made, checkpoint.commit_ms))
         await connection.execute(
-            f"INSERT INTO series ({_SERIES_COLUMNS}) SELECT {_SERIES_COLUMNS} FROM made_series"  # noqa: S608
+            f"INSERT INTO series ({columns}) SELECT {columns} FROM made_series"  # noqa: S608 - a constant
         )
 
     async def _store_changed(self, connection: Connection, checkpoint: Checkpoint) -> None:
@@ -244,15 +258,14 @@ class PostgresCheckpoints:
         await connection.execute(
             """
             CREATE TEMPORARY TABLE IF NOT EXISTS changed_series (
-                partition smallint, series_id bytea, value double precision, count bigint, buckets bigint[],
-                timestamp_ms bigint
+                partition smallint, series_id bytea, value double precision, timestamp_ms bigint, count bigint,
+                buckets bigint[]
             ) ON COMMIT DELETE ROWS
             """
         )
-        async with connection.cursor().copy("COPY changed_series FROM STDIN WITH (FORMAT binary)") as copy:
-            copy.set_types(["int2", "bytea", "float8", "int8", "int8[]", "int8"])
-            for series, value, observations, buckets, timestamp_ms in checkpoint.changed:
-                await copy.write_row((series.partition, series.id, value, observations, buckets, timestamp_ms))
+        copying = f"COPY changed_series ({copy_format.CHANGED_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
+        async with connection.cursor().copy(copying) as copy:
+            await copy.write(copy_format.changed_rows(checkpoint.changed))
         await connection.execute(
             """
             UPDATE series SET value = c.value, count = c.count, buckets = c.buckets, timestamp_ms = c.timestamp_ms,
@@ -331,43 +344,41 @@ class PostgresCheckpoints:
             return cursor.rowcount
 
 
-def _row(sealed: Sealed, commit_ms: int) -> tuple[object, ...]:
-    series = sealed.series
-    return (
-        series.partition,
-        series.id,
-        uuid.UUID(bytes=series.tenant_id),
-        uuid.UUID(bytes=series.project_id),
-        uuid.UUID(bytes=series.definition_id),
-        series.name,
-        int(series.type),
-        json.dumps(dict(zip(series.labels[::2], series.labels[1::2], strict=True)), ensure_ascii=False),
-        list(series.bounds),
-        sealed.value,
-        sealed.observations,
-        sealed.buckets,
-        sealed.timestamp_ms,
-        commit_ms,
-        commit_ms,
-        series.folded,
+def _family(row: tuple[Any, ...]) -> Family:
+    """A row of `_FAMILY_COLUMNS`."""
+    definition_id, tenant_id, project_id, name, kind, bounds = row
+    return Family(
+        tenant_id=tenant_id,
+        project_id=project_id,
+        definition_id=definition_id,
+        name=name,
+        type=MetricType(kind),
+        bounds=tuple(bounds),
     )
 
 
-def _series(row: DictRow) -> Series:
-    labels: dict[str, str] = row["labels"]
-    pairs: LabelPairs = tuple(text for name in sorted(labels) for text in (name, labels[name]))
-    series = Series(
-        id=bytes(row["series_id"]),
-        tenant_id=row["tenant_id"].bytes,
-        project_id=row["project_id"].bytes,
-        definition_id=row["definition_id"].bytes,
-        name=str(row["name"]),
-        type=MetricType(row["type"]),
-        labels=pairs,
-        bounds=tuple(row["bounds"]),
+def _stored(rows: Sequence[tuple[Any, ...]], families: Mapping[bytes, Family]) -> StoredSeries:
+    """Rows of `_STORED_COLUMNS`."""
+    ids, definitions, labels, folded, value, count, buckets, timestamp_ms, created_ms, changed_ms = zip(
+        *rows, strict=True
     )
-    for field in ("value", "count", "timestamp_ms", "created_ms", "changed_ms"):
-        setattr(series, field, row[field])
-    series.buckets = list(row["buckets"])
-    series.stored = True
-    return series
+    own = [families[definition_id] for definition_id in definitions]
+    return StoredSeries(
+        ids=Ids.of(b"".join(ids)),
+        families=own,
+        labels=[_labels(each) for each in labels],
+        folded=np.array(folded, np.bool_),
+        value=np.array(value, np.float64),
+        counts=[
+            np.array([number, *in_buckets], np.int64) if family.type > MetricType.GAUGE else None
+            for family, number, in_buckets in zip(own, count, buckets, strict=True)
+        ],
+        timestamp_ms=np.array(timestamp_ms, np.int64),
+        created_ms=np.array(created_ms, np.int64),
+        changed_ms=np.array(changed_ms, np.int64),
+    )
+
+
+def _labels(as_json: str) -> bytes:
+    labels = _labels_decoder.decode(as_json)
+    return encode_labels(tuple(text for name in sorted(labels) for text in (name, labels[name])))

@@ -1,11 +1,14 @@
 """The label sets in memory, counted against the budgets; what is over one is folded into `__other__`. No I/O."""
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
+from services.ingest.columns import Rows
 from services.ingest.domain import OTHER, LabelPairs, series_id
-from services.ingest.records import MetricDelta
-from services.ingest.series import Series
+from services.ingest.records import DefinitionFacts
+from services.ingest.series import Family, SeriesTable
 
 #: A definition's label sets in which every value is `__other__`, one for each choice of optional labels; past that they
 #: share what is there.
@@ -23,96 +26,117 @@ class Budgets:
 class LabelSets:
     """Which label sets a definition and a project have, and how many values a limited label has."""
 
-    def __init__(self, budgets: Budgets) -> None:
+    def __init__(self, budgets: Budgets, table: SeriesTable) -> None:
         self._budgets = budgets
-        self._per_project: dict[bytes, int] = {}
-        self._per_definition: dict[bytes, dict[bytes, Series]] = {}
+        self._table = table
+        self._per_project: Counter[bytes] = Counter()
+        self._per_definition: Counter[bytes] = Counter()
         #: By definition and limited label: how many label sets carry each value.
-        self._values: dict[bytes, dict[str, dict[str, int]]] = {}
+        self._values: dict[bytes, dict[str, Counter[str]]] = {}
         #: By definition: the first label set that has `__other__` everywhere.
         self._others: dict[bytes, LabelPairs] = {}
 
-    def add(self, series: Series) -> None:
-        """Counts a label set that came into memory."""
-        self._per_project[series.project_id] = self._per_project.get(series.project_id, 0) + 1
-        self._per_definition.setdefault(series.definition_id, {})[series.id] = series
-        self._count_values(series, 1)
-        if series.labels and set(series.labels[1::2]) == {OTHER}:
-            self._others.setdefault(series.definition_id, series.labels)
+    def make(self, identity: bytes, family: Family, labels: LabelPairs) -> int:
+        """The row of a new label set."""
+        family = self._table.enter(family)
+        self._count(family, labels, 1)
+        self._note_other(family, labels)
+        return self._table.make(identity, family, labels)
 
-    def remove(self, series: Series) -> None:
-        """Counts a label set that left memory."""
-        self._count_values(series, -1)
-        self._per_project[series.project_id] -= 1
-        if not self._per_project[series.project_id]:
-            del self._per_project[series.project_id]
-        members = self._per_definition[series.definition_id]
-        del members[series.id]
-        if not members:
-            del self._per_definition[series.definition_id]
-            self._values.pop(series.definition_id, None)
-            self._others.pop(series.definition_id, None)
+    def admit(self, rows: Rows) -> None:
+        """Counts label sets that came into memory from the state."""
+        for family, members in self._by_family(rows):
+            self._per_project[family.project_id] += members.size
+            self._per_definition[family.definition_id] += members.size
+            self._count_values(family, members, 1)
+            for row in members[self._table.folded[members]].tolist():
+                self._note_other(family, self._table.label_pairs(row))
 
-    def _count_values(self, series: Series, change: int) -> None:
-        limited = self._values.get(series.definition_id)
-        if limited is None:
-            return
-        for name, value in zip(series.labels[::2], series.labels[1::2], strict=True):
-            if (values := limited.get(name)) is not None:
-                values[value] = values.get(value, 0) + change
-                if not values[value]:
-                    del values[value]
+    def remove(self, rows: Rows) -> None:
+        """Takes label sets out of memory. Their rows are still to `leave` the table, or to be reclaimed."""
+        for family, members in self._by_family(rows):
+            self._per_project[family.project_id] -= members.size
+            self._per_definition[family.definition_id] -= members.size
+            self._count_values(family, members, -1)
+            if not self._per_project[family.project_id]:
+                del self._per_project[family.project_id]
+            if not self._per_definition[family.definition_id]:
+                del self._per_definition[family.definition_id]
+                self._values.pop(family.definition_id, None)
+                self._others.pop(family.definition_id, None)
+        self._table.remove(rows)
 
-    def of_definition(self, definition_id: bytes) -> list[Series]:
-        """The definition's series in memory."""
-        return list(self._per_definition.get(definition_id, {}).values())
+    def _by_family(self, rows: Rows) -> list[tuple[Family, Rows]]:
+        numbers = self._table.family[rows]
+        order = np.argsort(numbers, kind="stable")
+        found, first = np.unique(numbers[order], return_index=True)
+        members = np.split(rows[order], first[1:])
+        return [(self._table.families[number], each) for number, each in zip(found.tolist(), members, strict=False)]
 
-    def of_name(self, project_id: bytes, name: str) -> Iterable[Series]:
-        """The series in memory of all definitions that have or had the name."""
-        for members in self._per_definition.values():
-            series = next(iter(members.values()))
-            if series.project_id == project_id and series.name == name:
-                yield from members.values()
+    def _count_values(self, family: Family, members: Rows, change: int) -> None:
+        if family.definition_id in self._values:
+            for row in members.tolist():
+                self._count_value(family.definition_id, self._table.label_pairs(row), change)
 
-    def bounded(self, project_id: bytes, metric: MetricDelta, labels: LabelPairs) -> LabelPairs:
-        """The labels, with one that has too many values, or all over a series budget, as `__other__`.
+    def _count(self, family: Family, labels: LabelPairs, change: int) -> None:
+        self._per_project[family.project_id] += change
+        self._per_definition[family.definition_id] += change
+        if family.definition_id in self._values:
+            self._count_value(family.definition_id, labels, change)
+
+    def _count_value(self, definition_id: bytes, labels: LabelPairs, change: int) -> None:
+        limited = self._values[definition_id]
+        for name, value in zip(labels[::2], labels[1::2], strict=True):
+            if name in limited:
+                limited[name][value] += change
+                if not limited[name][value]:
+                    del limited[name][value]
+
+    def _note_other(self, family: Family, labels: LabelPairs) -> None:
+        if labels and set(labels[1::2]) == {OTHER}:
+            self._others.setdefault(family.definition_id, labels)
+
+    def bounded(self, project_id: bytes, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
+        """The labels of a label set that is not in memory, with one that has too many values, or all over a series
+        budget, as `__other__`.
 
         They come back as the same object where nothing is over.
         """
-        if metric.max_distinct:
-            labels = self._within_distinct(metric, labels)
-        known = self._per_definition.get(metric.definition_id, {})
-        if not labels or series_id(metric.definition_id, labels) in known:
-            return labels
-        over_metric = len(known) >= self._budgets.per_metric
-        if over_metric or self._per_project.get(project_id, 0) >= self._budgets.per_project:
-            return self._other(metric.definition_id, labels)
-        return labels
+        within = self._within_distinct(facts, labels) if facts.max_distinct else labels
+        if not within or (within is not labels and self._known(facts.id, within)):
+            return within
+        over_metric = self._per_definition[facts.id] >= self._budgets.per_metric
+        if over_metric or self._per_project[project_id] >= self._budgets.per_project:
+            return self._other(facts.id, within)
+        return within
+
+    def _known(self, definition_id: bytes, labels: LabelPairs) -> bool:
+        return self._table.row_of(series_id(definition_id, labels)) >= 0
 
     def _other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
         folded = tuple(OTHER if at % 2 else text for at, text in enumerate(labels))
-        known = self._per_definition.get(definition_id, {})
-        if len(known) < self._budgets.per_metric + _MOST_OTHERS or series_id(definition_id, folded) in known:
+        most = self._budgets.per_metric + _MOST_OTHERS
+        if self._per_definition[definition_id] < most or self._known(definition_id, folded):
             return folded
         return self._others.get(definition_id, folded)
 
-    def _within_distinct(self, metric: MetricDelta, labels: LabelPairs) -> LabelPairs:
+    def _within_distinct(self, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         bounded = list(labels)
         for at in range(0, len(labels), 2):
-            limit = metric.max_distinct.get(labels[at])
+            limit = facts.max_distinct.get(labels[at])
             if limit:
-                seen = self._seen(metric.definition_id, labels[at])
+                seen = self._seen(facts.id, labels[at])
                 if labels[at + 1] not in seen and len(seen) - (OTHER in seen) >= limit:
                     bounded[at + 1] = OTHER
         return labels if tuple(bounded) == labels else tuple(bounded)
 
-    def _seen(self, definition_id: bytes, label: str) -> dict[str, int]:
+    def _seen(self, definition_id: bytes, label: str) -> Counter[str]:
         limited = self._values.setdefault(definition_id, {})
         if label not in limited:
-            values: dict[str, int] = {}
-            for series in self._per_definition.get(definition_id, {}).values():
-                pairs = zip(series.labels[::2], series.labels[1::2], strict=True)
-                for value in (value for name, value in pairs if name == label):
-                    values[value] = values.get(value, 0) + 1
+            self._table.settle()
+            values: Counter[str] = Counter()
+            for row in self._table.of_family(definition_id).tolist():
+                pairs = self._table.label_pairs(row)
+                values.update(value for name, value in zip(pairs[::2], pairs[1::2], strict=True) if name == label)
             limited[label] = values
         return limited[label]

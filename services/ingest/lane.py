@@ -13,13 +13,11 @@ from chassis import logs, tracing
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from services.ingest import metrics, records
-from services.ingest.aggregation import LaneState
+from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader, heed_cancellation
-from services.ingest.records import Record
-from services.ingest.series import Series
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Delivery, Sink
 
@@ -132,7 +130,7 @@ class Lane:
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
         loaded = await self._checkpoints.load(self._number, self._settings.lanes, self._sink.name, stale_after_ms)
-        log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.series))
+        log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.table))
         state = LaneState(
             loaded,
             Budgets(
@@ -225,30 +223,18 @@ class _Work:
             going_on()
 
     async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
-        batch = [(position, records.decode_frame(frame)) for position, frame in frames]
+        fetch = Fetch([record for _, frame in frames for record in records.decode_frame(frame)], frames[-1][0])
         async with self._memory:
-            admitted = await self._admit_missing([record for _, in_frame in batch for record in in_frame])
-            for position, in_frame in batch:
-                for record in in_frame:
-                    self._state.fold(record, position)
-                    if record.traceparent and len(self._traceparents) < _MOST_SPANS:
-                        self._traceparents.append(record.traceparent)
-            self._state.let_go(admitted)
-
-    async def _admit_missing(self, batch: Sequence[Record]) -> Sequence[Series]:
-        missing = self._state.missing(batch)
-        if not missing.producers and not missing.series:
-            return []
-        windows, series = await self._checkpoints.load_missing(missing)
-        for key, window in windows.items():
-            self._state.admit_window(key, window)
-        for stored in series:
-            self._state.admit(stored)
-        return series
+            missing = self._state.missing(fetch)
+            found = await self._checkpoints.load_missing(missing) if missing else NOTHING_FOUND
+            self._state.fold(fetch, found)
+            traced = [record.traceparent for record in fetch.records if record.traceparent]
+            self._traceparents += traced[: _MOST_SPANS - len(self._traceparents)]
 
     async def commit(self) -> None:
         """One checkpoint: stored as a whole, then offered to the sink. Raises LaneLostError, Unavailable."""
         async with self._memory:
+            self._state.delivered(self.delivery.delivered_ms)
             checkpoint = self._state.seal(self._clock.now_ms())
             traceparents, self._traceparents = self._traceparents, []
         with metrics.COMMITS.time(), self._spans(traceparents):
@@ -256,14 +242,14 @@ class _Work:
             await self._checkpoints.commit(self._lane, self._epoch, self._committed_position, checkpoint, delivered)
         self._committed_position = checkpoint.position
         self._commits.append((checkpoint.commit_ms, checkpoint.position))
-        self.delivery.offer(checkpoint.commit_ms, checkpoint.emissions)
+        self.delivery.offer(checkpoint.commit_ms, checkpoint.samples)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
         if checkpoint.newest_received_ms:
             metrics.LOG_LAG_SECONDS.labels(self._lane).set(
                 (checkpoint.commit_ms - checkpoint.newest_received_ms) / 1000
             )
         async with self._memory:
-            self._state.drop_idle_producers(self._clock.now_ms())
+            self._state.producers.drop_idle(self._clock.now_ms())
 
     def _spans(self, traceparents: Sequence[str]) -> ExitStack:
         """One span for each traced batch of the commit, the last one around its statements too."""

@@ -6,10 +6,10 @@ a series every 15 s. A request that is refused for good is halved until the bad 
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import tenacity
 
 from chassis import logs
@@ -17,8 +17,8 @@ from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from services.ingest import metrics
-from services.ingest.series import Emission
-from services.ingest.sinks.remote_write import Answer, samples_in
+from services.ingest.samples import Samples
+from services.ingest.sinks.remote_write import Answer
 
 log = logs.get(__name__)
 
@@ -37,30 +37,33 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str: ...
-    def encode(self, emissions: Sequence[Emission]) -> bytes: ...
+    def encode(self, samples: Samples) -> bytes: ...
     def encode_probe(self, at_ms: int) -> bytes: ...
     async def send(self, body: bytes) -> Answer: ...
 
 
 @dataclass
 class _Entry:
-    """The emissions of one commit, or of several that were coalesced."""
+    """The samples of one commit, or of several that were coalesced."""
 
     commit_ms: int
-    emissions: dict[tuple[bytes, int], Emission] = field(default_factory=dict)
+    #: Written with the time of a commit: only the newest of a series counts.
+    ordinary: Samples
+    #: With a time of their own, first zeros and stale markers: all of them count.
+    special: Samples
 
-    def add(self, emission: Emission, ordinary_ms: int) -> None:
-        """Keeps the newest ordinary value of a series; what has a time of its own (first zero, stale marker) stays."""
-        own_ms = 0 if emission.at_ms == ordinary_ms else emission.at_ms
-        self.emissions[emission.series.id, own_ms] = emission
+    def __len__(self) -> int:
+        return len(self.ordinary) + len(self.special)
 
     def absorb(self, later: "_Entry") -> None:
+        table = self.ordinary.table
         self.commit_ms = later.commit_ms
-        self.emissions.update(later.emissions)
+        self.ordinary = Samples.joined(table, (self.ordinary, later.ordinary)).latest()
+        self.special = Samples.joined(table, (self.special, later.special))
 
-    def in_order(self) -> list[Emission]:
-        """By time, so that each series' samples are in order."""
-        return sorted(self.emissions.values(), key=lambda emission: emission.at_ms)
+    def in_time(self) -> Samples:
+        """All of them by time, so that each series' samples are in order."""
+        return Samples.joined(self.ordinary.table, (self.special, self.ordinary)).in_time()
 
 
 class _TryAgainError(Exception):
@@ -87,18 +90,16 @@ class Delivery:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0)
+        self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0, least_calls=10)
 
     @property
     def sink_name(self) -> str:
         return self._sink.name
 
-    def offer(self, commit_ms: int, emissions: Sequence[Emission]) -> None:
+    def offer(self, commit_ms: int, samples: Samples) -> None:
         """Takes what a commit made deliverable; it never waits."""
-        entry = _Entry(commit_ms)
-        for emission in emissions:
-            entry.add(emission, commit_ms)
-        self._entries.append(entry)
+        ordinary = samples.at_ms == commit_ms
+        self._entries.append(_Entry(commit_ms, samples.at(ordinary), samples.at(~ordinary)))
         if len(self._entries) > _BEHIND:
             self._coalesce()
         self._count()
@@ -119,11 +120,11 @@ class Delivery:
             log.warning("outage is long: older samples are coalesced further", sink=self._sink.name)
 
     def _total(self) -> int:
-        return sum(len(entry.emissions) for entry in self._entries)
+        return sum(map(len, self._entries))
 
     def _count(self) -> None:
         pending = [*([self._under_way] if self._under_way else []), *self._entries]
-        metrics.SINK_PENDING.labels(self._sink.name).set(sum(len(entry.emissions) for entry in pending))
+        metrics.SINK_PENDING.labels(self._sink.name).set(sum(map(len, pending)))
         oldest_ms = pending[0].commit_ms if pending else self._clock.now_ms()
         metrics.SINK_DELAY.labels(self._sink.name).set(max(0, self._clock.now_ms() - oldest_ms) / 1000)
 
@@ -149,38 +150,34 @@ class Delivery:
         return True
 
     async def _deliver_entry(self, entry: _Entry) -> None:
-        chunk: list[Emission] = []
-        size = 0
-        for emission in self._without_too_old(entry.in_order()):
-            chunk.append(emission)
-            size += samples_in(emission)
-            if size >= _MOST_SAMPLES_IN_REQUEST:
-                await self._deliver(chunk)
-                chunk, size = [], 0
-        if chunk:
-            await self._deliver(chunk)
+        samples = self._without_too_old(entry.in_time())
+        ends = samples.widths.cumsum()
+        first = 0
+        while first < len(samples):
+            sent = ends[first - 1] if first else 0
+            after = int(np.searchsorted(ends, sent + _MOST_SAMPLES_IN_REQUEST)) + 1
+            await self._deliver(samples.at(slice(first, after)))
+            first = after
 
-    def _without_too_old(self, emissions: Sequence[Emission]) -> Sequence[Emission]:
-        limit_ms = self._clock.now_ms() - self._oldest_ms
-        first = next((at for at, emission in enumerate(emissions) if emission.at_ms >= limit_ms), len(emissions))
+    def _without_too_old(self, samples: Samples) -> Samples:
+        first = int(np.searchsorted(samples.at_ms, self._clock.now_ms() - self._oldest_ms))
         if first:
-            lost = sum(map(samples_in, emissions[:first]))
+            lost = int(samples.widths[:first].sum())
             metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(lost)
             log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
-        return emissions[first:]
+        return samples.at(slice(first, None))
 
-    async def _deliver(self, emissions: Sequence[Emission]) -> None:
-        """Returns when each emission was accepted or put aside."""
-        refusal = await self._refusal(self._sink.encode(emissions))
+    async def _deliver(self, samples: Samples) -> None:
+        """Returns when each sample was accepted or put aside."""
+        refusal = await self._refusal(self._sink.encode(samples))
         if refusal is None:
-            samples = sum(map(samples_in, emissions))
-            metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(samples)
-        elif len(emissions) == 1:
-            self._put_aside(emissions[0], refusal)
+            metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
+        elif len(samples) == 1:
+            self._put_aside(samples, refusal)
         else:
-            half = len(emissions) // 2
-            await self._deliver(emissions[:half])
-            await self._deliver(emissions[half:])
+            half = len(samples) // 2
+            await self._deliver(samples.at(slice(half)))
+            await self._deliver(samples.at(slice(half, None)))
 
     async def _refusal(self, body: bytes) -> Answer | None:
         """None once the body is accepted; else the answer that refuses it although the sink takes others."""
@@ -198,14 +195,14 @@ class Delivery:
     async def _works(self) -> bool:
         return await self._send(self._sink.encode_probe(self._clock.now_ms())) is None
 
-    def _put_aside(self, emission: Emission, refusal: Answer) -> None:
-        metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(samples_in(emission))
+    def _put_aside(self, one: Samples, refusal: Answer) -> None:
+        metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(int(one.widths[0]))
         log.error(
             "sample put aside",
             sink=self._sink.name,
-            series=emission.series.name,
-            series_id=emission.series.id.hex(),
-            at_ms=emission.at_ms,
+            series=one.table.families[one.table.family[one.rows[0]]].name,
+            series_id=one.table.ids(one.rows).joined().hex(),
+            at_ms=int(one.at_ms[0]),
             status=refusal.status,
             text=refusal.text,
         )
@@ -219,18 +216,17 @@ class Delivery:
             sleep=self._clock.sleep,
             stop=tenacity.stop_never,
         ):
-            with attempt:
-                with self._breaker.guarded():
-                    answer = await self._sink.send(body)
-                    metrics.SINK_REQUESTS.labels(self._sink.name, str(answer.status or answer.text)).inc()
-                    if 200 <= answer.status < 300:
-                        return None
-                    if 400 <= answer.status < 500 and answer.status != 429:
-                        return answer
-                    if answer.status == 500 and answer == last:
-                        return answer
-                    last = answer
-                    raise _TryAgainError(answer)
+            with attempt, self._breaker.guarded():
+                answer = await self._sink.send(body)
+                metrics.SINK_REQUESTS.labels(self._sink.name, str(answer.status or answer.text)).inc()
+                if 200 <= answer.status < 300:
+                    return None
+                if 400 <= answer.status < 500 and answer.status != 429:
+                    return answer
+                if answer.status == 500 and answer == last:
+                    return answer
+                last = answer
+                raise _TryAgainError(answer)
         return last
 
 

@@ -6,17 +6,21 @@ are encoded once and kept, and only a value and a timestamp are written anew.
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import accumulate
-from struct import Struct
+from itertools import chain
+from typing import Any
 
 import aiohttp
 import cramjam
+import numpy as np
+from numpy.typing import NDArray
 
+from services.ingest.columns import Ints, Rows
 from services.ingest.domain import LabelPairs, MetricType
-from services.ingest.series import Emission, Series
+from services.ingest.samples import Samples
+from services.ingest.series import Family, SeriesTable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=3)
 _HEADERS = {
@@ -26,9 +30,15 @@ _HEADERS = {
     "X-Prometheus-Remote-Write-Version": "0.1.0",
 }
 
-_double = Struct("<d")
 #: The NaN that Prometheus takes for "this series ends here".
-_STALE_MARKER = bytes.fromhex("02000000 0000f07f")
+_STALE_MARKER = 0x7FF0000000000002
+
+#: A sample, as every `TimeSeries` here ends, after the tag of its value: the timestamp is a varint of six bytes, as any
+#: time from 1971 to 2109 is. That it has the same length everywhere lets a series' own bytes be made once.
+_SAMPLE = np.dtype([("value", "<u8"), ("timestamp_tag", "u1"), ("timestamp", "u1", (6,))])
+_SAMPLE_TAGS = b"\x12\x10\x09"
+_TIMESTAMP_BITS = np.arange(0, 42, 7)
+_TIMESTAMP_GOES_ON = np.array([0x80] * 5 + [0], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +61,18 @@ class RemoteWrite:
         self._session = session
         self._url = url
 
-    def encode(self, emissions: Sequence[Emission]) -> bytes:
-        """The body of one write request."""
-        return _compress(b"".join(part for emission in emissions for part in _time_series(emission)))
+    def encode(self, samples: Samples) -> bytes:
+        """The body of one write request. Each series' samples are in the order in which they stand."""
+        scalar = samples.table.type[samples.rows] <= MetricType.GAUGE
+        series = _scalars(samples if scalar.all() else samples.at(scalar))
+        if not scalar.all():
+            series += _distributions(samples.at(~scalar))
+        return _compress(b"".join(series))
 
     def encode_probe(self, at_ms: int) -> bytes:
         """The body of a write request that any working receiver takes: one sample of `pulsegate_sink_probe`."""
-        return _compress(
-            _one(_encode_labels(("__name__", "pulsegate_sink_probe")), _double.pack(1.0), _timestamp(at_ms))
-        )
+        series = _before_sample(_encode_labels(("__name__", "pulsegate_sink_probe")))
+        return _compress(b"".join(_time_series([series], np.ones(1).view(np.uint64), np.array([at_ms]))))
 
     async def send(self, body: bytes) -> Answer:
         """Sends one request. Never raises for what happens on the way: status 0 says that there was no answer."""
@@ -74,55 +87,63 @@ class RemoteWrite:
             return Answer(0, type(error).__name__)
 
 
-def samples_in(emission: Emission) -> int:
-    """How many samples the emission becomes."""
-    if emission.series.type is MetricType.HISTOGRAM:
-        return len(emission.buckets) + 2
-    return 2 if emission.series.type is MetricType.SUMMARY else 1
-
-
 def _compress(message: bytes) -> bytes:
     return bytes(cramjam.snappy.compress_raw(message))
 
 
-def _time_series(emission: Emission) -> Iterator[bytes]:
-    """The emission as `TimeSeries` fields of a `WriteRequest`."""
-    series = emission.series
-    if series.encoded_labels is None:
-        series.encoded_labels = tuple(_encode_labels(labels) for labels in exposed_labels(series))
-    timestamp = _timestamp(emission.at_ms)
-    values = (
-        [_STALE_MARKER] * len(series.encoded_labels) if emission.stale else list(map(_double.pack, _values(emission)))
-    )
-    for labels, value in zip(series.encoded_labels, values, strict=True):
-        yield _one(labels, value, timestamp)
+def _scalars(samples: Samples) -> list[bytes]:
+    """Counters and gauges as `TimeSeries` fields of a `WriteRequest`, in parts."""
+    series: list[Any] = _encoded(samples.table, samples.rows)
+    values = np.where(samples.stale, np.uint64(_STALE_MARKER), samples.value.view(np.uint64))
+    return _time_series(series, values, samples.at_ms)
 
 
-def _values(emission: Emission) -> list[float]:
-    """The samples' values, in the order of `exposed_labels`."""
-    if emission.series.type is MetricType.HISTOGRAM:
-        return [*map(float, accumulate(emission.buckets)), emission.value, float(emission.observations)]
-    if emission.series.type is MetricType.SUMMARY:
-        return [emission.value, float(emission.observations)]
-    return [emission.value]
+def _distributions(samples: Samples) -> list[bytes]:
+    """Histograms and summaries, in the order of `exposed_labels`."""
+    series: list[Any] = _encoded(samples.table, samples.rows)
+    values = [_STALE_BITS] * len(samples)
+    for at in np.flatnonzero(~samples.stale).tolist():
+        count, buckets = samples.counts[at][0], samples.counts[at][1:]
+        values[at] = np.array([*buckets.cumsum(), samples.value[at], count], np.float64).view(np.uint64)
+    widths = samples.widths
+    every = [np.broadcast_to(each, width) for each, width in zip(values, widths.tolist(), strict=True)]
+    return _time_series(list(chain.from_iterable(series)), np.concatenate(every), np.repeat(samples.at_ms, widths))
 
 
-def exposed_labels(series: Series) -> list[LabelPairs]:
+_STALE_BITS = np.array([_STALE_MARKER], np.uint64)
+
+
+def _encoded(table: SeriesTable, rows: Rows) -> list[bytes | tuple[bytes, ...] | None]:
+    """What stands before the sample in the rows' `TimeSeries`; several for a histogram or a summary."""
+    numbers = rows.tolist()
+    encoded = [table.encoded[row] for row in numbers]
+    for at, known in enumerate(encoded):
+        if known is None:
+            family = table.families[table.family[numbers[at]]]
+            made = tuple(
+                _before_sample(_encode_labels(labels))
+                for labels in exposed_labels(family, table.label_pairs(numbers[at]))
+            )
+            encoded[at] = table.encoded[numbers[at]] = made if family.type > MetricType.GAUGE else made[0]
+    return encoded
+
+
+def exposed_labels(family: Family, labels: LabelPairs) -> list[LabelPairs]:
     """The label sets under which a series stands in Prometheus: one, or a histogram's buckets, sum and count."""
     identity = {
-        "tenant_id": str(uuid.UUID(bytes=series.tenant_id)),
-        "project_id": str(uuid.UUID(bytes=series.project_id)),
+        "tenant_id": str(uuid.UUID(bytes=family.tenant_id)),
+        "project_id": str(uuid.UUID(bytes=family.project_id)),
     }
-    own = dict(zip(series.labels[::2], series.labels[1::2], strict=True)) | identity
+    own = dict(zip(labels[::2], labels[1::2], strict=True)) | identity
 
     def exposed(suffix: str = "", **extra: str) -> LabelPairs:
-        labels = own | extra | {"__name__": series.name + suffix}
+        labels = own | extra | {"__name__": family.name + suffix}
         return tuple(text for name in sorted(labels) for text in (name, labels[name]))
 
-    if series.type is MetricType.HISTOGRAM:
-        bounds = [*map(format_bound, series.bounds), "+Inf"]
+    if family.type is MetricType.HISTOGRAM:
+        bounds = [*map(format_bound, family.bounds), "+Inf"]
         return [*(exposed("_bucket", le=bound) for bound in bounds), exposed("_sum"), exposed("_count")]
-    if series.type is MetricType.SUMMARY:
+    if family.type is MetricType.SUMMARY:
         return [exposed("_sum"), exposed("_count")]
     return [exposed()]
 
@@ -150,18 +171,28 @@ def _encode_labels(labels: LabelPairs) -> bytes:
     return bytes(encoded)
 
 
-def _one(labels: bytes, value: bytes, timestamp: bytes) -> bytes:
-    sample = _field(2, b"\x09" + value + b"\x10" + timestamp)
-    return _field(1, labels + sample)
+def _before_sample(labels: bytes) -> bytes:
+    """The field `timeseries` with these labels, up to its only sample's value."""
+    length = len(labels) + len(_SAMPLE_TAGS) + _SAMPLE.itemsize
+    return b"\x0a" + _varint(length) + labels + _SAMPLE_TAGS
+
+
+def _time_series(series: Sequence[bytes], values: NDArray[np.uint64], at_ms: Ints) -> list[bytes]:
+    """Each series with its sample, in parts to be joined. Values are the bits of float64, times are below 2^42."""
+    samples = np.empty(len(series), _SAMPLE)
+    samples["value"] = values
+    samples["timestamp_tag"] = 0x10
+    samples["timestamp"] = (at_ms[:, None] >> _TIMESTAMP_BITS & 0x7F) | _TIMESTAMP_GOES_ON
+    joined, size = samples.tobytes(), _SAMPLE.itemsize
+    parts = [b""] * (2 * len(series))
+    parts[::2] = series
+    parts[1::2] = [joined[at : at + size] for at in range(0, len(joined), size)]
+    return parts
 
 
 def _field(number: int, content: bytes) -> bytes:
     """A length-delimited protobuf field."""
     return bytes((number << 3 | 2,)) + _varint(len(content)) + content
-
-
-def _timestamp(at_ms: int) -> bytes:
-    return _varint(at_ms)
 
 
 def _varint(value: int) -> bytes:

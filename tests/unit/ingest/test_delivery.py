@@ -9,10 +9,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.ingest.domain import MetricType
-from services.ingest.series import Emission, Series
+from services.ingest.samples import Samples
 from services.ingest.sinks.delivery import Delivery
 from services.ingest.sinks.remote_write import Answer, RemoteWrite
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, series_of
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition
+from tests.unit.ingest.lane_store import Rows
 from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
 from tests.waiting import eventually
 
@@ -21,7 +22,8 @@ Sample = tuple[str, float, int]
 
 ACCEPTED = Answer(204, "")
 ORDERS = definition("orders_total")
-FREE, PRO = series_of(ORDERS, plan="free"), series_of(ORDERS, plan="pro")
+SERIES = Rows()
+FREE, PRO = SERIES.of(ORDERS, plan="free"), SERIES.of(ORDERS, plan="pro")
 PROBE = "pulsegate_sink_probe"
 
 
@@ -92,8 +94,8 @@ async def delivering(sink: ScriptedSink, clock: SteppedClock, *, most_pending: i
         assert running.cancelled(), running
 
 
-def emission(of: Series, at_ms: int, value: float, *, stale: bool = False) -> Emission:
-    return Emission(of, at_ms, value, 0, [], stale=stale)
+def offer(delivery: Delivery, commit_ms: int, *samples: Samples) -> None:
+    delivery.offer(commit_ms, SERIES.joined(*samples))
 
 
 def count(outcome: str) -> float:
@@ -105,11 +107,11 @@ async def flushed(delivery: Delivery) -> None:
     assert await delivery.flushed(10.0)
 
 
-def offer_commits(delivery: Delivery, of: Sequence[Series], seconds: range) -> None:
+def offer_commits(delivery: Delivery, of: Sequence[int], seconds: range) -> None:
     """One commit a second; each series counts the seconds."""
     for second in seconds:
         at_ms = NOW_MS + second * 1000
-        delivery.offer(at_ms, [emission(each, at_ms, float(second)) for each in of])
+        offer(delivery, at_ms, *(SERIES.sample(each, at_ms, float(second)) for each in of))
 
 
 async def test_the_watermark_moves_only_after_acceptance(sink: ScriptedSink, clock: SteppedClock) -> None:
@@ -168,14 +170,14 @@ async def test_first_zeros_and_stale_markers_stay_and_stand_in_order(sink: Scrip
     start = NOW_MS - NOW_MS % 15_000
     async with delivering(sink, clock) as delivery:
         sink.open.clear()
-        delivery.offer(start, [emission(PRO, start, -1.0)])
+        offer(delivery, start, SERIES.sample(PRO, start, -1.0))
         await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
         for second in range(1, 7):
-            delivery.offer(start + second, [])
-        delivery.offer(start + 1000, [emission(PRO, start + 500, 0.0), emission(PRO, start + 1000, 1.0)])
-        delivery.offer(start + 2000, [emission(PRO, start + 2000, 2.0)])
-        delivery.offer(start + 3000, [emission(PRO, start + 2998, 0.0, stale=True)])
-        delivery.offer(start + 4000, [emission(PRO, start + 4000, 4.0)])
+            offer(delivery, start + second)
+        offer(delivery, start + 1000, SERIES.sample(PRO, start + 500, 0.0), SERIES.sample(PRO, start + 1000, 1.0))
+        offer(delivery, start + 2000, SERIES.sample(PRO, start + 2000, 2.0))
+        offer(delivery, start + 3000, SERIES.sample(PRO, start + 2998, stale=True))
+        offer(delivery, start + 4000, SERIES.sample(PRO, start + 4000, 4.0))
         sink.open.set()
         await flushed(delivery)
     written = [(at_ms - start, bits(value) == STALE_BITS or value) for _, value, at_ms in sink.accepted]
@@ -183,7 +185,7 @@ async def test_first_zeros_and_stale_markers_stay_and_stand_in_order(sink: Scrip
 
 
 async def test_what_waits_is_bounded_and_the_newest_value_stays(sink: ScriptedSink, clock: SteppedClock) -> None:
-    of = [series_of(ORDERS, plan=f"p{number}") for number in range(10)]
+    of = [SERIES.of(ORDERS, plan=f"p{number}") for number in range(10)]
     async with delivering(sink, clock, most_pending=100) as delivery:
         sink.open.clear()
         offer_commits(delivery, of, range(1))
@@ -199,12 +201,11 @@ async def test_what_waits_is_bounded_and_the_newest_value_stays(sink: ScriptedSi
 
 async def test_many_samples_travel_in_several_requests(sink: ScriptedSink, clock: SteppedClock) -> None:
     histogram = definition("load_seconds", MetricType.HISTOGRAM, bounds=tuple(float(bound) for bound in range(8)))
-    emissions = [
-        Emission(series_of(histogram, plan=f"p{number}"), NOW_MS, 0.0, 9, [1] * 9, stale=False)
-        for number in range(1000)
+    samples = [
+        SERIES.sample(SERIES.of(histogram, plan=f"p{number}"), NOW_MS, counts=[9] + [1] * 9) for number in range(1000)
     ]
     async with delivering(sink, clock) as delivery:
-        delivery.offer(NOW_MS, emissions)
+        offer(delivery, NOW_MS, *samples)
         await flushed(delivery)
     assert [len(read(body)) for body in sink.bodies] == [5005, 5005, 990]
 
@@ -219,7 +220,7 @@ async def test_only_the_bad_sample_is_put_aside(
     sink.answer = lambda samples: refusal if any(name.endswith(" p17") for name, *_ in samples) else ACCEPTED
     before = count("quarantined"), count("delivered")
     async with delivering(sink, clock) as delivery:
-        delivery.offer(NOW_MS, [emission(series_of(ORDERS, plan=plan), NOW_MS, 1.0) for plan in plans])
+        offer(delivery, NOW_MS, *(SERIES.sample(SERIES.of(ORDERS, plan=plan), NOW_MS, 1.0) for plan in plans))
         await flushed(delivery)
         assert delivery.delivered_ms == NOW_MS
     assert {name for name, *_ in sink.accepted} == {f"orders_total {plan}" for plan in plans if plan != "p17"}
@@ -260,20 +261,8 @@ async def test_samples_older_than_the_sink_takes_are_dropped_before_sending(
     old_ms = NOW_MS - 7 * DAY_MS - 1
     before = count("too_old")
     async with delivering(sink, clock) as delivery:
-        delivery.offer(
-            old_ms,
-            [
-                emission(PRO, old_ms, 1.0),
-                emission(FREE, old_ms, 1.0),
-            ],
-        )
-        delivery.offer(
-            NOW_MS,
-            [
-                emission(PRO, old_ms, 0.0),
-                emission(PRO, NOW_MS, 2.0),
-            ],
-        )
+        offer(delivery, old_ms, SERIES.sample(PRO, old_ms, 1.0), SERIES.sample(FREE, old_ms, 1.0))
+        offer(delivery, NOW_MS, SERIES.sample(PRO, old_ms, 0.0), SERIES.sample(PRO, NOW_MS, 2.0))
         await flushed(delivery)
         assert delivery.delivered_ms == NOW_MS
     assert sink.accepted == [("orders_total pro", 2.0, NOW_MS)]

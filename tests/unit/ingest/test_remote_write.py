@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.domain import Definition, MetricType
-from services.ingest.series import Emission
-from services.ingest.sinks.remote_write import RemoteWrite, format_bound, samples_in
-from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition, series_of
+from services.ingest.sinks.remote_write import RemoteWrite, format_bound
+from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition
+from tests.unit.ingest.lane_store import Rows
 from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
 
 GOLDEN_BOUNDS = Path(__file__).parents[2] / "golden" / "ingest" / "bounds.txt"
@@ -24,25 +24,30 @@ SUMMARY = definition("size_bytes", MetricType.SUMMARY)
 
 
 @pytest.fixture
+def series() -> Rows:
+    return Rows()
+
+
+@pytest.fixture
 async def sink() -> RemoteWrite:
     async with aiohttp.ClientSession() as session:
         return RemoteWrite(session, "http://127.0.0.1:9/write")
 
 
-def test_counters_and_gauges_are_one_sample_each(sink: RemoteWrite) -> None:
-    emissions = [
-        Emission(series_of(COUNTER, plan="pro", Zone="eu"), NOW_MS, 5.0, 0, []),
-        Emission(series_of(GAUGE), NOW_MS + 1, -0.5, 0, []),
-    ]
-    assert read(sink.encode(emissions)) == [
+def test_counters_and_gauges_are_one_sample_each(sink: RemoteWrite, series: Rows) -> None:
+    samples = series.joined(
+        series.sample(series.of(COUNTER, plan="pro", Zone="eu"), NOW_MS, 5.0),
+        series.sample(series.of(GAUGE), NOW_MS + 1, -0.5),
+    )
+    assert read(sink.encode(samples)) == [
         ({"__name__": "orders_total", "plan": "pro", "Zone": "eu", **IDENTITY}, 5.0, NOW_MS),
         ({"__name__": "depth", **IDENTITY}, -0.5, NOW_MS + 1),
     ]
 
 
-def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite) -> None:
-    emission = Emission(series_of(HISTOGRAM, plan="pro"), NOW_MS, 12.5, 10, [1, 2, 3, 4])
-    samples = read(sink.encode([emission]))
+def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite, series: Rows) -> None:
+    sealed = series.sample(series.of(HISTOGRAM, plan="pro"), NOW_MS, 12.5, [10, 1, 2, 3, 4])
+    samples = read(sink.encode(sealed))
     assert [(labels["__name__"], labels.get("le"), value) for labels, value, _ in samples] == [
         ("load_seconds_bucket", "0.005", 1.0),
         ("load_seconds_bucket", "1.0", 3.0),
@@ -53,33 +58,55 @@ def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite) -> N
     ]
     assert {at_ms for _, _, at_ms in samples} == {NOW_MS}
     assert all(labels["plan"] == "pro" for labels, _, _ in samples)
-    assert samples_in(emission) == len(samples)
+    assert sealed.widths.tolist() == [len(samples)]
 
 
-def test_a_summary_is_sum_and_count(sink: RemoteWrite) -> None:
-    emission = Emission(series_of(SUMMARY), NOW_MS, 12.5, 10, [])
-    samples = read(sink.encode([emission]))
+def test_a_summary_is_sum_and_count(sink: RemoteWrite, series: Rows) -> None:
+    sealed = series.sample(series.of(SUMMARY), NOW_MS, 12.5, [10])
+    samples = read(sink.encode(sealed))
     assert [(labels["__name__"], value) for labels, value, _ in samples] == [
         ("size_bytes_sum", 12.5),
         ("size_bytes_count", 10.0),
     ]
-    assert samples_in(emission) == 2
+    assert sealed.widths.tolist() == [2]
+
+
+def test_series_of_all_types_travel_together_each_in_its_order(sink: RemoteWrite, series: Rows) -> None:
+    counter, summary = series.of(COUNTER), series.of(SUMMARY)
+    samples = read(
+        sink.encode(
+            series.joined(
+                series.sample(summary, NOW_MS, 1.0, [2]),
+                series.sample(counter, NOW_MS, 3.0),
+                series.sample(summary, NOW_MS + 1, 4.0, [5]),
+                series.sample(counter, NOW_MS + 1, 6.0),
+            )
+        )
+    )
+    of: dict[str, list[tuple[float, int]]] = {"orders_total": [], "size_bytes_sum": [], "size_bytes_count": []}
+    for labels, value, at_ms in samples:
+        of[labels["__name__"]].append((value, at_ms - NOW_MS))
+    assert of == {
+        "orders_total": [(3.0, 0), (6.0, 1)],
+        "size_bytes_sum": [(1.0, 0), (4.0, 1)],
+        "size_bytes_count": [(2.0, 0), (5.0, 1)],
+    }
 
 
 @pytest.mark.parametrize("of", [COUNTER, GAUGE, HISTOGRAM, SUMMARY])
-def test_a_stale_marker_ends_every_series_of_a_label_set(sink: RemoteWrite, of: Definition) -> None:
-    emission = Emission(series_of(of), NOW_MS, 0.0, 0, [0] * (len(of.bounds) + 1) if of.bounds else [], stale=True)
-    samples = read(sink.encode([emission]))
-    assert len(samples) == samples_in(emission)
+def test_a_stale_marker_ends_every_series_of_a_label_set(sink: RemoteWrite, series: Rows, of: Definition) -> None:
+    sealed = series.sample(series.of(of), NOW_MS, stale=True)
+    samples = read(sink.encode(sealed))
+    assert sealed.widths.tolist() == [len(samples)]
     assert {bits(value) for _, value, _ in samples} == {STALE_BITS}
 
 
-def test_nobody_can_stand_under_another_tenants_name(sink: RemoteWrite) -> None:
-    forged = series_of(COUNTER, tenant_id="x", project_id="y", __name__="z")
-    [(labels, _, _)] = read(sink.encode([Emission(forged, NOW_MS, 1.0, 0, [])]))
+def test_nobody_can_stand_under_another_tenants_name(sink: RemoteWrite, series: Rows) -> None:
+    forged = series.of(COUNTER, tenant_id="x", project_id="y", __name__="z")
+    [(labels, _, _)] = read(sink.encode(series.sample(forged, NOW_MS, 1.0)))
     assert labels == {"__name__": "orders_total", **IDENTITY}
-    forged = series_of(HISTOGRAM, le="5")
-    samples = read(sink.encode([Emission(forged, NOW_MS, 0.0, 0, [0, 0, 0, 0])]))
+    forged = series.of(HISTOGRAM, le="5")
+    samples = read(sink.encode(series.sample(forged, NOW_MS)))
     assert [labels.get("le") for labels, _, _ in samples][:4] == ["0.005", "1.0", "1e+06", "+Inf"]
 
 
@@ -92,22 +119,23 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
         st.tuples(
             st.dictionaries(names, texts, max_size=16),
             st.floats(allow_nan=False, allow_infinity=False),
-            st.integers(0, 2**60),
+            st.integers(0, 2**42 - 1),
         ),
         max_size=10,
     )
 )
 def test_any_labels_and_values_are_read_back(parts: list[tuple[dict[str, str], float, int]]) -> None:
     sink = RemoteWrite(session=None, url="")  # type: ignore[arg-type]  # nothing is sent
-    emissions = [Emission(series_of(COUNTER, **labels), at_ms, value, 0, []) for labels, value, at_ms in parts]
-    assert read(sink.encode(emissions)) == [
+    series = Rows()
+    samples = [series.sample(series.of(COUNTER, **labels), at_ms, value) for labels, value, at_ms in parts]
+    assert read(sink.encode(series.joined(*samples))) == [
         ({**labels, "__name__": "orders_total", **IDENTITY}, value, at_ms) for labels, value, at_ms in parts
     ]
 
 
-def test_encoding_again_gives_the_same_bytes(sink: RemoteWrite) -> None:
-    emission = Emission(series_of(HISTOGRAM), NOW_MS, 1.0, 1, [1, 0, 0, 0])
-    assert sink.encode([emission]) == sink.encode([emission])
+def test_encoding_again_gives_the_same_bytes(sink: RemoteWrite, series: Rows) -> None:
+    sample = series.sample(series.of(HISTOGRAM), NOW_MS, 1.0, [1, 1, 0, 0, 0])
+    assert sink.encode(sample) == sink.encode(sample)
 
 
 def test_the_probe_is_a_sample_without_an_owner(sink: RemoteWrite) -> None:

@@ -1,0 +1,120 @@
+"""Series as rows of `COPY … FROM STDIN WITH (FORMAT binary)`, thousands at a time.
+
+Source: https://www.postgresql.org/docs/current/sql-copy.html; arrays are as `array_send` writes them.
+"""
+
+from collections.abc import Iterator, Mapping
+from struct import Struct
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from services.ingest.columns import Rows
+from services.ingest.domain import LabelPairs
+from services.ingest.sealing import MadeSeries, SealedSeries
+from services.ingest.series import Family
+
+#: The columns of `changed_rows`, and those of `made_rows`, in their order.
+CHANGED_COLUMNS = "partition, series_id, value, timestamp_ms, count, buckets"
+MADE_COLUMNS = (
+    "tenant_id, project_id, definition_id, name, type, bounds, labels,"
+    " partition, series_id, value, timestamp_ms, created_ms, changed_ms, folded, count, buckets"
+)
+_COUNT_OF_MADE_COLUMNS = 16
+
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_int2, _int4 = Struct(">h"), Struct(">i")
+_OID_INT8, _OID_FLOAT8 = 20, 701
+_JSONB_VERSION = b"\x01"
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+def changed_rows(sealed: SealedSeries) -> bytes:
+    """New values of series that the state has, as `CHANGED_COLUMNS`."""
+    groups = (rows.tobytes() for _, rows in _groups(_values(sealed), sealed, columns=len(CHANGED_COLUMNS.split(","))))
+    return b"".join((_SIGNATURE, *groups, _TRAILER))
+
+
+def made_rows(made: MadeSeries, commit_ms: int) -> bytes:
+    """Series that the state does not have yet, as `MADE_COLUMNS`."""
+    times = np.full(len(made), commit_ms)
+    values = {**_values(made.values), "created_ms": times, "changed_ms": times, "folded": made.folded}
+    start = _int2.pack(_COUNT_OF_MADE_COLUMNS)
+    descriptions = {family: start + _description(family) for family in set(made.families)}
+    parts = [_SIGNATURE]
+    for places, rows in _groups(values, made.values, columns=None):
+        joined, size = rows.tobytes(), rows.itemsize
+        for at, place in enumerate(places.tolist()):
+            own = joined[at * size : (at + 1) * size]
+            parts += (descriptions[made.families[place]], _labels(made.labels[place]), own)
+    return b"".join((*parts, _TRAILER))
+
+
+def _values(sealed: SealedSeries) -> dict[str, NDArray[Any]]:
+    return {
+        "partition": sealed.partition,
+        "series_id": np.frombuffer(sealed.ids.joined(), "V16"),
+        "value": sealed.value,
+        "timestamp_ms": sealed.timestamp_ms,
+    }
+
+
+def _groups(values: Columns, sealed: SealedSeries, columns: int | None) -> Iterator[tuple[Rows, NDArray[np.void]]]:
+    """Where the rows of each size stand, and those rows: `values`, count and buckets, each with its length before it.
+
+    `columns`: what a row says of its number of columns; None: it says nothing.
+    """
+    sizes = np.array([0 if counts is None else counts.size for counts in sealed.counts], np.intp)
+    for size in np.unique(sizes).tolist():
+        places = np.flatnonzero(sizes == size)
+        counts = np.stack(sealed.counts[places].tolist()) if size else np.zeros((places.size, 1), np.int64)
+        own = {name: column[places] for name, column in values.items()}
+        yield places, _rows({**own, "count": counts[:, 0], "buckets": _array(counts[:, 1:])}, columns)
+
+
+def _rows(values: Columns, columns: int | None) -> NDArray[np.void]:
+    kinds = {name: column.dtype.newbyteorder(">") for name, column in values.items()}
+    fields = [field for name, kind in kinds.items() for field in ((f"length of {name}", ">i4"), (name, kind))]
+    rows = np.empty(len(next(iter(values.values()))), [*([("columns", ">i2")] if columns else []), *fields])
+    if columns:
+        rows["columns"] = columns
+    for name, column in values.items():
+        rows[f"length of {name}"] = kinds[name].itemsize
+        rows[name] = column
+    return rows
+
+
+def _array(elements: NDArray[Any]) -> NDArray[np.void]:
+    """Arrays of int8 or float8, one for each row of a matrix."""
+    kind = elements.dtype.newbyteorder(">")
+    size = elements.shape[1]
+    fields: list[Any] = [("dimensions", ">i4"), ("nulls", ">i4"), ("type", ">i4")]
+    if size:
+        fields += [("size", ">i4"), ("first", ">i4"), ("elements", [("length", ">i4"), ("value", kind)], (size,))]
+    arrays = np.zeros(len(elements), fields)
+    arrays["type"] = _OID_FLOAT8 if kind.kind == "f" else _OID_INT8
+    if size:
+        arrays["dimensions"] = arrays["first"] = 1
+        arrays["size"] = size
+        arrays["elements"]["length"] = kind.itemsize
+        arrays["elements"]["value"] = elements
+    return arrays
+
+
+def _description(family: Family) -> bytes:
+    bounds = np.array([family.bounds], np.float64)
+    ids = (family.tenant_id, family.project_id, family.definition_id)
+    rest = (family.name.encode(), _int2.pack(family.type), _array(bounds).tobytes())
+    return b"".join(map(_field, (*ids, *rest)))
+
+
+def _labels(labels: LabelPairs) -> bytes:
+    return _field(_JSONB_VERSION + msgspec.json.encode(dict(zip(labels[::2], labels[1::2], strict=True))))
+
+
+def _field(content: bytes) -> bytes:
+    return _int4.pack(len(content)) + content

@@ -1,0 +1,109 @@
+"""The records of one read from the log, in columns."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Rows
+from services.ingest.errors import UnreadableLogError
+from services.ingest.records import ID_BYTES, DefinitionFacts, Distribution, Identity, Kind, Record, identities_of
+
+
+class Portion:
+    """Records of values between two endings of definitions, as one.
+
+    Its series are first the scalar ones of all records in order, then the distributions of all records in order.
+    """
+
+    def __init__(self, records: Sequence[Record], endings: Sequence[Record]) -> None:
+        self.records = records
+        #: The records after these ones, each of which ends definitions.
+        self.endings = endings
+        self.distributions: list[Distribution] = [each for record in records for each in record.distributions]
+        self._scalars = [len(record.ids) // ID_BYTES for record in records]
+        self.scalar_count = sum(self._scalars)
+        joined = b"".join([record.ids for record in records])
+        if self.distributions:
+            joined += b"".join([_checked(each.id) for each in self.distributions])
+        self.ids = Ids.of(joined)
+        #: The row of each series, -1 where it has none, as of that version of the table.
+        self.rows: Rows = NO_ROWS
+        self.version = -1
+        self._identities: dict[int, list[Identity]] = {}
+        self._facts: dict[int, dict[bytes, DefinitionFacts]] = {}
+
+    def values(self) -> Floats:
+        """A counter's increment or a gauge's level for each scalar series."""
+        return np.frombuffer(b"".join([record.values for record in self.records]), "<f8").astype(np.float64, copy=False)
+
+    def timestamps(self) -> Ints:
+        """A gauge's timestamp for each scalar series, Unix milliseconds."""
+        parts = [
+            record.timestamps or bytes(8 * count) for record, count in zip(self.records, self._scalars, strict=True)
+        ]
+        return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
+
+    def mask(self, accepted: Sequence[bool]) -> Mask:
+        """Where the series of the accepted records are."""
+        each = np.array(accepted, np.bool_)
+        scalars = np.repeat(each, self._scalars)
+        if not self.distributions:
+            return scalars
+        return np.concatenate([scalars, np.repeat(each, [len(record.distributions) for record in self.records])])
+
+    def sources(self, places: Rows) -> list[tuple[Record, DefinitionFacts, Identity]]:
+        """The record of the series at each place, its definition, and what its id stands for.
+
+        Raises UnreadableLogError where the record does not say.
+        """
+        numbers, offsets = self._origins()
+        return [
+            self._source(number, at)
+            for number, at in zip(numbers[places].tolist(), offsets[places].tolist(), strict=True)
+        ]
+
+    def _origins(self) -> tuple[Rows, Rows]:
+        """For each series the number of its record and its place among that record's series."""
+        scalars = np.array(self._scalars, np.intp)
+        others = np.array([len(record.distributions) for record in self.records], np.intp)
+        each = np.arange(scalars.size)
+        starts = np.repeat(scalars.cumsum() - scalars, scalars)
+        other_starts = np.repeat(others.cumsum() - others - scalars, others)
+        numbers = np.concatenate([np.repeat(each, scalars), np.repeat(each, others)])
+        offsets = np.concatenate([np.arange(starts.size) - starts, np.arange(other_starts.size) - other_starts])
+        return numbers, offsets
+
+    def _source(self, number: int, at: int) -> tuple[Record, DefinitionFacts, Identity]:
+        record = self.records[number]
+        if number not in self._identities:
+            self._identities[number] = identities_of(record)
+            self._facts[number] = {facts.id: facts for facts in record.definitions}
+        identity = self._identities[number][at]
+        facts = self._facts[number].get(identity.definition_id)
+        if facts is None:
+            raise UnreadableLogError("a record does not describe the definition of one of its series")
+        return record, facts, identity
+
+
+def _checked(identity: bytes) -> bytes:
+    if len(identity) != ID_BYTES:
+        raise UnreadableLogError(f"a series id has {len(identity)} bytes")
+    return identity
+
+
+def portions_of(records: Iterable[Record]) -> list[Portion]:
+    """The records, cut after each run of endings."""
+    portions: list[Portion] = []
+    values: list[Record] = []
+    endings: list[Record] = []
+    for record in records:
+        if record.kind is Kind.END:
+            endings.append(record)
+            continue
+        if endings:
+            portions.append(Portion(values, endings))
+            values, endings = [], []
+        values.append(record)
+    if values or endings:
+        portions.append(Portion(values, endings))
+    return portions

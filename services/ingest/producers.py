@@ -1,0 +1,72 @@
+"""The windows of the producers in memory: which of their batches have been counted. No I/O."""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from services.ingest.records import Record
+from services.ingest.windows import Window
+
+#: Producers that have been quiet for so long leave memory, and so do those beyond so many; their windows stay in the
+#: state, from which they come back.
+_IDLE_MS = 10 * 60 * 1000
+_MOST = 200_000
+
+ProducerKey = tuple[bytes, bytes]
+"""Project id and producer id."""
+
+
+class ProducerRow(NamedTuple):
+    """A producer's window as it is to be stored."""
+
+    tenant_id: bytes
+    key: ProducerKey
+    floor: int
+    ranges: list[int]
+    used_ms: int
+
+
+class Producers:
+    """Windows by producer, the one that was used last at the end."""
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[ProducerKey, Window] = OrderedDict()
+        self._dirty: dict[ProducerKey, bytes] = {}
+
+    def __contains__(self, key: ProducerKey) -> bool:
+        return key in self._windows
+
+    def admit(self, key: ProducerKey, window: Window) -> None:
+        """A producer's window as it was stored, or a new one."""
+        self._windows[key] = window
+
+    def claim(self, record: Record) -> bool:
+        """Whether the batch is counted from now on; it is not where it was before. Its producer must be in memory."""
+        if not record.producer:
+            return True
+        key = (record.project_id, record.producer)
+        window = self._windows[key]
+        window.used_ms = max(window.used_ms, record.received_ms)
+        self._windows.move_to_end(key)
+        self._dirty[key] = record.tenant_id
+        return window.claim(record.sequence, record.floor)
+
+    def seal(self) -> list[ProducerRow]:
+        """Copies of the windows that changed since the last time."""
+        dirty, self._dirty = self._dirty, {}
+        sealed = ((tenant_id, key, self._windows[key]) for key, tenant_id in dirty.items())
+        return [
+            ProducerRow(tenant_id, key, window.floor, window.ranges[:], window.used_ms)
+            for tenant_id, key, window in sealed
+        ]
+
+    def drop_idle(self, now_ms: int) -> None:
+        """Forgets windows that have been quiet for long, or are too many. Call it only while no commit is under way.
+
+        It costs what it drops: it looks no further than to the first one that stays.
+        """
+        while self._windows:
+            key, window = next(iter(self._windows.items()))
+            idle = window.used_ms < now_ms - _IDLE_MS
+            if key in self._dirty or not (idle or len(self._windows) > _MOST):
+                return
+            del self._windows[key]

@@ -1,0 +1,94 @@
+"""What sinks are to write, in columns: values of series, copied when they were sealed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from services.ingest.columns import Floats, Ints, Mask, Objects, Rows, joined_rows
+from services.ingest.series import SeriesTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """One value each of rows of a table. Nothing in it changes; the table keeps the rows until it is delivered."""
+
+    table: SeriesTable
+    rows: Rows
+    #: Unix milliseconds.
+    at_ms: Ints
+    value: Floats
+    #: The count, then the buckets of histograms and summaries; None for others and for stale markers.
+    counts: Objects
+    #: The series ends here: a stale marker.
+    stale: Mask
+
+    @classmethod
+    def values(cls, table: SeriesTable, rows: Rows, at_ms: int) -> Self:
+        """What the table has now, to be written with that time."""
+        return cls(
+            table,
+            rows,
+            np.full(rows.size, at_ms, np.int64),
+            table.value[rows],
+            table.counts_of(rows),
+            np.zeros(rows.size, np.bool_),
+        )
+
+    @classmethod
+    def zeros(cls, table: SeriesTable, rows: Rows, at_ms: Ints) -> Self:
+        """A 0 for each row, at a time of its own."""
+        counts = table.counts_of(rows)
+        for at, count in enumerate(counts):
+            counts[at] = None if count is None else np.zeros_like(count)
+        return cls(table, rows, at_ms, np.zeros(rows.size), counts, np.zeros(rows.size, np.bool_))
+
+    @classmethod
+    def stale_markers(cls, table: SeriesTable, rows: Rows, at_ms: int) -> Self:
+        """The end of each row's series at that time."""
+        nothing = np.full(rows.size, None, np.object_)
+        at = np.full(rows.size, at_ms, np.int64)
+        return cls(table, rows, at, np.zeros(rows.size), nothing, np.ones(rows.size, np.bool_))
+
+    @classmethod
+    def joined(cls, table: SeriesTable, parts: Sequence["Samples"]) -> Self:
+        """All of the parts, in order."""
+        return cls(
+            table,
+            joined_rows(part.rows for part in parts),
+            np.concatenate([np.empty(0, np.int64), *(part.at_ms for part in parts)]),
+            np.concatenate([np.empty(0), *(part.value for part in parts)]),
+            np.concatenate([np.empty(0, np.object_), *(part.counts for part in parts)]),
+            np.concatenate([np.empty(0, np.bool_), *(part.stale for part in parts)]),
+        )
+
+    def __len__(self) -> int:
+        return self.rows.size
+
+    def at(self, index: Rows | Mask | slice) -> "Samples":
+        """Those at some places."""
+        return Samples(
+            self.table,
+            self.rows[index],
+            self.at_ms[index],
+            self.value[index],
+            self.counts[index],
+            self.stale[index],
+        )
+
+    def in_time(self) -> "Samples":
+        """Ordered by their times."""
+        return self.at(np.argsort(self.at_ms, kind="stable"))
+
+    def latest(self) -> "Samples":
+        """Of each row only the one that stands last."""
+        places = np.arange(self.rows.size)
+        last = np.empty(self.table.size, np.intp)
+        last[self.rows] = places  # of several for one row, the last one stays
+        return self.at(last[self.rows] == places)
+
+    @property
+    def widths(self) -> Ints:
+        """How many samples of the sink each becomes."""
+        return self.table.width[self.rows].astype(np.int64)

@@ -1,0 +1,175 @@
+"""What one commit stores and what may leave for the sinks once it has: copies, taken at one moment. No I/O.
+
+Folding goes on while the copies are being stored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
+from services.ingest.domain import LabelPairs, MetricType
+from services.ingest.label_sets import LabelSets
+from services.ingest.producers import ProducerRow
+from services.ingest.samples import Samples
+from services.ingest.series import Family, SeriesTable
+
+#: Each live series is written at least this often: Prometheus forgets after five minutes.
+REWRITE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SealedSeries:
+    """Values of rows as of one moment, for the state."""
+
+    partition: NDArray[np.int16]
+    ids: Ids
+    value: Floats
+    counts: Objects
+    timestamp_ms: Ints
+
+    @classmethod
+    def of(cls, table: SeriesTable, rows: Rows) -> "SealedSeries":
+        """Copies of these rows."""
+        return cls(
+            table.partition[rows], table.ids(rows), table.value[rows], table.counts_of(rows), table.timestamp_ms[rows]
+        )
+
+    def __len__(self) -> int:
+        return self.value.size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeSeries:
+    """Series that the state does not have yet."""
+
+    families: Sequence[Family]
+    labels: Sequence[LabelPairs]
+    folded: Mask
+    values: SealedSeries
+
+    @classmethod
+    def of(cls, table: SeriesTable, rows: Rows) -> "MadeSeries":
+        """Copies of these rows."""
+        return cls(
+            [table.families[number] for number in table.family[rows].tolist()],
+            [table.label_pairs(row) for row in rows.tolist()],
+            table.folded[rows],
+            SealedSeries.of(table, rows),
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """All that one commit stores, and what may leave for the sinks once it has."""
+
+    commit_ms: int
+    #: The log's sequence up to which everything is in here, and nothing beyond it.
+    position: int
+    made: MadeSeries
+    changed: SealedSeries
+    samples: Samples
+    producers: list[ProducerRow] = field(default_factory=list)
+    #: Tenant, project and definition ids.
+    ended: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    #: The receiver's clock of the newest record, Unix milliseconds; 0: none.
+    newest_received_ms: int = 0
+
+
+class Sealer:
+    """Finds out what has changed, what is due for the sinks, and what has been quiet for too long."""
+
+    def __init__(
+        self, table: SeriesTable, label_sets: LabelSets, *, stale_after_ms: int, interval_ms: int, ended_ms: int
+    ) -> None:
+        self._table = table
+        self._label_sets = label_sets
+        self._stale_after_ms = stale_after_ms
+        self._interval_ms = interval_ms
+        #: The newest commit that ended a definition.
+        self.ended_ms = ended_ms
+        self._swept_second = 0
+        #: Rows whose end is to be written.
+        self._stale: list[Rows] = []
+        self._undelivered = NO_ROWS
+        self._undelivered_since_ms = 0
+
+    def mark_stale(self, rows: Rows) -> None:
+        """The next commit writes the end of these series."""
+        self._stale.append(rows)
+
+    def write_undelivered(self, rows: Rows, since_ms: int) -> None:
+        """The next commit writes what an earlier owner committed after `since_ms` and may not have delivered."""
+        self._undelivered, self._undelivered_since_ms = rows, since_ms
+
+    def series(self, commit_ms: int) -> tuple[MadeSeries, SealedSeries, Samples]:
+        """The series that were made and those that changed, and what is due for the sinks. They are clean then."""
+        table = self._table
+        dirty = np.flatnonzero(table.dirty[: table.size])
+        table.dirty[dirty] = False
+        table.changed_ms[dirty] = commit_ms
+        stored = table.stored[dirty]
+        made = dirty[~stored]
+        table.created_ms[made] = commit_ms
+        table.stored[made] = True
+        zeros, undelivered = self._due_undelivered(commit_ms)
+        quiet = self._sweep(commit_ms, besides=undelivered)
+        samples = [
+            self._zeros(joined_rows((made, zeros))),
+            Samples.values(table, joined_rows((dirty, undelivered, quiet)), commit_ms),
+            Samples.stale_markers(table, joined_rows(self._stale), commit_ms - 2),
+        ]
+        self._stale = []
+        table.committed(commit_ms)
+        return MadeSeries.of(table, made), SealedSeries.of(table, dirty[stored]), Samples.joined(table, samples)
+
+    def _zeros(self, rows: Rows) -> Samples:
+        """A 0 one interval before a series' first value, so that `rate()` sees the first increment; but not before the
+        end of a deleted definition, which may have had the same name."""
+        rows = rows[self._table.type[rows] != MetricType.GAUGE]
+        created_ms = self._table.created_ms[rows]
+        at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(self.ended_ms, created_ms - 1))
+        return Samples.zeros(self._table, rows, at_ms)
+
+    def _due_undelivered(self, commit_ms: int) -> tuple[Rows, Rows]:
+        """Rows whose first zero may not be delivered, and rows whose value may not be; once."""
+        table = self._table
+        rows, self._undelivered = self._undelivered, NO_ROWS
+        rows = rows[table.present[rows]]
+        zeros = rows[table.created_ms[rows] > self._undelivered_since_ms]
+        return zeros, rows[table.live[rows] & (table.changed_ms[rows] != commit_ms)]
+
+    def _sweep(self, commit_ms: int, besides: Rows) -> Rows:
+        """The quiet live rows whose turn it is; ends those without data for too long."""
+        table, second = self._table, commit_ms // 1000
+        swept = self._swept_second or second - 1
+        first = max(swept + 1, second - REWRITE_SECONDS + 1)
+        self._swept_second = max(second, swept)
+        slots = (due % REWRITE_SECONDS for due in range(first, second + 1))
+        rows = joined_rows(slot + REWRITE_SECONDS * np.flatnonzero(self._quiet(slot, commit_ms)) for slot in slots)
+        if besides.size:
+            rows = np.setdiff1d(rows, besides)
+        over = table.changed_ms[rows] <= commit_ms - self._stale_after_ms
+        self._retire(rows[over])
+        return rows[~over]
+
+    def _quiet(self, slot: int, commit_ms: int) -> Mask:
+        """Of every thirtieth row from this one on, whether it is live and not being written anyway."""
+        table = self._table
+        every = slice(slot, table.size, REWRITE_SECONDS)
+        quiet: Mask = table.live[every] & (table.changed_ms[every] != commit_ms)
+        return quiet
+
+    def _retire(self, rows: Rows) -> None:
+        """Out of the sinks and out of memory, not out of the state. What label sets were folded into stays."""
+        self._stale.append(rows)
+        self._table.live[rows] = False
+        leaving = rows[~self._table.folded[rows]]
+        if leaving.size:
+            self._label_sets.remove(leaving)
+            self._table.leave(leaving)

@@ -1,0 +1,225 @@
+"""A lane's state without its servers: what Postgres keeps of it, and what its samples say, one by one."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from services.ingest.aggregation import Fetch, Found, LaneState, Loaded, Missing
+from services.ingest.columns import Ids, Ints
+from services.ingest.domain import OTHER, Definition, LabelPairs, partition_of, series_id
+from services.ingest.label_sets import Budgets
+from services.ingest.producers import ProducerKey
+from services.ingest.records import Record
+from services.ingest.samples import Samples
+from services.ingest.sealing import Checkpoint, SealedSeries
+from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
+from services.ingest.windows import Window
+from tests.unit.ingest.ingestion import DAY_MS, PROJECT, pairs_of
+
+
+class Row(NamedTuple):
+    """A row of the table `series`."""
+
+    family: Family
+    labels: LabelPairs
+    value: float
+    counts: tuple[int, ...] | None
+    timestamp_ms: int
+    created_ms: int
+    changed_ms: int
+
+
+class Store:
+    """What Postgres keeps of a lane, and a state over it. `crash` drops what was not committed."""
+
+    def __init__(self, *, per_project: int = 100_000, per_metric: int = 10_000, stale_after_ms: int = DAY_MS) -> None:
+        self._budgets = Budgets(per_project=per_project, per_metric=per_metric)
+        self._stale_after_ms = stale_after_ms
+        self.rows: dict[bytes, Row] = {}
+        self._windows: dict[ProducerKey, tuple[int, list[int], int]] = {}
+        self._ended: dict[bytes, int] = {}
+        self._position = 0
+        self.commit_ms = 0
+        self.delivered_ms = 0
+        self.table = SeriesTable()
+        self.state = self._load()
+
+    def crash(self) -> None:
+        self.state = self._load()
+
+    def fold(self, *records: Record) -> None:
+        """The next frame of the log."""
+        fetch = Fetch(records, self.state.position + len(records))
+        self.state.fold(fetch, self._found(self.state.missing(fetch)))
+
+    def missing(self, *records: Record) -> Missing:
+        return self.state.missing(Fetch(records, self.state.position))
+
+    def commit(self, now_ms: int) -> Checkpoint:
+        self.state.delivered(self.delivered_ms)
+        checkpoint = self.state.seal(now_ms)
+        self.store(checkpoint)
+        return checkpoint
+
+    def store(self, checkpoint: Checkpoint) -> None:
+        assert checkpoint.commit_ms > self.commit_ms
+        self._position, self.commit_ms = checkpoint.position, checkpoint.commit_ms
+        made = checkpoint.made
+        values = _values(made.values)
+        for (identity, value), family, labels in zip(values, made.families, made.labels, strict=True):
+            assert identity not in self.rows, "a series is made once"
+            self.rows[identity] = Row(family, labels, *value, checkpoint.commit_ms, checkpoint.commit_ms)
+        for identity, value in _values(checkpoint.changed):
+            before = self.rows[identity]
+            self.rows[identity] = Row(before.family, before.labels, *value, before.created_ms, checkpoint.commit_ms)
+        for row in checkpoint.producers:
+            self._windows[row.key] = (row.floor, row.ranges, row.used_ms)
+        for _, _, definition_id in checkpoint.ended:
+            self._ended.setdefault(definition_id, checkpoint.commit_ms)
+
+    def totals(self) -> dict[tuple[str, ...], float]:
+        """The stored values, by name and label pairs."""
+        return {(row.family.name, *row.labels): row.value for row in self.rows.values()}
+
+    def _load(self) -> LaneState:
+        since_ms = min(self.commit_ms, self.delivered_ms) - self._stale_after_ms - 30_000
+        self.table = SeriesTable()
+        living, unmarked = [], []
+        for identity, row in self.rows.items():
+            ended_ms = self._ended.get(row.family.definition_id)
+            if ended_ms is None and (row.changed_ms > since_ms or OTHER in row.labels[1::2]):
+                living.append(identity)
+            elif ended_ms is not None and ended_ms > self.delivered_ms and row.changed_ms > since_ms:
+                unmarked.append(identity)
+        self.table.restore(self._stored(living))
+        loaded = Loaded(
+            position=self._position,
+            commit_ms=self.commit_ms,
+            delivered_ms=self.delivered_ms,
+            table=self.table,
+            live_since_ms=since_ms,
+            ended=set(self._ended),
+            ended_ms=max(self._ended.values(), default=0),
+            unmarked=self.table.restore(self._stored(unmarked), findable=False),
+        )
+        return LaneState(loaded, self._budgets, stale_after_ms=self._stale_after_ms, interval_ms=1000)
+
+    def _found(self, missing: Missing) -> Found:
+        windows = {}
+        for key in missing.producers:
+            floor, ranges, used_ms = self._windows.get(key, (1, [], 0))
+            windows[key] = Window(floor, list(ranges), used_ms)
+        assert all(partition == partition_of(PROJECT) for partition, _ in missing.series)
+        stored = [identity for _, identity in missing.series if identity in self.rows]
+        return Found(windows=windows, series=[self._stored(stored)] if stored else [])
+
+    def _stored(self, identities: Sequence[bytes]) -> StoredSeries:
+        rows = [self.rows[identity] for identity in identities]
+        return StoredSeries(
+            ids=Ids.of(b"".join(identities)),
+            families=[_copy(row.family) for row in rows],
+            labels=[encode_labels(row.labels) for row in rows],
+            folded=np.array([OTHER in row.labels[1::2] for row in rows], np.bool_),
+            value=np.array([row.value for row in rows]),
+            counts=[None if row.counts is None else np.array(row.counts) for row in rows],
+            timestamp_ms=_ints(row.timestamp_ms for row in rows),
+            created_ms=_ints(row.created_ms for row in rows),
+            changed_ms=_ints(row.changed_ms for row in rows),
+        )
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, np.int64)
+
+
+def _values(sealed: SealedSeries) -> list[tuple[bytes, tuple[float, tuple[int, ...] | None, int]]]:
+    return [
+        (identity, (value, None if counts is None else tuple(counts.tolist()), timestamp_ms))
+        for identity, value, counts, timestamp_ms in zip(
+            sealed.ids.each(), sealed.value.tolist(), sealed.counts, sealed.timestamp_ms.tolist(), strict=True
+        )
+    ]
+
+
+def _copy(of: Family) -> Family:
+    return Family(
+        tenant_id=of.tenant_id,
+        project_id=of.project_id,
+        definition_id=of.definition_id,
+        name=of.name,
+        type=of.type,
+        bounds=of.bounds,
+    )
+
+
+def family_of(of: Definition) -> Family:
+    return Family(
+        tenant_id=of.tenant_id,
+        project_id=of.project_id,
+        definition_id=of.id,
+        name=of.name,
+        type=of.type,
+        bounds=of.bounds,
+    )
+
+
+class Sample(NamedTuple):
+    """One of `Samples`."""
+
+    name: str
+    labels: LabelPairs
+    at_ms: int
+    value: float
+    #: The count, then the buckets; empty for others than histograms and summaries.
+    counts: tuple[int, ...] = ()
+    stale: bool = False
+
+
+def each_of(samples: Samples) -> list[Sample]:
+    """The samples one by one, in order."""
+    table = samples.table
+    return [
+        Sample(
+            table.families[table.family[row]].name,
+            table.label_pairs(row),
+            int(samples.at_ms[at]),
+            float(samples.value[at]),
+            () if samples.counts[at] is None else tuple(samples.counts[at].tolist()),
+            bool(samples.stale[at]),
+        )
+        for at, row in enumerate(samples.rows.tolist())
+    ]
+
+
+class Rows:
+    """A table of series, made when they are named, and samples of them."""
+
+    def __init__(self) -> None:
+        self.table = SeriesTable()
+
+    def of(self, definition: Definition, **labels: str) -> int:
+        """The row of a series."""
+        pairs = pairs_of(labels)
+        identity = series_id(definition.id, pairs)
+        row = self.table.row_of(identity)
+        if row < 0:
+            row = self.table.make(identity, self.table.enter(family_of(definition)), pairs)
+            self.table.settle()
+        return row
+
+    def sample(
+        self, row: int, at_ms: int, value: float = 0.0, counts: Sequence[int] | None = None, *, stale: bool = False
+    ) -> Samples:
+        """One value of a row."""
+        in_column = np.full(1, None, np.object_)
+        if counts is not None:
+            in_column[0] = np.array(counts, np.int64)
+        elif not stale:
+            in_column = self.table.counts_of(np.array([row]))
+        return Samples(
+            self.table, np.array([row], np.intp), np.array([at_ms]), np.array([value]), in_column, np.array([stale])
+        )
+
+    def joined(self, *samples: Samples) -> Samples:
+        return Samples.joined(self.table, samples)
