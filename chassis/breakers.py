@@ -1,8 +1,8 @@
 """Circuit breakers for async code, on pybreaker.
 
 A breaker opens when at least half of the calls of the last ten seconds failed (of the last minute where those were too
-few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker keeps the state and tells of changes; it
-counts consecutive failures and does not see coroutines, so the rolling window and the guard of a call are our own.
+few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker keeps the state and tells of changes;
+it counts consecutive failures and sees no coroutines, so the rolling window and the guard of a call are our own.
 """
 
 import asyncio

@@ -69,7 +69,7 @@ class ServiceChannel:
                 return await method(request, timeout=timeout, metadata=self._metadata())
         except grpc.aio.AioRpcError as error:
             status = error.code()
-            raise self._translate(error) from error
+            raise self.told_by(error) from error
         finally:
             metrics.GRPC_CALLED.labels(name, status.name).observe(time.monotonic() - began)
 
@@ -80,9 +80,23 @@ class ServiceChannel:
             async for response in responses:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from error
+            raise self.told_by(error) from error
         finally:
             responses.cancel()
+
+    def conversation(self, method: Any) -> Any:
+        """A call in which both sides stream, without a deadline. It is the caller's, to read, write and cancel.
+
+        What reading it raises, `told_by` turns into the error that `call` would raise.
+        """
+        return method(metadata=self._metadata())
+
+    async def ready(self) -> None:
+        """Returns when there is a connection to at least one server of the service."""
+        state = self.grpc_channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            await self.grpc_channel.wait_for_state_change(state)
+            state = self.grpc_channel.get_state(try_to_connect=True)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         carrier = {SERVICE_TOKEN_KEY: self._service_token}
@@ -93,7 +107,8 @@ class ServiceChannel:
         tracing.inject(carrier)
         return tuple(carrier.items())
 
-    def _translate(self, error: grpc.aio.AioRpcError) -> PulsegateError:
+    def told_by(self, error: grpc.aio.AioRpcError) -> PulsegateError:
+        """What an error of gRPC says."""
         trailing = {str(key): value for key, value in error.trailing_metadata() or ()}
         encoded = trailing.get(ERROR_METADATA_KEY)
         if isinstance(encoded, bytes):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 from redis.asyncio import Redis
 
-from chassis import http_server
+from chassis import grpc_client, http_server
 from chassis.breakers import Breaker
 from chassis.clock import SystemClock
 from chassis.health import Health
@@ -19,7 +19,6 @@ from services.gateway.clients import (
     Definitions,
     Generator,
     Prometheus,
-    Receiver,
     SigningKeys,
     Upstream,
 )
@@ -32,6 +31,7 @@ from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.queries import QueryRoutes
+from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.limits import Limits
 from services.gateway.rate_limits import LocalLimiter, RedisLimiter, SteadyLimiter
 from services.gateway.settings import Settings
@@ -50,7 +50,7 @@ class Upstreams:
     credentials: Upstream
     config: Upstream
     codegen: Upstream
-    ingest: Upstream
+    ingest: IngestionStreams
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             MemberRoutes(accounts),
             DefinitionRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
-            IngestionRoutes(Receiver(upstreams.ingest)),
+            IngestionRoutes(upstreams.ingest),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),
         ]
@@ -122,8 +122,22 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
         credentials=await connect("credentials", settings.auth_address),
         config=await connect("config", settings.config_address),
         codegen=await connect("codegen", settings.codegen_address),
-        ingest=await connect("ingest", settings.ingest_address),
+        ingest=await _receivers(stack, settings),
     )
+
+
+async def _receivers(stack: AsyncExitStack, settings: Settings) -> IngestionStreams:
+    channel = await stack.enter_async_context(
+        grpc_client.connected("ingest", settings.ingest_address, settings.service_token)
+    )
+    streams = IngestionStreams(
+        channel,
+        streams=settings.ingest_streams,
+        reset_seconds=settings.breaker_reset_seconds,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
+    await stack.enter_async_context(streams.carrying())
+    return streams
 
 
 def _limits(settings: Settings, redis: Redis, clock: SystemClock) -> Limits:

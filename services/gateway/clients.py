@@ -27,8 +27,6 @@ from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
 from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionServiceStub
-from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
-from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
 from services.gateway.domain import Credential, Verdict
 from services.gateway.verdicts import FeedEntry
@@ -101,13 +99,10 @@ class Upstream:
 
     async def watch_connection(self) -> None:
         """Lets the breaker try again as soon as the connection is back. Runs until it is cancelled."""
-        channel = self.channel.grpc_channel
-        state = channel.get_state(try_to_connect=True)
-        while state is not grpc.ChannelConnectivity.SHUTDOWN:
-            await channel.wait_for_state_change(state)
-            state = channel.get_state(try_to_connect=True)
-            if state is grpc.ChannelConnectivity.READY:
-                self._breaker.try_again()
+        while True:
+            await self.channel.ready()
+            self._breaker.try_again()
+            await self.channel.grpc_channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
 
 @asynccontextmanager
@@ -321,19 +316,6 @@ class Generator:
     async def artifact(self, sha256: str) -> codegen.GetArtifactResponse:
         """What was generated before. Raises NotFound."""
         return await self._codegen.ask_again(self._stub.GetArtifact, codegen.GetArtifactRequest(sha256=sha256))
-
-
-class Receiver:
-    """ingest's IngestService, for the project of the principal."""
-
-    def __init__(self, ingest_service: Upstream) -> None:
-        self._ingest = ingest_service
-        self._stub = IngestServiceStub(ingest_service.channel.grpc_channel)
-
-    async def batch(self, body: bytes, content_encoding: str) -> ingest.IngestBatchResponse:
-        """Durable when it returns. Never repeated here: the client does that, safely."""
-        request = ingest.IngestBatchRequest(body=body, content_encoding=content_encoding)
-        return await self._ingest.ask(self._stub.IngestBatch, request)
 
 
 class Prometheus:

@@ -25,3 +25,10 @@ SLOW_CLIENTS = Counter(
     "Clients that were cut because they took too long to send, by what (headers, body).",
     ["part"],
 )
+INGESTION_STREAMS = Gauge("pulsegate_gateway_ingestion_streams", "Streams to receivers that take batches.")
+INGESTION_STREAM_ENDS = Counter(
+    "pulsegate_gateway_ingestion_stream_ends_total",
+    "Streams that take no more batches, by reason: drained (the receiver stops), aged, broken, silent (it hangs).",
+    ["reason"],
+)
+BATCHES_UNDER_WAY = Gauge("pulsegate_gateway_batches_under_way", "Batches that wait for the receiver's answer.")

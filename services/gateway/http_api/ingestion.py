@@ -8,8 +8,8 @@ from aiohttp import web
 from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
-from services.gateway.clients import Receiver
 from services.gateway.http_api.bodies import answer, read
+from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.routes import Door, Route
 
 #: A beacon can only send text/plain without asking first.
@@ -20,8 +20,8 @@ _CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
 class IngestionRoutes:
     """`POST /api/v1/metrics`"""
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
+    def __init__(self, receivers: IngestionStreams) -> None:
+        self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
         return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION)]
@@ -32,7 +32,7 @@ class IngestionRoutes:
         encoding = _CONTENT_ENCODINGS.get(request.headers.get("Content-Encoding", "").strip().lower())
         if encoding is None:
             raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
-        outcome = await self._receiver.batch(await read(request), encoding)
+        outcome = await self._receivers.take(await read(request), encoding)
         rendered = _render(outcome)
         if outcome.accepted == 0 and outcome.rejected:
             raise errors.batch_rejected(rendered)

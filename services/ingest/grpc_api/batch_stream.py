@@ -37,7 +37,9 @@ class BatchStream:
         self._outcomes: list[pb.StreamedOutcome] = []
         self._more_to_come = True
         self._drain_asked = False
+        #: Set from the start: the first response greets the caller, who knows then that the stream is open.
         self._news = asyncio.Event()
+        self._news.set()
         self._tasks = asyncio.TaskGroup()
 
     async def serve(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> AsyncIterator[pb.StreamBatchesResponse]:

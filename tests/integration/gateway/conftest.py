@@ -10,12 +10,18 @@ from typing import Any
 import aiohttp
 import pytest
 
-from contracts.pulsegate.ingest.v1 import ingest_pb2
 from deploy.local.layout import Ports
 from deploy.local.servers import Valkey
 from services.gateway.app import running
 from services.gateway.settings import Settings
-from tests.integration.gateway.fakes import SERVICE_TOKEN, Played, PlayedAuth, PlayedServer, registrations
+from tests.integration.gateway.fakes import (
+    SERVICE_TOKEN,
+    Played,
+    PlayedAuth,
+    PlayedReceiver,
+    PlayedServer,
+    registrations,
+)
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -26,8 +32,7 @@ def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[Gateway]:
         ports, auth = port_blocks(), PlayedAuth()
-        config, codegen, ingest = Played(), Played(), Played()
-        ingest.answers["IngestBatch"] = ingest_pb2.IngestBatchResponse(accepted=1)
+        config, codegen, ingest = Played(), Played(), PlayedReceiver(auth)
         servers = {
             name: PlayedServer(ports.grpc(name), served, auth)
             for name, served in registrations(auth, config, codegen, ingest).items()
@@ -71,6 +76,7 @@ def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
         "drain_seconds": 5.0,
         **{f"{name}_address": f"127.0.0.1:{ports.grpc(name)}" for name in ("auth", "config", "codegen")},
         "ingest_address": f"127.0.0.1:{ports.grpc('receiver')}",
+        "ingest_streams": 1,
         "redis_url": redis_url,
         "prometheus_url": None,
         "default_plan": "enterprise",

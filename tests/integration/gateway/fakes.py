@@ -1,10 +1,10 @@
 """The services behind the gateway, played over real gRPC: they answer what a test tells them and keep what they saw.
 
-`Played` plays one service; `PlayedAuth` is auth with credentials that can be made and revoked, and its feed.
+`Played` plays one service; `PlayedAuth` is auth with credentials that can be made and revoked, and its feed;
+`PlayedReceiver` takes batches one by one and in streams, and answers both as its `IngestBatch` is told.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,10 +14,11 @@ from typing import Any
 import jwt
 
 from chassis import api_keys, grpc_server, principals
-from chassis.errors import NotFound, Unauthenticated
+from chassis.errors import NotFound, PulsegateError, Unauthenticated, to_wire
 from chassis.health import Health
 from chassis.ids import uuid7
-from chassis.principals import AUDIENCE, ISSUER, Principal, PrincipalVerifier
+from chassis.principals import AUDIENCE, ISSUER, KeySource, Principal, PrincipalVerifier
+from chassis.tasks import ended
 from contracts.pulsegate.auth.v1 import accounts_pb2, credentials_pb2
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
@@ -68,12 +69,78 @@ class Played:
     def _method(self, name: str) -> Callable[..., Any]:
         async def play(_servicer: Any, request: Any, _call: Any) -> Any:
             self.seen.append(Seen(name, request, principals.CURRENT.get()))
-            answer = self.answers[name]
-            if isinstance(answer, BaseException):
-                raise answer
-            return await answer(request) if callable(answer) else answer
+            return await self._answer(name, request)
 
         return play
+
+    async def _answer(self, name: str, request: Any) -> Any:
+        answer = self.answers[name]
+        if isinstance(answer, BaseException):
+            raise answer
+        return await answer(request) if callable(answer) else answer
+
+
+class PlayedReceiver(Played):
+    """ingest's receiver. Batches of streams are seen as `StreamedBatch`."""
+
+    def __init__(self, auth: StandInAuth) -> None:
+        super().__init__()
+        self.answers["IngestBatch"] = ingest_pb2.IngestBatchResponse(accepted=1)
+        self._verifier = PrincipalVerifier(signing_keys_of(auth))
+        #: Asks the callers of streams to go elsewhere.
+        self.draining = asyncio.Event()
+        #: Streams opened so far, those open now, and how many batches each message brought.
+        self.opened = 0
+        self.open_streams = 0
+        self.messages: list[int] = []
+        #: Cleared: streams are not greeted, as by a receiver that hangs.
+        self.greeting = asyncio.Event()
+        self.greeting.set()
+
+    def servicer(self, service: Any) -> Any:
+        servicer = super().servicer(service)
+
+        def stream_batches(requests: Any, _call: Any) -> Any:
+            return self._stream(requests)
+
+        servicer.StreamBatches = stream_batches
+        return servicer
+
+    async def _stream(self, requests: Any) -> AsyncIterator[ingest_pb2.StreamBatchesResponse]:
+        self.opened += 1
+        self.open_streams += 1
+        responses: asyncio.Queue[ingest_pb2.StreamBatchesResponse | None] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._read(requests, responses)), asyncio.create_task(self._drain(responses))]
+        try:
+            await self.greeting.wait()
+            yield ingest_pb2.StreamBatchesResponse()
+            while (response := await responses.get()) is not None:
+                yield response
+        finally:
+            self.open_streams -= 1
+            await ended(tasks)
+
+    async def _read(self, requests: Any, responses: Any) -> None:
+        """Takes every batch, and ends the stream when all have their outcome."""
+        async with asyncio.TaskGroup() as taking:
+            async for request in requests:
+                self.messages.append(len(request.batches))
+                for batch in request.batches:
+                    taking.create_task(self._take(batch, responses))
+        responses.put_nowait(None)
+
+    async def _take(self, batch: ingest_pb2.StreamedBatch, responses: Any) -> None:
+        outcome = ingest_pb2.StreamedOutcome(number=batch.number)
+        try:
+            self.seen.append(Seen("StreamBatches", batch, await self._verifier.verify(batch.principal)))
+            outcome.response.CopyFrom(await self._answer("IngestBatch", batch))
+        except PulsegateError as error:
+            outcome.error = to_wire(error)
+        responses.put_nowait(ingest_pb2.StreamBatchesResponse(outcomes=[outcome]))
+
+    async def _drain(self, responses: Any) -> None:
+        await self.draining.wait()
+        responses.put_nowait(ingest_pb2.StreamBatchesResponse(draining=True))
 
 
 class PlayedAuth(StandInAuth, Played):
@@ -169,24 +236,34 @@ class PlayedAuth(StandInAuth, Played):
 class PlayedServer:
     """The gRPC server of a played service, which can go away and come back."""
 
-    def __init__(self, port: int, registrations: list[Callable[[Any], None]], auth: StandInAuth) -> None:
+    def __init__(
+        self,
+        port: int,
+        registrations: list[Callable[[Any], None]],
+        auth: StandInAuth,
+        *,
+        host: str = "127.0.0.1",
+        drain_seconds: float = 0,
+    ) -> None:
+        self._host = host
         self._port = port
+        self._drain_seconds = drain_seconds
         self._registrations = registrations
         self._auth = auth
         self._running: AsyncExitStack | None = None
 
     async def start(self) -> None:
-        verifier = PrincipalVerifier(self._keys)
+        verifier = PrincipalVerifier(signing_keys_of(self._auth))
         self._running = AsyncExitStack()
         await self._running.enter_async_context(
             grpc_server.serving(
-                "127.0.0.1",
+                self._host,
                 self._port,
                 self._registrations,
                 service_token=SERVICE_TOKEN,
                 verifier=verifier,
                 process_health=Health(started=True),
-                drain_seconds=0,
+                drain_seconds=self._drain_seconds,
             )
         )
 
@@ -204,18 +281,22 @@ class PlayedServer:
         finally:
             await self.start()
 
-    async def _keys(self) -> str:
-        answer = await self._auth.GetSigningKeys(credentials_pb2.GetSigningKeysRequest(), None)  # type: ignore[arg-type]
-        json.loads(answer.jwks_json)
-        return answer.jwks_json
+
+def signing_keys_of(auth: StandInAuth) -> KeySource:
+    """Where a service finds auth's public keys."""
+
+    async def keys() -> str:
+        request = credentials_pb2.GetSigningKeysRequest()
+        return (await auth.GetSigningKeys(request, None)).jwks_json  # type: ignore[arg-type]
+
+    return keys
 
 
-def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Played) -> dict[str, list[Any]]:
+def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: PlayedReceiver) -> dict[str, list[Any]]:
     """What each service's server serves."""
     accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
     definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
     generator = codegen.servicer(codegen_pb2.DESCRIPTOR.services_by_name["CodegenService"])
-    receiver = ingest.servicer(ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
     return {
         "auth": [
             lambda server: add_AccountServiceServicer_to_server(accounts, server),
@@ -223,5 +304,11 @@ def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Pla
         ],
         "config": [lambda server: add_DefinitionServiceServicer_to_server(definitions, server)],
         "codegen": [lambda server: add_CodegenServiceServicer_to_server(generator, server)],
-        "receiver": [lambda server: add_IngestServiceServicer_to_server(receiver, server)],
+        "receiver": [receiver_registration(ingest)],
     }
+
+
+def receiver_registration(receiver: PlayedReceiver) -> Callable[[Any], None]:
+    """What a receiver's server serves."""
+    servicer = receiver.servicer(ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
+    return lambda server: add_IngestServiceServicer_to_server(servicer, server)

@@ -9,7 +9,7 @@ import aiohttp
 
 from chassis import api_keys
 from deploy.local.layout import Ports
-from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedServer
+from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedReceiver, PlayedServer
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Gateway:
     auth: PlayedAuth
     config: Played
     codegen: Played
-    ingest: Played
+    ingest: PlayedReceiver
     servers: Mapping[str, PlayedServer]
 
     @property

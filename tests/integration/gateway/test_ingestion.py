@@ -24,7 +24,7 @@ async def test_the_bytes_reach_the_receiver_as_they_were_sent(gateway: Gateway) 
 
     assert sent.status == 202
     assert sent.json == {"accepted": 1, "rejected": []}
-    (received,) = gateway.ingest.requests("IngestBatch")
+    (received,) = gateway.ingest.requests("StreamBatches")
     assert (received.body, received.content_encoding) == (body, "gzip")
 
 
@@ -72,7 +72,7 @@ async def test_a_batch_is_never_sent_to_the_receiver_twice(gateway: Gateway) -> 
     gateway.ingest.answers["IngestBatch"] = Unavailable("The log is away.", retry_after_seconds=7)
     sent = await gateway.ingest_one(gateway.auth.new_key())
     assert (sent.status, sent.code, sent.headers["Retry-After"]) == (503, "SERVICE_UNAVAILABLE", "7")
-    assert len(gateway.ingest.requests("IngestBatch")) == 1
+    assert len(gateway.ingest.requests("StreamBatches")) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ async def test_a_body_may_have_one_mebibyte_and_no_byte_more(gateway: Gateway, c
 
     assert await send(1 << 20) == 202
     assert await send((1 << 20) + 1) == 413
-    assert len(gateway.ingest.requests("IngestBatch")) == 1
+    assert len(gateway.ingest.requests("StreamBatches")) == 1
 
 
 async def _in_chunks(size: int):  # type: ignore[no-untyped-def]
@@ -118,5 +118,5 @@ async def test_fifty_batches_at_once_are_all_answered(gateway: Gateway) -> None:
     key = gateway.auth.new_key()
     answers = await asyncio.gather(*(gateway.ingest_one(key) for _ in range(50)))
     assert {answer.status for answer in answers} == {202}
-    assert len(gateway.ingest.requests("IngestBatch")) == 50
+    assert len(gateway.ingest.requests("StreamBatches")) == 50
     assert gateway.auth.asked <= 2  # equal look-ups are made together

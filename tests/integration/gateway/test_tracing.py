@@ -22,6 +22,6 @@ async def test_a_request_continues_the_callers_trace(start_gateway: StartGateway
     assert request.parent_span_id.hex() == CALLERS_SPAN
     attributes = {entry.key: entry.value for entry in request.attributes}
     assert attributes["http.response.status_code"].int_value == 202
-    calls = [span for span in spans if span.name.endswith("IngestService/IngestBatch")]
+    calls = [span for span in spans if span.name.endswith("IngestService/StreamBatches")]
     assert request.span_id in {span.parent_span_id for span in calls}
     assert key not in repr(collector.spans)

@@ -60,8 +60,8 @@ class IngestServiceServicer:
 
     def StreamBatches(self, request_iterator, context):
         """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
-        back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
-        still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+        back in any order. The receiver greets the caller with an empty response: the stream is open. When it says that it is
+        draining, the caller sends nothing more, closes its side, and still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

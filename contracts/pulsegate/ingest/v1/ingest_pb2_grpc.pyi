@@ -37,8 +37,8 @@ class IngestServiceStub:
     """Durable when it answers. Never retried by the caller in between: the client does that, safely."""
     StreamBatches: _grpc.StreamStreamMultiCallable[_ingest_pb2.StreamBatchesRequest, _ingest_pb2.StreamBatchesResponse]
     """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
-    back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
-    still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+    back in any order. The receiver greets the caller with an empty response: the stream is open. When it says that it is
+    draining, the caller sends nothing more, closes its side, and still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
     """
 
 @_typing.type_check_only
@@ -50,8 +50,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Durable when it answers. Never retried by the caller in between: the client does that, safely."""
     StreamBatches: _aio.StreamStreamMultiCallable[_ingest_pb2.StreamBatchesRequest, _ingest_pb2.StreamBatchesResponse]  # type: ignore[assignment]
     """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
-    back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
-    still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+    back in any order. The receiver greets the caller with an empty response: the stream is open. When it says that it is
+    draining, the caller sends nothing more, closes its side, and still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,8 +72,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ingest_pb2.StreamBatchesResponse], _abc.AsyncIterator[_ingest_pb2.StreamBatchesResponse]]:
         """The same for many batches at once, of any number of principals: each message carries what has gathered, outcomes come
-        back in any order. When the receiver says that it is draining, the caller sends nothing more, closes its side, and
-        still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
+        back in any order. The receiver greets the caller with an empty response: the stream is open. When it says that it is
+        draining, the caller sends nothing more, closes its side, and still gets every outcome; where the stream breaks, nothing is known of the batches without an outcome.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
