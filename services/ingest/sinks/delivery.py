@@ -87,7 +87,7 @@ class Delivery:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0)
+        self._breaker = Breaker(f"sink {sink.name}", reset_seconds=2.0, least_calls=10)
 
     @property
     def sink_name(self) -> str:
