@@ -48,6 +48,12 @@ endif
 unit: $(INSTALLED) ## Run the tests that need no servers
 	$(PYTHON) -m pytest tests/unit
 
+# ---- measure
+
+.PHONY: bench
+bench: build ## Measure the suite on this machine; takes a minute
+	@$(PYTHON) -m bench quick
+
 # ---- check
 
 .PHONY: check lint types

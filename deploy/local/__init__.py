@@ -10,6 +10,7 @@ everything that is kept lies in `PULSEGATE_DATA`.
     programs.py     one process: how it is started, probed and stopped
     reachable.py    what root must do for a server that refuses to run as root
     servers.py      Postgres, Valkey, NATS and Prometheus: configuration and command
+    debian.py       programs of Debian's packages, fetched without root
     prometheus.py   where the Prometheus binary comes from
     backing.py      the servers of one stack, with their secrets
     bootstrap.py    roles, database and migrations

@@ -1,7 +1,6 @@
 """People, tenants, roles, projects and sessions: their values, and the rules about them that need nothing else."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -162,11 +161,6 @@ def check_grant(actor: Role, *, current: Role | None, wanted: Role | None) -> No
 def best_plan(memberships: Sequence[Membership], default: str) -> str:
     """The plan that limits a person's calls about their own account: the largest of their tenants'."""
     return max((membership.plan for membership in memberships), key=PLANS.index, default=default)
-
-
-def email_key(email: str) -> str:
-    """An e-mail address as it is looked up: normalised (NFKC) and case-folded."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email.strip()).casefold())
 
 
 def email_fault(email: str) -> str | None:

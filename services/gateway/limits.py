@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
+from chassis.emails import email_key
 from services.gateway import errors, rate_limits
 from services.gateway.domain import (
     PLANS,
@@ -81,7 +82,7 @@ class Limits:
 
     async def charge_account(self, request: web.Request, email: str) -> None:
         """Counts an attempt to sign in to an account, whether it exists or not."""
-        await self._take(request, Bucket(quota=self._sign_in, subject=email.strip().casefold()))
+        await self._take(request, Bucket(quota=self._sign_in, subject=email_key(email)))
 
     async def charge_address(self, request: web.Request) -> None:
         """Counts a call without a valid credential."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import Callable
 
 import pytest
@@ -134,15 +133,3 @@ async def test_everything_goes_on_after_a_stop_and_a_start(start_suite: Callable
         await load.run(producers=2, batches=20, seed=3)
         await load.adds_up()
     suite.stop()
-
-
-async def test_a_paused_aggregator_that_wakes_after_a_takeover_changes_nothing(suite: Suite, project: Project) -> None:
-    load = Load(project)
-    await load.define()
-    await load.run(producers=4, batches=20)
-    frozen = suite.kill("aggregator", signal.SIGSTOP)
-    await load.run(producers=4, batches=20, seed=2)
-    suite.kill("aggregator", signal.SIGKILL)
-    suite.wait_restarted("aggregator", frozen)
-    await load.run(producers=4, batches=20, seed=3)
-    await load.adds_up()

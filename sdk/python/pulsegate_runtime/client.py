@@ -144,9 +144,18 @@ class Client:
             queued_batches=len(self._queue), queued_bytes=self._queue.bytes, disk_errors=self._queue.disk_errors
         )
 
-    def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Send now. True once all that was recorded before this call is settled: accepted, rejected or dropped."""
+    def _send_now(self) -> int:
+        """Hand over what has gathered, and end the wait between attempts; the number of what gathers next."""
         following = self._intake.turn_over()
+        self._queue.hurry()
+        return following
+
+    def flush(self, timeout_seconds: float = 10.0) -> bool:
+        """Send now, but no sooner than the server has asked for by Retry-After.
+
+        True once all that was recorded before this call is settled: accepted, rejected or dropped.
+        """
+        following = self._send_now()
         if self._thread is None:
             self._start()
         return self._accounts.wait_settled(following, _within(0, timeout_seconds, _LONGEST_WAIT_SECONDS))
@@ -184,7 +193,7 @@ def _close_all() -> None:
     """At exit: all clients flush at the same time, for a couple of seconds at most."""
     deadline = time.monotonic() + _EXIT_SECONDS
     for client in list(_clients):
-        client._intake.turn_over()
+        client._send_now()
     for client in list(_clients):
         client.close(deadline - time.monotonic())
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Tuple
@@ -32,6 +33,7 @@ class OfflineQueue:
         self._lock: int | None = None
         self._batches: Dict[Tuple[str, int], Batch] = {}  # by producer and sequence, in order of sending
         self._in_flight: Batch | None = None
+        self._hurried = False  # since the last batch was taken
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -69,8 +71,23 @@ class OfflineQueue:
         """The next batch to send, as soon as there is one; None when stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._batches or stopping.is_set())
+            self._hurried = False
             self._in_flight = None if stopping.is_set() else next(iter(self._batches.values()))
             return self._in_flight
+
+    def rest(self, stopping: threading.Event, patience_seconds: float, least_seconds: float) -> None:
+        """Wait for as long as both say. A hurry ends the patience, only stopping ends the least."""
+        with self._changed:
+            began = time.monotonic()
+            self._changed.wait_for(stopping.is_set, least_seconds)
+            left = began + patience_seconds - time.monotonic()
+            self._changed.wait_for(lambda: self._hurried or stopping.is_set(), max(left, 0.0))
+
+    def hurry(self) -> None:
+        """End the patience of this rest or, in the middle of an attempt, of the rest that follows."""
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
 
     def put_back(self, batch: Batch) -> None:
         """Send it again after the others: a batch that the server cannot digest must not hold up the rest."""

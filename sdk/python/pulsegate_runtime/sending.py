@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import NamedTuple
 
 from .accounts import Accounts
 from .batches import Batch
@@ -14,6 +15,13 @@ from .offline_queue import OfflineQueue
 _REFUSED_SLOWDOWN, _REFUSED_CAP_SECONDS = 10, 300.0  # a refused key is tried rarely, but may be repaired any time
 
 _random = random.SystemRandom()  # leaves the host's seeded generator alone, and differs after a fork
+
+
+class Wait(NamedTuple):
+    """Until the next attempt: as long as both say."""
+
+    backoff_seconds: float = 0.0  # our own patience, which ends with whoever is in a hurry
+    retry_after_seconds: float = 0.0  # what the server asked for
 
 
 class Sender:
@@ -40,14 +48,14 @@ class Sender:
             if batch is None:
                 break
             try:
-                wait_seconds = self._attempt(batch)
+                wait = self._attempt(batch)
             except Exception as error:  # noqa: BLE001 - whatever went wrong on the way, the batch is still queued
-                wait_seconds = self._retry(batch, type(error).__name__)  # no more of it: it could quote the key
-            stopping.wait(wait_seconds)
+                wait = self._retry(batch, type(error).__name__)  # no more of it: it could quote the key
+            self._queue.rest(stopping, wait.backoff_seconds, wait.retry_after_seconds)
         self._connection.close()
 
-    def _attempt(self, batch: Batch) -> float:
-        """Send a batch once; the seconds to wait before the next attempt, 0 when this batch is settled."""
+    def _attempt(self, batch: Batch) -> Wait:
+        """Send a batch once; the wait before the next attempt, none when this batch is settled."""
         if batch.expired():
             return self._drop(batch, "expired")
         try:
@@ -57,12 +65,12 @@ class Sender:
         answer = self._connection.post(body)
         if answer.status in (401, 403):
             return self._retry(batch, f"{answer.status} {answer.code}", answer.retry_after_seconds, refused=True)
-        if answer.status in (408, 429) or not (answer.status == 202 or 400 <= answer.status < 500):
+        if answer.status in (408, 425, 429) or not (answer.status == 202 or 400 <= answer.status < 500):
             return self._retry(batch, f"{answer.status} {answer.code}", answer.retry_after_seconds)
         self._failures = 0
         return self._conclude(batch, answer)
 
-    def _conclude(self, batch: Batch, answer: Answer) -> float:
+    def _conclude(self, batch: Batch, answer: Answer) -> Wait:
         """Settle a batch by an answer that is final."""
         if answer.status == 413:
             return self._drop(batch, "too_large")
@@ -76,21 +84,21 @@ class Sender:
             warn("rejected", "the server rejected %d record() calls: %d %s", rejected, answer.status, answer.code)
         self._queue.remove(batch)
         self._accounts.settle(batch, rejected)
-        return 0.0
+        return Wait()
 
-    def _drop(self, batch: Batch, reason: str) -> float:
+    def _drop(self, batch: Batch, reason: str) -> Wait:
         self._queue.remove(batch)
         self._accounts.drop(batch, reason)
-        return 0.0
+        return Wait()
 
-    def _retry(self, batch: Batch, why: str, retry_after_seconds: float = 0.0, refused: bool = False) -> float:
+    def _retry(self, batch: Batch, why: str, retry_after_seconds: float = 0.0, refused: bool = False) -> Wait:
         """Queue a batch again; the wait is exponential, jittered, and never shorter than the server asked for."""
         self._queue.put_back(batch)
         self._accounts.count("retries")
         cap = _REFUSED_CAP_SECONDS if refused else self._retry_cap_seconds
         base = self._retry_base_seconds * (_REFUSED_SLOWDOWN if refused else 1)
         backoff = min(cap, base * 2.0 ** min(self._failures, 30)) * _random.uniform(0.5, 1.0)
-        wait_seconds = max(backoff, retry_after_seconds * _random.uniform(1.0, 1.1))
+        wait = Wait(backoff, retry_after_seconds * _random.uniform(1.0, 1.1))
         self._failures += 1
-        warn("retry", "a batch was not delivered (%s); the next attempt is in %.1f s", why, wait_seconds)
-        return wait_seconds
+        warn("retry", "a batch was not delivered (%s); the next attempt is in %.1f s", why, max(wait))
+        return wait

@@ -18,7 +18,9 @@ def error(code: str) -> Dict[str, Any]:
     return {"error": {"code": code, "message": "…", "timestamp": "…", "correlationId": "…"}}
 
 
-@pytest.mark.parametrize("failure", [Answer(500), Answer(503), Answer(408), Answer(429), Answer(200), Answer(301)])
+@pytest.mark.parametrize(
+    "failure", [Answer(500), Answer(503), Answer(408), Answer(425), Answer(429), Answer(200), Answer(301)]
+)
 def test_a_retry_is_byte_identical(server: IngestionServer, make_client: MakeClient, failure: Answer) -> None:
     server.script = [failure] * 3
     client = make_client()
@@ -144,6 +146,53 @@ def test_a_retry_after_that_says_nothing_is_ignored(
     client = make_client()
     client.record("n_total", 1, kind="counter")
     assert client.flush(5)
+
+
+def flush(client: Client) -> bool:
+    return client.flush()
+
+
+def close(client: Client) -> bool:
+    client.close()
+    return client.stats.accepted == 1
+
+
+@pytest.mark.parametrize("send_now", [flush, close])
+def test_flush_and_close_send_at_once_where_a_failure_has_made_the_client_patient(
+    server: IngestionServer, make_client: MakeClient, send_now: Callable[[Client], bool]
+) -> None:
+    server.script = [Answer(503)]
+    client = make_client(retry_base_seconds=3600, retry_cap_seconds=3600)
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: client.stats.retries == 1, "the first attempt has failed")
+    assert send_now(client)
+    assert server.totals == {"n_total": 1}
+
+
+def test_a_flush_during_an_attempt_that_fails_sends_again_at_once(
+    server: IngestionServer, make_client: MakeClient
+) -> None:
+    hold = threading.Event()
+    server.script = [Answer(503, after=hold)]
+    client = make_client(retry_base_seconds=3600, retry_cap_seconds=3600)
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: server.requests, "the first attempt is under way")
+    client.flush(0)
+    hold.set()
+    wait_until(lambda: client.stats.accepted == 1, "the second attempt")
+
+
+@pytest.mark.parametrize("send_now", [flush, close])
+def test_flush_and_close_are_no_sooner_than_the_server_asked(
+    server: IngestionServer, make_client: MakeClient, send_now: Callable[[Client], bool]
+) -> None:
+    server.script = [Answer(503, headers=(("Retry-After", "1"),))]
+    client = make_client(retry_base_seconds=3600, retry_cap_seconds=3600)
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: client.stats.retries == 1, "the first attempt has failed")
+    assert send_now(client)
+    first, second = server.requests
+    assert 1.0 <= second.at - first.at < 5.0
 
 
 def test_waits_grow_up_to_the_cap(server: IngestionServer, make_client: MakeClient) -> None:

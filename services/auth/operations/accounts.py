@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chassis.clock import Clock, from_unix_ms
+from chassis.emails import email_key
 from chassis.errors import Invalid, Unauthenticated
 from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
@@ -21,7 +22,6 @@ from services.auth.domain import (
     User,
     UserId,
     email_fault,
-    email_key,
     name_fault,
 )
 from services.auth.errors import EmailTaken, InvalidCredentials

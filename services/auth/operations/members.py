@@ -1,11 +1,12 @@
 """Members of a tenant and their roles."""
 
 from chassis.clock import Clock, from_unix_ms
+from chassis.emails import email_key
 from chassis.errors import NotFound
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Member, Page, PageRequest, Role, TenantId, UserId, check_grant, email_key
+from services.auth.domain import Member, Page, PageRequest, Role, TenantId, UserId, check_grant
 from services.auth.errors import AlreadyMember, LastOwner
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.storage.accounts import AccountStorage

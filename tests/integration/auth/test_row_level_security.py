@@ -8,8 +8,8 @@ import pytest
 from psycopg import sql
 
 from chassis import api_keys
+from chassis.emails import email_key
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.auth.domain import email_key
 from services.auth.tokens import RefreshTokens
 from tests.integration.auth.client import AuthClient, Person
 from tests.suite_database import Database

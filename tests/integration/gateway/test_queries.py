@@ -51,9 +51,9 @@ def _series(labels: Mapping[str, str], value: float, unix_ms: int) -> bytes:
 @pytest.fixture
 async def prometheus(prometheus_server: RunningServer[Prometheus]) -> str:
     """The address of a Prometheus with one counter of ours and one of theirs under the same name."""
-    now = time.time_ns() // 1_000_000
+    written_ms = time.time_ns() // 1_000_000 - 2_000  # subqueries look at whole seconds that are over
     request = b"".join(
-        _series({"__name__": name, **labels, **owner}, value, now)
+        _series({"__name__": name, **labels, **owner}, value, written_ms)
         for name, labels, owner, value in (
             ("checkout_total", {"plan": "pro"}, OURS, 3),
             ("checkout_total", {"plan": "free"}, OURS, 4),

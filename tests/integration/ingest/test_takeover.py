@@ -2,16 +2,9 @@
 
 import signal
 
-from chassis.clock import SystemClock
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
+from tests.late_aggregator import LateClock
 from tests.waiting import eventually
-
-
-class LateClock(SystemClock):
-    """A machine's clock that is two seconds behind."""
-
-    def now_ms(self) -> int:
-        return super().now_ms() - 2000
 
 
 class KilledError(Exception):

@@ -23,7 +23,6 @@ from services.auth.domain import (
     best_plan,
     check_grant,
     email_fault,
-    email_key,
     name_fault,
     presented,
 )
@@ -109,12 +108,6 @@ def test_an_email_address_that_could_work_is_taken(email: str) -> None:
 )
 def test_an_email_address_that_never_works_is_refused(email: str) -> None:
     assert email_fault(email) == "must be an e-mail address of at most 254 characters"
-
-
-@given(st.emails())
-def test_an_email_address_is_looked_up_whatever_its_case(email: str) -> None:
-    assert email_key(email.upper()) == email_key(email.lower()) == email_key(f" {email} ")
-    assert email_key(email_key(email)) == email_key(email)
 
 
 @given(st.text())

@@ -1,0 +1,217 @@
+-- wrk's script: sends prepared requests, in turn, until a deadline; then waits for the answers that are missing.
+--
+-- Arguments, each as name=value:
+--   file      the prepared requests, as bench/encodings.py writes them
+--   stamp     sequence: adds a producer and its next number, which closes the JSON object
+--             time: overwrites each value and timestamp
+--             none: sends the body as it is
+--   seconds   how long new requests are sent
+--   rate      requests a second, sent by the clock whatever is still unanswered; 0: as fast as answers come
+--   metrics   what a request counts for where the answer does not say it
+--   threads   how many wrk runs
+--
+-- It prints one JSON object when wrk ends.
+
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int clock, moment *now);")
+
+local REALTIME, MONOTONIC = 0, 1
+local PRODUCERS = 256
+local LATE_SECONDS = 0.01
+local NEVER_MS = 3600 * 1000
+
+local moment = ffi.new("moment")
+
+local function seconds_of(clock)
+  ffi.C.clock_gettime(clock, moment)
+  return tonumber(moment.seconds) + tonumber(moment.nanoseconds) / 1e9
+end
+
+-- Once, before the threads start ------------------------------------------------------------------------------------
+
+local threads = {}
+
+function setup(thread)
+  thread:set("number", #threads)
+  table.insert(threads, thread)
+end
+
+-- In each thread ----------------------------------------------------------------------------------------------------
+
+sent, answered, accepted, in_time, late, most_late = 0, 0, 0, 0, 0, 0
+began = 0
+statuses = {}
+
+local options = {}
+local shots, stamp, deadline, pause, next_slot
+
+local function random_uuid(random)
+  local hex = random:read(16):gsub(".", function(byte) return string.format("%02x", byte:byte()) end)
+  return string.format("%s-%s-4%s-8%s-%s", hex:sub(1, 8), hex:sub(9, 12), hex:sub(14, 16), hex:sub(18, 20), hex:sub(21))
+end
+
+local function head_of(path)
+  local lines = { "POST " .. path .. " HTTP/1.1" }
+  for name, value in pairs(wrk.headers) do
+    table.insert(lines, name .. ": " .. value)
+  end
+  return table.concat(lines, "\r\n") .. "\r\nContent-Length: "
+end
+
+local function read_shots(file)
+  local found, heads = {}, {}
+  for line in function() return file:read("*l") end do
+    local words = line:gmatch("%S+")
+    local path, length, samples = words(), tonumber(words()), {}
+    for offset in words do
+      table.insert(samples, tonumber(offset))
+    end
+    heads[path] = heads[path] or head_of(path)
+    table.insert(found, { head = heads[path], body = file:read(length), samples = samples, times = 0, last_ms = 0 })
+  end
+  return found
+end
+
+local stamps = {}
+
+function stamps.none()
+  return function(shot) return shot.body end
+end
+
+function stamps.sequence()
+  local random = assert(io.open("/dev/urandom", "rb"))
+  local producers, turn = {}, 0
+  for index = 1, PRODUCERS do
+    producers[index] = { tail = ',"producer":"' .. random_uuid(random) .. '","sequence":', sequence = 0 }
+  end
+  random:close()
+  return function(shot)
+    turn = turn % PRODUCERS + 1
+    local producer = producers[turn]
+    producer.sequence = producer.sequence + 1
+    return shot.body .. producer.tail .. producer.sequence .. "}"
+  end
+end
+
+function stamps.time()
+  local value = ffi.new("double[1]")
+  return function(shot)
+    local body = shot.buffer
+    if not body then
+      body = ffi.new("uint8_t[?]", #shot.body)
+      ffi.copy(body, shot.body, #shot.body)
+      shot.buffer = body
+    end
+    shot.times = shot.times + 1
+    shot.last_ms = math.max(math.floor(seconds_of(REALTIME) * 1000), shot.last_ms + 1)
+    value[0] = shot.times
+    for _, offset in ipairs(shot.samples) do
+      ffi.copy(body + offset, value, 8)
+      local rest = shot.last_ms
+      for byte = offset + 9, offset + 13 do
+        body[byte] = rest % 128 + 128
+        rest = math.floor(rest / 128)
+      end
+      body[offset + 14] = rest
+    end
+    return ffi.string(body, #shot.body)
+  end
+end
+
+function init(arguments)
+  for _, argument in ipairs(arguments) do
+    local name, value = argument:match("^(%l+)=(.*)$")
+    options[name] = tonumber(value) or value
+  end
+  local file = assert(io.open(options.file, "rb"))
+  shots = read_shots(file)
+  file:close()
+  stamp = stamps[options.stamp]()
+  pause = options.rate > 0 and options.threads / options.rate or 0
+end
+
+-- How long the connection that asks must wait until it sends, in milliseconds.
+function delay()
+  local now = seconds_of(MONOTONIC)
+  if began == 0 then
+    began, deadline, next_slot = now, now + options.seconds, now
+  end
+  local slot = pause > 0 and next_slot or now
+  if slot >= deadline then
+    return NEVER_MS
+  end
+  next_slot = slot + pause
+  if now - slot > LATE_SECONDS then
+    late = late + 1
+    most_late = math.max(most_late, now - slot)
+  end
+  return math.max(0, math.floor((slot - now) * 1000))
+end
+
+function request()
+  if began == 0 then -- wrk looks at one that it does not send
+    return shots[1].head .. "0\r\n\r\n"
+  end
+  -- threads share the requests, so that no two of them send the same series at the same time
+  local shot = shots[(sent * options.threads + number) % #shots + 1]
+  sent = sent + 1
+  local body = stamp(shot)
+  return shot.head .. #body .. "\r\n\r\n" .. body
+end
+
+function response(status, _, body)
+  answered = answered + 1
+  statuses[status] = (statuses[status] or 0) + 1
+  if status < 300 then
+    local count = tonumber(body:match('"accepted":%s*(%d+)')) or options.metrics
+    accepted = accepted + count
+    if seconds_of(MONOTONIC) <= deadline then
+      in_time = in_time + count
+    end
+  end
+end
+
+-- Once, after the threads have ended --------------------------------------------------------------------------------
+
+local function total(name)
+  local sum = 0
+  for _, thread in ipairs(threads) do
+    sum = sum + thread:get(name)
+  end
+  return sum
+end
+
+local function statuses_of_all()
+  local counts, rendered = {}, {}
+  for _, thread in ipairs(threads) do
+    for status, count in pairs(thread:get("statuses")) do
+      counts[status] = (counts[status] or 0) + count
+    end
+  end
+  for status, count in pairs(counts) do
+    table.insert(rendered, string.format('"%d":%d', status, count))
+  end
+  return "{" .. table.concat(rendered, ",") .. "}"
+end
+
+function done(summary, latency)
+  local rendered = {}
+  for _, name in ipairs({ "sent", "answered", "accepted", "in_time", "late" }) do
+    table.insert(rendered, string.format('"%s":%d', name, total(name)))
+  end
+  for name, value in pairs(summary.errors) do
+    if name ~= "status" then
+      table.insert(rendered, string.format('"%s_errors":%d', name, value))
+    end
+  end
+  for _, percentile in ipairs({ 50, 95, 99 }) do
+    table.insert(rendered, string.format('"p%d_us":%d', percentile, latency:percentile(percentile)))
+  end
+  local began, most_late = math.huge, 0
+  for _, thread in ipairs(threads) do
+    began = math.min(began, thread:get("began"))
+    most_late = math.max(most_late, thread:get("most_late"))
+  end
+  table.insert(rendered, string.format('"began":%.6f,"most_late":%.6f', began, most_late))
+  io.write("{" .. table.concat(rendered, ",") .. ',"statuses":' .. statuses_of_all() .. "}\n")
+end

@@ -1,0 +1,59 @@
+"""Processor time and memory of processes, each with those that it started and that have no name of their own."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+#: Of `/proc/<pid>/stat`, counted behind the name: user and system time, of the process and of its ended children.
+_TIMES = slice(11, 15)
+
+
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Processor time since each process began."""
+    return {name: sum(map(_cpu_seconds, tree)) for name, tree in _trees(pids)}
+
+
+def machine_cpu_seconds() -> float:
+    """Processor time of everything on this machine since it was started."""
+    user, nice, system, _idle, _waiting, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
+    return sum(map(int, (user, nice, system, *interrupts))) / _TICKS_A_SECOND
+
+
+def memory_bytes(pids: Mapping[str, int]) -> dict[str, int]:
+    """Resident memory; what processes share counts once (the proportional set size)."""
+    return {name: sum(map(_memory_bytes, tree)) for name, tree in _trees(pids)}
+
+
+def _trees(pids: Mapping[str, int]) -> Iterator[tuple[str, list[int]]]:
+    named = frozenset(pids.values())
+    for name, pid in pids.items():
+        yield name, [pid, *_descendants(pid, named)]
+
+
+def _descendants(pid: int, others: frozenset[int]) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for child in map(int, _read(task / "children").split()):
+            if child not in others:
+                yield child
+                yield from _descendants(child, others)
+
+
+def _cpu_seconds(pid: int) -> float:
+    behind_name = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in behind_name[_TIMES]) / _TICKS_A_SECOND
+
+
+def _memory_bytes(pid: int) -> int:
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read(path: Path) -> str:
+    """Nothing of a process that has just ended, or that belongs to somebody else."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""

@@ -1,0 +1,139 @@
+"""When what was acknowledged shows in Prometheus, and whether all of it does."""
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import aiohttp
+
+from bench.suite import Suite
+from bench.workload import PROBE
+
+_TOTAL = 'sum({__name__=~"bench_.*_requests_total"})'
+#: A sum over all series costs Prometheus about a microsecond for each.
+_TOTAL_EVERY_SECONDS = 0.5
+_PROBE_EVERY_SECONDS = 0.25
+_LOOK_EVERY_SECONDS = 0.1
+_MOST_SECONDS = 60.0
+#: What would be counted twice shows by then.
+_SETTLING_SECONDS = 3.0
+
+
+class NotVisible(Exception):
+    """What was acknowledged did not reach Prometheus in time."""
+
+
+class Totals:
+    """The sum of all series of the workload, as Prometheus has it."""
+
+    def __init__(self, session: aiohttp.ClientSession, prometheus: str) -> None:
+        self._session = session
+        self._prometheus = prometheus
+        self._seen: list[tuple[float, float]] = []
+
+    async def now(self) -> float:
+        return await _value(self._session, self._prometheus, _TOTAL)
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Asks now and then inside the block, so that `reached` knows when."""
+        self._seen.clear()
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+
+    async def reached(self, total: float) -> float:
+        """When, of `time.monotonic`, it was seen to be as much; use it inside `followed`. Raises NotVisible."""
+        deadline = time.monotonic() + _MOST_SECONDS
+        while True:
+            for moment, seen in self._seen:
+                if seen >= total:
+                    return moment
+            if time.monotonic() > deadline:
+                raise NotVisible(f"{total:.0f} metrics were accepted, {self._seen[-1][1]:.0f} are visible")
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def settled(self) -> float:
+        """The sum when nothing that was sent can be on its way any more."""
+        await asyncio.sleep(_SETTLING_SECONDS)
+        return await self.now()
+
+    async def _follow(self) -> None:
+        while True:
+            self._seen.append((time.monotonic(), await self.now()))
+            await asyncio.sleep(_TOTAL_EVERY_SECONDS)
+
+
+class Probe:
+    """Sends one metric at a time beside the load, and looks how long after its 202 it shows."""
+
+    def __init__(self, session: aiohttp.ClientSession, suite: Suite) -> None:
+        self._session = session
+        self._suite = suite
+        self._producer = str(uuid.uuid4())
+        #: when it was acknowledged, and the value that shows it
+        self._waiting: deque[tuple[float, float]] = deque()
+        self._all_shown = asyncio.Event()
+        #: seconds, of each metric that has shown
+        self.delays: list[float] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sends inside the block; returns when all that was sent has shown. Raises TimeoutError."""
+        before = await self._value()
+        sending = asyncio.create_task(self._send(before))
+        looking = asyncio.create_task(self._look())
+        try:
+            yield
+            sending.cancel()
+            await asyncio.wait([sending])
+            await asyncio.wait_for(self._all_shown.wait(), _MOST_SECONDS)
+        finally:
+            for task in (sending, looking):
+                task.cancel()
+            await asyncio.wait([sending, looking])
+
+    async def _send(self, before: float) -> None:
+        sequence = 0
+        while True:
+            sequence += 1
+            await self._send_until_acknowledged(sequence)
+            self._waiting.append((time.monotonic(), before + sequence))
+            self._all_shown.clear()
+            await asyncio.sleep(_PROBE_EVERY_SECONDS)
+
+    async def _send_until_acknowledged(self, sequence: int) -> None:
+        batch = {"producer": self._producer, "sequence": sequence, "metrics": [{"name": PROBE, "value": 1}]}
+        address, headers = f"{self._suite.address}/api/v1/metrics", self._suite.headers
+        while True:
+            async with self._session.post(address, json=batch, headers=headers) as response:
+                if response.status == HTTPStatus.ACCEPTED:
+                    return
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _look(self) -> None:
+        while True:
+            value, now = await self._value(), time.monotonic()
+            while self._waiting and self._waiting[0][1] <= value:
+                acknowledged, _ = self._waiting.popleft()
+                self.delays.append(now - acknowledged)
+            if not self._waiting:
+                self._all_shown.set()
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+
+    async def _value(self) -> float:
+        return await _value(self._session, self._suite.prometheus, PROBE)
+
+
+async def _value(session: aiohttp.ClientSession, prometheus: str, query: str) -> float:
+    """Of a query that gives one series; 0 where there is none yet."""
+    async with session.get(f"{prometheus}/api/v1/query", params={"query": query}, raise_for_status=True) as response:
+        result = (await response.json())["data"]["result"]
+    return float(result[0]["value"][1]) if result else 0.0
