@@ -50,9 +50,13 @@ unit: $(INSTALLED) ## Run the tests that need no servers
 
 # ---- measure
 
-.PHONY: bench
-bench: build ## Measure the suite on this machine; takes a minute
-	@$(PYTHON) -m bench quick
+.PHONY: bench profile
+BENCH ?= full
+bench: build ## Measure the suite beside its peers, five minutes; BENCH=quick: the suite alone, one minute
+	@$(PYTHON) -m bench $(BENCH)
+
+profile: build ## Where gateway, receiver and aggregator spend their time under load
+	@$(PYTHON) -m bench profile
 
 # ---- check
 

@@ -25,6 +25,10 @@ _ERRORS = ("connect", "read", "write", "timeout")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
+#: What each request is given before it is sent; see load.lua.
+Stamp = Literal["sequence", "time", "none"]
+
+
 class LoadFailed(Exception):
     """The load generator could not do its work."""
 
@@ -35,7 +39,7 @@ class Load:
 
     address: str
     shots: Path
-    stamp: Literal["sequence", "time", "none"]
+    stamp: Stamp
     seconds: float
     headers: Mapping[str, str] = field(default_factory=dict)
     #: requests a second by the clock; 0: as fast as answers come
@@ -101,6 +105,8 @@ async def run_load(load: Load) -> Outcome:
         described = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise LoadFailed(f"wrk ended with status {process.returncode}: {(output + said).decode()}") from error
+    if not described["accepted"]:
+        raise LoadFailed(f"nothing was accepted: {described}")
     return _outcome(load, described)
 
 
