@@ -59,7 +59,7 @@ def main() -> int:
     try:
         with _data_folder() as folder:
             if arguments.extent == "profile":
-                return asyncio.run(_profile(folder, arguments.seconds, native=arguments.native))
+                return asyncio.run(_profile(folder, arguments.seconds))
             results = asyncio.run(_measured(folder, arguments.seconds, full=arguments.extent == "full"))
     except _FAILURES as error:
         sys.stderr.write(f"\n{error or type(error).__name__}\n")
@@ -74,18 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("extent", choices=["full", "quick", "profile"])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load on the suite (15)")
-    parser.add_argument("--native", action="store_true", help="profile: tell the functions of C apart too; slower")
     return parser
 
 
-async def _profile(folder: Path, seconds: float, *, native: bool) -> int:
+async def _profile(folder: Path, seconds: float) -> int:
     _PROFILES.mkdir(exist_ok=True)
     say("Starting the suite")
     async with running_suite(folder, _SERIES) as suite:
         with step("Warming up"):
             await send(suite, folder, series=_SERIES, seconds=_WARM_UP_SECONDS)
         with step("As fast as it goes, with py-spy"):
-            files = await profile(suite, folder, _PROFILES, series=_SERIES, seconds=seconds, native=native)
+            files = await profile(suite, folder, _PROFILES, series=_SERIES, seconds=seconds)
     for name, file in files.items():
         say(f"\n# {name}: {file}\n\n{costliest(file.read_text().splitlines())}")
     return 0

@@ -11,33 +11,43 @@ from bench.report import table
 from bench.suite import Suite
 
 _PROFILED = ("gateway", "receiver", "aggregator")
-_SAMPLES_A_SECOND = 200
-_LINES = 45
+_SAMPLES_A_SECOND = 100
+_LINES = 30
 #: The load outlasts the looking, which takes a moment to begin.
 _MARGIN_SECONDS = 2.0
+
+
+#: Beginnings of the functions in which a thread waits.
+_WAITING = ("epoll_wait ", "epoll_pwait ", "poll ", "pthread_cond_", "sem_wait", "futex")
 
 
 class ProfileFailed(Exception):
     """py-spy could not look at a process."""
 
 
-async def profile(
-    suite: Suite, folder: Path, profiles: Path, *, series: int, seconds: float, native: bool
-) -> dict[str, Path]:
+async def profile(suite: Suite, folder: Path, profiles: Path, *, series: int, seconds: float) -> dict[str, Path]:
     """The collapsed stacks of each process, as flame graphs are drawn from. Raises ProfileFailed, LoadFailed."""
     files = {name: profiles / f"{name}.collapsed" for name in _PROFILED}
     await asyncio.gather(
         send(suite, folder, series=series, seconds=seconds + _MARGIN_SECONDS),
-        *(_record(suite.pids()[name], file, seconds, native=native) for name, file in files.items()),
+        *(_record(suite.pids()[name], file, seconds) for name, file in files.items()),
     )
     return files
 
 
-async def _record(pid: int, file: Path, seconds: float, *, native: bool) -> None:
+async def _record(pid: int, file: Path, seconds: float) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(Path(sys.executable).with_name("py-spy"), "record", "--pid", str(pid), "--format", "raw"),
+        *(
+            Path(sys.executable).with_name("py-spy"),
+            "record",
+            "--pid",
+            str(pid),
+            "--format",
+            "raw",
+            "--function",
+            "--native",
+        ),
         *("--rate", str(_SAMPLES_A_SECOND), "--duration", str(round(seconds)), "--output", str(file)),
-        *(["--native"] if native else []),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -47,12 +57,17 @@ async def _record(pid: int, file: Path, seconds: float, *, native: bool) -> None
 
 
 def costliest(stacks: Sequence[str]) -> str:
-    """A table of the functions of collapsed stacks (`outer;inner count`), by the time in themselves."""
+    """A table of the functions of collapsed stacks (`outer;inner count`), by the time in themselves.
+
+    Time in which nothing was done is left out.
+    """
     own: Counter[str] = Counter()
     within: Counter[str] = Counter()
     for stack in stacks:
         frames, _, samples = stack.rpartition(" ")
         functions = frames.split(";")
+        if functions[-1].startswith(_WAITING):
+            continue
         own[functions[-1]] += int(samples)
         within.update(dict.fromkeys(functions, int(samples)))
     total = own.total()

@@ -13,6 +13,8 @@ from deploy.local.settings import PORT_COUNT
 from deploy.local.supervisor import StartFailed
 
 _STOP_SECONDS = 60.0
+#: Characters of a log that say why something did not start.
+_LOG_TAIL = 2000
 #: Below the ports that Linux gives to outgoing connections.
 _PORT_BLOCKS = range(20000, 32000, PORT_COUNT)
 
@@ -44,7 +46,8 @@ async def _until_ready(program: Program, process: "subprocess.Popen[bytes]") -> 
             await asyncio.to_thread(program.probe)
         except NotReady as lack:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise StartFailed(f"{program.name} is not ready: {lack}; see {program.log}") from lack
+                log = program.log.read_text(errors="replace")[-_LOG_TAIL:]
+                raise StartFailed(f"{program.name} is not ready: {lack}\n{log}") from lack
             await asyncio.sleep(0.1)
         else:
             return
