@@ -64,7 +64,7 @@ class DefinitionTable:
         try:
             await asyncio.shield(waiting)
         except PulsegateError as error:
-            raise Unavailable("The metric definitions cannot be confirmed now.", retry_after_seconds=1.0) from error
+            raise Unavailable.waiting_for("config", "The metric definitions cannot be confirmed now.", 1.0) from error
 
     async def _ask_after(self, earlier: "asyncio.Task[None] | None", project_id: bytes) -> None:
         if earlier is not None:
