@@ -108,7 +108,7 @@ async def run_load(load: Load) -> Outcome:
 async def _said(process: asyncio.subprocess.Process) -> dict[str, Any]:
     """What the script prints at the end, which comes as soon as everything is answered."""
     line = b""
-    async for line in cast(asyncio.StreamReader, process.stdout):
+    async for line in cast("asyncio.StreamReader", process.stdout):
         if line == b"drained\n":
             process.send_signal(signal.SIGINT)
     status = await process.wait()
