@@ -5,6 +5,8 @@ VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 BROWSER := sdk/browser
 NPM     := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix $(BROWSER)
+# A registry that does not answer ends an installation within two minutes.
+NPM_PATIENCE := --fetch-timeout=60000 --fetch-retries=1 --fetch-retry-mintimeout=1000
 
 # Stamps: what was last installed, and when.
 INSTALLED := $(VENV)/.installed
@@ -50,9 +52,13 @@ unit: $(INSTALLED) ## Run the tests that need no servers
 
 # ---- measure
 
-.PHONY: bench
-bench: build ## Measure the suite on this machine; takes a minute
-	@$(PYTHON) -m bench quick
+.PHONY: bench profile
+BENCH ?= full
+bench: build ## Measure the suite beside its peers, five minutes; BENCH=quick: the suite alone, one minute
+	@$(PYTHON) -m bench $(BENCH)
+
+profile: build ## Where gateway, receiver and aggregator spend their time under load
+	@$(PYTHON) -m bench profile
 
 # ---- check
 
@@ -106,7 +112,9 @@ $(NODE): requirements/node.txt requirements/node.sh | $(INSTALLED)
 
 $(MODULES): $(BROWSER)/package-lock.json $(NODE)
 	@echo "Installing what builds the browser client"
-	@$(NPM) ci --silent --no-audit --no-fund
+	@$(NPM) ci --loglevel=error --no-audit --no-fund --no-progress $(NPM_PATIENCE) || { \
+	    echo "npm could not install what builds the browser client; it says why above. It needs the npm registry or" >&2; \
+	    echo "a mirror of it (npm_config_registry=https://…), and npm_config_proxy where there is a proxy." >&2; exit 1; }
 	@touch $@
 
 $(BUNDLE): $(MODULES) $(BROWSER)/build.mjs $(wildcard $(BROWSER)/src/*.ts)

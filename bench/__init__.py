@@ -7,6 +7,7 @@ and then gives the same metrics to other servers. Everything shares the machine'
     encodings.py    a batch as JSON, text exposition and remote write
     load.lua        what wrk sends, numbered or timed, as fast as it can or at a fixed rate
     load.py         one run of wrk
+    programs.py     processes that are started and ended here
     suite.py        the suite that is measured: started, given a project, stopped
     processes.py    processor time and memory of process trees
     exposition.py   what processes say about themselves

@@ -1,68 +1,144 @@
-"""`python -m bench` measures the suite and its peers; `python -m bench quick` the suite alone, in about a minute."""
+"""Measures the suite on this machine.
+
+`full`: with its peers; keeps the results. `quick`: alone, in about a minute. `profile`: what its processes spend it on.
+"""
 
 import argparse
 import asyncio
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from bench.disk import measure_sync
 from bench.load import LoadFailed
-from bench.phases import Figures, measure
-from bench.report import REFERENCE_RATE, suite_tables
+from bench.machine import describe_machine
+from bench.peers import PeerFigures, measure_peer, peers
+from bench.phases import Figures, measure, measure_idle, send
+from bench.plot import draw
+from bench.profiling import ProfileFailed, costliest, profile
+from bench.report import Results, render
 from bench.suite import Suite, running_suite
 from bench.visibility import NotVisible
+from bench.workload import batches
 from deploy.local.debian import DebianUnavailable
 from deploy.local.demo.api import ApiError
 from deploy.local.progress import say, step
 from deploy.local.prometheus import PrometheusMissing
 from deploy.local.supervisor import StartFailed
 
-_FAILURES = (LoadFailed, NotVisible, DebianUnavailable, PrometheusMissing, StartFailed, ApiError, OSError)
-_WARM_UP_SECONDS = 3.0
-_SERIES = 10_000
+_FAILURES = (
+    LoadFailed,
+    NotVisible,
+    ProfileFailed,
+    DebianUnavailable,
+    PrometheusMissing,
+    StartFailed,
+    ApiError,
+    TimeoutError,
+    OSError,
+)
 
-Loads = list[tuple[str, Figures]]
+_RESULTS = Path(__file__).parent / "results"
+_PROFILES = Path(__file__).parent / "profiles"
+_SERIES = 10_000
+_MANY_SERIES = 100_000
+#: The rate that latencies and costs are named for; half of what was sustained, where that is less.
+_PACED_RATE = 100_000
+_PEER_SECONDS = 6.0
+_WARM_UP_SECONDS = 4.0
 
 
 def main() -> int:
     """Returns the exit status: 1 when something failed, or when Prometheus has not what was accepted."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("extent", choices=["quick"])
-    parser.add_argument("--series", type=int, default=_SERIES, help=f"a multiple of 100 ({_SERIES})")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load (10)")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
         with _data_folder() as folder:
-            loads = asyncio.run(_quick(folder, arguments.series, arguments.seconds))
+            if arguments.extent == "profile":
+                return asyncio.run(_profile(folder, arguments.seconds))
+            results = asyncio.run(_measured(folder, arguments.seconds, full=arguments.extent == "full"))
     except _FAILURES as error:
-        sys.stderr.write(f"\n{error}\n")
+        sys.stderr.write(f"\n{error or type(error).__name__}\n")
         return 1
-    return 0 if all(figures.exact for _, figures in loads) else 1
+    say(f"\n{render(results)}")
+    if results.peers:
+        _keep(results)
+    return 0 if all(figures.exact for figures in results.loads.values()) else 1
 
 
-async def _quick(folder: Path, series: int, seconds: float) -> Loads:
-    sync = measure_sync(folder)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("extent", choices=["full", "quick", "profile"])
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each load on the suite (15)")
+    return parser
+
+
+async def _profile(folder: Path, seconds: float) -> int:
+    _PROFILES.mkdir(exist_ok=True)
     say("Starting the suite")
-    async with running_suite(folder, series) as suite:
-        loads = await _loads(suite, folder, series, seconds)
-    say(f"\n{suite_tables(loads)}\n\nfdatasync of 64 KiB: p50 {sync.p50_ms:.1f} ms, p99 {sync.p99_ms:.1f} ms")
+    async with running_suite(folder, _SERIES) as suite:
+        with step("Warming up"):
+            await send(suite, folder, series=_SERIES, seconds=_WARM_UP_SECONDS)
+        with step("As fast as it goes, with py-spy"):
+            files = await profile(suite, folder, _PROFILES, series=_SERIES, seconds=seconds)
+    for name, file in files.items():
+        say(f"\n# {name}: {file}\n\n{costliest(file.read_text().splitlines())}")
+    return 0
+
+
+async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:
+    with step("Measuring the disk"):
+        sync = await asyncio.to_thread(measure_sync, folder)
+    say("Starting the suite")
+    async with running_suite(folder, _MANY_SERIES) as suite:
+        with step("Doing nothing"):
+            idle = await measure_idle(suite)
+        loads = await _loads(suite, folder, seconds, full=full)
+    return Results(
+        machine=await asyncio.to_thread(describe_machine, folder),
+        sync=sync,
+        idle=idle,
+        loads=loads,
+        peers=await _peers(folder) if full else [],
+    )
+
+
+async def _loads(suite: Suite, folder: Path, seconds: float, *, full: bool) -> dict[str, Figures]:
+    with step("Warming up"):
+        await send(suite, folder, series=_SERIES, seconds=_WARM_UP_SECONDS)
+    with step("As fast as it goes"):
+        fastest = await measure(suite, folder, series=_SERIES, seconds=seconds)
+    rate = min(_PACED_RATE, fastest.visible_per_second / 2)
+    with step(f"{rate:,.0f} metrics/s"):
+        paced = await measure(suite, folder, series=_SERIES, seconds=seconds, rate=rate)
+    loads = {"as fast as it goes": fastest, f"{rate:,.0f} metrics/s": paced}
+    if full:
+        await send(suite, folder, series=_MANY_SERIES, seconds=_WARM_UP_SECONDS)
+        with step(f"As fast as it goes, {_MANY_SERIES:,} series"):
+            loads[f"{_MANY_SERIES:,} series"] = await measure(suite, folder, series=_MANY_SERIES, seconds=seconds)
     return loads
 
 
-async def _loads(suite: Suite, folder: Path, series: int, seconds: float) -> Loads:
-    """As fast as it goes, then at the rate that latencies are named for, or at half of what it took."""
-    with step("Warming up"):
-        await measure(suite, folder, series=series, seconds=_WARM_UP_SECONDS)
-    with step("Sending as fast as answers come"):
-        fastest = await measure(suite, folder, series=series, seconds=seconds)
-    rate = min(REFERENCE_RATE, fastest.visible_per_second / 2)
-    with step(f"Sending {rate:,.0f} metrics/s"):
-        paced = await measure(suite, folder, series=series, seconds=seconds, rate=rate)
-    return [("as fast as it goes", fastest), (f"{rate:,.0f}/s", paced)]
+async def _peers(folder: Path) -> list[PeerFigures]:
+    measured = []
+    for number, peer in enumerate(peers(batches(_SERIES))):
+        data = folder / f"peer-{number}"
+        data.mkdir()
+        with step(peer.name):
+            measured.append(await measure_peer(peer, data, _PEER_SECONDS))
+    return measured
+
+
+def _keep(results: Results) -> None:
+    _RESULTS.mkdir(exist_ok=True)
+    (_RESULTS / "figures.json").write_text(json.dumps(asdict(results), indent=2) + "\n")
+    draw(results, _RESULTS / "figures.svg")
+    (_RESULTS / "README.md").write_text(f"# Results\n\n![The same as a picture](figures.svg)\n\n{render(results)}\n")
+    say(f"\nKept in {_RESULTS}")
 
 
 @contextmanager

@@ -1,4 +1,5 @@
--- wrk's script: sends prepared requests, in turn, until a deadline; then waits for the answers that are missing.
+-- wrk's script, for one thread: sends prepared requests, in turn, until a deadline; prints "drained" as soon as all of
+-- them are answered.
 --
 -- Arguments, each as name=value:
 --   file      the prepared requests, as bench/encodings.py writes them
@@ -8,9 +9,8 @@
 --   seconds   how long new requests are sent
 --   rate      requests a second, sent by the clock whatever is still unanswered; 0: as fast as answers come
 --   metrics   what a request counts for where the answer does not say it
---   threads   how many wrk runs
 --
--- It prints one JSON object when wrk ends.
+-- It prints one JSON object when wrk ends, by itself or after an interrupt.
 
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long seconds, nanoseconds; } moment; int clock_gettime(int clock, moment *now);")
@@ -27,19 +27,15 @@ local function seconds_of(clock)
   return tonumber(moment.seconds) + tonumber(moment.nanoseconds) / 1e9
 end
 
--- Once, before the threads start ------------------------------------------------------------------------------------
-
-local threads = {}
+-- wrk calls `setup` and `done` in a Lua state of their own, which reads the thread's globals.
+local sender
 
 function setup(thread)
-  thread:set("number", #threads)
-  table.insert(threads, thread)
+  sender = thread
 end
 
--- In each thread ----------------------------------------------------------------------------------------------------
-
 sent, answered, accepted, in_time, late, most_late = 0, 0, 0, 0, 0, 0
-began = 0
+began, due, drained = 0, 0, false
 statuses = {}
 
 local options = {}
@@ -127,7 +123,7 @@ function init(arguments)
   shots = read_shots(file)
   file:close()
   stamp = stamps[options.stamp]()
-  pause = options.rate > 0 and options.threads / options.rate or 0
+  pause = options.rate > 0 and 1 / options.rate or 0
 end
 
 -- How long the connection that asks must wait until it sends, in milliseconds.
@@ -138,9 +134,15 @@ function delay()
   end
   local slot = pause > 0 and next_slot or now
   if slot >= deadline then
+    if answered == due and not drained then
+      drained = true
+      io.write("drained\n")
+      io.flush()
+    end
     return NEVER_MS
   end
   next_slot = slot + pause
+  due = due + 1
   if now - slot > LATE_SECONDS then
     late = late + 1
     most_late = math.max(most_late, now - slot)
@@ -152,8 +154,7 @@ function request()
   if began == 0 then -- wrk looks at one that it does not send
     return shots[1].head .. "0\r\n\r\n"
   end
-  -- threads share the requests, so that no two of them send the same series at the same time
-  local shot = shots[(sent * options.threads + number) % #shots + 1]
+  local shot = shots[sent % #shots + 1]
   sent = sent + 1
   local body = stamp(shot)
   return shot.head .. #body .. "\r\n\r\n" .. body
@@ -171,47 +172,19 @@ function response(status, _, body)
   end
 end
 
--- Once, after the threads have ended --------------------------------------------------------------------------------
-
-local function total(name)
-  local sum = 0
-  for _, thread in ipairs(threads) do
-    sum = sum + thread:get(name)
-  end
-  return sum
-end
-
-local function statuses_of_all()
-  local counts, rendered = {}, {}
-  for _, thread in ipairs(threads) do
-    for status, count in pairs(thread:get("statuses")) do
-      counts[status] = (counts[status] or 0) + count
-    end
-  end
-  for status, count in pairs(counts) do
-    table.insert(rendered, string.format('"%d":%d', status, count))
-  end
-  return "{" .. table.concat(rendered, ",") .. "}"
-end
-
 function done(summary, latency)
-  local rendered = {}
-  for _, name in ipairs({ "sent", "answered", "accepted", "in_time", "late" }) do
-    table.insert(rendered, string.format('"%s":%d', name, total(name)))
+  local rendered, counts = {}, {}
+  for status, count in pairs(sender:get("statuses")) do
+    table.insert(counts, string.format('"%d":%d', status, count))
   end
-  for name, value in pairs(summary.errors) do
-    if name ~= "status" then
-      table.insert(rendered, string.format('"%s_errors":%d', name, value))
-    end
+  for _, name in ipairs({ "sent", "answered", "accepted", "in_time", "late", "most_late", "began" }) do
+    table.insert(rendered, string.format('"%s":%.6f', name, sender:get(name)))
+  end
+  for _, name in ipairs({ "connect", "read", "write", "timeout" }) do
+    table.insert(rendered, string.format('"%s_errors":%d', name, summary.errors[name]))
   end
   for _, percentile in ipairs({ 50, 95, 99 }) do
     table.insert(rendered, string.format('"p%d_us":%d', percentile, latency:percentile(percentile)))
   end
-  local began, most_late = math.huge, 0
-  for _, thread in ipairs(threads) do
-    began = math.min(began, thread:get("began"))
-    most_late = math.max(most_late, thread:get("most_late"))
-  end
-  table.insert(rendered, string.format('"began":%.6f,"most_late":%.6f', began, most_late))
-  io.write("{" .. table.concat(rendered, ",") .. ',"statuses":' .. statuses_of_all() .. "}\n")
+  io.write("{" .. table.concat(rendered, ",") .. ',"statuses":{' .. table.concat(counts, ",") .. "}}\n")
 end

@@ -3,26 +3,29 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bench.workload import METRICS_A_BATCH
 from deploy.local.debian import find_program
 from deploy.local.layout import CHECKOUT
 
 CONNECTIONS = 256
-#: One thread of wrk sends more than any of the servers takes; a second one would only take turns with them.
-THREADS = 1
 
 _SCRIPT = Path(__file__).with_name("load.lua")
 #: How long answers may be late when no more is sent.
-_DRAIN_SECONDS = 2
+_DRAIN_SECONDS = 15
 _ANSWER_SECONDS = 30
 _WRK_PACKAGES = ("wrk", "libluajit-5.1-2", "libluajit-5.1-common")
 _ERRORS = ("connect", "read", "write", "timeout")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+
+#: What each request is given before it is sent; see load.lua.
+Stamp = Literal["sequence", "time", "none"]
 
 
 class LoadFailed(Exception):
@@ -35,7 +38,7 @@ class Load:
 
     address: str
     shots: Path
-    stamp: Literal["sequence", "time", "none"]
+    stamp: Stamp
     seconds: float
     headers: Mapping[str, str] = field(default_factory=dict)
     #: requests a second by the clock; 0: as fast as answers come
@@ -94,14 +97,26 @@ async def run_load(load: Load) -> Outcome:
         *_arguments(load),
         env={**os.environ, "LD_LIBRARY_PATH": str(wrk.parents[2] / _LIBRARIES)},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
-    output, said = await process.communicate()
-    try:
-        described = json.loads(output.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        raise LoadFailed(f"wrk ended with status {process.returncode}: {(output + said).decode()}") from error
+    described = await _said(process)
+    if not described["accepted"]:
+        raise LoadFailed(f"nothing was accepted: {described}")
     return _outcome(load, described)
+
+
+async def _said(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    """What the script prints at the end, which comes as soon as everything is answered."""
+    line = b""
+    async for line in cast("asyncio.StreamReader", process.stdout):
+        if line == b"drained\n":
+            process.send_signal(signal.SIGINT)
+    status = await process.wait()
+    try:
+        described: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise LoadFailed(f"wrk ended with status {status}: {line.decode()}") from error
+    return described
 
 
 def _arguments(load: Load) -> list[str]:
@@ -112,10 +127,9 @@ def _arguments(load: Load) -> list[str]:
         "seconds": load.seconds,
         "rate": load.rate,
         "metrics": METRICS_A_BATCH,
-        "threads": THREADS,
     }
     return [
-        *("--threads", str(THREADS), "--connections", str(CONNECTIONS), "--timeout", f"{_ANSWER_SECONDS}s"),
+        *("--threads", "1", "--connections", str(CONNECTIONS), "--timeout", f"{_ANSWER_SECONDS}s"),
         *("--duration", f"{round(load.seconds + _DRAIN_SECONDS)}s", "--script", str(_SCRIPT)),
         *headers,
         load.address,
@@ -128,10 +142,10 @@ def _outcome(load: Load, described: dict[str, Any]) -> Outcome:
     return Outcome(
         seconds=load.seconds,
         began=described["began"],
-        sent=described["sent"],
-        answered=described["answered"],
-        accepted=described["accepted"],
-        accepted_in_time=described["in_time"],
+        sent=int(described["sent"]),
+        answered=int(described["answered"]),
+        accepted=int(described["accepted"]),
+        accepted_in_time=int(described["in_time"]),
         statuses=described["statuses"],
         errors={kind: count for kind in _ERRORS if (count := described[f"{kind}_errors"])},
         p50_ms=described["p50_us"] / 1000,

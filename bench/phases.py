@@ -1,23 +1,22 @@
 """What is measured of the suite: one load after another on the same running suite."""
 
-import os
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
 
 import aiohttp
 
 from bench.encodings import as_json, write_shots
 from bench.exposition import buckets, quantile, scrape
-from bench.load import Load, Outcome, run_load
-from bench.processes import cpu_seconds, machine_cpu_seconds, memory_bytes
+from bench.load import Load, LoadFailed, Outcome, run_load
+from bench.processes import CpuMeter, CpuUse, memory_bytes
 from bench.suite import Suite
 from bench.visibility import Probe, Totals
 from bench.workload import METRICS_A_BATCH, batches
 
-LOAD_GENERATOR = "load generator"
 _APPENDS = "pulsegate_log_append_duration_seconds"
+_IDLE_SECONDS = 5.0
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
@@ -36,10 +35,8 @@ class Figures:
     delay_p95_seconds: float
     #: of a frame, from being published to being durable, as the receiver saw it
     log_append_p99_ms: float
-    #: by process, from the first request until everything accepted was visible
-    cpu_seconds: Mapping[str, float]
-    #: cores that were busy meanwhile with what is not measured here
-    foreign_cores: float
+    #: from the first request until everything accepted was visible
+    cpu: CpuUse
     #: by process, at the end
     memory_bytes: Mapping[str, int]
 
@@ -55,19 +52,43 @@ class Figures:
     @property
     def cpu_us_a_batch(self) -> dict[str, float]:
         """By process: microseconds of processor time for 100 metrics."""
-        return {name: seconds / self.outcome.batches * 1e6 for name, seconds in self.cpu_seconds.items()}
+        return {name: seconds / self.outcome.batches * 1e6 for name, seconds in self.cpu.seconds.items()}
 
     @property
     def cores(self) -> float:
-        """Busy with this load, the load generator's included."""
-        return sum(self.cpu_seconds.values()) / self.visible_seconds
+        """What this rate takes of all processes, the load generator included; above the machine's: a backlog grew."""
+        return self.cpu.total_seconds / self.outcome.accepted * self.outcome.metrics_per_second
 
 
 async def measure(suite: Suite, folder: Path, *, series: int, seconds: float, rate: float = 0.0) -> Figures:
     """One load, in metrics a second, 0 for as many as it takes. Raises LoadFailed, NotVisible, TimeoutError."""
+    load = _load(suite, folder, series, seconds, rate)
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        return await _measure(session, suite, load, series)
+
+
+async def send(suite: Suite, folder: Path, *, series: int, seconds: float) -> None:
+    """As fast as it goes, unmeasured; returns when nothing of it is under way. Raises LoadFailed, NotVisible."""
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+        totals = Totals(session, suite.prometheus)
+        before = await totals.now()
+        async with totals.followed():
+            outcome = await run_load(_load(suite, folder, series, seconds))
+            await totals.reached(before + outcome.accepted)
+        await totals.settled()
+
+
+async def measure_idle(suite: Suite) -> CpuUse:
+    """What the suite takes while nobody asks anything of it."""
+    meter = CpuMeter(suite.pids())
+    await asyncio.sleep(_IDLE_SECONDS)
+    return meter.used()
+
+
+def _load(suite: Suite, folder: Path, series: int, seconds: float, rate: float = 0.0) -> Load:
     shots = folder / f"{series}.shots"
     write_shots(shots, as_json(batches(series)))
-    load = Load(
+    return Load(
         address=suite.address,
         shots=shots,
         stamp="sequence",
@@ -75,34 +96,30 @@ async def measure(suite: Suite, folder: Path, *, series: int, seconds: float, ra
         headers=suite.headers,
         rate=rate / METRICS_A_BATCH,
     )
-    async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return await _measure(session, suite, load, series)
 
 
 async def _measure(session: aiohttp.ClientSession, suite: Suite, load: Load, series: int) -> Figures:
     totals, probe = Totals(session, suite.prometheus), Probe(session, suite)
     receiver = suite.ports.operations("receiver")
     before, appends_before = await totals.now(), buckets(await scrape(session, receiver), _APPENDS)
-    pids = {**suite.pids(), LOAD_GENERATOR: os.getpid()}
+    pids = suite.pids()
     async with totals.followed():
-        cpu_before, machine_before = cpu_seconds(pids), machine_cpu_seconds()
+        meter = CpuMeter(pids)
         async with probe.running():
             outcome = await run_load(load)
         visible_at = await totals.reached(before + outcome.accepted)
-        cpu_after, machine_after = cpu_seconds(pids), machine_cpu_seconds()
-    cpu = {name: cpu_after[name] - cpu_before[name] for name in pids}
-    visible_seconds = visible_at - outcome.began
-    delay = quantiles(probe.delays, n=20)
+        cpu = meter.used()
+    if suite.pids() != pids:
+        raise LoadFailed("a process of the suite died under the load")
     appends = buckets(await scrape(session, receiver), _APPENDS)
     return Figures(
         series=series,
         outcome=outcome,
         visible=round(await totals.settled() - before),
-        visible_seconds=visible_seconds,
-        delay_p50_seconds=delay[9],
-        delay_p95_seconds=delay[18],
+        visible_seconds=visible_at - outcome.began,
+        delay_p50_seconds=probe.delay_seconds(0.5),
+        delay_p95_seconds=probe.delay_seconds(0.95),
         log_append_p99_ms=quantile(appends_before, appends, 0.99) * 1000,
-        cpu_seconds=cpu,
-        foreign_cores=(machine_after - machine_before - sum(cpu.values())) / visible_seconds,
-        memory_bytes=memory_bytes(suite.pids()),
+        cpu=cpu,
+        memory_bytes=memory_bytes(pids),
     )

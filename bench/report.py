@@ -1,49 +1,136 @@
-"""Figures as Markdown: what the terminal shows, and what is kept."""
+"""Figures as Markdown: what the terminal shows, and what is kept with the plot."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from bench.disk import SyncTimes
+from bench.load import Outcome
+from bench.machine import Machine
+from bench.peers import PeerFigures
 from bench.phases import Figures
+from bench.processes import CpuUse
 
 _MIB = 2**20
-#: What the bars name the cost at.
-REFERENCE_RATE = 100_000
+#: Cores that something else may use before the figures are doubtful.
+_QUIET_CORES = 0.2
 
 
-def suite_tables(loads: Sequence[tuple[str, Figures]]) -> str:
-    """One column a load."""
-    return "\n\n".join([_figures_table(loads), _cpu_table(loads), _memory_table(loads)])
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Of one run."""
+
+    machine: Machine
+    sync: SyncTimes
+    #: of the suite that has nothing to do
+    idle: CpuUse
+    #: by name; the first is the one as fast as it goes
+    loads: Mapping[str, Figures]
+    peers: Sequence[PeerFigures]
+
+    @property
+    def fastest(self) -> Figures:
+        return next(iter(self.loads.values()))
 
 
-def _figures_table(loads: Sequence[tuple[str, Figures]]) -> str:
+def render(results: Results) -> str:
+    """The whole report, but the plot."""
+    parts = [_machine(results), *_doubts(results), _figures_table(results.loads), _cpu_table(results)]
+    parts += [_memory_table(results.loads), *_growth(results)]
+    if results.peers:
+        parts += [_PEERS, _peers_table(results)]
+    return "\n\n".join(parts)
+
+
+_PEERS = """\
+The same metrics, 100 a request over 256 connections, given to other servers in the same run, one after another. None
+of them makes a request durable before it answers, none adds increments up: a Pushgateway keeps the last push of a
+group, the others store samples. The ratio is Pulsegate's metrics/s, as fast as it goes, to the peer's. Remote write
+comes in literal snappy blocks, with a fresh value and time for every sample."""
+
+
+def _machine(results: Results) -> str:
+    machine, sync = results.machine, results.sync
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return (
+        f"{machine.date}, commit {machine.commit}. {machine.cores} cores of {machine.processor}, "
+        f"{machine.memory_gib:.0f} GiB, Linux {machine.kernel}, {machine.file_system}. "
+        f"Appending 64 KiB with fdatasync, idle: p50 {sync.p50_ms:.1f} ms, p99 {sync.p99_ms:.1f} ms. {versions}."
+    )
+
+
+def _doubts(results: Results) -> list[str]:
+    measured = [*(load.cpu for load in results.loads.values()), *(peer.cpu for peer in results.peers)]
+    foreign = max(cpu.foreign_cores for cpu in measured)
+    if foreign < _QUIET_CORES:
+        return []
+    return [f"**Other work kept up to {foreign:.1f} cores busy meanwhile: only processor times mean much here.**"]
+
+
+def _figures_table(loads: Mapping[str, Figures]) -> str:
     rows = [
-        ["series", *(f"{f.series:,}" for _, f in loads)],
-        ["metrics/s accepted", *(f"{f.outcome.metrics_per_second:,.0f}" for _, f in loads)],
-        ["metrics/s visible in Prometheus", *(f"{f.visible_per_second:,.0f}" for _, f in loads)],
-        ["accepted", *(f"{f.outcome.accepted:,}" for _, f in loads)],
-        ["visible", *(f"{f.visible:,}" for _, f in loads)],
-        ["exact", *("yes" if f.exact else "**no**" for _, f in loads)],
-        ["answers", *(_answers(f) for _, f in loads)],
-        ["latency p50 / p95 / p99, ms", *(_latencies(f) for _, f in loads)],
-        ["sent later than 10 ms after their time", *(f"{f.outcome.late_ratio:.1%}" for _, f in loads)],
-        ["202 to visible p50 / p95, s", *(f"{f.delay_p50_seconds:.1f} / {f.delay_p95_seconds:.1f}" for _, f in loads)],
-        ["a frame durable in the log p99, ms", *(f"{f.log_append_p99_ms:.1f}" for _, f in loads)],
-        ["cores busy with this", *(f"{f.cores:.2f}" for _, f in loads)],
-        ["cores busy with anything else", *(f"{f.foreign_cores:.2f}" for _, f in loads)],
+        ("series", lambda f: f"{f.series:,}"),
+        ("metrics/s accepted", lambda f: f"{f.outcome.metrics_per_second:,.0f}"),
+        ("metrics/s visible in Prometheus", lambda f: f"{f.visible_per_second:,.0f}"),
+        ("accepted", lambda f: f"{f.outcome.accepted:,}"),
+        ("visible", lambda f: f"{f.visible:,}"),
+        ("exact", lambda f: "yes" if f.exact else "**no**"),
+        ("answers", lambda f: _answers(f.outcome)),
+        ("latency p50 / p95 / p99, ms", lambda f: _latencies(f.outcome)),
+        ("sent more than 10 ms late", lambda f: f"{f.outcome.late_ratio:.1%}"),
+        ("from 202 to visible p50 / p95, s", lambda f: f"{f.delay_p50_seconds:.1f} / {f.delay_p95_seconds:.1f}"),
+        ("frame durable in the log p99, ms", lambda f: f"{f.log_append_p99_ms:.1f}"),
+        ("cores that this rate takes", lambda f: f"{f.cores:.2f}"),
+        ("cores busy with other work", lambda f: f"{f.cpu.foreign_cores:.2f}"),
     ]
-    return table(["", *(name for name, _ in loads)], rows)
+    return table(["", *loads], [[name, *map(cell, loads.values())] for name, cell in rows])
 
 
-def _cpu_table(loads: Sequence[tuple[str, Figures]]) -> str:
-    costs = [f.cpu_us_a_batch for _, f in loads]
-    rows = [[name, *(f"{cost[name]:,.0f}" for cost in costs)] for name in _by_weight(costs[0])]
+def _cpu_table(results: Results) -> str:
+    """Processor time: for 100 metrics under each load, and of an idle second."""
+    costs = [figures.cpu_us_a_batch for figures in results.loads.values()]
+    costs.append({name: cores * 1e6 for name, cores in results.idle.cores.items()})
+    rows = [[name, *(f"{cost[name]:,.0f}" for cost in costs)] for name in by_weight(costs[0])]
     rows.append(["all", *(f"{sum(cost.values()):,.0f}" for cost in costs)])
-    return table(["CPU µs for 100 metrics", *(name for name, _ in loads)], rows)
+    return table(["CPU µs for 100 metrics", *results.loads, "of an idle second"], rows)
 
 
-def _memory_table(loads: Sequence[tuple[str, Figures]]) -> str:
-    sizes = [f.memory_bytes for _, f in loads]
-    rows = [[name, *(f"{size[name] / _MIB:,.0f}" for size in sizes)] for name in _by_weight(sizes[0])]
-    return table(["memory afterwards, MiB", *(name for name, _ in loads)], rows)
+def _memory_table(loads: Mapping[str, Figures]) -> str:
+    sizes = [figures.memory_bytes for figures in loads.values()]
+    rows = [[name, *(f"{size[name] / _MIB:,.0f}" for size in sizes)] for name in by_weight(sizes[0])]
+    return table(["memory afterwards, MiB", *loads], rows)
+
+
+def _growth(results: Results) -> list[str]:
+    """What more series cost, where a load had more than the first."""
+    few, many = results.fastest, max(results.loads.values(), key=lambda figures: figures.series)
+    if many.series == few.series:
+        return []
+    cost = sum(many.cpu_us_a_batch.values()) / sum(few.cpu_us_a_batch.values())
+    grown = {
+        name: (many.memory_bytes[name] - few.memory_bytes[name]) / (many.series - few.series)
+        for name in ("aggregator", "receiver", "prometheus")
+    }
+    memory = ", ".join(f"{name} {size:,.0f}" for name, size in grown.items())
+    times = f"{many.series:,} series instead of {few.series:,}: {cost:.2f} times the processor time for a metric."
+    return [f"{times} Bytes of memory for each further live series: {memory}."]
+
+
+def _peers_table(results: Results) -> str:
+    ours = results.fastest.outcome.metrics_per_second
+    head = ["", "metrics/s accepted", "ratio", "stored", "latency p50 / p95 / p99, ms", "CPU µs for 100 metrics"]
+    return table(head, [_peer_row(peer, ours) for peer in results.peers])
+
+
+def _peer_row(peer: PeerFigures, ours: float) -> list[str]:
+    outcome = peer.outcome
+    return [
+        peer.name,
+        f"{outcome.metrics_per_second:,.0f}",
+        f"{ours / outcome.metrics_per_second:.2f}",
+        "" if peer.stored is None else f"{peer.stored / outcome.accepted:.0%} after {peer.stored_seconds:.0f} s",
+        _latencies(outcome),
+        f"{peer.cpu.total_seconds / outcome.batches * 1e6:,.0f}",
+    ]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -54,21 +141,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "| " + " | ".join([f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in others)]) + " |"
+    (first, width), *others = zip(cells, widths, strict=True)
+    return "| " + " | ".join([first.ljust(width), *(cell.rjust(width) for cell, width in others)]) + " |"
 
 
-def _by_weight(weights: Mapping[str, float]) -> list[str]:
+def by_weight(weights: Mapping[str, float]) -> list[str]:
+    """The names, the heaviest first."""
     return sorted(weights, key=lambda name: -weights[name])
 
 
-def _latencies(figures: Figures) -> str:
-    outcome = figures.outcome
+def _latencies(outcome: Outcome) -> str:
     return f"{outcome.p50_ms:.1f} / {outcome.p95_ms:.1f} / {outcome.p99_ms:.1f}"
 
 
-def _answers(figures: Figures) -> str:
-    outcome = figures.outcome
+def _answers(outcome: Outcome) -> str:
     answers = [f"{status}: {count:,}" for status, count in sorted(outcome.statuses.items())]
-    answers += [f"{kind}: {count:,}" for kind, count in outcome.errors.items()]
-    return ", ".join(answers)
+    return ", ".join(answers + [f"{kind}: {count:,}" for kind, count in outcome.errors.items()])

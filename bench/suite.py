@@ -1,32 +1,24 @@
 """The suite that is measured: a `make run` of its own, with one tenant, its project and its key."""
 
-import asyncio
 import json
 import os
-import random
 import secrets
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
+from bench.programs import free_ports, running
 from bench.workload import definitions
 from deploy.local.demo.api import Api
 from deploy.local.layout import CHECKOUT, DataFolder, Ports
-from deploy.local.programs import NotReady, Program, port_is_free, probe_http
+from deploy.local.programs import Program, probe_http
 from deploy.local.prometheus import find_prometheus
-from deploy.local.settings import PORT_COUNT
-from deploy.local.supervisor import StartFailed
-
-_STOP_SECONDS = 60.0
-#: Below the ports that Linux gives to outgoing connections.
-_PORT_BLOCKS = range(20000, 32000, PORT_COUNT)
 
 #: What would stop a load on purpose, out of the way.
 _UNLIMITED = {
@@ -63,11 +55,8 @@ async def running_suite(folder: Path, series: int) -> AsyncIterator[Suite]:
     """Ready inside the block and stopped after it; `folder` takes its data. Raises StartFailed, ApiError."""
     ports, data = free_ports(), DataFolder(folder / "suite")
     data.make()
-    program = _program(ports, data)
-    process = program.start()
-    try:
-        await until_ready(program, process)
-        address = f"http://127.0.0.1:{ports.public}"
+    address = f"http://127.0.0.1:{ports.public}"
+    async with running(_program(ports, data)):
         yield Suite(
             address=address,
             prometheus=f"http://127.0.0.1:{ports.server('prometheus')}",
@@ -75,17 +64,6 @@ async def running_suite(folder: Path, series: int) -> AsyncIterator[Suite]:
             data=data,
             key=await _project(address, series),
         )
-    finally:
-        process.send_signal(signal.SIGINT)
-        await asyncio.to_thread(process.wait, _STOP_SECONDS)
-
-
-def free_ports() -> Ports:
-    """Sixteen free ports in a row."""
-    for first in random.sample(_PORT_BLOCKS, len(_PORT_BLOCKS)):
-        if all(port_is_free(first + offset) for offset in range(PORT_COUNT)):
-            return Ports(first)
-    raise OSError("no sixteen free ports in a row")
 
 
 def _program(ports: Ports, data: DataFolder) -> Program:
@@ -95,7 +73,7 @@ def _program(ports: Ports, data: DataFolder) -> Program:
         argv=(sys.executable, "-m", "deploy.local", "run"),
         log=data.log("terminal"),
         ports={},
-        probe=lambda: probe_http(ports.operations("gateway"), "/health/ready"),
+        probe=partial(probe_http, ports.operations("gateway"), "/health/ready"),
         environment={
             **os.environ,
             **_UNLIMITED,
@@ -103,23 +81,10 @@ def _program(ports: Ports, data: DataFolder) -> Program:
             "PULSEGATE_DATA": str(data.root),
             "PROMETHEUS_BIN": str(prometheus),
         },
+        stop_signal=signal.SIGINT,
         orphan_signal=signal.SIGTERM,
         ready_seconds=120.0,
     )
-
-
-async def until_ready(program: Program, process: "subprocess.Popen[bytes]") -> None:
-    """Returns when the program is ready. Raises StartFailed."""
-    deadline = time.monotonic() + program.ready_seconds
-    while True:
-        try:
-            await asyncio.to_thread(program.probe)
-        except NotReady as lack:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StartFailed(f"{program.name} is not ready: {lack}; see {program.log}") from lack
-            await asyncio.sleep(0.1)
-        else:
-            return
 
 
 async def _project(address: str, series: int) -> str:

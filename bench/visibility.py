@@ -1,6 +1,7 @@
 """When what was acknowledged shows in Prometheus, and whether all of it does."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections import deque
@@ -14,8 +15,9 @@ from bench.suite import Suite
 from bench.workload import PROBE
 
 _TOTAL = 'sum({__name__=~"bench_.*_requests_total"})'
-#: A sum over all series costs Prometheus about a microsecond for each.
+#: A sum over many series takes Prometheus a while: then it is asked less often.
 _TOTAL_EVERY_SECONDS = 0.5
+_PAUSE_FOR_EACH_SECOND = 30.0
 _PROBE_EVERY_SECONDS = 0.25
 _LOOK_EVERY_SECONDS = 0.1
 _MOST_SECONDS = 60.0
@@ -67,8 +69,11 @@ class Totals:
 
     async def _follow(self) -> None:
         while True:
-            self._seen.append((time.monotonic(), await self.now()))
-            await asyncio.sleep(_TOTAL_EVERY_SECONDS)
+            asked = time.monotonic()
+            total = await self.now()
+            answered = time.monotonic()
+            self._seen.append((answered, total))
+            await asyncio.sleep(max(_TOTAL_EVERY_SECONDS, _PAUSE_FOR_EACH_SECOND * (answered - asked)))
 
 
 class Probe:
@@ -81,8 +86,7 @@ class Probe:
         #: when it was acknowledged, and the value that shows it
         self._waiting: deque[tuple[float, float]] = deque()
         self._all_shown = asyncio.Event()
-        #: seconds, of each metric that has shown
-        self.delays: list[float] = []
+        self._delays: list[float] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,6 +103,11 @@ class Probe:
             for task in (sending, looking):
                 task.cancel()
             await asyncio.wait([sending, looking])
+
+    def delay_seconds(self, share: float) -> float:
+        """What so large a part of the metrics did not exceed; NaN where none was sent."""
+        ordered = sorted(self._delays)
+        return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
 
     async def _send(self, before: float) -> None:
         sequence = 0
@@ -123,7 +132,7 @@ class Probe:
             value, now = await self._value(), time.monotonic()
             while self._waiting and self._waiting[0][1] <= value:
                 acknowledged, _ = self._waiting.popleft()
-                self.delays.append(now - acknowledged)
+                self._delays.append(now - acknowledged)
             if not self._waiting:
                 self._all_shown.set()
             await asyncio.sleep(_LOOK_EVERY_SECONDS)

@@ -15,7 +15,7 @@ from types import TracebackType
 import pybreaker
 
 from chassis import logs, metrics
-from chassis.errors import STATUSES, PulsegateError, Unavailable
+from chassis.errors import WAITING_FOR, PulsegateError, Unavailable
 
 log = logs.get(__name__)
 
@@ -199,7 +199,8 @@ class _Announcer(pybreaker.CircuitBreakerListener):
 
 
 def upstream_fault(error: BaseException) -> bool:
-    """Whether an error speaks against the upstream: not a cancellation, not the caller's own mistake."""
+    """Whether an error speaks against the upstream: not a cancellation, not the caller's own mistake, and not what the
+    upstream, itself well and quick to say so, cannot do for want of something else (`Unavailable.waiting_for`)."""
     if isinstance(error, PulsegateError):
-        return error.kind in _UPSTREAM_FAULTS and error.kind in STATUSES
+        return error.kind in _UPSTREAM_FAULTS and WAITING_FOR not in (error.details or {})
     return isinstance(error, Exception)

@@ -5,7 +5,7 @@ Raise a subclass of `PulsegateError` (or one of a service's `errors.py`); `chass
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import grpc
 import msgspec
@@ -123,8 +123,18 @@ class Internal(PulsegateError):
     kind, code = "internal", "INTERNAL"
 
 
+#: The member of an error's details that names what a service waits for.
+WAITING_FOR = "waitingFor"
+
+
 class Unavailable(PulsegateError):
     kind, code = "unavailable", "SERVICE_UNAVAILABLE"
+
+    @classmethod
+    def waiting_for(cls, dependency: str, message: str, retry_after_seconds: float) -> Self:
+        """What a service answers that is well but lacks something: its callers' breakers stay closed, because other
+        calls may not need that, and because the answer comes at once."""
+        return cls(message, details={WAITING_FOR: dependency}, retry_after_seconds=retry_after_seconds)
 
 
 class DeadlineExceeded(PulsegateError):

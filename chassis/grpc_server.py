@@ -16,6 +16,7 @@ from chassis.errors import ERROR_METADATA_KEY, Internal, PulsegateError, Unauthe
 from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOKEN_KEY
 from chassis.health import Health
 from chassis.principals import PrincipalVerifier
+from chassis.tasks import in_background
 
 log = logs.get(__name__)
 
@@ -47,7 +48,7 @@ async def serving(
 ) -> AsyncIterator[grpc.aio.Server]:
     """Serves while open; then refuses new calls and lets those under way finish for up to `drain_seconds`.
 
-    Raises RuntimeError where the port is taken.
+    Raises RuntimeError where the port is taken. Ends the block where the process's health cannot be told any more.
     """
     server = grpc.aio.server(interceptors=[_Interceptor(service_token, verifier)], options=_OPTIONS)
     for register in registrations:
@@ -56,11 +57,10 @@ async def serving(
     health_pb2_grpc.add_HealthServicer_to_server(grpc_health, server)
     server.add_insecure_port(f"{host}:{port}")
     await server.start()
-    mirror = asyncio.create_task(_mirror_health(process_health, grpc_health))
     try:
-        yield server
+        async with in_background(_mirror_health(process_health, grpc_health)):
+            yield server
     finally:
-        mirror.cancel()
         await grpc_health.enter_graceful_shutdown()
         await server.stop(drain_seconds)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import logs, migrations, settings, tracing
+from chassis import logs, migrations, open_files, settings, tracing
 
 log = logs.get(__name__)
 
@@ -37,6 +37,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
     """Runs `running(settings)` until SIGTERM or SIGINT, then leaves it, which drains and closes everything."""
     loaded = read_settings(service, settings_class)
     logs.configure(service, loaded.log_level)
+    open_files.allow_all()
 
     async def main() -> None:
         stop = _stop_signal()

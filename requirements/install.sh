@@ -58,4 +58,7 @@ if [ ! -x "$venv/bin/uv" ]; then
     sed -n '/^uv==/,/# via/p' "$(dirname -- "$0")/dev.txt" >"$venv/uv.txt"
     pip_install "$venv/uv.txt"
 fi
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes --requirement "$lock" || pip_install "$lock"
+"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --require-hashes --requirement "$lock" || {
+    echo "uv could not; trying pip instead, which takes a few minutes" >&2
+    pip_install "$lock"
+}

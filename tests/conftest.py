@@ -2,8 +2,13 @@
 
 import os
 
+from chassis import open_files
+
 # Backing servers are started while gRPC is in use; its handlers for fork() would abort the new process before it
 # becomes the server. Read by gRPC when it is imported.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+# A thousand idle connections have two ends each here.
+open_files.allow_all()
 
 pytest_plugins = ["tests.suite_ports", "tests.suite_servers", "tests.suite_database", "tests.suite_running"]

@@ -103,13 +103,14 @@ class RunningServer(Generic[ServerT]):
 
 
 @contextmanager
-def _running(server: ServerT) -> Iterator[RunningServer[ServerT]]:
-    running = RunningServer(server)
+def running(server: ServerT) -> Iterator[RunningServer[ServerT]]:
+    """The server runs inside the block."""
+    started = RunningServer(server)
     try:
-        running.start()
-        yield running
+        started.start()
+        yield started
     finally:
-        running.stop()
+        started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -134,8 +135,8 @@ def postgres_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningS
         log=data_folder / "postgres.log",
         settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
     )
-    with _running(server) as running:
-        yield running
+    with running(server) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +147,8 @@ def valkey_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningSer
         password=_PASSWORD,
         log=data_folder / "valkey.log",
     )
-    with _running(server) as running:
-        yield running
+    with running(server) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -159,8 +160,8 @@ def nats_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServe
         password=_PASSWORD,
         log=data_folder / "nats.log",
     )
-    with _running(server) as running:
-        yield running
+    with running(server) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -179,5 +180,5 @@ def prometheus_server(
         port=server_ports.server("prometheus"),
         log=data_folder / "prometheus.log",
     )
-    with _running(server) as running:
-        yield running
+    with running(server) as started:
+        yield started

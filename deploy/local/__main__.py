@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 
+from chassis import open_files
 from chassis.settings import SettingsError, load
 from deploy.local.bootstrap import MigrationFailed
 from deploy.local.demo.api import ApiError
@@ -42,6 +43,7 @@ def main() -> int:
     demo = commands.add_parser("demo", help="everything, with a tenant, real traffic and its numbers")
     demo.add_argument("--exit", action="store_true", help="stop after the numbers, with status 1 where they differ")
     arguments = parser.parse_args()
+    open_files.allow_all()
     use = _run if arguments.command == "run" else partial(_demo, stay=not arguments.exit)
     try:
         settings = load(Settings, os.environ)

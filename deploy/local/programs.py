@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.local import logs
 from deploy.local.layout import CHECKOUT
 
 _PR_SET_PDEATHSIG = 1
@@ -29,7 +31,7 @@ class Program:
 
     name: str
     argv: tuple[str, ...]
-    #: both outputs are appended to it
+    #: both outputs are appended to it, see `logs`
     log: Path
     #: what it listens on, by purpose
     ports: Mapping[str, int]
@@ -50,20 +52,25 @@ class Program:
     def start(self) -> "subprocess.Popen[bytes]":
         """Starts the process, apart from the terminal, whose Ctrl-C is for the starting process alone.
 
-        Call it from a thread that stays: the kernel takes the end of that thread for the end of the process.
+        Call it from a thread that stays: the kernel takes the end of that thread for the end of the process. Its
+        `stdout` is closed as soon as all that it wrote is in the log.
         """
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=CHECKOUT if self.user is None else "/",
-                env=dict(self.environment),
-                start_new_session=True,
-                preexec_fn=_end_with_parent(self.orphan_signal),  # noqa: PLW1509 - it takes no lock
-                **_identity(self.user),
-            )
+        self.log.touch()
+        process = subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=CHECKOUT if self.user is None else "/",
+            env=dict(self.environment),
+            start_new_session=True,
+            preexec_fn=_end_with_parent(self.orphan_signal),  # noqa: PLW1509 - it takes no lock
+            **_identity(self.user),
+        )
+        threading.Thread(
+            target=logs.keep, args=(process.stdout, self.log), name=f"log {self.name}", daemon=True
+        ).start()
+        return process
 
 
 def _identity(user: str | None) -> dict[str, Any]:

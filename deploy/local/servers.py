@@ -46,6 +46,11 @@ class Server(Protocol):
     def program(self) -> Program: ...
 
 
+def _quoted(path: Path) -> str:
+    """A path as the configurations of Valkey and NATS take it: letters of any alphabet as they are, not escaped."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
     """One cluster, with passwords on every connection."""
@@ -183,7 +188,7 @@ class Valkey:
             f"bind {HOST}",
             f"port {self.port}",
             f"requirepass {self.password}",
-            f"dir {json.dumps(str(self.folder.resolve()))}",
+            f"dir {_quoted(self.folder.resolve())}",
             'save ""',
             "appendonly no",
             "maxmemory 256mb",
@@ -228,7 +233,7 @@ class Nats:
 
     def prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        store = json.dumps(str(self.folder.resolve() / "jetstream"))
+        store = _quoted(self.folder.resolve() / "jetstream")
         # `sync_interval`: by default the server answers before the data is on the disk.
         text = f"""\
 server_name: pulsegate

@@ -23,6 +23,7 @@ _MOST_EARLY_DEATHS = 3
 #: For all programs together; what is left then is killed.
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_LOGGED_SECONDS = 1.0
 _LOG_TAIL_LINES = 15
 
 
@@ -70,6 +71,7 @@ class Supervised:
         await _end(process, deadline)
         process.kill()
         process.wait()
+        await _logged(process)
         self._process = None
 
     async def _lack(self) -> str:
@@ -101,8 +103,10 @@ class Supervised:
         self._process = self.program.start()
         self._changed()
         await _end(self._process)
+        await _logged(self._process)
         self._death = f"exit status {self._process.returncode}"
         self._process = None
+        self._changed()
 
     def _log_tail(self) -> str:
         lines = self.program.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
@@ -113,6 +117,13 @@ async def _end(process: "subprocess.Popen[bytes]", deadline: float = math.inf) -
     """Returns when the process has ended, at the latest at the deadline."""
     while process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - works on any loop and system
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _logged(process: "subprocess.Popen[bytes]") -> None:
+    """Returns when all that an ended process wrote is in its log; soon, also where a child of it goes on writing."""
+    deadline = time.monotonic() + _LOGGED_SECONDS
+    while process.stdout and not process.stdout.closed and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(_POLL_SECONDS / 10)
 
 
 class Supervisor:

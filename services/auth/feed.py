@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from chassis import logs
 from chassis.errors import Unavailable
 from chassis.postgres import Database
+from chassis.tasks import in_background
 from services.auth import metrics
 from services.auth.storage.feed import CLEANER_ROLE, FEED_ROLE, Change, FeedStorage
 
@@ -68,15 +69,12 @@ class CredentialFeed:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         """Reads while open, then ends all streams."""
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._keep_reading()), tasks.create_task(self._keep_clean())]
+        async with in_background(self._keep_reading(), self._keep_clean()):
             try:
                 yield
             finally:
                 self._stopped = True
                 self._next_reading.set()
-                for task in running:
-                    task.cancel()
 
     async def read(self) -> None:
         """One reading. Raises Unavailable or TimeoutError where it does not succeed quickly."""

@@ -5,7 +5,6 @@ everything that it signed has expired. All replicas read and rotate in one trans
 agree on the keys; which one signs follows from its `signs_from`.
 """
 
-import asyncio
 import itertools
 import json
 import secrets
@@ -21,6 +20,7 @@ from chassis import logs
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Unavailable
 from chassis.postgres import Database
+from chassis.tasks import in_background
 from services.auth import metrics
 from services.auth.errors import SigningKeysMissing
 from services.auth.master_key import MasterKey, WrongMasterKey
@@ -123,12 +123,8 @@ class KeyRing:
     @asynccontextmanager
     async def keeping_fresh(self) -> AsyncIterator[None]:
         """Refreshes now and then while open; tries again soon while that fails."""
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._keep_fresh())
-            try:
-                yield
-            finally:
-                task.cancel()
+        async with in_background(self._keep_fresh()):
+            yield
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from chassis import grpc_client, grpc_server, http_server, postgres
 from chassis.clock import SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
+from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from services.codegen.clients import AuthClient, ConfigClient
@@ -47,17 +48,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             "browser_runtime", runtimes.probe("browser/dist/runtime.js", "browser/dist/runtime.min.js"), hard=False
         )
 
-        generation = ClientGeneration(
-            config=ConfigClient(config),
-            database=database,
-            artifacts=PostgresArtifacts(),
-            recent=RecentArtifacts(SystemClock()),
-            runtimes=runtimes,
-            retention=Retention(
-                unused_for=timedelta(days=settings.artifact_retention_days),
-                most_per_project=settings.artifacts_per_project,
-            ),
-        )
+        generation = _generation(settings, ConfigClient(config), database, runtimes)
 
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
@@ -76,3 +67,17 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             yield
         finally:
             health.stopping = True
+
+
+def _generation(settings: Settings, config: ConfigClient, database: Database, runtimes: Runtimes) -> ClientGeneration:
+    return ClientGeneration(
+        config=config,
+        database=database,
+        artifacts=PostgresArtifacts(),
+        recent=RecentArtifacts(SystemClock()),
+        runtimes=runtimes,
+        retention=Retention(
+            unused_for=timedelta(days=settings.artifact_retention_days),
+            most_per_project=settings.artifacts_per_project,
+        ),
+    )

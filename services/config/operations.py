@@ -18,7 +18,8 @@ FEED_ROLE = "config_feed"
 class Definitions:
     """Metric definitions of one project at a time: the actor's.
 
-    A change takes its revision as late as it can: until its transaction ends, no other change of anybody can.
+    From when a change takes its revision until its transaction ends, no other change of anybody can take one. So
+    `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock.
     """
 
     def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:

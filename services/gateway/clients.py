@@ -318,6 +318,19 @@ class Generator:
         return await self._codegen.ask_again(self._stub.GetArtifact, codegen.GetArtifactRequest(sha256=sha256))
 
 
+class _Answer(Exception):
+    """What Prometheus answered; raised where the breaker must see a failure."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+#: Answers that speak against Prometheus rather than against the query; 503 is a query that took too long.
+_FAILURES = frozenset({500, 502, 504})
+
+
 class Prometheus:
     """The series, over Prometheus' HTTP API. Expressions that get here see one project only (`promql`)."""
 
@@ -339,16 +352,21 @@ class Prometheus:
     ) -> tuple[int, bytes]:
         url = f"{self._address}/api/v1/{path}"
         timeout = aiohttp.ClientTimeout(total=context.remaining_seconds(_LONGEST_QUERY_SECONDS))
-        with self._breaker.guarded():
-            try:
+        try:
+            with self._breaker.guarded():
                 async with self._session.request(
                     method, url, params=params, data=data, timeout=timeout, allow_redirects=False
                 ) as response:
-                    return response.status, await _limited(response)
-            except TimeoutError as error:
-                raise DeadlineExceeded("Prometheus did not answer in time.") from error
-            except aiohttp.ClientError as error:
-                raise Unavailable("Prometheus is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+                    answer = _Answer(response.status, await _limited(response))
+                if answer.status in _FAILURES:
+                    raise answer
+                return answer.status, answer.body
+        except _Answer as failure:
+            return failure.status, failure.body
+        except TimeoutError as error:
+            raise DeadlineExceeded("Prometheus did not answer in time.") from error
+        except aiohttp.ClientError as error:
+            raise Unavailable("Prometheus is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
 
     async def probe(self) -> None:
         """A health check. Raises where Prometheus is not ready."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
+from chassis.tasks import ended
 from services.ingest import metrics
 from services.ingest.clients import DefinitionChange, DefinitionClient
 from services.ingest.domain import Definition
@@ -63,7 +64,7 @@ class DefinitionTable:
         try:
             await asyncio.shield(waiting)
         except PulsegateError as error:
-            raise Unavailable("The metric definitions cannot be confirmed now.", retry_after_seconds=1.0) from error
+            raise Unavailable.waiting_for("config", "The metric definitions cannot be confirmed now.", 1.0) from error
 
     async def _ask_after(self, earlier: "asyncio.Task[None] | None", project_id: bytes) -> None:
         if earlier is not None:
@@ -93,13 +94,16 @@ class DefinitionTable:
                 self._on_deleted(compiled.definition)
 
     async def follow(self) -> None:
-        """Follows the feed for ever, resuming where it broke off."""
-        while True:
-            try:
-                await self._follow_once()
-            except (PulsegateError, TimeoutError) as error:
-                log.info("definition feed broke off", reason=str(error) or "silence")
-            await self._clock.sleep(_RECONNECT_SECONDS)
+        """Follows the feed for ever, resuming where it broke off. Questions of `confirm` end with it."""
+        try:
+            while True:
+                try:
+                    await self._follow_once()
+                except (PulsegateError, TimeoutError) as error:
+                    log.info("definition feed broke off", reason=str(error) or "silence")
+                await self._clock.sleep(_RECONNECT_SECONDS)
+        finally:
+            await ended([*self._asking.values(), *self._waiting.values()])
 
     async def _follow_once(self) -> None:
         snapshot: list[DefinitionChange] | None = None

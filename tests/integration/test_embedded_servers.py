@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nats
@@ -21,7 +22,7 @@ from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import port_is_free
 from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Valkey
 from tests.suite_database import Database
-from tests.suite_servers import RunningServer
+from tests.suite_servers import RunningServer, running
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -88,6 +89,30 @@ async def test_what_nats_has_acknowledged_survives_a_kill(nats_server: RunningSe
     await wait_for_info.jetstream().delete_stream("KEPT")
     await wait_for_info.close()
     await client.close()
+
+
+def test_servers_start_in_a_folder_whose_name_needs_quoting(
+    data_folder: Path, port_blocks: Callable[[], Ports], prometheus_binary: Path
+) -> None:
+    folder, ports = data_folder / 'jürgen "日本" 😀 \\ #1', port_blocks()
+    folder.mkdir()
+    valkey = Valkey(folder=folder / "valkey", port=ports.server("valkey"), password="p", log=folder / "valkey.log")
+    with running(valkey), redis.Redis.from_url(valkey.url) as client:
+        assert client.config_get("dir") == {"dir": str(valkey.folder.resolve())}
+    log = Nats(
+        folder=folder / "nats",
+        port=ports.server("nats"),
+        monitoring_port=ports.server("nats-monitoring"),
+        password="p",
+        log=folder / "nats.log",
+    )
+    with running(log):
+        assert (log.folder / "jetstream").is_dir()
+    series = Prometheus(
+        binary=prometheus_binary, folder=folder / "prometheus", port=ports.server("prometheus"), log=folder / "p.log"
+    )
+    with running(series):
+        assert (series.folder / "series").is_dir()
 
 
 def test_prometheus_takes_remote_write_and_late_samples(prometheus_server: RunningServer[Prometheus]) -> None:

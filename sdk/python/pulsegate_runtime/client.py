@@ -21,6 +21,7 @@ from .sending import Sender
 _METRICS_PER_BATCH = 100  # the server takes no more in one request, ...
 _BYTES_PER_BATCH = 1024 * 1024  # ... nor a larger one
 _EXIT_SECONDS = 2.0
+_STOP_SECONDS = 0.2  # of closing, for writing down what is left
 _LONGEST_WAIT_SECONDS = 24 * 3600.0
 
 
@@ -30,9 +31,10 @@ def _within(least: float, value: float, most: float) -> float:
 
 
 class Client:
-    """Sends metrics to one project. Methods may be called from any thread; none of them raises.
+    """Sends metrics to one project. Methods may be called from any thread.
 
-    A generated client adds one typed method a metric. Options:
+    A generated client adds one typed method a metric. Neither these nor record() raise, whatever they are called with;
+    flush() and close() wait, for their timeout at most. Options:
 
     endpoint                the gateway's address, such as https://metrics.example.com
     key                     an API key that may write
@@ -138,6 +140,12 @@ class Client:
         if self._thread is None:
             self._start()
 
+    def _refuse(self, name: str, error: TypeError) -> None:
+        """Count a call that no method takes, such as one without a required label."""
+        self._intake.take(f"{name!r}: {str(error)[:300]}")
+        if self._thread is None:
+            self._start()
+
     @property
     def stats(self) -> Stats:
         return self._accounts.stats(
@@ -158,19 +166,23 @@ class Client:
         following = self._send_now()
         if self._thread is None:
             self._start()
-        return self._accounts.wait_settled(following, _within(0, timeout_seconds, _LONGEST_WAIT_SECONDS))
+        patience_seconds = 0.0 if self._connection.fault else timeout_seconds
+        return self._accounts.wait_settled(following, _within(0, patience_seconds, _LONGEST_WAIT_SECONDS))
 
-    def close(self, timeout_seconds: float = 10.0) -> None:
-        """Flush and stop. What is unsent then waits in the queue directory or, without one, is dropped and counted."""
-        deadline = time.monotonic() + _within(0, timeout_seconds, _LONGEST_WAIT_SECONDS)
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        """Flush and stop; blocks for `timeout_seconds` at most, 0.2 s where less is given.
+
+        What is unsent then waits in the queue directory or, without one, is dropped and counted.
+        """
+        deadline = time.monotonic() + _within(_STOP_SECONDS, timeout_seconds, _LONGEST_WAIT_SECONDS)
         if not self._intake.close():
             return
-        self.flush(timeout_seconds)
+        self.flush(deadline - _STOP_SECONDS - time.monotonic())
         self._stopping.set()
         self._intake.ring()
         self._queue.wake()
         if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0.2))
+            self._thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _begin_in_child(self) -> None:
         """The parent's batches stay the parent's; threads start with the child's first record()."""

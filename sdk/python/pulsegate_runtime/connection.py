@@ -9,6 +9,7 @@ import gzip
 import http.client
 import json
 import os
+import re
 import urllib.parse
 from datetime import datetime, timezone
 from typing import List, NamedTuple
@@ -16,28 +17,38 @@ from typing import List, NamedTuple
 _GZIP_FROM_BYTES = 1_024
 _RETRY_AFTER_CAP_SECONDS = 3600.0
 _ANSWER_BYTES = 1024 * 1024
+_SENTENCE_CHARACTERS = 500
 
 codecs.lookup("idna")  # for host names: were it first imported while another thread forks, the child would hang in it
 
 
 class Answer(NamedTuple):
     status: int
-    code: str  # of the error, or of the first rejected metric
+    code: str  # of the first rejected metric, or of the error
+    message: str  # the server's sentence to that, without the key
     rejected: List[int]  # indexes of metrics
     retry_after_seconds: float
+
+    @property
+    def reason(self) -> str:
+        """What the server said, for the log."""
+        said = ": ".join(filter(None, (self.code, self.message)))
+        return f"{self.status} {said}".rstrip()
 
 
 class Connection:
     """A kept-alive connection to the ingestion endpoint; used by one thread."""
 
     def __init__(self, endpoint: str, key: str, timeout_seconds: float) -> None:
+        self.fault = _fault_of(endpoint, key)  # why nothing can ever be sent, in words that do not quote the key
         self._endpoint = endpoint
+        self._key = key
         self._headers = {"X-API-Key": key, "Content-Type": "application/json", "User-Agent": "pulsegate-python/1"}
         self._timeout_seconds = timeout_seconds
         self._http: http.client.HTTPConnection | None = None
 
     def post(self, body: bytes) -> Answer:
-        """Send one body. Raises what goes wrong on the way, ValueError for an endpoint or key that cannot be used."""
+        """Send one body; there must be no `fault`. Raises what goes wrong on the way."""
         kept = self._http is not None and self._http.sock is not None
         try:
             return self._exchange(body)
@@ -53,16 +64,15 @@ class Connection:
     def _exchange(self, body: bytes) -> Answer:
         url = urllib.parse.urlsplit(self._endpoint)
         if self._http is None:
-            kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-            if url.scheme not in kinds or not url.hostname:
-                raise ValueError("the endpoint is not an http(s) address")
-            self._http = kinds[url.scheme](url.hostname, url.port, timeout=self._timeout_seconds)
+            kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+            self._http = kind(str(url.hostname), url.port, timeout=self._timeout_seconds)
         headers = dict(self._headers)
         if len(body) >= _GZIP_FROM_BYTES:
             body, headers["Content-Encoding"] = gzip.compress(body, 6, mtime=0), "gzip"
         self._http.request("POST", url.path.rstrip("/") + "/api/v1/metrics", body, headers)
         response = self._http.getresponse()
-        answer = _answer(response.status, response.read(_ANSWER_BYTES), response.getheader("Retry-After", ""))
+        content, retry_after = response.read(_ANSWER_BYTES), response.getheader("Retry-After", "")
+        answer = _answer(response.status, content, retry_after, self._key)
         if not response.isclosed():  # more than we care to read
             self.close()
         return answer
@@ -78,13 +88,39 @@ class Connection:
             os.close(self._http.sock.detach())
 
 
-def _answer(status: int, body: bytes, retry_after: str) -> Answer:
-    code, rejected = "", []
+def _fault_of(endpoint: str, key: str) -> str:
+    try:
+        url = urllib.parse.urlsplit(endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
+            raise ValueError
+        url.hostname.encode("idna")
+    except (ValueError, AttributeError, TypeError):
+        return f"the endpoint {str(endpoint)[:200]!r} is not an address such as https://metrics.example.com"
+    if not re.fullmatch("[!-~]+", key):
+        return "the key is empty" if not key else "the key is not one: it has characters that no key has"
+    return ""
+
+
+def _answer(status: int, body: bytes, retry_after: str, key: str) -> Answer:
+    said: object = None
+    rejected: List[int] = []
     with contextlib.suppress(ValueError, AttributeError, TypeError, LookupError):  # nor need a proxy answer JSON
         document = json.loads(body)
-        rejected = [int(one["index"]) for one in document.get("rejected", [])]
-        code = str((document.get("error") or document["rejected"][0])["code"])
-    return Answer(status, code, rejected, _retry_after_seconds(retry_after))
+        said = error = document.get("error") or {}
+        refused = document.get("rejected") or (error.get("details") or {}).get("rejected", [])
+        rejected = [int(one["index"]) for one in refused]
+        said = refused[0]
+    code, message = (_readable(said, name, key) for name in ("code", "message"))
+    return Answer(status, code, message, rejected, _retry_after_seconds(retry_after))
+
+
+def _readable(said: object, member: str, key: str) -> str:
+    """A text of the answer as it may go into one line of a log, whoever has answered."""
+    text = said.get(member) if isinstance(said, dict) else ""
+    if not isinstance(text, str):
+        return ""
+    text = text.replace(key, "…")[:_SENTENCE_CHARACTERS]
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def _retry_after_seconds(header: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import threading
 from typing import NamedTuple
@@ -43,6 +45,11 @@ class Sender:
         self._failures = 0  # since the last answer that settled a batch
 
     def run(self, stopping: threading.Event) -> None:
+        if self._connection.fault:
+            fault = f"nothing can be sent: {self._connection.fault}; what is recorded is kept as long as there is room"
+            warn(self._connection.fault, fault)
+            stopping.wait()
+            return
         while True:
             batch = self._queue.take(stopping)
             if batch is None:
@@ -64,13 +71,13 @@ class Sender:
             return self._drop(batch, "unreadable")
         answer = self._connection.post(body)
         if answer.status in (401, 403):
-            return self._retry(batch, f"{answer.status} {answer.code}", answer.retry_after_seconds, refused=True)
+            return self._retry(batch, answer.reason, answer.retry_after_seconds, refused=True)
         if answer.status in (408, 425, 429) or not (answer.status == 202 or 400 <= answer.status < 500):
-            return self._retry(batch, f"{answer.status} {answer.code}", answer.retry_after_seconds)
+            return self._retry(batch, answer.reason, answer.retry_after_seconds)
         self._failures = 0
-        return self._conclude(batch, answer)
+        return self._conclude(batch, body, answer)
 
-    def _conclude(self, batch: Batch, answer: Answer) -> Wait:
+    def _conclude(self, batch: Batch, body: bytes, answer: Answer) -> Wait:
         """Settle a batch by an answer that is final."""
         if answer.status == 413:
             return self._drop(batch, "too_large")
@@ -81,7 +88,8 @@ class Sender:
             split = dict(enumerate(batch.split))
             rejected = min(rejected, sum(split.get(index, 1) for index in set(answer.rejected)))
         if rejected:
-            warn("rejected", "the server rejected %d record() calls: %d %s", rejected, answer.status, answer.code)
+            message = "the server rejected %d record() calls%s: %s"
+            warn(f"rejected {answer.code}", message, rejected, _example(body, answer), answer.reason)
         self._queue.remove(batch)
         self._accounts.settle(batch, rejected)
         return Wait()
@@ -102,3 +110,11 @@ class Sender:
         self._failures += 1
         warn("retry", "a batch was not delivered (%s); the next attempt is in %.1f s", why, max(wait))
         return wait
+
+
+def _example(body: bytes, answer: Answer) -> str:
+    """Which metric the server's sentence is about."""
+    with contextlib.suppress(ValueError, LookupError):  # an index of no metric
+        name = json.loads(body)["metrics"][answer.rejected[0]]["name"]
+        return f", such as of {name[:200]!r}"
+    return ""

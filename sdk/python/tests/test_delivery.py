@@ -4,6 +4,7 @@ import email.utils
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
@@ -12,6 +13,12 @@ from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
 
 MakeClient = Callable[..., Client]
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are rare in all of a process; each test here has its own."""
+    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
 
 
 def error(code: str) -> Dict[str, Any]:
@@ -278,35 +285,74 @@ def test_a_refused_key_loses_nothing_and_is_tried_rarely(
     assert client.stats.accepted == 1
 
 
-@pytest.mark.parametrize("endpoint", ["", "nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:bad"])
-def test_an_unusable_endpoint_raises_nothing(make_client: MakeClient, endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint", ["", "nonsense", "ftp://127.0.0.1", "http://", "http://127.0.0.1:bad", "http://a..b", "http://[::"]
+)
+def test_an_unusable_endpoint_is_told_once_and_not_tried(
+    make_client: MakeClient, endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
     client = make_client(endpoint=endpoint)
     client.record("n_total", 1, kind="counter")
-    assert not client.flush(0.2)
-    assert client.stats.pending == 1
+    began = time.monotonic()
+    assert not client.flush(60)
+    client.close(60)
+    assert time.monotonic() - began < 10
+    assert (client.stats.retries, client.stats.dropped) == (0, {"closed": 1})
+    [told] = [message for message in caplog.messages if "endpoint" in message]
+    assert told.startswith(f"nothing can be sent: the endpoint {endpoint!r} is not an address such as https://")
+
+
+@pytest.mark.parametrize("key", ["", "sk_canary\nsecret", "sk_sécret", None])
+def test_what_is_recorded_under_an_unusable_key_waits_for_one_that_can_be_used(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: Any
+) -> None:
+    broken = Client(server.endpoint, key, queue_directory=str(tmp_path), flush_interval_seconds=0.01)
+    broken.record("n_total", 1, kind="counter")
+    broken.close()
+    assert "nothing can be sent: the key is" in caplog.text
+    assert "cret" not in caplog.text
+    make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: server.totals == {"n_total": 1}, "another client sends it")
 
 
 def test_the_key_is_sent_and_never_logged(
     server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.script = [Answer(401), Answer(503), Answer(400)]
+    unwelcome = {"error": {"code": "INVALID_API_KEY", "message": "your key sk_test is not welcome"}}
+    server.script = [Answer(401, unwelcome), Answer(503), Answer(400)]
     client = make_client()
     client.record("n_total", 1, kind="counter")
     assert client.flush()
-    broken = Client(server.endpoint, "sk_canary\nsecret", retry_base_seconds=0.01)
-    broken.record("n_total", 1, kind="counter")
-    broken.flush(0.2)
-    broken.close(0)
     assert server.requests[0].headers["X-API-Key"] == "sk_test"
-    assert caplog.records
-    assert not any(secret in caplog.text for secret in ("sk_test", "sk_canary", "secret"))
+    assert "your key … is not welcome" in caplog.text
+    assert "sk_test" not in caplog.text
 
 
-def test_warnings_are_few(
-    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_the_log_names_the_metric_and_says_what_the_server_says(
+    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
+    fault = {"index": 1, "code": "LABEL_UNKNOWN", "message": "The definition has no label\n'colour'."}
+    all_faults = {"rejected": [{**fault, "code": "LABEL_MISSING"}]}
+    every = {"code": "BATCH_REJECTED", "message": "Every metric was rejected.", "details": all_faults}
+    server.script = [
+        Answer(202, {"accepted": 1, "rejected": [fault]}),
+        Answer(422, {"error": every}),
+        Answer(503, {"error": {"code": "SERVICE_UNAVAILABLE", "message": "The log is full."}}),
+    ]
+    client = make_client(flush_interval_seconds=60)
+    for _ in range(3):
+        client.record("good_total", 1, kind="counter")
+        client.record("bad_total", 1, kind="counter")
+        assert client.flush()
+    sentence = "The definition has no label 'colour'."
+    one, two, three = caplog.messages
+    assert one == f"the server rejected 1 record() calls, such as of 'bad_total': 202 LABEL_UNKNOWN: {sentence}"
+    assert two == f"the server rejected 2 record() calls, such as of 'bad_total': 422 LABEL_MISSING: {sentence}"
+    assert three.startswith("a batch was not delivered (503 SERVICE_UNAVAILABLE: The log is full.);")
+
+
+def test_warnings_are_few(server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="pulsegate")
     server.script = [Answer(503)] * 8
     client = make_client()
@@ -322,7 +368,6 @@ def test_a_log_handler_that_raises_ends_nothing(
         def emit(self, record: logging.LogRecord) -> None:
             raise RuntimeError("the host's own fault")
 
-    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
     monkeypatch.setattr(logging.getLogger("pulsegate"), "handlers", [Broken()])
     server.script = [Answer(503), Answer(cut=True), Answer(400)]
     client = make_client()

@@ -185,10 +185,9 @@ async def test_the_unknown_becomes_a_bland_internal_error(service: Service) -> N
 
 async def test_an_error_crosses_two_services_whole(service: Service, port_blocks: Callable[[], Ports]) -> None:
     service.servicer.behaviour = raising(ERRORS[0])
-    async with beside(f"127.0.0.1:{port_blocks().public}") as front:
+    async with beside(f"127.0.0.1:{port_blocks().public}") as front, front.serving():
         with pytest.raises(Conflict) as caught:
-            async with front.serving():
-                await front.call(lambda: service.call())
+            await front.call(lambda: service.call())
     assert vars(caught.value) == vars(ERRORS[0])
 
 
@@ -375,6 +374,27 @@ async def test_the_health_service_follows_the_process(service: Service) -> None:
     await eventually(serving)
     service.health.stopping = True
     await eventually(not_serving)
+
+
+class BrokenHealth(Health):
+    """Its status cannot be told."""
+
+    @property
+    def status(self) -> str:
+        raise KeyError("status")
+
+
+async def test_a_health_that_cannot_be_told_ends_the_server(idle: Service) -> None:
+    async def serve() -> None:
+        async with idle.serving():
+            await asyncio.Event().wait()
+
+    idle.health = BrokenHealth()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await asyncio.wait_for(serve(), 5)
+    assert isinstance(caught.value.exceptions[0], KeyError)
+    with pytest.raises(Unavailable):
+        await idle.call()
 
 
 async def test_a_port_that_is_taken_is_an_error(service: Service) -> None:

@@ -212,7 +212,7 @@ class PlayedAuth(StandInAuth, Played):
             principal=self._sign(claims),
             revision=self._revision,
             allowed_origins=known.get("origins", ()),
-            plan=self.plan if "tid" in claims else "",
+            plan=self.plan,
         )
 
     def _sign(self, claims: Mapping[str, Any]) -> str:

@@ -217,8 +217,11 @@ async def test_a_client_that_is_slow_with_its_body_is_cut(start_gateway: StartGa
 async def test_an_idle_connection_and_a_slow_service_are_not_cut(start_gateway: StartGateway) -> None:
     async with start_gateway(slow_client_seconds=0.3) as gateway:
 
+        async def a_slow_client_is_cut() -> None:
+            assert await exchange(gateway, b"GET / HTTP/1.1\r\nX-A: b") == b""
+
         async def slowly(_request: object) -> accounts_pb2.GetMeResponse:
-            await asyncio.sleep(0.7)
+            await a_slow_client_is_cut()
             return accounts_pb2.GetMeResponse()
 
         gateway.auth.answers["GetMe"] = slowly
@@ -233,7 +236,7 @@ async def test_an_idle_connection_and_a_slow_service_are_not_cut(start_gateway: 
                 assert head.startswith(b"HTTP/1.1 200 ")
                 assert length is not None
                 await reader.readexactly(int(length[1]))
-            await asyncio.sleep(0.5)
+            await a_slow_client_is_cut()
         writer.close()
 
 

@@ -250,14 +250,22 @@ async def test_metrics_show_routes_and_no_secrets(gateway: Gateway) -> None:
 async def test_requests_under_way_are_finished_when_the_gateway_stops(start_gateway: StartGateway) -> None:
     arrived = asyncio.Event()
 
-    async def slowly(_request: object) -> ingest_pb2.IngestBatchResponse:
+    async def when_nobody_is_let_in(_request: object) -> ingest_pb2.IngestBatchResponse:
         arrived.set()
-        await asyncio.sleep(0.5)
+        await eventually(no_door, what="the gateway refuses connections")
         return ingest_pb2.IngestBatchResponse(accepted=1)
+
+    async def no_door() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+        except ConnectionRefusedError:
+            return True
+        writer.close()
+        return False
 
     async with aiohttp.ClientSession() as client:
         async with start_gateway() as gateway:
-            gateway.ingest.answers["IngestBatch"] = slowly
+            gateway.ingest.answers["IngestBatch"] = when_nobody_is_let_in
             url = f"http://127.0.0.1:{gateway.public_port}/api/v1/metrics?key={gateway.auth.new_key()}"
             sending = asyncio.create_task(client.post(url, data="{}"))
             await arrived.wait()

@@ -3,11 +3,15 @@
 import struct
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import cramjam
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 
 from deploy.local.servers import Prometheus
 from tests.integration.gateway.fakes import PROJECT, TENANT
@@ -228,6 +232,34 @@ async def test_an_answer_that_is_too_large_is_refused(querying: Gateway, monkeyp
     monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 100)
     answer = await ask(querying, "query", query="checkout_total")
     assert (answer.status, answer.json["errorType"]) == (422, "execution")
+
+
+async def test_a_prometheus_that_fails_is_given_a_rest(start_gateway: StartGateway) -> None:
+    asked = 0
+
+    async def fail(_request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"status": "error", "errorType": "internal", "error": "broken"}, status=500)
+
+    async with _serving(fail) as address, start_gateway(prometheus_url=address) as gateway:
+        answers = [await ask(gateway, "query", query="up") for _ in range(10)]
+        assert [answer.status for answer in answers] == [500] * asked + [503] * (10 - asked)
+        assert 0 < asked < 10
+
+
+async def _ready(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+@asynccontextmanager
+async def _serving(handler: Handler) -> AsyncIterator[str]:
+    """Something at the address of Prometheus."""
+    app = web.Application()
+    app.router.add_route("*", "/api/{path:.*}", handler)
+    app.router.add_get("/-/ready", _ready)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")).rstrip("/")
 
 
 async def test_readiness_shows_prometheus_as_soft(querying: Gateway) -> None:

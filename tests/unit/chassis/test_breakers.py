@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis.breakers import Breaker, RollingWindow
-from chassis.errors import Conflict, DeadlineExceeded, Internal, Limited, NotFound, Unavailable
+from chassis.errors import Conflict, DeadlineExceeded, Internal, Limited, NotFound, Unavailable, from_wire, to_wire
 
 
 @pytest.fixture
@@ -76,6 +76,12 @@ async def test_callers_own_mistakes_do_not_count(breaker: Breaker) -> None:
     for error in (NotFound("no"), Conflict("no"), Limited("no")):
         for _ in range(10):
             await fail(breaker, error)
+    assert breaker.state == "closed"
+
+
+async def test_what_an_upstream_lacks_for_some_calls_does_not_count(breaker: Breaker) -> None:
+    for _ in range(10):
+        await fail(breaker, from_wire(to_wire(Unavailable.waiting_for("config", "no", 1.0))))
     assert breaker.state == "closed"
 
 

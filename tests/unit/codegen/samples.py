@@ -31,6 +31,9 @@ class Client:
     def record(self, name, value, labels=None, timestamp=None, kind=None) -> None:
         self.calls.append((name, value, labels or {}, timestamp, kind))
 
+    def _refuse(self, name: str, error: TypeError) -> None:
+        self.calls.append((name, error))
+
     def flush(self) -> bool: ...
 
     @property

@@ -83,6 +83,22 @@ def test_a_method_records_its_metric_and_leaves_out_labels_that_are_not_given() 
     assert module["__all__"] == ["Client", "Metrics"]
 
 
+def test_a_wrong_call_raises_nothing_and_is_counted() -> None:
+    metrics = _load(
+        generate(metric("orders_total", "counter", Label(name="plan", required=True)), metric("depth", "gauge"))
+    )["Metrics"]()
+    metrics.orders_total()
+    metrics.orders_total(plan="pro", colour="red")
+    metrics.orders_total(1, 2, 3)
+    metrics.depth(1, self=2)
+    assert [(name, str(error).partition(") ")[2]) for name, error in metrics.calls] == [
+        ("orders_total", "missing 1 required keyword-only argument: 'plan'"),
+        ("orders_total", "got an unexpected keyword argument 'colour'"),
+        ("orders_total", "takes from 1 to 2 positional arguments but 4 were given"),
+        ("depth", "got multiple values for argument 'self'"),
+    ]
+
+
 def test_the_help_is_the_documentation() -> None:
     client = _load(generate(metric("jobs_seconds", "gauge", unit="seconds", help="How long\n\n jobs take.")))["Metrics"]
     assert (inspect.getdoc(client.jobs_seconds) or "").splitlines()[0] == "How long jobs take."

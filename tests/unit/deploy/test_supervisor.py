@@ -63,11 +63,43 @@ async def test_what_is_killed_runs_again_at_once(
     os.kill(old, signal.SIGKILL)
 
     async def replaced() -> bool:
-        return bool(process(tmp_path, "a")["pid"] != old)
+        return any(entry["pid"] != old for entry in described(tmp_path)["processes"])
 
     await eventually(replaced, what="another process")
     assert time.monotonic() - began < 1.0
     assert process(tmp_path, "a")["restarts"] == 1
+
+
+async def test_what_waits_for_its_restart_has_no_process_id(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.local.supervisor._BACKOFF_SECONDS", (3600.0,))
+    await supervisor.start([new_program("a"), new_program("b")])
+    os.kill(process(tmp_path, "a")["pid"], signal.SIGKILL)
+
+    async def only_b() -> bool:
+        return [entry["name"] for entry in described(tmp_path)["processes"]] == ["b"]
+
+    await eventually(only_b, what="run.json without the process that has ended")
+
+
+async def test_all_that_a_process_wrote_is_in_its_log_when_it_has_stopped(
+    supervisor: Supervisor, new_program: NewProgram
+) -> None:
+    def probe() -> None:
+        if "begun" not in program.log.read_text():
+            raise NotReady("starting")
+
+    code = (
+        "import signal, sys\n"
+        "def end(*_):\n  print('last\\n' * 5000); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('begun', flush=True); signal.pause()"
+    )
+    program = new_program("talker", code, probe=probe)
+    await supervisor.start([program])
+    await supervisor.stop()
+    assert program.log.read_text().count("last") == 5000
 
 
 async def test_start_waits_until_the_probe_is_content(

@@ -180,6 +180,21 @@ async def test_many_callers_share_a_question_that_is_asked_after_they_came(follo
     assert set(following.names()) == {"orders_total"}
 
 
+async def test_no_question_outlives_the_table(following: Following) -> None:
+    before = asyncio.all_tasks()
+    async with _running(following):
+        following.config.tell(1, snapshot=True)
+        await following.told()
+        following.config.open.clear()
+        for _ in range(2):  # one that is asked, one that waits for it
+            asked = asyncio.create_task(following.table.confirm(PROJECT))
+            await eventually(lambda: asyncio.sleep(0, following.config.questions == 1))
+            asked.cancel()  # its deadline is over, the question goes on
+            await asyncio.wait([asked])
+        assert len(asyncio.all_tasks() - before) == 3
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_question_is_not_bound_by_the_deadline_of_whoever_came_first(following: Following) -> None:
     following.config.tell(1, snapshot=True)
     await following.told()
