@@ -78,6 +78,11 @@ class Outcome:
     rejected: tuple[Rejection, ...]
     duplicate: bool = False
 
+    @property
+    def size(self) -> int:
+        """How many metrics the batch has."""
+        return self.accepted + len(self.rejected)
+
 
 #: Label names and values, alternating, sorted by name: `("plan", "pro", "region", "eu")`.
 LabelPairs = tuple[str, ...]

@@ -70,8 +70,8 @@ class Frame:
 
     def check(self) -> None:
         """Raises LogUnavailable where a settled frame is not known to be on disk."""
-        if self._error is not None:
-            raise LogUnavailable(self._error.message, retry_after_seconds=self._error.retry_after_seconds)
+        if (error := self._error) is not None:
+            raise LogUnavailable(error.message, details=error.details, retry_after_seconds=error.retry_after_seconds)
 
 
 class LogWriter:
@@ -91,7 +91,7 @@ class LogWriter:
     def put(self, record: bytes) -> Frame:
         """The frame that will carry the record. Raises LogUnavailable where too much is waiting."""
         if self._queued_bytes + len(record) > self._most_queued_bytes:
-            raise LogUnavailable("Too many batches wait for the log.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+            raise _away("Too many batches wait for the log.")
         frame = self._queue[-1] if self._queue else None
         if frame is None or frame.size_bytes + len(record) > _MOST_FRAME_BYTES:
             frame = self._open_frame()
@@ -207,12 +207,15 @@ def _refusal(message: Msg) -> LogUnavailable | None:
     return None if answer.seq else _unavailable("an answer without a position")
 
 
+def _away(message: str, retry_after_seconds: float = _RETRY_AFTER_SECONDS) -> LogUnavailable:
+    return LogUnavailable.waiting_for("log", message, retry_after_seconds)
+
+
 def _stopping() -> LogUnavailable:
-    return LogUnavailable("The receiver is stopping.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+    return _away("The receiver is stopping.")
 
 
 def _unavailable(reason: str, *, full: bool = False) -> LogUnavailable:
     metrics.LOG_FAILURES.labels("full" if full else reason[:40]).inc()
     log.warning("frame not acknowledged", full=full, reason=reason)
-    message = "The log is full." if full else "The log did not answer."
-    return LogUnavailable(message, retry_after_seconds=10.0 if full else _RETRY_AFTER_SECONDS)
+    return _away("The log is full.", 10.0) if full else _away("The log did not answer.")

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from chassis import logs, tracing
@@ -47,7 +47,8 @@ class Receiver:
         self._definitions = definitions
         self._writers = writers
         self._clock = clock
-        self._durable: OrderedDict[_BatchId, None] = OrderedDict()
+        #: What became of batches that are durable.
+        self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
 
     async def take(self, principal: Principal, body: bytes, content_encoding: str) -> Outcome:
         """What became of the batch; with nothing accepted, nothing was kept.
@@ -64,7 +65,11 @@ class Receiver:
     def begin(self, principal: Principal, body: bytes, content_encoding: str) -> Taken | None:
         """Looks at the batch and puts it into a frame of the log. None where a newer definition might change what is
         to be rejected: nothing was done then. Raises like `take`."""
-        batch, validated = self._examine(principal, body, content_encoding)
+        principal.require("ingest:write")
+        batch = decoding.decode(body, content_encoding)
+        if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
+            return Taken(replace(known, duplicate=True))
+        validated = self._validate(principal, batch)
         if validated.rejections and validated.curable:
             return None
         return self._keep(principal, batch, validated)
@@ -72,24 +77,22 @@ class Receiver:
     async def reconsider(self, principal: Principal, body: bytes, content_encoding: str) -> Taken:
         """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
         await self._definitions.confirm(_uuid_bytes(principal.project_id))
-        return self._keep(principal, *self._examine(principal, body, content_encoding))
-
-    def _examine(self, principal: Principal, body: bytes, content_encoding: str) -> tuple[Batch, Validated]:
-        principal.require("ingest:write")
         batch = decoding.decode(body, content_encoding)
-        definitions = self._definitions.of_project(_uuid_bytes(principal.project_id))
-        return batch, validate(batch, definitions, self._clock.now_ms())
+        return self._keep(principal, batch, self._validate(principal, batch))
+
+    def _validate(self, principal: Principal, batch: Batch) -> Validated:
+        return validate(batch, self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms())
 
     def _keep(self, principal: Principal, batch: Batch, validated: Validated) -> Taken:
-        """Puts what was accepted into a frame, unless it is known to be durable already."""
-        project_id = _uuid_bytes(principal.project_id)
-        batch_id = (project_id, batch.producer, batch.sequence) if batch.producer and validated.accepted else None
-        duplicate = batch_id is not None and batch_id in self._durable
+        """Puts what was accepted into a frame, unless the batch is known to be durable already."""
+        batch_id = _batch_id(principal, batch)
+        duplicate = batch_id in self._durable
         outcome = Outcome(accepted=validated.accepted, rejected=tuple(validated.rejections), duplicate=duplicate)
         if duplicate or not validated.accepted:
             return Taken(outcome)
         record = records.encode(self._record(principal, batch, validated))
-        return Taken(outcome, self._writer_of(project_id).put(record), batch_id)
+        frame = self._writer_of(_uuid_bytes(principal.project_id)).put(record)
+        return Taken(outcome, frame, batch_id if batch.producer else None)
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}
@@ -117,12 +120,13 @@ class Receiver:
         if taken.frame is not None:
             taken.frame.check()
             if taken.batch_id is not None:
-                self._remember(taken.batch_id)
+                self._remember(taken.batch_id, taken.outcome)
         _count(taken.outcome)
         return taken.outcome
 
-    def _remember(self, batch_id: _BatchId) -> None:
-        self._durable[batch_id] = None
+    def _remember(self, batch_id: _BatchId, outcome: Outcome) -> None:
+        """A retry is answered as the batch was at first, which is what counts, even if definitions changed meanwhile."""
+        self._durable.setdefault(batch_id, outcome)
         if len(self._durable) > _MOST_REMEMBERED:
             self._durable.popitem(last=False)
 
@@ -172,6 +176,10 @@ class SeriesEndings:
             log.warning("deletion waits for the log", definition=definition.name, reason=error.message)
             return False
         return True
+
+
+def _batch_id(principal: Principal, batch: Batch) -> _BatchId:
+    return _uuid_bytes(principal.project_id), batch.producer, batch.sequence
 
 
 @lru_cache(maxsize=65_536)

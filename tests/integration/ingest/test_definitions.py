@@ -5,6 +5,7 @@ import time
 import pytest
 
 from chassis.errors import Unavailable
+from chassis.ids import uuid7
 from tests.integration.ingest.pipeline import Pipeline
 from tests.waiting import eventually
 
@@ -51,6 +52,21 @@ async def test_a_metric_that_is_deleted_and_made_anew_starts_from_zero(pipeline:
         answer = await pipeline.send({"name": "orders_total", "value": -7})
         assert answer.accepted == 1, "a counter would not take it"
         await pipeline.expect("orders_total{$project}", -7)
+
+
+async def test_a_retry_is_answered_as_the_batch_was_at_first_whatever_became_of_the_definitions(
+    pipeline: Pipeline,
+) -> None:
+    orders = pipeline.define("orders_total")
+    batch = {"producer": str(uuid7()), "sequence": 1}
+    metrics = [{"name": "orders_total", "value": 1}, {"name": "visits_total", "value": 5}]
+    async with pipeline.running():
+        first = await pipeline.send(*metrics, **batch)
+        assert [rejection.code for rejection in first.rejected] == ["METRIC_NOT_DEFINED"]
+        pipeline.define("visits_total")
+        pipeline.upstreams.config.delete(orders)
+        again = await pipeline.send(*metrics, **batch)
+        assert (again.accepted, again.rejected, again.duplicate) == (1, first.rejected, True)
 
 
 async def test_without_config_known_metrics_go_on_and_unknown_ones_are_to_be_sent_again(pipeline: Pipeline) -> None:
