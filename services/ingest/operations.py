@@ -125,7 +125,7 @@ class Receiver:
         return taken.outcome
 
     def _remember(self, batch_id: _BatchId, outcome: Outcome) -> None:
-        """A retry is answered as the batch was at first, which is what counts, even if definitions changed meanwhile."""
+        """A retry is answered as the batch was at first, which is what counts, whatever became of definitions since."""
         self._durable.setdefault(batch_id, outcome)
         if len(self._durable) > _MOST_REMEMBERED:
             self._durable.popitem(last=False)
