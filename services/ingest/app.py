@@ -19,6 +19,7 @@ from services.ingest import log
 from services.ingest.checkpoints import PostgresCheckpoints
 from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
+from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.lane import Lane
 from services.ingest.log_writer import LogWriter
@@ -97,7 +98,8 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
         session = await stack.enter_async_context(aiohttp.ClientSession())
         sink = RemoteWrite(session, settings.remote_write_url)
         checkpoints = PostgresCheckpoints(database)
-        lanes = [Lane(number, settings, stream, checkpoints, sink, clock) for number in range(settings.lanes)]
+        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lanes = [Lane(number, settings, stream, checkpoints, fleet, sink, clock) for number in range(settings.lanes)]
 
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         health.add("log", stream.probe, hard=True)
@@ -106,6 +108,7 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
 
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await stack.enter_async_context(fleet.attending())
         async with TaskGroup() as working:
             for lane in lanes:
                 working.create_task(lane.run())

@@ -27,6 +27,9 @@ _PRODUCER_KEPT_MS = 8 * 24 * 3600 * 1000
 #: So many are deleted in one statement.
 _MOST_DROPPED = 20_000
 
+#: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
+_DEAD_KEPT_SECONDS = 3600.0
+
 #: Rows fetched at once while a lane is loaded.
 _ROWS_AT_ONCE = 5_000
 
@@ -42,10 +45,6 @@ _labels_decoder = msgspec.json.Decoder(dict[str, str])
 
 class Checkpoints(Protocol):
     """Where a lane's state is kept. Every method raises Unavailable where that is away."""
-
-    async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
-        """The epoch under which `owner` has the lane from now on; None while somebody else has it."""
-        ...
 
     async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
         """Keeps the lane. Raises LaneLostError."""
@@ -83,7 +82,34 @@ class PostgresCheckpoints:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def attend(self, owner: str, lease_seconds: float) -> int:
+        """See `fleet.Attendance`."""
+        async with self._database.transaction(role=_ROLE) as connection:
+            cursor = await connection.execute(
+                """
+                WITH mine AS (
+                    INSERT INTO aggregators (owner, lives_until)
+                    VALUES (%(owner)s, clock_timestamp() + make_interval(secs => %(lease)s))
+                    ON CONFLICT (owner) DO UPDATE SET lives_until = excluded.lives_until
+                ), dead AS (
+                    DELETE FROM aggregators
+                     WHERE lives_until < clock_timestamp() - make_interval(secs => %(kept)s) AND owner <> %(owner)s
+                )
+                SELECT 1 + count(*) AS alive FROM aggregators
+                 WHERE owner <> %(owner)s AND lives_until > clock_timestamp()
+                """,
+                {"owner": owner, "lease": lease_seconds, "kept": _DEAD_KEPT_SECONDS},
+            )
+            row = await cursor.fetchone()
+            return int(row["alive"]) if row else 1
+
+    async def leave(self, owner: str) -> None:
+        """See `fleet.Attendance`."""
+        async with self._database.transaction(role=_ROLE) as connection:
+            await connection.execute("DELETE FROM aggregators WHERE owner = %s", (owner,))
+
     async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
+        """See `fleet.Attendance`."""
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("INSERT INTO lanes (lane) VALUES (%s) ON CONFLICT DO NOTHING", (lane,))
             cursor = await connection.execute(
@@ -381,4 +407,4 @@ def _stored(rows: Sequence[tuple[Any, ...]], families: Mapping[bytes, Family]) -
 
 def _labels(as_json: str) -> bytes:
     labels = _labels_decoder.decode(as_json)
-    return encode_labels(tuple(text for name in sorted(labels) for text in (name, labels[name])))
+    return encode_labels(tuple(text for pair in sorted(labels.items()) for text in pair))

@@ -1,7 +1,6 @@
 """One lane's work: own it, load its state, fold the log into it, commit, deliver; and begin anew after any error."""
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -16,14 +15,19 @@ from services.ingest import metrics, records
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.errors import LaneLostError, UnreadableLogError
+from services.ingest.fleet import Fleet
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader, heed_cancellation
+from services.ingest.records import Record
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Delivery, Sink
 
 log = logs.get(__name__)
 
 _FRAMES_AT_ONCE = 64
+#: Records folded together: enough that NumPy pays off, few enough that their columns stay in the processor's cache and
+#: other tasks get their turn.
+_RECORDS_AT_ONCE = 256
 _FETCH_SECONDS = 0.5
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.
@@ -48,6 +52,7 @@ class Lane:
         settings: AggregatorSettings,
         stream: Log,
         checkpoints: Checkpoints,
+        fleet: Fleet,
         sink: Sink,
         clock: Clock,
         make_reader: Callable[[Log, int, int], LogReader] = LogReader,
@@ -56,10 +61,10 @@ class Lane:
         self._settings = settings
         self._log = stream
         self._checkpoints = checkpoints
+        self._fleet = fleet
         self._sink = sink
         self._clock = clock
         self._make_reader = make_reader
-        self._owner = str(uuid.uuid4())
         self._stopping = asyncio.Event()
         #: Why the lane is not being worked on; empty while it is, or while another process does.
         self.trouble = "not started"
@@ -78,10 +83,9 @@ class Lane:
         while not self._stopping.is_set():
             heed_cancellation()
             try:
-                epoch = await self._checkpoints.acquire(self._number, self._owner, self._settings.lease_seconds)
+                epoch = await self._fleet.take(self._number)
                 if epoch is not None:
                     await self._own(epoch)
-                    continue
                 self.trouble = ""
             except* UnreadableLogError as errors:
                 log.critical(
@@ -109,6 +113,7 @@ class Lane:
         metrics.LANE_OWNED.labels(self._number).set(1)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             stack.callback(metrics.LANE_OWNED.labels(self._number).set, 0)
+            stack.callback(self._fleet.gave_back, self._number)
             renewing = tasks.create_task(self._renew(epoch))
             work = await self._load(epoch)
             stack.push_async_callback(work.reader.close)
@@ -158,7 +163,7 @@ class Lane:
             heed_cancellation()
 
     async def _commit_until_stopped(self, work: "_Work") -> None:
-        while not self._stopping.is_set():
+        while not (self._stopping.is_set() or self._fleet.wanted_elsewhere(self._number)):
             began = self._clock.monotonic()
             await work.commit()
             heed_cancellation()
@@ -223,7 +228,14 @@ class _Work:
             going_on()
 
     async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
-        fetch = Fetch([record for _, frame in frames for record in records.decode_frame(frame)], frames[-1][0])
+        gathered: list[Record] = []
+        for number, (position, frame) in enumerate(frames, start=1):
+            gathered += records.decode_frame(frame)
+            if len(gathered) >= _RECORDS_AT_ONCE or number == len(frames):
+                await self._fold_records(Fetch(gathered, position))
+                gathered = []
+
+    async def _fold_records(self, fetch: Fetch) -> None:
         async with self._memory:
             missing = self._state.missing(fetch)
             found = await self._checkpoints.load_missing(missing) if missing else NOTHING_FOUND

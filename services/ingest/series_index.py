@@ -29,7 +29,7 @@ class SeriesIndex:
         self._slots: NDArray[np.int32] = np.full(1 << bits, _EMPTY, np.int32)
         self._mask = (1 << bits) - 1
         self._shift = np.uint64(64 - bits)
-        #: Slots that are not empty.
+        #: Slots that are not empty, or more: one that a removed id left may be counted twice.
         self._taken = 0
 
     def _home(self, ids: Ids) -> Rows:
@@ -53,6 +53,7 @@ class SeriesIndex:
         if self._taken + rows.size > _MOST_TAKEN * self._slots.size:
             self._grow(rows.size, columns)
         self._place(ids, rows)
+        self._taken += rows.size
 
     def _place(self, ids: Ids, rows: Rows) -> None:
         slots, numbers = self._home(ids), rows.astype(np.int32)
@@ -60,7 +61,6 @@ class SeriesIndex:
         while waiting.size:
             wanted = slots[waiting]
             free = self._slots[wanted] < 0
-            self._taken += np.unique(wanted[self._slots[wanted] == _EMPTY]).size
             self._slots[wanted[free]] = numbers[waiting[free]]  # of several that want a slot, the last one has it
             waiting = waiting[self._slots[wanted] != numbers[waiting]]
             slots[waiting] = (slots[waiting] + 1) & self._mask
@@ -69,6 +69,7 @@ class SeriesIndex:
         kept = self._slots[self._slots >= 0].astype(np.intp)
         self._make(max(_SMALLEST_BITS, (2 * (kept.size + more) - 1).bit_length()))
         self._place(columns.at(kept), kept)
+        self._taken = kept.size
 
     def remove(self, ids: Ids, rows: Rows) -> None:
         """Forgets ids that it has, with their rows."""

@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
+from struct import Struct
 from typing import Any
 
 import aiohttp
@@ -36,6 +38,7 @@ _STALE_MARKER = 0x7FF0000000000002
 #: A sample, as every `TimeSeries` here ends, after the tag of its value: the timestamp is a varint of six bytes, as any
 #: time from 1971 to 2109 is. That it has the same length everywhere lets a series' own bytes be made once.
 _SAMPLE = np.dtype([("value", "<u8"), ("timestamp_tag", "u1"), ("timestamp", "u1", (6,))])
+_sample_bytes = Struct(f"{_SAMPLE.itemsize}s")
 _SAMPLE_TAGS = b"\x12\x10\x09"
 _TIMESTAMP_BITS = np.arange(0, 42, 7)
 _TIMESTAMP_GOES_ON = np.array([0x80] * 5 + [0], np.uint8)
@@ -115,26 +118,25 @@ _STALE_BITS = np.array([_STALE_MARKER], np.uint64)
 
 def _encoded(table: SeriesTable, rows: Rows) -> list[bytes | tuple[bytes, ...] | None]:
     """What stands before the sample in the rows' `TimeSeries`; several for a histogram or a summary."""
-    numbers = rows.tolist()
-    encoded = [table.encoded[row] for row in numbers]
-    for at, known in enumerate(encoded):
-        if known is None:
-            family = table.families[table.family[numbers[at]]]
-            made = tuple(
-                _before_sample(_encode_labels(labels))
-                for labels in exposed_labels(family, table.label_pairs(numbers[at]))
-            )
-            encoded[at] = table.encoded[numbers[at]] = made if family.type > MetricType.GAUGE else made[0]
+    encoded = [table.encoded[row] for row in rows.tolist()]
+    if None in encoded:
+        for at, row in enumerate(rows.tolist()):
+            encoded[at] = table.encoded[row] = encoded[at] or _encode(table, row)
     return encoded
+
+
+def _encode(table: SeriesTable, row: int) -> bytes | tuple[bytes, ...]:
+    family = table.families[table.family[row]]
+    encoded = tuple(_before_sample(_encode_labels(each)) for each in exposed_labels(family, table.label_pairs(row)))
+    return encoded if family.type > MetricType.GAUGE else encoded[0]
 
 
 def exposed_labels(family: Family, labels: LabelPairs) -> list[LabelPairs]:
     """The label sets under which a series stands in Prometheus: one, or a histogram's buckets, sum and count."""
-    identity = {
-        "tenant_id": str(uuid.UUID(bytes=family.tenant_id)),
-        "project_id": str(uuid.UUID(bytes=family.project_id)),
+    own = dict(zip(labels[::2], labels[1::2], strict=True)) | {
+        "tenant_id": _as_text(family.tenant_id),
+        "project_id": _as_text(family.project_id),
     }
-    own = dict(zip(labels[::2], labels[1::2], strict=True)) | identity
 
     def exposed(suffix: str = "", **extra: str) -> LabelPairs:
         labels = own | extra | {"__name__": family.name + suffix}
@@ -163,12 +165,18 @@ def format_bound(bound: float) -> str:
     return f"{'-' if sign else ''}{mantissa}e{len(digits) + int(exponent) - 1:+03d}"
 
 
+@lru_cache(maxsize=1024)
+def _as_text(identity: bytes) -> str:
+    return str(uuid.UUID(bytes=identity))
+
+
 def _encode_labels(labels: LabelPairs) -> bytes:
-    encoded = bytearray()
-    for name, value in zip(labels[::2], labels[1::2], strict=True):
-        pair = _field(1, name.encode()) + _field(2, value.encode())
-        encoded += _field(1, pair)
-    return bytes(encoded)
+    return b"".join(map(_encode_label, labels[::2], labels[1::2]))
+
+
+@lru_cache(maxsize=8192)
+def _encode_label(name: str, value: str) -> bytes:
+    return _field(1, _field(1, name.encode()) + _field(2, value.encode()))
 
 
 def _before_sample(labels: bytes) -> bytes:
@@ -183,10 +191,9 @@ def _time_series(series: Sequence[bytes], values: NDArray[np.uint64], at_ms: Int
     samples["value"] = values
     samples["timestamp_tag"] = 0x10
     samples["timestamp"] = (at_ms[:, None] >> _TIMESTAMP_BITS & 0x7F) | _TIMESTAMP_GOES_ON
-    joined, size = samples.tobytes(), _SAMPLE.itemsize
     parts = [b""] * (2 * len(series))
     parts[::2] = series
-    parts[1::2] = [joined[at : at + size] for at in range(0, len(joined), size)]
+    parts[1::2] = [each for (each,) in _sample_bytes.iter_unpack(samples.tobytes())]
     return parts
 
 

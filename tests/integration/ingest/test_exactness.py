@@ -13,9 +13,10 @@ from chassis import postgres
 from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from services.ingest import log
-from services.ingest.aggregation import Checkpoint
 from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
+from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.remote_write import Answer, RemoteWrite
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
 
@@ -106,7 +107,9 @@ async def cut_lane(pipeline: Pipeline, cut: Cut) -> AsyncIterator[None]:
         aiohttp.ClientSession() as session,
     ):
         sink = CutSink(session, settings.remote_write_url, cut)
-        lane = Lane(0, settings, stream, CutCheckpoints(database, cut), sink, SystemClock())
+        checkpoints, clock = CutCheckpoints(database, cut), SystemClock()
+        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lane = Lane(0, settings, stream, checkpoints, fleet, sink, clock)
         working = asyncio.create_task(lane.run())
         try:
             yield

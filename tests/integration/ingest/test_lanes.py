@@ -6,6 +6,7 @@ import nats
 import pytest
 
 from chassis.ids import uuid7
+from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
 from tests.integration.ingest.pipeline import Load, Pipeline
 
@@ -42,7 +43,7 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
             log = client.jetstream()
             stream = pipeline.receiver_settings.stream
             await pipeline.expect_readiness("aggregator", "ready")
-            poison = await log.publish(f"{stream}.lane.0", b"not a frame")
+            poison = await log.publish(f"{stream}.lane.0", bytes((records.VERSION,)) + b"not a frame")
             await pipeline.expect_readiness("aggregator", "unready")
             await pipeline.send({"name": "orders_total", "value": 10})
             assert (await pipeline.readiness("receiver"))["status"] == "ready"

@@ -1,0 +1,97 @@
+"""The aggregators that share the lanes, and how many of them this one takes."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+from chassis import logs
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from chassis.tasks import in_background
+from services.ingest.log import heed_cancellation
+
+log = logs.get(__name__)
+
+_ATTEND_SECONDS = 1.0
+
+
+class Attendance(Protocol):
+    """Where aggregators tell each other that they live, and lanes are leased. Every method raises Unavailable."""
+
+    async def attend(self, owner: str, lease_seconds: float) -> int:
+        """Says that `owner` lives, for so long; returns how many aggregators do, this one included."""
+        ...
+
+    async def leave(self, owner: str) -> None:
+        """Says that `owner` is gone."""
+        ...
+
+    async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
+        """The epoch under which `owner` has the lane from now on; None while somebody else has it."""
+        ...
+
+
+class Fleet:
+    """This aggregator's part of the lanes: as many as the others have, rounded up.
+
+    It says only how many lanes are wanted. That a lane has one owner is a matter of leases and epochs.
+    """
+
+    def __init__(self, attendance: Attendance, clock: Clock, *, lanes: int, lease_seconds: float) -> None:
+        self._attendance = attendance
+        self._clock = clock
+        self._lanes = lanes
+        self._lease_seconds = lease_seconds
+        self._owner = str(uuid.uuid4())
+        self._share = 0
+        self._owned: set[int] = set()
+        self._taking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def attending(self) -> AsyncIterator[None]:
+        """One of the fleet while open."""
+        async with in_background(self._attend_for_ever()):
+            try:
+                yield
+            finally:
+                with suppress(Unavailable):  # then the others find out when its time is up
+                    await self._attendance.leave(self._owner)
+
+    async def _attend_for_ever(self) -> None:
+        while True:
+            with suppress(Unavailable):  # lanes say themselves that the database is away
+                await self._attend()
+            heed_cancellation()
+            await self._clock.sleep(min(self._lease_seconds / 3, _ATTEND_SECONDS))
+
+    async def _attend(self) -> None:
+        alive = await self._attendance.attend(self._owner, self._lease_seconds)
+        share = -(-self._lanes // max(alive, 1))
+        if share != self._share:
+            log.info("lanes are shared", aggregators=alive, lanes=self._lanes, share=share)
+        self._share = share
+
+    async def take(self, lane: int) -> int | None:
+        """The epoch under which this aggregator has the lane from now on.
+
+        None while another one has it or should have it. Raises Unavailable.
+        """
+        async with self._taking:
+            if not self._share:
+                await self._attend()
+            if len(self._owned) >= self._share:
+                return None
+            epoch = await self._attendance.acquire(lane, self._owner, self._lease_seconds)
+            if epoch is not None:
+                self._owned.add(lane)
+            return epoch
+
+    def gave_back(self, lane: int) -> None:
+        """This aggregator does not work on the lane any more."""
+        self._owned.discard(lane)
+
+    def wanted_elsewhere(self, lane: int) -> bool:
+        """Whether this aggregator has more than its part and this is the lane to give away: one after the other."""
+        return len(self._owned) > self._share and lane == max(self._owned)

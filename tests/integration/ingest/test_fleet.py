@@ -1,0 +1,78 @@
+"""Several aggregators and several lanes: each has its part, and what one leaves behind the others take."""
+
+import dataclasses
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import psycopg
+
+from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
+from tests.integration.ingest.test_lanes import of_lane
+from tests.waiting import eventually
+
+LANES = 4
+
+
+async def owners(pipeline: Pipeline) -> list[int]:
+    """How many lanes each aggregator holds a lease of."""
+    async with await psycopg.AsyncConnection.connect(pipeline.database.superuser_dsn) as connection:
+        cursor = await connection.execute("SELECT owner FROM ingest.lanes WHERE lease_until > clock_timestamp()")
+        return sorted(Counter([owner async for (owner,) in cursor]).values())
+
+
+async def expect_owners(pipeline: Pipeline, *lanes: int, within_seconds: float = PATIENCE_SECONDS) -> None:
+    async def shared() -> bool:
+        return await owners(pipeline) == list(lanes)
+
+    await eventually(shared, within_seconds=within_seconds, what=f"the aggregators have {lanes} lanes")
+
+
+async def test_aggregators_share_the_lanes_and_take_over_within_ten_seconds(pipeline: Pipeline) -> None:
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=LANES)
+    # The lease that operators get by default.
+    pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, lanes=LANES, lease_seconds=5.0)
+    projects = [dataclasses.replace(pipeline, project_id=of_lane(lane, LANES)) for lane in range(LANES)]
+    loads = [Load(project, "orders_total", clients=1) for project in projects]
+    for project in projects:
+        project.define("orders_total")
+    async with pipeline.receiver():
+        with pipeline.process("aggregator") as killed, _another(pipeline).process("aggregator"):
+            async with AsyncExitStack() as running:
+                for load in loads:
+                    await running.enter_async_context(load.running())
+                await expect_owners(pipeline, 2, 2)
+                for load in loads:
+                    await load.acknowledges(20)
+                killed.kill()
+                died = time.monotonic()
+                await expect_owners(pipeline, LANES, within_seconds=10.0)
+                for project, load in zip(projects, loads, strict=True):
+                    await _reaches(project, load.acknowledged, within_seconds=10.0 - (time.monotonic() - died))
+            for project, load in zip(projects, loads, strict=True):
+                await project.expect("orders_total{$project}", load.acknowledged)
+                assert increments(await project.samples("orders_total{$project}"))
+
+
+async def test_an_aggregator_that_comes_later_gets_its_part(pipeline: Pipeline) -> None:
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=LANES)
+    pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, lanes=LANES)
+    async with pipeline.receiver(), pipeline.aggregator():
+        await expect_owners(pipeline, LANES)
+        async with _another(pipeline).aggregator():
+            await expect_owners(pipeline, 2, 2)
+        await expect_owners(pipeline, LANES)
+
+
+def _another(pipeline: Pipeline) -> Pipeline:
+    """The same with an aggregator that serves its operations elsewhere."""
+    port = pipeline.new_ports().operations("aggregator")
+    settings = dataclasses.replace(pipeline.aggregator_settings, operations_port=port)
+    return dataclasses.replace(pipeline, aggregator_settings=settings)
+
+
+async def _reaches(project: Pipeline, least: float, within_seconds: float) -> None:
+    async def reached() -> bool:
+        return (await project.value("orders_total{$project}") or 0.0) >= least
+
+    await eventually(reached, within_seconds=within_seconds, what=f"{least} are visible")
