@@ -11,7 +11,7 @@ from chassis import grpc_client, http_server
 from chassis.breakers import Breaker
 from chassis.clock import SystemClock
 from chassis.health import Health
-from services.gateway import clients, connections, http_api, middlewares, rate_limits
+from services.gateway import clients, connections, http_api, middlewares, redis_limits
 from services.gateway.authentication import Authentication
 from services.gateway.clients import (
     Accounts,
@@ -32,8 +32,10 @@ from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.ingestion_streams import IngestionStreams
+from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
-from services.gateway.rate_limits import LocalLimiter, RedisLimiter, SteadyLimiter
+from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
+from services.gateway.redis_limits import RedisLimiter
 from services.gateway.settings import Settings
 from services.gateway.verdicts import Verdicts
 
@@ -59,7 +61,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         upstreams = await _connect(stack, settings)
-        redis = await stack.enter_async_context(rate_limits.connected(settings.redis_url))
+        redis = await stack.enter_async_context(redis_limits.connected(settings.redis_url))
         credentials = Credentials(upstreams.credentials)
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
@@ -141,10 +143,9 @@ async def _receivers(stack: AsyncExitStack, settings: Settings) -> IngestionStre
 
 
 def _limits(settings: Settings, redis: Redis, clock: SystemClock) -> Limits:
+    in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
     limiter = SteadyLimiter(
-        RedisLimiter(redis),
-        LocalLimiter(clock, settings.replicas),
-        Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5),
+        LeasingLimiter(in_redis, clock, replicas=settings.replicas), LocalLimiter(clock, settings.replicas)
     )
     return Limits(
         limiter,
@@ -169,7 +170,7 @@ def _health(upstreams: Upstreams, redis: Redis, prometheus: Prometheus | None, s
     health.add("auth-keys", signing_keys.probe, hard=True)
     for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
         health.add(upstream.channel.service, upstream.channel.probe, hard=False)
-    health.add("redis", lambda: rate_limits.probe(redis), hard=False)
+    health.add("redis", lambda: redis_limits.probe(redis), hard=False)
     if prometheus is not None:
         health.add("prometheus", prometheus.probe, hard=False)
     return health

@@ -41,7 +41,7 @@ class Bucket:
     """A quota and whose calls count towards it."""
 
     quota: Quota
-    #: Never sent or stored as it is: it may be an e-mail address.
+    #: Never sent or logged as it is: it may be an e-mail address.
     subject: str
 
 

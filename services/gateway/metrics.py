@@ -1,12 +1,26 @@
 """Every metric that the gateway adds to the chassis' own."""
 
+from functools import cache
+
 from prometheus_client import Counter, Gauge
 
 LIMIT_DECISIONS = Counter(
     "pulsegate_gateway_limit_decisions_total",
-    "Rate limit decisions, by the quota asked for first, by who decided (redis, local) and by outcome.",
+    "Rate limit decisions, by the quota asked for first, by who decided (redis, share, local) and by outcome.",
     ["quota", "decided_by", "outcome"],
 )
+
+
+@cache
+def _limit_decisions(quota: str, decided_by: str, outcome: str) -> Counter:
+    return LIMIT_DECISIONS.labels(quota, decided_by, outcome)
+
+
+def limit_decided(quota: str, decided_by: str, *, allowed: bool) -> None:
+    """Counts a decision, at the price of one look-up."""
+    _limit_decisions(quota, decided_by, "allowed" if allowed else "refused").inc()
+
+
 VERDICTS = Counter(
     "pulsegate_gateway_verdicts_total",
     "Credentials checked, by how: cached, asked (auth was asked), refused, grace (auth was away).",

@@ -1,4 +1,4 @@
-"""What every limiter must do: the one in Redis, the local one, and the one that prefers Redis.
+"""What every limiter must do: the one in Redis, the one that leases shares there, the local one, and the steady one.
 
 The real Redis decides on its own clock; the local one is given a clock that a test moves.
 """
@@ -9,13 +9,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from redis.asyncio import Redis
 
 from chassis.breakers import Breaker
+from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from deploy.local.servers import Valkey
-from services.gateway import rate_limits
+from services.gateway import redis_limits
 from services.gateway.domain import Bucket, Quota
-from services.gateway.rate_limits import Limiter, LocalLimiter, RedisLimiter, SteadyLimiter
+from services.gateway.leases import LeasingLimiter
+from services.gateway.rate_limits import Limiter, LocalLimiter, SteadyLimiter
+from services.gateway.redis_limits import RedisLimiter
 from tests.moved_clock import MovedClock
 from tests.suite_servers import RunningServer
 
@@ -29,18 +33,24 @@ class Subject:
     now: Callable[[], float]
 
 
-@pytest.fixture(params=["redis", "local", "steady"])
+@pytest.fixture(params=["redis", "leasing", "local", "steady"])
 async def subject(request: pytest.FixtureRequest, valkey_server: RunningServer[Valkey]) -> AsyncIterator[Subject]:
     if request.param == "local":
         clock = MovedClock()
         yield Subject(LocalLimiter(clock), clock.sleep, clock.monotonic)
         return
-    async with rate_limits.connected(valkey_server.server.url) as redis:
+    async with redis_limits.connected(valkey_server.server.url) as redis:
         await redis.ping()
-        limiter: Limiter = RedisLimiter(redis)
+        limiter: Limiter = in_redis(redis)
+        if request.param != "redis":
+            limiter = LeasingLimiter(in_redis(redis), SystemClock(), exact_per_minute=0)
         if request.param == "steady":
-            limiter = SteadyLimiter(limiter, LocalLimiter(MovedClock()), Breaker("redis"))
+            limiter = SteadyLimiter(limiter, LocalLimiter(MovedClock()))
         yield Subject(limiter, asyncio.sleep, time.monotonic)
+
+
+def in_redis(redis: Redis, breaker: Breaker | None = None) -> RedisLimiter:
+    return RedisLimiter(redis, breaker or Breaker("redis"))
 
 
 def bucket(limit: int, period_seconds: int = 60, subject: str = "") -> Bucket:
@@ -103,11 +113,11 @@ async def test_never_more_than_burst_and_refill_however_many_ask_at_once(subject
 async def test_replicas_share_a_limit_in_redis(valkey_server: RunningServer[Valkey]) -> None:
     tested = bucket(50, period_seconds=3600)
     async with (
-        rate_limits.connected(valkey_server.server.url) as one,
-        rate_limits.connected(valkey_server.server.url) as two,
+        redis_limits.connected(valkey_server.server.url) as one,
+        redis_limits.connected(valkey_server.server.url) as two,
     ):
         await asyncio.gather(one.ping(), two.ping())
-        replicas = [RedisLimiter(one), RedisLimiter(two)]
+        replicas = [in_redis(one), in_redis(two)]
         decisions = await asyncio.gather(*(replicas[i % 2].take([tested]) for i in range(80)))
     assert sum(decision.allowed for decision in decisions) == 50
 
@@ -119,8 +129,8 @@ async def test_a_replica_alone_allows_its_share() -> None:
 
 
 async def test_redis_holds_neither_addresses_nor_accounts(valkey_server: RunningServer[Valkey]) -> None:
-    async with rate_limits.connected(valkey_server.server.url) as redis:
-        await RedisLimiter(redis).take([bucket(3, subject="somebody@example.com")])
+    async with redis_limits.connected(valkey_server.server.url) as redis:
+        await in_redis(redis).take([bucket(3, subject="somebody@example.com")])
         keys = [key async for key in redis.scan_iter("limits:test:3/60:*")]
         assert keys
         assert not any(b"example" in key for key in keys)
@@ -128,9 +138,9 @@ async def test_redis_holds_neither_addresses_nor_accounts(valkey_server: Running
 
 
 async def test_without_redis_limits_go_on_locally_and_come_back(valkey_server: RunningServer[Valkey]) -> None:
-    async with rate_limits.connected(valkey_server.server.url) as redis:
+    async with redis_limits.connected(valkey_server.server.url) as redis:
         breaker = Breaker("redis", reset_seconds=0.05, least_calls=5)
-        limiter = SteadyLimiter(RedisLimiter(redis), LocalLimiter(MovedClock()), breaker)
+        limiter = SteadyLimiter(in_redis(redis, breaker), LocalLimiter(MovedClock()))
         tested = bucket(10, period_seconds=3600)
         with valkey_server.away():
             assert sum([(await limiter.take([tested])).allowed for _ in range(30)]) == 10
@@ -142,10 +152,10 @@ async def test_without_redis_limits_go_on_locally_and_come_back(valkey_server: R
 
 
 async def test_a_redis_that_hangs_delays_a_few_calls_only(valkey_server: RunningServer[Valkey]) -> None:
-    async with rate_limits.connected(valkey_server.server.url) as redis:
+    async with redis_limits.connected(valkey_server.server.url) as redis:
         await redis.ping()
         limiter = SteadyLimiter(
-            RedisLimiter(redis), LocalLimiter(MovedClock()), Breaker("redis", reset_seconds=30, least_calls=5)
+            in_redis(redis, Breaker("redis", reset_seconds=30, least_calls=5)), LocalLimiter(MovedClock())
         )
         tested = bucket(1000, period_seconds=3600)
         with valkey_server.paused():
