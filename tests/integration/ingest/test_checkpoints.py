@@ -1,0 +1,216 @@
+"""The state in Postgres: what is committed is loaded as it was, fast, and a commit costs what changed."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from chassis import postgres
+from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
+from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.domain import OTHER, MetricType
+from services.ingest.errors import LaneLostError
+from services.ingest.label_sets import Budgets
+from services.ingest.records import Record
+from services.ingest.sealing import Checkpoint
+from services.ingest.series import SeriesTable
+from tests.suite_database import Database
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, delta, delta_of, ended, label, record
+
+COUNTER = definition("orders_total", labels={"plan": label(max_distinct=2)})
+GAUGE = definition("depth", MetricType.GAUGE)
+HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e300))
+SUMMARY = definition("size_bytes", MetricType.SUMMARY)
+SINK = "remote_write"
+
+
+class StoredLane:
+    """Lane 0 of one in a real database. `restart` drops what is in memory."""
+
+    def __init__(self, database: postgres.Database, checkpoints: PostgresCheckpoints, epoch: int) -> None:
+        self.database = database
+        self.checkpoints = checkpoints
+        self.epoch = epoch
+        self.now_ms = NOW_MS
+        self.state: LaneState
+        self.table: SeriesTable
+        self._position = 0
+
+    async def restart(self) -> None:
+        loaded = await self.checkpoints.load(0, 1, SINK, DAY_MS)
+        self.table, self._position = loaded.table, loaded.position
+        budgets = Budgets(per_project=10**9, per_metric=10**9)
+        self.state = LaneState(loaded, budgets, stale_after_ms=DAY_MS, interval_ms=1000)
+
+    async def fold(self, *records: Record) -> None:
+        fetch = Fetch(records, self.state.position + len(records))
+        missing = self.state.missing(fetch)
+        self.state.fold(fetch, await self.checkpoints.load_missing(missing) if missing else NOTHING_FOUND)
+
+    async def commit(self) -> Checkpoint:
+        self.now_ms += 1000
+        checkpoint = self.state.seal(self.now_ms)
+        delivered = {SINK: checkpoint.commit_ms}
+        await self.checkpoints.commit(0, self.epoch, self._position, checkpoint, delivered)
+        self._position = checkpoint.position
+        return checkpoint
+
+    def contents(self) -> set[tuple[object, ...]]:
+        """All that a table has of each series."""
+        table = self.table
+        rows = np.flatnonzero(table.present[: table.size])
+        families = [table.families[number] for number in table.family[rows].tolist()]
+        return {
+            (
+                identity,
+                family.tenant_id,
+                family.project_id,
+                family.name,
+                family.type,
+                family.bounds,
+                table.label_pairs(row),
+                bool(table.folded[row]),
+                float(table.value[row]),
+                None if (counts := table.counts.get(row)) is None else tuple(counts.tolist()),
+                int(table.timestamp_ms[row]),
+                int(table.created_ms[row]),
+                int(table.changed_ms[row]),
+            )
+            for identity, family, row in zip(table.ids(rows).each(), families, rows.tolist(), strict=True)
+        }
+
+
+@asynccontextmanager
+async def opened(database: Database) -> AsyncIterator[StoredLane]:
+    async with postgres.connected(database.dsn("ingest"), most_connections=1) as connected:
+        checkpoints = PostgresCheckpoints(connected)
+        epoch = await checkpoints.acquire(0, "test", 300.0)
+        assert epoch is not None
+        lane = StoredLane(connected, checkpoints, epoch)
+        await lane.restart()
+        yield lane
+
+
+def many(first: int, count: int) -> list[Record]:
+    """New counter series with three labels, a hundred to a batch."""
+    free = definition("visits_total")
+    return [
+        record(
+            *(
+                delta(free, 1.0, region=f"eu-{n % 13}", user=f"user-{n:08d}", zone=str(n % 7))
+                for n in range(at, at + 100)
+            )
+        )
+        for at in range(first, first + count, 100)
+    ]
+
+
+async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None:
+    notes = ['"quoted"', "back\\slash", "new\nline", "\U0001f600 é", "{}", "'; DROP TABLE series; --", "\\N"]
+    async with opened(database) as lane:
+        await lane.fold(
+            record(
+                *(delta_of(COUNTER, {"plan": note, "zone": ""}, 1.5) for note in notes),
+                delta(GAUGE, -1e-300, NOW_MS - 5),
+                delta(HISTOGRAM, 0.001, b="2", a="1"),
+                delta(SUMMARY, 2.0),
+                producer=b"A" * 16,
+                sequence=7,
+                floor=3,
+            )
+        )
+        await lane.commit()
+        first = lane.contents()
+        await lane.restart()
+        assert lane.contents() == first
+        assert any(OTHER in str(each) for each in first)
+        await lane.fold(
+            record(delta(GAUGE, 9.0, NOW_MS), delta(HISTOGRAM, 0.002, b="2", a="1"), delta(SUMMARY, -3.0)),
+            record(delta(COUNTER, 1.0), producer=b"A" * 16, sequence=7),
+        )
+        await lane.commit()
+        second = lane.contents()
+        assert len(second) == len(first)
+        assert second != first
+        await lane.restart()
+        assert lane.contents() == second
+
+
+async def test_a_quiet_series_and_a_window_come_back_when_they_are_named(database: Database) -> None:
+    batch = record(delta(COUNTER, 5.0), delta(HISTOGRAM, 0.5), producer=b"A" * 16, sequence=1)
+    async with opened(database) as lane:
+        await lane.fold(batch)
+        await lane.commit()
+        lane.now_ms += DAY_MS + 60_000
+        await lane.commit()
+        assert len(lane.state) == 0
+        await lane.commit()
+        await lane.fold(batch)
+        assert len(lane.state) == 0, "the window knew the batch"
+        await lane.fold(record(delta(COUNTER, 2.0), delta(HISTOGRAM, 0.5), producer=b"A" * 16, sequence=2))
+        checkpoint = await lane.commit()
+        assert checkpoint.changed.value.tolist() == [7.0, 1.0]
+        assert [counts.tolist() for counts in checkpoint.changed.counts if counts is not None] == [[2, 2, 0, 0, 0]]
+
+
+async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_not_delivered(
+    database: Database,
+) -> None:
+    async with opened(database) as lane:
+        await lane.fold(record(delta(COUNTER), delta(GAUGE, 1.0, NOW_MS)))
+        await lane.commit()
+        await lane.fold(ended(COUNTER))
+        sealed = lane.state.seal(lane.now_ms + 1000)
+        await lane.checkpoints.commit(0, lane.epoch, 1, sealed, {})
+        loaded = await lane.checkpoints.load(0, 1, SINK, DAY_MS)
+        assert (len(loaded.table), loaded.unmarked.size) == (1, 1)
+        assert loaded.table.families[loaded.table.family[loaded.unmarked[0]]].name == "orders_total"
+        await lane.restart()
+        await lane.commit()
+        loaded = await lane.checkpoints.load(0, 1, SINK, DAY_MS)
+        assert (len(loaded.table), loaded.unmarked.size) == (1, 0)
+
+
+async def test_only_the_owner_at_the_position_it_knows_can_commit(database: Database) -> None:
+    async with opened(database) as lane, opened(database) as later:
+        await lane.fold(record(delta(COUNTER)))
+        with pytest.raises(LaneLostError):
+            await lane.commit()
+        await later.fold(record(delta(COUNTER)))
+        sealed = later.state.seal(NOW_MS + 1000)
+        with pytest.raises(LaneLostError):
+            await later.checkpoints.commit(0, later.epoch, 5, sealed, {})
+        await later.checkpoints.commit(0, later.epoch, 0, sealed, {})
+
+
+async def test_a_hundred_thousand_series_are_loaded_quickly_and_a_commit_reads_only_what_changed(
+    database: Database,
+) -> None:
+    count = 100_000
+    async with opened(database) as lane:
+        for first in range(0, count, 20_000):
+            await lane.fold(*many(first, 20_000))
+            await lane.commit()
+        began = time.monotonic()
+        await lane.restart()
+        assert len(lane.state) == count
+        assert time.monotonic() - began < 15.0, "a million take ten times as long"
+        before = await reads_of_series(lane)
+        assert before >= count, "loading looks through all"
+        for _ in range(3):
+            await lane.fold(*many(0, 500))
+            assert len((await lane.commit()).changed) == 500
+        assert await reads_of_series(lane) == before, "no commit has looked through all series"
+
+
+async def reads_of_series(lane: StoredLane) -> int:
+    """How many rows the sequential scans of `series` have read so far, over the only connection."""
+    async with lane.database.transaction(role="ingest_aggregator") as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+    async with lane.database.transaction(role="ingest_aggregator") as connection:
+        cursor = await connection.execute("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'series'")
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row["seq_tup_read"])
