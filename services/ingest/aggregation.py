@@ -10,6 +10,7 @@ from sys import float_info
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from services.ingest import metrics
 from services.ingest.columns import Floats, Ids, Ints, Rows
@@ -87,6 +88,9 @@ class LaneState:
         self.producers = Producers()
         self._ended = loaded.ended
         self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
+        #: Definitions whose series end with the next commit: newly ended, or ended and given data once more by a
+        #: receiver that did not know yet.
+        self._ending: set[bytes] = set()
         self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
         self._sealer = Sealer(
@@ -104,9 +108,11 @@ class LaneState:
         self._label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
         self._sealer.write_undelivered(rows[table.changed_ms[rows] > loaded.delivered_ms], loaded.delivered_ms)
-        self._sealer.mark_stale(loaded.unmarked)
-        table.leave(loaded.unmarked)
-        families = [table.families[number] for number in np.unique(table.family[loaded.unmarked]).tolist()]
+        unmarked = loaded.unmarked
+        self._sealer.write_last(unmarked[table.changed_ms[unmarked] > loaded.delivered_ms])
+        self._sealer.mark_stale(unmarked)
+        table.leave(unmarked)
+        families = [table.families[number] for number in np.unique(table.family[unmarked]).tolist()]
         for project_id, name in {(family.project_id, family.name) for family in families}:
             self._write_namesakes(project_id, name)
 
@@ -130,9 +136,14 @@ class LaneState:
 
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
         ids = portion.ids.at(absent).each()
-        for identity, (record, facts, _) in zip(ids, portion.sources(absent), strict=True):
-            if facts.id not in self._ended and identity not in self._substitutes:
-                missing.series.add((partition_of(record.project_id), identity))
+        for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
+            if identity in self._substitutes:
+                continue
+            wanted, heir = identity, self._heir(record, facts)
+            if heir is not facts:
+                wanted = series_id(heir.id, stands_for.labels)
+                self._substitute(identity, wanted)
+            missing.series.add((partition_of(record.project_id), wanted))
 
     def _rows_of(self, ids: Ids) -> Rows:
         """The row of each id, or of what stands for it because it was over a budget; -1 where there is none."""
@@ -168,6 +179,7 @@ class LaneState:
     def _admit(self, stored: StoredSeries) -> Rows:
         """Takes stored series into memory. They stay quiet until a record changes them."""
         rows = self._table.restore(stored)
+        self._ending |= self._ended.intersection(family.definition_id for family in stored.families)
         self._label_sets.admit(rows)
         return rows
 
@@ -189,7 +201,6 @@ class LaneState:
         new = np.flatnonzero((rows < 0) & wanted)
         if new.size:
             self._make(portion, rows, new)
-        wanted &= rows >= 0  # not those of definitions that have ended
         self._check_bounds(portion, accepted)
         self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
         for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
@@ -246,9 +257,23 @@ class LaneState:
         """Gives rows to label sets that are in neither memory nor the state."""
         for place, identity, source in zip(new.tolist(), portion.ids.at(new).each(), portion.sources(new), strict=True):
             record, facts, stands_for = source
-            if facts.id not in self._ended:
-                rows[place] = self._make_one(record, facts, identity, stands_for.labels)
+            heir = self._heir(record, facts)
+            wanted = identity if heir is facts else series_id(heir.id, stands_for.labels)
+            if heir.id in self._ended:
+                self._ending.add(heir.id)
+            rows[place] = self._make_one(record, heir, wanted, stands_for.labels)
         self._table.settle()
+
+    def _heir(self, record: Record, facts: DefinitionFacts) -> DefinitionFacts:
+        """Whose series a definition's data goes to: its own; or, where it has ended and the receiver did not know yet,
+        those of the definition that bears its name now and can take the data."""
+        if facts.id not in self._ended:
+            return facts
+        for family in self._table.families_of(record.project_id, facts.name):
+            alike = family.type is facts.type and family.bounds == facts.bounds
+            if alike and family.definition_id not in self._ended:
+                return replace(facts, id=family.definition_id)
+        return facts
 
     def _make_one(self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs) -> int:
         row = self._table.row_of(self._substitutes.get(identity, identity))
@@ -279,14 +304,19 @@ class LaneState:
     def _end(self, record: Record, facts: DefinitionFacts) -> None:
         if facts.id in self._ended:
             return
-        table = self._table
         self._ended.add(facts.id)
         self._newly_ended.append((record.tenant_id, record.project_id, facts.id))
-        rows = table.of_family(facts.id)
-        self._sealer.mark_stale(rows[table.live[rows] & (table.created_ms[rows] > 0)])
-        self._label_sets.remove(rows)
-        table.leave(rows)
-        self._write_namesakes(record.project_id, facts.name)
+        self._ending.add(facts.id)
+
+    def _write_end(self, definition_id: bytes) -> None:
+        """What the definition's series have come to is written, then that they end; they leave memory."""
+        table = self._table
+        rows, family = table.of_family(definition_id), table.family_of(definition_id)
+        if family is not None:
+            self._sealer.end(family, rows[table.live[rows]])
+            self._label_sets.remove(rows)
+            table.leave(rows)
+            self._write_namesakes(family.project_id, family.name)
 
     def _write_namesakes(self, project_id: bytes, name: str) -> None:
         """A definition that was made anew under the name of a deleted one shares its series in the sinks: what it has
@@ -299,13 +329,14 @@ class LaneState:
     def seal(self, now_ms: int) -> Checkpoint:
         """A copy of what changed since the last one, and of what is due for the sinks.
 
-        Its timestamp is at least 3 ms after the last commit's, whatever this machine's clock says: a counter must not
-        look reset, and the two milliseconds before it are free for stale markers and the first zeros that follow them.
+        Its timestamp is at least 5 ms after the last commit's, whatever this machine's clock says: a counter must not
+        look reset, and the milliseconds before it are free for the last values of series that end, their stale markers,
+        and the first zeros of series that follow them under the same name.
         """
-        self.commit_ms = max(now_ms, self.commit_ms + 3)
+        self.commit_ms = max(now_ms, self.commit_ms + 5)
         ended, self._newly_ended = self._newly_ended, []
-        if ended:
-            self._sealer.ended_ms = self.commit_ms
+        while self._ending:
+            self._write_end(self._ending.pop())
         made, changed, samples = self._sealer.series(self.commit_ms)
         newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
         return Checkpoint(

@@ -91,8 +91,12 @@ class Sealer:
         self._label_sets = label_sets
         self._stale_after_ms = stale_after_ms
         self._interval_ms = interval_ms
-        #: The newest commit that ended a definition.
-        self.ended_ms = ended_ms
+        #: When a definition of a project and name ended; of all names, as far as that is not known.
+        self._name_ended_ms: dict[tuple[bytes, str], int] = {}
+        self._ended_ms = ended_ms
+        #: Definitions that the next commit ends, and their series that have changed since the last one.
+        self._ending: list[tuple[bytes, str]] = []
+        self._last: list[Rows] = []
         self._swept_second = 0
         #: Rows whose end is to be written.
         self._stale: list[Rows] = []
@@ -103,6 +107,16 @@ class Sealer:
         """The next commit writes the end of these series."""
         self._stale.append(rows)
 
+    def end(self, family: Family, rows: Rows) -> None:
+        """The next commit writes what these series, all of a definition, have come to, and that they end."""
+        self._stale.append(rows)
+        self._last.append(rows[self._table.dirty[rows]])
+        self._ending.append((family.project_id, family.name))
+
+    def write_last(self, rows: Rows) -> None:
+        """The next commit writes the values of rows that are to end, as an earlier owner did, maybe in vain."""
+        self._last.append(rows)
+
     def write_undelivered(self, rows: Rows, since_ms: int) -> None:
         """The next commit writes what an earlier owner committed after `since_ms` and may not have delivered."""
         self._undelivered, self._undelivered_since_ms = rows, since_ms
@@ -112,29 +126,53 @@ class Sealer:
         table = self._table
         dirty = np.flatnonzero(table.dirty[: table.size])
         table.dirty[dirty] = False
-        table.changed_ms[dirty] = commit_ms
-        stored = table.stored[dirty]
-        made = dirty[~stored]
+        last, self._last = joined_rows(self._last), []
+        touched = joined_rows((dirty, last))
+        table.changed_ms[touched] = commit_ms
+        stored = table.stored[touched]
+        made = touched[~stored]
         table.created_ms[made] = commit_ms
         table.stored[made] = True
         zeros, undelivered = self._due_undelivered(commit_ms)
         quiet = self._sweep(commit_ms, besides=undelivered)
         samples = [
-            self._zeros(joined_rows((made, zeros))),
-            Samples.values(table, joined_rows((dirty, undelivered, quiet)), commit_ms),
+            self._zeros(last[self._unseen(last, commit_ms)]),
+            Samples.values(table, last, commit_ms - 3),
             Samples.stale_markers(table, joined_rows(self._stale), commit_ms - 2),
+        ]
+        self._note_endings(commit_ms)
+        samples += [
+            self._zeros(joined_rows((dirty[self._unseen(dirty, commit_ms)], zeros))),
+            Samples.values(table, joined_rows((dirty, undelivered, quiet)), commit_ms),
         ]
         self._stale = []
         table.committed(commit_ms)
-        return MadeSeries.of(table, made), SealedSeries.of(table, dirty[stored]), Samples.joined(table, samples)
+        return MadeSeries.of(table, made), SealedSeries.of(table, touched[stored]), Samples.joined(table, samples)
+
+    def _unseen(self, rows: Rows, commit_ms: int) -> Mask:
+        """Which of the rows this commit makes."""
+        unseen: Mask = self._table.created_ms[rows] == commit_ms
+        return unseen
+
+    def _note_endings(self, commit_ms: int) -> None:
+        oldest_ms = commit_ms - self._interval_ms
+        known = {name: ended_ms for name, ended_ms in self._name_ended_ms.items() if ended_ms > oldest_ms}
+        self._name_ended_ms = known | dict.fromkeys(self._ending, commit_ms)
+        self._ending = []
 
     def _zeros(self, rows: Rows) -> Samples:
         """A 0 one interval before a series' first value, so that `rate()` sees the first increment; but not before the
-        end of a deleted definition, which may have had the same name."""
-        rows = rows[self._table.type[rows] != MetricType.GAUGE]
-        created_ms = self._table.created_ms[rows]
-        at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(self.ended_ms, created_ms - 1))
-        return Samples.zeros(self._table, rows, at_ms)
+        end of a deleted definition that had the same name."""
+        table = self._table
+        rows = rows[table.type[rows] != MetricType.GAUGE]
+        ended_ms = np.full(rows.size, self._ended_ms, np.int64)
+        if self._name_ended_ms:
+            families = [table.families[number] for number in table.family[rows].tolist()]
+            names = [(family.project_id, family.name) for family in families]
+            ended_ms = np.maximum(ended_ms, [self._name_ended_ms.get(name, 0) for name in names])
+        created_ms = table.created_ms[rows]
+        at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(ended_ms, created_ms - 1))
+        return Samples.zeros(table, rows, at_ms)
 
     def _due_undelivered(self, commit_ms: int) -> tuple[Rows, Rows]:
         """Rows whose first zero may not be delivered, and rows whose value may not be; once."""

@@ -209,8 +209,11 @@ class SeriesTable:
 
     def of_name(self, project_id: bytes, name: str) -> Rows:
         """The rows in use of all definitions that have or had the name."""
-        alike = [each for each in self._family_of.values() if each.name == name and each.project_id == project_id]
-        return joined_rows(self.of_family(family.definition_id) for family in alike)
+        return joined_rows(self.of_family(family.definition_id) for family in self.families_of(project_id, name))
+
+    def families_of(self, project_id: bytes, name: str) -> list[Family]:
+        """The definitions that have or had the name, as far as any row refers to them."""
+        return [each for each in self._family_of.values() if each.name == name and each.project_id == project_id]
 
     # --- coming and going
 

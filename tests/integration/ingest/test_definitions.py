@@ -42,6 +42,16 @@ async def test_a_deleted_metric_is_refused_within_a_second_and_its_series_ends(p
         await pipeline.expect("orders_total{$project}", None)
 
 
+async def test_what_was_acknowledged_before_a_deletion_shows_before_the_series_ends(pipeline: Pipeline) -> None:
+    orders = pipeline.define("orders_total")
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 7})
+        pipeline.upstreams.config.delete(orders)
+        await pipeline.expect("max_over_time(orders_total{$project}[1m])", 7)
+        await pipeline.expect("orders_total{$project}", None)
+        assert [value for _, value in await pipeline.samples("orders_total{$project}")] == [0.0, 7.0]
+
+
 async def test_a_metric_that_is_deleted_and_made_anew_starts_from_zero(pipeline: Pipeline) -> None:
     orders = pipeline.define("orders_total")
     async with pipeline.running():

@@ -44,6 +44,12 @@ def ordinary(checkpoint: Checkpoint) -> dict[tuple[str, ...], float]:
     }
 
 
+def lives(checkpoint: Checkpoint) -> list[tuple[int, float | None]]:
+    """Times and values in order; a stale marker's value is None."""
+    samples = sorted(each_of(checkpoint.samples), key=lambda each: each.at_ms)
+    return [(each.at_ms, None if each.stale else each.value) for each in samples]
+
+
 def marked_stale(checkpoint: Checkpoint) -> list[str]:
     return [each.name for each in each_of(checkpoint.samples) if each.stale]
 
@@ -147,7 +153,7 @@ def test_commit_times_grow_when_the_clock_steps_back_and_stands_still() -> None:
         checkpoint = store.commit(now_ms)
         times.append(checkpoint.commit_ms)
         assert ordinary(checkpoint) == {("orders_total",): float(len(times))}
-    assert times == [NOW_MS, NOW_MS + 3, NOW_MS + 6, NOW_MS + 9, NOW_MS + 5000]
+    assert times == [NOW_MS, NOW_MS + 5, NOW_MS + 10, NOW_MS + 15, NOW_MS + 5000]
 
 
 def test_times_grow_over_a_takeover_by_a_clock_that_is_behind() -> None:
@@ -159,7 +165,7 @@ def test_times_grow_over_a_takeover_by_a_clock_that_is_behind() -> None:
     checkpoint = store.commit(NOW_MS - 2000)
     assert written(checkpoint) == [
         ("orders_total", NOW_MS - 1000, 0.0),
-        ("orders_total", NOW_MS + 3, 2.0),
+        ("orders_total", NOW_MS + 5, 2.0),
     ], "the first zero is sent again with its own time: whether it arrived is not known"
 
 
@@ -286,24 +292,73 @@ def test_what_was_quiet_for_a_day_while_the_sink_was_away_is_still_written() -> 
 # --- deleted definitions
 
 
-def test_a_deleted_definition_ends_and_its_late_deltas_are_not_shown() -> None:
+def test_what_a_deleted_definition_has_come_to_is_written_before_its_end() -> None:
     store = Store()
-    late = record(delta(ORDERS, 1.0))
-    store.fold(late)
+    store.fold(record(delta(ORDERS, 1.0)))
     store.commit(NOW_MS)
-    store.fold(ended(ORDERS), ended(ORDERS), late)
+    store.fold(record(delta(ORDERS, 2.0)), ended(ORDERS), ended(ORDERS), record(delta(ORDERS, 4.0)))
     checkpoint = store.commit(NOW_MS + 1000)
-    assert (marked_stale(checkpoint), ordinary(checkpoint)) == (["orders_total"], {})
-    assert [each.at_ms for each in each_of(checkpoint.samples)] == [NOW_MS + 998]
+    assert lives(checkpoint) == [(NOW_MS + 997, 7.0), (NOW_MS + 998, None)]
     assert [definition_id for _, _, definition_id in checkpoint.ended] == [ORDERS.id]
-    for _ in range(2):
-        store.fold(late)
-        store.fold(ended(ORDERS))
-        later = run_to(store, store.commit_ms + 1000, store.commit_ms + 31_000)
-        assert all(written(checkpoint) == [] for checkpoint in later)
+    assert store.totals() == {("orders_total",): 7.0}
+    assert len(store.state) == 0
+    later = run_to(store, store.commit_ms + 1000, store.commit_ms + 31_000)
+    assert all(written(each) == [] for each in later)
+
+
+def test_a_series_that_is_deleted_before_its_first_commit_shows_all_the_same() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 7.0)), ended(ORDERS))
+    checkpoint = store.commit(NOW_MS)
+    assert lives(checkpoint) == [(NOW_MS - 1000, 0.0), (NOW_MS - 3, 7.0), (NOW_MS - 2, None)]
+    assert store.totals() == {("orders_total",): 7.0}
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_what_a_receiver_took_that_did_not_know_of_the_deletion_counts_too(*, crash: bool) -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 1.0)), ended(ORDERS))
+    store.commit(NOW_MS)
+    if crash:
         store.delivered_ms = store.commit_ms
         store.crash()
+    store.fold(record(delta(ORDERS, 2.0)), record(delta_of(ORDERS, {"plan": "pro"}, 5.0)))
+    checkpoint = store.commit(NOW_MS + 1000)
+    assert sorted(marked_stale(checkpoint)) == ["orders_total", "orders_total"]
+    assert store.totals() == {("orders_total",): 3.0, ("orders_total", "plan", "pro"): 5.0}
+    assert (NOW_MS + 997, 3.0) in lives(checkpoint)
     assert len(store.state) == 0
+    assert written(store.commit(NOW_MS + 2000)) == []
+
+
+def test_late_data_of_a_deleted_definition_goes_to_the_one_that_bears_its_name_now() -> None:
+    store, anew = Store(), renamed(ORDERS, b"n" * 16)
+    store.fold(record(delta(ORDERS, 100.0)), ended(ORDERS), record(delta(anew, 5.0)))
+    store.commit(NOW_MS)
+    store.fold(record(delta(ORDERS, 2.0)))
+    checkpoint = store.commit(NOW_MS + 1000)
+    assert (marked_stale(checkpoint), ordinary(checkpoint)) == ([], {("orders_total",): 7.0})
+
+
+def test_late_data_that_the_namesake_cannot_take_stays_with_its_own_definition() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 100.0)), ended(ORDERS))
+    store.fold(record(delta(definition("orders_total", MetricType.GAUGE, id=b"n" * 16), 5.0, NOW_MS)))
+    store.commit(NOW_MS)
+    store.fold(record(delta(ORDERS, 2.0)))
+    checkpoint = store.commit(NOW_MS + 1000)
+    assert (marked_stale(checkpoint), ordinary(checkpoint)) == (["orders_total"], {("orders_total",): 5.0})
+    assert (NOW_MS + 997, 102.0) in lives(checkpoint)
+
+
+def test_values_before_an_end_that_may_not_be_delivered_are_written_again() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 1.0)))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.fold(record(delta(ORDERS, 2.0)), ended(ORDERS))
+    store.commit(NOW_MS + 1000)
+    store.crash()
+    assert lives(store.commit(NOW_MS + 2000)) == [(NOW_MS + 1997, 3.0), (NOW_MS + 1998, None)]
 
 
 def test_the_end_of_a_definition_survives_a_crash_before_its_markers_are_delivered() -> None:
@@ -335,14 +390,20 @@ def test_a_definition_made_anew_under_the_same_name_follows_the_old_ones_end(tog
     store.fold(record(delta(ORDERS, 1.0)))
     store.commit(NOW_MS + 1000)
     store.fold(ended(ORDERS))
-    samples: list[Sample] = []
+    samples: list[tuple[int, float | None]] = []
     if not together:
-        samples += each_of(store.commit(NOW_MS + 1900).samples)
+        samples += lives(store.commit(NOW_MS + 1900))
     store.fold(record(delta(renamed(ORDERS, b"n" * 16), 5.0)))
-    samples += each_of(store.commit(NOW_MS + 2000).samples)
-    in_time = sorted(samples, key=lambda each: each.at_ms)
-    assert [(each.stale, each.value) for each in in_time] == [(True, 0.0), (False, 0.0), (False, 5.0)]
-    assert in_time[0].at_ms > NOW_MS + 1000
+    samples += lives(store.commit(NOW_MS + 2000))
+    assert [value for _, value in sorted(samples)] == [None, 0.0, 5.0]
+    assert min(samples)[0] > NOW_MS + 1000
+
+
+def test_another_names_end_does_not_shorten_a_first_zeros_lead() -> None:
+    store = Store()
+    store.fold(record(delta(ORDERS, 1.0)), ended(ORDERS), record(delta(definition("visits_total"), 1.0)))
+    zeros = {at_ms for name, at_ms, value in written(store.commit(NOW_MS)) if name == "visits_total" and not value}
+    assert zeros == {NOW_MS - 1000}
 
 
 def test_a_definition_made_anew_is_written_again_when_the_old_ones_end_comes_late() -> None:

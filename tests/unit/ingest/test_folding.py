@@ -120,7 +120,7 @@ def test_a_duplicate_between_good_batches_is_left_out_of_the_same_frame() -> Non
     assert store.totals() == {("orders_total",): 1110.0, ("load_seconds",): 1.5}
 
 
-def test_what_comes_before_and_after_an_ending_in_one_frame_is_told_apart() -> None:
+def test_what_comes_after_an_ending_in_one_frame_counts_and_ends_too() -> None:
     store = Store()
     store.fold(record(delta(COUNTER, 1.0), delta(SUMMARY, 1.0)))
     store.commit(NOW_MS)
@@ -132,7 +132,12 @@ def test_what_comes_before_and_after_an_ending_in_one_frame_is_told_apart() -> N
     )
     checkpoint = store.commit(NOW_MS + 1000)
     assert {each.name for each in each_of(checkpoint.samples) if each.stale} == {"orders_total"}
-    assert store.totals() == {("orders_total",): 1.0, ("size_bytes",): 3.0, ("size_bytes", "plan", "new"): 1.0}
+    assert store.totals() == {
+        ("orders_total",): 3.0,
+        ("orders_total", "plan", "new"): 1.0,
+        ("size_bytes",): 3.0,
+        ("size_bytes", "plan", "new"): 1.0,
+    }
 
 
 def test_a_portion_ends_with_a_run_of_endings() -> None:
