@@ -169,7 +169,8 @@ class Sealer:
         if self._name_ended_ms:
             families = [table.families[number] for number in table.family[rows].tolist()]
             names = [(family.project_id, family.name) for family in families]
-            ended_ms = np.maximum(ended_ms, [self._name_ended_ms.get(name, 0) for name in names])
+            known = np.array([self._name_ended_ms.get(name, 0) for name in names], np.int64)
+            ended_ms = np.maximum(ended_ms, known)
         created_ms = table.created_ms[rows]
         at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(ended_ms, created_ms - 1))
         return Samples.zeros(table, rows, at_ms)
