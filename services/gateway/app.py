@@ -34,6 +34,7 @@ from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
+from services.gateway.middlewares import Pipeline
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.settings import Settings
@@ -85,16 +86,16 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),
         ]
-        app = http_api.application(
-            resources,
-            middlewares.doors(authentication, limits),
-            middlewares.every_request(settings.request_timeout_seconds, settings.cors_origins),
+        pipeline = Pipeline(
+            timeout_seconds=settings.request_timeout_seconds,
             slow_client_seconds=settings.slow_client_seconds,
+            cors_origins=settings.cors_origins,
         )
+        api = http_api.Api(resources, middlewares.doors(authentication, limits), pipeline)
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await stack.enter_async_context(
             connections.serving(
-                app,
+                api,
                 settings.host,
                 settings.port,
                 patience_seconds=settings.slow_client_seconds,

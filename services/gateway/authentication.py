@@ -1,6 +1,7 @@
 """Who calls: from a request's credential to the verdict on it, by the rules of the public contract."""
 
 from aiohttp import web
+from multidict import istr
 
 from chassis import api_keys, context
 from chassis.errors import Malformed, Unauthenticated
@@ -14,6 +15,20 @@ from services.gateway.verdicts import Verdicts
 #: Access tokens are JWTs of a few hundred bytes.
 _LONGEST_TOKEN = 4096
 
+_AUTHORIZATION = istr("Authorization")
+_API_KEY = istr("X-API-Key")
+_BEARER = "Bearer "
+
+
+def _lone_key(request: web.Request) -> str:
+    """What looks like a key and is the only credential of the request, in a header; else "": `credential_of` tells."""
+    if request.rel_url.raw_query_string:
+        return ""
+    shown = request.headers.getall(_API_KEY, [])
+    for bearer in request.headers.getall(_AUTHORIZATION, ()):
+        shown.append(bearer[len(_BEARER) :] if bearer.startswith(_BEARER + "sk_") else "")
+    return shown[0] if len(shown) == 1 and shown[0].isascii() else ""
+
 
 def credential_of(request: web.Request) -> Credential:
     """What the request shows.
@@ -21,8 +36,8 @@ def credential_of(request: web.Request) -> Credential:
     Raises Malformed where it shows more than one credential, Unauthenticated where it shows none or a wrong one.
     """
     shown = [
-        *(("Authorization", value) for value in request.headers.getall("Authorization", ())),
-        *(("X-API-Key", value) for value in request.headers.getall("X-API-Key", ())),
+        *(("Authorization", value) for value in request.headers.getall(_AUTHORIZATION, ())),
+        *(("X-API-Key", value) for value in request.headers.getall(_API_KEY, ())),
         *(("key", value) for value in request.query.getall("key", ())),
     ]
     if not shown:
@@ -53,6 +68,17 @@ def _bearer(header: str) -> Credential:
     if api_keys.kind_of(text) is None:
         raise errors.invalid_api_key("This is no API key.")
     return Credential(text=text, kind="secret")
+
+
+def _let_in(request: web.Request, verdict: Verdict) -> None:
+    request[CALLER] = verdict
+    context.PRINCIPAL_TOKEN.set(verdict.token)
+
+
+def _check_origin(request: web.Request, verdict: Verdict) -> None:
+    origin = request.headers.get("Origin")
+    if not verdict.allows_origin(origin):
+        raise errors.origin_not_allowed(origin)
 
 
 def _named_project(request: web.Request) -> str:
@@ -88,6 +114,11 @@ class Authentication:
 
     async def of_writers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A key with `ingest:write`."""
+        if (text := _lone_key(request)) and (verdict := self._verdicts.of_known_key(text)):
+            _let_in(request, verdict)
+            _check_origin(request, verdict)
+            verdict.principal.require("ingest:write")
+            return await handler(request)
         credential = await self._credential(request)
         if credential.kind == "user":
             await self._limits.charge_address(request)
@@ -125,15 +156,12 @@ class Authentication:
             raise
         if project_id and verdict.principal.project_id != project_id:
             raise errors.not_found()
-        origin = request.headers.get("Origin")
-        if not verdict.allows_origin(origin):
-            raise errors.origin_not_allowed(origin)
+        _check_origin(request, verdict)
         return verdict
 
     async def _enter(
         self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
     ) -> Verdict:
         verdict = await self._verdicts.of(credential, project_id, writes=writes)
-        request[CALLER] = verdict
-        context.PRINCIPAL_TOKEN.set(verdict.token)
+        _let_in(request, verdict)
         return verdict

@@ -16,6 +16,7 @@ from aiohttp.web_request import BaseRequest
 from chassis import context
 from chassis.errors import Internal, Malformed
 from services.gateway import errors, metrics
+from services.gateway.http_api import Api
 
 #: Connections that the kernel holds before they are accepted.
 _BACKLOG = 2048
@@ -95,18 +96,19 @@ class _Server(web.Server):
 
 
 class _Runner(web.AppRunner):
-    """Runs an application on a `_Server`."""
+    """Runs an API on a `_Server`."""
 
-    __slots__ = ("_patience_seconds",)
+    __slots__ = ("_api", "_patience_seconds")
 
-    def __init__(self, app: web.Application, *, patience_seconds: float, **kwargs: Any) -> None:
-        super().__init__(app, **kwargs)
+    def __init__(self, api: Api, *, patience_seconds: float, **kwargs: Any) -> None:
+        super().__init__(api.app, **kwargs)
+        self._api = api
         self._patience_seconds = patience_seconds
 
     async def _make_server(self) -> web.Server:
         usual = await super()._make_server()
         return _Server(
-            usual.request_handler,
+            self._api.entrance(usual.request_handler),
             request_factory=usual.request_factory,
             loop=asyncio.get_running_loop(),
             patience_seconds=self._patience_seconds,
@@ -116,14 +118,14 @@ class _Runner(web.AppRunner):
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, host: str, port: int, *, patience_seconds: float, drain_seconds: float
+    api: Api, host: str, port: int, *, patience_seconds: float, drain_seconds: float
 ) -> AsyncIterator[None]:
     """Serves while open; then lets the requests under way finish for up to `drain_seconds`.
 
     Raises OSError where the port is taken.
     """
     runner = _Runner(
-        app,
+        api,
         patience_seconds=patience_seconds,
         access_log=None,
         handle_signals=False,

@@ -1,14 +1,14 @@
-"""What happens to a request on its way to its handler and back: one list for every request, one for each door."""
+"""What happens to a request on its way to its handler and back: a pipeline for every request, a list for each door."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import cache, partial
+from typing import Protocol
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 from opentelemetry.trace import SpanKind
+from prometheus_client import Histogram
 
 from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
@@ -16,11 +16,16 @@ from chassis.errors import Internal, Malformed, MethodNotAllowed, PulsegateError
 from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
-from services.gateway.routes import ADDED_HEADERS, Door, Handler
+from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Door, Handler
 
 log = logs.get(__name__)
 
-Stage = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+
+class Stage(Protocol):
+    """A step on the way to a handler, which it calls or keeps the request from."""
+
+    def __call__(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]: ...
+
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -35,32 +40,143 @@ _PREFLIGHT_SECONDS = "7200"
 #: What pages of any origin may call: a publishable key says which origins may use it.
 _FOR_ANY_PAGE = ("/api/v1/metrics", "/sdk/")
 
-_SECURITY_HEADERS = {
-    "Server": "pulsegate",
-    "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cache-Control": "no-store",
-}
+_CORRELATION_ID = istr("X-Correlation-Id")
+_ORIGIN = istr("Origin")
+_SECURITY_HEADERS = CIMultiDict(
+    {
+        istr("Server"): "pulsegate",
+        istr("Strict-Transport-Security"): "max-age=31536000; includeSubDomains",
+        istr("X-Content-Type-Options"): "nosniff",
+        istr("X-Frame-Options"): "DENY",
+        istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
+        istr("Referrer-Policy"): "no-referrer",
+        istr("Permissions-Policy"): "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        istr("Cache-Control"): "no-store",
+    }
+)
 
 
-def every_request(timeout_seconds: float, cors_origins: frozenset[str]) -> Sequence[Middleware]:
-    """The pipeline around everything, the outermost first."""
-    return [
+class Pipeline:
+    """What is around every request, whatever its route."""
+
+    def __init__(self, *, timeout_seconds: float, slow_client_seconds: float, cors_origins: frozenset[str]) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._slow_client_seconds = slow_client_seconds
+        self._cors_origins = cors_origins
+
+    @web.middleware
+    async def routed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """As a middleware of aiohttp, which has found the route."""
+        resource = request.match_info.route.resource
+        return await self.run(request, handler, resource.canonical if resource is not None else "none")
+
+    async def run(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        """Answers a request to a route (its pattern)."""
         # First, because whatever happens later must be found by its correlation id and end by its deadline.
-        partial_middleware(_enter, timeout_seconds=timeout_seconds),
-        # Around the answering of errors, because an error's status is measured and traced too.
-        web.middleware(_measure),
-        # Also around errors, because a page must be able to read them, and a browser must not guess at them.
-        partial_middleware(_secure, cors_origins=cors_origins),
-        # Innermost but one, because everything within may raise.
-        web.middleware(_answer_errors),
-        # Before any door, because a preflight carries no credential and counts towards no limit.
-        partial_middleware(_answer_preflights, cors_origins=cors_origins),
-    ]
+        self._enter(request)
+        began = time.monotonic()
+        status = 499  # the client went away
+        try:
+            # Within, because an error's status is measured and traced too.
+            if tracing.enabled():
+                response = await self._traced(request, handler, route)
+            else:
+                response = await self._answer(request, handler)
+            # On errors too, because a page must be able to read them, and a browser must not guess at them.
+            self._secure(request, response)
+            status = response.status
+        finally:
+            _measure(request.method, route, status, time.monotonic() - began)
+        return response
+
+    def _enter(self, request: web.Request) -> None:
+        """Gives the request its correlation id and its deadline, and no identity yet."""
+        context.CORRELATION_ID.set(context.correlation_id_or_new(request.headers.get(_CORRELATION_ID)))
+        context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
+        context.PRINCIPAL_TOKEN.set("")
+        request[ADDED_HEADERS] = {}
+        request[SLOW_CLIENT_SECONDS] = self._slow_client_seconds
+
+    async def _traced(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        name = f"{_known_method(request.method)} {route}"
+        carrier = {key: value for key in ("traceparent", "tracestate") if (value := request.headers.get(key))}
+        attributes = {"http.request.method": request.method, "url.path": logs.redact_text(request.path)}
+        with tracing.span(name, kind=SpanKind.SERVER, carrier=carrier, attributes=attributes) as span:
+            response = await self._answer(request, handler)
+            span.set_attribute("http.response.status_code", response.status)
+            return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Makes an answer of whatever is raised: the only place where that happens."""
+        try:
+            # Before any door, because a preflight carries no credential and counts towards no limit.
+            if request.method == "OPTIONS" and (response := self._preflight(request)) is not None:
+                return response
+            return await handler(request)
+        except PulsegateError as error:
+            return _error_response(request, error)
+        except web.HTTPException as refusal:
+            response = _error_response(request, _from_aiohttp(refusal))
+            if isinstance(refusal, web.HTTPMethodNotAllowed):
+                response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
+            return response
+        except Exception:  # the edge of the service: the unknown becomes a bland internal error
+            log.exception("request failed", method=request.method, path=request.path)
+            return _error_response(request, Internal("Something went wrong inside Pulsegate."))
+
+    def _preflight(self, request: web.Request) -> web.Response | None:
+        """Answers what a browser asks before it lets a page of another origin call (CORS, Fetch standard)."""
+        refusal = request.match_info.http_exception
+        if "Access-Control-Request-Method" not in request.headers or not isinstance(refusal, web.HTTPMethodNotAllowed):
+            return None
+        origin = request.headers.get(_ORIGIN, "")
+        if not request.path.startswith(_FOR_ANY_PAGE) and origin.lower() not in self._cors_origins:
+            raise errors.origin_not_allowed(origin)
+        headers = {
+            "Access-Control-Allow-Methods": ", ".join(sorted(refusal.allowed_methods)),
+            "Access-Control-Allow-Headers": _ACCEPTED,
+            "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
+        }
+        return web.Response(status=204, headers=headers)
+
+    def _secure(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Adds the headers that every answer has; what a handler has set itself stays."""
+        headers = response.headers
+        headers.merge(_SECURITY_HEADERS)
+        headers.extend(request[ADDED_HEADERS])
+        headers[_CORRELATION_ID] = context.CORRELATION_ID.get()
+        origin = request.headers.get(_ORIGIN)
+        if origin or request.path.startswith("/sdk/"):  # whose answers caches share between pages
+            self._share_with_pages(headers, request.path, origin or "")
+
+    def _share_with_pages(self, headers: "CIMultiDict[str]", path: str, origin: str) -> None:
+        if path.startswith(_FOR_ANY_PAGE):
+            headers["Access-Control-Allow-Origin"] = "*"
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        else:
+            headers["Vary"] = "Origin"
+            if origin.lower() not in self._cors_origins:
+                return
+            headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+
+def _known_method(method: str) -> str:
+    return method if method in _METHODS else "other"
+
+
+def _measure(method: str, route: str, status: int, took_seconds: float) -> None:
+    """Measures the request by its route, never by its path."""
+    method = _known_method(method)
+    _requests(method, route, status).observe(took_seconds)
+    if route not in _QUIET_ROUTES:
+        milliseconds = round(took_seconds * 1000, 1)
+        log.info("request served", method=method, route=route, status=status, milliseconds=milliseconds)
+
+
+@cache
+def _requests(method: str, route: str, status: int) -> Histogram:
+    return chassis_metrics.HTTP_REQUESTS.labels(method, route, str(status))
 
 
 def doors(authentication: Authentication, limits: Limits) -> Mapping[Door, Sequence[Stage]]:
@@ -84,120 +200,8 @@ def doors(authentication: Authentication, limits: Limits) -> Mapping[Door, Seque
 def through(stages: Sequence[Stage], handler: Handler) -> Handler:
     """A handler behind its stages."""
     for stage in reversed(stages):
-        handler = _behind(stage, handler)
+        handler = partial(stage, handler=handler)
     return handler
-
-
-def _behind(stage: Stage, handler: Handler) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await stage(request, handler)
-
-    return handle
-
-
-def partial_middleware(middleware: Any, **settings: Any) -> Middleware:
-    """A middleware with its settings given."""
-    return web.middleware(partial(middleware, **settings))
-
-
-async def _enter(request: web.Request, handler: Handler, *, timeout_seconds: float) -> web.StreamResponse:
-    """Gives the request its correlation id and its deadline, and no identity yet."""
-    context.CORRELATION_ID.set(context.correlation_id_or_new(request.headers.get("X-Correlation-Id")))
-    context.DEADLINE.set(time.monotonic() + timeout_seconds)
-    context.PRINCIPAL_TOKEN.set("")
-    request[ADDED_HEADERS] = {}
-    return await handler(request)
-
-
-async def _measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Measures the request by its route, never by its path, and traces it."""
-    began = time.monotonic()
-    method = request.method if request.method in _METHODS else "other"
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "none"
-    status = 499  # the client went away
-    try:
-        if tracing.enabled():
-            response = await _traced(request, handler, f"{method} {route}")
-        else:
-            response = await handler(request)
-        status = response.status
-    finally:
-        took = time.monotonic() - began
-        chassis_metrics.HTTP_REQUESTS.labels(method, route, str(status)).observe(took)
-        if route not in _QUIET_ROUTES:
-            log.info("request served", method=method, route=route, status=status, milliseconds=round(took * 1000, 1))
-    return response
-
-
-async def _traced(request: web.Request, handler: Handler, name: str) -> web.StreamResponse:
-    carrier = {key: value for key in ("traceparent", "tracestate") if (value := request.headers.get(key))}
-    attributes = {"http.request.method": request.method, "url.path": logs.redact_text(request.path)}
-    with tracing.span(name, kind=SpanKind.SERVER, carrier=carrier, attributes=attributes) as span:
-        response = await handler(request)
-        span.set_attribute("http.response.status_code", response.status)
-        return response
-
-
-async def _secure(request: web.Request, handler: Handler, *, cors_origins: frozenset[str]) -> web.StreamResponse:
-    """Adds the headers that every answer has; what a handler has set itself stays."""
-    response = await handler(request)
-    headers = response.headers
-    for name, value in _SECURITY_HEADERS.items():
-        headers.setdefault(name, value)
-    headers.extend(request[ADDED_HEADERS])
-    headers["X-Correlation-Id"] = context.CORRELATION_ID.get()
-    origin = request.headers.get("Origin")
-    if origin or request.path.startswith("/sdk/"):  # whose answers caches share between pages
-        _share_with_pages(headers, request.path, origin or "", cors_origins)
-    return response
-
-
-def _share_with_pages(headers: "CIMultiDict[str]", path: str, origin: str, cors_origins: frozenset[str]) -> None:
-    if path.startswith(_FOR_ANY_PAGE):
-        headers["Access-Control-Allow-Origin"] = "*"
-        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    else:
-        headers["Vary"] = "Origin"
-        if origin.lower() not in cors_origins:
-            return
-        headers["Access-Control-Allow-Origin"] = origin
-    headers["Access-Control-Expose-Headers"] = _EXPOSED
-
-
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Makes an answer of whatever is raised: the only place where that happens."""
-    try:
-        return await handler(request)
-    except PulsegateError as error:
-        return _error_response(request, error)
-    except web.HTTPException as refusal:
-        response = _error_response(request, _from_aiohttp(refusal))
-        if isinstance(refusal, web.HTTPMethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
-        return response
-    except Exception:  # the edge of the service: the unknown becomes a bland internal error
-        log.exception("request failed", method=request.method, path=request.path)
-        return _error_response(request, Internal("Something went wrong inside Pulsegate."))
-
-
-async def _answer_preflights(
-    request: web.Request, handler: Handler, *, cors_origins: frozenset[str]
-) -> web.StreamResponse:
-    """Answers what a browser asks before it lets a page of another origin call (CORS, Fetch standard)."""
-    asked = request.headers.get("Access-Control-Request-Method")
-    refusal = request.match_info.http_exception
-    if request.method != "OPTIONS" or asked is None or not isinstance(refusal, web.HTTPMethodNotAllowed):
-        return await handler(request)
-    origin = request.headers.get("Origin", "")
-    if not request.path.startswith(_FOR_ANY_PAGE) and origin.lower() not in cors_origins:
-        raise errors.origin_not_allowed(origin)
-    headers = {
-        "Access-Control-Allow-Methods": ", ".join(sorted(refusal.allowed_methods)),
-        "Access-Control-Allow-Headers": _ACCEPTED,
-        "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
-    }
-    return web.Response(status=204, headers=headers)
 
 
 def _error_response(request: web.Request, error: PulsegateError) -> web.Response:

@@ -14,6 +14,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER = web.RequestKey("caller", Verdict)
 #: Headers that the answer gets, also where a later stage raises.
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
+#: How long the client may take to send a body.
+SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
 
 
 class Door(Enum):
@@ -44,3 +46,5 @@ class Route:
     path: str
     handler: Handler
     door: Door
+    #: Found without aiohttp's router: for the busiest routes, whose path is no pattern.
+    direct: bool = False

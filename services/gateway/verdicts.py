@@ -40,6 +40,8 @@ _MOST_VERDICTS = 50_000
 _MOST_REFUSALS = 10_000
 _RETRY_AFTER_SECONDS = 1.0
 
+_cached = metrics.VERDICTS.labels("cached")
+
 #: A credential's digest and the project that the call is about ("" for a key: it has only one).
 Question = tuple[bytes, str]
 
@@ -112,12 +114,22 @@ class Verdicts:
         if self._feed_is_fresh and (entry := self._known(question)):
             if self._now() > entry.refresh_at and question not in self._lookups:
                 self._start(question, credential)
-            metrics.VERDICTS.labels("cached").inc()
+            _cached.inc()
             return entry.verdict
         self._raise_if_refused(question)
         if writes and credential.kind != "user" and self._known(question):
             return await self._ask_with_grace(question, credential)
         return await self._ask(question, credential, _LOOKUP_SECONDS)
+
+    def of_known_key(self, text: str) -> Verdict | None:
+        """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
+        entry = self._entries.get((api_keys.digest(text), ""))
+        if entry is None or entry.verdict.principal.kind == "user":
+            return None
+        if not self._feed_is_fresh or self._now() > entry.refresh_at:
+            return None
+        _cached.inc()
+        return entry.verdict
 
     async def _ask_with_grace(self, question: Question, credential: Credential) -> Verdict:
         """Asks auth; where it is away, what was known of a key holds until the grace period is over."""
@@ -207,7 +219,7 @@ class Verdicts:
     def _remember(self, question: Question, verdict: Verdict) -> None:
         self._forget(question)
         expires_at = verdict.principal.expires_at
-        early = min(self._refresh_seconds, (expires_at - self._now()) / 2)
+        early = max(_LEAST_LIFETIME_SECONDS, min(self._refresh_seconds, (expires_at - self._now()) / 2))
         self._entries[question] = _Entry(verdict, expires_at - early)
         for changeable_id in verdict.ids:
             self._questions_by_id.setdefault(changeable_id, set()).add(question)

@@ -1,14 +1,17 @@
 """The public HTTP API: one file a resource, each with its table of routes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
-from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp import hdrs, web
 
-from services.gateway.http_api.bodies import MOST_BYTES, SLOW_CLIENT_SECONDS
-from services.gateway.middlewares import Stage, through
-from services.gateway.routes import Door, Route
+from services.gateway.http_api.bodies import MOST_BYTES
+from services.gateway.middlewares import Pipeline, Stage, through
+from services.gateway.routes import Door, Handler, Route
+
+#: Answers a request for which no route was looked up yet.
+Entrance = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Resource(Protocol):
@@ -17,24 +20,36 @@ class Resource(Protocol):
     def routes(self) -> Sequence[Route]: ...
 
 
-def application(
-    resources: Iterable[Resource],
-    doors: Mapping[Door, Sequence[Stage]],
-    every_request: Sequence[Middleware],
-    *,
-    slow_client_seconds: float,
-) -> web.Application:
-    """The aiohttp application of all resources, each route behind its door."""
-    app = web.Application(middlewares=every_request, client_max_size=MOST_BYTES)
-    app[SLOW_CLIENT_SECONDS] = slow_client_seconds
-    for resource in resources:
-        for route in resource.routes():
-            handler = through(doors[route.door], route.handler)
-            if route.method == "GET":
-                app.router.add_get(route.path, handler, expect_handler=_go_on)
-            else:
-                app.router.add_route(route.method, route.path, handler, expect_handler=_go_on)
-    return app
+class Api:
+    """All resources, each route behind its door, and the pipeline around everything."""
+
+    def __init__(
+        self, resources: Iterable[Resource], doors: Mapping[Door, Sequence[Stage]], pipeline: Pipeline
+    ) -> None:
+        #: The aiohttp application.
+        self.app = web.Application(middlewares=[pipeline.routed], client_max_size=MOST_BYTES)
+        self._direct: dict[tuple[str, str], Handler] = {}
+        for resource in resources:
+            for route in resource.routes():
+                handler = through(doors[route.door], route.handler)
+                if route.direct:
+                    self._direct[route.method, route.path] = partial(pipeline.run, handler=handler, route=route.path)
+                if route.method == "GET":
+                    self.app.router.add_get(route.path, handler, expect_handler=_go_on)
+                else:
+                    self.app.router.add_route(route.method, route.path, handler, expect_handler=_go_on)
+
+    def entrance(self, routed: Entrance) -> Entrance:
+        """Where requests come in: to a direct route, or to the application's own `routed`."""
+        direct = self._direct
+
+        def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
+            handler = direct.get((request.method, request.rel_url.raw_path))
+            if handler is None or hdrs.EXPECT in request.headers:
+                return routed(request)
+            return handler(request)
+
+        return enter
 
 
 async def _go_on(request: web.Request) -> None:

@@ -15,6 +15,7 @@ from chassis.clock import rfc3339
 from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
 from services.gateway import errors, metrics
+from services.gateway.routes import SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -23,9 +24,6 @@ MOST_BYTES = 1 << 20
 
 _MOST_PAGE_SIZE = 500
 _USUAL_PAGE_SIZE = 50
-
-#: How long a client may take to send a body.
-SLOW_CLIENT_SECONDS = web.AppKey("slow_client_seconds", float)
 
 _WHERE = re.compile(r" - at `\$(.*)`$")
 _UNKNOWN_MEMBER = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
@@ -37,13 +35,17 @@ async def read(request: web.Request) -> bytes:
     if (request.content_length or 0) > MOST_BYTES:
         raise _too_large()
     try:
-        async with asyncio.timeout(request.app[SLOW_CLIENT_SECONDS]):
+        if request.content.is_eof():  # it is here already: nothing to wait for
+            return await request.read()
+        async with asyncio.timeout(request[SLOW_CLIENT_SECONDS]):
             return await request.read()
     except TimeoutError as error:
         metrics.SLOW_CLIENTS.labels("body").inc()
         if request.transport is not None:
             request.transport.abort()
         raise Malformed("The body took too long to arrive.") from error
+    except ConnectionError as error:
+        raise Malformed("The connection ended before the body did.") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
@@ -15,6 +16,7 @@ from services.gateway.routes import Door, Route
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})
 _CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
+_JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
 class IngestionRoutes:
@@ -24,7 +26,7 @@ class IngestionRoutes:
         self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
-        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION)]
+        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION, direct=True)]
 
     async def ingest(self, request: web.Request) -> web.Response:
         if request.content_type not in _CONTENT_TYPES:
@@ -33,6 +35,9 @@ class IngestionRoutes:
         if encoding is None:
             raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
         outcome = await self._receivers.take(await read(request), encoding)
+        if not outcome.rejected and not outcome.duplicate:
+            body = b'{"accepted":%d,"rejected":[]}' % outcome.accepted
+            return web.Response(status=202, body=body, headers=_JSON.copy())
         rendered = _render(outcome)
         if outcome.accepted == 0 and outcome.rejected:
             raise errors.batch_rejected(rendered)

@@ -542,6 +542,17 @@ def test_too_many_producers_leave_memory_too(monkeypatch: pytest.MonkeyPatch) ->
     assert store.totals() == {("orders_total",): 30.0}
 
 
+def test_the_producer_that_has_been_quiet_longest_leaves_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.ingest.producers._MOST", 2)
+    store = Store()
+    of = {name: record(delta(ORDERS), producer=name * 16, sequence=1) for name in (b"A", b"B", b"C")}
+    for name in (b"A", b"B", b"A", b"C"):
+        store.fold(of[name])
+        store.commit(store.commit_ms + 1000 if store.commit_ms else NOW_MS)
+    store.state.producers.drop_idle(NOW_MS)
+    assert {producer for _, producer in store.missing(*of.values()).producers} == {b"B" * 16}
+
+
 def test_a_state_that_saw_a_million_label_sets_holds_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.ingest.aggregation._MOST_SUBSTITUTES", 1000)
     store = Store(per_metric=50)
