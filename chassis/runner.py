@@ -1,6 +1,7 @@
 """Runs a service as a process: settings, logs, traces, signals, and an end within the grace period."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
     loaded = read_settings(service, settings_class)
     logs.configure(service, loaded.log_level)
     open_files.allow_all()
+    _collect_seldom()
 
     async def main() -> None:
         stop = _stop_signal()
@@ -49,6 +51,16 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
 
     with tracing.exporting(service, loaded.otlp_endpoint):
         run_loop(main())
+
+
+def _collect_seldom() -> None:
+    """Looks for cycles of garbage a hundred times less often than Python does by itself.
+
+    A busy service makes many objects that live for a request and few cycles; looking through them all took a quarter to
+    half of its time.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:

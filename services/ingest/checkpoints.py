@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -43,6 +44,17 @@ _STORED = _STORED_COLUMNS.count(",") + 1
 _labels_decoder = msgspec.json.Decoder(dict[str, str])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owned:
+    """A lane as its owner knows it."""
+
+    lane: int
+    epoch: int
+    #: The log's sequence up to which everything is in the state.
+    position: int
+    lease_seconds: float
+
+
 class Checkpoints(Protocol):
     """Where a lane's state is kept. Every method raises Unavailable where that is away."""
 
@@ -65,10 +77,11 @@ class Checkpoints(Protocol):
         """The stored windows (new ones where there are none) and the stored series among those that are missing."""
         ...
 
-    async def commit(
-        self, lane: int, epoch: int, old_position: int, checkpoint: Checkpoint, delivered: dict[str, int]
-    ) -> None:
-        """Stores all of it or nothing. Raises LaneLostError where the lane is not this owner's, at this position."""
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
+        """Stores all of it or nothing, and keeps the lane for another lease.
+
+        Raises LaneLostError where the lane is not this owner's, at this position.
+        """
         ...
 
     async def drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> None:
@@ -127,14 +140,19 @@ class PostgresCheckpoints:
 
     async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
-            cursor = await connection.execute(
+            # A row that is locked is this owner's own commit, which renews the lease too, however long it takes; or it
+            # is another owner's already, which that commit will find.
+            await connection.execute(
                 """
-                UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s)
-                 WHERE lane = %s AND epoch = %s
+                UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+                 WHERE epoch = %(epoch)s
+                   AND lane = (SELECT lane FROM lanes WHERE lane = %(lane)s FOR UPDATE SKIP LOCKED)
                 """,
-                (lease_seconds, lane, epoch),
+                {"lane": lane, "epoch": epoch, "lease": lease_seconds},
             )
-            if cursor.rowcount != 1:
+            cursor = await connection.execute("SELECT epoch FROM lanes WHERE lane = %s", (lane,))
+            row = await cursor.fetchone()
+            if row is None or row["epoch"] != epoch:
                 raise LaneLostError(f"lane {lane}, epoch {epoch}: somebody else has it")
 
     async def release(self, lane: int, epoch: int) -> None:
@@ -238,9 +256,7 @@ class PostgresCheckpoints:
             key = (row["project_id"].bytes, row["producer"].bytes)
             windows[key] = Window(row["floor"], list(row["ranges"]), row["used_ms"])
 
-    async def commit(
-        self, lane: int, epoch: int, old_position: int, checkpoint: Checkpoint, delivered: dict[str, int]
-    ) -> None:
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
             cursor = await connection.execute(
                 """
@@ -248,22 +264,26 @@ class PostgresCheckpoints:
                  WHERE lane = %(lane)s AND epoch = %(epoch)s AND position = %(old)s AND commit_ms < %(commit_ms)s
                 """,
                 {
-                    "lane": lane,
-                    "epoch": epoch,
-                    "old": old_position,
+                    "lane": owned.lane,
+                    "epoch": owned.epoch,
+                    "old": owned.position,
                     "position": checkpoint.position,
                     "commit_ms": checkpoint.commit_ms,
                 },
             )
             if cursor.rowcount != 1:
-                raise LaneLostError(f"lane {lane}, epoch {epoch}: no longer at position {old_position}")
+                raise LaneLostError(f"lane {owned.lane}, epoch {owned.epoch}: no longer at position {owned.position}")
             # What is committed leaves for the sinks and, later, the log: it must be on disk, however the server is set.
             await connection.execute("SET LOCAL synchronous_commit = on")
             await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
             await self._store_producers(connection, checkpoint.producers)
             await self._store_ended(connection, checkpoint)
-            await self._store_watermarks(connection, lane, delivered)
+            await self._store_watermarks(connection, owned.lane, delivered)
+            await connection.execute(
+                "UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lane = %s",
+                (owned.lease_seconds, owned.lane),
+            )
 
     async def _store_made(self, connection: Connection, checkpoint: Checkpoint) -> None:
         if not checkpoint.made:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, replace
 from itertools import count
 
 from opentelemetry.trace import SpanKind
@@ -13,7 +14,7 @@ from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from services.ingest import metrics, records
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
-from services.ingest.checkpoints import Checkpoints
+from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fleet import Fleet
 from services.ingest.label_sets import Budgets
@@ -43,6 +44,13 @@ _MOST_SPANS = 64
 _LAST_DELIVERY_SECONDS = 3.0
 
 
+@dataclass(slots=True)
+class _Progress:
+    """What was received up to then, Unix milliseconds, is committed; 0 where another process sees to that."""
+
+    current_ms: int = 0
+
+
 class Lane:
     """Owns a lane whenever it can, for ever."""
 
@@ -66,6 +74,8 @@ class Lane:
         self._clock = clock
         self._make_reader = make_reader
         self._stopping = asyncio.Event()
+        self._progress = _Progress()
+        metrics.LOG_LAG_SECONDS.labels(number).set_function(self._lag_seconds)
         #: Why the lane is not being worked on; empty while it is, or while another process does.
         self.trouble = "not started"
 
@@ -78,6 +88,10 @@ class Lane:
         if self.trouble:
             raise Unavailable(self.trouble)
 
+    def _lag_seconds(self) -> float:
+        current_ms = self._progress.current_ms
+        return max(0.0, (self._clock.now_ms() - current_ms) / 1000) if current_ms else 0.0
+
     async def run(self) -> None:
         """Until `stop`."""
         while not self._stopping.is_set():
@@ -85,8 +99,9 @@ class Lane:
             try:
                 epoch = await self._fleet.take(self._number)
                 if epoch is not None:
+                    self._progress.current_ms = self._progress.current_ms or self._clock.now_ms()
                     await self._own(epoch)
-                self.trouble = ""
+                self.trouble, self._progress.current_ms = "", 0
             except* UnreadableLogError as errors:
                 log.critical(
                     "lane halted: nothing is lost, nothing goes on", lane=self._number, reason=_reasons(errors)
@@ -117,7 +132,7 @@ class Lane:
             renewing = tasks.create_task(self._renew(epoch))
             work = await self._load(epoch)
             stack.push_async_callback(work.reader.close)
-            folding = tasks.create_task(work.fold_for_ever(self._going_on))
+            folding = tasks.create_task(work.fold_for_ever())
             delivering = tasks.create_task(work.delivery.run())
             housekeeping = tasks.create_task(work.keep_house())
             await self._commit_until_stopped(work)
@@ -128,9 +143,6 @@ class Lane:
             for task in (delivering, housekeeping, renewing):
                 task.cancel()
         await self._checkpoints.release(self._number, epoch)
-
-    def _going_on(self) -> None:
-        self.trouble = ""
 
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
@@ -152,8 +164,11 @@ class Lane:
             most_pending=self._settings.sink_most_pending,
         )
         reader = self._make_reader(self._log, self._number, loaded.position)
+        owned = Owned(
+            lane=self._number, epoch=epoch, position=loaded.position, lease_seconds=self._settings.lease_seconds
+        )
         return _Work(
-            self._number, epoch, self._settings, self._log, self._checkpoints, self._clock, state, reader, delivery
+            owned, self._settings, self._log, self._checkpoints, self._clock, state, reader, delivery, self._progress
         )
 
     async def _renew(self, epoch: int) -> None:
@@ -167,6 +182,8 @@ class Lane:
             began = self._clock.monotonic()
             await work.commit()
             heed_cancellation()
+            if work.reading:
+                self.trouble = ""
             taken = self._clock.monotonic() - began
             await self._wait(max(self._settings.commit_interval_seconds - taken, 0.01))
 
@@ -180,8 +197,7 @@ class _Work:
 
     def __init__(
         self,
-        lane: int,
-        epoch: int,
+        owned: Owned,
         settings: AggregatorSettings,
         stream: Log,
         checkpoints: Checkpoints,
@@ -189,9 +205,10 @@ class _Work:
         state: LaneState,
         reader: LogReader,
         delivery: Delivery,
+        progress: "_Progress",
     ) -> None:
-        self._lane = lane
-        self._epoch = epoch
+        self._lane = owned.lane
+        self._owned = owned
         self._settings = settings
         self._log = stream
         self._checkpoints = checkpoints
@@ -199,7 +216,11 @@ class _Work:
         self._state = state
         self.reader = reader
         self.delivery = delivery
-        self._committed_position = state.position
+        #: Frames that were read and are not committed.
+        self._uncommitted_frames = 0
+        #: Whether the log was read, to its end or past a part of it.
+        self.reading = False
+        self._progress = progress
         #: Between looking up what is missing and folding, nothing may leave memory.
         self._memory = asyncio.Lock()
         #: Commits and their positions, until they are old enough to be purged from the log.
@@ -208,11 +229,8 @@ class _Work:
         self._purged = 0
         self._traceparents: list[str] = []
 
-    async def fold_for_ever(self, going_on: Callable[[], None]) -> None:
-        """Reads the log and folds it into memory. While the log is away, what is in memory goes on being written.
-
-        Tells `going_on` each time that it got through to the log's end or past a part of it.
-        """
+    async def fold_for_ever(self) -> None:
+        """Reads the log and folds it into memory. While the log is away, what is in memory goes on being written."""
         while True:
             try:
                 frames = await self.reader.fetch(_FRAMES_AT_ONCE, _FETCH_SECONDS)
@@ -221,11 +239,12 @@ class _Work:
                 log.warning("log cannot be read", lane=self._lane, reason=error.message)
                 await self._clock.sleep(_ACQUIRE_SECONDS)
                 continue
-            metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + len(frames))
+            self._uncommitted_frames += len(frames)
+            metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + self._uncommitted_frames)
             heed_cancellation()
             if frames:
                 await self._fold(frames)
-            going_on()
+            self.reading = True
 
     async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
         gathered: list[Record] = []
@@ -249,17 +268,18 @@ class _Work:
             self._state.delivered(self.delivery.delivered_ms)
             checkpoint = self._state.seal(self._clock.now_ms())
             traceparents, self._traceparents = self._traceparents, []
+            sealed_frames = self._uncommitted_frames
         with metrics.COMMITS.time(), self._spans(traceparents):
             delivered = {self.delivery.sink_name: self.delivery.delivered_ms}
-            await self._checkpoints.commit(self._lane, self._epoch, self._committed_position, checkpoint, delivered)
-        self._committed_position = checkpoint.position
+            await self._checkpoints.commit(self._owned, checkpoint, delivered)
+        self._owned = replace(self._owned, position=checkpoint.position)
+        self._uncommitted_frames -= sealed_frames
         self._commits.append((checkpoint.commit_ms, checkpoint.position))
         self.delivery.offer(checkpoint.commit_ms, checkpoint.samples)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
-        if checkpoint.newest_received_ms:
-            metrics.LOG_LAG_SECONDS.labels(self._lane).set(
-                (checkpoint.commit_ms - checkpoint.newest_received_ms) / 1000
-            )
+        behind = self.reader.pending or self._uncommitted_frames
+        if not behind or checkpoint.newest_received_ms:
+            self._progress.current_ms = checkpoint.newest_received_ms if behind else checkpoint.commit_ms
         async with self._memory:
             self._state.producers.drop_idle(self._clock.now_ms())
 

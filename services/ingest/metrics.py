@@ -24,7 +24,9 @@ LOG_FAILURES = Counter("pulsegate_log_append_failures_total", "Frames that the l
 LOG_QUEUED_BYTES = Gauge("pulsegate_log_queued_bytes", "Bytes of records that wait for their frame.")
 LOG_LAG = Gauge("pulsegate_log_lag_frames", "Frames in the log that are not committed yet.", ["lane"])
 LOG_LAG_SECONDS = Gauge(
-    "pulsegate_log_lag_seconds", "Age of the newest committed record when it was committed.", ["lane"]
+    "pulsegate_log_lag_seconds",
+    "How long ago everything that has been received was committed; a commit interval where the aggregator keeps up.",
+    ["lane"],
 )
 LOG_FILL = Gauge("pulsegate_log_fill_ratio", "Bytes in the log's stream, as a part of what it may hold.")
 LANE_OWNED = Gauge("pulsegate_lane_owned", "1 while this process owns the lane.", ["lane"])

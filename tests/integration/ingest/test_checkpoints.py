@@ -1,15 +1,16 @@
 """The state in Postgres: what is committed is loaded as it was, fast, and a commit costs what changed."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
 from chassis import postgres
+from chassis.postgres import Connection
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
-from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.domain import OTHER, MetricType
 from services.ingest.errors import LaneLostError
 from services.ingest.label_sets import Budgets
@@ -53,9 +54,12 @@ class StoredLane:
         self.now_ms += 1000
         checkpoint = self.state.seal(self.now_ms)
         delivered = {SINK: checkpoint.commit_ms}
-        await self.checkpoints.commit(0, self.epoch, self._position, checkpoint, delivered)
+        await self.checkpoints.commit(self.owned(self._position), checkpoint, delivered)
         self._position = checkpoint.position
         return checkpoint
+
+    def owned(self, position: int, lease_seconds: float = 60.0) -> Owned:
+        return Owned(lane=0, epoch=self.epoch, position=position, lease_seconds=lease_seconds)
 
     def contents(self) -> set[tuple[object, ...]]:
         """All that a table has of each series."""
@@ -163,7 +167,7 @@ async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_
         await lane.commit()
         await lane.fold(ended(COUNTER))
         sealed = lane.state.seal(lane.now_ms + 1000)
-        await lane.checkpoints.commit(0, lane.epoch, 1, sealed, {})
+        await lane.checkpoints.commit(lane.owned(1), sealed, {})
         loaded = await lane.checkpoints.load(0, 1, SINK, DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 1)
         assert loaded.table.families[loaded.table.family[loaded.unmarked[0]]].name == "orders_total"
@@ -181,8 +185,57 @@ async def test_only_the_owner_at_the_position_it_knows_can_commit(database: Data
         await later.fold(record(delta(COUNTER)))
         sealed = later.state.seal(NOW_MS + 1000)
         with pytest.raises(LaneLostError):
-            await later.checkpoints.commit(0, later.epoch, 5, sealed, {})
-        await later.checkpoints.commit(0, later.epoch, 0, sealed, {})
+            await later.checkpoints.commit(later.owned(5), sealed, {})
+        await later.checkpoints.commit(later.owned(0), sealed, {})
+
+
+async def test_a_commit_cannot_go_back_in_time(database: Database) -> None:
+    async with opened(database) as lane:
+        sealed = [lane.state.seal(NOW_MS), lane.state.seal(NOW_MS + 1000)]
+        await lane.checkpoints.commit(lane.owned(0), sealed[1], {})
+        with pytest.raises(LaneLostError):
+            await lane.checkpoints.commit(lane.owned(0), sealed[0], {})
+
+
+class LookedAtCheckpoints(PostgresCheckpoints):
+    """Runs something in the middle of each commit, on its connection."""
+
+    def __init__(self, database: postgres.Database, look: Callable[[Connection], Awaitable[None]]) -> None:
+        super().__init__(database)
+        self._look = look
+
+    async def _store_ended(self, connection: Connection, checkpoint: Checkpoint) -> None:
+        await super()._store_ended(connection, checkpoint)
+        await self._look(connection)
+
+
+async def test_a_commit_is_on_disk_however_the_server_is_set(database: Database) -> None:
+    seen: list[str] = []
+
+    async def look(connection: Connection) -> None:
+        cursor = await connection.execute("SHOW synchronous_commit")
+        seen.extend([row["synchronous_commit"] async for row in cursor])
+
+    async with opened(database) as lane:
+        async with lane.database.transaction() as connection:
+            await connection.execute("SET SESSION synchronous_commit = off")
+        lane.checkpoints = LookedAtCheckpoints(lane.database, look)
+        await lane.commit()
+    assert seen == ["on"]
+
+
+async def test_a_commit_that_takes_longer_than_the_lease_keeps_the_lane(database: Database) -> None:
+    async with opened(database) as other, opened(database) as lane:
+
+        async def let_the_lease_run_out(connection: Connection) -> None:
+            await connection.execute("UPDATE lanes SET lease_until = '-infinity' WHERE lane = 0")
+            await other.checkpoints.renew(0, lane.epoch, 60.0)  # does not wait for the commit
+
+        lane.checkpoints = LookedAtCheckpoints(lane.database, let_the_lease_run_out)
+        await lane.commit()
+        assert await other.checkpoints.acquire(0, "another", 60.0) is None
+        with pytest.raises(LaneLostError):
+            await other.checkpoints.renew(0, other.epoch, 60.0)
 
 
 async def test_a_hundred_thousand_series_are_loaded_quickly_and_a_commit_reads_only_what_changed(

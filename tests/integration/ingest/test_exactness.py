@@ -13,7 +13,7 @@ from chassis import postgres
 from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from services.ingest import log
-from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
 from services.ingest.sealing import Checkpoint
@@ -74,13 +74,11 @@ class CutCheckpoints(PostgresCheckpoints):
         super().__init__(database)
         self._cut = cut
 
-    async def commit(
-        self, lane: int, epoch: int, old_position: int, checkpoint: Checkpoint, delivered: dict[str, int]
-    ) -> None:
-        if checkpoint.position > old_position:
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
+        if checkpoint.position > owned.position:
             await self._cut.pass_by("before the commit")
-        await super().commit(lane, epoch, old_position, checkpoint, delivered)
-        if checkpoint.position > old_position:
+        await super().commit(owned, checkpoint, delivered)
+        if checkpoint.position > owned.position:
             await self._cut.pass_by("after the commit")
 
 

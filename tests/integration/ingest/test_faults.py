@@ -102,6 +102,7 @@ async def test_what_waits_for_a_log_that_never_comes_is_given_up(pipeline: Pipel
 
 async def test_a_queue_that_is_full_refuses_at_once(pipeline: Pipeline) -> None:
     async with log.connected(pipeline.receiver_settings, "test") as stream:
+        await _connects(stream)
         writer = LogWriter(stream, 0, timeout_seconds=1.0, most_queued_bytes=100)
         writer.put(bytes(80))
         with pytest.raises(LogUnavailable):
