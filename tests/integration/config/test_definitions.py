@@ -1,6 +1,7 @@
 """Definitions over gRPC and real Postgres: what people and their programs do with them."""
 
 import asyncio
+import time
 from typing import Any
 
 import psycopg
@@ -189,6 +190,17 @@ async def test_a_deleted_metric_is_gone_and_its_name_free(config: Config) -> Non
     assert not (await person.list()).metrics
     again = await person.create(counter())
     assert (again.version, again.id != created.id) == (1, True)
+
+
+async def test_a_name_is_used_again_only_when_everybody_knows_of_the_deletion(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    await person.delete(created.id, version=1)
+    deleted_at = time.monotonic()
+    await person.create(counter("of_another_name_total"))
+    assert time.monotonic() - deleted_at < 0.9
+    await person.create(counter())
+    assert 0.9 < time.monotonic() - deleted_at
 
 
 async def test_each_change_keeps_who_when_and_what(config: Config, database: Database) -> None:
