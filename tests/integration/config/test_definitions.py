@@ -95,6 +95,16 @@ async def test_every_fault_of_a_definition_is_named_at_once(config: Config) -> N
         "labels[2].maxDistinct",
     }
     assert "latency_seconds" in fields["name"]
+    assert await config.person().check(spec) == fields
+
+
+async def test_a_check_changes_nothing_and_says_nothing_of_what_depends_on_a_missing_type(config: Config) -> None:
+    person = config.person()
+    assert await person.check(counter()) == {}
+    assert set(await person.check(pb.MetricSpec(name="x", help="x", buckets=[1], objectives=[0.5]))) == {"type"}
+    assert not (await person.list()).metrics
+    with pytest.raises(Forbidden):
+        await config.person(scopes=("config:read",)).check(counter())
 
 
 async def test_a_name_is_taken_once_in_a_project_also_when_everybody_asks_at_once(config: Config) -> None:
