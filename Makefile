@@ -33,7 +33,7 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
-.PHONY: test unit coverage
+.PHONY: test unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
 	$(PYTHON) -m pytest $(T)
@@ -82,7 +82,7 @@ proto: $(INSTALLED) ## Generate contracts/ from proto/
 	PYTHON=$(PYTHON) proto/generate.sh contracts
 
 proto-check: $(INSTALLED) ## Lint proto/, refuse breaking changes, compare contracts/ with it
-	PYTHON=$(PYTHON) proto/check.sh
+	@PYTHON=$(PYTHON) proto/check.sh
 
 proto-freeze: $(INSTALLED) ## Make today's proto/ the image that later changes must not break
 	$(VENV)/bin/buf build proto --exclude-source-info --output proto/image.json

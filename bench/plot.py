@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from bench.report import Results, by_weight
 
@@ -52,4 +53,6 @@ def _draw_costs(axes: Axes, results: Results) -> None:
 def _tidy(axes: Axes) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.spines[["top", "right"]].set_visible(False)

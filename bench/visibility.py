@@ -5,9 +5,10 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import aiohttp
 
@@ -15,9 +16,10 @@ from bench.suite import Suite
 from bench.workload import PROBE
 
 _TOTAL = 'sum({__name__=~"bench_.*_requests_total"})'
-#: A sum over many series takes Prometheus a while: then it is asked less often.
+#: A sum over many series takes Prometheus a while: then it is asked less often, but not never.
 _TOTAL_EVERY_SECONDS = 0.5
-_PAUSE_FOR_EACH_SECOND = 30.0
+_PAUSE_FOR_EACH_SECOND = 10.0
+_LONGEST_PAUSE_SECONDS = 3.0
 _PROBE_EVERY_SECONDS = 0.25
 _LOOK_EVERY_SECONDS = 0.1
 _MOST_SECONDS = 60.0
@@ -44,12 +46,8 @@ class Totals:
     async def followed(self) -> AsyncIterator[None]:
         """Asks now and then inside the block, so that `reached` knows when."""
         self._seen.clear()
-        following = asyncio.create_task(self._follow())
-        try:
+        async with _alongside(self._follow()):
             yield
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
 
     async def reached(self, total: float) -> float:
         """When, of `time.monotonic`, it was seen to be as much; use it inside `followed`. Raises NotVisible."""
@@ -73,7 +71,8 @@ class Totals:
             total = await self.now()
             answered = time.monotonic()
             self._seen.append((answered, total))
-            await asyncio.sleep(max(_TOTAL_EVERY_SECONDS, _PAUSE_FOR_EACH_SECOND * (answered - asked)))
+            pause = max(_TOTAL_EVERY_SECONDS, _PAUSE_FOR_EACH_SECOND * (answered - asked))
+            await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
 
 
 class Probe:
@@ -91,18 +90,10 @@ class Probe:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Sends inside the block; returns when all that was sent has shown. Raises TimeoutError."""
-        before = await self._value()
-        sending = asyncio.create_task(self._send(before))
-        looking = asyncio.create_task(self._look())
-        try:
-            yield
-            sending.cancel()
-            await asyncio.wait([sending])
+        async with _alongside(self._look()):
+            async with _alongside(self._send(await self._value())):
+                yield
             await asyncio.wait_for(self._all_shown.wait(), _MOST_SECONDS)
-        finally:
-            for task in (sending, looking):
-                task.cancel()
-            await asyncio.wait([sending, looking])
 
     def delay_seconds(self, share: float) -> float:
         """What so large a part of the metrics did not exceed; NaN where none was sent."""
@@ -139,6 +130,19 @@ class Probe:
 
     async def _value(self) -> float:
         return await _value(self._session, self._suite.prometheus, PROBE)
+
+
+@asynccontextmanager
+async def _alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Works until the block ends; what went wrong with it comes before what went wrong in the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task
 
 
 async def _value(session: aiohttp.ClientSession, prometheus: str, query: str) -> float:

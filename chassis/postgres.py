@@ -10,6 +10,7 @@ import psycopg
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Composable, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from chassis import logs, metrics, tracing
@@ -19,6 +20,9 @@ Connection = AsyncConnection[DictRow]
 
 #: Statements slower than this are logged, without their parameters.
 _SLOW_SECONDS = 0.1
+
+#: The statement with which the pool sees whether a connection lives is empty.
+_CONNECTION_CHECK = "(check of a connection)"
 
 #: What a caller is told to wait while the database is away.
 _RETRY_AFTER_SECONDS = 1.0
@@ -34,13 +38,18 @@ class _MeasuredCursor(AsyncCursor[DictRow]):
         try:
             with tracing.span("postgres", kind=SpanKind.CLIENT, attributes={"db.system": "postgresql"}) as span:
                 if tracing.enabled():
-                    span.set_attribute("db.statement", " ".join(str(query).split())[:300])
+                    span.set_attribute("db.statement", self._statement(query))
                 return await super().execute(query, params, **options)
         finally:
             seconds = time.monotonic() - began
             metrics.POSTGRES_QUERIES.observe(seconds)
             if seconds > _SLOW_SECONDS:
-                log.warning("slow query", seconds=round(seconds, 3), statement=" ".join(str(query).split())[:300])
+                log.warning("slow query", seconds=round(seconds, 3), statement=self._statement(query))
+
+    def _statement(self, query: Any) -> str:
+        """The start of a statement, as one line, without its parameters."""
+        text = query.as_string(self.connection) if isinstance(query, Composable) else str(query)
+        return " ".join(text.split())[:300] or _CONNECTION_CHECK
 
 
 class Database:
@@ -99,7 +108,7 @@ def _cancellations() -> int:
 
 async def _prepare(connection: Connection, role: str, settings: dict[str, str]) -> None:
     if role:
-        await connection.execute(psycopg.sql.SQL("SET LOCAL ROLE {}").format(psycopg.sql.Identifier(role)))
+        await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
     for name, value in settings.items():
         await connection.execute("SELECT set_config(%s, %s, true)", (f"app.{name}", value))
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_REQUIRED = object()
+#: The `default` in the metadata of a setting that has none.
+REQUIRED = object()
 
 
 class SettingsError(Exception):
@@ -27,7 +28,7 @@ def setting(
     name: str,
     *,
     parse: Callable[[str], Any] = str,
-    default: Any = _REQUIRED,
+    default: Any = REQUIRED,
     secret: bool = False,
 ) -> Any:
     """A dataclass field that is read from the variable `name` (or the file in `name_FILE`).
@@ -56,7 +57,7 @@ def load(settings_class: type[T], environment: Mapping[str, str] = os.environ) -
 def _read(field: "dataclasses.Field[Any]", environment: Mapping[str, str]) -> Any:
     text = _text(field.metadata["variable"], environment)
     if text is None:
-        if field.metadata["default"] is _REQUIRED:
+        if field.metadata["default"] is REQUIRED:
             raise ValueError("is required and not set")
         return field.metadata["default"]
     return field.metadata["parse"](text)

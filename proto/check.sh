@@ -15,3 +15,4 @@ diff -rq --exclude=__pycache__ "$fresh/pulsegate" contracts/pulsegate || {
     echo "contracts/ is not what proto/ generates: run make proto" >&2
     exit 1
 }
+echo "proto/ breaks no caller, and contracts/ is what it generates"

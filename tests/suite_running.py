@@ -15,6 +15,9 @@ beyond what a test can reach; a test of limits starts its own with `start_suite`
 
 Fixture `start_suite` (session): `start_suite(PULSEGATE_DEFAULT_PLAN="free", …)` starts one more, stopped at the end of
 the session; call `stop()` as soon as it is no longer needed.
+
+The report of a test that fails shows the end of each log of the suites that run then. Their folders are removed at the
+end of the session, unless PULSEGATE_KEEP_TEST_DATA is set: then the report says where they are.
 """
 
 import json
@@ -24,7 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,9 @@ _TIRELESS = {
 }
 _START_SECONDS = 240.0
 _STOP_SECONDS = 40.0
+_REPORTED_LINES = 5
+
+_SUITES = pytest.StashKey["list[Suite]"]()
 
 
 class Suite:
@@ -57,20 +63,32 @@ class Suite:
         self.base_url = f"http://{HOST}:{ports.public}"
         self.prometheus_url = f"http://{HOST}:{ports.server('prometheus')}"
         self._folder = DataFolder(data)
+        self._terminal = data.with_name("terminal.txt")
         self._environment = {**environment, "PULSEGATE_PORT": str(ports.public), "PULSEGATE_DATA": str(data)}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def terminal(self) -> str:
         """What `make run` has printed."""
-        return (self.data / "terminal.txt").read_text()
+        return self._terminal.read_text()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._process is not None
+
+    def log_ends(self) -> str:
+        """The last lines of everything that it has written."""
+        files = [self._terminal, *sorted(self._folder.logs.glob("*.log"))]
+        ends = [(file, file.read_text(errors="replace").splitlines()[-_REPORTED_LINES:]) for file in files]
+        return "\n".join("\n  ".join([f"{file}:", *lines]) for file, lines in ends)
 
     def start(self) -> None:
         """Returns when everything is ready."""
         program = Program(
             name="suite",
             argv=(sys.executable, "-m", "deploy.local", "run"),
-            log=self.data / "terminal.txt",
+            log=self._terminal,
             ports={},
             probe=self._probe,
             environment={**os.environ, **self._environment},
@@ -191,12 +209,12 @@ def _signal_each(pids: list[int], number: signal.Signals) -> None:
 def start_suite(
     request: pytest.FixtureRequest, port_blocks: Callable[[], Ports], prometheus_binary: Path
 ) -> Iterator[Callable[..., Suite]]:
-    started: list[Suite] = []
+    started = request.config.stash.setdefault(_SUITES, [])
 
     def start(**environment: str) -> Suite:
-        data = Path(tempfile.mkdtemp(prefix="pulsegate-suite-"))
-        data.chmod(0o711)
-        suite = Suite(data, port_blocks(), {**environment, "PROMETHEUS_BIN": str(prometheus_binary)})
+        folder = Path(tempfile.mkdtemp(prefix="pulsegate-suite-"))
+        folder.chmod(0o711)
+        suite = Suite(folder / "data", port_blocks(), {**environment, "PROMETHEUS_BIN": str(prometheus_binary)})
         started.append(suite)
         suite.start()
         return suite
@@ -204,8 +222,28 @@ def start_suite(
     yield start
     for suite in started:
         suite.stop()
-        if not request.session.testsfailed:
-            shutil.rmtree(suite.data, ignore_errors=True)
+        if not _kept():
+            shutil.rmtree(suite.data.parent, ignore_errors=True)
+
+
+def _kept() -> bool:
+    return bool(os.environ.get("PULSEGATE_KEEP_TEST_DATA"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds to a failure what the running suites have to say about it."""
+    report = yield
+    if report.failed:
+        running = [suite for suite in item.config.stash.get(_SUITES, []) if suite.runs]
+        report.sections += [(f"the suite on port {suite.port}", suite.log_ends()) for suite in running]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for suite in config.stash.get(_SUITES, []):
+        if _kept():
+            terminalreporter.write_line(f"kept: {suite.data.parent}")
 
 
 @pytest.fixture(scope="session")

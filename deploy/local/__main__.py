@@ -14,7 +14,7 @@ from deploy.local.demo.api import ApiError
 from deploy.local.demo.clients import TrafficFailed
 from deploy.local.demo.story import tell
 from deploy.local.progress import say
-from deploy.local.prometheus import PrometheusMissing
+from deploy.local.prometheus import NotAProgram, PrometheusMissing
 from deploy.local.servers import PreparationFailed
 from deploy.local.settings import Settings
 from deploy.local.stack import Stack, StackError, running_stack
@@ -25,6 +25,7 @@ _FAILURES = (
     StartFailed,
     PreparationFailed,
     MigrationFailed,
+    NotAProgram,
     PrometheusMissing,
     ApiError,
     TrafficFailed,

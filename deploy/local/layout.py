@@ -51,6 +51,11 @@ class DataFolder:
         self.logs.mkdir(exist_ok=True)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether something else than an embedded stack keeps its files here."""
+        return self.root.is_dir() and any(self.root.iterdir()) and not (self.lock.exists() or self.secrets.exists())
+
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 

@@ -17,11 +17,15 @@ class PrometheusMissing(Exception):
         super().__init__(HOW_TO_GET_IT)
 
 
+class NotAProgram(Exception):
+    """PROMETHEUS_BIN names something else."""
+
+
 def find_prometheus(named: Path | None, folder: Path) -> Path:
-    """The binary; fetching takes a while, once. `folder` keeps it. Raises PrometheusMissing."""
+    """The binary; fetching takes a while, once. `folder` keeps it. Raises NotAProgram, PrometheusMissing."""
     if named is not None:
-        if not os.access(named, os.X_OK):
-            raise PrometheusMissing
+        if not (named.is_file() and os.access(named, os.X_OK)):
+            raise NotAProgram(f"PROMETHEUS_BIN: {named} is not a program; name Prometheus' binary, or do not set it")
         return named.resolve()
     try:
         return find_program("prometheus", folder, "prometheus")

@@ -1,14 +1,21 @@
 """The services as processes: which module runs, on which ports, and what it is told about the rest."""
 
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from chassis.settings import ServiceSettings, SettingsError, load
 from deploy.local.backing import Backing
 from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, probe_http
 from deploy.local.servers import HOST
+from services.auth import settings as auth
+from services.codegen import settings as codegen
+from services.config import settings as config
+from services.gateway import settings as gateway
+from services.ingest import settings as ingest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +25,8 @@ class Service:
     name: str
     #: the arguments of `python -m`
     module: tuple[str, ...]
+    #: what it reads
+    settings: type[ServiceSettings]
     #: what it is told about the rest, names of `_known_settings`
     needs: tuple[str, ...]
     #: the schema that it works on
@@ -32,29 +41,34 @@ SERVICES = (
     Service(
         name="auth",
         module=("services.auth",),
+        settings=auth.Settings,
         schema="auth",
         needs=("AUTH_MASTER_KEY_FILE",),
     ),
     Service(
         name="config",
         module=("services.config",),
+        settings=config.Settings,
         schema="config",
         needs=("AUTH_ADDRESS",),
     ),
     Service(
         name="codegen",
         module=("services.codegen",),
+        settings=codegen.Settings,
         schema="codegen",
         needs=("AUTH_ADDRESS", "CONFIG_ADDRESS"),
     ),
     Service(
         name="receiver",
         module=("services.ingest", "receiver"),
+        settings=ingest.ReceiverSettings,
         needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "NATS_URL_FILE"),
     ),
     Service(
         name="aggregator",
         module=("services.ingest", "aggregator"),
+        settings=ingest.AggregatorSettings,
         schema="ingest",
         needs=("NATS_URL_FILE", "REMOTE_WRITE_URL"),
         serves_grpc=False,
@@ -62,6 +76,7 @@ SERVICES = (
     Service(
         name="gateway",
         module=("services.gateway",),
+        settings=gateway.Settings,
         needs=(
             "AUTH_ADDRESS",
             "CONFIG_ADDRESS",
@@ -93,6 +108,19 @@ def service_programs(
         )
         for service in SERVICES
     )
+
+
+def require_valid_settings(backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]) -> None:
+    """Raises SettingsError with every fault that any service would find when it is started, and who would."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for service, program in zip(SERVICES, service_programs(backing, ports, data, environment), strict=True):
+        try:
+            load(service.settings, program.environment)
+        except SettingsError as error:
+            for fault in error.faults:
+                found[fault].append(service.name)
+    if found:
+        raise SettingsError([f"{fault} (read by {', '.join(names)})" for fault, names in found.items()])
 
 
 def _known_settings(backing: Backing, ports: Ports) -> dict[str, str]:

@@ -14,7 +14,7 @@ from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, port_is_free
 from deploy.local.progress import say, step
 from deploy.local.prometheus import PrometheusMissing, find_prometheus
-from deploy.local.services import service_programs
+from deploy.local.services import require_valid_settings, service_programs
 from deploy.local.settings import Settings
 from deploy.local.supervisor import Supervisor
 
@@ -41,11 +41,13 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Everything is ready inside the block and stopped after it.
 
-    Raises StackError, StartFailed, MigrationFailed or, where it is needed, PrometheusMissing.
+    Raises SettingsError, StackError, NotAProgram, StartFailed, MigrationFailed or, where it is needed,
+    PrometheusMissing.
     """
     data, ports = DataFolder(settings.data.absolute()), Ports(settings.port)
-    data.make()
+    _make(data)
     with _held(data):
+        require_valid_settings(backing_servers(data, ports, None), ports, data, environment)
         await _await_free_ports(ports, _LEFT_BEHIND_SECONDS if data.run_json.exists() else 0.0)
         prometheus = await _find_prometheus(settings, data, needed=need_prometheus)
         backing = backing_servers(data, ports, prometheus)
@@ -83,6 +85,21 @@ def _names(programs: Sequence[Program]) -> str:
     return ", ".join(program.name for program in programs)
 
 
+def _make(data: DataFolder) -> None:
+    """Makes the data folder, which becomes its owner's alone: so it must not be anybody else's."""
+    try:
+        if data.is_foreign:
+            raise StackError(
+                f"PULSEGATE_DATA: {data.root} holds something else than Pulsegate's data; name a new or an empty folder"
+            )
+        data.make()
+    except OSError as error:
+        raise StackError(
+            f"PULSEGATE_DATA: {data.root} cannot be used ({error.strerror}: {error.filename}); "
+            "name a folder that you may write to"
+        ) from error
+
+
 @contextmanager
 def _held(data: DataFolder) -> Iterator[None]:
     """Holds the data folder for this process, whose end frees it, however it comes."""
@@ -101,7 +118,11 @@ async def _await_free_ports(ports: Ports, patience_seconds: float) -> None:
     deadline = time.monotonic() + patience_seconds
     while taken := [f"{port} ({who})" for port, who in ports.listeners().items() if not port_is_free(port)]:
         if time.monotonic() >= deadline:
-            raise StackError(f"in use already: port {', '.join(taken)}; choose other ports with PULSEGATE_PORT")
+            raise StackError(
+                f"in use already: port {', '.join(taken)}. Pulsegate takes {len(ports.listeners())} consecutive ports, "
+                f"now from PULSEGATE_PORT={ports.public} on: choose another one, "
+                "and for a second copy another PULSEGATE_DATA too"
+            )
         await asyncio.sleep(0.1)
 
 

@@ -14,6 +14,7 @@ from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from services.config.domain import Actor, GaugeMerge, Label, Metric, MetricDraft, MetricSpec, MetricType
 from services.config.feed import DefinitionFeed
 from services.config.operations import Definitions
+from services.config.validation import faults
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -61,6 +62,10 @@ class DefinitionApi(pb_grpc.DefinitionServiceServicer):
     async def DeleteMetric(self, request: pb.DeleteMetricRequest, _call: Call) -> pb.DeleteMetricResponse:  # noqa: N802 - the contract's name
         await self._definitions.delete(_actor("config:write"), request.metric_id, request.version)
         return pb.DeleteMetricResponse()
+
+    async def CheckMetric(self, request: pb.CheckMetricRequest, _call: Call) -> pb.CheckMetricResponse:  # noqa: N802 - the contract's name
+        _actor("config:write")
+        return pb.CheckMetricResponse(faults=faults(_draft(request.spec)))
 
 
 class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):

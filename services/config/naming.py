@@ -6,6 +6,7 @@ of every name, so that the series of two definitions of a project can never meet
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from services.config.domain import MetricType
@@ -135,14 +136,19 @@ def suggested_name(name: str, metric_type: MetricType | None, unit: str = "") ->
     return (front + ending).lstrip("_") + _total(metric_type)
 
 
+def _plain(name: str) -> str:
+    """Letters without their accents, where they have any."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+
+
 def _cleaned(name: str) -> str:
-    return re.sub(r"_{2,}", "_", re.sub(r"[^a-zA-Z0-9_]+", "_", name)).strip("_")
+    return re.sub(r"_{2,}", "_", re.sub(r"[^a-zA-Z0-9_]+", "_", _plain(name))).strip("_")
 
 
 def _without_endings(stem: str) -> str:
-    while stem.endswith(_ENDINGS):
+    while stem.lower().endswith(_ENDINGS):
         stem = stem[: stem.rindex("_")].rstrip("_")
-    return stem
+    return "" if f"_{stem.lower()}" == _TOTAL else stem
 
 
 def _total(metric_type: MetricType | None) -> str:

@@ -1,5 +1,6 @@
 """The use cases. Each owns its transaction; a change takes its revision in the same one."""
 
+import asyncio
 from collections.abc import Sequence
 
 from chassis import ids, pages
@@ -13,6 +14,9 @@ from services.config.validation import validated
 
 #: The role that reads the definitions of all tenants.
 FEED_ROLE = "config_feed"
+
+#: A deletion refuses new data everywhere within this time.
+_DELETION_ARRIVES_SECONDS = 1.0
 
 
 class Definitions:
@@ -30,6 +34,7 @@ class Definitions:
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
         """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics."""
         spec = validated(draft)
+        await self._let_deletion_arrive(actor, spec.name)
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
             revision = await self._store.next_revision(connection)
             if await self._store.count(connection, actor) >= self._most_metrics_per_project:
@@ -43,6 +48,14 @@ class Definitions:
             await self._store.record_version(connection, actor, metric, Action.CREATED)
         metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc()
         return metric
+
+    async def _let_deletion_arrive(self, actor: Actor, name: str) -> None:
+        """Waits until everybody knows that the last metric of that name is gone: else what is sent right after the
+        creation could still be taken for the old one."""
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            ago_seconds = await self._store.seconds_since_deletion(connection, actor, name)
+        if ago_seconds is not None:
+            await asyncio.sleep(max(0.0, _DELETION_ARRIVES_SECONDS - ago_seconds))
 
     async def get(self, actor: Actor, metric_id: str) -> Metric:
         """The definition. Raises NotFound, also for another project's."""

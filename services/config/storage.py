@@ -37,6 +37,10 @@ class DefinitionStore(Protocol):
         """Takes the next revision. Until the transaction ends, every other change of any project waits here."""
         ...
 
+    async def seconds_since_deletion(self, connection: Connection, actor: Actor, name: str) -> float | None:
+        """How long ago the project's last metric of that name was deleted; None where that is over a minute ago."""
+        ...
+
     async def count(self, connection: Connection, actor: Actor) -> int:
         """How many definitions the actor's project has."""
         ...
@@ -90,6 +94,18 @@ class PostgresDefinitionStore:
     async def next_revision(self, connection: Connection) -> int:
         cursor = await connection.execute("UPDATE feed SET revision = revision + 1 RETURNING revision")
         return int((await _only(cursor))["revision"])
+
+    async def seconds_since_deletion(self, connection: Connection, actor: Actor, name: str) -> float | None:
+        cursor = await connection.execute(
+            """
+            SELECT extract(epoch FROM clock_timestamp() - deleted_at)::float8 AS seconds FROM metrics
+             WHERE deleted_at > now() - interval '1 minute' AND project_id = %(project_id)s AND name = %(name)s
+             ORDER BY deleted_at DESC LIMIT 1
+            """,
+            {"project_id": actor.project_id, "name": name},
+        )
+        row = await cursor.fetchone()
+        return row["seconds"] if row else None
 
     async def count(self, connection: Connection, actor: Actor) -> int:
         cursor = await connection.execute(

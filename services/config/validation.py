@@ -30,9 +30,9 @@ Fault = tuple[str, str]
 
 def validated(draft: MetricDraft) -> MetricSpec:
     """The definition with its defaults filled in. Raises Invalid with every fault, by member."""
-    faults = dict(_faults(draft))
-    if faults or draft.type is None:
-        raise Invalid.fields(faults)
+    found = faults(draft)
+    if found or draft.type is None:
+        raise Invalid.fields(found)
     return MetricSpec(
         name=draft.name,
         type=draft.type,
@@ -43,6 +43,11 @@ def validated(draft: MetricDraft) -> MetricSpec:
         objectives=_or_default(draft.objectives, DEFAULT_OBJECTIVES, draft.type is MetricType.SUMMARY),
         gauge_merge=(draft.gauge_merge or DEFAULT_GAUGE_MERGE) if draft.type is MetricType.GAUGE else None,
     )
+
+
+def faults(draft: MetricDraft) -> dict[str, str]:
+    """All that is wrong with a definition, by member, whatever else the project has."""
+    return dict(_faults(draft))
 
 
 def _or_default(given: tuple[float, ...], default: tuple[float, ...], applies: bool) -> tuple[float, ...]:
@@ -136,7 +141,7 @@ def _pattern_faults(path: str, label: Label) -> Iterator[Fault]:
 def _buckets_faults(draft: MetricDraft) -> Iterator[Fault]:
     if not draft.buckets:
         return
-    if draft.type is not MetricType.HISTOGRAM:
+    if draft.type not in (MetricType.HISTOGRAM, None):
         yield "buckets", "are only for histograms"
     elif len(draft.buckets) > MOST_BUCKETS:
         yield "buckets", f"must be at most {MOST_BUCKETS}"
@@ -147,7 +152,7 @@ def _buckets_faults(draft: MetricDraft) -> Iterator[Fault]:
 def _objectives_faults(draft: MetricDraft) -> Iterator[Fault]:
     if not draft.objectives:
         return
-    if draft.type is not MetricType.SUMMARY:
+    if draft.type not in (MetricType.SUMMARY, None):
         yield "objectives", "are only for summaries"
     elif len(draft.objectives) > MOST_OBJECTIVES:
         yield "objectives", f"must be at most {MOST_OBJECTIVES}"

@@ -297,6 +297,11 @@ class Definitions:
         request = definitions.UpdateMetricRequest(metric_id=metric_id, spec=spec, version=version)
         return (await self._config.ask(self._stub.UpdateMetric, request)).metric
 
+    async def faults(self, spec: definitions.MetricSpec) -> dict[str, str]:
+        """What is wrong with a definition, by member; changes nothing."""
+        request = definitions.CheckMetricRequest(spec=spec)
+        return dict((await self._config.ask_again(self._stub.CheckMetric, request)).faults)
+
     async def delete(self, metric_id: str, version: int) -> None:
         """Version 0: whatever the version is."""
         request = definitions.DeleteMetricRequest(metric_id=metric_id, version=version)

@@ -55,9 +55,8 @@ def batch_rejected(outcome: dict[str, Any]) -> Invalid:
 
 def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
     """One call too many."""
-    return Limited(
-        f"The rate limit {quota} is used up.", details={"limit": quota}, retry_after_seconds=retry_after_seconds
-    )
+    message = f"The rate limit {quota} is used up; wait {_whole(retry_after_seconds)} s."
+    return Limited(message, details={"limit": quota}, retry_after_seconds=retry_after_seconds)
 
 
 def render(error: PulsegateError, path: str) -> bytes:
@@ -83,5 +82,9 @@ def headers(error: PulsegateError) -> dict[str, str]:
     if error.kind == "unauthenticated":
         found["WWW-Authenticate"] = "Bearer"
     if error.retry_after_seconds is not None or error.kind in ("limited", "unavailable"):
-        found["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds or 1)))
+        found["Retry-After"] = str(_whole(error.retry_after_seconds or 1))
     return found
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds))

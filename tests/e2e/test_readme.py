@@ -1,34 +1,46 @@
-"""The README's first metric in two minutes, word for word."""
+"""The README's first metric in two minutes and its web page, word for word."""
 
 import asyncio
 import json
 import os
 import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from deploy.local.layout import CHECKOUT
+from deploy.local.programs import port_is_free
+from tests.e2e.pages import visiting
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
+FIRST_METRIC, WEB_PAGE = "A first metric in two minutes", "In a web page"
 
-def _commands() -> list[str]:
-    """The console blocks of the section, as a shell takes them."""
-    section = (CHECKOUT / "README.md").read_text().split("## A first metric in two minutes")[1].split("\n## ")[0]
-    lines = "\n".join(re.findall(r"```console\n(.*?)```", section, re.DOTALL)).splitlines()
-    commands: list[str] = []
+
+def commands(section: str, written_and_here: Mapping[str, str]) -> list[str]:
+    """The console blocks of a section, as a shell takes them, but for the ports that are others here."""
+    text = (CHECKOUT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    lines = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL)).splitlines()
+    found: list[str] = []
     for line in lines:
         if line.startswith("$ "):
-            commands.append(line[2:])
+            found.append(line[2:])
         else:
-            commands[-1] += "\n" + line
-    return commands
+            found[-1] += "\n" + line
+    for written, here in written_and_here.items():
+        found = [command.replace(written, here) for command in found]
+    return found
 
 
-async def _shell(script: str, folder: Path, home: Path) -> str:
+@asynccontextmanager
+async def shell(script: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs inside the block at most, with all that it has started."""
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-euo",
@@ -36,23 +48,60 @@ async def _shell(script: str, folder: Path, home: Path) -> str:
         "-c",
         script,
         cwd=folder,
-        env={**os.environ, "HOME": str(home)},
+        env={**os.environ, "HOME": str(folder)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
-    output, faults = await process.communicate()
-    assert process.returncode == 0, faults.decode()
-    return output.decode()
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def counted(output: bytes) -> str:
+    """The value in the answer of the last query."""
+    answer = json.loads(output[output.rindex(b'{"status"') :])
+    (series,) = answer["data"]["result"]
+    return str(series["value"][1])
 
 
 async def test_the_first_metric_in_two_minutes_works_as_it_is_written(suite: Suite, tmp_path: Path) -> None:
     suite.wait_ready()
-    *commands, query = (command.replace("localhost:8080", f"127.0.0.1:{suite.port}") for command in _commands())
-    printed = await _shell("\n".join([*commands, r'printf "\nKEY=%s\n" "$KEY"']), tmp_path, tmp_path)
-    key = re.findall(r"^KEY=(sk_\w+)$", printed, re.MULTILINE)[0]
+    script = "\n".join(commands(FIRST_METRIC, {"8080": str(suite.port)}))
+    async with shell(script, tmp_path) as process:
+        output, faults = await process.communicate()
+    assert process.returncode == 0, faults.decode()
+    assert counted(output) == "3"
 
-    async def answers() -> bool:
-        answer = json.loads(await _shell(f"KEY={key}\n{query}", tmp_path, tmp_path))
-        return [series["value"][1] for series in answer["data"]["result"]] == ["3"]
 
-    await eventually(answers, within_seconds=15, what="the query answers 3")
+@pytest.mark.browser
+async def test_the_web_page_counts_as_it_is_written(suite: Suite, tmp_path: Path) -> None:
+    suite.wait_ready()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    written_and_here = {"8080": str(suite.port), "8000": str(port), "ada@example.com": "grace@example.com"}
+    *first, ask = commands(FIRST_METRIC, written_and_here)
+    script = "\n".join([*first, 'echo "$KEY" > key', *commands(WEB_PAGE, written_and_here)])
+
+    async def served() -> bool:
+        assert serving.returncode is None, (await serving.communicate())[1].decode()
+        return not port_is_free(port)
+
+    async def orders() -> str:
+        async with shell(f"KEY=$(cat key)\n{ask}", tmp_path) as asking:
+            output, _ = await asking.communicate()
+        return counted(output)
+
+    async def all_orders() -> bool:
+        return await orders() == "7"
+
+    async with shell(script, tmp_path) as serving, visiting() as visitor:
+        await eventually(served, within_seconds=60, what="the page is served")
+        page = await visitor.visit(f"http://localhost:{port}")
+        for _ in range(4):
+            await page.get_by_role("button", name="Order").click()
+        await eventually(all_orders, within_seconds=15, what="three orders from Python and four from the page")
+        assert visitor.errors == []

@@ -43,7 +43,10 @@ class Comparison:
 
 
 async def totals_before(program: Api, samples: Sequence[Sample]) -> dict[str, float]:
-    """What the series had reached when they were last seen, which may be on an earlier day."""
+    """What the series had reached when they were last seen, which may be on an earlier day.
+
+    For a run that knows of nothing that was sent before, so cannot say whether any of that is missing.
+    """
     before = await _last_values(program, samples)
     while any(before.values()):
         await asyncio.sleep(_SETTLING_SECONDS)
@@ -54,11 +57,23 @@ async def totals_before(program: Api, samples: Sequence[Sample]) -> dict[str, fl
     return before
 
 
-async def compare(program: Api, before: Mapping[str, float], sent: Sequence[Sample]) -> list[Comparison]:
+def totals_after(before: Mapping[str, float], sent: Sequence[Sample]) -> dict[str, float]:
+    """What every series must have reached, by selector."""
+    values = {
+        sample.selector: sample.value if sample.is_level else before.get(sample.selector, 0.0) + sample.value
+        for sample in sent
+    }
+    return {**before, **values}
+
+
+async def compare(program: Api, totals: Mapping[str, float]) -> list[Comparison]:
     """Asks until everything agrees, for half a minute at most."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        lines = [await _compared(program, before, sample) for sample in sent]
+        lines = [
+            Comparison(selector=selector, sent=total, stored=await _value(program, selector))
+            for selector, total in totals.items()
+        ]
         if agree(lines) or time.monotonic() > deadline:
             return lines
         await asyncio.sleep(_PAUSE_SECONDS)
@@ -74,15 +89,15 @@ def table(lines: Sequence[Comparison]) -> str:
     width = max(len(line.selector) for line in lines)
     rows = [f"{'':{width}}  {'sent':>12}  {'Prometheus':>12}"]
     for line in lines:
-        stored = "absent" if line.stored is None else f"{line.stored:g}"
+        stored = "absent" if line.stored is None else _written(line.stored)
         mark = "" if line.stored == line.sent else "  differs"
-        rows.append(f"{line.selector:{width}}  {line.sent:>12g}  {stored:>12}{mark}")
+        rows.append(f"{line.selector:{width}}  {_written(line.sent):>12}  {stored:>12}{mark}")
     return "\n".join(rows)
 
 
-async def _compared(program: Api, before: Mapping[str, float], sample: Sample) -> Comparison:
-    sent = sample.value if sample.is_level else before[sample.selector] + sample.value
-    return Comparison(selector=sample.selector, sent=sent, stored=await _value(program, sample.selector))
+def _written(number: float) -> str:
+    """To the unit, also of a large total."""
+    return f"{number:.15g}"
 
 
 async def _last_values(program: Api, samples: Sequence[Sample]) -> dict[str, float]:

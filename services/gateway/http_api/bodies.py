@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from chassis.clock import rfc3339
 from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
 from services.gateway import errors, metrics
+from services.gateway.http_api.shapes import MOST_FAULTS, Faults, shaped
 from services.gateway.routes import SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -24,10 +24,7 @@ MOST_BYTES = 1 << 20
 
 _MOST_PAGE_SIZE = 500
 _USUAL_PAGE_SIZE = 50
-
-_WHERE = re.compile(r" - at `\$(.*)`$")
-_UNKNOWN_MEMBER = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
-_MISSING_MEMBER = re.compile(r"^Object missing required field `(.*)`$", re.DOTALL)
+_LONGEST_MEMBER = 300
 
 
 async def read(request: web.Request) -> bytes:
@@ -55,12 +52,26 @@ def _too_large() -> TooLarge:
 
 
 async def parse(request: web.Request, shape: type[T]) -> T:
-    """The request's JSON object as a struct. Raises UnsupportedMediaType, MALFORMED_JSON or VALIDATION_FAILED."""
+    """The request's JSON object as a struct. Raises as `parse_with_faults`, and VALIDATION_FAILED for every fault."""
+    parsed, faults = await parse_with_faults(request, shape)
+    if faults:
+        raise Invalid.fields(faults)
+    return parsed
+
+
+async def parse_with_faults(request: web.Request, shape: type[T]) -> tuple[T, Faults]:
+    """The request's JSON object as a struct (as `shaped` makes it), and what is wrong with it.
+
+    Raises UnsupportedMediaType, MALFORMED_JSON or, where it is no object or its text is no text, VALIDATION_FAILED.
+    """
     if request.content_type != "application/json":
         raise UnsupportedMediaType("Send this as application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send this without a Content-Encoding.")
-    return convert(_decode(await read(request)), shape)
+    decoded = _decode(await read(request))
+    if not isinstance(decoded, dict):
+        raise Invalid("The body must be a JSON object.")
+    return shaped(decoded, shape)
 
 
 class _NotJsonError(ValueError):
@@ -73,11 +84,16 @@ def _decode(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, _NotJsonError) else "it cannot be parsed"
         raise errors.malformed_json(f"The body is not valid JSON: {reason}.") from error
-    for text in _texts(decoded):
-        if "\x00" in text:
-            raise Invalid("Text may not contain the character U+0000.", details={"fields": {}})
+    faults: Faults = {}
+    for member, text in _texts(decoded):
+        if "\x00" in text and len(faults) < MOST_FAULTS:
+            faults[member] = "may not contain the character U+0000"
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise errors.malformed_json("The body is not valid JSON: it holds half of a surrogate pair.")
+    if faults.pop("", None):
+        raise Invalid("The name of a member may not contain the character U+0000.")
+    if faults:
+        raise Invalid.fields(faults)
     return decoded
 
 
@@ -92,49 +108,32 @@ def _no_constant(name: str) -> Any:
     raise _NotJsonError(f"{name} is not a JSON value")
 
 
-def _texts(decoded: Any) -> Iterator[str]:
-    waiting = [decoded]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            waiting.extend(value.keys())
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
+def _texts(decoded: Any) -> Iterator[tuple[str, str]]:
+    """Every text and the member that it is in; the name of a member is a text in the one around it, "" at the top."""
+    around = [iter([("", decoded)])]
+    while around:
+        for member, value in around[-1]:
+            if isinstance(value, str):
+                yield member, value
+            elif isinstance(value, dict | list):
+                around.append(_inside(member, value))
+                break
+        else:
+            around.pop()
 
 
-def convert(decoded: Any, shape: type[T]) -> T:
-    """A decoded JSON object as a struct. Raises VALIDATION_FAILED with every member that is at fault."""
-    if not isinstance(decoded, dict):
-        raise Invalid("The body must be a JSON object.", details={"fields": {}})
-    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
-    faults = {name[:100]: "is not a member of this request" for name in decoded.keys() - fields.keys()}
-    values = {}
-    for name, field in fields.items():
-        if name in decoded:
-            try:
-                values[field.name] = msgspec.convert(decoded[name], field.type)
-            except msgspec.ValidationError as error:
-                where, fault = _explain(str(error))
-                faults[name + where] = fault
-        elif field.required:
-            faults[name] = "is required"
-    if faults:
-        raise Invalid.fields(dict(sorted(faults.items())))
-    return shape(**values)
-
-
-def _explain(message: str) -> tuple[str, str]:
-    """Where in a member msgspec found a fault, and which."""
-    match = _WHERE.search(message)
-    where, fault = (match[1], message[: match.start()]) if match else ("", message)
-    if unknown := _UNKNOWN_MEMBER.match(fault):
-        return f"{where}.{unknown[1][:100]}", "is not a member of this request"
-    if missing := _MISSING_MEMBER.match(fault):
-        return f"{where}.{missing[1]}", "is required"
-    return where, fault[:1].lower() + fault[1:]
+def _inside(member: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values, each with its member; what lies so deep that this would get long has the one around it."""
+    if len(member) > _LONGEST_MEMBER:
+        yield from (
+            (member, inner) for part in (value.items() if isinstance(value, dict) else [value]) for inner in part
+        )
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield member, name
+            yield f"{member}.{name[:100]}".lstrip("."), inner
+    else:
+        yield from ((f"{member}[{index}]", inner) for index, inner in enumerate(value))
 
 
 def page(request: web.Request) -> tuple[int, str]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 
-from chassis.errors import Malformed, VersionMismatch
+from chassis.errors import Invalid, Malformed, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients import Definitions
-from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
+from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse_with_faults, path_id
 from services.gateway.routes import Door, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
@@ -74,7 +74,7 @@ class DefinitionRoutes:
         return listed([_render(metric) for metric in found.metrics], found.next_page_token)
 
     async def create(self, request: web.Request) -> web.Response:
-        metric = await self._definitions.create(_spec(await parse(request, Definition)))
+        metric = await self._definitions.create(await self._spec_in(request))
         return _answer(metric, status=201, headers={"Location": f"{request.path}/{metric.id}"})
 
     async def get(self, request: web.Request) -> web.Response:
@@ -84,11 +84,19 @@ class DefinitionRoutes:
         metric_id, version = path_id(request, "metricId"), _version(request)
         if version is None:
             raise Malformed('Send the version that you have read as If-Match: "<version>".')
-        return _answer(await self._definitions.update(metric_id, _spec(await parse(request, Definition)), version))
+        return _answer(await self._definitions.update(metric_id, await self._spec_in(request), version))
 
     async def delete(self, request: web.Request) -> web.Response:
         await self._definitions.delete(path_id(request, "metricId"), _version(request) or 0)
         return no_content()
+
+    async def _spec_in(self, request: web.Request) -> pb.MetricSpec:
+        """The definition in the body. Raises VALIDATION_FAILED with all that is wrong, also what config finds."""
+        definition, faults = await parse_with_faults(request, Definition)
+        spec = _spec(definition)
+        if faults:
+            raise Invalid.fields({**await self._definitions.faults(spec), **faults})
+        return spec
 
 
 def _version(request: web.Request) -> int | None:
@@ -105,7 +113,7 @@ def _version(request: web.Request) -> int | None:
 def _spec(definition: Definition) -> pb.MetricSpec:
     return pb.MetricSpec(
         name=definition.name,
-        type=_TYPES[definition.type],
+        type=_TYPES.get(definition.type, pb.METRIC_TYPE_UNSPECIFIED),
         unit=definition.unit,
         help=definition.help,
         labels=[

@@ -17,7 +17,7 @@ _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 class PageRoutes:
-    """`/` and `/health/…`"""
+    """`/`, what browsers ask for beside it, and `/health/…`"""
 
     def __init__(self, health: Health, *, endpoint: str) -> None:
         self._health = health
@@ -27,8 +27,13 @@ class PageRoutes:
     def routes(self) -> Sequence[Route]:
         return [
             Route("GET", "/", self.first_steps, Door.OPEN),
+            Route("GET", "/favicon.ico", self.no_icon, Door.OPEN),
             *(Route("GET", route.path, route.handler, Door.OPEN) for route in health_routes(self._health, public=True)),
         ]
+
+    async def no_icon(self, _request: web.Request) -> web.Response:
+        """Browsers ask for one; an error in their console would look like ours."""
+        return web.Response(status=204, headers={"Cache-Control": "public, max-age=86400"})
 
     async def first_steps(self, _request: web.Request) -> web.Response:
         headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}

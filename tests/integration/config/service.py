@@ -55,6 +55,10 @@ class Person:
     async def delete(self, metric_id: str, version: int = 0) -> None:
         await self._call(self.stub.DeleteMetric, pb.DeleteMetricRequest(metric_id=metric_id, version=version))
 
+    async def check(self, spec: pb.MetricSpec) -> dict[str, str]:
+        answer: pb.CheckMetricResponse = await self._call(self.stub.CheckMetric, pb.CheckMetricRequest(spec=spec))
+        return dict(answer.faults)
+
     async def _call(self, method: Any, request: Any) -> Any:
         token = self.auth.principal(self.tenant_id, self.project_id, scopes=list(self.scopes))
         context.PRINCIPAL_TOKEN.set(token)

@@ -1,6 +1,7 @@
 """Definitions over gRPC and real Postgres: what people and their programs do with them."""
 
 import asyncio
+import time
 from typing import Any
 
 import psycopg
@@ -94,6 +95,16 @@ async def test_every_fault_of_a_definition_is_named_at_once(config: Config) -> N
         "labels[2].maxDistinct",
     }
     assert "latency_seconds" in fields["name"]
+    assert await config.person().check(spec) == fields
+
+
+async def test_a_check_changes_nothing_and_says_nothing_of_what_depends_on_a_missing_type(config: Config) -> None:
+    person = config.person()
+    assert await person.check(counter()) == {}
+    assert set(await person.check(pb.MetricSpec(name="x", help="x", buckets=[1], objectives=[0.5]))) == {"type"}
+    assert not (await person.list()).metrics
+    with pytest.raises(Forbidden):
+        await config.person(scopes=("config:read",)).check(counter())
 
 
 async def test_a_name_is_taken_once_in_a_project_also_when_everybody_asks_at_once(config: Config) -> None:
@@ -189,6 +200,17 @@ async def test_a_deleted_metric_is_gone_and_its_name_free(config: Config) -> Non
     assert not (await person.list()).metrics
     again = await person.create(counter())
     assert (again.version, again.id != created.id) == (1, True)
+
+
+async def test_a_name_is_used_again_only_when_everybody_knows_of_the_deletion(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    await person.delete(created.id, version=1)
+    deleted_at = time.monotonic()
+    await person.create(counter("of_another_name_total"))
+    assert time.monotonic() - deleted_at < 0.9
+    await person.create(counter())
+    assert time.monotonic() - deleted_at > 0.9
 
 
 async def test_each_change_keeps_who_when_and_what(config: Config, database: Database) -> None:

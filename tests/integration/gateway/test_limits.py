@@ -32,6 +32,8 @@ async def test_ingestion_of_a_secret_key_is_limited_by_the_minute(start_gateway:
         refused = answers[5]
         assert (refused.code, refused.json["error"]["details"]) == ("RATE_LIMIT_EXCEEDED", {"limit": "ingestion"})
         assert 1 <= int(refused.headers["Retry-After"]) <= 12
+        wait = f"The rate limit ingestion is used up; wait {refused.headers['Retry-After']} s."
+        assert refused.json["error"]["message"] == wait
         assert "r=0" in refused.headers["RateLimit"]
         assert (await gateway.ingest_one(other)).status == 202
         assert len(gateway.ingest.seen) == 6

@@ -244,7 +244,18 @@ async def test_a_definition_is_changed_at_a_version_only(gateway: Gateway) -> No
         ({**DEFINITION, "colour": "red"}, {"colour"}),
         ({**DEFINITION, "type": "timer"}, {"type"}),
         ({**DEFINITION, "buckets": ["wide"], "help": 3}, {"buckets[0]", "help"}),
-        ({**DEFINITION, "labels": [{"name": "a"}, {"nmae": "b"}]}, {"labels[1].nmae"}),
+        ({**DEFINITION, "labels": [{"name": "a"}, {"nmae": "b"}]}, {"labels[1].name", "labels[1].nmae"}),
+        (
+            {**DEFINITION, "labels": ["a", {"name": 3, "required": "yes"}, {"name": "b", "values": ["c", 4]}]},
+            {"labels[0]", "labels[1].name", "labels[1].required", "labels[2].values[1]"},
+        ),
+        ({**DEFINITION, "labels": "plan"}, {"labels"}),
+        ({**DEFINITION, "labels": [{"name": "a"}] * 200 + [{}]}, {"labels[200]"}),
+        (
+            {**DEFINITION, "help": "a\0b", "labels": [{"name": "a", "values": ["b", "\0"]}]},
+            {"help", "labels[0].values[1]"},
+        ),
+        ({**DEFINITION, "labels": [{"na\0me": "a"}]}, {"labels[0]"}),
         ({**DEFINITION, "labels": [{"required": True}]}, {"labels[0].name"}),
         ({**DEFINITION, "labels": [{"name": "a", "maxDistinct": -1}]}, {"labels[0].maxDistinct"}),
         ({**DEFINITION, "labels": [{"name": "a", "maxDistinct": 2**40}]}, {"labels[0].maxDistinct"}),
@@ -252,11 +263,57 @@ async def test_a_definition_is_changed_at_a_version_only(gateway: Gateway) -> No
     ],
 )
 async def test_every_member_at_fault_is_named(gateway: Gateway, body: dict[str, Any], fields: set[str]) -> None:
+    gateway.config.answers["CheckMetric"] = definitions_pb2.CheckMetricResponse()
     answer = await gateway.call(
         "POST", f"/api/v1/projects/{PROJECT}/metrics", credential=gateway.auth.new_session(), json=body
     )
     assert (answer.status, answer.code) == (422, "VALIDATION_FAILED")
     assert set(answer.json["error"]["details"]["fields"]) == fields
+
+
+async def test_what_the_gateway_and_config_find_wrong_is_told_at_once(gateway: Gateway) -> None:
+    found = {"name": "must not begin with a digit", "help": "must say what the metric measures"}
+    gateway.config.answers["CheckMetric"] = definitions_pb2.CheckMetricResponse(faults=found)
+    wrong = {"name": "9x", "type": "couter", "hlp": 1, "labels": [{"name": "__x"}, {"name": "le", "of": 1}]}
+    session = gateway.auth.new_session()
+    for method, path in (("POST", "metrics"), ("PUT", f"metrics/{ID}")):
+        answer = await gateway.call(
+            method, f"/api/v1/projects/{PROJECT}/{path}", credential=session, json=wrong, headers={"If-Match": '"1"'}
+        )
+        assert (answer.status, answer.code) == (422, "VALIDATION_FAILED")
+        assert answer.json["error"]["details"]["fields"] == {
+            "name": "must not begin with a digit",
+            "type": "must be one of counter, gauge, histogram, summary",
+            "help": "is required",
+            "hlp": "is not a member of this request",
+            "labels[1].of": "is not a member of this request",
+        }
+    asked = gateway.config.requests("CheckMetric")[0].spec
+    assert (asked.name, asked.type, [label.name for label in asked.labels]) == ("9x", 0, ["__x", "le"])
+
+
+@pytest.mark.parametrize("body", [[], [{"name": "x"}], "text", 5, {"na\0me": "x"}])
+async def test_a_fault_of_no_member_names_none(gateway: Gateway, body: Any) -> None:
+    answer = await gateway.call(
+        "POST", f"/api/v1/projects/{PROJECT}/metrics", credential=gateway.auth.new_session(), json=body
+    )
+    assert (answer.status, answer.code) == (422, "VALIDATION_FAILED")
+    assert "details" not in answer.json["error"]
+
+
+async def test_a_long_list_of_faults_is_cut(gateway: Gateway) -> None:
+    gateway.config.answers["CheckMetric"] = definitions_pb2.CheckMetricResponse()
+    deep: Any = ["\0"] * 1000
+    for _ in range(100):
+        deep = {"a" * 100: deep}
+    bodies: list[dict[str, Any]] = [{"labels": [{}] * 1000}, {str(one): 1 for one in range(1000)}, {"labels": deep}]
+    for wrong in bodies:
+        answer = await gateway.call(
+            "POST", f"/api/v1/projects/{PROJECT}/metrics", credential=gateway.auth.new_session(), json=wrong
+        )
+        fields = answer.json["error"]["details"]["fields"]
+        assert 1 <= len(fields) <= 100
+        assert max(map(len, fields)) < 500
 
 
 @pytest.mark.parametrize(

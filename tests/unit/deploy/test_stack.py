@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.layout import CHECKOUT, Ports
-from deploy.local.prometheus import HOW_TO_GET_IT, PrometheusMissing, find_prometheus
+from deploy.local.prometheus import PrometheusMissing, find_prometheus
 from tests.waiting import wait_for
 
 
@@ -43,7 +43,8 @@ def test_a_used_port_is_named(run: Run, port_blocks: Callable[[], Ports]) -> Non
     with socket.create_server(("127.0.0.1", ports.server("nats"))):
         ended = run(PULSEGATE_PORT=str(ports.public))
     assert ended.returncode == 1
-    assert f"in use already: port {ports.server('nats')} (nats); choose other ports with PULSEGATE_PORT" in ended.stderr
+    assert f"in use already: port {ports.server('nats')} (nats). Pulsegate takes 16 consecutive ports" in ended.stderr
+    assert f"PULSEGATE_PORT={ports.public} on: choose another one" in ended.stderr
 
 
 def test_a_second_copy_on_the_same_data_is_refused(run: Run, tmp_path: Path) -> None:
@@ -71,10 +72,43 @@ def test_wrong_settings_are_all_named(run: Run) -> None:
     assert "PULSEGATE_PORT: must be a whole number from 1024 to 65519" in ended.stderr
 
 
-def test_the_demo_ends_with_one_line_where_there_is_no_prometheus(run: Run) -> None:
-    ended = run("demo", PROMETHEUS_BIN="/nowhere/prometheus")
+def test_wrong_settings_of_all_services_are_named_before_anything_starts(run: Run) -> None:
+    ended = run(PULSEGATE_DEFAULT_PLAN="gold", PULSEGATE_BCRYPT_COST="3", PULSEGATE_LOG_LANES="none")
+    assert ended.returncode == os.EX_CONFIG
+    assert {line.partition(":")[0]: line.partition(" (read by ")[2] for line in ended.stderr.splitlines()} == {
+        "PULSEGATE_DEFAULT_PLAN": "auth, gateway)",
+        "PULSEGATE_BCRYPT_COST": "auth)",
+        "PULSEGATE_LOG_LANES": "receiver, aggregator)",
+    }
+    assert not ended.stdout
+
+
+def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for impossible in (tmp_path / "file", tmp_path / "file" / "data", Path("/proc/data")):
+        ended = run(PULSEGATE_DATA=str(impossible))
+        assert ended.returncode == 1
+        assert ended.stderr.strip().startswith(f"PULSEGATE_DATA: {impossible} cannot be used (")
+        assert ended.stderr.strip().endswith("name a folder that you may write to")
+
+
+def test_a_folder_of_somebody_else_stays_as_it_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o755)
+    (tmp_path / "home" / "letters").touch()
+    before = (tmp_path / "home").stat().st_mode
+    ended = run(PULSEGATE_DATA=str(tmp_path / "home"))
     assert ended.returncode == 1
-    assert ended.stderr.strip() == HOW_TO_GET_IT
+    assert f"PULSEGATE_DATA: {tmp_path / 'home'} holds something else than Pulsegate's data" in ended.stderr
+    assert (tmp_path / "home").stat().st_mode == before
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["letters"]
+
+
+def test_a_prometheus_that_is_no_program_is_named(run: Run, tmp_path: Path) -> None:
+    for command in ("run", "demo"):
+        for wrong in ("/nowhere/prometheus", str(tmp_path)):
+            ended = run(command, PROMETHEUS_BIN=wrong)
+            assert ended.returncode == 1
+            assert ended.stderr.strip().startswith(f"PROMETHEUS_BIN: {wrong} is not a program")
 
 
 class TestFindPrometheus:

@@ -1,14 +1,17 @@
 """The documents say what the code does: every error code and every setting stands in them, and no other."""
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from chassis import errors
+from chassis import errors, settings
+from deploy.local.services import SERVICES
 
 CHECKOUT = Path(__file__).parents[3]
 _CODE = re.compile(r"[A-Z]+(?:_[A-Z]+)*")
+_SETTING_ROW = re.compile(r"^\| `(PULSEGATE_[A-Z0-9_]+)` \| (.*?) \| (.*?) \|", re.MULTILINE)
 _SETTING = re.compile(r"^\| `(PULSEGATE_[A-Z0-9_]+)` \|", re.MULTILINE)
 
 
@@ -57,6 +60,21 @@ def test_every_setting_is_described_and_no_other() -> None:
     assert read <= described, f"not described: {sorted(read - described)}"
     known = read | {"PULSEGATE_DATA"}
     assert described <= known, f"described and never read: {sorted(described - known)}"
+
+
+def test_every_setting_says_who_reads_it_and_what_holds_without_it() -> None:
+    read_by: dict[str, list[str]] = {"PULSEGATE_POSTGRES_OWNER_DSN": ["migrate"]}
+    required = {"PULSEGATE_POSTGRES_OWNER_DSN": True}
+    for service in SERVICES:
+        for field in dataclasses.fields(service.settings):
+            read_by.setdefault(field.metadata["variable"], []).append(service.name)
+            required[field.metadata["variable"]] = field.metadata["default"] is settings.REQUIRED
+    for variable, readers, default in _SETTING_ROW.findall((CHECKOUT / "docs/operations.md").read_text()):
+        named = {reader.strip("` ") for reader in readers.split(",")} - {"make run"}
+        expected = read_by.get(variable, [])
+        assert named == ({"all"} if len(expected) == len(SERVICES) else set(expected)), variable
+        assert default.strip(), variable
+        assert (default == "required") is required.get(variable, False), variable
 
 
 def test_links_between_documents_lead_somewhere() -> None:

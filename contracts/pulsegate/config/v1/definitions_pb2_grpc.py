@@ -60,6 +60,11 @@ class DefinitionServiceStub:
                 request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricResponse.FromString,
                 _registered_method=True)
+        self.CheckMetric = channel.unary_unary(
+                '/pulsegate.config.v1.DefinitionService/CheckMetric',
+                request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricResponse.FromString,
+                _registered_method=True)
 
 
 class DefinitionServiceServicer:
@@ -97,6 +102,13 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckMetric(self, request, context):
+        """What CreateMetric would find wrong with the definition by itself; changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +136,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.DeleteMetric,
                     request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricRequest.FromString,
                     response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricResponse.SerializeToString,
+            ),
+            'CheckMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMetric,
+                    request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricRequest.FromString,
+                    response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +279,33 @@ class DefinitionService:
             '/pulsegate.config.v1.DefinitionService/DeleteMetric',
             pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricRequest.SerializeToString,
             pulsegate_dot_config_dot_v1_dot_definitions__pb2.DeleteMetricResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.config.v1.DefinitionService/CheckMetric',
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricRequest.SerializeToString,
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricResponse.FromString,
             options,
             channel_credentials,
             insecure,

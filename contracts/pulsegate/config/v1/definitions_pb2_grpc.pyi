@@ -39,6 +39,8 @@ class DefinitionServiceStub:
     UpdateMetric: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.UpdateMetricRequest, _definitions_pb2.UpdateMetricResponse]
     """Changes that keep every series what it was; others answer CONFLICT. VERSION_MISMATCH unless `version` is current."""
     DeleteMetric: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.DeleteMetricRequest, _definitions_pb2.DeleteMetricResponse]
+    CheckMetric: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.CheckMetricRequest, _definitions_pb2.CheckMetricResponse]
+    """What CreateMetric would find wrong with the definition by itself; changes nothing."""
 
 @_typing.type_check_only
 class DefinitionServiceAsyncStub(DefinitionServiceStub):
@@ -51,6 +53,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     UpdateMetric: _aio.UnaryUnaryMultiCallable[_definitions_pb2.UpdateMetricRequest, _definitions_pb2.UpdateMetricResponse]  # type: ignore[assignment]
     """Changes that keep every series what it was; others answer CONFLICT. VERSION_MISMATCH unless `version` is current."""
     DeleteMetric: _aio.UnaryUnaryMultiCallable[_definitions_pb2.DeleteMetricRequest, _definitions_pb2.DeleteMetricResponse]  # type: ignore[assignment]
+    CheckMetric: _aio.UnaryUnaryMultiCallable[_definitions_pb2.CheckMetricRequest, _definitions_pb2.CheckMetricResponse]  # type: ignore[assignment]
+    """What CreateMetric would find wrong with the definition by itself; changes nothing."""
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Metric definitions of the principal's project, for people and their programs."""
@@ -90,6 +94,14 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _definitions_pb2.DeleteMetricRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_definitions_pb2.DeleteMetricResponse, _abc.Awaitable[_definitions_pb2.DeleteMetricResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CheckMetric(
+        self,
+        request: _definitions_pb2.CheckMetricRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.CheckMetricResponse, _abc.Awaitable[_definitions_pb2.CheckMetricResponse]]:
+        """What CreateMetric would find wrong with the definition by itself; changes nothing."""
 
 def add_DefinitionServiceServicer_to_server(servicer: DefinitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -1,0 +1,92 @@
+"""From decoded JSON to a struct, with every member that is at fault."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+#: What is wrong, by member as its author wrote it (`labels[2].name`).
+Faults = dict[str, str]
+
+_WHERE = re.compile(r" - at `\$(.*)`$")
+#: What is said about one request; nobody reads more.
+MOST_FAULTS = 100
+
+#: Elements of a list that are looked at one by one where something in it is wrong.
+_MOST_ELEMENTS = 100
+
+_NOT_ON_THE_LIST = "Invalid enum value"
+
+
+def shaped(decoded: Mapping[str, Any], shape: type[T]) -> tuple[T, Faults]:
+    """The object as a struct. Where there are faults, a member at fault has its default, and None where it has none."""
+    faults: Faults = {}
+    struct = _struct(decoded, shape, "", faults)
+    return struct, dict(sorted(faults.items())[:MOST_FAULTS])
+
+
+def _struct(decoded: Mapping[str, Any], shape: type[T], prefix: str, faults: Faults) -> T:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    faults.update(
+        {f"{prefix}{name[:100]}": "is not a member of this request" for name in decoded if name not in fields}
+    )
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        before = len(faults)
+        if name in decoded:
+            value = _value(decoded[name], field.type, f"{prefix}{name}", faults)
+            if len(faults) == before or isinstance(value, list):
+                values[field.name] = value
+        elif field.required:
+            faults[f"{prefix}{name}"] = "is required"
+        if field.required:
+            values.setdefault(field.name, None)
+    return shape(**values)
+
+
+def _value(decoded: Any, kind: Any, where: str, faults: Faults) -> Any:
+    """One member; None where it is at fault, but a list of structs stays one: its elements keep their places."""
+    try:
+        return msgspec.convert(decoded, kind)
+    except msgspec.ValidationError as error:
+        before = len(faults)
+        elements = _elements(decoded, kind, where, faults)
+        if len(faults) > before:
+            return elements
+        found = _WHERE.search(str(error))
+        faults[where + (found[1] if found else "")] = _explained(str(error), kind)
+        return None
+
+
+def _elements(decoded: Any, kind: Any, where: str, faults: Faults) -> list[Any]:
+    """The first elements of a list of structs; none where it is none."""
+    (element,) = get_args(kind) if get_origin(kind) is list else (None,)
+    if not (isinstance(decoded, list) and isinstance(element, type) and issubclass(element, msgspec.Struct)):
+        return []
+    return [_element(one, element, f"{where}[{index}]", faults) for index, one in enumerate(decoded[:_MOST_ELEMENTS])]
+
+
+def _element(decoded: Any, shape: type[T], where: str, faults: Faults) -> T:
+    if isinstance(decoded, dict):
+        return _struct(decoded, shape, f"{where}.", faults)
+    faults[where] = "must be an object"
+    return _struct({}, shape, f"{where}.", {})
+
+
+def _explained(message: str, kind: Any) -> str:
+    if message.startswith(_NOT_ON_THE_LIST):
+        return f"must be one of {', '.join(_literals(kind))}"
+    fault = _WHERE.sub("", message)
+    return fault[:1].lower() + fault[1:]
+
+
+def _literals(kind: Any) -> Iterator[str]:
+    """The values that a type allows, where it lists them."""
+    if get_origin(kind) is Literal:
+        yield from get_args(kind)
+    else:
+        for argument in get_args(kind):
+            yield from _literals(argument)
