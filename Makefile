@@ -5,8 +5,8 @@ VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 BROWSER := sdk/browser
 NPM     := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix $(BROWSER)
-# A registry that does not answer ends an installation within two minutes.
-NPM_PATIENCE := --fetch-timeout=60000 --fetch-retries=1 --fetch-retry-mintimeout=1000
+# A registry that does not answer ends an installation after a minute.
+NPM_PATIENCE := --fetch-timeout=30000 --fetch-retries=1 --fetch-retry-mintimeout=1000
 
 # Stamps: what was last installed, and when.
 INSTALLED := $(VENV)/.installed

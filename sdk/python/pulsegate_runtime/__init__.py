@@ -10,7 +10,8 @@ record() touches memory only. One thread *seals*: it numbers what has been gathe
 the queue before anything is sent. Another *sends* each batch, byte for byte the same, until the server has settled it.
 The server knows a batch by its producer and sequence, so that a retry is never counted twice.
 
-Nothing here raises into the host application or makes it wait; what cannot be delivered is counted, with a reason.
+Nothing that measures raises into the host application or makes it wait; what cannot be delivered is counted, with a
+reason. Only flush() and close() wait, for their timeout at most.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 import ast
 import inspect
+import sys
 import unicodedata
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from services.codegen.domain import Label, Language, Metric
@@ -97,6 +100,19 @@ def test_a_wrong_call_raises_nothing_and_is_counted() -> None:
         ("orders_total", "takes from 1 to 2 positional arguments but 4 were given"),
         ("depth", "got multiple values for argument 'self'"),
     ]
+
+
+def test_the_real_runtime_counts_a_wrong_call_and_tells_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pulsegate_metrics", ModuleType("pulsegate_metrics"))  # dataclasses look it up
+    definition = metric("orders_total", "counter", Label(name="plan", required=True))
+    metrics = _load(generate(definition, runtime=samples.real_runtime(Language.PYTHON)))["Metrics"]()
+    metrics.orders_total(1, "pro", colour="red")
+    metrics.close(30)
+    assert metrics.stats.dropped == {"invalid": 1}
+    assert "(the latest: 'orders_total': " in caplog.text
+    assert "unexpected keyword argument 'colour'" in caplog.text
 
 
 def test_the_help_is_the_documentation() -> None:
