@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import logs, migrations, open_files, settings, tracing
+from chassis import failpoints, logs, migrations, open_files, settings, tracing
 
 log = logs.get(__name__)
 
@@ -40,6 +40,9 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
     logs.configure(service, loaded.log_level)
     open_files.allow_all()
     _collect_seldom()
+    failpoints.arm(loaded.failpoints)
+    if failpoints.ARMED:
+        log.warning("failpoints are armed: this process fails on purpose", points=sorted(failpoints.ARMED))
 
     async def main() -> None:
         stop = _stop_signal()

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from chassis import failpoints
+from chassis.failpoints import Failpoint
+
 T = TypeVar("T")
 
 #: The `default` in the metadata of a setting that has none.
@@ -37,7 +40,9 @@ def setting(
     Secret settings are left out of the dataclass's repr.
     """
     metadata = {"variable": name, "parse": parse, "default": default}
-    return dataclasses.field(metadata=metadata, repr=not secret)
+    if default is REQUIRED:
+        return dataclasses.field(metadata=metadata, repr=not secret)
+    return dataclasses.field(metadata=metadata, repr=not secret, default=default)
 
 
 def load(settings_class: type[T], environment: Mapping[str, str] = os.environ) -> T:
@@ -148,6 +153,14 @@ class ServiceSettings:
     otlp_endpoint: str | None = setting("PULSEGATE_OTLP_ENDPOINT", parse=url("http", "https"), default=None)
     #: How long work under way may go on after the signal to stop.
     drain_seconds: float = setting("PULSEGATE_DRAIN_SECONDS", parse=number(0, 300), default=10.0)
+    #: Whether this installation holds nothing that anybody would miss.
+    test_installation: str = setting("PULSEGATE_TEST_INSTALLATION", parse=one_of("yes", "no"), default="no")
+    #: Where the process crashes, waits or fails on purpose; in a test installation alone.
+    failpoints: tuple[Failpoint, ...] = setting("PULSEGATE_FAILPOINTS", parse=failpoints.parse, default=())
+
+    def __post_init__(self) -> None:
+        if self.failpoints and self.test_installation != "yes":
+            raise SettingsError(["PULSEGATE_FAILPOINTS: is refused unless PULSEGATE_TEST_INSTALLATION is yes"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from psycopg.rows import tuple_row
 
+from chassis import failpoints
 from chassis.postgres import Connection, Database
 from services.ingest import copy_format
 from services.ingest.aggregation import Found, Loaded, Missing
@@ -284,6 +285,8 @@ class PostgresCheckpoints:
                 "UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lane = %s",
                 (owned.lease_seconds, owned.lane),
             )
+            if failpoints.ARMED:
+                await failpoints.reached("in-commit")
 
     async def _store_made(self, connection: Connection, checkpoint: Checkpoint) -> None:
         if not checkpoint.made:

@@ -9,7 +9,7 @@ from itertools import count
 
 from opentelemetry.trace import SpanKind
 
-from chassis import logs, tracing
+from chassis import failpoints, logs, tracing
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from services.ingest import metrics, records
@@ -130,6 +130,8 @@ class Lane:
             stack.callback(metrics.LANE_OWNED.labels(self._number).set, 0)
             stack.callback(self._fleet.gave_back, self._number)
             renewing = tasks.create_task(self._renew(epoch))
+            if failpoints.ARMED:
+                await failpoints.reached("lane-taken")
             work = await self._load(epoch)
             stack.push_async_callback(work.reader.close)
             folding = tasks.create_task(work.fold_for_ever())
@@ -271,7 +273,11 @@ class _Work:
             sealed_frames = self._uncommitted_frames
         with metrics.COMMITS.time(), self._spans(traceparents):
             delivered = {self.delivery.sink_name: self.delivery.delivered_ms}
+            if failpoints.ARMED:
+                await failpoints.reached("before-commit")
             await self._checkpoints.commit(self._owned, checkpoint, delivered)
+        if failpoints.ARMED:
+            await failpoints.reached("committed")
         self._owned = replace(self._owned, position=checkpoint.position)
         self._uncommitted_frames -= sealed_frames
         self._commits.append((checkpoint.commit_ms, checkpoint.position))

@@ -14,7 +14,8 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from chassis import logs
+from chassis import failpoints, logs
+from chassis.errors import Unavailable
 from services.ingest import metrics, records
 from services.ingest.errors import LogUnavailable
 from services.ingest.log import Log, heed_cancellation
@@ -152,7 +153,9 @@ class LogWriter:
                 reply=f"{inbox}.{number}",
                 headers={"Nats-Expected-Stream": self._log.stream},
             )
-        except (NatsError, OSError) as cause:
+            if failpoints.ARMED:
+                await failpoints.reached("frame-sent")
+        except (NatsError, OSError, Unavailable) as cause:
             frame.settle(_unavailable(type(cause).__name__))
 
     async def _answered(self, message: Msg) -> None:
@@ -163,6 +166,8 @@ class LogWriter:
         if error is None:
             metrics.LOG_APPEND.observe(time.monotonic() - frame.published_at)
             metrics.LOG_FRAME_RECORDS.observe(len(frame.records))
+        if failpoints.ARMED:
+            error = await _failing(error)
         frame.settle(error)
 
     def _give_up(self, frame: Frame) -> None:
@@ -179,6 +184,15 @@ class LogWriter:
     def _count_queued(self, change: int) -> None:
         self._queued_bytes += change
         metrics.LOG_QUEUED_BYTES.set(self._queued_bytes)
+
+
+async def _failing(error: LogUnavailable | None) -> LogUnavailable | None:
+    """The log's answer as it arrives where a failpoint may keep it from doing so."""
+    try:
+        await failpoints.reached("log-acknowledged")
+    except Unavailable as failure:
+        return _unavailable(failure.message)
+    return error
 
 
 class _Refused(msgspec.Struct):

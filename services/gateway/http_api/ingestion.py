@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
+from chassis import failpoints
 from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
@@ -35,6 +36,8 @@ class IngestionRoutes:
         if encoding is None:
             raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
         outcome = await self._receivers.take(await read(request), encoding)
+        if failpoints.ARMED:
+            await failpoints.reached("before-answer")
         if not outcome.rejected and not outcome.duplicate:
             body = b'{"accepted":%d,"rejected":[]}' % outcome.accepted
             return web.Response(status=202, body=body, headers=_JSON.copy())

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import tenacity
 
-from chassis import logs
+from chassis import failpoints, logs
 from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import Unavailable
@@ -171,6 +171,8 @@ class Delivery:
         """Returns when each sample was accepted or put aside."""
         refusal = await self._refusal(self._sink.encode(samples))
         if refusal is None:
+            if failpoints.ARMED:
+                await failpoints.reached("delivered")
             metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
         elif len(samples) == 1:
             self._put_aside(samples, refusal)

@@ -73,7 +73,7 @@ class Pipeline:
         environment = {
             setting.metadata["variable"]: str(value)
             for setting in dataclasses.fields(settings)
-            if (value := getattr(settings, setting.name)) is not None
+            if (value := getattr(settings, setting.name)) not in (None, ())
         }
         process = RoleProcess(role, environment)
         process.start()
