@@ -44,15 +44,7 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         )
         endings = SeriesEndings(clock)
         definitions = DefinitionTable(ConfigClient(config_channel), clock, endings.add)
-        writers = [
-            LogWriter(
-                stream,
-                lane,
-                timeout_seconds=settings.append_timeout_seconds,
-                most_queued_bytes=settings.most_queued_bytes,
-            )
-            for lane in range(settings.lanes)
-        ]
+        writers = _writers(stream, settings)
         taking = Receiver(definitions, writers, clock)
 
         async def definitions_loaded() -> None:
@@ -86,6 +78,16 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         finally:
             health.stopping = True
             servicer.drain()
+
+
+def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
+    """One for each lane."""
+    return [
+        LogWriter(
+            stream, lane, timeout_seconds=settings.append_timeout_seconds, most_queued_bytes=settings.most_queued_bytes
+        )
+        for lane in range(settings.lanes)
+    ]
 
 
 @asynccontextmanager
