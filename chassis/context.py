@@ -4,7 +4,7 @@ import re
 import time
 from contextvars import ContextVar
 
-from chassis.ids import uuid7
+from chassis.ids import uuid7_text
 
 CORRELATION_ID: ContextVar[str] = ContextVar("correlation_id", default="")
 #: The signed principal as it came, to be passed on to the next service.
@@ -17,7 +17,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def correlation_id_or_new(offered: str | None) -> str:
     """The caller's correlation id where it is well-formed, else a new one."""
-    return offered if offered and _WELL_FORMED.fullmatch(offered) else str(uuid7())
+    return offered if offered and _WELL_FORMED.fullmatch(offered) else uuid7_text()
 
 
 def remaining_seconds(default: float) -> float:

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-from redis.asyncio import Redis
 
 from chassis import grpc_client, http_server
 from chassis.breakers import Breaker
@@ -67,10 +66,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
         await stack.enter_async_context(verdicts.watching())
-        limits = _limits(settings, redis, clock)
+        in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
+        limits = _limits(settings, in_redis, clock)
 
         prometheus = await _prometheus(stack, settings)
-        health = _health(upstreams, redis, prometheus, signing_keys)
+        health = _health(upstreams, in_redis, prometheus, signing_keys)
         await stack.enter_async_context(health.watching())
 
         accounts = Accounts(upstreams.auth)
@@ -143,8 +143,7 @@ async def _receivers(stack: AsyncExitStack, settings: Settings) -> IngestionStre
     return streams
 
 
-def _limits(settings: Settings, redis: Redis, clock: SystemClock) -> Limits:
-    in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
+def _limits(settings: Settings, in_redis: RedisLimiter, clock: SystemClock) -> Limits:
     limiter = SteadyLimiter(
         LeasingLimiter(in_redis, clock, replicas=settings.replicas), LocalLimiter(clock, settings.replicas)
     )
@@ -165,13 +164,15 @@ async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus |
     return Prometheus(session, settings.prometheus_url.rstrip("/"), reset_seconds=settings.breaker_reset_seconds)
 
 
-def _health(upstreams: Upstreams, redis: Redis, prometheus: Prometheus | None, signing_keys: SigningKeys) -> Health:
+def _health(
+    upstreams: Upstreams, in_redis: RedisLimiter, prometheus: Prometheus | None, signing_keys: SigningKeys
+) -> Health:
     """Nothing is hard once auth's keys were seen: without one service the routes of the others go on."""
     health = Health()
     health.add("auth-keys", signing_keys.probe, hard=True)
     for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
         health.add(upstream.channel.service, upstream.channel.probe, hard=False)
-    health.add("redis", lambda: redis_limits.probe(redis), hard=False)
+    health.add("redis", in_redis.probe, hard=False)
     if prometheus is not None:
         health.add("prometheus", prometheus.probe, hard=False)
     return health

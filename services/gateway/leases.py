@@ -1,8 +1,8 @@
 """Large limits without a round trip: a replica leases shares of a bucket from Redis and allows their calls by itself.
 
-A share holds what some tenths of a second need, at the rate that was seen last, and never more than a small part of the
-limit. It is renewed before it runs out, and ends by itself; what an ended share had left is given back with the next
-question. Redis is asked before a call is refused.
+A share holds what a second needs, at the rate that was seen last, and never more than a small part of the limit. It is
+renewed before it runs out, and ends by itself; what an ended share had left is given back with the next question. Redis
+is asked before a call is refused.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from services.gateway.redis_limits import Grant
 EXACT_PER_MINUTE = 600
 
 #: How long the calls of a share are good for, and for how long they should last at the rate seen last.
-_LEASE_SECONDS = 1.0
-_SHARE_SECONDS = 0.3
+_LEASE_SECONDS = 2.0
+_SHARE_SECONDS = 1.0
 #: A share has at most this part of the limit, all replicas together.
 _PARTS = 50
 _MOST_SHARES = 100_000
@@ -145,12 +145,13 @@ class LeasingLimiter:
             for share in lacking:
                 share.waiting += 1
             try:
-                waits = await asyncio.gather(*(asyncio.shield(self._renew(share)) for share in lacking))
+                renewals = [self._renew(share) for share in lacking]
+                wait_seconds = max([await asyncio.shield(renewal) for renewal in renewals])
             finally:
                 for share in lacking:
                     share.waiting -= 1
-            if any(waits):
-                return max(waits)
+            if wait_seconds:
+                return wait_seconds
         return 0.0
 
     def _renew(self, share: _Share) -> "asyncio.Task[float]":

@@ -22,10 +22,9 @@ from services.gateway.rate_limits import Decision, Standing, interval_us, name_o
 
 T = TypeVar("T")
 
-_TIMEOUT_SECONDS = 0.05
-#: An answer that is there when the time is up still counts, although this process was too busy to read it: so often the
-#: event loop may turn until then.
-_TURNS = 5
+#: How long an answer is waited for, in short steps: where this process is too busy to look for it in time, a step is
+#: longer, and that is no fault of Redis.
+_STEPS, _STEP_SECONDS = 10, 0.005
 _SOCKET_SECONDS = 1.0
 _CONNECTIONS = 4
 #: Questions that are answered in one round trip.
@@ -186,10 +185,15 @@ class RedisLimiter:
     """
 
     def __init__(self, redis: Redis, breaker: Breaker) -> None:
+        self._redis = redis
         self._script = redis.register_script(_SCRIPT)
         self._breaker = breaker
         self._waiting: deque[_Question[Any]] = deque()
         self._asking: asyncio.Task[None] | None = None
+
+    async def probe(self) -> None:
+        """A health check, which also sees to it that Redis has the script. Raises where Redis does not answer."""
+        await self._redis.script_load(_SCRIPT)
 
     async def take(self, buckets: Sequence[Bucket]) -> Decision:
         """See `Limiter`."""
@@ -252,11 +256,10 @@ async def _in_time(asking: Awaitable[T]) -> T:
     """What is answered. Raises TimeoutError."""
     answer = asyncio.ensure_future(asking)
     try:
-        await asyncio.wait([answer], timeout=_TIMEOUT_SECONDS)
-        for _ in range(_TURNS):
+        for _ in range(_STEPS):
+            await asyncio.wait([answer], timeout=_STEP_SECONDS)
             if answer.done():
                 return answer.result()
-            await asyncio.sleep(0)
         raise TimeoutError("Redis did not answer in time")
     finally:
         answer.cancel()
@@ -281,7 +284,7 @@ async def connected(redis_url: str) -> AsyncIterator[Redis]:
         redis_url,
         max_connections=_CONNECTIONS,
         timeout=None,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
         socket_timeout=_SOCKET_SECONDS,
         retry=Retry(NoBackoff(), 1),
         driver_info=None,
@@ -291,8 +294,3 @@ async def connected(redis_url: str) -> AsyncIterator[Redis]:
         yield client
     finally:
         await client.aclose()
-
-
-async def probe(redis: Redis) -> None:
-    """A health check. Raises where Redis does not answer."""
-    await redis.ping()

@@ -109,12 +109,12 @@ async def test_however_calls_come_and_go_no_window_has_more_than_burst_and_refil
     tested, gateways = bucket(limit, period), replicas(3)
 
     async def come_and_go(gateway: Replica) -> None:
-        until = time.monotonic() + 4
+        until = time.monotonic() + 5
         while time.monotonic() < until:
             await gateway.hammer(
                 tested, chance.uniform(0.02, 0.5), callers=chance.randint(1, 8), pause_seconds=chance.choice([0, 0.005])
             )
-            await asyncio.sleep(chance.uniform(0, 1.3))
+            await asyncio.sleep(chance.choice([chance.uniform(0, 1), 2.2]))
 
     await asyncio.gather(*(come_and_go(gateway) for gateway in gateways))
     moments = [moment for gateway in gateways for moment in gateway.allowed_at]
@@ -194,7 +194,7 @@ async def test_what_a_share_had_left_is_given_back(replicas: Callable[[int], lis
     for _ in range(3):
         await asyncio.gather(*(gateway.call(tested) for _ in range(100)))
     used = len(gateway.allowed_at)
-    await asyncio.sleep(1.1)  # shares end by Redis' clock
+    await asyncio.sleep(2.1)  # shares end by Redis' clock
     decision = await gateway.limiter.take([tested])
     assert decision.standings[0].remaining >= 100_000 - used - 1
 
