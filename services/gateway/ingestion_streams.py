@@ -35,7 +35,7 @@ _METHOD = "/pulsegate.ingest.v1.IngestService/StreamBatches"
 
 #: How long a batch waits for others, and what ends the wait.
 _LINGER_SECONDS = 0.002
-_MOST_BATCHES_A_MESSAGE = 32
+_MOST_BATCHES_A_MESSAGE = 64
 _MOST_BYTES_A_MESSAGE = 1 << 20
 
 #: Batches without an outcome, all streams together; more are turned away.
@@ -64,6 +64,7 @@ class _Batch:
         "content_encoding",
         "correlation_id",
         "deadline",
+        "gathered_at",
         "number",
         "outcome",
         "principal",
@@ -73,18 +74,19 @@ class _Batch:
         "traceparent",
     )
 
-    def __init__(self, number: int, body: bytes, content_encoding: str, deadline: float) -> None:
+    def __init__(self, number: int, body: bytes, content_encoding: str, timeout_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
         self.number = number
         self.body = body
         self.content_encoding = content_encoding
-        #: On the event loop's clock.
-        self.deadline = deadline
+        #: On the event loop's clock, like `deadline` and `sent_at`.
+        self.gathered_at = loop.time()
+        self.deadline = self.gathered_at + timeout_seconds
         self.principal = context.PRINCIPAL_TOKEN.get()
         self.correlation_id = context.CORRELATION_ID.get()
         self.traceparent = _traceparent() if tracing.enabled() else ""
-        loop = asyncio.get_running_loop()
         self.outcome: asyncio.Future[pb.IngestBatchResponse] = loop.create_future()
-        self.timer = loop.call_at(deadline, self._expire)
+        self.timer = loop.call_at(self.deadline, self._expire)
         self.stream: _Stream | None = None
         self.sent_at = 0.0
 
@@ -287,8 +289,7 @@ class IngestionStreams:
             raise DeadlineExceeded(f"No time was left to ask {self.channel.service}.")
         if not self._hopeful:
             raise _away(self.channel.service)
-        deadline = asyncio.get_running_loop().time() + timeout
-        batch = _Batch(next(self._numbers), body, content_encoding, deadline)
+        batch = _Batch(next(self._numbers), body, content_encoding, timeout)
         self._gathered.append(batch)
         self._news.set()
         return batch
@@ -388,10 +389,11 @@ class IngestionStreams:
             await ended([receiving])
 
     async def _next_message(self, stream: _Stream) -> Sequence[_Batch]:
-        """What has gathered, after a moment in which more may come; nothing where another stream took it."""
+        """What has gathered, once the first of it has waited for others; nothing where another stream took it."""
         await self._news.wait()
         if self._gathered and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
-            await asyncio.sleep(_LINGER_SECONDS)
+            waited = asyncio.get_running_loop().time() - self._gathered[0].gathered_at
+            await asyncio.sleep(max(0.0, _LINGER_SECONDS - waited))
         if stream.over.is_set():
             return ()
         message: list[_Batch] = []
