@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url
+from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url, urls
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(ServiceSettings):
     """What both roles must agree on: the log."""
 
-    nats_url: str = setting("PULSEGATE_NATS_URL", parse=url("nats", "tls"), secret=True)
+    #: One address, or those of a cluster's servers.
+    nats_urls: tuple[str, ...] = setting("PULSEGATE_NATS_URL", parse=urls("nats", "tls"), secret=True)
     #: The JetStream stream and the first token of its subjects.
     stream: str = setting("PULSEGATE_LOG_STREAM", default="PULSEGATE_INGEST")
     lanes: int = setting("PULSEGATE_LOG_LANES", parse=integer(1, 256), default=1)
