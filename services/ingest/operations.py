@@ -10,13 +10,17 @@ from functools import lru_cache
 from chassis import logs, tracing
 from chassis.clock import Clock
 from chassis.errors import Unavailable
+from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import decoding, metrics, records
-from services.ingest.decoding import Batch
+from services.ingest import decoding, ledger_store, metrics, records
+from services.ingest.decoding import Batch, Fault
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Outcome, lane_of, partition_of
+from services.ingest.ledger import HOUR_MS
+from services.ingest.ledger_store import LastRejection, LedgerLine
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.records import DefinitionFacts, Kind, Record
+from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
 
 log = logs.get(__name__)
@@ -32,6 +36,9 @@ class Taken:
     """A batch that was looked at: its outcome, once the frame that carries it, where there is one, is on disk."""
 
     outcome: Outcome
+    whose: tuple[bytes, bytes]
+    #: Of the metrics in the batch, in order, where the ledger needs them; empty where one could not be read.
+    names: Sequence[str] = ()
     frame: Frame | None = None
     batch_id: _BatchId | None = None
 
@@ -43,9 +50,12 @@ class Receiver:
     outcome when the log has the batch. `take` is all of that for a single batch.
     """
 
-    def __init__(self, definitions: DefinitionTable, writers: Sequence[LogWriter], clock: Clock) -> None:
+    def __init__(
+        self, definitions: DefinitionTable, writers: Sequence[LogWriter], tallies: Tallies, clock: Clock
+    ) -> None:
         self._definitions = definitions
         self._writers = writers
+        self._tallies = tallies
         self._clock = clock
         #: What became of batches that are durable.
         self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
@@ -68,7 +78,7 @@ class Receiver:
         principal.require("ingest:write")
         batch = decoding.decode(body, content_encoding)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
-            return Taken(replace(known, duplicate=True))
+            return Taken(replace(known, duplicate=True), _whose(principal), _names(batch))
         validated = self._validate(principal, batch)
         if validated.rejections and validated.curable:
             return None
@@ -88,11 +98,12 @@ class Receiver:
         batch_id = _batch_id(principal, batch)
         duplicate = batch_id in self._durable
         outcome = Outcome(accepted=validated.accepted, rejected=tuple(validated.rejections), duplicate=duplicate)
+        names = _names(batch) if duplicate or outcome.rejected else ()
         if duplicate or not validated.accepted:
-            return Taken(outcome)
+            return Taken(outcome, _whose(principal), names)
         record = records.encode(self._record(principal, batch, validated))
         frame = self._writer_of(_uuid_bytes(principal.project_id)).put(record)
-        return Taken(outcome, frame, batch_id if batch.producer else None)
+        return Taken(outcome, _whose(principal), names, frame, batch_id if batch.producer else None)
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}
@@ -122,7 +133,18 @@ class Receiver:
             if taken.batch_id is not None:
                 self._remember(taken.batch_id, taken.outcome)
         _count(taken.outcome)
+        if taken.names:
+            self._tally(taken)
         return taken.outcome
+
+    def _tally(self, taken: Taken) -> None:
+        """For the ledger, which learns of other batches by folding them."""
+        rejected = {rejection.index for rejection in taken.outcome.rejected}
+        for rejection in taken.outcome.rejected:
+            self._tallies.rejected(taken.whose, taken.names[rejection.index], rejection.code, rejection.message)
+        if taken.outcome.duplicate:
+            accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
+            self._tallies.duplicate(taken.whose, accepted)
 
     def _remember(self, batch_id: _BatchId, outcome: Outcome) -> None:
         """A retry is answered as the batch was at first, which is what counts, whatever became of definitions since."""
@@ -145,7 +167,42 @@ class Receiver:
             received_ms=self._clock.now_ms(),
             definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
         )
-        await self._writer_of(definition.project_id).put(records.encode(record)).stored()
+        await self.append(record)
+
+    async def append(self, record: Record) -> None:
+        """See `tallies.Appending`."""
+        await self._writer_of(record.project_id).put(records.encode(record)).stored()
+
+
+class LedgerReader:
+    """Answers what became of metrics, from the state. Where the receiver was given no database, it cannot."""
+
+    def __init__(self, database: Database | None) -> None:
+        self._database = database
+
+    async def lines(
+        self, principal: Principal, *, from_ms: int, to_ms: int, metric: str
+    ) -> tuple[list[LedgerLine], dict[str, int]]:
+        """The project's lines, and up to when sinks were delivered, Unix milliseconds. Raises Unavailable."""
+        principal.require("usage:read")
+        # A line belongs to the hour in which it began.
+        first_ms = from_ms // HOUR_MS * HOUR_MS
+        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
+            lines = await ledger_store.lines(
+                connection, _uuid_bytes(principal.project_id), from_ms=first_ms, to_ms=to_ms, metric=metric
+            )
+            return lines, await ledger_store.delivered_until(connection)
+
+    async def last_rejections(self, principal: Principal) -> list[LastRejection]:
+        """The last one of each metric and code. Raises Unavailable."""
+        principal.require("usage:read")
+        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
+            return await ledger_store.last_rejections(connection, _uuid_bytes(principal.project_id))
+
+    def _known(self) -> Database:
+        if self._database is None:
+            raise Unavailable("This receiver was not told where the ledger is: PULSEGATE_POSTGRES_DSN is not set.")
+        return self._database
 
 
 class SeriesEndings:
@@ -180,6 +237,14 @@ class SeriesEndings:
 
 def _batch_id(principal: Principal, batch: Batch) -> _BatchId:
     return _uuid_bytes(principal.project_id), batch.producer, batch.sequence
+
+
+def _whose(principal: Principal) -> tuple[bytes, bytes]:
+    return _uuid_bytes(principal.tenant_id), _uuid_bytes(principal.project_id)
+
+
+def _names(batch: Batch) -> list[str]:
+    return ["" if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
 
 
 @lru_cache(maxsize=65_536)

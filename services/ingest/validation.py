@@ -238,8 +238,10 @@ def _take_observations(
     bounds = compiled.definition.bounds
     if label_set.id not in result.distributions:
         buckets = [0] * (len(bounds) + 1) if compiled.definition.type is MetricType.HISTOGRAM else []
-        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets)
-    _observe(result.distributions[label_set.id][1], bounds, observations)
+        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets, metrics=0)
+    distribution = result.distributions[label_set.id][1]
+    distribution.metrics += 1
+    _observe(distribution, bounds, observations)
     return None
 
 

@@ -24,8 +24,8 @@ class Batch:
     """One batch as it is sent each time."""
 
     body: bytes
-    #: How many metrics it has.
-    metrics: int
+    #: The names of its metrics, as often as they come.
+    metrics: tuple[str, ...]
     #: What it adds to counters and histograms.
     adds: dict[Series, float]
     #: What it sets gauges to.
@@ -79,7 +79,8 @@ class Worker:
         }
         own = f'{label}="{value}"'
         adds = {(counter, own): float(amount), **_observed(histogram, own, latencies)}
-        return Batch(json.dumps(body).encode(), len(metrics), adds, levels)
+        names = tuple(metric["name"] for metric in metrics)
+        return Batch(json.dumps(body).encode(), names, adds, levels)
 
 
 def _observed(histogram: str, own: str, latencies: list[float]) -> dict[Series, float]:

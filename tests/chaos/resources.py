@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tests.suite_running import Suite
 
-#: What a process may have more at the end: connections come and go, and caches fill.
-_MORE_FILES = 64
+#: What a process may have more at the end: the clients keep up to a hundred connections, and caches fill.
+_MORE_FILES = 128
 _MORE_BYTES = 64 << 20
 
 

@@ -14,7 +14,7 @@ from tests.chaos import plan, resources
 from tests.chaos.mayhem import Mayhem, failpoints_hit
 from tests.chaos.resources import Used
 from tests.chaos.traffic import Known, Traffic
-from tests.chaos.visible import adds_up, counted, visible
+from tests.chaos.visible import adds_up, counted, reconciled, visible
 from tests.e2e.api import connected, sign_up
 from tests.suite_running import Suite
 
@@ -85,6 +85,7 @@ async def test_totals_are_exact_through_everything(start_suite: Callable[..., Su
     say(f"\nchaos with seed {settings.seed}: {settings.most_kills} kills, {settings.most_seconds:.0f} s at most")
     async with connected(suite.base_url) as api:
         project = await sign_up(api)
+        usage_key = (await project.create_key("secret", scopes=["usage:read"]))["key"]
         traffic = Traffic(project, settings.seed)
         await traffic.define()
         before = await _warmed_up(suite, traffic)
@@ -93,8 +94,10 @@ async def test_totals_are_exact_through_everything(start_suite: Callable[..., Su
         suite.wait_ready(within_seconds=120)
         await adds_up(project, traffic.known, _VISIBLE_SECONDS)
         after = resources.used(suite)
+        ledger = await reconciled(project, usage_key, traffic.known)
         shown = await visible(project)
         _report(traffic.known, mayhem, suite, [counted(adds, shown) for adds in traffic.known.given_up])
+        say(f"  {'ledger':26}{_told(ledger)}")
         _report_resources(before, after)
     assert mayhem.kills.total() > 0
     assert failpoints_hit(suite).total() > 0

@@ -1,6 +1,7 @@
 """What Prometheus shows of a chaos run's project, and whether it is what the clients know."""
 
 import time
+from collections import Counter
 
 from tests.chaos.batches import Series
 from tests.chaos.traffic import Known
@@ -37,6 +38,32 @@ async def differences(project: Project, known: Known) -> list[str]:
         *(f"shown in part: {sorted((series, shown.get(series)) for series in adds)}" for adds in torn),
         *(f"nobody sent {series}" for series in sorted(strangers)),
     ]
+
+
+async def reconciled(project: Project, usage_key: str, known: Known) -> dict[str, int]:
+    """Checks the ledger against what clients know, to the unit; returns its totals.
+
+    Duplicates are not known to the unit: what a receiver counts in the second before it is killed is lost.
+    """
+    shown = await visible(project)
+    committed = known.metrics + Counter(
+        name.removesuffix("_count")
+        for adds in known.given_up
+        for name, _ in adds
+        if counted(adds, shown) and not name.endswith(("_bucket", "_sum"))
+    )
+    body = await project.api.expect(200, "GET", f"/api/v1/projects/{project.id}/ledger", credential=usage_key)
+    totals: Counter[str] = Counter()
+    by_metric: Counter[str] = Counter()
+    for line in body["items"]:
+        by_metric[line["metric"]] += line["committed"]
+        totals.update({name: line[name] for name in ("received", "accepted", "committed", "duplicate", "folded")})
+        totals["rejected"] += sum(line["rejected"].values())
+    assert by_metric == committed, "what the ledger says is committed is what was acknowledged"
+    assert totals["accepted"] == totals["committed"] + totals["duplicate"]
+    assert totals["received"] == totals["accepted"] + totals["rejected"]
+    assert set(body["deliveredUntil"]) == {"remote_write"}
+    return dict(totals)
 
 
 def counted(adds: dict[Series, float], shown: dict[Series, float]) -> bool | None:

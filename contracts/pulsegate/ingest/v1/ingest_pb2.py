@@ -24,13 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"<\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\"l\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xa5\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result2\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"<\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\"l\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xa5\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result\"B\n\x10GetLedgerRequest\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12\x0e\n\x06metric\x18\x03 \x01(\t\"\xd6\x01\n\x11GetLedgerResponse\x12.\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.pulsegate.ingest.v1.LedgerLine\x12X\n\x12\x64\x65livered_until_ms\x18\x02 \x03(\x0b\x32<.pulsegate.ingest.v1.GetLedgerResponse.DeliveredUntilMsEntry\x1a\x37\n\x15\x44\x65liveredUntilMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf9\x01\n\nLedgerLine\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07hour_ms\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x03\x12?\n\x08rejected\x18\x05 \x03(\x0b\x32-.pulsegate.ingest.v1.LedgerLine.RejectedEntry\x12\x11\n\tduplicate\x18\x06 \x01(\x03\x12\x11\n\tcommitted\x18\x07 \x01(\x03\x12\x0e\n\x06\x66olded\x18\x08 \x01(\x03\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x17\n\x15ListRejectionsRequest\"P\n\x16ListRejectionsResponse\x12\x36\n\nrejections\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.LastRejection\"^\n\rLastRejection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\x12\x0f\n\x07last_ms\x18\x05 \x01(\x03\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x32\xd6\x01\n\rLedgerService\x12Z\n\tGetLedger\x12%.pulsegate.ingest.v1.GetLedgerRequest\x1a&.pulsegate.ingest.v1.GetLedgerResponse\x12i\n\x0eListRejections\x12*.pulsegate.ingest.v1.ListRejectionsRequest\x1a+.pulsegate.ingest.v1.ListRejectionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.ingest.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._loaded_options = None
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_options = b'8\001'
+  _globals['_LEDGERLINE_REJECTEDENTRY']._loaded_options = None
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_options = b'8\001'
   _globals['_INGESTBATCHREQUEST']._serialized_start=57
   _globals['_INGESTBATCHREQUEST']._serialized_end=117
   _globals['_INGESTBATCHRESPONSE']._serialized_start=119
@@ -45,6 +49,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMBATCHESRESPONSE']._serialized_end=630
   _globals['_STREAMEDOUTCOME']._serialized_start=632
   _globals['_STREAMEDOUTCOME']._serialized_end=754
-  _globals['_INGESTSERVICE']._serialized_start=757
-  _globals['_INGESTSERVICE']._serialized_end=978
+  _globals['_GETLEDGERREQUEST']._serialized_start=756
+  _globals['_GETLEDGERREQUEST']._serialized_end=822
+  _globals['_GETLEDGERRESPONSE']._serialized_start=825
+  _globals['_GETLEDGERRESPONSE']._serialized_end=1039
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_start=984
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_end=1039
+  _globals['_LEDGERLINE']._serialized_start=1042
+  _globals['_LEDGERLINE']._serialized_end=1291
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_start=1244
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_end=1291
+  _globals['_LISTREJECTIONSREQUEST']._serialized_start=1293
+  _globals['_LISTREJECTIONSREQUEST']._serialized_end=1316
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=1318
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=1398
+  _globals['_LASTREJECTION']._serialized_start=1400
+  _globals['_LASTREJECTION']._serialized_end=1494
+  _globals['_INGESTSERVICE']._serialized_start=1497
+  _globals['_INGESTSERVICE']._serialized_end=1718
+  _globals['_LEDGERSERVICE']._serialized_start=1721
+  _globals['_LEDGERSERVICE']._serialized_end=1935
 # @@protoc_insertion_point(module_scope)
