@@ -132,7 +132,8 @@ async def connected(
             "cursor_factory": _MeasuredCursor,
             "connect_timeout": 3,
             "options": f"-c statement_timeout={int(statement_timeout_seconds * 1000)} -c lock_timeout=5000"
-            " -c idle_in_transaction_session_timeout=30000",
+            # What a frozen process holds is let go so soon that another one can take its place within ten seconds.
+            " -c idle_in_transaction_session_timeout=5000",
         },
     )
     await pool.open(wait=False)

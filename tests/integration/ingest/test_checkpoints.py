@@ -1,5 +1,6 @@
 """The state in Postgres: what is committed is loaded as it was, fast, and a commit costs what changed."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from chassis import postgres
+from chassis.errors import Unavailable
 from chassis.postgres import Connection
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Owned, PostgresCheckpoints
@@ -19,6 +21,7 @@ from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, delta, delta_of, ended, label, record
+from tests.waiting import eventually
 
 COUNTER = definition("orders_total", labels={"plan": label(max_distinct=2)})
 GAUGE = definition("depth", MetricType.GAUGE)
@@ -267,3 +270,30 @@ async def reads_of_series(lane: StoredLane) -> int:
         row = await cursor.fetchone()
         assert row is not None
         return int(row["seq_tup_read"])
+
+
+async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(database: Database) -> None:
+    frozen, thaw = asyncio.Event(), asyncio.Event()
+
+    async def freeze(_connection: Connection) -> None:
+        frozen.set()
+        await thaw.wait()
+
+    async with opened(database) as other, opened(database) as lane:
+        await lane.checkpoints.renew(0, lane.epoch, 0.0)
+        lane.checkpoints = LookedAtCheckpoints(lane.database, freeze)
+        committing = asyncio.create_task(lane.commit())
+        await frozen.wait()
+        began = time.monotonic()
+
+        async def taken() -> bool:
+            try:
+                return await other.checkpoints.acquire(0, "another", 60.0) is not None
+            except Unavailable:
+                return False
+
+        await eventually(taken, within_seconds=10.0, what="another owner has the lane")
+        assert time.monotonic() - began < 10.0
+        thaw.set()
+        with pytest.raises((LaneLostError, Unavailable)):
+            await committing

@@ -45,7 +45,10 @@ def test_processor_time_goes_to_the_nearest_named_process() -> None:
         while meter.used().seconds["busy"] < 0.25:
             assert busy.poll() is None
         busy.communicate(b"\n")
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as idle:
+    wait = "print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", wait], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as idle:
+        assert idle.stdout is not None
+        idle.stdout.readline()  # its start is over
         meter = CpuMeter({"idle": idle.pid})
         subprocess.run([sys.executable, "-c", spin], input=b"\n", check=True)
         used = meter.used()

@@ -123,8 +123,8 @@ async def test_a_program_that_never_becomes_ready_is_named_with_its_reason_and_i
         raise NotReady("postgres is down")
 
     code = "print('what went wrong', flush=True); import time; time.sleep(60)"
-    with pytest.raises(StartFailed, match=r"(?s)slow was not ready within 1 s: postgres is down.*what went wrong"):
-        await supervisor.start([new_program("slow", code, probe=probe, ready_seconds=0.6), new_program("a")])
+    with pytest.raises(StartFailed, match=r"(?s)slow was not ready within 5 s: postgres is down.*what went wrong"):
+        await supervisor.start([new_program("slow", code, probe=probe, ready_seconds=5.0), new_program("a")])
 
 
 async def test_a_program_that_dies_when_started_is_given_up(supervisor: Supervisor, new_program: NewProgram) -> None:
