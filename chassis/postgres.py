@@ -52,6 +52,9 @@ class _MeasuredCursor(AsyncCursor[DictRow]):
         return " ".join(text.split())[:300] or _CONNECTION_CHECK
 
 
+_IdleInTransaction = psycopg.errors.IdleInTransactionSessionTimeout
+
+
 class Database:
     """A pool, and transactions on it. Every failure to reach the database is `Unavailable`."""
 
@@ -76,7 +79,7 @@ class Database:
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             reason = "The database's schema is older than this code; its migrations have not run yet."
             raise Unavailable(reason, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, _IdleInTransaction) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
                 raise Unavailable("The database was too slow.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
             raise Unavailable("The database is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
