@@ -51,7 +51,7 @@ _OPENING_SECONDS = 1.0
 #: How long batches wait for the next stream: for the first one and after one that broke, and after one whose receiver
 #: announced its end.
 _HOPE_SECONDS = 0.25
-_HOPE_AFTER_DRAINING_SECONDS = 5.0
+_HOPE_AFTER_DRAINING_SECONDS = 8.0
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
