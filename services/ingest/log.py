@@ -7,6 +7,7 @@ an acknowledged frame is on disk.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -168,6 +169,7 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
 async def _connect(
     client: Client, urls: tuple[str, ...], name: str, report: Callable[[Exception], Awaitable[None]]
 ) -> None:
+    first = urlsplit(urls[0])
     await client.connect(
         list(urls),
         name=name,
@@ -178,6 +180,10 @@ async def _connect(
         ping_interval=5,
         max_outstanding_pings=2,
         pending_size=16 << 20,
+        # For the servers of which another one tells: their addresses come without.
+        user=first.username,
+        password=first.password,
+        token=first.username if first.password is None else None,
     )
 
 

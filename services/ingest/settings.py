@@ -9,7 +9,7 @@ from chassis.settings import ServiceSettings, host_and_port, integer, number, se
 class LogSettings(ServiceSettings):
     """What both roles must agree on: the log."""
 
-    #: One address, or those of a cluster's servers.
+    #: One address, or those of a cluster's servers, which share the credentials of the first.
     nats_urls: tuple[str, ...] = setting("PULSEGATE_NATS_URL", parse=urls("nats", "tls"), secret=True)
     #: The JetStream stream and the first token of its subjects.
     stream: str = setting("PULSEGATE_LOG_STREAM", default="PULSEGATE_INGEST")
