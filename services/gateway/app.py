@@ -23,6 +23,7 @@ from services.gateway.clients import (
 )
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.definitions import DefinitionRoutes
+from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
@@ -83,6 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             DefinitionRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
             IngestionRoutes(upstreams.ingest),
+            DoorRoutes(upstreams.ingest),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),
         ]

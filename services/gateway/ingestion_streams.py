@@ -64,6 +64,7 @@ class _Batch:
         "content_encoding",
         "correlation_id",
         "deadline",
+        "door",
         "number",
         "outcome",
         "principal",
@@ -73,10 +74,13 @@ class _Batch:
         "traceparent",
     )
 
-    def __init__(self, number: int, body: bytes, content_encoding: str, deadline: float) -> None:
+    def __init__(
+        self, number: int, body: bytes, content_encoding: str, door: "pb.Door.ValueType", deadline: float
+    ) -> None:
         self.number = number
         self.body = body
         self.content_encoding = content_encoding
+        self.door = door
         #: On the event loop's clock.
         self.deadline = deadline
         self.principal = context.PRINCIPAL_TOKEN.get()
@@ -97,6 +101,7 @@ class _Batch:
             timeout_milliseconds=max(1, int((self.deadline - now) * 1000)),
             correlation_id=self.correlation_id,
             traceparent=self.traceparent,
+            door=self.door,
         )
 
     def fail(self, error: PulsegateError) -> None:
@@ -248,8 +253,10 @@ class IngestionStreams:
         self._news = asyncio.Event()
         self._carriers: set[asyncio.Task[None]] = set()
 
-    async def take(self, body: bytes, content_encoding: str) -> pb.IngestBatchResponse:
-        """What a receiver made of a batch of the current principal: durable when it returns.
+    async def take(
+        self, body: bytes, content_encoding: str, door: "pb.Door.ValueType" = pb.DOOR_UNSPECIFIED
+    ) -> pb.IngestBatchResponse:
+        """What a receiver made of a batch of the current principal, in the format of its door: durable when it returns.
 
         Raises the receiver's error, Unavailable (without a stream, too much under way, or it broke: nothing is known of
         the batch) or DeadlineExceeded.
@@ -258,12 +265,12 @@ class IngestionStreams:
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         with self._breaker.guarded():
             if not tracing.enabled():
-                return await self._outcome(body, content_encoding)
+                return await self._outcome(body, content_encoding, door)
             with tracing.span(_METHOD, kind=SpanKind.CLIENT):
-                return await self._outcome(body, content_encoding)
+                return await self._outcome(body, content_encoding, door)
 
-    async def _outcome(self, body: bytes, content_encoding: str) -> pb.IngestBatchResponse:
-        batch = self._gather(body, content_encoding)
+    async def _outcome(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> pb.IngestBatchResponse:
+        batch = self._gather(body, content_encoding, door)
         began, status = time.monotonic(), grpc.StatusCode.OK
         self._batches += 1
         self._bytes += len(body)
@@ -281,14 +288,14 @@ class IngestionStreams:
             batch.leave()
             chassis_metrics.GRPC_CALLED.labels(_METHOD, status.name).observe(time.monotonic() - began)
 
-    def _gather(self, body: bytes, content_encoding: str) -> _Batch:
+    def _gather(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> _Batch:
         timeout = context.remaining_seconds(self._timeout_seconds)
         if timeout <= 0:
             raise DeadlineExceeded(f"No time was left to ask {self.channel.service}.")
         if not self._hopeful:
             raise _away(self.channel.service)
         deadline = asyncio.get_running_loop().time() + timeout
-        batch = _Batch(next(self._numbers), body, content_encoding, deadline)
+        batch = _Batch(next(self._numbers), body, content_encoding, door, deadline)
         self._gathered.append(batch)
         self._news.set()
         return batch

@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"<\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\"l\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xa5\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result2\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"e\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\x12\'\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"\x83\x01\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x15\n\rrejected_more\x18\x04 \x01(\x05\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xce\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\'\n\x04\x64oor\x18\x08 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result*Y\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44OOR_STATSD\x10\x01\x12\x16\n\x12\x44OOR_OTLP_PROTOBUF\x10\x02\x12\x12\n\x0e\x44OOR_OTLP_JSON\x10\x03\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.ingest.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_DOOR']._serialized_start=862
+  _globals['_DOOR']._serialized_end=951
   _globals['_INGESTBATCHREQUEST']._serialized_start=57
-  _globals['_INGESTBATCHREQUEST']._serialized_end=117
-  _globals['_INGESTBATCHRESPONSE']._serialized_start=119
-  _globals['_INGESTBATCHRESPONSE']._serialized_end=227
-  _globals['_REJECTION']._serialized_start=229
-  _globals['_REJECTION']._serialized_end=286
-  _globals['_STREAMBATCHESREQUEST']._serialized_start=288
-  _globals['_STREAMBATCHESREQUEST']._serialized_end=363
-  _globals['_STREAMEDBATCH']._serialized_start=366
-  _globals['_STREAMEDBATCH']._serialized_end=531
-  _globals['_STREAMBATCHESRESPONSE']._serialized_start=533
-  _globals['_STREAMBATCHESRESPONSE']._serialized_end=630
-  _globals['_STREAMEDOUTCOME']._serialized_start=632
-  _globals['_STREAMEDOUTCOME']._serialized_end=754
-  _globals['_INGESTSERVICE']._serialized_start=757
-  _globals['_INGESTSERVICE']._serialized_end=978
+  _globals['_INGESTBATCHREQUEST']._serialized_end=158
+  _globals['_INGESTBATCHRESPONSE']._serialized_start=161
+  _globals['_INGESTBATCHRESPONSE']._serialized_end=292
+  _globals['_REJECTION']._serialized_start=294
+  _globals['_REJECTION']._serialized_end=351
+  _globals['_STREAMBATCHESREQUEST']._serialized_start=353
+  _globals['_STREAMBATCHESREQUEST']._serialized_end=428
+  _globals['_STREAMEDBATCH']._serialized_start=431
+  _globals['_STREAMEDBATCH']._serialized_end=637
+  _globals['_STREAMBATCHESRESPONSE']._serialized_start=639
+  _globals['_STREAMBATCHESRESPONSE']._serialized_end=736
+  _globals['_STREAMEDOUTCOME']._serialized_start=738
+  _globals['_STREAMEDOUTCOME']._serialized_end=860
+  _globals['_INGESTSERVICE']._serialized_start=954
+  _globals['_INGESTSERVICE']._serialized_end=1175
 # @@protoc_insertion_point(module_scope)
