@@ -23,6 +23,8 @@ _DELTA, _CUMULATIVE = 1, 2
 _NO_RECORDED_VALUE = 1
 #: Far more than a definition has labels; more in a resource are not looked at.
 _MOST_ATTRIBUTES = 128
+#: Of all data points together: twenty for each of the most that there may be.
+_MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 
 _CUMULATIVE_REFUSED = Fault(
     "METRIC_TYPE_MISMATCH",
@@ -66,6 +68,7 @@ class _Budget:
 
     def __init__(self) -> None:
         self._left = 2 * MOST_POINTS_IN_REQUEST
+        self._attributes_left = _MOST_ATTRIBUTES_IN_REQUEST
 
     def spend(self, parts: Sequence[Message]) -> Sequence[Message]:
         """The parts. Raises BatchTooLarge where they are too many."""
@@ -73,6 +76,12 @@ class _Budget:
         if self._left < 0:
             raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} data points.")
         return parts
+
+    def spend_attributes(self, count: int) -> None:
+        """Raises BatchTooLarge where they are too many."""
+        self._attributes_left -= count
+        if self._attributes_left < 0:
+            raise BatchTooLarge(f"The data points of a request have at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes.")
 
 
 def _points(request: Message) -> Points:
@@ -88,9 +97,11 @@ def _points(request: Message) -> Points:
 
 def _points_of(metric: Message, offered: Mapping[str, str], budget: _Budget) -> Points:
     """A metric has one kind of data; the others are empty."""
-    yield from _numbers(metric, budget.spend(metric.gauge.data_points), offered, monotonic=False)
-    yield from _sums(metric, budget.spend(metric.sum.data_points), offered)
-    yield from _histograms(metric, budget.spend(metric.histogram.data_points), offered)
+    for points in (metric.gauge.data_points, metric.sum.data_points, metric.histogram.data_points):
+        budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(points)]))
+    yield from _numbers(metric, metric.gauge.data_points, offered, monotonic=False)
+    yield from _sums(metric, metric.sum.data_points, offered)
+    yield from _histograms(metric, metric.histogram.data_points, offered)
     yield from (_EXPONENTIAL_REFUSED for _ in budget.spend(metric.exponential_histogram.data_points))
     yield from (_SUMMARY_REFUSED for _ in budget.spend(metric.summary.data_points))
 

@@ -18,6 +18,8 @@ from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Fault, Obser
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _LONGEST_NUMBER = 400
 _LEAST_RATE = 1e-6
+#: Of a line, besides its name and values; what comes after them is not looked at.
+_MOST_FIELDS = 16
 _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
 
 #: The level of each gauge that the request has set so far, by name and tags.
@@ -40,7 +42,7 @@ def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
         text = line.decode().rstrip("\r")
     except UnicodeDecodeError:
         return Fault("METRIC_MALFORMED", "The line is not UTF-8.")
-    head, *fields = text.split("|")
+    head, *fields = text.split("|", _MOST_FIELDS)
     name, colon, sent = head.partition(":")
     if not fields or not name or not colon or name.startswith("_e{"):
         return Fault("METRIC_MALFORMED", _SHAPE)

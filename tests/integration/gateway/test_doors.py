@@ -50,6 +50,12 @@ async def test_a_body_of_another_kind_is_refused(gateway: Gateway, path: str, co
     assert (await post(gateway, path, "text/plain", key="")).status == 401
 
 
+async def test_a_page_of_any_origin_may_ask_for_otlp(gateway: Gateway) -> None:
+    asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    answered = await gateway.call("OPTIONS", "/v1/metrics", headers=asking)
+    assert (answered.status, answered.headers["Access-Control-Allow-Origin"]) == (204, "*")
+
+
 async def test_statsd_is_answered_like_metrics(gateway: Gateway) -> None:
     gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."), accepted=2, more=7)
     answered = await post(gateway, "/api/v1/statsd")

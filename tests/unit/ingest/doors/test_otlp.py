@@ -176,6 +176,11 @@ def test_bodies_that_mean_harm_are_refused() -> None:
         decode_protobuf(b"\x0a\x00" * 2_000_000)
     with pytest.raises(BatchTooLarge):
         decode_json(b'{"resourceMetrics":[' + b"{}," * 1_000_000 + b"{}]}")
+    crowded = request(counter(attributes=[attribute("a")] * 128))
+    point = crowded["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["sum"]["dataPoints"]
+    point *= 1600
+    with pytest.raises(BatchTooLarge):
+        decode_json(json.dumps(crowded).encode())
     nested = b'{"arrayValue":{"values":[' * 50_000
     with pytest.raises(MalformedJson):
         decode_json(b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":' + nested)
