@@ -33,7 +33,7 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
-.PHONY: test unit
+.PHONY: test chaos unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
 	$(PYTHON) -m pytest $(T)
@@ -46,6 +46,12 @@ test: build
 	$(PYTHON) -m coverage report --fail-under=85
 	$(PYTHON) -m coverage report --include='services/auth/*' --fail-under=100
 endif
+
+# Passed on to the tests where they are set: CHAOS_SEED, CHAOS_KILLS, CHAOS_SECONDS, CHAOS_OUTAGE_SECONDS.
+chaos: build ## Kill, freeze and fail everything under load for 20 minutes; totals must be exact (CHAOS_SEED=7)
+	CHAOS_KILLS=$(or $(CHAOS_KILLS),100) CHAOS_SECONDS=$(or $(CHAOS_SECONDS),1200) \
+	    CHAOS_OUTAGE_SECONDS=$(or $(CHAOS_OUTAGE_SECONDS),60) \
+	    $(PYTHON) -m pytest -s -p no:cacheprovider tests/chaos
 
 unit: $(INSTALLED) ## Run the tests that need no servers
 	$(PYTHON) -m pytest tests/unit

@@ -132,6 +132,19 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
+    """Parses one or more absolute addresses, separated by commas."""
+    parse_one = url(*schemes)
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = tuple(part.strip() for part in text.split(",") if part.strip())
+        if not found:
+            raise ValueError("must name an address")
+        return tuple(map(parse_one, found))
+
+    return parse
+
+
 def host_and_port(text: str) -> str:
     """Parses `host:port`; a gRPC target such as `dns:///name:port` too."""
     host, _, port = text.rpartition(":")

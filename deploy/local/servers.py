@@ -226,6 +226,12 @@ class Nats:
     monitoring_port: int
     password: str = field(repr=False)
     log: Path
+    #: unique in a cluster
+    server_name: str = "pulsegate"
+    #: further lines of the configuration, such as those of a cluster
+    further: str = ""
+    #: says 200 when the server is as ready as it can be by itself
+    health_path: str = "/healthz"
 
     @property
     def url(self) -> str:
@@ -236,12 +242,13 @@ class Nats:
         store = _quoted(self.folder.resolve() / "jetstream")
         # `sync_interval`: by default the server answers before the data is on the disk.
         text = f"""\
-server_name: pulsegate
+server_name: {self.server_name}
 listen: "{HOST}:{self.port}"
 http: "{HOST}:{self.monitoring_port}"
 max_payload: 8MB
 authorization {{ user: {NATS_USER}, password: {json.dumps(self.password)} }}
 jetstream {{ store_dir: {store}, sync_interval: always }}
+{self.further}
 """
         write_private(self._configuration, text)
 
@@ -259,7 +266,7 @@ jetstream {{ store_dir: {store}, sync_interval: always }}
         )
 
     def _probe(self) -> None:
-        probe_http(self.monitoring_port, "/healthz")
+        probe_http(self.monitoring_port, self.health_path)
 
 
 @dataclass(frozen=True, kw_only=True)

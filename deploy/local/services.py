@@ -63,6 +63,7 @@ SERVICES = (
         name="receiver",
         module=("services.ingest", "receiver"),
         settings=ingest.ReceiverSettings,
+        schema="ingest",
         needs=("AUTH_ADDRESS", "CONFIG_ADDRESS", "NATS_URL_FILE"),
     ),
     Service(

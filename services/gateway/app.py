@@ -17,6 +17,7 @@ from services.gateway.clients import (
     Credentials,
     Definitions,
     Generator,
+    Ledger,
     Prometheus,
     SigningKeys,
     Upstream,
@@ -27,6 +28,7 @@ from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
+from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.projects import ProjectRoutes
@@ -53,6 +55,8 @@ class Upstreams:
     credentials: Upstream
     config: Upstream
     codegen: Upstream
+    #: the receiver by calls of their own, for questions.
+    ledger: Upstream
     ingest: IngestionStreams
 
 
@@ -85,6 +89,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
             IngestionRoutes(upstreams.ingest),
             DoorRoutes(upstreams.ingest),
+            LedgerRoutes(Ledger(upstreams.ledger), clock),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),
         ]
@@ -127,6 +132,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
         credentials=await connect("credentials", settings.auth_address),
         config=await connect("config", settings.config_address),
         codegen=await connect("codegen", settings.codegen_address),
+        ledger=await connect("ledger", settings.ingest_address),
         ingest=await _receivers(stack, settings),
     )
 

@@ -27,6 +27,8 @@ from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
 from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionServiceStub
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
+from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
 from services.gateway import metrics
 from services.gateway.domain import Credential, Verdict
 from services.gateway.verdicts import FeedEntry
@@ -306,6 +308,22 @@ class Definitions:
         """Version 0: whatever the version is."""
         request = definitions.DeleteMetricRequest(metric_id=metric_id, version=version)
         await self._config.ask(self._stub.DeleteMetric, request)
+
+
+class Ledger:
+    """ingest's LedgerService, for the project of the principal."""
+
+    def __init__(self, ingest_service: Upstream) -> None:
+        self._ingest = ingest_service
+        self._stub = LedgerServiceStub(ingest_service.channel.grpc_channel)
+
+    async def lines(self, from_ms: int, to_ms: int, metric: str) -> ingest.GetLedgerResponse:
+        """Of the hours from one moment to another; of all metrics where none is named."""
+        request = ingest.GetLedgerRequest(from_ms=from_ms, to_ms=to_ms, metric=metric)
+        return await self._ingest.ask_again(self._stub.GetLedger, request)
+
+    async def rejections(self) -> ingest.ListRejectionsResponse:
+        return await self._ingest.ask_again(self._stub.ListRejections, ingest.ListRejectionsRequest())
 
 
 class Generator:

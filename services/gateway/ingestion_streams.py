@@ -13,21 +13,22 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cache
 
 import grpc
-import msgspec
 from opentelemetry.trace import SpanKind
+from prometheus_client import Histogram
 
 from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
 from chassis.breakers import Breaker
-from chassis.errors import DeadlineExceeded, Internal, PulsegateError, Unavailable, from_wire
+from chassis.errors import DeadlineExceeded, PulsegateError, Unavailable
 from chassis.grpc_client import ServiceChannel
 from chassis.tasks import ended, in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
+from services.gateway.batch_stream import Batch, BatchStream, away
 
 log = logs.get(__name__)
 
@@ -35,7 +36,7 @@ _METHOD = "/pulsegate.ingest.v1.IngestService/StreamBatches"
 
 #: How long a batch waits for others, and what ends the wait.
 _LINGER_SECONDS = 0.002
-_MOST_BATCHES_A_MESSAGE = 32
+_MOST_BATCHES_A_MESSAGE = 64
 _MOST_BYTES_A_MESSAGE = 1 << 20
 
 #: Batches without an outcome, all streams together; more are turned away.
@@ -47,179 +48,19 @@ _MOST_BYTES_UNDER_WAY = 128 << 20
 _STREAM_SECONDS = 15.0
 _OPENING_SECONDS = 1.0
 
-#: How long batches wait for the next stream, after one that broke and after one whose receiver announced its end.
+#: How long batches wait for the next stream: for the first one and after one that broke, and after one whose receiver
+#: announced its end.
 _HOPE_SECONDS = 0.25
-_HOPE_AFTER_DRAINING_SECONDS = 5.0
+_HOPE_AFTER_DRAINING_SECONDS = 8.0
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
 
 
-class _Batch:
-    """A batch and who waits for its outcome."""
-
-    __slots__ = (
-        "body",
-        "content_encoding",
-        "correlation_id",
-        "deadline",
-        "door",
-        "number",
-        "outcome",
-        "principal",
-        "sent_at",
-        "stream",
-        "timer",
-        "traceparent",
-    )
-
-    def __init__(
-        self, number: int, body: bytes, content_encoding: str, door: "pb.Door.ValueType", deadline: float
-    ) -> None:
-        self.number = number
-        self.body = body
-        self.content_encoding = content_encoding
-        self.door = door
-        #: On the event loop's clock.
-        self.deadline = deadline
-        self.principal = context.PRINCIPAL_TOKEN.get()
-        self.correlation_id = context.CORRELATION_ID.get()
-        self.traceparent = _traceparent() if tracing.enabled() else ""
-        loop = asyncio.get_running_loop()
-        self.outcome: asyncio.Future[pb.IngestBatchResponse] = loop.create_future()
-        self.timer = loop.call_at(deadline, self._expire)
-        self.stream: _Stream | None = None
-        self.sent_at = 0.0
-
-    def write_to(self, message: pb.StreamBatchesRequest, now: float) -> None:
-        message.batches.add(
-            number=self.number,
-            principal=self.principal,
-            body=self.body,
-            content_encoding=self.content_encoding,
-            timeout_milliseconds=max(1, int((self.deadline - now) * 1000)),
-            correlation_id=self.correlation_id,
-            traceparent=self.traceparent,
-            door=self.door,
-        )
-
-    def fail(self, error: PulsegateError) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-
-    def _expire(self) -> None:
-        self.fail(DeadlineExceeded("ingest did not answer in time."))
-        if self.stream is not None:
-            self.stream.doubt(self)
-
-    def leave(self) -> None:
-        """Forgets everything that belongs to a batch nobody waits for any more."""
-        self.timer.cancel()
-        self.body = b""
-        if self.stream is not None:
-            self.stream.under_way.pop(self.number, None)
-
-
-def _traceparent() -> str:
-    carrier: dict[str, str] = {}
-    tracing.inject(carrier)
-    return carrier.get("traceparent", "")
-
-
-class _Stream:
-    """One stream, from its opening to its last outcome."""
-
-    def __init__(self, call: Any, service: str) -> None:
-        self._call = call
-        self._service = service
-        self._heard_at = 0.0
-        self._given_up = False
-        self.under_way: dict[int, _Batch] = {}
-        #: Nothing more is sent.
-        self.over = asyncio.Event()
-        #: Why: `drained`, `aged`, `broken` or `silent`.
-        self.reason = ""
-
-    def end(self, reason: str) -> None:
-        """Sends nothing more."""
-        if not self.over.is_set():
-            self.reason = reason
-            self.over.set()
-
-    def doubt(self, batch: _Batch) -> None:
-        """Gives the stream up where it has said nothing while a batch waited in vain: the receiver hangs."""
-        if self._heard_at < batch.sent_at and not self.over.is_set():
-            self.end("silent")
-            self.give_up()
-
-    def give_up(self) -> None:
-        """Breaks the stream."""
-        self._given_up = True
-        self._call.cancel()
-
-    async def send(self, batches: Sequence[_Batch]) -> None:
-        """One message. A stream that breaks meanwhile is over; `receive` tells the batches."""
-        message, now = pb.StreamBatchesRequest(), asyncio.get_running_loop().time()
-        for batch in batches:
-            batch.write_to(message, now)
-            batch.stream, batch.sent_at = self, now
-            self.under_way[batch.number] = batch
-        try:
-            await self._call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            self.end("broken")
-        except asyncio.CancelledError:
-            if not self._given_up:
-                raise
-
-    async def half_close(self) -> None:
-        """Tells the receiver that nothing more comes."""
-        try:
-            await self._call.done_writing()
-        except asyncio.CancelledError:
-            if not self._given_up:
-                raise
-
-    async def receive(self) -> None:
-        """Tells each batch its outcome until the receiver ends the stream; then tells the others that there is none."""
-        try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
-                self._hear(response)
-        except grpc.aio.AioRpcError as error:
-            log.warning("a stream of batches broke", service=self._service, reason=(error.details() or "")[:200])
-        except asyncio.CancelledError:
-            if not self._given_up:
-                raise
-        finally:
-            self.end("broken")
-            for batch in tuple(self.under_way.values()):
-                batch.fail(_away(self._service))
-
-    def _hear(self, response: pb.StreamBatchesResponse) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
-        if response.draining:
-            self.end("drained")
-        for told in response.outcomes:
-            batch = self.under_way.get(told.number)
-            if batch is None:
-                continue  # nobody waits for it any more
-            if told.WhichOneof("result") == "response":
-                if not batch.outcome.done():
-                    batch.outcome.set_result(told.response)
-            else:
-                batch.fail(_error_in(told.error, self._service))
-
-
-def _away(service: str) -> Unavailable:
-    return Unavailable(f"{service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-
-
-def _error_in(encoded: bytes, service: str) -> PulsegateError:
-    try:
-        return from_wire(encoded)
-    except msgspec.DecodeError:
-        return Internal(f"{service} answered an error that cannot be read.")
+@cache
+def _calls(status: grpc.StatusCode) -> Histogram:
+    return chassis_metrics.GRPC_CALLED.labels(_METHOD, status.name)
 
 
 class IngestionStreams:
@@ -248,9 +89,11 @@ class IngestionStreams:
         self._numbers = itertools.count(1)
         self._batches = self._bytes = 0
         #: What waits to be sent.
-        self._gathered: deque[_Batch] = deque()
+        self._gathered: deque[Batch] = deque()
         #: There is something to send, or a stream is over.
         self._news = asyncio.Event()
+        #: Streams fill a message one after the other, in turn.
+        self._filling = asyncio.Lock()
         self._carriers: set[asyncio.Task[None]] = set()
 
     async def take(
@@ -286,16 +129,15 @@ class IngestionStreams:
             self._batches -= 1
             self._bytes -= len(body)
             batch.leave()
-            chassis_metrics.GRPC_CALLED.labels(_METHOD, status.name).observe(time.monotonic() - began)
+            _calls(status).observe(time.monotonic() - began)
 
-    def _gather(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> _Batch:
+    def _gather(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> Batch:
         timeout = context.remaining_seconds(self._timeout_seconds)
         if timeout <= 0:
             raise DeadlineExceeded(f"No time was left to ask {self.channel.service}.")
         if not self._hopeful:
-            raise _away(self.channel.service)
-        deadline = asyncio.get_running_loop().time() + timeout
-        batch = _Batch(next(self._numbers), body, content_encoding, door, deadline)
+            raise away(self.channel.service)
+        batch = Batch(next(self._numbers), body, content_encoding, door, timeout)
         self._gathered.append(batch)
         self._news.set()
         return batch
@@ -313,8 +155,10 @@ class IngestionStreams:
     async def _follow(self, position: int) -> None:
         """Opens one stream after the other, each as soon as the one before is over, until it is cancelled."""
         loop = asyncio.get_running_loop()
-        losing_hope, reason = loop.call_soon(self._lose_hope, position), ""
+        hope, reason = _HOPE_SECONDS, ""
         while True:
+            self._hopeful.add(position)
+            losing_hope = loop.call_later(hope, self._lose_hope, position)
             stream = await self._opened()
             losing_hope.cancel()
             self._hopeful.add(position)
@@ -322,9 +166,8 @@ class IngestionStreams:
                 self._breaker.try_again()
             reason = await self._last(stream)
             hope = _HOPE_AFTER_DRAINING_SECONDS if reason == "drained" else _HOPE_SECONDS
-            losing_hope = loop.call_later(hope, self._lose_hope, position)
 
-    async def _opened(self) -> _Stream:
+    async def _opened(self) -> BatchStream:
         """The next stream, which a receiver has taken up: it greets each one with an empty response."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -337,7 +180,7 @@ class IngestionStreams:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnections
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _open(self) -> _Stream:
+    async def _open(self) -> BatchStream:
         call = self.channel.conversation(self._stub.StreamBatches)
         try:
             greeting = await call.read()
@@ -349,9 +192,9 @@ class IngestionStreams:
         if greeting is grpc.aio.EOF or greeting.draining:
             call.cancel()
             raise Unavailable("the receiver is about to stop")
-        return _Stream(call, self.channel.service)
+        return BatchStream(call, self.channel.service)
 
-    async def _last(self, stream: _Stream) -> str:
+    async def _last(self, stream: BatchStream) -> str:
         """Carries batches in a stream, in the background, until it is over; says why it is."""
         metrics.INGESTION_STREAMS.inc()
         carrier = asyncio.create_task(self._carry(stream))
@@ -376,9 +219,9 @@ class IngestionStreams:
     def _lose_hope(self, position: int) -> None:
         self._hopeful.discard(position)
         while self._gathered and not self._hopeful:
-            self._gathered.popleft().fail(_away(self.channel.service))
+            self._gathered.popleft().fail(away(self.channel.service))
 
-    async def _carry(self, stream: _Stream) -> None:
+    async def _carry(self, stream: BatchStream) -> None:
         """Sends what gathers until the stream is over, and takes its outcomes until every batch has one."""
         receiving = asyncio.create_task(stream.receive())
         try:
@@ -394,14 +237,17 @@ class IngestionStreams:
             stream.give_up()
             await ended([receiving])
 
-    async def _next_message(self, stream: _Stream) -> Sequence[_Batch]:
-        """What has gathered, after a moment in which more may come; nothing where another stream took it."""
-        await self._news.wait()
-        if self._gathered and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
-            await asyncio.sleep(_LINGER_SECONDS)
-        if stream.over.is_set():
-            return ()
-        message: list[_Batch] = []
+    async def _next_message(self, stream: BatchStream) -> Sequence[Batch]:
+        """What has gathered, once the first of it has waited for others; nothing where the stream is over meanwhile."""
+        async with self._filling:
+            await self._news.wait()
+            if self._gathered and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
+                waited = asyncio.get_running_loop().time() - self._gathered[0].gathered_at
+                await asyncio.sleep(max(0.0, _LINGER_SECONDS - waited))
+            return () if stream.over.is_set() else self._filled()
+
+    def _filled(self) -> Sequence[Batch]:
+        message: list[Batch] = []
         size = 0
         while self._gathered and len(message) < _MOST_BATCHES_A_MESSAGE and size < _MOST_BYTES_A_MESSAGE:
             batch = self._gathered.popleft()

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from chassis.clock import Clock
-from chassis.errors import PulsegateError
 from chassis.ids import uuid7
 from services.gateway.domain import Bucket, Quota
 from services.gateway.rate_limits import Decision, Limiter, Standing
@@ -109,9 +108,9 @@ class LeasingLimiter:
         if not shares:
             return await self._lessor.take(buckets)
         refused_for = 0.0 if self._use(shares, now) else await self._use_more(shares)
-        if len(shares) == len(buckets):
+        if refused_for or len(shares) == len(buckets):
             return self._decision(shares, refused_for)
-        return await self._with_exact(buckets, shares, refused_for)
+        return await self._with_exact(buckets, shares)
 
     def _is_leased(self, quota: Quota) -> bool:
         return quota.limit * 60 > self._exact_per_minute * quota.period_seconds
@@ -176,7 +175,7 @@ class LeasingLimiter:
                 wanted=max(1, size - left),
                 lasts_seconds=_LEASE_SECONDS,
             )
-        except (PulsegateError, OSError):
+        except Exception:
             share.renewed_after = now + _PAUSE_SECONDS
             raise
         finally:
@@ -191,11 +190,9 @@ class LeasingLimiter:
     def _most(self, quota: Quota) -> int:
         return max(1, quota.limit // (_PARTS * self._replicas))
 
-    async def _with_exact(self, buckets: Sequence[Bucket], shares: Sequence[_Share], refused_for: float) -> Decision:
+    async def _with_exact(self, buckets: Sequence[Bucket], shares: Sequence[_Share]) -> Decision:
         """Decides in Redis about the small limits among the buckets, after calls were taken from the shares."""
         exact = [bucket for bucket in buckets if not self._is_leased(bucket.quota)]
-        if refused_for:
-            return self._decision(shares, refused_for)
         try:
             decision = await self._lessor.take(exact)
         except BaseException:

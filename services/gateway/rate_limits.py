@@ -42,7 +42,7 @@ class Decision:
     allowed: bool
     #: 0 where it is allowed.
     retry_after_seconds: float
-    #: In the order of the buckets.
+    #: In the order of the buckets; of those alone that were looked at, where it is not allowed.
     standings: Sequence[Standing]
     #: `redis`, `share` (of what Redis had leased) or `local`.
     decided_by: str

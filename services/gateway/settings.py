@@ -43,7 +43,7 @@ class Settings(ServiceSettings):
     codegen_address: str = setting("PULSEGATE_CODEGEN_ADDRESS", parse=host_and_port)
     ingest_address: str = setting("PULSEGATE_INGEST_ADDRESS", parse=host_and_port)
     #: Streams of batches to the receivers, together.
-    ingest_streams: int = setting("PULSEGATE_INGEST_STREAMS", parse=integer(1, 64), default=1)
+    ingest_streams: int = setting("PULSEGATE_INGEST_STREAMS", parse=integer(1, 64), default=2)
     redis_url: str = setting("PULSEGATE_REDIS_URL", parse=url("redis", "rediss", "unix"), secret=True)
     #: None: queries answer 503.
     prometheus_url: str | None = setting("PULSEGATE_PROMETHEUS_URL", parse=url("http", "https"), default=None)

@@ -18,8 +18,9 @@ from services.ingest.domain import LabelPairs, MetricType, add_finite, partition
 from services.ingest.errors import UnreadableLogError
 from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
+from services.ingest.ledger import Ledger
 from services.ingest.producers import ProducerKey, Producers
-from services.ingest.records import DefinitionFacts, Distribution, Record
+from services.ingest.records import DefinitionFacts, Distribution, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
 from services.ingest.windows import Window
@@ -93,6 +94,7 @@ class LaneState:
         self._ending: set[bytes] = set()
         self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
+        self._ledger = Ledger()
         self._sealer = Sealer(
             self._table,
             self._label_sets,
@@ -170,6 +172,9 @@ class LaneState:
                 for facts in ending.definitions:
                     self._end(ending, facts)
                 metrics.RECORDS_FOLDED.labels("counted").inc()
+        for record in fetch.records:
+            if record.kind is Kind.TALLY:
+                self._ledger.add(record)
         self.position = fetch.position
         newest_ms = max((record.received_ms for record in fetch.records), default=0)
         self._newest_received_ms = max(self._newest_received_ms, newest_ms)
@@ -202,6 +207,7 @@ class LaneState:
         if new.size:
             self._make(portion, rows, new)
         self._check_bounds(portion, accepted)
+        self._ledger.count(portion, accepted, rows, self._table)
         self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
         for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
             self._fold_distribution(int(rows[portion.scalar_count + at]), portion.distributions[at])
@@ -348,6 +354,7 @@ class LaneState:
             producers=self.producers.seal(),
             ended=ended,
             newest_received_ms=newest_received_ms,
+            ledger=self._ledger.seal(),
         )
 
     def delivered(self, commit_ms: int) -> None:

@@ -21,11 +21,13 @@ from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
 from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
+from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
 from services.ingest.log_writer import LogWriter
-from services.ingest.operations import Receiver, SeriesEndings
+from services.ingest.operations import LedgerReader, Receiver, SeriesEndings
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 from services.ingest.sinks.remote_write import RemoteWrite
+from services.ingest.tallies import Tallies
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -45,7 +47,8 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         endings = SeriesEndings(clock)
         definitions = DefinitionTable(ConfigClient(config_channel), clock, endings.add)
         writers = _writers(stream, settings)
-        taking = Receiver(definitions, writers, clock)
+        tallies = Tallies(clock)
+        taking = Receiver(definitions, writers, tallies, clock)
 
         async def definitions_loaded() -> None:
             if not definitions.loaded:
@@ -56,17 +59,25 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         health.add("config", config_channel.probe, hard=False)
         health.add("auth", auth_channel.probe, hard=False)
 
+        database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
+        if database is not None:
+            health.add("postgres", schema_probe(database, MIGRATIONS), hard=False)
+
         work = [*(writer.run() for writer in writers), definitions.follow(), endings.run(taking)]
         await stack.enter_async_context(in_background(*work))
+        await stack.enter_async_context(tallies.told_to(taking))
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)
-        servicer = IngestServicer(taking, verifier)
+        servicer, ledger = IngestServicer(taking, verifier), LedgerServicer(LedgerReader(database))
         await stack.enter_async_context(
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)],
+                [
+                    lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server),
+                    lambda server: ingest_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server),
+                ],
                 service_token=settings.service_token,
                 verifier=verifier,
                 process_health=health,

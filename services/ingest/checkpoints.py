@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format
+from services.ingest import copy_format, ledger_store
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import MetricType, partition_of, partitions_of
@@ -85,8 +85,8 @@ class Checkpoints(Protocol):
         """
         ...
 
-    async def drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> None:
-        """Deletes windows that were not used for eight days."""
+    async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
+        """Deletes windows that were not used for eight days, and lines of the ledger after three months."""
         ...
 
 
@@ -281,6 +281,7 @@ class PostgresCheckpoints:
             await self._store_producers(connection, checkpoint.producers)
             await self._store_ended(connection, checkpoint)
             await self._store_watermarks(connection, owned.lane, delivered)
+            await ledger_store.add(connection, checkpoint.ledger)
             await connection.execute(
                 "UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lane = %s",
                 (owned.lease_seconds, owned.lane),
@@ -376,7 +377,9 @@ class PostgresCheckpoints:
                 (lane, sink, delivered_ms),
             )
 
-    async def drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> None:
+    async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
+        async with self._database.transaction(role=_ROLE) as connection:
+            await ledger_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
         dropped = _MOST_DROPPED
         while dropped == _MOST_DROPPED:
             dropped = await self._drop_old_producers(lane, lanes, now_ms)

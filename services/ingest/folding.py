@@ -43,6 +43,13 @@ class Portion:
         ]
         return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
 
+    def weights(self) -> Ints:
+        """How many metrics stand behind each series of a record."""
+        weights = np.ones(self.scalar_count + len(self.distributions), np.int64)
+        if self.distributions:
+            weights[self.scalar_count :] = [each.metrics for each in self.distributions]
+        return weights
+
     def mask(self, accepted: Sequence[bool]) -> Mask:
         """Where the series of the accepted records are."""
         each = np.array(accepted, np.bool_)
@@ -92,13 +99,15 @@ def _checked(identity: bytes) -> bytes:
 
 
 def portions_of(records: Iterable[Record]) -> list[Portion]:
-    """The records, cut after each run of endings."""
+    """The records that have values, cut after each run of endings."""
     portions: list[Portion] = []
     values: list[Record] = []
     endings: list[Record] = []
     for record in records:
         if record.kind is Kind.END:
             endings.append(record)
+            continue
+        if record.kind is Kind.TALLY:
             continue
         if endings:
             portions.append(Portion(values, endings))

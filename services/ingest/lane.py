@@ -309,7 +309,7 @@ class _Work:
             try:
                 await self._purge()
                 if number % _ROUNDS_BETWEEN_SWEEPS == 0:
-                    await self._checkpoints.drop_old_producers(self._lane, self._settings.lanes, self._clock.now_ms())
+                    await self._checkpoints.drop_old(self._lane, self._settings.lanes, self._clock.now_ms())
             except Unavailable as error:
                 log.warning("housekeeping waits", lane=self._lane, reason=error.message)
             heed_cancellation()

@@ -26,11 +26,15 @@ from nats.js.errors import NotFoundError
 
 from chassis import logs
 from chassis.errors import Unavailable
+from chassis.tasks import in_background
 from services.ingest import metrics
 from services.ingest.errors import UnreadableLogError
 from services.ingest.settings import LogSettings
 
 log = logs.get(__name__)
+
+#: A server that was gone to gets so long before it is left again.
+_BETWEEN_MOVES_SECONDS = 3.0
 
 
 class Log:
@@ -42,9 +46,27 @@ class Log:
         self.stream = settings.stream
         self._settings = settings
         self._made = False
+        self._distrusted = asyncio.Event()
 
     def subject(self, lane: int) -> str:
         return f"{self.stream}.lane.{lane}"
+
+    def distrust(self) -> None:
+        """Says that what the server should have answered did not come.
+
+        It may be cut off from the others of its cluster, while this connection to it is perfectly well.
+        """
+        self._distrusted.set()
+
+    async def move_on(self) -> None:
+        """Goes to another server of the cluster when the present one is distrusted, for ever."""
+        while True:
+            await self._distrusted.wait()
+            if len(self._settings.nats_urls) > 1:
+                log.warning("another server of the log is asked, this one does not answer")
+                await self.client.force_reconnect()
+            await asyncio.sleep(_BETWEEN_MOVES_SECONDS)
+            self._distrusted.clear()
 
     async def ensure(self) -> None:
         """Makes the stream where there is none; its bounds follow the settings. Raises Unavailable."""
@@ -53,6 +75,7 @@ class Log:
         try:
             await self._make(self._configuration())
         except (NatsError, TimeoutError) as error:
+            self.distrust()
             raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
         self._made = True
 
@@ -84,6 +107,7 @@ class Log:
         try:
             state = (await self.jetstream.stream_info(self.stream)).state
         except (NatsError, TimeoutError) as error:
+            self.distrust()
             raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
         metrics.LOG_FILL.set(state.bytes / self._settings.log_most_bytes)
         return state
@@ -129,9 +153,11 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
         log.debug("log connection", reason=str(error) or type(error).__name__)
 
     client = Client()
-    connecting = asyncio.create_task(_connect(client, settings.nats_url, name, report), name="connect to the log")
+    connecting = asyncio.create_task(_connect(client, settings.nats_urls, name, report), name="connect to the log")
+    stream = Log(client, settings)
     try:
-        yield Log(client, settings)
+        async with in_background(stream.move_on()):
+            yield stream
     finally:
         connecting.cancel()
         with suppress(asyncio.CancelledError):
@@ -139,9 +165,11 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
         await client.close()
 
 
-async def _connect(client: Client, url: str, name: str, report: Callable[[Exception], Awaitable[None]]) -> None:
+async def _connect(
+    client: Client, urls: tuple[str, ...], name: str, report: Callable[[Exception], Awaitable[None]]
+) -> None:
     await client.connect(
-        url,
+        list(urls),
         name=name,
         error_cb=report,
         max_reconnect_attempts=-1,
@@ -178,6 +206,7 @@ class LogReader:
             await self._check_alive()
             return []
         except (NatsError, OSError) as error:
+            self._log.distrust()
             await self.close()
             raise Unavailable(f"The log is away: {type(error).__name__}.") from error
         frames = self._in_order(messages)
@@ -224,6 +253,7 @@ class LogReader:
             info = await self._subscription.consumer_info()
             self.pending = info.num_pending or 0
         except (NatsError, TimeoutError):
+            self._log.distrust()
             await self.close()
 
     async def close(self) -> None:

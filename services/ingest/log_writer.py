@@ -174,6 +174,8 @@ class LogWriter:
         if frame in self._queue:
             self._queue.remove(frame)
             self._count_queued(-frame.size_bytes)
+        else:
+            self._log.distrust()
         frame.settle(_unavailable("TimeoutError"))
 
     def _done(self, number: str) -> None:

@@ -10,14 +10,19 @@ from functools import lru_cache
 from chassis import logs, tracing
 from chassis.clock import Clock
 from chassis.errors import Unavailable
+from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import doors, metrics, records
+from services.ingest import doors, ledger_store, metrics, records
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Door, Outcome, lane_of, partition_of
+from services.ingest.ledger import HOUR_MS
+from services.ingest.ledger_store import LastRejection, LedgerLine
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
+from services.ingest.points import Fault
 from services.ingest.records import DefinitionFacts, Kind, Record
+from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
 
 log = logs.get(__name__)
@@ -33,6 +38,9 @@ class Taken:
     """A batch that was looked at: its outcome, once the frames that carry it, where there are any, are on disk."""
 
     outcome: Outcome
+    whose: tuple[bytes, bytes]
+    #: Of the metrics in the batch, in order, where the ledger needs them; empty where one could not be read.
+    names: Sequence[str] = ()
     frames: Sequence[Frame] = ()
     batch_id: _BatchId | None = None
 
@@ -44,9 +52,12 @@ class Receiver:
     outcome when the log has the batch. `take` is all of that for a single batch.
     """
 
-    def __init__(self, definitions: DefinitionTable, writers: Sequence[LogWriter], clock: Clock) -> None:
+    def __init__(
+        self, definitions: DefinitionTable, writers: Sequence[LogWriter], tallies: Tallies, clock: Clock
+    ) -> None:
         self._definitions = definitions
         self._writers = writers
+        self._tallies = tallies
         self._clock = clock
         #: What became of batches that are durable.
         self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
@@ -73,7 +84,7 @@ class Receiver:
         principal.require("ingest:write")
         batch = doors.decode(body, content_encoding, door)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
-            return Taken(replace(known, duplicate=True))
+            return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
         parts = self._validate(principal, batch)
         if any(part.rejections and part.curable for part in parts):
             return None
@@ -100,12 +111,23 @@ class Receiver:
         duplicate = batch_id in self._durable
         rejected = tuple([rejection for part in parts for rejection in part.rejections])
         outcome = Outcome(accepted=sum([part.accepted for part in parts]), rejected=rejected, duplicate=duplicate)
+        names = self._names(principal, batch) if duplicate or rejected else ()
         if duplicate or not outcome.accepted:
-            return Taken(outcome)
+            return Taken(outcome, _whose(principal), names)
         writer = self._writer_of(_uuid_bytes(principal.project_id))
         encoded = [records.encode(self._record(principal, batch, part)) for part in parts if part.accepted]
         frames = dict.fromkeys([writer.put(record) for record in encoded])  # each once, in order
-        return Taken(outcome, tuple(frames), batch_id if batch.producer else None)
+        return Taken(outcome, _whose(principal), names, tuple(frames), batch_id if batch.producer else None)
+
+    def _names(self, principal: Principal, batch: Batch) -> list[str]:
+        """Of all that the batch brought; a point's is that of its definition, where there is one."""
+        if not batch.points:
+            return ["" if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
+        defined = self._definitions.of_project(_uuid_bytes(principal.project_id))
+        return [
+            "" if isinstance(point, Fault) else next(filter(defined.__contains__, point.names), point.names[0])
+            for point in batch.points
+        ]
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}
@@ -135,7 +157,18 @@ class Receiver:
         if taken.batch_id is not None:
             self._remember(taken.batch_id, taken.outcome)
         _count(taken.outcome)
+        if taken.names:
+            self._tally(taken)
         return taken.outcome
+
+    def _tally(self, taken: Taken) -> None:
+        """For the ledger, which learns of other batches by folding them."""
+        rejected = {rejection.index for rejection in taken.outcome.rejected}
+        for rejection in taken.outcome.rejected:
+            self._tallies.rejected(taken.whose, taken.names[rejection.index], rejection.code, rejection.message)
+        if taken.outcome.duplicate:
+            accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
+            self._tallies.duplicate(taken.whose, accepted)
 
     def _remember(self, batch_id: _BatchId, outcome: Outcome) -> None:
         """A retry is answered as the batch was at first, which is what counts, whatever became of definitions since."""
@@ -158,7 +191,42 @@ class Receiver:
             received_ms=self._clock.now_ms(),
             definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
         )
-        await self._writer_of(definition.project_id).put(records.encode(record)).stored()
+        await self.append(record)
+
+    async def append(self, record: Record) -> None:
+        """See `tallies.Appending`."""
+        await self._writer_of(record.project_id).put(records.encode(record)).stored()
+
+
+class LedgerReader:
+    """Answers what became of metrics, from the state. Where the receiver was given no database, it cannot."""
+
+    def __init__(self, database: Database | None) -> None:
+        self._database = database
+
+    async def lines(
+        self, principal: Principal, *, from_ms: int, to_ms: int, metric: str
+    ) -> tuple[list[LedgerLine], dict[str, int]]:
+        """The project's lines, and up to when sinks were delivered, Unix milliseconds. Raises Unavailable."""
+        principal.require("usage:read")
+        # A line belongs to the hour in which it began.
+        first_ms = from_ms // HOUR_MS * HOUR_MS
+        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
+            lines = await ledger_store.lines(
+                connection, _uuid_bytes(principal.project_id), from_ms=first_ms, to_ms=to_ms, metric=metric
+            )
+            return lines, await ledger_store.delivered_until(connection)
+
+    async def last_rejections(self, principal: Principal) -> list[LastRejection]:
+        """The last one of each metric and code. Raises Unavailable."""
+        principal.require("usage:read")
+        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
+            return await ledger_store.last_rejections(connection, _uuid_bytes(principal.project_id))
+
+    def _known(self) -> Database:
+        if self._database is None:
+            raise Unavailable("This receiver was not told where the ledger is: PULSEGATE_POSTGRES_DSN is not set.")
+        return self._database
 
 
 class SeriesEndings:
@@ -193,6 +261,10 @@ class SeriesEndings:
 
 def _batch_id(principal: Principal, batch: Batch) -> _BatchId:
     return _uuid_bytes(principal.project_id), batch.producer, batch.sequence
+
+
+def _whose(principal: Principal) -> tuple[bytes, bytes]:
+    return _uuid_bytes(principal.tenant_id), _uuid_bytes(principal.project_id)
 
 
 @lru_cache(maxsize=65_536)

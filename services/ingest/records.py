@@ -38,6 +38,8 @@ class Kind(IntEnum):
     REPLACE = 3
     #: The definitions named in the record were deleted: their series end.
     END = 4
+    #: No values, but what a receiver has counted: see `Tally`.
+    TALLY = 5
 
 
 class DefinitionFacts(msgspec.Struct, array_like=True, frozen=True):
@@ -68,6 +70,20 @@ class Distribution(msgspec.Struct, array_like=True):
     count: int
     #: Observations in each bucket (not cumulative), the last one +Inf's. Empty for a summary.
     buckets: list[int]
+    #: Metrics of the batch that were folded into it.
+    metrics: int = 1
+
+
+class Tally(msgspec.Struct, array_like=True, frozen=True):
+    """Metrics that a receiver told something about by itself."""
+
+    #: Empty where the name is not to be had, or names are too many.
+    metric: str
+    #: Of their rejection; empty: they are duplicates of what is durable.
+    code: str
+    count: int
+    #: What the last one that was rejected was told.
+    example: str
 
 
 class Record(msgspec.Struct, array_like=True, kw_only=True):
@@ -101,6 +117,7 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     identities: bytes = b""
     #: W3C trace context of the request; empty where it is not traced.
     traceparent: str = ""
+    tallies: list[Tally] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -164,7 +181,7 @@ def decode_frame(frame: bytes) -> list[Record]:
 
 
 def _check(record: Record) -> None:
-    if record.kind not in (Kind.DELTA, Kind.END):
+    if record.kind not in (Kind.DELTA, Kind.END, Kind.TALLY):
         raise UnreadableLogError(f"a record of kind {record.kind} is unknown here")
     scalars = len(record.ids) // ID_BYTES
     whole = len(record.ids) == scalars * ID_BYTES and len(record.values) == scalars * 8

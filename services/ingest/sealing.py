@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
 from services.ingest.domain import LabelPairs, MetricType
 from services.ingest.label_sets import LabelSets
+from services.ingest.ledger import LedgerLines
 from services.ingest.producers import ProducerRow
 from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
@@ -79,6 +80,7 @@ class Checkpoint:
     ended: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
     #: The receiver's clock of the newest record, Unix milliseconds; 0: none.
     newest_received_ms: int = 0
+    ledger: LedgerLines = field(default_factory=LedgerLines)
 
 
 class Sealer:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url
+from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url, urls
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(ServiceSettings):
     """What both roles must agree on: the log."""
 
-    nats_url: str = setting("PULSEGATE_NATS_URL", parse=url("nats", "tls"), secret=True)
+    #: One address, or those of a cluster's servers.
+    nats_urls: tuple[str, ...] = setting("PULSEGATE_NATS_URL", parse=urls("nats", "tls"), secret=True)
     #: The JetStream stream and the first token of its subjects.
     stream: str = setting("PULSEGATE_LOG_STREAM", default="PULSEGATE_INGEST")
     lanes: int = setting("PULSEGATE_LOG_LANES", parse=integer(1, 256), default=1)
@@ -25,6 +26,8 @@ class ReceiverSettings(LogSettings):
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
     auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
     config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
+    #: Where the delivery ledger is read; None: questions about it answer 503. No batch waits for it.
+    dsn: str | None = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), default=None, secret=True)
     #: How long a batch waits for the log's acknowledgement.
     append_timeout_seconds: float = setting("PULSEGATE_LOG_APPEND_TIMEOUT_SECONDS", parse=number(0.1, 60), default=5.0)
     #: Bytes of batches that may wait for the log before more are refused.

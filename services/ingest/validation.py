@@ -238,7 +238,7 @@ def _take_observations(
 
 
 def distribution_of(labels: bytes, compiled: CompiledDefinition, result: Validated) -> Distribution | Fault:
-    """Where observations of a label set are added up: a histogram's or summary's, in the result from now on."""
+    """Where one metric's observations of a label set are added up: in the result from now on."""
     label_set = compiled.label_set(labels)
     if not isinstance(label_set, LabelSet):
         return label_set
@@ -246,8 +246,10 @@ def distribution_of(labels: bytes, compiled: CompiledDefinition, result: Validat
     if label_set.id not in result.distributions:
         histogram = compiled.definition.type is MetricType.HISTOGRAM
         buckets = [0] * (len(compiled.definition.bounds) + 1) if histogram else []
-        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets)
-    return result.distributions[label_set.id][1]
+        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets, metrics=0)
+    distribution = result.distributions[label_set.id][1]
+    distribution.metrics += 1
+    return distribution
 
 
 def observe(

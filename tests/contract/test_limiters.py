@@ -137,10 +137,14 @@ async def test_redis_holds_neither_addresses_nor_accounts(valkey_server: Running
         assert all([await redis.pttl(key) > 0 for key in keys])
 
 
-async def test_without_redis_limits_go_on_locally_and_come_back(valkey_server: RunningServer[Valkey]) -> None:
+@pytest.mark.parametrize("exact_per_minute", [0, 600])
+async def test_without_redis_limits_go_on_locally_and_come_back(
+    valkey_server: RunningServer[Valkey], exact_per_minute: int
+) -> None:
     async with redis_limits.connected(valkey_server.server.url) as redis:
         breaker = Breaker("redis", reset_seconds=0.05, least_calls=5)
-        limiter = SteadyLimiter(in_redis(redis, breaker), LocalLimiter(MovedClock()))
+        leasing = LeasingLimiter(in_redis(redis, breaker), SystemClock(), exact_per_minute=exact_per_minute)
+        limiter = SteadyLimiter(leasing, LocalLimiter(MovedClock()))
         tested = bucket(10, period_seconds=3600)
         with valkey_server.away():
             assert sum([(await limiter.take([tested])).allowed for _ in range(30)]) == 10

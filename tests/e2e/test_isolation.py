@@ -33,6 +33,8 @@ async def test_another_tenants_ids_are_not_found(project: Project, other: Projec
         ("GET", f"{base}/metrics/{metric['id']}", None),
         ("DELETE", f"{base}/metrics/{metric['id']}", None),
         ("GET", f"{base}/client?language=python", None),
+        ("GET", f"{base}/ledger", None),
+        ("GET", f"{base}/rejections", None),
         ("GET", f"/api/v1/tenants/{other.tenant_id}/members", None),
         ("POST", f"/api/v1/tenants/{other.tenant_id}/members", {"email": project.email, "role": "owner"}),
         # and below one's own project

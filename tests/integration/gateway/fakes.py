@@ -27,7 +27,10 @@ from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceSe
 from contracts.pulsegate.config.v1 import definitions_pb2
 from contracts.pulsegate.config.v1.definitions_pb2_grpc import add_DefinitionServiceServicer_to_server
 from contracts.pulsegate.ingest.v1 import ingest_pb2
-from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import (
+    add_IngestServiceServicer_to_server,
+    add_LedgerServiceServicer_to_server,
+)
 from tests.stand_in_auth import StandInAuth
 
 SERVICE_TOKEN = "st_for-tests-alone"
@@ -311,4 +314,10 @@ def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Pla
 def receiver_registration(receiver: PlayedReceiver) -> Callable[[Any], None]:
     """What a receiver's server serves."""
     servicer = receiver.servicer(ingest_pb2.DESCRIPTOR.services_by_name["IngestService"])
-    return lambda server: add_IngestServiceServicer_to_server(servicer, server)
+    ledger = Played.servicer(receiver, ingest_pb2.DESCRIPTOR.services_by_name["LedgerService"])
+
+    def register(server: Any) -> None:
+        add_IngestServiceServicer_to_server(servicer, server)
+        add_LedgerServiceServicer_to_server(ledger, server)
+
+    return register

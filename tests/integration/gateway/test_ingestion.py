@@ -2,12 +2,15 @@
 
 import asyncio
 import gzip
+from collections.abc import Awaitable, Callable
 
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis.errors import Malformed, Unavailable
 from contracts.pulsegate.ingest.v1 import ingest_pb2
 from tests.integration.gateway.running import Gateway
+from tests.waiting import eventually
 
 
 async def test_the_bytes_reach_the_receiver_as_they_were_sent(gateway: Gateway) -> None:
@@ -120,3 +123,45 @@ async def test_fifty_batches_at_once_are_all_answered(gateway: Gateway) -> None:
     assert {answer.status for answer in answers} == {202}
     assert len(gateway.ingest.requests("StreamBatches")) == 50
     assert gateway.auth.asked <= 2  # equal look-ups are made together
+
+
+@pytest.mark.parametrize("path", ["/api/v1/metrics/", "/api/v1/metrics%2F", "/api/v1//metrics"])
+async def test_only_the_path_itself_is_the_door(gateway: Gateway, path: str) -> None:
+    sent = await gateway.call("POST", path, credential=gateway.auth.new_key(), data=b"{}")
+    assert (sent.status, sent.code) == (404, "NOT_FOUND")
+
+
+async def test_a_client_that_asks_before_it_sends_the_body_is_told_to_go_on(gateway: Gateway) -> None:
+    key = gateway.auth.new_key()
+    headers = {"Content-Type": "application/json"}
+    sent = await gateway.call("POST", "/api/v1/metrics", credential=key, data=b"{}", headers=headers, expect100=True)
+    assert sent.status == 202
+    assert sent.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_failure_of_ours(gateway: Gateway) -> None:
+    before = _internal_errors()
+    key = gateway.auth.new_key()
+    head = f"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: text/plain\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    await writer.drain()
+    writer.close()
+    await eventually(_one_more_malformed_than(_malformed()), what="the request has ended")
+    assert _internal_errors() == before
+    assert gateway.ingest.seen == []
+
+
+def _internal_errors() -> float:
+    return REGISTRY.get_sample_value("pulsegate_errors_total", {"code": "INTERNAL"}) or 0
+
+
+def _malformed() -> float:
+    return REGISTRY.get_sample_value("pulsegate_errors_total", {"code": "MALFORMED_REQUEST"}) or 0
+
+
+def _one_more_malformed_than(before: float) -> Callable[[], Awaitable[bool]]:
+    async def one_more() -> bool:
+        return _malformed() > before
+
+    return one_more

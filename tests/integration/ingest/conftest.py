@@ -28,7 +28,7 @@ async def pipeline(
         "log_level": "info",
         "otlp_endpoint": None,
         "drain_seconds": 2.0,
-        "nats_url": nats_server.server.url,
+        "nats_urls": (nats_server.server.url,),
         "stream": f"TEST_{database.name}_{ports.public}",
         "lanes": 1,
         "log_replicas": 1,

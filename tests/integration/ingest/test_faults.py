@@ -91,7 +91,7 @@ async def test_a_writer_that_is_stopped_acknowledges_nothing_that_the_log_did_no
 
 
 async def test_what_waits_for_a_log_that_never_comes_is_given_up(pipeline: Pipeline) -> None:
-    settings = dataclasses.replace(pipeline.receiver_settings, nats_url="nats://127.0.0.1:1")
+    settings = dataclasses.replace(pipeline.receiver_settings, nats_urls=("nats://127.0.0.1:1",))
     async with log.connected(settings, "test") as stream:
         writer = LogWriter(stream, 0, timeout_seconds=0.3, most_queued_bytes=2 * len(RECORD))
         async with in_background(writer.run()):

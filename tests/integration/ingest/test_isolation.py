@@ -6,7 +6,7 @@ import pytest
 from chassis.ids import uuid7
 from tests.integration.ingest.pipeline import Pipeline
 
-TABLES = ("series", "producers", "ended_definitions")
+TABLES = ("series", "producers", "ended_definitions", "ledger")
 
 
 async def fill(pipeline: Pipeline) -> None:
@@ -42,7 +42,7 @@ async def _count(connection: psycopg.AsyncConnection[tuple[int]], table: str) ->
 async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_others(pipeline: Pipeline) -> None:
     await fill(pipeline)
     dsn = pipeline.database.dsn("ingest")
-    assert await counts(dsn, pipeline.tenant_id) == {"series": 2, "producers": 1, "ended_definitions": 1}
+    assert await counts(dsn, pipeline.tenant_id) == {"series": 2, "producers": 1, "ended_definitions": 1, "ledger": 2}
     for other in (None, "", str(uuid7())):
         assert await counts(dsn, other) == dict.fromkeys(TABLES, 0)
 
@@ -51,9 +51,11 @@ async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_o
     "statement",
     [
         "SELECT * FROM lanes",
-        "SELECT * FROM sink_watermarks",
+        "UPDATE sink_watermarks SET delivered_ms = 0",
         "UPDATE series SET value = 0",
         "DELETE FROM producers",
+        "UPDATE ledger SET committed = 0",
+        "DELETE FROM rejections",
         "INSERT INTO ended_definitions VALUES (0, gen_random_uuid(), gen_random_uuid(), 0)",
         "ALTER TABLE series DISABLE ROW LEVEL SECURITY",
         "SET ROLE ingest_owner",

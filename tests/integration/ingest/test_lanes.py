@@ -38,7 +38,7 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
     async with pipeline.running():
         await pipeline.send({"name": "orders_total", "value": 1})
         await pipeline.expect("orders_total{$project}", 1)
-        client = await nats.connect(pipeline.receiver_settings.nats_url)
+        client = await nats.connect(list(pipeline.receiver_settings.nats_urls))
         try:
             log = client.jetstream()
             stream = pipeline.receiver_settings.stream
@@ -61,7 +61,7 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
 async def test_a_reader_whose_consumer_is_lost_reads_on_where_it_was(pipeline: Pipeline, times: int) -> None:
     pipeline.define("orders_total")
     load = Load(pipeline, "orders_total")
-    client = await nats.connect(pipeline.receiver_settings.nats_url)
+    client = await nats.connect(list(pipeline.receiver_settings.nats_urls))
     try:
         log, stream = client.jetstream(), pipeline.receiver_settings.stream
         async with pipeline.running(), load.running():

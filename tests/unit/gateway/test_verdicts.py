@@ -8,7 +8,7 @@ import pytest
 from chassis.errors import NotFound, PulsegateError, Unauthenticated, Unavailable
 from chassis.principals import Principal
 from services.gateway.domain import Credential, Verdict
-from services.gateway.verdicts import FeedEntry, Verdicts
+from services.gateway.verdicts import HEARTBEAT_SECONDS, FeedEntry, Verdicts
 from tests.moved_clock import MovedClock
 
 KEY = Credential(text="sk_one", kind="secret")
@@ -249,3 +249,41 @@ async def test_writers_do_not_each_wait_for_an_auth_that_hangs(
     assert loop.time() - began < 2
     assert len(authority.asked) == 2
     authority.answering.set()
+
+
+async def test_a_known_key_is_found_without_a_question(verdicts: Verdicts, authority: Authority) -> None:
+    assert verdicts.of_known_key(KEY.text) is None
+    known = await verdicts.of(KEY)
+    assert verdicts.of_known_key(KEY.text) is known
+    assert verdicts.of_known_key("sk_two") is None
+    assert len(authority.asked) == 1
+
+
+async def test_a_persons_token_is_no_known_key(verdicts: Verdicts) -> None:
+    await verdicts.of(PERSON)
+    assert verdicts.of_known_key(PERSON.text) is None
+
+
+async def test_a_known_key_is_unknown_when_the_feed_names_it_or_falls_silent(
+    verdicts: Verdicts, clock: MovedClock
+) -> None:
+    await verdicts.of(KEY)
+    clock.seconds += HEARTBEAT_SECONDS + 0.1
+    assert verdicts.of_known_key(KEY.text) is None
+    verdicts.apply(FeedEntry(revision=1))
+    assert verdicts.of_known_key(KEY.text) is not None
+    verdicts.apply(FeedEntry(revision=2, changed_ids=(f"subject of {KEY.text}",)))
+    assert verdicts.of_known_key(KEY.text) is None
+
+
+@pytest.mark.parametrize("lifetime_seconds", [120.0, 3.0, 2.0])
+async def test_a_key_whose_verdict_soon_ends_is_asked_for_again(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock, lifetime_seconds: float
+) -> None:
+    authority.lifetime_seconds = lifetime_seconds
+    known = await verdicts.of(KEY)
+    while verdicts.of_known_key(KEY.text) is not None:
+        clock.seconds += 0.5
+        verdicts.apply(FeedEntry(revision=1))
+        assert clock.seconds < known.principal.expires_at
+    assert known.principal.expires_at - clock.seconds <= 62

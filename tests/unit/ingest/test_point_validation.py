@@ -87,7 +87,7 @@ def test_a_point_that_breaks_a_rule_is_refused(point: Point, expected: str) -> N
 def test_observations_and_buckets_of_one_label_set_add_up() -> None:
     result = validated(load(Observations([0.05, 5.0], 10)), load(Buckets((0.1, 1.0), [1, 2, 3], 4.0)))
     [(label_set, distribution)] = result.distributions.values()
-    assert distribution == Distribution(label_set.id, 54.5, 26, [11, 2, 13])
+    assert distribution == Distribution(label_set.id, 54.5, 26, [11, 2, 13], metrics=2)
 
 
 def test_a_summary_takes_observations() -> None:

@@ -24,15 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"e\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\x12\'\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"\x83\x01\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x15\n\rrejected_more\x18\x04 \x01(\x05\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xce\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\'\n\x04\x64oor\x18\x08 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result*Y\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44OOR_STATSD\x10\x01\x12\x16\n\x12\x44OOR_OTLP_PROTOBUF\x10\x02\x12\x12\n\x0e\x44OOR_OTLP_JSON\x10\x03\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"e\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\x12\'\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"\x83\x01\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x15\n\rrejected_more\x18\x04 \x01(\x05\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xce\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\'\n\x04\x64oor\x18\x08 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result\"B\n\x10GetLedgerRequest\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12\x0e\n\x06metric\x18\x03 \x01(\t\"\xd6\x01\n\x11GetLedgerResponse\x12.\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.pulsegate.ingest.v1.LedgerLine\x12X\n\x12\x64\x65livered_until_ms\x18\x02 \x03(\x0b\x32<.pulsegate.ingest.v1.GetLedgerResponse.DeliveredUntilMsEntry\x1a\x37\n\x15\x44\x65liveredUntilMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf9\x01\n\nLedgerLine\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07hour_ms\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x03\x12?\n\x08rejected\x18\x05 \x03(\x0b\x32-.pulsegate.ingest.v1.LedgerLine.RejectedEntry\x12\x11\n\tduplicate\x18\x06 \x01(\x03\x12\x11\n\tcommitted\x18\x07 \x01(\x03\x12\x0e\n\x06\x66olded\x18\x08 \x01(\x03\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x17\n\x15ListRejectionsRequest\"P\n\x16ListRejectionsResponse\x12\x36\n\nrejections\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.LastRejection\"^\n\rLastRejection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\x12\x0f\n\x07last_ms\x18\x05 \x01(\x03*Y\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44OOR_STATSD\x10\x01\x12\x16\n\x12\x44OOR_OTLP_PROTOBUF\x10\x02\x12\x12\n\x0e\x44OOR_OTLP_JSON\x10\x03\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x32\xd6\x01\n\rLedgerService\x12Z\n\tGetLedger\x12%.pulsegate.ingest.v1.GetLedgerRequest\x1a&.pulsegate.ingest.v1.GetLedgerResponse\x12i\n\x0eListRejections\x12*.pulsegate.ingest.v1.ListRejectionsRequest\x1a+.pulsegate.ingest.v1.ListRejectionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.ingest.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOOR']._serialized_start=862
-  _globals['_DOOR']._serialized_end=951
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._loaded_options = None
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_options = b'8\001'
+  _globals['_LEDGERLINE_REJECTEDENTRY']._loaded_options = None
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_options = b'8\001'
+  _globals['_DOOR']._serialized_start=1602
+  _globals['_DOOR']._serialized_end=1691
   _globals['_INGESTBATCHREQUEST']._serialized_start=57
   _globals['_INGESTBATCHREQUEST']._serialized_end=158
   _globals['_INGESTBATCHRESPONSE']._serialized_start=161
@@ -47,6 +51,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMBATCHESRESPONSE']._serialized_end=736
   _globals['_STREAMEDOUTCOME']._serialized_start=738
   _globals['_STREAMEDOUTCOME']._serialized_end=860
-  _globals['_INGESTSERVICE']._serialized_start=954
-  _globals['_INGESTSERVICE']._serialized_end=1175
+  _globals['_GETLEDGERREQUEST']._serialized_start=862
+  _globals['_GETLEDGERREQUEST']._serialized_end=928
+  _globals['_GETLEDGERRESPONSE']._serialized_start=931
+  _globals['_GETLEDGERRESPONSE']._serialized_end=1145
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_start=1090
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_end=1145
+  _globals['_LEDGERLINE']._serialized_start=1148
+  _globals['_LEDGERLINE']._serialized_end=1397
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_start=1350
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_end=1397
+  _globals['_LISTREJECTIONSREQUEST']._serialized_start=1399
+  _globals['_LISTREJECTIONSREQUEST']._serialized_end=1422
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=1424
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=1504
+  _globals['_LASTREJECTION']._serialized_start=1506
+  _globals['_LASTREJECTION']._serialized_end=1600
+  _globals['_INGESTSERVICE']._serialized_start=1694
+  _globals['_INGESTSERVICE']._serialized_end=1915
+  _globals['_LEDGERSERVICE']._serialized_start=1918
+  _globals['_LEDGERSERVICE']._serialized_end=2132
 # @@protoc_insertion_point(module_scope)

@@ -145,3 +145,121 @@ class IngestService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class LedgerServiceStub:
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetLedger = channel.unary_unary(
+                '/pulsegate.ingest.v1.LedgerService/GetLedger',
+                request_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerResponse.FromString,
+                _registered_method=True)
+        self.ListRejections = channel.unary_unary(
+                '/pulsegate.ingest.v1.LedgerService/ListRejections',
+                request_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsResponse.FromString,
+                _registered_method=True)
+
+
+class LedgerServiceServicer:
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write.
+    """
+
+    def GetLedger(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRejections(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LedgerServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLedger,
+                    request_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerRequest.FromString,
+                    response_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerResponse.SerializeToString,
+            ),
+            'ListRejections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRejections,
+                    request_deserializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsRequest.FromString,
+                    response_serializer=pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pulsegate.ingest.v1.LedgerService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pulsegate.ingest.v1.LedgerService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LedgerService:
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write.
+    """
+
+    @staticmethod
+    def GetLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.ingest.v1.LedgerService/GetLedger',
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerRequest.SerializeToString,
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.GetLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRejections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.ingest.v1.LedgerService/ListRejections',
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsRequest.SerializeToString,
+            pulsegate_dot_ingest_dot_v1_dot_ingest__pb2.ListRejectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

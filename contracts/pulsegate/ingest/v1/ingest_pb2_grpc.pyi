@@ -77,3 +77,40 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class LedgerServiceStub:
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> LedgerServiceAsyncStub: ...
+    GetLedger: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetLedgerRequest, _ingest_pb2.GetLedgerResponse]
+    ListRejections: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectionsRequest, _ingest_pb2.ListRejectionsResponse]
+
+@_typing.type_check_only
+class LedgerServiceAsyncStub(LedgerServiceStub):
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetLedger: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetLedgerRequest, _ingest_pb2.GetLedgerResponse]  # type: ignore[assignment]
+    ListRejections: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListRejectionsRequest, _ingest_pb2.ListRejectionsResponse]  # type: ignore[assignment]
+
+class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """What became of the metrics of the principal's project. Answered by receivers, from the state that aggregators write."""
+
+    @_abc_1.abstractmethod
+    def GetLedger(
+        self,
+        request: _ingest_pb2.GetLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.GetLedgerResponse, _abc.Awaitable[_ingest_pb2.GetLedgerResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListRejections(
+        self,
+        request: _ingest_pb2.ListRejectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ListRejectionsResponse, _abc.Awaitable[_ingest_pb2.ListRejectionsResponse]]: ...
+
+def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

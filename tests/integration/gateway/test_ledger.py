@@ -1,0 +1,82 @@
+"""The ledger's routes: what reaches the receiver, and the JSON that comes back, to the letter of the contract."""
+
+import pytest
+
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.running import Gateway
+
+LEDGER = f"/api/v1/projects/{PROJECT}/ledger"
+MOMENT, MOMENT_MS = "2026-01-31T08:15:30.123Z", 1_769_847_330_123
+
+
+async def test_the_lines_of_a_project(gateway: Gateway) -> None:
+    line = pb.LedgerLine(
+        metric="orders_total",
+        hour_ms=MOMENT_MS,
+        received=10,
+        accepted=8,
+        rejected={"VALUE_NEGATIVE": 2},
+        duplicate=3,
+        committed=5,
+        folded=1,
+    )
+    gateway.ingest.answers["GetLedger"] = pb.GetLedgerResponse(
+        lines=[line], delivered_until_ms={"remote_write": MOMENT_MS}
+    )
+    answer = await gateway.call(
+        "GET",
+        f"{LEDGER}?from=2026-01-31T00:00:00Z&to=2026-02-01T00:00:00Z&metric=orders_total",
+        credential=gateway.auth.new_session(),
+    )
+    assert answer.status == 200
+    assert answer.json == {
+        "items": [
+            {
+                "metric": "orders_total",
+                "from": MOMENT,
+                "received": 10,
+                "accepted": 8,
+                "rejected": {"VALUE_NEGATIVE": 2},
+                "duplicate": 3,
+                "committed": 5,
+                "folded": 1,
+            }
+        ],
+        "deliveredUntil": {"remote_write": MOMENT},
+    }
+    (request,) = gateway.ingest.requests("GetLedger")
+    assert request == pb.GetLedgerRequest(from_ms=1_769_817_600_000, to_ms=1_769_904_000_000, metric="orders_total")
+
+
+async def test_without_a_span_the_last_day_is_asked_for(gateway: Gateway) -> None:
+    gateway.ingest.answers["GetLedger"] = pb.GetLedgerResponse()
+    answer = await gateway.call("GET", LEDGER, credential=gateway.auth.new_session())
+    assert (answer.status, answer.json) == (200, {"items": [], "deliveredUntil": {}})
+    (request,) = gateway.ingest.requests("GetLedger")
+    assert request.to_ms - request.from_ms == 24 * 3600 * 1000
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "", "0001-01-01", "9999-12-31T23:59:59Z", "1"])
+async def test_a_moment_that_is_none_is_refused(gateway: Gateway, moment: str) -> None:
+    answer = await gateway.call("GET", f"{LEDGER}?from={moment}", credential=gateway.auth.new_session())
+    assert (answer.status, answer.json["error"]["code"]) == (422, "VALIDATION_FAILED")
+    assert set(answer.json["error"]["details"]["fields"]) == {"from"}
+
+
+async def test_the_last_rejections_come_with_advice(gateway: Gateway) -> None:
+    rejection = pb.LastRejection(
+        metric="nope", code="METRIC_NOT_DEFINED", count=3, example="no metric 'nope'", last_ms=MOMENT_MS
+    )
+    gateway.ingest.answers["ListRejections"] = pb.ListRejectionsResponse(rejections=[rejection])
+    path = f"/api/v1/projects/{PROJECT}/rejections"
+    answer = await gateway.call("GET", path, credential=gateway.auth.new_session())
+    (item,) = answer.json["items"]
+    assert "Define the metric" in item.pop("advice")
+    assert item == {
+        "metric": "nope",
+        "code": "METRIC_NOT_DEFINED",
+        "count": 3,
+        "message": "no metric 'nope'",
+        "lastAt": MOMENT,
+    }
