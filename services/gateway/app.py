@@ -24,6 +24,7 @@ from services.gateway.clients import (
 )
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.definitions import DefinitionRoutes
+from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
@@ -87,6 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             DefinitionRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
             IngestionRoutes(upstreams.ingest),
+            DoorRoutes(upstreams.ingest),
             LedgerRoutes(Ledger(upstreams.ledger), clock),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),

@@ -24,6 +24,7 @@ class Batch:
         "content_encoding",
         "correlation_id",
         "deadline",
+        "door",
         "gathered_at",
         "number",
         "outcome",
@@ -34,11 +35,14 @@ class Batch:
         "traceparent",
     )
 
-    def __init__(self, number: int, body: bytes, content_encoding: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, number: int, body: bytes, content_encoding: str, door: "pb.Door.ValueType", timeout_seconds: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
         self.body = body
         self.content_encoding = content_encoding
+        self.door = door
         #: On the event loop's clock, like `deadline` and `sent_at`.
         self.gathered_at = loop.time()
         self.deadline = self.gathered_at + timeout_seconds
@@ -59,6 +63,7 @@ class Batch:
             timeout_milliseconds=max(1, int((self.deadline - now) * 1000)),
             correlation_id=self.correlation_id,
             traceparent=self.traceparent,
+            door=self.door,
         )
 
     def fail(self, error: PulsegateError) -> None:

@@ -76,7 +76,7 @@ class _Connection(RequestHandler):
         error = Malformed("This is not a valid HTTP request.") if known else Internal("Something went wrong.")
         response = web.Response(
             status=status,
-            body=errors.render(error, ""),
+            body=errors.render(error, "", "")[0],
             content_type="application/json",
             headers={"X-Correlation-Id": context.CORRELATION_ID.get(), "Server": "pulsegate"},
         )

@@ -4,6 +4,9 @@ import math
 from typing import Any
 
 import msgspec
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
 
 from chassis import context
 from chassis.clock import SystemClock, from_unix_ms, rfc3339
@@ -23,6 +26,13 @@ _PROMETHEUS_TYPES = {
     "unavailable": "unavailable",
     "deadline_exceeded": "timeout",
 }
+
+#: Where OTLP/HTTP metrics come in, and in which formats.
+OTLP_PATH = "/v1/metrics"
+OTLP_PROTOBUF = "application/x-protobuf"
+OTLP_CONTENT_TYPES = frozenset({OTLP_PROTOBUF, "application/json"})
+
+_JSON = "application/json"
 
 _clock = SystemClock()
 
@@ -53,18 +63,28 @@ def batch_rejected(outcome: dict[str, Any]) -> Invalid:
     return Invalid("No metric of this batch was accepted.", code="BATCH_REJECTED", details=outcome)
 
 
+def points_rejected(reasons: str) -> Malformed:
+    """A request of a door whose specification has 400 for one of which nothing was accepted."""
+    return Malformed(f"No data point was accepted: {reasons}", code="BATCH_REJECTED")
+
+
 def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
     """One call too many."""
     message = f"The rate limit {quota} is used up; wait {_whole(retry_after_seconds)} s."
     return Limited(message, details={"limit": quota}, retry_after_seconds=retry_after_seconds)
 
 
-def render(error: PulsegateError, path: str) -> bytes:
-    """The JSON body of an error on this path: Prometheus' shape below `/prometheus/`, else the one shape."""
+def render(error: PulsegateError, path: str, content_type: str) -> tuple[bytes, str]:
+    """The body of an error for a request with this path and content type, and the body's own.
+
+    Prometheus' shape below `/prometheus/`, a `google.rpc.Status` in the request's format for OTLP, else the one shape.
+    """
     message = error.message.encode("utf-8", "replace").decode("utf-8")  # it may show what a client sent
+    if path == OTLP_PATH and content_type in OTLP_CONTENT_TYPES:
+        return otlp(Status(code=error.grpc_status.value[0], message=f"{error.code}: {message}"), content_type)
     if path.startswith("/prometheus/"):
         kind = _PROMETHEUS_TYPES.get(error.kind, "internal")
-        return msgspec.json.encode({"status": "error", "errorType": kind, "error": message})
+        return msgspec.json.encode({"status": "error", "errorType": kind, "error": message}), _JSON
     body: dict[str, Any] = {
         "code": error.code,
         "message": message,
@@ -73,7 +93,14 @@ def render(error: PulsegateError, path: str) -> bytes:
     }
     if error.details is not None:
         body["details"] = error.details
-    return msgspec.json.encode({"error": body})
+    return msgspec.json.encode({"error": body}), _JSON
+
+
+def otlp(message: Message, content_type: str) -> tuple[bytes, str]:
+    """A message of OTLP/HTTP as a body of that content type, and the content type."""
+    if content_type == OTLP_PROTOBUF:
+        return message.SerializeToString(), content_type
+    return json_format.MessageToJson(message, indent=None).encode(), content_type
 
 
 def headers(error: PulsegateError) -> dict[str, str]:

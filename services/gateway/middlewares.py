@@ -30,7 +30,9 @@ class Stage(Protocol):
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 #: Routes that are not logged one by one.
-_QUIET_ROUTES = frozenset({"/api/v1/metrics", "/health/live", "/health/ready", "/health/startup"})
+_QUIET_ROUTES = frozenset(
+    {"/api/v1/metrics", "/api/v1/statsd", "/v1/metrics", "/health/live", "/health/ready", "/health/startup"}
+)
 
 _EXPOSED = "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity"
 _ACCEPTED = (
@@ -38,7 +40,7 @@ _ACCEPTED = (
 )
 _PREFLIGHT_SECONDS = "7200"
 #: What pages of any origin may call: a publishable key says which origins may use it.
-_FOR_ANY_PAGE = ("/api/v1/metrics", "/sdk/")
+_FOR_ANY_PAGE = ("/api/v1/metrics", "/v1/metrics", "/sdk/")
 
 _CORRELATION_ID = istr("X-Correlation-Id")
 _ORIGIN = istr("Origin")
@@ -206,10 +208,11 @@ def through(stages: Sequence[Stage], handler: Handler) -> Handler:
 
 def _error_response(request: web.Request, error: PulsegateError) -> web.Response:
     chassis_metrics.ERRORS.labels(error.code).inc()
+    body, content_type = errors.render(error, request.path, request.content_type)
     return web.Response(
         status=error.http_status,
-        body=errors.render(error, request.path),
-        content_type="application/json",
+        body=body,
+        content_type=content_type,
         headers=errors.headers(error),
     )
 

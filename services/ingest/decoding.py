@@ -6,6 +6,7 @@ so that a malformed one costs only itself.
 
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -22,6 +23,7 @@ from services.ingest.errors import (
     SequenceOutOfWindow,
     UnknownEncoding,
 )
+from services.ingest.points import Fault, Point
 
 MOST_BODY_BYTES = 4 << 20
 
@@ -42,14 +44,6 @@ class Metric(msgspec.Struct, gc=False):
     timestamp: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A metric that could not be decoded: its code and message."""
-
-    code: str
-    message: str
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """A batch as sent. `producer` is empty, and `sequence` and `floor` are 0, where the client named none."""
@@ -58,6 +52,8 @@ class Batch:
     sequence: int
     floor: int
     metrics: list[Metric | Fault]
+    #: What another door than `POST /api/v1/metrics` has brought, instead of metrics.
+    points: Sequence[Point | Fault] = ()
 
 
 class _Body(msgspec.Struct, gc=False):

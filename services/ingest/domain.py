@@ -14,6 +14,8 @@ PARTITIONS = 256
 OTHER = "__other__"
 
 MOST_METRICS_IN_BATCH = 100
+#: Data points that a request through another door than `POST /api/v1/metrics` may bring.
+MOST_POINTS_IN_REQUEST = 10_000
 MOST_OBSERVATIONS = 1_000
 MOST_LABEL_VALUE_BYTES = 200
 #: How far back and ahead of the receiver's clock a gauge's timestamp may be, in milliseconds.
@@ -21,6 +23,15 @@ GAUGE_OLDEST_MS = 8 * 24 * 3600 * 1000
 GAUGE_NEWEST_MS = 10 * 60 * 1000
 #: How many sequence numbers from a batch's floor to its own.
 SEQUENCE_WINDOW = 4_096
+
+
+class Door(IntEnum):
+    """What a body is, as in `pulsegate.ingest.v1.Door`."""
+
+    METRICS = 0
+    STATSD = 1
+    OTLP_PROTOBUF = 2
+    OTLP_JSON = 3
 
 
 class MetricType(IntEnum):

@@ -11,6 +11,12 @@ class MalformedCompression(Malformed):
     code = "MALFORMED_REQUEST"
 
 
+class MalformedBody(Malformed):
+    """Not in the format that its door takes."""
+
+    code = "MALFORMED_REQUEST"
+
+
 class UnknownEncoding(UnsupportedMediaType):
     code = "UNSUPPORTED_MEDIA_TYPE"
 

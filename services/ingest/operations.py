@@ -12,13 +12,15 @@ from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import decoding, ledger_store, metrics, records
-from services.ingest.decoding import Batch, Fault
+from services.ingest import doors, ledger_store, metrics, records
+from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Definition, Outcome, lane_of, partition_of
+from services.ingest.domain import Definition, Door, Outcome, lane_of, partition_of
 from services.ingest.ledger import HOUR_MS
 from services.ingest.ledger_store import LastRejection, LedgerLine
 from services.ingest.log_writer import Frame, LogWriter
+from services.ingest.point_validation import validate_points
+from services.ingest.points import Fault
 from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
@@ -33,13 +35,13 @@ _BatchId = tuple[bytes, bytes, int]
 
 @dataclass(slots=True)
 class Taken:
-    """A batch that was looked at: its outcome, once the frame that carries it, where there is one, is on disk."""
+    """A batch that was looked at: its outcome, once the frames that carry it, where there are any, are on disk."""
 
     outcome: Outcome
     whose: tuple[bytes, bytes]
     #: Of the metrics in the batch, in order, where the ledger needs them; empty where one could not be read.
     names: Sequence[str] = ()
-    frame: Frame | None = None
+    frames: Sequence[Frame] = ()
     batch_id: _BatchId | None = None
 
 
@@ -60,50 +62,72 @@ class Receiver:
         #: What became of batches that are durable.
         self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
 
-    async def take(self, principal: Principal, body: bytes, content_encoding: str) -> Outcome:
+    async def take(
+        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
+    ) -> Outcome:
         """What became of the batch; with nothing accepted, nothing was kept.
 
-        Raises the errors of `decoding.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
+        Raises the errors of `doors.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
         """
-        taken = self.begin(principal, body, content_encoding)
+        taken = self.begin(principal, body, content_encoding, door)
         if taken is None:
-            taken = await self.reconsider(principal, body, content_encoding)
-        if taken.frame is not None:
-            await taken.frame.stored()
+            taken = await self.reconsider(principal, body, content_encoding, door)
+        for frame in taken.frames:
+            await frame.stored()
         return self.finish(taken)
 
-    def begin(self, principal: Principal, body: bytes, content_encoding: str) -> Taken | None:
+    def begin(
+        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
+    ) -> Taken | None:
         """Looks at the batch and puts it into a frame of the log. None where a newer definition might change what is
         to be rejected: nothing was done then. Raises like `take`."""
         principal.require("ingest:write")
-        batch = decoding.decode(body, content_encoding)
+        batch = doors.decode(body, content_encoding, door)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
-            return Taken(replace(known, duplicate=True), _whose(principal), _names(batch))
-        validated = self._validate(principal, batch)
-        if validated.rejections and validated.curable:
+            return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
+        parts = self._validate(principal, batch)
+        if any(part.rejections and part.curable for part in parts):
             return None
-        return self._keep(principal, batch, validated)
+        return self._keep(principal, batch, parts)
 
-    async def reconsider(self, principal: Principal, body: bytes, content_encoding: str) -> Taken:
+    async def reconsider(
+        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
+    ) -> Taken:
         """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
         await self._definitions.confirm(_uuid_bytes(principal.project_id))
-        batch = decoding.decode(body, content_encoding)
+        batch = doors.decode(body, content_encoding, door)
         return self._keep(principal, batch, self._validate(principal, batch))
 
-    def _validate(self, principal: Principal, batch: Batch) -> Validated:
-        return validate(batch, self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms())
+    def _validate(self, principal: Principal, batch: Batch) -> Sequence[Validated]:
+        """What was sent, in parts that are a record each."""
+        definitions, now_ms = self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms()
+        if batch.points:
+            return validate_points(batch.points, definitions, now_ms)
+        return (validate(batch, definitions, now_ms),)
 
-    def _keep(self, principal: Principal, batch: Batch, validated: Validated) -> Taken:
-        """Puts what was accepted into a frame, unless the batch is known to be durable already."""
+    def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Taken:
+        """Puts what was accepted into frames, unless the batch is known to be durable already."""
         batch_id = _batch_id(principal, batch)
         duplicate = batch_id in self._durable
-        outcome = Outcome(accepted=validated.accepted, rejected=tuple(validated.rejections), duplicate=duplicate)
-        names = _names(batch) if duplicate or outcome.rejected else ()
-        if duplicate or not validated.accepted:
+        rejected = tuple([rejection for part in parts for rejection in part.rejections])
+        outcome = Outcome(accepted=sum([part.accepted for part in parts]), rejected=rejected, duplicate=duplicate)
+        names = self._names(principal, batch) if duplicate or rejected else ()
+        if duplicate or not outcome.accepted:
             return Taken(outcome, _whose(principal), names)
-        record = records.encode(self._record(principal, batch, validated))
-        frame = self._writer_of(_uuid_bytes(principal.project_id)).put(record)
-        return Taken(outcome, _whose(principal), names, frame, batch_id if batch.producer else None)
+        writer = self._writer_of(_uuid_bytes(principal.project_id))
+        encoded = [records.encode(self._record(principal, batch, part)) for part in parts if part.accepted]
+        frames = dict.fromkeys([writer.put(record) for record in encoded])  # each once, in order
+        return Taken(outcome, _whose(principal), names, tuple(frames), batch_id if batch.producer else None)
+
+    def _names(self, principal: Principal, batch: Batch) -> list[str]:
+        """Of all that the batch brought; a point's is that of its definition, where there is one."""
+        if not batch.points:
+            return ["" if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
+        defined = self._definitions.of_project(_uuid_bytes(principal.project_id))
+        return [
+            "" if isinstance(point, Fault) else next(filter(defined.__contains__, point.names), point.names[0])
+            for point in batch.points
+        ]
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}
@@ -127,11 +151,11 @@ class Receiver:
         )
 
     def finish(self, taken: Taken) -> Outcome:
-        """The outcome of a batch whose frame is on disk. Raises LogUnavailable where it is not, or maybe not."""
-        if taken.frame is not None:
-            taken.frame.check()
-            if taken.batch_id is not None:
-                self._remember(taken.batch_id, taken.outcome)
+        """The outcome of a batch whose frames are on disk. Raises LogUnavailable where one is not, or maybe not."""
+        for frame in taken.frames:
+            frame.check()
+        if taken.batch_id is not None:
+            self._remember(taken.batch_id, taken.outcome)
         _count(taken.outcome)
         if taken.names:
             self._tally(taken)
@@ -241,10 +265,6 @@ def _batch_id(principal: Principal, batch: Batch) -> _BatchId:
 
 def _whose(principal: Principal) -> tuple[bytes, bytes]:
     return _uuid_bytes(principal.tenant_id), _uuid_bytes(principal.project_id)
-
-
-def _names(batch: Batch) -> list[str]:
-    return ["" if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
 
 
 @lru_cache(maxsize=65_536)

@@ -5,14 +5,14 @@ whose bytes were not seen before is decoded and checked.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
 import msgspec
 
 from chassis.patterns import Pattern
-from services.ingest.decoding import Batch, Fault, Metric
+from services.ingest.decoding import Batch, Metric
 from services.ingest.domain import (
     GAUGE_NEWEST_MS,
     GAUGE_OLDEST_MS,
@@ -26,6 +26,7 @@ from services.ingest.domain import (
     add_finite,
     series_id,
 )
+from services.ingest.points import Fault
 from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
@@ -147,13 +148,13 @@ class CompiledDefinition:
     def _refuse(self, name: str, value: str) -> Fault | None:
         rule: LabelRule | None = self.definition.labels.get(name)
         if rule is None:
-            return Fault("LABEL_UNKNOWN", f"The definition has no label {_shown(name)}.")
+            return Fault("LABEL_UNKNOWN", f"The definition has no label {shown(name)}.")
         if len(value.encode()) > MOST_LABEL_VALUE_BYTES:
             return Fault(
                 "LABEL_VALUE_TOO_LONG", f"The value of {name!r} is longer than {MOST_LABEL_VALUE_BYTES} bytes."
             )
         if value == OTHER or "\x00" in value or not self._allows(name, rule, value):
-            return Fault("LABEL_VALUE_NOT_ALLOWED", f"The label {name!r} does not allow the value {_shown(value)}.")
+            return Fault("LABEL_VALUE_NOT_ALLOWED", f"The label {name!r} does not allow the value {shown(value)}.")
         return None
 
     def _allows(self, name: str, rule: LabelRule, value: str) -> bool:
@@ -187,20 +188,18 @@ def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms
     """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
     result = Validated()
     for index, metric in enumerate(batch.metrics):
-        fault = metric if isinstance(metric, Fault) else _take(metric, definitions, now_ms, result)
+        fault = metric if isinstance(metric, Fault) else take(metric, definitions, now_ms, result)
         if fault is not None:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
     result.accepted = len(batch.metrics) - len(result.rejections)
     return result
 
 
-def _take(
-    metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: int, result: Validated
-) -> Fault | None:
-    """Written out rather than split up: this is what a metric costs."""
+def take(metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: int, result: Validated) -> Fault | None:
+    """Adds the metric to the result, or says why not. Written out rather than split up: this is what a metric costs."""
     compiled = definitions.get(metric.name)
     if compiled is None:
-        return Fault("METRIC_NOT_DEFINED", f"This project has no metric {_shown(metric.name)}.")
+        return Fault("METRIC_NOT_DEFINED", f"This project has no metric {shown(metric.name)}.")
     value = metric.value
     if not compiled.is_scalar:
         return _take_observations(metric.labels, [value] if isinstance(value, float) else value, compiled, result)
@@ -231,27 +230,39 @@ def _take_observations(
 ) -> Fault | None:
     if not 0 < len(observations) <= MOST_OBSERVATIONS:
         return Fault("METRIC_MALFORMED", f"An array has 1 to {MOST_OBSERVATIONS} observations.")
-    label_set = compiled.label_set(bytes(labels))
-    if not isinstance(label_set, LabelSet):
-        return label_set
-    result.definitions.add(compiled)
-    bounds = compiled.definition.bounds
-    if label_set.id not in result.distributions:
-        buckets = [0] * (len(bounds) + 1) if compiled.definition.type is MetricType.HISTOGRAM else []
-        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets, metrics=0)
-    distribution = result.distributions[label_set.id][1]
-    distribution.metrics += 1
-    _observe(distribution, bounds, observations)
+    found = distribution_of(bytes(labels), compiled, result)
+    if isinstance(found, Fault):
+        return found
+    observe(found, compiled.definition.bounds, observations)
     return None
 
 
-def _observe(distribution: Distribution, bounds: tuple[float, ...], observations: list[float]) -> None:
-    distribution.count += len(observations)
+def distribution_of(labels: bytes, compiled: CompiledDefinition, result: Validated) -> Distribution | Fault:
+    """Where one metric's observations of a label set are added up: in the result from now on."""
+    label_set = compiled.label_set(labels)
+    if not isinstance(label_set, LabelSet):
+        return label_set
+    result.definitions.add(compiled)
+    if label_set.id not in result.distributions:
+        histogram = compiled.definition.type is MetricType.HISTOGRAM
+        buckets = [0] * (len(compiled.definition.bounds) + 1) if histogram else []
+        result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets, metrics=0)
+    distribution = result.distributions[label_set.id][1]
+    distribution.metrics += 1
+    return distribution
+
+
+def observe(
+    distribution: Distribution, bounds: Sequence[float], observations: Sequence[float], weight: int = 1
+) -> None:
+    """Adds observations, each of which stands for `weight` alike."""
+    distribution.count += len(observations) * weight
     for observation in observations:
-        distribution.sum = add_finite(distribution.sum, observation)
+        distribution.sum = add_finite(distribution.sum, observation * weight)
         if distribution.buckets:
-            distribution.buckets[bisect_left(bounds, observation)] += 1
+            distribution.buckets[bisect_left(bounds, observation)] += weight
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """What a client sent, for a message."""
     return repr(text if len(text) <= 80 else text[:77] + "…")

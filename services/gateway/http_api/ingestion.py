@@ -32,19 +32,30 @@ class IngestionRoutes:
     async def ingest(self, request: web.Request) -> web.Response:
         if request.content_type not in _CONTENT_TYPES:
             raise UnsupportedMediaType("Send metrics as application/json, or as text/plain from a beacon.")
-        encoding = _CONTENT_ENCODINGS.get(request.headers.get("Content-Encoding", "").strip().lower())
-        if encoding is None:
-            raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
+        encoding = content_encoding(request)
         outcome = await self._receivers.take(await read(request), encoding)
         if failpoints.ARMED:
             await failpoints.reached("before-answer")
         if not outcome.rejected and not outcome.duplicate:
             body = b'{"accepted":%d,"rejected":[]}' % outcome.accepted
             return web.Response(status=202, body=body, headers=_JSON.copy())
-        rendered = _render(outcome)
-        if outcome.accepted == 0 and outcome.rejected:
-            raise errors.batch_rejected(rendered)
-        return answer(rendered, status=202)
+        return answer_outcome(outcome)
+
+
+def content_encoding(request: web.Request) -> str:
+    """How the body is compressed, as the receiver is told. Raises UnsupportedMediaType."""
+    encoding = _CONTENT_ENCODINGS.get(request.headers.get("Content-Encoding", "").strip().lower())
+    if encoding is None:
+        raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
+    return encoding
+
+
+def answer_outcome(outcome: pb.IngestBatchResponse) -> web.Response:
+    """The 202. Raises BATCH_REJECTED where nothing was accepted."""
+    rendered = _render(outcome)
+    if outcome.accepted == 0 and outcome.rejected:
+        raise errors.batch_rejected(rendered)
+    return answer(rendered, status=202)
 
 
 def _render(outcome: pb.IngestBatchResponse) -> dict[str, Any]:
@@ -54,4 +65,6 @@ def _render(outcome: pb.IngestBatchResponse) -> dict[str, Any]:
     }
     if outcome.duplicate:
         rendered["duplicate"] = True
+    if outcome.rejected_more:
+        rendered["rejectedMore"] = outcome.rejected_more
     return rendered

@@ -12,7 +12,7 @@ from chassis.errors import Internal, PulsegateError, Unauthenticated, to_wire
 from chassis.principals import Principal, PrincipalVerifier
 from chassis.tasks import ended
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.ingest.grpc_api.outcomes import render
+from services.ingest.grpc_api.outcomes import door_of, render
 from services.ingest.log_writer import Frame
 from services.ingest.operations import Receiver, Taken
 
@@ -83,13 +83,14 @@ class BatchStream:
         if taken is None:
             self._tasks.create_task(self._receive_slowly(batch))
         else:
-            self._await_frame(batch.number, taken)
+            self._await_frames(batch.number, taken)
 
     def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | None:
+        door = door_of(batch.door)
         if not tracing.enabled():
-            return self._receiver.begin(principal, batch.body, batch.content_encoding)
+            return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
         with tracing.span("receive batch", kind=SpanKind.SERVER, carrier={"traceparent": batch.traceparent}):
-            return self._receiver.begin(principal, batch.body, batch.content_encoding)
+            return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
 
     async def _receive_slowly(self, batch: pb.StreamedBatch) -> None:
         """For a principal that was not seen before, and where config must be asked before something is rejected."""
@@ -100,25 +101,28 @@ class BatchStream:
                 raise Unauthenticated("This call needs a principal of a project.")
             taken = self._begin(principal, batch)
             if taken is None:
-                taken = await self._receiver.reconsider(principal, batch.body, batch.content_encoding)
+                door = door_of(batch.door)
+                taken = await self._receiver.reconsider(principal, batch.body, batch.content_encoding, door)
         except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
             self._refuse(batch.number, error)
         else:
-            self._await_frame(batch.number, taken)
+            self._await_frames(batch.number, taken)
 
-    def _await_frame(self, number: int, taken: Taken) -> None:
-        if taken.frame is None:
+    def _await_frames(self, number: int, taken: Taken) -> None:
+        """Waits for the first frame that is not settled, and again until none is left."""
+        frame = next((frame for frame in taken.frames if not frame.settled), None)
+        if frame is None:
             self._finish(number, taken)
             return
-        waiting = self._waiting.get(taken.frame)
+        waiting = self._waiting.get(frame)
         if waiting is None:
-            waiting = self._waiting[taken.frame] = []
-            taken.frame.when_settled(self._settled)
+            waiting = self._waiting[frame] = []
+            frame.when_settled(self._settled)
         waiting.append((number, taken))
 
     def _settled(self, frame: Frame) -> None:
         for number, taken in self._waiting.pop(frame):
-            self._finish(number, taken)
+            self._await_frames(number, taken)
 
     def _finish(self, number: int, taken: Taken) -> None:
         try:

@@ -1,7 +1,19 @@
-"""Outcomes as the contract has them."""
+"""Doors and outcomes as the contract has them."""
 
+from chassis.errors import Malformed
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.ingest.domain import Outcome
+from services.ingest.domain import Door, Outcome
+
+#: Rejections beyond these are only counted.
+_MOST_LISTED = 100
+
+
+def door_of(number: int) -> Door:
+    """A door by its number in the contract. Raises Malformed."""
+    try:
+        return Door(number)
+    except ValueError as error:
+        raise Malformed("This receiver does not know the door yet.") from error
 
 
 def render(outcome: Outcome) -> pb.IngestBatchResponse:
@@ -10,7 +22,8 @@ def render(outcome: Outcome) -> pb.IngestBatchResponse:
         accepted=outcome.accepted,
         rejected=[
             pb.Rejection(index=rejection.index, code=rejection.code, message=rejection.message)
-            for rejection in outcome.rejected
+            for rejection in outcome.rejected[:_MOST_LISTED]
         ],
         duplicate=outcome.duplicate,
+        rejected_more=max(0, len(outcome.rejected) - _MOST_LISTED),
     )

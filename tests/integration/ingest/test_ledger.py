@@ -128,3 +128,16 @@ async def test_without_a_database_batches_are_taken_and_questions_are_not_answer
         assert (await pipeline.send({"name": "orders_total", "value": 1})).accepted == 1
         with pytest.raises(Unavailable, match="PULSEGATE_POSTGRES_DSN"):
             await ask(pipeline, "ListRejections", pb.ListRejectionsRequest(), "usage:read")
+
+
+async def test_what_came_through_another_door_is_under_the_names_of_its_definitions(reading: Pipeline) -> None:
+    reading.define("orders_total", labels=[{"name": "plan"}])
+    reading.define("render_seconds", "histogram", buckets=[1.0])
+    lines = b"orders:1|c\norders:1|c|#host:a\nrender:5|ms\nrender:7|ms\nrender:5|ms|#host:a\nunknown:1|c\nbroken"
+    async with reading.running():
+        answer = await reading.send_bytes(lines, door=pb.DOOR_STATSD)
+        assert (answer.accepted, len(answer.rejected)) == (3, 4)
+        await expect(reading, "orders_total", received=2, committed=1, rejected={"LABEL_UNKNOWN": 1})
+        await expect(reading, "render_seconds", received=3, committed=2, rejected={"LABEL_UNKNOWN": 1})
+        await expect(reading, "unknown_total", received=1, rejected={"METRIC_NOT_DEFINED": 1})
+        await expect(reading, "", received=1, rejected={"METRIC_MALFORMED": 1})

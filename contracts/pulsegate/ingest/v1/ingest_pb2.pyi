@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,25 +19,54 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Door:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DoorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Door.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOOR_UNSPECIFIED: _Door.ValueType  # 0
+    """JSON, as POST /api/v1/metrics takes it."""
+    DOOR_STATSD: _Door.ValueType  # 1
+    """StatsD lines."""
+    DOOR_OTLP_PROTOBUF: _Door.ValueType  # 2
+    """opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest, in protobuf and in JSON."""
+    DOOR_OTLP_JSON: _Door.ValueType  # 3
+
+class Door(_Door, metaclass=_DoorEnumTypeWrapper):
+    """What a body is: each public door takes a format of its own."""
+
+DOOR_UNSPECIFIED: Door.ValueType  # 0
+"""JSON, as POST /api/v1/metrics takes it."""
+DOOR_STATSD: Door.ValueType  # 1
+"""StatsD lines."""
+DOOR_OTLP_PROTOBUF: Door.ValueType  # 2
+"""opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest, in protobuf and in JSON."""
+DOOR_OTLP_JSON: Door.ValueType  # 3
+Global___Door: _TypeAlias = Door  # noqa: Y015
+
 @_typing.final
 class IngestBatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BODY_FIELD_NUMBER: _builtins.int
     CONTENT_ENCODING_FIELD_NUMBER: _builtins.int
+    DOOR_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """The body exactly as the client sent it."""
     content_encoding: _builtins.str
     """"", "gzip" or "zstd"."""
+    door: Global___Door.ValueType
     def __init__(
         self,
         *,
         body: _builtins.bytes = ...,
         content_encoding: _builtins.str = ...,
+        door: Global___Door.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "door", b"door"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -51,21 +81,27 @@ class IngestBatchResponse(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    REJECTED_MORE_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     duplicate: _builtins.bool
     """The receiver happens to know that this batch was taken before."""
+    rejected_more: _builtins.int
+    """How many were rejected besides those that are listed."""
     @_builtins.property
-    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]: ...
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejection]:
+        """At most the first 100."""
+
     def __init__(
         self,
         *,
         accepted: _builtins.int = ...,
         rejected: _abc.Iterable[Global___Rejection] | None = ...,
         duplicate: _builtins.bool = ...,
+        rejected_more: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicate", b"duplicate", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicate", b"duplicate", "rejected", b"rejected", "rejected_more", b"rejected_more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,6 +164,7 @@ class StreamedBatch(_message.Message):
     TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    DOOR_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Chosen by the caller, different from all others under way in this stream."""
     principal: _builtins.str
@@ -140,6 +177,8 @@ class StreamedBatch(_message.Message):
     correlation_id: _builtins.str
     traceparent: _builtins.str
     """W3C trace context; empty where the request is not traced."""
+    door: Global___Door.ValueType
+    """As in IngestBatchRequest."""
     def __init__(
         self,
         *,
@@ -150,10 +189,11 @@ class StreamedBatch(_message.Message):
         timeout_milliseconds: _builtins.int = ...,
         correlation_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        door: Global___Door.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "correlation_id", b"correlation_id", "number", b"number", "principal", b"principal", "timeout_milliseconds", b"timeout_milliseconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "correlation_id", b"correlation_id", "door", b"door", "number", b"number", "principal", b"principal", "timeout_milliseconds", b"timeout_milliseconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

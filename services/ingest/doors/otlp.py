@@ -1,0 +1,221 @@
+"""OTLP/HTTP metrics: protobuf and JSON, delta temporality.
+
+Source: the OpenTelemetry protocol and data model specifications, and their "Prometheus and OpenMetrics Compatibility".
+Monotonic sums are counters, other sums and gauges are gauges, histograms are histograms whose bounds equal those of the
+definition. What a data point's series comes from (resource, `job`, `instance`, scope) is offered as labels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from services.ingest.domain import MOST_POINTS_IN_REQUEST
+from services.ingest.doors import otlp_json
+from services.ingest.doors.otlp_names import label_name, metric_names
+from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Fault, Point
+
+_DELTA, _CUMULATIVE = 1, 2
+#: Flag of a data point without a value: the series ended.
+_NO_RECORDED_VALUE = 1
+#: Far more than a definition has labels; more in a resource are not looked at.
+_MOST_ATTRIBUTES = 128
+#: Of all data points together: twenty for each of the most that there may be.
+_MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
+
+_CUMULATIVE_REFUSED = Fault(
+    "METRIC_TYPE_MISMATCH",
+    "Cumulative temporality is not taken yet: set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta.",
+)
+_DELTA_LEVEL_REFUSED = Fault(
+    "METRIC_TYPE_MISMATCH",
+    "Changes of a sum that may fall cannot be added up here: send its level, with cumulative temporality.",
+)
+_EXPONENTIAL_REFUSED = Fault(
+    "METRIC_TYPE_MISMATCH", "Exponential histograms are not taken yet: use a view with explicit buckets."
+)
+_SUMMARY_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Quantiles of one source cannot be merged with those of others.")
+
+#: A message of OTLP, as protobuf or as `otlp_json` has it.
+Message = Any
+Points = Iterator[Point | Fault]
+
+
+def decode_protobuf(body: bytes) -> list[Point | Fault]:
+    """Raises MalformedBody, BatchTooLarge."""
+    request = ExportMetricsServiceRequest()
+    try:
+        request.ParseFromString(body)
+    except DecodeError as error:
+        raise MalformedBody("The body is no OTLP metrics request in protobuf.") from error
+    return list(_points(request))
+
+
+def decode_json(body: bytes) -> list[Point | Fault]:
+    """Raises MalformedJson, BatchTooLarge."""
+    request = otlp_json.parse(body)
+    try:
+        return list(_points(request))
+    except (RecursionError, ValueError, OverflowError) as error:
+        raise MalformedJson("An attribute of a resource is nested too deeply, or no number.") from error
+
+
+class _Budget:
+    """Bounds what is walked through: the parts that hold data points, and these."""
+
+    def __init__(self) -> None:
+        self._left = 2 * MOST_POINTS_IN_REQUEST
+        self._attributes_left = _MOST_ATTRIBUTES_IN_REQUEST
+
+    def spend(self, parts: Sequence[Message]) -> Sequence[Message]:
+        """The parts. Raises BatchTooLarge where they are too many."""
+        self._left -= len(parts)
+        if self._left < 0:
+            raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} data points.")
+        return parts
+
+    def spend_attributes(self, count: int) -> None:
+        """Raises BatchTooLarge where they are too many."""
+        self._attributes_left -= count
+        if self._attributes_left < 0:
+            raise BatchTooLarge(f"The data points of a request have at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes.")
+
+
+def _points(request: Message) -> Points:
+    budget = _Budget()
+    for resource in budget.spend(request.resource_metrics):
+        from_resource = _from_resource(resource.resource.attributes[:_MOST_ATTRIBUTES])
+        for scope in budget.spend(resource.scope_metrics):
+            of_scope = {"otel_scope_name": scope.scope.name, "otel_scope_version": scope.scope.version}
+            offered = {**from_resource, **of_scope}
+            for metric in budget.spend(scope.metrics):
+                yield from _points_of(metric, offered, budget)
+
+
+def _points_of(metric: Message, offered: Mapping[str, str], budget: _Budget) -> Points:
+    """A metric has one kind of data; the others are empty."""
+    for points in (metric.gauge.data_points, metric.sum.data_points, metric.histogram.data_points):
+        budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(points)]))
+    yield from _numbers(metric, metric.gauge.data_points, offered, monotonic=False)
+    yield from _sums(metric, metric.sum.data_points, offered)
+    yield from _histograms(metric, metric.histogram.data_points, offered)
+    yield from (_EXPONENTIAL_REFUSED for _ in budget.spend(metric.exponential_histogram.data_points))
+    yield from (_SUMMARY_REFUSED for _ in budget.spend(metric.summary.data_points))
+
+
+def _sums(metric: Message, points: Sequence[Message], offered: Mapping[str, str]) -> Points:
+    monotonic, temporality = metric.sum.is_monotonic, metric.sum.aggregation_temporality
+    if monotonic and temporality == _CUMULATIVE:
+        return (_CUMULATIVE_REFUSED for _ in points)
+    if not monotonic and temporality == _DELTA:
+        return (_DELTA_LEVEL_REFUSED for _ in points)
+    if temporality not in (_DELTA, _CUMULATIVE):
+        return (_no_temporality() for _ in points)
+    return _numbers(metric, points, offered, monotonic=monotonic)
+
+
+def _numbers(metric: Message, points: Sequence[Message], offered: Mapping[str, str], *, monotonic: bool) -> Points:
+    names = metric_names(metric.name, metric.unit, monotonic=monotonic, gauge=bool(metric.gauge.data_points))
+
+    def number(point: Message) -> Point | Fault:
+        which = point.WhichOneof("value")
+        if which is None:
+            return Fault("METRIC_MALFORMED", "The data point has no value.")
+        return Point(
+            names=names,
+            labels=_labels(point.attributes),
+            offered=offered,
+            types=COUNTERS if monotonic else GAUGES,
+            value=float(getattr(point, which)),
+            timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
+        )
+
+    return _each(points, number)
+
+
+def _histograms(metric: Message, points: Sequence[Message], offered: Mapping[str, str]) -> Points:
+    temporality = metric.histogram.aggregation_temporality
+    if temporality != _DELTA:
+        refused = _CUMULATIVE_REFUSED if temporality == _CUMULATIVE else _no_temporality()
+        return (refused for _ in points)
+    names = metric_names(metric.name, metric.unit, monotonic=False, gauge=False)
+
+    def histogram(point: Message) -> Point | Fault:
+        counts = [int(count) for count in point.bucket_counts]
+        if sum(counts) != int(point.count) or not point.HasField("sum"):
+            return Fault("METRIC_MALFORMED", "A histogram has buckets that add up to its count, and a sum.")
+        bounds = tuple([float(bound) for bound in point.explicit_bounds])
+        return Point(
+            names=names,
+            labels=_labels(point.attributes),
+            offered=offered,
+            types=HISTOGRAMS,
+            value=Buckets(bounds, counts, float(point.sum)),
+        )
+
+    return _each(points, histogram)
+
+
+def _no_temporality() -> Fault:
+    return Fault("METRIC_MALFORMED", "Sums and histograms have a temporality, delta or cumulative.")
+
+
+def _each(points: Sequence[Message], read: Callable[[Message], Point | Fault]) -> Points:
+    """What each point that has a value comes to."""
+    for point in points:
+        if point.flags & _NO_RECORDED_VALUE:
+            continue
+        if len(point.attributes) > _MOST_ATTRIBUTES:
+            yield Fault("METRIC_MALFORMED", f"A data point has at most {_MOST_ATTRIBUTES} attributes.")
+            continue
+        try:
+            yield read(point)
+        except (ValueError, OverflowError):  # numbers that JSON has as text
+            yield Fault("METRIC_MALFORMED", "A number of this data point cannot be read.")
+
+
+def _labels(attributes: Sequence[Message]) -> Mapping[str, str]:
+    """Labels by name. Values of attributes whose names become the same are joined in the order of those names."""
+    pairs = [(label_name(each.key), each.key, _text(each.value)) for each in attributes]
+    labels = {name: value for name, _, value in pairs}
+    if len(labels) == len(pairs):
+        return labels
+    joined: dict[str, str] = {}
+    for name, _, value in sorted(pairs):
+        joined[name] = f"{joined[name]};{value}" if name in joined else value
+    return joined
+
+
+def _from_resource(attributes: Iterable[Message]) -> Mapping[str, str]:
+    """A resource's attributes as labels, and the `job` and `instance` that they come to."""
+    found = dict(_labels(list(attributes)))
+    service, namespace = found.get("service_name", ""), found.get("service_namespace", "")
+    job = f"{namespace}/{service}" if namespace and service else service
+    return {"job": job, "instance": found.get("service_instance_id", ""), **found}
+
+
+def _text(value: Message) -> str:
+    """An attribute's value: text as it is, anything else as JSON has it."""
+    plain = _plain(value)
+    if plain is None:
+        return ""
+    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
+
+
+def _plain(value: Message) -> Any:
+    which = value.WhichOneof("value")
+    if which is None:
+        return None
+    found = getattr(value, which)
+    if which == "int_value":
+        return int(found)
+    if which == "double_value":
+        return float(found)
+    if which == "array_value":
+        return [_plain(each) for each in found.values]
+    if which == "kvlist_value":
+        return {each.key: _plain(each.value) for each in found.values}
+    return found

@@ -1,0 +1,129 @@
+"""StatsD lines: `name:value|type|@rate|#tag:value,…`, as the StatsD README and DogStatsD's datagram format have them.
+
+Counters (`c`) are divided by their sampling rate. Timings (`ms`, in seconds from here on), `h` and `d` are observations
+of a histogram or summary, each of which stands for 1 / rate. A gauge (`g`) is set; one with a sign changes what the
+same request has set before, and is refused where it has not: nobody here knows the level that it is to change.
+Sets, events and service checks are refused. Several values in a line (`1:2:3`) are taken as DogStatsD does.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from services.ingest.domain import MOST_OBSERVATIONS, MOST_POINTS_IN_REQUEST
+from services.ingest.doors.names import as_counter, cleaned
+from services.ingest.errors import BatchEmpty, BatchTooLarge
+from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Fault, Observations, Point
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
+_LONGEST_NUMBER = 400
+_LEAST_RATE = 1e-6
+#: Of a line, besides its name and values; what comes after them is not looked at.
+_MOST_FIELDS = 16
+_SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
+
+#: The level of each gauge that the request has set so far, by name and tags.
+_Levels = dict[tuple[str, str], float]
+
+
+def decode(body: bytes) -> list[Point | Fault]:
+    """A point for each line that is not blank. Raises BatchEmpty, BatchTooLarge."""
+    if body.count(b"\n") > MOST_POINTS_IN_REQUEST:
+        raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} lines.")
+    levels: _Levels = {}
+    points = [_decode_line(line, levels) for line in body.split(b"\n") if line.strip()]
+    if not points:
+        raise BatchEmpty("There is no line in this request.")
+    return points
+
+
+def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
+    try:
+        text = line.decode().rstrip("\r")
+    except UnicodeDecodeError:
+        return Fault("METRIC_MALFORMED", "The line is not UTF-8.")
+    head, *fields = text.split("|", _MOST_FIELDS)
+    name, colon, sent = head.partition(":")
+    if not fields or not name or not colon or name.startswith("_e{"):
+        return Fault("METRIC_MALFORMED", _SHAPE)
+    values = _numbers(sent)
+    if isinstance(values, Fault):
+        return values
+    kind, *options = fields
+    return _point(kind, name, values, options, levels)
+
+
+def _numbers(sent: str) -> list[str] | Fault:
+    texts = sent.split(":", MOST_OBSERVATIONS)
+    if len(texts) > MOST_OBSERVATIONS:
+        return Fault("METRIC_MALFORMED", f"A line has at most {MOST_OBSERVATIONS} values.")
+    for text in texts:
+        if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+            if text.lower().strip("+-") in ("nan", "inf", "infinity"):
+                return Fault("VALUE_NOT_FINITE", "The value must be a finite number.")
+            return Fault("METRIC_MALFORMED", "The value must be a number.")
+    return texts
+
+
+def _point(kind: str, name: str, values: list[str], options: Sequence[str], levels: _Levels) -> Point | Fault:
+    tags, rate = _options(options)
+    if rate is None:
+        return Fault("METRIC_MALFORMED", f"A sampling rate is from {_LEAST_RATE:g} to 1, as in @0.1.")
+    labels, stem = _labels(tags), cleaned(name)
+    if kind == "c":
+        increment = sum(map(float, values)) / rate
+        return Point(names=(as_counter(stem),), labels=labels, types=COUNTERS, value=increment)
+    if kind == "g":
+        level = _level(values[-1], (stem, tags), levels)
+        return level if isinstance(level, Fault) else Point(names=(stem,), labels=labels, types=GAUGES, value=level)
+    if kind in ("ms", "h", "d"):
+        scale = 1000.0 if kind == "ms" else 1.0
+        observed = Observations([float(value) / scale for value in values], round(1 / rate))
+        names = (stem, f"{stem}_seconds") if kind == "ms" else (stem,)
+        return Point(names=names, labels=labels, types=DISTRIBUTIONS, value=observed)
+    if kind == "s":
+        return Fault("METRIC_TYPE_MISMATCH", "Sets (s) cannot be added up over many senders.")
+    return Fault("METRIC_MALFORMED", "The type of a line is c, g, ms, h or d.")
+
+
+def _options(options: Sequence[str]) -> tuple[str, float | None]:
+    """The tags as sent, and the sampling rate, None where it is none. What else there is (DogStatsD's container, for
+    one) says nothing about the value."""
+    tags, rate = "", 1.0
+    for option in options:
+        if option.startswith("#"):
+            tags = option[1:]
+        elif option.startswith("@"):
+            text = option[1:]
+            if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text) or not _LEAST_RATE <= float(text) <= 1:
+                return tags, None
+            rate = float(text)
+    return tags, rate
+
+
+@lru_cache(maxsize=4096)
+def _remembered_labels(tags: str) -> Mapping[str, str]:
+    return _parse_tags(tags)
+
+
+def _labels(tags: str) -> Mapping[str, str]:
+    """Labels by name; those that say the same are one object. A tag without a value is `true`."""
+    return _remembered_labels(tags) if len(tags) <= 1024 else _parse_tags(tags)
+
+
+def _parse_tags(tags: str) -> Mapping[str, str]:
+    pairs = (tag.partition(":") for tag in tags.split(",") if tag)
+    return {cleaned(name): value if colon else "true" for name, colon, value in pairs}
+
+
+def _level(text: str, gauge: tuple[str, str], levels: _Levels) -> float | Fault:
+    level = float(text)
+    if text[0] in "+-":
+        if gauge not in levels:
+            return Fault(
+                "METRIC_MALFORMED",
+                "A gauge with a sign is a change, which needs a level set before it in the same request.",
+            )
+        level += levels[gauge]
+    levels[gauge] = level
+    return level

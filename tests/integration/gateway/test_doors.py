@@ -1,0 +1,97 @@
+"""The other doors for metrics: what is passed on, and answers as each door's own specification has them."""
+
+from typing import Any
+
+import pytest
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+
+from chassis.errors import Unavailable
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from tests.integration.gateway.running import Answer, Gateway
+
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+
+
+async def post(gateway: Gateway, path: str, content_type: str = "", key: str | None = None, **headers: str) -> Answer:
+    credential = gateway.auth.new_key("secret") if key is None else key
+    sent = {**({"Content-Type": content_type} if content_type else {}), **headers}
+    return await gateway.call("POST", path, credential=credential, data=b"body", headers=sent)
+
+
+def rejected(*reasons: tuple[str, str], accepted: int = 0, more: int = 0) -> pb.IngestBatchResponse:
+    listed = [pb.Rejection(index=at, code=code, message=message) for at, (code, message) in enumerate(reasons)]
+    return pb.IngestBatchResponse(accepted=accepted, rejected=listed, rejected_more=more)
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "door"),
+    [
+        ("/api/v1/statsd", "text/plain; charset=utf-8", pb.DOOR_STATSD),
+        ("/api/v1/statsd", "", pb.DOOR_STATSD),
+        ("/v1/metrics", PROTOBUF, pb.DOOR_OTLP_PROTOBUF),
+        ("/v1/metrics", JSON, pb.DOOR_OTLP_JSON),
+        ("/api/v1/metrics", JSON, pb.DOOR_UNSPECIFIED),
+    ],
+)
+async def test_the_receiver_is_told_through_which_door_a_body_came(
+    gateway: Gateway, path: str, content_type: str, door: "pb.Door.ValueType"
+) -> None:
+    answered = await post(gateway, path, content_type, **{"Content-Encoding": "gzip"})
+    assert answered.status == (200 if path == "/v1/metrics" else 202)
+    (received,) = gateway.ingest.requests("StreamBatches")
+    assert (received.door, received.body, received.content_encoding) == (door, b"body", "gzip")
+
+
+@pytest.mark.parametrize(("path", "content_type"), [("/api/v1/statsd", JSON), ("/v1/metrics", "text/plain")])
+async def test_a_body_of_another_kind_is_refused(gateway: Gateway, path: str, content_type: str) -> None:
+    answered = await post(gateway, path, content_type)
+    assert (answered.status, answered.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert (await post(gateway, path, "text/plain", key="")).status == 401
+
+
+async def test_a_page_of_any_origin_may_ask_for_otlp(gateway: Gateway) -> None:
+    asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    answered = await gateway.call("OPTIONS", "/v1/metrics", headers=asking)
+    assert (answered.status, answered.headers["Access-Control-Allow-Origin"]) == (204, "*")
+
+
+async def test_statsd_is_answered_like_metrics(gateway: Gateway) -> None:
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."), accepted=2, more=7)
+    answered = await post(gateway, "/api/v1/statsd")
+    listed = [{"index": 0, "code": "METRIC_NOT_DEFINED", "message": "No."}]
+    assert (answered.status, answered.json) == (202, {"accepted": 2, "rejected": listed, "rejectedMore": 7})
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."))
+    assert (await post(gateway, "/api/v1/statsd")).code == "BATCH_REJECTED"
+
+
+async def test_otlp_is_answered_in_its_own_format(gateway: Gateway) -> None:
+    gateway.ingest.answers["IngestBatch"] = pb.IngestBatchResponse(accepted=1)
+    in_protobuf, in_json = await post(gateway, "/v1/metrics", PROTOBUF), await post(gateway, "/v1/metrics", JSON)
+    assert (in_protobuf.status, in_protobuf.headers["Content-Type"], in_protobuf.body) == (200, PROTOBUF, b"")
+    assert (in_json.status, in_json.json) == (200, {})
+
+
+async def test_otlp_tells_a_partial_success(gateway: Gateway) -> None:
+    reasons: list[Any] = [("LABEL_MISSING", "No plan."), ("METRIC_NOT_DEFINED", "No."), ("METRIC_NOT_DEFINED", "No.")]
+    gateway.ingest.answers["IngestBatch"] = rejected(*reasons, accepted=1, more=100)
+    message = "2 x METRIC_NOT_DEFINED: No.; 1 x LABEL_MISSING: No plan.; and others"
+    answered = await post(gateway, "/v1/metrics", PROTOBUF)
+    partial = ExportMetricsServiceResponse.FromString(answered.body).partial_success
+    assert (answered.status, partial.rejected_data_points, partial.error_message) == (200, 103, message)
+    answered = await post(gateway, "/v1/metrics", JSON)
+    assert answered.json == {"partialSuccess": {"rejectedDataPoints": "103", "errorMessage": message}}
+
+
+async def test_otlp_errors_are_a_status_in_the_requests_format(gateway: Gateway) -> None:
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."))
+    answered = await post(gateway, "/v1/metrics", PROTOBUF)
+    status = Status.FromString(answered.body)
+    assert (answered.status, answered.headers["Content-Type"], status.code) == (400, PROTOBUF, 3)
+    assert status.message == "BATCH_REJECTED: No data point was accepted: 1 x METRIC_NOT_DEFINED: No."
+
+    gateway.ingest.answers["IngestBatch"] = Unavailable("The log is away.", retry_after_seconds=2)
+    answered = await post(gateway, "/v1/metrics", JSON)
+    assert (answered.status, answered.headers["Retry-After"]) == (503, "2")
+    assert answered.json == {"code": 14, "message": "SERVICE_UNAVAILABLE: The log is away."}
+    assert (await post(gateway, "/v1/metrics", JSON, key="")).json["code"] == 16

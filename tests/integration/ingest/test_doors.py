@@ -1,0 +1,81 @@
+"""Requests through the other doors: receiver, log, aggregator, Prometheus."""
+
+import gzip
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+
+from chassis.errors import PulsegateError
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from tests.integration.ingest.pipeline import Pipeline
+from tests.integration.ingest.test_batch_stream import calling
+
+
+def statsd(body: str) -> dict[str, Any]:
+    return {"body": gzip.compress(body.encode()), "content_encoding": "gzip", "door": pb.DOOR_STATSD}
+
+
+async def test_statsd_lines_become_series(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total", labels=[{"name": "plan"}])
+    pipeline.define("depth", "gauge")
+    pipeline.define("render_seconds", "histogram", buckets=[0.1, 1])
+    async with pipeline.running():
+        lines = "orders:2|c|@0.5|#plan:pro\ndepth:7|g\nrender:50:500|ms|@0.1\nunknown:1|c\n"
+        answer = await pipeline.send_bytes(**statsd(lines))
+        assert answer.accepted == 3
+        assert [(each.index, each.code) for each in answer.rejected] == [(3, "METRIC_NOT_DEFINED")]
+        await pipeline.expect('orders_total{plan="pro", $project}', 4)
+        await pipeline.expect("depth{$project}", 7)
+        await pipeline.expect('render_seconds_bucket{le="0.1", $project}', 10)
+        assert await pipeline.value("render_seconds_count{$project}") == 20
+        assert await pipeline.value("render_seconds_sum{$project}") == pytest.approx(5.5)
+
+
+async def test_otlp_data_points_become_series(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total", labels=[{"name": "plan"}, {"name": "job"}])
+    pipeline.define("load_seconds", "histogram", buckets=[0.1, 1])
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = "checkout"
+    metrics = resource.scope_metrics.add().metrics
+    orders = metrics.add(name="orders").sum
+    orders.is_monotonic, orders.aggregation_temporality = True, AGGREGATION_TEMPORALITY_DELTA
+    orders.data_points.add(as_int=3).attributes.add(key="plan").value.string_value = "pro"
+    load = metrics.add(name="load", unit="s").histogram
+    load.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
+    load.data_points.add(count=3, sum=2.5, bucket_counts=[1, 0, 2], explicit_bounds=[0.1, 1])
+    load.data_points.add(count=1, sum=1, bucket_counts=[0, 1], explicit_bounds=[5])
+    async with pipeline.running():
+        answer = await pipeline.send_bytes(request.SerializeToString(), door=pb.DOOR_OTLP_PROTOBUF)
+        assert answer.accepted == 2
+        assert [(each.index, each.code) for each in answer.rejected] == [(2, "METRIC_TYPE_MISMATCH")]
+        await pipeline.expect('orders_total{plan="pro", job="checkout", $project}', 3)
+        await pipeline.expect('load_seconds_bucket{le="1.0", $project}', 1)
+        assert await pipeline.value("load_seconds_count{$project}") == 3
+
+
+async def test_a_request_of_thousands_of_lines_is_durable_as_a_whole_before_its_answer(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total", labels=[{"name": "n"}])
+    lines = "\n".join(f"orders:{number}|c|#n:{number}{'x' * 190}" for number in range(5000))
+    async with pipeline.running(), calling(pipeline) as caller:
+        batch = caller.batch(**statsd(lines + "\nunknown:1|c" * 150))
+        await caller.send(batch, caller.batch(**statsd("orders:1|c")))
+        outcomes = await caller.outcomes(2)
+        response = outcomes[batch.number].response
+        assert (response.accepted, len(response.rejected), response.rejected_more) == (5000, 100, 50)
+        await pipeline.expect("sum(orders_total{$project})", sum(range(5000)) + 1)
+
+
+async def test_a_body_that_is_not_in_its_doors_format_is_refused_whole(pipeline: Pipeline) -> None:
+    async with pipeline.receiver():
+        for door, body, code in [
+            (pb.DOOR_STATSD, b"\n", "BATCH_EMPTY"),
+            (pb.DOOR_OTLP_PROTOBUF, b"\xff", "MALFORMED_REQUEST"),
+            (pb.DOOR_OTLP_JSON, b"\xff", "MALFORMED_JSON"),
+        ]:
+            with pytest.raises(PulsegateError) as caught:
+                await pipeline.send_bytes(body, door=door)
+            assert caught.value.code == code
+        assert (await pipeline.send_bytes(b"", door=pb.DOOR_OTLP_PROTOBUF)).accepted == 0

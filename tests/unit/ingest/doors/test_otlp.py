@@ -1,0 +1,216 @@
+"""OTLP metrics in protobuf and JSON: the same points from both, names as Prometheus has them, hostile bytes."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from services.ingest.doors.otlp import decode_json, decode_protobuf
+from services.ingest.doors.otlp_names import label_name, metric_names
+from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Fault, Point
+
+DELTA, CUMULATIVE = 1, 2
+
+
+def attribute(key: str, **value: Any) -> dict[str, Any]:
+    return {"key": key, "value": value or {"stringValue": "x"}}
+
+
+def request(*metrics: dict[str, Any], attributes: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    scope = {"scope": {"name": "shop", "version": "1.2"}, "metrics": list(metrics)}
+    return {"resourceMetrics": [{"resource": {"attributes": attributes or []}, "scopeMetrics": [scope]}]}
+
+
+def decoded(body: dict[str, Any]) -> list[Point | Fault]:
+    """From JSON, once it is the same from protobuf."""
+    from_json = decode_json(json.dumps(body).encode())
+    message = json_format.ParseDict(body, ExportMetricsServiceRequest())
+    assert decode_protobuf(message.SerializeToString()) == from_json
+    return from_json
+
+
+def counter(**point: Any) -> dict[str, Any]:
+    data = {"aggregationTemporality": DELTA, "isMonotonic": True, "dataPoints": [{"asInt": "3", **point}]}
+    return {"name": "shop.orders", "unit": "{order}", "sum": data}
+
+
+def test_a_monotonic_delta_sum_is_a_counter() -> None:
+    attributes = [attribute("plan.name", stringValue="pro")]
+    [found] = decoded(request(counter(attributes=attributes, timeUnixNano="1795200000000000000")))
+    assert isinstance(found, Point)
+    assert (found.names, found.types, found.value) == (("shop_orders_total",), COUNTERS, 3.0)
+    assert found.labels == {"plan_name": "pro"}
+    assert found.timestamp_ms == 1_795_200_000_000
+
+
+def test_where_a_point_comes_from_is_offered_as_labels() -> None:
+    resource = [
+        attribute("service.name", stringValue="checkout"),
+        attribute("service.namespace", stringValue="shop"),
+        attribute("service.instance.id", stringValue="i-1"),
+    ]
+    [found] = decoded(request(counter(), attributes=resource))
+    assert isinstance(found, Point)
+    assert found.offered == {
+        "job": "shop/checkout",
+        "instance": "i-1",
+        "service_name": "checkout",
+        "service_namespace": "shop",
+        "service_instance_id": "i-1",
+        "otel_scope_name": "shop",
+        "otel_scope_version": "1.2",
+    }
+
+
+def test_gauges_and_sums_that_may_fall_are_gauges() -> None:
+    gauge = {"name": "load", "unit": "1", "gauge": {"dataPoints": [{"asDouble": 0.5}, {"asInt": "-2"}]}}
+    level = {"name": "depth", "sum": {"aggregationTemporality": CUMULATIVE, "dataPoints": [{"asInt": "0"}]}}
+    found = decoded(request(gauge, level))
+    assert [each.value for each in found if isinstance(each, Point)] == [0.5, -2.0, 0.0]
+    assert [each.names[0] for each in found if isinstance(each, Point)] == ["load_ratio", "load_ratio", "depth"]
+    assert all(isinstance(each, Point) and each.types == GAUGES for each in found)
+
+
+def test_a_delta_histogram_keeps_its_buckets() -> None:
+    point = {"count": "6", "sum": 2.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.1, 1]}
+    histogram = {"aggregationTemporality": DELTA, "dataPoints": [point]}
+    [found] = decoded(request({"name": "load", "unit": "s", "histogram": histogram}))
+    assert isinstance(found, Point)
+    assert found.value == Buckets((0.1, 1.0), [1, 2, 3], 2.5)
+    assert (found.names, found.types) == (("load_seconds", "load"), HISTOGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "code", "says"),
+    [
+        ({"sum": {"aggregationTemporality": CUMULATIVE, "isMonotonic": True, "dataPoints": [{"asInt": "1"}]}},
+         "METRIC_TYPE_MISMATCH", "TEMPORALITY_PREFERENCE=delta"),
+        ({"sum": {"aggregationTemporality": DELTA, "dataPoints": [{"asInt": "1"}]}}, "METRIC_TYPE_MISMATCH", "level"),
+        ({"sum": {"isMonotonic": True, "dataPoints": [{"asInt": "1"}]}}, "METRIC_MALFORMED", "temporality"),
+        ({"histogram": {"aggregationTemporality": CUMULATIVE, "dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "delta"),
+        ({"histogram": {"aggregationTemporality": DELTA, "dataPoints": [{"count": "2", "sum": 1.0}]}},
+         "METRIC_MALFORMED", "add up"),
+        ({"exponentialHistogram": {"dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "explicit buckets"),
+        ({"summary": {"dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "Quantiles"),
+        ({"gauge": {"dataPoints": [{}]}}, "METRIC_MALFORMED", "no value"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taken_says_why(metric: dict[str, Any], code: str, says: str) -> None:
+    [found] = decoded(request({"name": "a", **metric}))
+    assert isinstance(found, Fault)
+    assert found.code == code
+    assert says in found.message
+
+
+def test_a_point_without_a_recorded_value_is_passed_over() -> None:
+    assert decoded(request(counter(flags=1))) == []
+    assert decode_protobuf(b"") == decode_json(b"{}") == []
+
+
+def test_attributes_of_every_kind_become_text() -> None:
+    attributes = [
+        attribute("yes", boolValue=True),
+        attribute("number", intValue="7"),
+        attribute("half", doubleValue=0.5),
+        attribute("list", arrayValue={"values": [{"stringValue": "a"}, {"intValue": "1"}]}),
+        attribute("map", kvlistValue={"values": [attribute("k", boolValue=False)]}),
+        {"key": "none", "value": {}},
+        attribute("same.name", stringValue="1"),
+        attribute("same_name", stringValue="2"),
+    ]
+    [found] = decoded(request(counter(attributes=attributes)))
+    assert isinstance(found, Point)
+    assert found.labels == {
+        "yes": "true",
+        "number": "7",
+        "half": "0.5",
+        "list": '["a",1]',
+        "map": '{"k":false}',
+        "none": "",
+        "same_name": "1;2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "monotonic", "expected"),
+    [
+        ("http.server.request.duration", "s", False, ("http_server_request_duration_seconds",
+                                                      "http_server_request_duration")),
+        ("load_seconds", "s", False, ("load_seconds",)),
+        ("net.io", "By", True, ("net_io_bytes_total", "net_io_total")),
+        ("total.seen__x", "", True, ("seen_x_total",)),
+        ("speed", "m/s", False, ("speed_meters_per_second", "speed")),
+        ("rate", "{packet}/s", False, ("rate_per_second", "rate")),
+        ("2fast", "widgets", False, ("_2fast_widgets", "_2fast")),
+    ],
+)  # fmt: skip
+def test_names_are_those_of_the_specification(name: str, unit: str, monotonic: bool, expected: tuple[str, ...]) -> None:
+    assert metric_names(name, unit, monotonic=monotonic, gauge=False) == expected
+
+
+def test_label_names_are_those_of_the_specification() -> None:
+    assert [label_name(each) for each in ("http.route", "a..b", "2nd", "é")] == ["http_route", "a_b", "key_2nd", "_"]
+
+
+def test_numbers_that_json_has_as_text_are_read_or_refused_alone() -> None:
+    body = request(
+        {"name": "a", "gauge": {"dataPoints": [{"asDouble": "NaN"}, {"asInt": "x"}, {"asInt": 9 * 10**400}]}}
+    )
+    nan, *others = decode_json(json.dumps(body).encode())
+    assert isinstance(nan, Point)
+    assert isinstance(nan.value, float)
+    assert math.isnan(nan.value)
+    assert [each.code for each in others if isinstance(each, Fault)] == ["METRIC_MALFORMED", "METRIC_MALFORMED"]
+
+
+def test_bodies_that_mean_harm_are_refused() -> None:
+    with pytest.raises(MalformedBody):
+        decode_protobuf(b"\xff\xff")
+    with pytest.raises(BatchTooLarge):
+        decode_protobuf(b"\x0a\x00" * 2_000_000)
+    with pytest.raises(BatchTooLarge):
+        decode_json(b'{"resourceMetrics":[' + b"{}," * 1_000_000 + b"{}]}")
+    crowded = request(counter(attributes=[attribute("a")] * 128))
+    point = crowded["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["sum"]["dataPoints"]
+    point *= 1600
+    with pytest.raises(BatchTooLarge):
+        decode_json(json.dumps(crowded).encode())
+    nested = b'{"arrayValue":{"values":[' * 50_000
+    with pytest.raises(MalformedJson):
+        decode_json(b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":' + nested)
+    with pytest.raises(MalformedJson):
+        decode_json(b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":{"intValue":"x"}}]}}]}')
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["key", "value", "asInt", "dataPoints", "sum", "flags", "name"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.binary(max_size=100), _JSON, st.sampled_from(["gauge", "sum", "histogram", "summary"]))
+def test_whatever_the_bytes_they_are_points_or_a_known_error(body: bytes, inner: Any, kind: str) -> None:
+    known = ExportMetricsServiceRequest()
+    known.resource_metrics.add().scope_metrics.add().metrics.add(name="a").sum.data_points.add(as_int=1)
+    shaped = json.dumps(request({"name": "a", kind: {"aggregationTemporality": 1, "dataPoints": [inner]}})).encode()
+    for decode, hostile in [
+        (decode_protobuf, body),
+        (decode_protobuf, known.SerializeToString() + body),
+        (decode_json, body),
+        (decode_json, shaped),
+    ]:
+        try:
+            found = decode(hostile)
+        except (MalformedBody, MalformedJson):
+            continue
+        assert all(isinstance(each, Point | Fault) for each in found)

@@ -1,0 +1,140 @@
+"""StatsD lines: what each comes to, what is refused and why, and bytes that mean harm."""
+
+import socket
+
+import pytest
+from datadog.dogstatsd.base import DogStatsd
+from hypothesis import given
+from hypothesis import strategies as st
+from statsd import StatsClient
+
+from services.ingest.domain import MOST_POINTS_IN_REQUEST
+from services.ingest.doors.statsd import decode
+from services.ingest.errors import BatchEmpty, BatchTooLarge
+from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Fault, Observations, Point
+
+
+def one(line: str) -> Point | Fault:
+    [found] = decode(line.encode())
+    return found
+
+
+def point(line: str) -> Point:
+    found = one(line)
+    assert isinstance(found, Point), found
+    return found
+
+
+def refused(line: str) -> str:
+    found = one(line)
+    assert isinstance(found, Fault), found
+    return found.code
+
+
+def test_a_counter_is_named_as_a_counter_and_divided_by_its_sampling_rate() -> None:
+    assert point("shop.orders:3|c|@0.1|#plan:pro,region.name:eu") == Point(
+        names=("shop_orders_total",), labels={"plan": "pro", "region_name": "eu"}, types=COUNTERS, value=30.0
+    )
+    assert point("orders_total:1|c").names == ("orders_total",)
+
+
+def test_timings_are_seconds_and_each_stands_for_those_that_were_not_sampled() -> None:
+    assert point("render:250|ms|@0.5") == Point(
+        names=("render", "render_seconds"), labels={}, types=DISTRIBUTIONS, value=Observations([0.25], 2)
+    )
+    assert point("size:1:2.5:3e2|h").value == Observations([1.0, 2.5, 300.0])
+    assert point("size:7|d").value == Observations([7.0])
+
+
+def test_a_gauge_with_a_sign_changes_what_the_same_request_has_set() -> None:
+    found = decode(b"depth:10|g|#q:a\ndepth:-4|g|#q:a\ndepth:+1.5|g|#q:a\ndepth:-1|g|#q:b")
+    assert [each.value for each in found if isinstance(each, Point)] == [10.0, 6.0, 7.5]
+    assert isinstance(found[3], Fault)
+    assert found[3].code == "METRIC_MALFORMED"
+    assert point("depth:3|g").types == GAUGES
+
+
+def test_names_and_tags_become_those_of_prometheus() -> None:
+    found = point("9-lives.café:1|c|#env-name:a:b,canary,:x,2nd:y|c:in-abc|T1656581400")
+    assert found.names == ("_9_lives_caf__total",)
+    assert found.labels == {"env_name": "a:b", "canary": "true", "": "x", "_2nd": "y"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("orders", "METRIC_MALFORMED"),
+        ("orders:1", "METRIC_MALFORMED"),
+        (":1|c", "METRIC_MALFORMED"),
+        ("orders:|c", "METRIC_MALFORMED"),
+        ("orders:1|x", "METRIC_MALFORMED"),
+        ("orders:1_000|c", "METRIC_MALFORMED"),
+        ("orders:0x10|c", "METRIC_MALFORMED"),
+        ("orders:\u0661|c", "METRIC_MALFORMED"),
+        ("orders:nan|c", "VALUE_NOT_FINITE"),
+        ("orders:-Infinity|g", "VALUE_NOT_FINITE"),
+        ("orders:1|c|@0", "METRIC_MALFORMED"),
+        ("orders:1|c|@2", "METRIC_MALFORMED"),
+        ("orders:1|c|@nan", "METRIC_MALFORMED"),
+        ("visitors:alice|s", "METRIC_MALFORMED"),
+        ("visitors:7|s", "METRIC_TYPE_MISMATCH"),
+        ("_e{5,4}:title|text", "METRIC_MALFORMED"),
+        ("_sc|name|0", "METRIC_MALFORMED"),
+        ("h:" + "1:" * 1000 + "1|h", "METRIC_MALFORMED"),
+    ],
+)
+def test_what_a_line_cannot_be_is_refused_alone(line: str, code: str) -> None:
+    found = decode(f"a:1|c\n{line}\nb:1|c\n".encode())
+    assert [type(each) for each in found] == [Point, Fault, Point]
+    assert isinstance(found[1], Fault)
+    assert found[1].code == code
+
+
+def test_lines_are_bounded_and_there_must_be_one() -> None:
+    with pytest.raises(BatchEmpty):
+        decode(b"\r\n \n")
+    assert len(decode(b"a:1|c\n" * MOST_POINTS_IN_REQUEST)) == MOST_POINTS_IN_REQUEST
+    with pytest.raises(BatchTooLarge):
+        decode(b"a:1|c\n" * (MOST_POINTS_IN_REQUEST + 1))
+    assert isinstance(decode(b"\xff:1|c")[0], Fault)
+
+
+@given(st.binary(max_size=200) | st.text("a:1|c@#.,+-eg\n\x00é", max_size=100).map(str.encode))
+def test_whatever_the_bytes_every_line_is_a_point_or_has_a_fault(body: bytes) -> None:
+    try:
+        found = decode(body)
+    except BatchEmpty:
+        assert not body.strip()
+        return
+    assert all(isinstance(each, Point | Fault) for each in found)
+
+
+def sent_to(server: socket.socket, packets: int) -> bytes:
+    """What a client has sent by UDP, as a forwarder posts it."""
+    server.settimeout(10)
+    return b"\n".join(server.recv(65_535) for _ in range(packets))
+
+
+def test_the_bytes_of_statsd_clients_are_understood() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        host, port = server.getsockname()
+        plain = StatsClient(host, port)
+        plain.incr("orders", 2)
+        plain.timing("render", 320)
+        plain.gauge("balance", -5)
+        body = sent_to(server, 3)
+        tagged = DogStatsd(host=host, port=port, disable_telemetry=True, disable_buffering=True)
+        tagged.increment("orders", 3, tags=["plan:pro"])
+        tagged.distribution("size", 1.5, tags=["plan:pro"])
+        body += b"\n" + sent_to(server, 2)
+    found = decode(body)
+    assert [(each.names[0], each.value) for each in found if isinstance(each, Point)] == [
+        ("orders_total", 2.0),
+        ("render", Observations([0.32])),
+        ("balance", 0.0),
+        ("balance", -5.0),
+        ("orders_total", 3.0),
+        ("size", Observations([1.5])),
+    ]
+    assert all(each.labels == {"plan": "pro"} for each in found[4:] if isinstance(each, Point))
