@@ -91,7 +91,7 @@ class LaneState:
         self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
         #: Definitions whose series end with the next commit: newly ended, or ended and given data once more by a
         #: receiver that did not know yet.
-        self._ending: set[bytes] = set()
+        self._ending: dict[bytes, None] = {}
         self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
         self._ledger = Ledger()
@@ -110,13 +110,18 @@ class LaneState:
         self._label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
         self._sealer.write_undelivered(rows[table.changed_ms[rows] > loaded.delivered_ms], loaded.delivered_ms)
-        unmarked = loaded.unmarked
-        self._sealer.write_last(unmarked[table.changed_ms[unmarked] > loaded.delivered_ms])
-        self._sealer.mark_stale(unmarked)
+        self._end_again(loaded.unmarked, loaded.delivered_ms)
+
+    def _end_again(self, unmarked: Rows, delivered_ms: int) -> None:
+        """Writes the ends of deleted definitions, and values before them, that may not be delivered."""
+        table = self._table
+        numbers = table.family[unmarked]
+        in_order = unmarked[np.argsort(table.created_ms[unmarked], kind="stable")]
+        for number in dict.fromkeys(table.family[in_order].tolist()):
+            rows, family = unmarked[numbers == number], table.families[number]
+            self._sealer.end(family, rows, rows[table.changed_ms[rows] > delivered_ms])
+            self._write_namesakes(family.project_id, family.name)
         table.leave(unmarked)
-        families = [table.families[number] for number in np.unique(table.family[unmarked]).tolist()]
-        for project_id, name in {(family.project_id, family.name) for family in families}:
-            self._write_namesakes(project_id, name)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -184,7 +189,7 @@ class LaneState:
     def _admit(self, stored: StoredSeries) -> Rows:
         """Takes stored series into memory. They stay quiet until a record changes them."""
         rows = self._table.restore(stored)
-        self._ending |= self._ended.intersection(family.definition_id for family in stored.families)
+        self._ending |= dict.fromkeys(self._ended.intersection(family.definition_id for family in stored.families))
         self._label_sets.admit(rows)
         return rows
 
@@ -266,7 +271,7 @@ class LaneState:
             heir = self._heir(record, facts)
             wanted = identity if heir is facts else series_id(heir.id, stands_for.labels)
             if heir.id in self._ended:
-                self._ending.add(heir.id)
+                self._ending[heir.id] = None
             rows[place] = self._make_one(record, heir, wanted, stands_for.labels)
         self._table.settle()
 
@@ -312,14 +317,15 @@ class LaneState:
             return
         self._ended.add(facts.id)
         self._newly_ended.append((record.tenant_id, record.project_id, facts.id))
-        self._ending.add(facts.id)
+        self._ending[facts.id] = None
 
     def _write_end(self, definition_id: bytes) -> None:
         """What the definition's series have come to is written, then that they end; they leave memory."""
         table = self._table
         rows, family = table.of_family(definition_id), table.family_of(definition_id)
         if family is not None:
-            self._sealer.end(family, rows[table.live[rows]])
+            live = rows[table.live[rows]]
+            self._sealer.end(family, live, live[table.dirty[live]])
             self._label_sets.remove(rows)
             table.leave(rows)
             self._write_namesakes(family.project_id, family.name)
@@ -339,10 +345,11 @@ class LaneState:
         look reset, and the milliseconds before it are free for the last values of series that end, their stale markers,
         and the first zeros of series that follow them under the same name.
         """
-        self.commit_ms = max(now_ms, self.commit_ms + 5)
         ended, self._newly_ended = self._newly_ended, []
-        while self._ending:
-            self._write_end(self._ending.pop())
+        ending, self._ending = self._ending, {}
+        for definition_id in ending:
+            self._write_end(definition_id)
+        self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)
         made, changed, samples = self._sealer.series(self.commit_ms)
         newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
         return Checkpoint(

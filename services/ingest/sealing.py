@@ -3,8 +3,10 @@
 Folding goes on while the copies are being stored.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +85,14 @@ class Checkpoint:
     ledger: LedgerLines = field(default_factory=LedgerLines)
 
 
+class _Ending(NamedTuple):
+    """Project and name of a definition that ends, its series, and those of them whose values are to be written."""
+
+    name: tuple[bytes, str]
+    rows: Rows
+    changed: Rows
+
+
 class Sealer:
     """Finds out what has changed, what is due for the sinks, and what has been quiet for too long."""
 
@@ -96,28 +106,24 @@ class Sealer:
         #: When a definition of a project and name ended; of all names, as far as that is not known.
         self._name_ended_ms: dict[tuple[bytes, str], int] = {}
         self._ended_ms = ended_ms
-        #: Definitions that the next commit ends, and their series that have changed since the last one.
-        self._ending: list[tuple[bytes, str]] = []
-        self._last: list[Rows] = []
+        #: What the next commit ends, in order.
+        self._endings: list[_Ending] = []
         self._swept_second = 0
         #: Rows whose end is to be written.
         self._stale: list[Rows] = []
         self._undelivered = NO_ROWS
         self._undelivered_since_ms = 0
 
-    def mark_stale(self, rows: Rows) -> None:
-        """The next commit writes the end of these series."""
-        self._stale.append(rows)
+    def end(self, family: Family, rows: Rows, changed: Rows) -> None:
+        """The next commit writes what these series, all of a definition, have come to where they changed, and that they
+        end."""
+        self._endings.append(_Ending((family.project_id, family.name), rows, changed))
 
-    def end(self, family: Family, rows: Rows) -> None:
-        """The next commit writes what these series, all of a definition, have come to, and that they end."""
-        self._stale.append(rows)
-        self._last.append(rows[self._table.dirty[rows]])
-        self._ending.append((family.project_id, family.name))
-
-    def write_last(self, rows: Rows) -> None:
-        """The next commit writes the values of rows that are to end, as an earlier owner did, maybe in vain."""
-        self._last.append(rows)
+    @property
+    def least_ms(self) -> int:
+        """How far the next commit must be from the last one: each life of a name that ends needs moments of its own."""
+        lives = Counter(ending.name for ending in self._endings)
+        return 5 + 3 * max(0, max(lives.values(), default=0) - 1)
 
     def write_undelivered(self, rows: Rows, since_ms: int) -> None:
         """The next commit writes what an earlier owner committed after `since_ms` and may not have delivered."""
@@ -128,7 +134,7 @@ class Sealer:
         table = self._table
         dirty = np.flatnonzero(table.dirty[: table.size])
         table.dirty[dirty] = False
-        last, self._last = joined_rows(self._last), []
+        last = joined_rows(ending.changed for ending in self._endings)
         touched = joined_rows((dirty, last))
         table.changed_ms[touched] = commit_ms
         stored = table.stored[touched]
@@ -138,18 +144,31 @@ class Sealer:
         zeros, undelivered = self._due_undelivered(commit_ms)
         quiet = self._sweep(commit_ms, besides=undelivered)
         samples = [
-            self._zeros(last[self._unseen(last, commit_ms)]),
-            Samples.values(table, last, commit_ms - 3),
+            *self._last_samples(commit_ms),
             Samples.stale_markers(table, joined_rows(self._stale), commit_ms - 2),
         ]
         self._note_endings(commit_ms)
         samples += [
-            self._zeros(joined_rows((dirty[self._unseen(dirty, commit_ms)], zeros))),
+            self._zeros(joined_rows((dirty[self._unseen(dirty, commit_ms)], zeros)), commit_ms - 1),
             Samples.values(table, joined_rows((dirty, undelivered, quiet)), commit_ms),
         ]
         self._stale = []
         table.committed(commit_ms)
         return MadeSeries.of(table, made), SealedSeries.of(table, touched[stored]), Samples.joined(table, samples)
+
+    def _last_samples(self, commit_ms: int) -> Iterator[Samples]:
+        """Last values and ends. Where several definitions of one name end together, which are one series to a sink, one
+        follows the other in steps of three milliseconds."""
+        later = Counter(ending.name for ending in self._endings)
+        earlier: set[tuple[bytes, str]] = set()
+        for name, rows, changed in self._endings:
+            later[name] -= 1
+            end_ms = commit_ms - 2 - 3 * later[name]
+            unseen = changed[self._unseen(changed, commit_ms)]
+            yield self._zeros(unseen, end_ms - 2, at_once=name in earlier)
+            yield Samples.values(self._table, changed, end_ms - 1)
+            yield Samples.stale_markers(self._table, rows, end_ms)
+            earlier.add(name)
 
     def _unseen(self, rows: Rows, commit_ms: int) -> Mask:
         """Which of the rows this commit makes."""
@@ -159,12 +178,12 @@ class Sealer:
     def _note_endings(self, commit_ms: int) -> None:
         oldest_ms = commit_ms - self._interval_ms
         known = {name: ended_ms for name, ended_ms in self._name_ended_ms.items() if ended_ms > oldest_ms}
-        self._name_ended_ms = known | dict.fromkeys(self._ending, commit_ms)
-        self._ending = []
+        self._name_ended_ms = known | dict.fromkeys((ending.name for ending in self._endings), commit_ms)
+        self._endings = []
 
-    def _zeros(self, rows: Rows) -> Samples:
+    def _zeros(self, rows: Rows, latest_ms: int, *, at_once: bool = False) -> Samples:
         """A 0 one interval before a series' first value, so that `rate()` sees the first increment; but not before the
-        end of a deleted definition that had the same name."""
+        end of a deleted definition that had the same name. `at_once`: no earlier than `latest_ms`."""
         table = self._table
         rows = rows[table.type[rows] != MetricType.GAUGE]
         ended_ms = np.full(rows.size, self._ended_ms, np.int64)
@@ -175,7 +194,7 @@ class Sealer:
             ended_ms = np.maximum(ended_ms, known)
         created_ms = table.created_ms[rows]
         at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(ended_ms, created_ms - 1))
-        return Samples.zeros(table, rows, at_ms)
+        return Samples.zeros(table, rows, np.full(rows.size, latest_ms) if at_once else np.minimum(at_ms, latest_ms))
 
     def _due_undelivered(self, commit_ms: int) -> tuple[Rows, Rows]:
         """Rows whose first zero may not be delivered, and rows whose value may not be; once."""

@@ -53,7 +53,7 @@ def content_encoding(request: web.Request) -> str:
 def answer_outcome(outcome: pb.IngestBatchResponse) -> web.Response:
     """The 202. Raises BATCH_REJECTED where nothing was accepted."""
     rendered = _render(outcome)
-    if outcome.accepted == 0 and outcome.rejected:
+    if outcome.accepted == 0 and outcome.rejected and not outcome.duplicate:
         raise errors.batch_rejected(rendered)
     return answer(rendered, status=202)
 

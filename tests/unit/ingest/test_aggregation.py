@@ -351,6 +351,22 @@ def test_late_data_that_the_namesake_cannot_take_stays_with_its_own_definition()
     assert (NOW_MS + 997, 102.0) in lives(checkpoint)
 
 
+def test_lives_of_one_name_that_end_together_follow_one_another() -> None:
+    store = Store()
+    for letter, value in ((b"a", 100.0), (b"b", 200.0), (b"c", 300.0)):
+        life = renamed(ORDERS, letter * 16)
+        store.fold(record(delta(life, value)), ended(life))
+    store.fold(record(delta(renamed(ORDERS, b"d" * 16), 400.0)))
+    checkpoint = store.commit(NOW_MS)
+    shown = lives(checkpoint)
+    assert [value for _, value in shown] == [0.0, 100.0, None, 0.0, 200.0, None, 0.0, 300.0, None, 0.0, 400.0]
+    assert len({at_ms for at_ms, _ in shown}) == len(shown)
+    store.crash()
+    again = lives(store.commit(NOW_MS + 1))
+    assert [value for _, value in again if value != 0.0] == [100.0, None, 200.0, None, 300.0, None, 400.0]
+    assert min(at_ms for at_ms, value in again if value) > NOW_MS
+
+
 def test_values_before_an_end_that_may_not_be_delivered_are_written_again() -> None:
     store = Store()
     store.fold(record(delta(ORDERS, 1.0)))
