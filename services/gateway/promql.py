@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import copysign
 from typing import Any
 
 import promql_parser as parser
@@ -223,6 +224,8 @@ def _number(value: float) -> str:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "Inf" if value > 0 else "-Inf"
+    if value == 0:
+        return "-0" if copysign(1.0, value) < 0 else "0"
     return repr(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 
 

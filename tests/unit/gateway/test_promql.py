@@ -2,7 +2,7 @@
 
 import promql_parser as parser
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import Malformed
@@ -179,6 +179,7 @@ VECTORS = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
+@example("up{} * -0.0")
 @given(VECTORS)
 def test_whatever_the_expression_its_meaning_stays_and_its_selectors_are_bound(expression: str) -> None:
     original = _described(parser.parse(expression))
