@@ -10,6 +10,7 @@ import pytest
 
 from deploy.local.layout import CHECKOUT
 from tests.suite_running import Suite
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -49,9 +50,9 @@ def sent_orders(output: str) -> float:
 
 
 def test_it_says_where_it_is_and_how_to_stop_it(own_suite: Suite) -> None:
+    wait_for(lambda: "Ctrl-C stops it." in own_suite.terminal, what="it says how to stop it")
     assert own_suite.base_url in own_suite.terminal
     assert str(own_suite.data / "logs") in own_suite.terminal
-    assert "Ctrl-C stops it." in own_suite.terminal
 
 
 @pytest.mark.parametrize(
