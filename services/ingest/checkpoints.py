@@ -90,6 +90,11 @@ class Checkpoints(Protocol):
         ...
 
 
+def _committing(lane: int, epoch: int) -> str:
+    """The name of a session while it commits."""
+    return f"pulsegate aggregator, lane {lane}, epoch {epoch}"
+
+
 class PostgresCheckpoints:
     """The schema `ingest`; see `migrations/`."""
 
@@ -124,6 +129,7 @@ class PostgresCheckpoints:
 
     async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
         """See `fleet.Attendance`."""
+        await self._end_frozen_commit(lane)
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("INSERT INTO lanes (lane) VALUES (%s) ON CONFLICT DO NOTHING", (lane,))
             cursor = await connection.execute(
@@ -138,6 +144,27 @@ class PostgresCheckpoints:
             )
             row = await cursor.fetchone()
             return row["epoch"] if row else None
+
+    async def _end_frozen_commit(self, lane: int) -> None:
+        """An owner that froze while the server waits for the rest of its COPY holds the lane's row for ever: no time
+        limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended."""
+        async with self._database.transaction(role=_ROLE) as connection:
+            cursor = await connection.execute(
+                """
+                SELECT epoch FROM lanes
+                 WHERE lane = %s AND lease_until < clock_timestamp()
+                   AND NOT EXISTS (SELECT FROM aggregators
+                                    WHERE aggregators.owner = lanes.owner AND lives_until > clock_timestamp())
+                """,
+                (lane,),
+            )
+            row = await cursor.fetchone()
+        if row is not None:
+            async with self._database.transaction() as connection:
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+                    (_committing(lane, row["epoch"]),),
+                )
 
     async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
@@ -259,6 +286,9 @@ class PostgresCheckpoints:
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
+            await connection.execute(
+                "SELECT set_config('application_name', %s, true)", (_committing(owned.lane, owned.epoch),)
+            )
             cursor = await connection.execute(
                 """
                 UPDATE lanes SET position = %(position)s, commit_ms = %(commit_ms)s

@@ -297,3 +297,25 @@ async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(
         thaw.set()
         with pytest.raises((LaneLostError, Unavailable)):
             await committing
+
+
+async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ended(database: Database) -> None:
+    frozen, thaw = asyncio.Event(), asyncio.Event()
+
+    async def freeze(connection: Connection) -> None:
+        await connection.execute("CREATE TEMPORARY TABLE half_sent (number int)")
+        async with connection.cursor().copy("COPY half_sent FROM STDIN"):
+            frozen.set()
+            await thaw.wait()
+
+    async with opened(database) as other, opened(database) as lane:
+        await lane.checkpoints.renew(0, lane.epoch, 0.0)
+        lane.checkpoints = LookedAtCheckpoints(lane.database, freeze)
+        committing = asyncio.create_task(lane.commit())
+        await frozen.wait()
+        began = time.monotonic()
+        assert await other.checkpoints.acquire(0, "another", 60.0) is not None
+        assert time.monotonic() - began < 3.0
+        thaw.set()
+        with pytest.raises(Unavailable):
+            await committing
