@@ -70,32 +70,32 @@ class Receiver:
         Raises the errors of `doors.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
         """
         taken = self.begin(principal, body, content_encoding, door)
-        if taken is None:
-            taken = await self.reconsider(principal, body, content_encoding, door)
+        if not isinstance(taken, Taken):
+            taken = await self.reconsider(principal, taken)
         for frame in taken.frames:
             await frame.stored()
         return self.finish(taken)
 
     def begin(
         self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
-    ) -> Taken | None:
-        """Looks at the batch and puts it into a frame of the log. None where a newer definition might change what is
-        to be rejected: nothing was done then. Raises like `take`."""
+    ) -> Taken | Batch:
+        """Looks at the batch and puts it into a frame of the log.
+
+        Returns the batch itself where a newer definition might change what is to be rejected: it is for `reconsider`.
+        Raises like `take`.
+        """
         principal.require("ingest:write")
         batch = doors.decode(body, content_encoding, door)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
         parts = self._validate(principal, batch)
         if any(part.rejections and part.curable for part in parts):
-            return None
+            return batch
         return self._keep(principal, batch, parts)
 
-    async def reconsider(
-        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
-    ) -> Taken:
+    async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
         """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
         await self._definitions.confirm(_uuid_bytes(principal.project_id))
-        batch = doors.decode(body, content_encoding, door)
         return self._keep(principal, batch, self._validate(principal, batch))
 
     def _validate(self, principal: Principal, batch: Batch) -> Sequence[Validated]:

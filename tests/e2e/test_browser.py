@@ -75,9 +75,18 @@ async def _settle(*pages: Page) -> None:
         assert await page.evaluate("shop.flush(30_000)"), await page.evaluate("shop.stats")
 
 
+async def _stored(visitor: Visitor, site: Site, *, recorded: int) -> None:
+    """Waits until one tab sees what another one has stored: tabs are processes, which tell each other in their time."""
+    await eventually(lambda: _counts(visitor, site, recorded), what=f"{recorded} records are stored")
+
+
+async def _counts(visitor: Visitor, site: Site, recorded: int) -> bool:
+    return await visitor.counted("recorded", site) == recorded
+
+
 async def _adds_up(project: Project, site: Site, visitor: Visitor, *, recorded: int, dropped: int = 0) -> None:
     """Waits until the total is what was recorded but not dropped; and it stays that."""
-    assert await visitor.counted("recorded", site) == recorded
+    await _stored(visitor, site, recorded=recorded)
     assert await visitor.counted("dropped", site) == dropped
     await project.shows("sum(orders_total)", recorded - dropped or None)
     # Whatever arrived before this is visible when this is.
@@ -192,14 +201,17 @@ async def test_a_full_queue_survives_a_reload_and_what_it_dropped_is_counted(
     await _settle(page)
     with suite.gone("gateway"):
         await page.evaluate("order(100)")
+        await _stored(visitor, site, recorded=110)
         full = await visitor.waiting(site)
         await page.reload()
         await eventually(lambda: page.evaluate("shop.stats.adopted > 0"), what="the queue of before is taken over")
         assert await visitor.waiting(site) == full
         await page.evaluate("order(10)")
+        await _stored(visitor, site, recorded=120)
         waiting = await visitor.waiting(site)
         await page.reload()
     await _settle(page)
+    await _stored(visitor, site, recorded=120)
     dropped = await visitor.counted("dropped", site)
     assert 10 < waiting < 40
     assert dropped == 110 - waiting

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 from opentelemetry.trace import SpanKind
 
@@ -12,6 +13,7 @@ from chassis.errors import Internal, PulsegateError, Unauthenticated, to_wire
 from chassis.principals import Principal, PrincipalVerifier
 from chassis.tasks import ended
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from services.ingest.decoding import Batch
 from services.ingest.grpc_api.outcomes import door_of, render
 from services.ingest.log_writer import Frame
 from services.ingest.operations import Receiver, Taken
@@ -43,17 +45,20 @@ class BatchStream:
         self._tasks = asyncio.TaskGroup()
 
     async def serve(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> AsyncIterator[pb.StreamBatchesResponse]:
-        """Answers until the caller has closed its side and has every outcome."""
-        async with self._tasks:
-            tasks = [self._tasks.create_task(self._read(requests)), self._tasks.create_task(self._ask_to_drain())]
-            try:
-                while self._more_to_come or self._under_way or self._outcomes:
-                    await self._news.wait()
-                    self._news.clear()
-                    outcomes, self._outcomes = self._outcomes, []
-                    yield pb.StreamBatchesResponse(outcomes=outcomes, draining=self._drain_asked)
-            finally:
-                await ended(tasks)
+        """Answers until the caller has closed its side and has every outcome, or is gone."""
+        try:
+            async with self._tasks:
+                tasks = [self._tasks.create_task(self._read(requests)), self._tasks.create_task(self._ask_to_drain())]
+                try:
+                    while self._more_to_come or self._under_way or self._outcomes:
+                        await self._news.wait()
+                        self._news.clear()
+                        outcomes, self._outcomes = self._outcomes, []
+                        yield pb.StreamBatchesResponse(outcomes=outcomes, draining=self._drain_asked)
+                finally:
+                    await ended(tasks)
+        except* GeneratorExit:
+            pass  # nobody listens any more: what was under way is cancelled
 
     async def _read(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> None:
         async for request in requests:
@@ -75,38 +80,43 @@ class BatchStream:
     def _receive(self, batch: pb.StreamedBatch) -> None:
         context.CORRELATION_ID.set(batch.correlation_id)
         principal = self._verifier.known(batch.principal)
+        if principal is None or not principal.project_id:
+            self._tasks.create_task(self._receive_slowly(batch, self._taken_of_stranger(batch)))
+            return
         try:
-            taken = self._begin(principal, batch) if principal is not None and principal.project_id else None
+            taken = self._begin(principal, batch)
         except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
             self._refuse(batch.number, error)
             return
-        if taken is None:
-            self._tasks.create_task(self._receive_slowly(batch))
+        if isinstance(taken, Taken):
+            self._await_frames(batch.number, taken)
+        else:
+            self._tasks.create_task(self._receive_slowly(batch, self._receiver.reconsider(principal, taken)))
+
+    async def _taken_of_stranger(self, batch: pb.StreamedBatch) -> Taken:
+        """For a principal that was not seen before."""
+        principal = await self._verifier.verify(batch.principal)
+        if not principal.project_id:
+            raise Unauthenticated("This call needs a principal of a project.")
+        taken = self._begin(principal, batch)
+        return taken if isinstance(taken, Taken) else await self._receiver.reconsider(principal, taken)
+
+    async def _receive_slowly(self, batch: pb.StreamedBatch, taking: Coroutine[Any, Any, Taken]) -> None:
+        """For what must wait for another service before the batch can be taken."""
+        context.DEADLINE.set(time.monotonic() + batch.timeout_milliseconds / 1000)
+        try:
+            taken = await taking
+        except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
+            self._refuse(batch.number, error)
         else:
             self._await_frames(batch.number, taken)
 
-    def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | None:
+    def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | Batch:
         door = door_of(batch.door)
         if not tracing.enabled():
             return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
         with tracing.span("receive batch", kind=SpanKind.SERVER, carrier={"traceparent": batch.traceparent}):
             return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
-
-    async def _receive_slowly(self, batch: pb.StreamedBatch) -> None:
-        """For a principal that was not seen before, and where config must be asked before something is rejected."""
-        context.DEADLINE.set(time.monotonic() + batch.timeout_milliseconds / 1000)
-        try:
-            principal = await self._verifier.verify(batch.principal)
-            if not principal.project_id:
-                raise Unauthenticated("This call needs a principal of a project.")
-            taken = self._begin(principal, batch)
-            if taken is None:
-                door = door_of(batch.door)
-                taken = await self._receiver.reconsider(principal, batch.body, batch.content_encoding, door)
-        except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
-            self._refuse(batch.number, error)
-        else:
-            self._await_frames(batch.number, taken)
 
     def _await_frames(self, number: int, taken: Taken) -> None:
         """Waits for the first frame that is not settled, and again until none is left."""
