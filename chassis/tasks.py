@@ -30,3 +30,14 @@ async def ended(tasks: Collection[asyncio.Task[Any]], clearing_up_seconds: float
         for task in running:
             task.cancel()
         await asyncio.wait(running, timeout=clearing_up_seconds)
+
+
+def heed_cancellation() -> None:
+    """Raises CancelledError where this task has been asked to end.
+
+    For every loop that waits for the log or the database: their clients use `asyncio.wait_for`, which before Python
+    3.12 may lose the request, and then the loop would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -1,7 +1,7 @@
 """Puts the gateway together: the only place where its parts are made."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -73,13 +73,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(verdicts.watching())
         in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
         limits = _limits(settings, in_redis, clock)
-
         prometheus = await _prometheus(stack, settings)
         health = _health(upstreams, in_redis, prometheus, signing_keys)
         await stack.enter_async_context(health.watching())
 
-        accounts = Accounts(upstreams.auth)
-        authentication = Authentication(verdicts, limits)
+        accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
         resources: list[http_api.Resource] = [
             AccountRoutes(accounts, signing_keys, limits),
             ProjectRoutes(accounts),
@@ -100,15 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         )
         api = http_api.Api(resources, middlewares.doors(authentication, limits), pipeline)
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
-        await stack.enter_async_context(
-            connections.serving(
-                api,
-                settings.host,
-                settings.port,
-                patience_seconds=settings.slow_client_seconds,
-                drain_seconds=settings.drain_seconds,
-            )
-        )
+        await stack.enter_async_context(_serving(api, settings))
         try:
             yield
         finally:
@@ -149,6 +139,16 @@ async def _receivers(stack: AsyncExitStack, settings: Settings) -> IngestionStre
     )
     await stack.enter_async_context(streams.carrying())
     return streams
+
+
+def _serving(api: http_api.Api, settings: Settings) -> AbstractAsyncContextManager[None]:
+    return connections.serving(
+        api,
+        settings.host,
+        settings.port,
+        patience_seconds=settings.slow_client_seconds,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _limits(settings: Settings, in_redis: RedisLimiter, clock: SystemClock) -> Limits:

@@ -3,13 +3,13 @@
 from asyncio import TaskGroup
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
 from chassis import grpc_client, grpc_server, http_server, postgres
 from chassis.clock import Clock, SystemClock
-from chassis.errors import Unavailable
 from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
@@ -24,7 +24,9 @@ from services.ingest.grpc_api import IngestServicer
 from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
 from services.ingest.log_writer import LogWriter
-from services.ingest.operations import LedgerReader, Receiver, SeriesEndings
+from services.ingest.operations.batches import Receiver
+from services.ingest.operations.endings import SeriesEndings
+from services.ingest.operations.ledger import LedgerReader
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.tallies import Tallies
@@ -50,15 +52,10 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         tallies = Tallies(clock)
         taking = Receiver(definitions, writers, tallies, clock)
 
-        async def definitions_loaded() -> None:
-            if not definitions.loaded:
-                raise Unavailable("definitions have not been read yet")
-
         health.add("log", stream.probe, hard=True)
-        health.add("definitions", definitions_loaded, hard=True)
+        health.add("definitions", definitions.probe, hard=True)
         health.add("config", config_channel.probe, hard=False)
         health.add("auth", auth_channel.probe, hard=False)
-
         database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
         if database is not None:
             health.add("postgres", schema_probe(database, MIGRATIONS), hard=False)
@@ -70,14 +67,15 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)
         servicer, ledger = IngestServicer(taking, verifier), LedgerServicer(LedgerReader(database))
+        add_servicers = (
+            partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
+            partial(ingest_pb2_grpc.add_LedgerServiceServicer_to_server, ledger),
+        )
         await stack.enter_async_context(
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [
-                    lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server),
-                    lambda server: ingest_pb2_grpc.add_LedgerServiceServicer_to_server(ledger, server),
-                ],
+                add_servicers,
                 service_token=settings.service_token,
                 verifier=verifier,
                 process_health=health,

@@ -13,7 +13,7 @@ import msgspec
 import zstandard
 
 from chassis.errors import Invalid
-from services.ingest.domain import MOST_METRICS_IN_BATCH, MOST_OBSERVATIONS, SEQUENCE_WINDOW
+from services.ingest.domain import MOST_METRICS_IN_BATCH, MOST_OBSERVATIONS, SEQUENCE_WINDOW, Fault
 from services.ingest.errors import (
     BatchEmpty,
     BatchTooLarge,
@@ -23,7 +23,7 @@ from services.ingest.errors import (
     SequenceOutOfWindow,
     UnknownEncoding,
 )
-from services.ingest.points import Fault, Point
+from services.ingest.points import Point
 
 MOST_BODY_BYTES = 4 << 20
 

@@ -44,6 +44,11 @@ class DefinitionTable:
         """Whether a whole snapshot has been seen."""
         return self._loaded.is_set()
 
+    async def probe(self) -> None:
+        """A health check: definitions are known."""
+        if not self.loaded:
+            raise Unavailable("definitions have not been read yet")
+
     def of_project(self, project_id: bytes) -> Mapping[str, CompiledDefinition]:
         """The project's definitions by name. Raises Unavailable before the first snapshot."""
         if not self.loaded:

@@ -71,6 +71,14 @@ class Definition:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A metric that could not be decoded: its code and message."""
+
+    code: str
+    message: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
     """Why one metric of a batch was not taken."""

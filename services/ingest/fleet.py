@@ -9,8 +9,7 @@ from typing import Protocol
 from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
-from chassis.tasks import in_background
-from services.ingest.log import heed_cancellation
+from chassis.tasks import heed_cancellation, in_background
 
 log = logs.get(__name__)
 

@@ -12,13 +12,14 @@ from opentelemetry.trace import SpanKind
 from chassis import failpoints, logs, tracing
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
+from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fleet import Fleet
 from services.ingest.label_sets import Budgets
-from services.ingest.log import Log, LogReader, heed_cancellation
+from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Delivery, Sink

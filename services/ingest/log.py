@@ -135,17 +135,6 @@ class Log:
             raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
 
 
-def heed_cancellation() -> None:
-    """Raises CancelledError where this task has been asked to end.
-
-    For every loop that waits for the log or the database: their clients use `asyncio.wait_for`, which on Python 3.11
-    may lose the request, and then the loop would never end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 @asynccontextmanager
 async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
     """The log, over a connection that reconnects for ever and is closed at the end. Does not wait for the server."""

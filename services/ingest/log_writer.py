@@ -16,9 +16,10 @@ from nats.errors import Error as NatsError
 
 from chassis import failpoints, logs
 from chassis.errors import Unavailable
+from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
 from services.ingest.errors import LogUnavailable
-from services.ingest.log import Log, heed_cancellation
+from services.ingest.log import Log
 
 log = logs.get(__name__)
 

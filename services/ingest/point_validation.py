@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from services.ingest.decoding import Metric
-from services.ingest.domain import MOST_METRICS_IN_BATCH, Rejection, add_finite
-from services.ingest.points import Buckets, Fault, Observations, Point
+from services.ingest.domain import MOST_METRICS_IN_BATCH, Fault, Rejection, add_finite
+from services.ingest.points import Buckets, Observations, Point
 from services.ingest.validation import CompiledDefinition, Validated, distribution_of, observe, shown, take
 
 #: Observations that one data point may stand for: sums of very many such still fit into 64 bits.

@@ -7,14 +7,6 @@ from services.ingest.domain import MetricType
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A metric that could not be decoded: its code and message."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Observations:
     """Single observations, each of which stands for `weight` alike."""
 

@@ -20,13 +20,13 @@ from services.ingest.domain import (
     MOST_OBSERVATIONS,
     OTHER,
     Definition,
+    Fault,
     LabelRule,
     MetricType,
     Rejection,
     add_finite,
     series_id,
 )
-from services.ingest.points import Fault
 from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.

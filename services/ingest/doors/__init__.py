@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from services.ingest import decoding
 from services.ingest.decoding import Batch
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Door
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Door, Fault
 from services.ingest.doors import otlp, statsd
 from services.ingest.errors import BatchTooLarge
-from services.ingest.points import Fault, Point
+from services.ingest.points import Point
 
 _DECODERS: Mapping[Door, Callable[[bytes], Sequence[Point | Fault]]] = {
     Door.STATSD: statsd.decode,

@@ -12,11 +12,11 @@ import msgspec
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from services.ingest.domain import MOST_POINTS_IN_REQUEST
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors import otlp_json
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Fault, Point
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Point
 
 _DELTA, _CUMULATIVE = 1, 2
 #: Flag of a data point without a value: the series ended.

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from services.ingest.domain import MOST_OBSERVATIONS, MOST_POINTS_IN_REQUEST
+from services.ingest.domain import MOST_OBSERVATIONS, MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors.names import as_counter, cleaned
 from services.ingest.errors import BatchEmpty, BatchTooLarge
-from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Fault, Observations, Point
+from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _LONGEST_NUMBER = 400

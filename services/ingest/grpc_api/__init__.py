@@ -10,7 +10,7 @@ from chassis import principals
 from contracts.pulsegate.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.ingest.grpc_api.batch_stream import BatchStream
 from services.ingest.grpc_api.outcomes import door_of, render
-from services.ingest.operations import Receiver
+from services.ingest.operations.batches import Receiver
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

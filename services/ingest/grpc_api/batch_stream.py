@@ -16,7 +16,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.ingest.decoding import Batch
 from services.ingest.grpc_api.outcomes import door_of, render
 from services.ingest.log_writer import Frame
-from services.ingest.operations import Receiver, Taken
+from services.ingest.operations.batches import Receiver, Taken
 
 log = logs.get(__name__)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.tasks import ended, in_background
+from chassis.tasks import ended, heed_cancellation, in_background
 
 
 async def test_tasks_run_while_open_and_are_cancelled_at_the_end() -> None:
@@ -71,3 +71,27 @@ async def test_a_task_has_time_to_clear_up() -> None:
     async with in_background(work()):
         await asyncio.sleep(0)
     assert cleared_up
+
+
+async def test_a_loop_ends_although_its_client_has_lost_the_request() -> None:
+    waits = 0
+
+    async def careless_client() -> None:
+        nonlocal waits
+        waits += 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return
+
+    async def loop() -> None:
+        while True:
+            await careless_client()
+            heed_cancellation()
+
+    looping = asyncio.create_task(loop())
+    await asyncio.sleep(0)
+    looping.cancel()
+    await asyncio.wait([looping], timeout=5.0)
+    assert looping.cancelled()
+    assert waits == 1

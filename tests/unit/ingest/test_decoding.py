@@ -12,7 +12,7 @@ import zstandard
 
 from chassis.errors import PulsegateError
 from services.ingest.decoding import MOST_BODY_BYTES, Batch, Metric, decode
-from services.ingest.points import Fault
+from services.ingest.domain import Fault
 
 PRODUCER = "0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
 GOOD = b'{"metrics":[{"name":"a","value":1}]}'

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from services.ingest.domain import Definition, MetricType, Rejection
+from services.ingest.domain import Definition, Fault, MetricType, Rejection
 from services.ingest.point_validation import validate_points
-from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, HISTOGRAMS, Buckets, Fault, Observations, Point
+from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, HISTOGRAMS, Buckets, Observations, Point
 from services.ingest.records import Distribution
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import NOW_MS, definition, label

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from services.ingest.domain import Fault
 from services.ingest.doors.otlp import decode_json, decode_protobuf
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Fault, Point
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Point
 
 DELTA, CUMULATIVE = 1, 2
 

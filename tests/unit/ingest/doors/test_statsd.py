@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsd import StatsClient
 
-from services.ingest.domain import MOST_POINTS_IN_REQUEST
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors.statsd import decode
 from services.ingest.errors import BatchEmpty, BatchTooLarge
-from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Fault, Observations, Point
+from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
 
 
 def one(line: str) -> Point | Fault:

@@ -1,31 +1,23 @@
-"""The receiver's one use case: take a batch."""
+"""Taking a batch: what a receiver is for."""
 
-import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from chassis import logs, tracing
+from chassis import tracing
 from chassis.clock import Clock
-from chassis.errors import Unavailable
-from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import doors, ledger_store, metrics, records
+from services.ingest import doors, metrics, records
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Definition, Door, Outcome, lane_of, partition_of
-from services.ingest.ledger import HOUR_MS
-from services.ingest.ledger_store import LastRejection, LedgerLine
+from services.ingest.domain import Definition, Door, Fault, Outcome, lane_of, partition_of
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
-from services.ingest.points import Fault
 from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
-
-log = logs.get(__name__)
 
 #: Batches remembered as durable, so that a quick retry does not travel through the log again.
 _MOST_REMEMBERED = 100_000
@@ -196,67 +188,6 @@ class Receiver:
     async def append(self, record: Record) -> None:
         """See `tallies.Appending`."""
         await self._writer_of(record.project_id).put(records.encode(record)).stored()
-
-
-class LedgerReader:
-    """Answers what became of metrics, from the state. Where the receiver was given no database, it cannot."""
-
-    def __init__(self, database: Database | None) -> None:
-        self._database = database
-
-    async def lines(
-        self, principal: Principal, *, from_ms: int, to_ms: int, metric: str
-    ) -> tuple[list[LedgerLine], dict[str, int]]:
-        """The project's lines, and up to when sinks were delivered, Unix milliseconds. Raises Unavailable."""
-        principal.require("usage:read")
-        # A line belongs to the hour in which it began.
-        first_ms = from_ms // HOUR_MS * HOUR_MS
-        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
-            lines = await ledger_store.lines(
-                connection, _uuid_bytes(principal.project_id), from_ms=first_ms, to_ms=to_ms, metric=metric
-            )
-            return lines, await ledger_store.delivered_until(connection)
-
-    async def last_rejections(self, principal: Principal) -> list[LastRejection]:
-        """The last one of each metric and code. Raises Unavailable."""
-        principal.require("usage:read")
-        async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
-            return await ledger_store.last_rejections(connection, _uuid_bytes(principal.project_id))
-
-    def _known(self) -> Database:
-        if self._database is None:
-            raise Unavailable("This receiver was not told where the ledger is: PULSEGATE_POSTGRES_DSN is not set.")
-        return self._database
-
-
-class SeriesEndings:
-    """Deleted definitions on their way to the log; each is tried until it is there."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._queue: asyncio.Queue[Definition] = asyncio.Queue()
-        self._told: set[bytes] = set()
-
-    def add(self, definition: Definition) -> None:
-        """Called for each deletion that the feed tells, possibly more than once."""
-        if definition.id not in self._told:
-            self._told.add(definition.id)
-            self._queue.put_nowait(definition)
-
-    async def run(self, receiver: Receiver) -> None:
-        """Passes deletions on, for ever."""
-        while True:
-            definition = await self._queue.get()
-            while not await self._told_log(receiver, definition):
-                await self._clock.sleep(1.0)
-
-    async def _told_log(self, receiver: Receiver, definition: Definition) -> bool:
-        try:
-            await receiver.end_series(definition)
-        except Unavailable as error:
-            log.warning("deletion waits for the log", definition=definition.name, reason=error.message)
-            return False
-        return True
 
 
 def _batch_id(principal: Principal, batch: Batch) -> _BatchId:

@@ -1,0 +1,41 @@
+"""What a deleted definition leads to."""
+
+import asyncio
+
+from chassis import logs
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from services.ingest.domain import Definition
+from services.ingest.operations.batches import Receiver
+
+log = logs.get(__name__)
+
+
+class SeriesEndings:
+    """Deleted definitions on their way to the log; each is tried until it is there."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._queue: asyncio.Queue[Definition] = asyncio.Queue()
+        self._told: set[bytes] = set()
+
+    def add(self, definition: Definition) -> None:
+        """Called for each deletion that the feed tells, possibly more than once."""
+        if definition.id not in self._told:
+            self._told.add(definition.id)
+            self._queue.put_nowait(definition)
+
+    async def run(self, receiver: Receiver) -> None:
+        """Passes deletions on, for ever."""
+        while True:
+            definition = await self._queue.get()
+            while not await self._told_log(receiver, definition):
+                await self._clock.sleep(1.0)
+
+    async def _told_log(self, receiver: Receiver, definition: Definition) -> bool:
+        try:
+            await receiver.end_series(definition)
+        except Unavailable as error:
+            log.warning("deletion waits for the log", definition=definition.name, reason=error.message)
+            return False
+        return True
