@@ -98,6 +98,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         )
         api = http_api.Api(resources, middlewares.doors(authentication, limits), pipeline)
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
+        await health.refresh()  # the first client's call finds connections that are there
         await stack.enter_async_context(_serving(api, settings))
         try:
             yield
@@ -146,6 +147,7 @@ def _serving(api: http_api.Api, settings: Settings) -> AbstractAsyncContextManag
         api,
         settings.host,
         settings.port,
+        certificate=settings.certificate(),
         patience_seconds=settings.slow_client_seconds,
         drain_seconds=settings.drain_seconds,
     )

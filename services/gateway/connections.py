@@ -6,7 +6,7 @@ bodies, which is the receiver's business.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -15,8 +15,10 @@ from aiohttp.web_request import BaseRequest
 
 from chassis import context
 from chassis.errors import Internal, Malformed
+from chassis.tasks import in_background
 from services.gateway import errors, metrics
 from services.gateway.http_api import Api
+from services.gateway.tls import Certificate
 
 #: Connections that the kernel holds before they are accepted.
 _BACKLOG = 2048
@@ -116,13 +118,44 @@ class _Runner(web.AppRunner):
         )
 
 
+class _Site(web.TCPSite):
+    """Where a runner listens; a TLS handshake has as long as a request's headers."""
+
+    def __init__(
+        self, runner: _Runner, host: str, port: int, certificate: Certificate | None, *, patience_seconds: float
+    ) -> None:
+        context = certificate.context if certificate else None
+        super().__init__(runner, host, port, backlog=_BACKLOG, reuse_address=True, ssl_context=context)
+        self._handshake_seconds = patience_seconds if certificate else None
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - the runner was set up
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=self._handshake_seconds,
+            backlog=self._backlog,
+            reuse_address=self._reuse_address,
+        )
+
+
 @asynccontextmanager
 async def serving(
-    api: Api, host: str, port: int, *, patience_seconds: float, drain_seconds: float
+    api: Api,
+    host: str,
+    port: int,
+    *,
+    certificate: Certificate | None,
+    patience_seconds: float,
+    drain_seconds: float,
 ) -> AsyncIterator[None]:
-    """Serves while open; then lets the requests under way finish for up to `drain_seconds`.
+    """Serves while open, with TLS where there is a certificate; then lets the requests under way finish.
 
-    Raises OSError where the port is taken.
+    They have up to `drain_seconds`. Raises OSError where the port is taken.
     """
     runner = _Runner(
         api,
@@ -134,8 +167,9 @@ async def serving(
         auto_decompress=False,
     )
     await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG, reuse_address=True).start()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        if certificate is not None:
+            await stack.enter_async_context(in_background(certificate.renewing()))
+        await _Site(runner, host, port, certificate, patience_seconds=patience_seconds).start()
         yield
-    finally:
-        await runner.cleanup()

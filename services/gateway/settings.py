@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from ipaddress import ip_network
+from pathlib import Path
 
-from chassis.settings import ServiceSettings, host_and_port, integer, number, one_of, setting, url
+from chassis.settings import ServiceSettings, SettingsError, host_and_port, integer, number, one_of, setting, url
 from services.gateway.domain import PLANS, Network, bare_origin
+from services.gateway.tls import Certificate
 
 
 def networks(text: str) -> tuple[Network, ...]:
@@ -35,6 +37,9 @@ class Settings(ServiceSettings):
     """The gateway's settings."""
 
     port: int = setting("PULSEGATE_PORT", parse=integer(1, 65535), default=8080)
+    #: PEM files, the certificate with its chain; None: clients, or the proxy before this gateway, speak plain HTTP.
+    tls_certificate: Path | None = setting("PULSEGATE_TLS_CERTIFICATE_PATH", parse=Path, default=None)
+    tls_key: Path | None = setting("PULSEGATE_TLS_KEY_PATH", parse=Path, default=None)
     #: Under which address clients reach this gateway; generated clients send there. None: where it listens.
     public_url: str | None = setting("PULSEGATE_PUBLIC_URL", parse=public_address, default=None)
 
@@ -77,10 +82,26 @@ class Settings(ServiceSettings):
     #: How long a breaker stays open.
     breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            self.certificate()
+        except ValueError as fault:
+            raise SettingsError([f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}"]) from fault
+
+    def certificate(self) -> Certificate | None:
+        """What this gateway shows its clients; None where it speaks plain HTTP. Raises ValueError."""
+        if self.tls_certificate is None and self.tls_key is None:
+            return None
+        if self.tls_certificate is None or self.tls_key is None:
+            raise ValueError("one is set without the other")
+        return Certificate(self.tls_certificate, self.tls_key)
+
     @property
     def endpoint(self) -> str:
         """Where generated clients send to."""
         if self.public_url:
             return self.public_url
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"

@@ -3,6 +3,7 @@
 Fixtures: `gateway`, a `Gateway` to call; `start_gateway`, which runs one with other settings.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,7 +42,7 @@ def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer
             await server.start()
         settings = Settings(**{**_settings(ports, valkey_server.server.url), **changes})
         try:
-            async with running(settings), aiohttp.ClientSession(f"http://127.0.0.1:{ports.public}") as session:
+            async with running(settings), _client(settings) as session:
                 gateway = Gateway(session, ports, auth, config, codegen, ingest, servers)
                 await eventually(lambda: _is_ready(gateway), what="the gateway is ready")
                 yield gateway
@@ -56,6 +57,12 @@ def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer
 async def gateway(start_gateway: StartGateway) -> AsyncIterator[Gateway]:
     async with start_gateway() as started:
         yield started
+
+
+def _client(settings: Settings) -> aiohttp.ClientSession:
+    trusting = ssl.create_default_context(cafile=settings.tls_certificate) if settings.tls_certificate else True
+    scheme = "https" if settings.tls_certificate else "http"
+    return aiohttp.ClientSession(f"{scheme}://127.0.0.1:{settings.port}", connector=aiohttp.TCPConnector(ssl=trusting))
 
 
 async def _is_ready(gateway: Gateway) -> bool:

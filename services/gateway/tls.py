@@ -1,0 +1,60 @@
+"""TLS at the public door, for installations without a proxy that brings it."""
+
+import asyncio
+import ssl
+from pathlib import Path
+
+from chassis import logs
+
+log = logs.get(__name__)
+
+#: How often is looked whether there is a new certificate.
+_LOOK_SECONDS = 10.0
+
+
+class Certificate:
+    """A certificate with its key, both in PEM files, which may be replaced while connections use them."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises ValueError where the files are no such pair."""
+        self._certificate = certificate
+        self._key = key
+        self._loaded = self._stamps()
+        #: For new connections: TLS 1.2 and later, no client certificates.
+        self.context = self._read()
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        """Which versions of the files are there; a link that leads elsewhere is another version."""
+        try:
+            return [(stat.st_ino, stat.st_mtime_ns) for stat in (self._certificate.stat(), self._key.stat())]
+        except OSError:
+            return []
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            raise ValueError(f"the certificate and its key cannot be used ({reason})") from error
+        return context
+
+    def renew(self) -> None:
+        """Takes a new pair for new connections, if there is one; a faulty one is told and left alone."""
+        stamps = self._stamps()
+        if stamps == self._loaded:
+            return
+        self._loaded = stamps
+        try:
+            self._read()  # a context that fails to load would be left with half of the pair
+            self.context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            log.warning("the new certificate is not taken, the old one goes on", reason=str(error))
+        else:
+            log.info("certificate renewed")
+
+    async def renewing(self) -> None:
+        """Keeps looking for a new pair, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.renew()
