@@ -1,6 +1,7 @@
 """Measures the suite on this machine.
 
 `full`: with its peers; keeps the results. `quick`: alone, in about a minute. `profile`: what its processes spend it on.
+`steady`: a million batches, under which nothing may grow.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from bench.phases import Figures, measure, measure_idle, send
 from bench.plot import draw
 from bench.profiling import ProfileFailed, costliest, profile
 from bench.report import Results, render
+from bench.steady import Round, grown, line, rounds
 from bench.suite import Suite, running_suite
 from bench.visibility import NotVisible
 from bench.workload import batches
@@ -58,6 +60,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         with _data_folder() as folder:
+            if arguments.extent == "steady":
+                return asyncio.run(_steady(folder, arguments.batches))
             if arguments.extent == "profile":
                 return asyncio.run(_profile(folder, arguments.seconds))
             results = asyncio.run(_measured(folder, arguments.seconds, full=arguments.extent == "full"))
@@ -72,8 +76,9 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("extent", choices=["full", "quick", "profile"])
+    parser.add_argument("extent", choices=["full", "quick", "profile", "steady"])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each load on the suite (15)")
+    parser.add_argument("--batches", type=int, default=1_000_000, help="of `steady` in all (1 000 000)")
     return parser
 
 
@@ -88,6 +93,18 @@ async def _profile(folder: Path, seconds: float) -> int:
     for name, file in files.items():
         say(f"\n# {name}: {file}\n\n{costliest(file.read_text().splitlines())}")
     return 0
+
+
+async def _steady(folder: Path, batches: int) -> int:
+    say("Starting the suite")
+    seen: list[Round] = []
+    async with running_suite(folder, _SERIES) as suite:
+        async for each in rounds(suite, folder, series=_SERIES, batches=batches):
+            seen.append(each)
+            say(line(each))
+    growth = grown(seen)
+    say("Grown: " + "; ".join(growth) if growth else "Nothing has grown.")
+    return 1 if growth or not all(each.figures.exact for each in seen) else 0
 
 
 async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:

@@ -70,6 +70,11 @@ def memory_bytes(pids: Mapping[str, int]) -> dict[str, int]:
     return {name: sum(map(_memory_bytes, tree)) for name, tree in _trees(pids)}
 
 
+def open_files(pids: Mapping[str, int]) -> dict[str, int]:
+    """Open files and sockets."""
+    return {name: sum(map(_open_files, tree)) for name, tree in _trees(pids)}
+
+
 def _trees(pids: Mapping[str, int]) -> Iterator[tuple[str, list[int]]]:
     named = frozenset(pids.values())
     for name, pid in pids.items():
@@ -94,6 +99,13 @@ def _memory_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _open_files(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
 
 
 def _read(path: Path) -> str:
