@@ -5,7 +5,7 @@ copy taken at one moment (`sealing.py`). After an error the whole state is dropp
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sys import float_info
 from typing import NamedTuple
 
@@ -20,9 +20,10 @@ from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
 from services.ingest.ledger import Ledger
 from services.ingest.producers import ProducerKey, Producers
-from services.ingest.records import DefinitionFacts, Distribution, Kind, Record
+from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, DefinitionFacts, Distribution, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
+from services.ingest.sources import Increments, SourceKey, Sources, Total
 from services.ingest.windows import Window
 
 #: Label sets over a budget whose substitute is remembered.
@@ -35,17 +36,20 @@ class Missing(NamedTuple):
     producers: set[ProducerKey]
     #: Partitions and series ids.
     series: set[tuple[int, bytes]]
+    sources: set[SourceKey]
 
     def __bool__(self) -> bool:
-        return bool(self.producers or self.series)
+        return bool(self.producers or self.series or self.sources)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What the state had of what was missing: a window, stored or new, for each producer, and the stored series."""
+    """What the state had of what was missing: a window, stored or new, for each producer, the totals of each source,
+    if any, and the stored series."""
 
     windows: Mapping[ProducerKey, Window]
     series: Sequence[StoredSeries]
+    sources: Mapping[SourceKey, Sequence[Total]] = field(default_factory=dict)
 
 
 NOTHING_FOUND = Found(windows={}, series=())
@@ -87,6 +91,7 @@ class LaneState:
         self._table = loaded.table
         self._label_sets = LabelSets(budgets, self._table)
         self.producers = Producers()
+        self.sources = Sources()
         self._ended = loaded.ended
         self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
         #: Definitions whose series end with the next commit: newly ended, or ended and given data once more by a
@@ -130,7 +135,7 @@ class LaneState:
 
     def missing(self, fetch: Fetch) -> Missing:
         """What must be found before these records can be folded."""
-        missing = Missing(set(), set())
+        missing = Missing(set(), set(), set())
         for record in fetch.records:
             if record.producer and (key := (record.project_id, record.producer)) not in self.producers:
                 missing.producers.add(key)
@@ -139,6 +144,9 @@ class LaneState:
             absent = np.flatnonzero(portion.rows < 0)
             if absent.size:
                 self._add_missing(missing, portion, absent)
+            if portion.cumulative:
+                keys = {(reading.record.project_id, reading.source) for reading in portion.readings()}
+                missing.sources.update(key for key in keys if key not in self.sources)
         return missing
 
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
@@ -167,11 +175,11 @@ class LaneState:
         `found`: what `missing` asked for; nothing may have been folded or sealed since. Raises UnreadableLogError where
         a record does not fit the series; what is in memory is then void.
         """
-        for key, window in found.windows.items():
-            self.producers.admit(key, window)
-        admitted = [self._admit(stored) for stored in found.series]
+        admitted = self._admit_found(found)
         for portion in fetch.portions:
-            if portion.records:
+            if portion.cumulative:
+                self._fold_totals(portion)
+            elif portion.records:
                 self._fold(portion)
             for ending in portion.endings:
                 for facts in ending.definitions:
@@ -185,6 +193,13 @@ class LaneState:
         self._newest_received_ms = max(self._newest_received_ms, newest_ms)
         for rows in admitted:
             self._let_go(rows)
+
+    def _admit_found(self, found: Found) -> list[Rows]:
+        for key, window in found.windows.items():
+            self.producers.admit(key, window)
+        for source, totals in found.sources.items():
+            self.sources.admit(source, totals)
+        return [self._admit(stored) for stored in found.series]
 
     def _admit(self, stored: StoredSeries) -> Rows:
         """Takes stored series into memory. They stay quiet until a record changes them."""
@@ -216,9 +231,57 @@ class LaneState:
         self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
         for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
             self._fold_distribution(int(rows[portion.scalar_count + at]), portion.distributions[at])
-        changed = rows[wanted]
+        self._note_changed(rows[wanted])
+
+    def _note_changed(self, changed: Rows) -> None:
         self._table.dirty[changed] = self._table.live[changed] = True
         metrics.SERIES_FOLDED_AWAY.inc(int(np.count_nonzero(self._table.folded[changed])))
+
+    def _fold_totals(self, portion: Portion) -> None:
+        """Totals of cumulative sources: what they add to those before them goes to their series. A total that is not
+        news is the same as a batch that was counted: it changes nothing."""
+        rows = portion.rows if portion.version == self._table.version else self._rows_of(portion.ids)
+        table = self._table
+        if (new := np.flatnonzero(rows < 0)).size:
+            self._make(portion, rows, new)
+        self._check_bounds(portion, [True] * len(portion.records))
+        definition_ids = [table.families[number].definition_id for number in table.family[rows].tolist()]
+        increments = self.sources.increments(portion, definition_ids)
+        self._ledger.count_each(portion, increments.news, rows, table)
+        self._add_parts(portion, rows, increments)
+        for at in np.flatnonzero(increments.news[portion.scalar_count :]).tolist():
+            self._fold_distribution(int(rows[portion.scalar_count + at]), increments.distributions[at])
+        self._note_changed(rows[increments.news])
+        counted = portion.count_of(increments.news)
+        metrics.RECORDS_FOLDED.labels("counted").inc(counted)
+        metrics.RECORDS_FOLDED.labels("duplicate").inc(len(portion.records) - counted)
+
+    def _add_parts(self, portion: Portion, rows: Rows, increments: Increments) -> None:
+        """Scalar increments: of counters, and of single parts of histograms."""
+        table, places = self._table, np.flatnonzero(increments.news[: portion.scalar_count])
+        rows, values, parts = rows[places], increments.values[places], portion.parts()[places]
+        counters = table.type[rows] == MetricType.COUNTER
+        if (table.type[rows[~counters]] != MetricType.HISTOGRAM).any() or parts[counters].any():
+            raise UnreadableLogError("a record has a total that its series cannot take")
+        self._add(rows[counters], values[counters])
+        others = np.flatnonzero(~counters)
+        for row, part, value in zip(*(each[others].tolist() for each in (rows, parts, values)), strict=True):
+            self._add_part(row, part, value)
+
+    def _add_part(self, row: int, part: int, increment: float) -> None:
+        table = self._table
+        if part == PART_VALUE:
+            table.value[row] = add_finite(float(table.value[row]), increment)
+            return
+        # A new array: the one before may have been sealed.
+        counts = table.counts[row].copy()
+        if not PART_COUNT <= part < PART_BUCKETS + counts.size - 1:
+            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
+        first = 0 if part == PART_COUNT else part - PART_BUCKETS + 1
+        counts[first] += int(increment)
+        if part >= PART_BUCKETS and first + 1 < counts.size:  # what is in a lower bucket is not in the next one
+            counts[first + 1] -= int(increment)
+        table.counts[row] = counts
 
     def _check_bounds(self, portion: Portion, accepted: Sequence[bool]) -> None:
         for record, counts in zip(portion.records, accepted, strict=True):
@@ -359,6 +422,7 @@ class LaneState:
             changed=changed,
             samples=samples,
             producers=self.producers.seal(),
+            sources=self.sources.seal(),
             ended=ended,
             newest_received_ms=newest_received_ms,
             ledger=self._ledger.seal(),

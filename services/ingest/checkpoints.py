@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format, ledger_store
+from services.ingest import copy_format, ledger_store, source_store
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import MetricType, partition_of, partitions_of
@@ -19,6 +19,7 @@ from services.ingest.errors import LaneLostError
 from services.ingest.producers import ProducerKey, ProducerRow
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
+from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
 
 #: The role whose policies cross tenants.
@@ -75,7 +76,8 @@ class Checkpoints(Protocol):
         ...
 
     async def load_missing(self, missing: Missing) -> Found:
-        """The stored windows (new ones where there are none) and the stored series among those that are missing."""
+        """The stored windows (new ones where there are none), the stored series and the totals of sources among those
+        that are missing."""
         ...
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
@@ -86,7 +88,8 @@ class Checkpoints(Protocol):
         ...
 
     async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
-        """Deletes windows that were not used for eight days, and lines of the ledger after three months."""
+        """Deletes windows and totals of sources that were not used for eight days, and lines of the ledger after three
+        months."""
         ...
 
 
@@ -245,12 +248,15 @@ class PostgresCheckpoints:
     async def load_missing(self, missing: Missing) -> Found:
         windows = {key: Window() for key in missing.producers}
         series: list[StoredSeries] = []
+        sources: dict[SourceKey, list[Total]] = {}
         async with self._database.transaction(role=_ROLE) as connection:
             if missing.producers:
                 await self._load_windows(connection, windows)
             if missing.series:
                 series = await self._load_series(connection, missing)
-        return Found(windows=windows, series=series)
+            if missing.sources:
+                sources = await source_store.load(connection, missing.sources)
+        return Found(windows=windows, series=series, sources=sources)
 
     async def _load_series(self, connection: Connection, missing: Missing) -> list[StoredSeries]:
         async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -309,6 +315,7 @@ class PostgresCheckpoints:
             await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
             await self._store_producers(connection, checkpoint.producers)
+            await source_store.store(connection, checkpoint.sources)
             await self._store_ended(connection, checkpoint)
             await self._store_watermarks(connection, owned.lane, delivered)
             await ledger_store.add(connection, checkpoint.ledger)
@@ -413,6 +420,10 @@ class PostgresCheckpoints:
         dropped = _MOST_DROPPED
         while dropped == _MOST_DROPPED:
             dropped = await self._drop_old_producers(lane, lanes, now_ms)
+        more = True
+        while more:
+            async with self._database.transaction(role=_ROLE) as connection:
+                more = await source_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
 
     async def _drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> int:
         async with self._database.transaction(role=_ROLE) as connection:

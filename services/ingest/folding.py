@@ -1,6 +1,7 @@
 """The records of one read from the log, in columns."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,10 @@ class Portion:
     Its series are first the scalar ones of all records in order, then the distributions of all records in order.
     """
 
-    def __init__(self, records: Sequence[Record], endings: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], endings: Sequence[Record], *, cumulative: bool = False) -> None:
         self.records = records
+        #: Values and distributions are totals of their sources.
+        self.cumulative = cumulative
         #: The records after these ones, each of which ends definitions.
         self.endings = endings
         self.distributions: list[Distribution] = [each for record in records for each in record.distributions]
@@ -43,12 +46,34 @@ class Portion:
         ]
         return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
 
+    def readings(self) -> "list[Reading]":
+        """Where each series of cumulative records comes from. Raises UnreadableLogError where one does not say."""
+        scalars: list[Reading] = []
+        others: list[Reading] = []
+        for record, count in zip(self.records, self._scalars, strict=True):
+            of_record = _readings(record)
+            scalars += of_record[:count]
+            others += of_record[count:]
+        return scalars + others
+
+    def parts(self) -> Ints:
+        """Which part of its series each scalar total is: see `records.PART_VALUE`."""
+        parts = [
+            (record.origins.parts if record.origins else b"") or bytes(8 * count)
+            for record, count in zip(self.records, self._scalars, strict=True)
+        ]
+        return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
+
     def weights(self) -> Ints:
         """How many metrics stand behind each series of a record."""
         weights = np.ones(self.scalar_count + len(self.distributions), np.int64)
         if self.distributions:
             weights[self.scalar_count :] = [each.metrics for each in self.distributions]
         return weights
+
+    def count_of(self, places: Mask) -> int:
+        """How many records have series there."""
+        return int(np.unique(self._origins()[0][places]).size)
 
     def mask(self, accepted: Sequence[bool]) -> Mask:
         """Where the series of the accepted records are."""
@@ -92,6 +117,22 @@ class Portion:
         return record, facts, identity
 
 
+class Reading(NamedTuple):
+    """A total that a source has taken."""
+
+    record: Record
+    source: bytes
+    #: When, Unix nanoseconds.
+    taken_ns: int
+
+
+def _readings(record: Record) -> list[Reading]:
+    if record.origins is None:
+        raise UnreadableLogError("a cumulative record does not say where its totals come from")
+    sources, taken_ns = record.origins.sources, np.frombuffer(record.origins.taken_ns, "<i8").tolist()
+    return [Reading(record, sources[at * ID_BYTES : (at + 1) * ID_BYTES], taken) for at, taken in enumerate(taken_ns)]
+
+
 def _checked(identity: bytes) -> bytes:
     if len(identity) != ID_BYTES:
         raise UnreadableLogError(f"a series id has {len(identity)} bytes")
@@ -99,9 +140,10 @@ def _checked(identity: bytes) -> bytes:
 
 
 def portions_of(records: Iterable[Record]) -> list[Portion]:
-    """The records that have values, cut after each run of endings."""
+    """The records that have values, cut after each run of endings; totals by themselves, after the other values."""
     portions: list[Portion] = []
     values: list[Record] = []
+    totals: list[Record] = []
     endings: list[Record] = []
     for record in records:
         if record.kind is Kind.END:
@@ -110,9 +152,14 @@ def portions_of(records: Iterable[Record]) -> list[Portion]:
         if record.kind is Kind.TALLY:
             continue
         if endings:
-            portions.append(Portion(values, endings))
-            values, endings = [], []
-        values.append(record)
-    if values or endings:
-        portions.append(Portion(values, endings))
-    return portions
+            portions += _cut(values, totals, endings)
+            values, totals, endings = [], [], []
+        (totals if record.kind is Kind.CUMULATIVE else values).append(record)
+    return portions + _cut(values, totals, endings)
+
+
+def _cut(values: Sequence[Record], totals: Sequence[Record], endings: Sequence[Record]) -> list[Portion]:
+    if totals:
+        first = [Portion(values, [])] if values else []
+        return [*first, Portion(totals, endings, cumulative=True)]
+    return [Portion(values, endings)] if values or endings else []

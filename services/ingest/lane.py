@@ -289,6 +289,7 @@ class _Work:
             self._progress.current_ms = checkpoint.newest_received_ms if behind else checkpoint.commit_ms
         async with self._memory:
             self._state.producers.drop_idle(self._clock.now_ms())
+            self._state.sources.drop_idle(self._clock.now_ms())
 
     def _spans(self, traceparents: Sequence[str]) -> ExitStack:
         """One span for each traced batch of the commit, the last one around its statements too."""

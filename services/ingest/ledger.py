@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.ingest.columns import Ints, Rows
+from services.ingest.columns import Ints, Mask, Rows
 from services.ingest.folding import Portion
 from services.ingest.records import Record, identities_of
 from services.ingest.series import Family, SeriesTable
@@ -80,6 +80,18 @@ class Ledger:
         for record, counts in zip(portion.records, accepted, strict=True):
             if not counts:
                 self._count_duplicate(record)
+
+    def count_each(self, portion: Portion, committed: Mask, rows: Rows, table: SeriesTable) -> None:
+        """The same where each series by itself is `committed` or a duplicate, and all have rows."""
+        weights = portion.weights()
+        hours = [record.received_ms // HOUR_MS for record in portion.records]
+        for hour in set(hours):
+            of_hour = portion.mask([at == hour for at in hours])
+            wanted, repeated = of_hour & committed, of_hour & ~committed
+            self._count_committed(hour * HOUR_MS, rows[wanted], weights[wanted], table)
+            numbers = np.bincount(table.family[rows[repeated]], weights[repeated])
+            for number in np.flatnonzero(numbers).tolist():
+                self._line_of(table.families[number], hour * HOUR_MS).duplicate += int(numbers[number])
 
     def _count_committed(self, hour_ms: int, rows: Rows, weights: Ints, table: SeriesTable) -> None:
         if not rows.size:

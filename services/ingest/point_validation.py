@@ -1,14 +1,32 @@
 """Holds each data point of the other doors against its definition, by the rules of `validation`."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from services.ingest.decoding import Metric
-from services.ingest.domain import MOST_METRICS_IN_BATCH, Fault, Rejection, add_finite
-from services.ingest.points import Buckets, Observations, Point
-from services.ingest.validation import CompiledDefinition, Validated, distribution_of, observe, shown, take
+from services.ingest.domain import (
+    GAUGE_NEWEST_MS,
+    GAUGE_OLDEST_MS,
+    MOST_METRICS_IN_BATCH,
+    Fault,
+    Rejection,
+    add_finite,
+)
+from services.ingest.points import Buckets, Component, ComponentKind, Observations, Origin, Point
+from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, Distribution
+from services.ingest.validation import (
+    AcceptedTotal,
+    CompiledDefinition,
+    LabelSet,
+    Validated,
+    distribution_of,
+    observe,
+    shown,
+    take,
+)
 
 #: Observations that one data point may stand for: sums of very many such still fit into 64 bits.
 _MOST_COUNT = 1 << 40
@@ -49,10 +67,14 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
     if compiled.definition.type not in point.types:
         return _mismatch(point, compiled)
     labels, value = _labels(point, compiled), point.value
+    if point.origin is not None and not compiled.is_gauge:
+        return _take_total(value, point.origin, labels, compiled, now_ms, result)
     if isinstance(value, Observations):
         return _take_observations(value, labels, compiled, result)
     if isinstance(value, Buckets):
         return _take_buckets(value, labels, compiled, result)
+    if isinstance(value, Component):
+        return Fault("METRIC_MALFORMED", "A single part of a histogram is a total, and says where it comes from.")
     if not math.isfinite(value):
         return _not_finite()
     metric = Metric(compiled.definition.name, value, msgspec.Raw(labels), point.timestamp_ms)
@@ -79,6 +101,18 @@ def _take_observations(
 
 
 def _take_buckets(value: Buckets, labels: bytes, compiled: CompiledDefinition, result: Validated) -> Fault | None:
+    if fault := _fault_of_buckets(value, compiled):
+        return fault
+    found = distribution_of(labels, compiled, result)
+    if isinstance(found, Fault):
+        return found
+    found.count += sum(value.counts)
+    found.sum = add_finite(found.sum, value.sum)
+    found.buckets[:] = [there + more for there, more in zip(found.buckets, value.counts, strict=True)]
+    return None
+
+
+def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition) -> Fault | None:
     bounds = compiled.definition.bounds
     if value.bounds != bounds:
         return Fault(
@@ -87,16 +121,67 @@ def _take_buckets(value: Buckets, labels: bytes, compiled: CompiledDefinition, r
         )
     if not math.isfinite(value.sum):
         return _not_finite()
-    count = sum(value.counts)
-    if len(value.counts) != len(bounds) + 1 or min(value.counts) < 0 or count > _MOST_COUNT:
+    if len(value.counts) != len(bounds) + 1 or min(value.counts) < 0 or sum(value.counts) > _MOST_COUNT:
         return Fault("METRIC_MALFORMED", f"A histogram has a count, 0 to {_MOST_COUNT} in all, for each bucket.")
-    found = distribution_of(labels, compiled, result)
-    if isinstance(found, Fault):
-        return found
-    found.count += count
-    found.sum = add_finite(found.sum, value.sum)
-    found.buckets[:] = [there + more for there, more in zip(found.buckets, value.counts, strict=True)]
     return None
+
+
+def _take_total(
+    value: float | Observations | Buckets | Component,
+    origin: Origin,
+    labels: bytes,
+    compiled: CompiledDefinition,
+    now_ms: int,
+    result: Validated,
+) -> Fault | None:
+    """Adds a total of a cumulative source. Its time is what tells a new one from one that was counted, so a clock that
+    is far off must not count: the next total brings what this one would have brought."""
+    if not now_ms - GAUGE_OLDEST_MS <= origin.taken_ns // 1_000_000 <= now_ms + GAUGE_NEWEST_MS:
+        return Fault("TIMESTAMP_OUT_OF_RANGE", "A total's timestamp is from 8 days back to 10 minutes ahead.")
+    label_set = compiled.label_set(labels)
+    if isinstance(label_set, Fault):
+        return label_set
+    total, part = _total(value, label_set, compiled)
+    if isinstance(total, Fault):
+        return total
+    result.definitions.add(compiled)
+    result.totals.append(AcceptedTotal(label_set, total, part, origin))
+    return None
+
+
+def _total(
+    value: float | Observations | Buckets | Component, label_set: LabelSet, compiled: CompiledDefinition
+) -> tuple[float | Distribution | Fault, int]:
+    """The total as a record has it, and the part of the series that it is."""
+    if isinstance(value, Component):
+        return _component(value, compiled.definition.bounds)
+    if isinstance(value, Buckets):
+        if fault := _fault_of_buckets(value, compiled):
+            return fault, PART_VALUE
+        return Distribution(label_set.id, value.sum, sum(value.counts), list(value.counts)), PART_VALUE
+    if not isinstance(value, float):
+        return Fault("METRIC_MALFORMED", "Single observations are no total."), PART_VALUE
+    if not math.isfinite(value):
+        return _not_finite(), PART_VALUE
+    if value < 0:
+        return Fault("VALUE_NEGATIVE", "What a counter has counted is never negative."), PART_VALUE
+    return value, PART_VALUE
+
+
+def _component(value: Component, bounds: Sequence[float]) -> tuple[float | Fault, int]:
+    total = value.total
+    if not math.isfinite(total):
+        return _not_finite(), PART_VALUE
+    if value.kind is ComponentKind.SUM:
+        return total, PART_VALUE
+    if total < 0 or total != int(total) or total > _MOST_COUNT:
+        return Fault("METRIC_MALFORMED", f"A histogram counts whole observations, 0 to {_MOST_COUNT}."), PART_VALUE
+    if value.kind is ComponentKind.COUNT:
+        return total, PART_COUNT
+    if value.bound not in (*bounds, math.inf):
+        told = f"A bucket ends at {value.bound:g}; those of the definition at {_listed(bounds)}."
+        return Fault("METRIC_TYPE_MISMATCH", told), PART_VALUE
+    return total, PART_BUCKETS + bisect_left(bounds, value.bound)
 
 
 def _mismatch(point: Point, compiled: CompiledDefinition) -> Fault:

@@ -1,7 +1,12 @@
 """What the doors besides `POST /api/v1/metrics` bring, whatever their format: data points."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+
+import msgspec
 
 from services.ingest.domain import MetricType
 
@@ -25,9 +30,44 @@ class Buckets:
     sum: float
 
 
+class ComponentKind(Enum):
+    """What one of the series of a classic histogram counts."""
+
+    SUM = "sum"
+    COUNT = "count"
+    #: Observations up to a bound.
+    BUCKET = "bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The total of one of the series that a histogram consists of in Prometheus."""
+
+    kind: ComponentKind
+    total: float
+    #: A bucket's upper bound, +Inf's too.
+    bound: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a total comes from."""
+
+    #: 16 bytes that stand for what identifies the series at its source, and for the run of the source as far as that is
+    #: known.
+    source: bytes
+    #: When the source took the total, Unix nanoseconds.
+    taken_ns: int
+
+
+def source_id(*identifying: object) -> bytes:
+    """16 bytes for what identifies a source: texts, numbers and sequences of such."""
+    return blake2b(_encoder.encode(identifying), digest_size=16).digest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One data point: what is to be added to a series, or a gauge's level."""
+    """One data point: what is to be added to a series, a gauge's level, or what a source has counted since it began."""
 
     #: What the metric may be called in its definition, the likeliest first.
     names: Sequence[str]
@@ -37,10 +77,14 @@ class Point:
     offered: Mapping[str, str] = field(default_factory=dict)
     #: Which types of metric this can be a point of.
     types: frozenset[MetricType]
-    value: float | Observations | Buckets
-    #: Unix milliseconds; None: now.
+    value: float | Observations | Buckets | Component
+    #: Of a gauge, Unix milliseconds; None: now.
     timestamp_ms: float | None = None
+    #: A number, buckets or a component with an origin is a total, unless it is a gauge's.
+    origin: Origin | None = None
 
+
+_encoder = msgspec.msgpack.Encoder()
 
 COUNTERS = frozenset({MetricType.COUNTER})
 GAUGES = frozenset({MetricType.GAUGE})

@@ -32,7 +32,7 @@ class Kind(IntEnum):
 
     #: To be added to (counters, histograms, summaries) or merged with (gauges) what is there.
     DELTA = 1
-    #: Totals of a cumulative source since its start. Reserved: other doors write them.
+    #: Totals of cumulative sources since their starts: see `Origins`.
     CUMULATIVE = 2
     #: A group's series as they are now. Reserved: other doors write them.
     REPLACE = 3
@@ -86,6 +86,22 @@ class Tally(msgspec.Struct, array_like=True, frozen=True):
     example: str
 
 
+#: Which part of its series a scalar total is: a counter's value or the sum of a histogram's observations; their count;
+#: or, from `PART_BUCKETS` on, how many of them lie in a bucket *or a lower one*.
+PART_VALUE, PART_COUNT, PART_BUCKETS = 0, 1, 2
+
+
+class Origins(msgspec.Struct, array_like=True, frozen=True):
+    """Where the totals of a cumulative record come from, a column for all its series, scalars and distributions."""
+
+    #: 16 bytes for what identifies the series at its source, and the run of the source, as far as that is known.
+    sources: bytes
+    #: When the source took the total, Unix nanoseconds, int64, little-endian.
+    taken_ns: bytes
+    #: See `PART_VALUE`; of the scalar series alone, int64, little-endian; empty where all are that.
+    parts: bytes = b""
+
+
 class Record(msgspec.Struct, array_like=True, kw_only=True):
     """One batch. Ids of tenants, projects, producers and definitions are the 16 bytes of a UUID.
 
@@ -118,6 +134,8 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     #: W3C trace context of the request; empty where it is not traced.
     traceparent: str = ""
     tallies: list[Tally] = []
+    #: Of a cumulative record, whose values and distributions are totals.
+    origins: Origins | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -181,9 +199,19 @@ def decode_frame(frame: bytes) -> list[Record]:
 
 
 def _check(record: Record) -> None:
-    if record.kind not in (Kind.DELTA, Kind.END, Kind.TALLY):
+    if record.kind not in (Kind.DELTA, Kind.CUMULATIVE, Kind.END, Kind.TALLY):
         raise UnreadableLogError(f"a record of kind {record.kind} is unknown here")
     scalars = len(record.ids) // ID_BYTES
     whole = len(record.ids) == scalars * ID_BYTES and len(record.values) == scalars * 8
     if not whole or len(record.timestamps) not in (0, scalars * 8):
+        raise UnreadableLogError("the columns of a record differ in length")
+    if record.kind is Kind.CUMULATIVE:
+        _check_origins(record.origins, scalars, scalars + len(record.distributions))
+
+
+def _check_origins(origins: Origins | None, scalars: int, series: int) -> None:
+    if origins is None:
+        raise UnreadableLogError("a cumulative record does not say where its totals come from")
+    whole = len(origins.sources) == series * ID_BYTES and len(origins.taken_ns) == series * 8
+    if not whole or len(origins.parts) not in (0, scalars * 8):
         raise UnreadableLogError("the columns of a record differ in length")

@@ -18,6 +18,7 @@ from services.ingest.ledger import LedgerLines
 from services.ingest.producers import ProducerRow
 from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
+from services.ingest.sources import SourceRow
 
 #: Each live series is written at least this often: Prometheus forgets after five minutes.
 REWRITE_SECONDS = 30
@@ -78,6 +79,7 @@ class Checkpoint:
     changed: SealedSeries
     samples: Samples
     producers: list[ProducerRow] = field(default_factory=list)
+    sources: list[SourceRow] = field(default_factory=list)
     #: Tenant, project and definition ids.
     ended: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
     #: The receiver's clock of the newest record, Unix milliseconds; 0: none.

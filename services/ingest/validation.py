@@ -7,6 +7,7 @@ whose bytes were not seen before is decoded and checked.
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from weakref import WeakSet
 
 import msgspec
@@ -27,6 +28,7 @@ from services.ingest.domain import (
     add_finite,
     series_id,
 )
+from services.ingest.points import Origin
 from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
@@ -164,6 +166,16 @@ class CompiledDefinition:
         return pattern is None or pattern.matches(value)
 
 
+class AcceptedTotal(NamedTuple):
+    """What a source has counted of a series since its start."""
+
+    label_set: LabelSet
+    value: float | Distribution
+    #: See `records.PART_VALUE`.
+    part: int
+    origin: Origin
+
+
 @dataclass(slots=True)
 class Validated:
     """A batch after validation: what was accepted, as a log record holds it."""
@@ -177,6 +189,8 @@ class Validated:
     timestamps: list[int] = field(default_factory=list)
     #: What was observed of histograms and summaries, by series id.
     distributions: dict[bytes, tuple[LabelSet, Distribution]] = field(default_factory=dict)
+    #: Totals of cumulative sources, which are a record of their own.
+    totals: list[AcceptedTotal] = field(default_factory=list)
 
     @property
     def curable(self) -> bool:

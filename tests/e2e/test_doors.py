@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+from aiohttp import ClientSession, web
 from datadog.dogstatsd.base import DogStatsd
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -100,3 +101,70 @@ async def test_the_opentelemetry_sdk_with_delta_temporality_counts_exactly(proje
     await project.shows('render_seconds_bucket{le="0.5"}', 30)
     await project.shows("render_seconds_count", 30)
     assert await project.value("render_seconds_sum") == 7.5
+
+
+@asynccontextmanager
+async def losing_answers(base_url: str, every: int) -> AsyncIterator[str]:
+    """An address that passes requests on, and loses one answer in so many: a 503 is what the sender sees of it."""
+    passed_on = 0
+
+    async def pass_on(request: web.Request) -> web.Response:
+        nonlocal passed_on
+        passed_on += 1
+        headers = {name: value for name, value in request.headers.items() if name not in ("Host", "Content-Length")}
+        async with session.post(base_url + request.path, data=await request.read(), headers=headers) as answer:
+            body = await answer.read()
+            assert answer.status == 200, body
+            return web.Response(status=503 if passed_on % every == 0 else 200, body=body)
+
+    application = web.Application()
+    application.router.add_post("/{path:.*}", pass_on)
+    runner = web.AppRunner(application)
+    async with ClientSession(auto_decompress=False) as session:
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield "http://{}:{}".format(*runner.addresses[0][:2])
+        finally:
+            await runner.cleanup()
+
+
+def cumulative_provider(project: Project, base_url: str) -> MeterProvider:
+    """The SDK of one process as it is by default; nothing tells the processes of a service apart."""
+    exporter = OTLPMetricExporter(
+        endpoint=f"{base_url}/v1/metrics", headers={"Authorization": f"Bearer {project.secret_key}"}
+    )
+    return MeterProvider(
+        [PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)],
+        Resource({"service.name": "checkout"}),
+        views=[View(instrument_name="render", aggregation=ExplicitBucketHistogramAggregation(BOUNDS))],
+    )
+
+
+async def test_the_opentelemetry_sdk_as_it_is_counts_exactly_through_restarts_and_lost_answers(
+    project: Project,
+) -> None:
+    await project.define("shop_orders_total", labels=[{"name": "plan"}, {"name": "job"}])
+    await project.define("queue_depth", "gauge")
+    await project.define("render_seconds", "histogram", unit="seconds", buckets=BOUNDS)
+    async with losing_answers(project.api.base_url, every=3) as base_url:
+        for _restart in range(2):
+            workers = [cumulative_provider(project, base_url) for _ in range(2)]
+            meters = [provider.get_meter("shop") for provider in workers]
+            for _export in range(3):
+                for meter, provider in zip(meters, workers, strict=True):
+                    for _ in range(10):
+                        meter.create_counter("shop.orders").add(2, {"plan": "pro"})
+                        meter.create_up_down_counter("queue.depth").add(1)
+                        meter.create_histogram("render", unit="s").record(0.25)
+                    assert await asyncio.to_thread(provider.force_flush)
+            for provider in workers:
+                await asyncio.to_thread(provider.shutdown)
+    await project.send({"name": "shop_orders_total", "value": 5, "labels": {"plan": "pro", "job": "checkout"}})
+
+    await project.shows('shop_orders_total{plan="pro", job="checkout"}', 2 * 2 * 60 + 5)
+    await project.shows("queue_depth", 30)
+    await project.shows('render_seconds_bucket{le="0.1"}', 0)
+    await project.shows('render_seconds_bucket{le="0.5"}', 2 * 2 * 30)
+    await project.shows("render_seconds_count", 2 * 2 * 30)
+    assert await project.value("render_seconds_sum") == 2 * 2 * 7.5

@@ -1,12 +1,13 @@
-"""OTLP/HTTP metrics: protobuf and JSON, delta temporality.
+"""OTLP/HTTP metrics: protobuf and JSON, delta and cumulative temporality.
 
 Source: the OpenTelemetry protocol and data model specifications, and their "Prometheus and OpenMetrics Compatibility".
 Monotonic sums are counters, other sums and gauges are gauges, histograms are histograms whose bounds equal those of the
-definition. What a data point's series comes from (resource, `job`, `instance`, scope) is offered as labels.
+definition. What a data point's series comes from (resource, `job`, `instance`, scope) is offered as labels. A
+cumulative series is identified by its resource, scope, metric, attributes and start time, as the data model has it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -16,7 +17,7 @@ from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors import otlp_json
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Point
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Origin, Point, source_id
 
 _DELTA, _CUMULATIVE = 1, 2
 #: Flag of a data point without a value: the series ended.
@@ -26,10 +27,6 @@ _MOST_ATTRIBUTES = 128
 #: Of all data points together: twenty for each of the most that there may be.
 _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 
-_CUMULATIVE_REFUSED = Fault(
-    "METRIC_TYPE_MISMATCH",
-    "Cumulative temporality is not taken yet: set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta.",
-)
 _DELTA_LEVEL_REFUSED = Fault(
     "METRIC_TYPE_MISMATCH",
     "Changes of a sum that may fall cannot be added up here: send its level, with cumulative temporality.",
@@ -63,6 +60,15 @@ def decode_json(body: bytes) -> list[Point | Fault]:
         raise MalformedJson("An attribute of a resource is nested too deeply, or no number.") from error
 
 
+class _Context(NamedTuple):
+    """What the data points of a scope have in common."""
+
+    #: Labels.
+    offered: Mapping[str, str]
+    #: Stands for the resource and the scope.
+    identity: bytes
+
+
 class _Budget:
     """Bounds what is walked through: the parts that hold data points, and these."""
 
@@ -88,37 +94,38 @@ def _points(request: Message) -> Points:
     budget = _Budget()
     for resource in budget.spend(request.resource_metrics):
         from_resource = _from_resource(resource.resource.attributes[:_MOST_ATTRIBUTES])
+        of_source = _identifying(resource.resource.attributes)
         for scope in budget.spend(resource.scope_metrics):
-            of_scope = {"otel_scope_name": scope.scope.name, "otel_scope_version": scope.scope.version}
-            offered = {**from_resource, **of_scope}
+            name, version = scope.scope.name, scope.scope.version
+            identity = source_id(of_source, name, version, _identifying(scope.scope.attributes))
+            context = _Context({**from_resource, "otel_scope_name": name, "otel_scope_version": version}, identity)
             for metric in budget.spend(scope.metrics):
-                yield from _points_of(metric, offered, budget)
+                yield from _points_of(metric, context, budget)
 
 
-def _points_of(metric: Message, offered: Mapping[str, str], budget: _Budget) -> Points:
+def _points_of(metric: Message, context: _Context, budget: _Budget) -> Points:
     """A metric has one kind of data; the others are empty."""
     for points in (metric.gauge.data_points, metric.sum.data_points, metric.histogram.data_points):
         budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(points)]))
-    yield from _numbers(metric, metric.gauge.data_points, offered, monotonic=False)
-    yield from _sums(metric, metric.sum.data_points, offered)
-    yield from _histograms(metric, metric.histogram.data_points, offered)
+    yield from _numbers(metric, metric.gauge.data_points, context, monotonic=False)
+    yield from _sums(metric, metric.sum.data_points, context)
+    yield from _histograms(metric, metric.histogram.data_points, context)
     yield from (_EXPONENTIAL_REFUSED for _ in budget.spend(metric.exponential_histogram.data_points))
     yield from (_SUMMARY_REFUSED for _ in budget.spend(metric.summary.data_points))
 
 
-def _sums(metric: Message, points: Sequence[Message], offered: Mapping[str, str]) -> Points:
+def _sums(metric: Message, points: Sequence[Message], context: _Context) -> Points:
     monotonic, temporality = metric.sum.is_monotonic, metric.sum.aggregation_temporality
-    if monotonic and temporality == _CUMULATIVE:
-        return (_CUMULATIVE_REFUSED for _ in points)
     if not monotonic and temporality == _DELTA:
         return (_DELTA_LEVEL_REFUSED for _ in points)
     if temporality not in (_DELTA, _CUMULATIVE):
         return (_no_temporality() for _ in points)
-    return _numbers(metric, points, offered, monotonic=monotonic)
+    return _numbers(metric, points, context, monotonic=monotonic)
 
 
-def _numbers(metric: Message, points: Sequence[Message], offered: Mapping[str, str], *, monotonic: bool) -> Points:
+def _numbers(metric: Message, points: Sequence[Message], context: _Context, *, monotonic: bool) -> Points:
     names = metric_names(metric.name, metric.unit, monotonic=monotonic, gauge=bool(metric.gauge.data_points))
+    cumulative = monotonic and metric.sum.aggregation_temporality == _CUMULATIVE
 
     def number(point: Message) -> Point | Fault:
         which = point.WhichOneof("value")
@@ -127,20 +134,20 @@ def _numbers(metric: Message, points: Sequence[Message], offered: Mapping[str, s
         return Point(
             names=names,
             labels=_labels(point.attributes),
-            offered=offered,
+            offered=context.offered,
             types=COUNTERS if monotonic else GAUGES,
             value=float(getattr(point, which)),
             timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
+            origin=_origin(metric, point, context) if cumulative else None,
         )
 
     return _each(points, number)
 
 
-def _histograms(metric: Message, points: Sequence[Message], offered: Mapping[str, str]) -> Points:
+def _histograms(metric: Message, points: Sequence[Message], context: _Context) -> Points:
     temporality = metric.histogram.aggregation_temporality
-    if temporality != _DELTA:
-        refused = _CUMULATIVE_REFUSED if temporality == _CUMULATIVE else _no_temporality()
-        return (refused for _ in points)
+    if temporality not in (_DELTA, _CUMULATIVE):
+        return (_no_temporality() for _ in points)
     names = metric_names(metric.name, metric.unit, monotonic=False, gauge=False)
 
     def histogram(point: Message) -> Point | Fault:
@@ -151,12 +158,27 @@ def _histograms(metric: Message, points: Sequence[Message], offered: Mapping[str
         return Point(
             names=names,
             labels=_labels(point.attributes),
-            offered=offered,
+            offered=context.offered,
             types=HISTOGRAMS,
             value=Buckets(bounds, counts, float(point.sum)),
+            origin=_origin(metric, point, context) if temporality == _CUMULATIVE else None,
         )
 
     return _each(points, histogram)
+
+
+def _origin(metric: Message, point: Message, context: _Context) -> Origin:
+    """Each start of a source is one of its own: totals of several that are identified alike do not mix, and a new start
+    is no total that fell."""
+    attributes, started_ns = _identifying(point.attributes), int(point.start_time_unix_nano)
+    return Origin(
+        source_id(context.identity, metric.name, metric.unit, attributes, started_ns), int(point.time_unix_nano)
+    )
+
+
+def _identifying(attributes: Iterable[Message]) -> list[tuple[str, str]]:
+    """Attributes in an order and form that tell equal ones from others."""
+    return sorted([(each.key, msgspec.json.encode(_plain(each.value)).decode()) for each in attributes])
 
 
 def _no_temporality() -> Fault:

@@ -50,6 +50,7 @@ class KeyValue(_Message):
 
 class NumberDataPoint(_Message):
     attributes: list[KeyValue] = []
+    start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
     as_double: _Double | None = None
     as_int: _Integer | None = None
@@ -62,6 +63,7 @@ class NumberDataPoint(_Message):
 
 class HistogramDataPoint(_Message):
     attributes: list[KeyValue] = []
+    start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
     count: _Integer = 0
     sum: _Double | None = None
@@ -104,6 +106,7 @@ class Metric(_Message):
 class InstrumentationScope(_Message):
     name: str = ""
     version: str = ""
+    attributes: list[KeyValue] = []
 
 
 class ScopeMetrics(_Message):

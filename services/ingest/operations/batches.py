@@ -15,7 +15,7 @@ from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Door, Fault, Outcome, lane_of, partition_of
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
-from services.ingest.records import DefinitionFacts, Kind, Record
+from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
 from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
 
@@ -107,7 +107,7 @@ class Receiver:
         if duplicate or not outcome.accepted:
             return Taken(outcome, _whose(principal), names)
         writer = self._writer_of(_uuid_bytes(principal.project_id))
-        encoded = [records.encode(self._record(principal, batch, part)) for part in parts if part.accepted]
+        encoded = [record for part in parts if part.accepted for record in self._encoded(principal, batch, part)]
         frames = dict.fromkeys([writer.put(record) for record in encoded])  # each once, in order
         return Taken(outcome, _whose(principal), names, tuple(frames), batch_id if batch.producer else None)
 
@@ -120,6 +120,43 @@ class Receiver:
             "" if isinstance(point, Fault) else next(filter(defined.__contains__, point.names), point.names[0])
             for point in batch.points
         ]
+
+    def _encoded(self, principal: Principal, batch: Batch, validated: Validated) -> list[bytes]:
+        """What was accepted as records: one, or two where totals of cumulative sources are among others."""
+        if not validated.totals:
+            return [records.encode(self._record(principal, batch, validated))]
+        totals = records.encode(self._cumulative_record(principal, validated))
+        if not (validated.label_sets or validated.distributions):
+            return [totals]
+        return [records.encode(self._record(principal, batch, validated)), totals]
+
+    def _cumulative_record(self, principal: Principal, validated: Validated) -> Record:
+        carrier: dict[str, str] = {}
+        tracing.inject(carrier)
+        scalars = [(each, each.value) for each in validated.totals if not isinstance(each.value, Distribution)]
+        others = [(each, each.value) for each in validated.totals if isinstance(each.value, Distribution)]
+        every = [each for each, _ in (*scalars, *others)]
+        parts = [each.part for each, _ in scalars]
+        return Record(
+            kind=Kind.CUMULATIVE,
+            tenant_id=_uuid_bytes(principal.tenant_id),
+            project_id=_uuid_bytes(principal.project_id),
+            producer=b"",
+            sequence=0,
+            floor=0,
+            received_ms=self._clock.now_ms(),
+            definitions=[compiled.facts for compiled in validated.definitions],
+            ids=b"".join([each.label_set.id for each, _ in scalars]),
+            values=records.float64s([value for _, value in scalars]),
+            distributions=[distribution for _, distribution in others],
+            identities=b"".join([each.label_set.identity for each in every]),
+            traceparent=carrier.get("traceparent", ""),
+            origins=Origins(
+                b"".join([each.origin.source for each in every]),
+                records.int64s([each.origin.taken_ns for each in every]),
+                records.int64s(parts) if any(parts) else b"",
+            ),
+        )
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
         carrier: dict[str, str] = {}

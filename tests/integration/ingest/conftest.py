@@ -1,5 +1,6 @@
 """Fixture: `pipeline`, a `Pipeline` of its own for each test, not started."""
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -64,3 +65,11 @@ async def pipeline(
                 sink_most_pending=2_000_000,
             ),
         )
+
+
+@pytest.fixture
+def reading(pipeline: Pipeline) -> Pipeline:
+    """Whose receiver reads the ledger."""
+    dsn = pipeline.database.dsn("ingest")
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, dsn=dsn)
+    return pipeline

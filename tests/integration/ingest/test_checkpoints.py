@@ -20,7 +20,18 @@ from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
 from tests.suite_database import Database
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, delta, delta_of, ended, label, record
+from tests.unit.ingest.ingestion import (
+    DAY_MS,
+    NOW_MS,
+    Told,
+    definition,
+    delta,
+    delta_of,
+    ended,
+    label,
+    record,
+    totals,
+)
 from tests.waiting import eventually
 
 COUNTER = definition("orders_total", labels={"plan": label(max_distinct=2)})
@@ -160,6 +171,29 @@ async def test_a_quiet_series_and_a_window_come_back_when_they_are_named(databas
         checkpoint = await lane.commit()
         assert checkpoint.changed.value.tolist() == [7.0, 1.0]
         assert [counts.tolist() for counts in checkpoint.changed.counts if counts is not None] == [[2, 2, 0, 0, 0]]
+
+
+async def test_totals_of_sources_come_back_when_they_are_named_and_are_kept_for_eight_days(database: Database) -> None:
+    tell = Told(HISTOGRAM, "h", 1, 1.5, [1, 0, 0, 2])
+    told = totals(Told(COUNTER, "a", 1, 5.0), Told(COUNTER, "b", 1, 7.0), tell)
+    async with opened(database) as lane:
+        await lane.fold(told)
+        await lane.commit()
+        await lane.restart()
+        await lane.fold(told, totals(Told(COUNTER, "a", 2, 6.0), tell._replace(at=2, value=2.0, buckets=[2, 0, 0, 2])))
+        checkpoint = await lane.commit()
+        assert sorted(checkpoint.changed.value.tolist()) == [2.0, 13.0]
+        assert {(row.source[:1], row.value, *row.counts) for row in checkpoint.sources} == {
+            (b"a", 6.0),
+            (b"h", 2.0, 4, 2, 0, 0, 2),
+        }
+        for days, left in [(8, 3), (9, 0)]:
+            await lane.restart()
+            await lane.checkpoints.drop_old(0, 1, NOW_MS + days * DAY_MS)
+            missing = lane.state.missing(Fetch([told], lane.state.position))
+            found = await lane.checkpoints.load_missing(missing)
+            assert sum(map(len, found.sources.values())) == left
+            assert len(found.sources) == 3
 
 
 async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_not_delivered(

@@ -1,16 +1,19 @@
 """Requests through the other doors: receiver, log, aggregator, Prometheus."""
 
 import gzip
+import signal
+import time
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 
 from chassis.errors import PulsegateError
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_batch_stream import calling
+from tests.integration.ingest.test_ledger import expect as expect_line
 
 
 def statsd(body: str) -> dict[str, Any]:
@@ -79,3 +82,59 @@ async def test_a_body_that_is_not_in_its_doors_format_is_refused_whole(pipeline:
                 await pipeline.send_bytes(body, door=door)
             assert caught.value.code == code
         assert (await pipeline.send_bytes(b"", door=pb.DOOR_OTLP_PROTOBUF)).accepted == 0
+
+
+def totals_of(source: str, orders: int, at_ms: int) -> bytes:
+    """What a cumulative source stands at."""
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key="service.instance.id").value.string_value = source
+    metrics = resource.scope_metrics.add().metrics
+    counter = metrics.add(name="orders").sum
+    counter.is_monotonic, counter.aggregation_temporality = True, AGGREGATION_TEMPORALITY_CUMULATIVE
+    counter.data_points.add(as_int=orders, time_unix_nano=at_ms * 1_000_000)
+    load = metrics.add(name="load", unit="s").histogram
+    load.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    load.data_points.add(
+        count=orders, sum=orders, bucket_counts=[0, orders], explicit_bounds=[0.5], time_unix_nano=at_ms * 1_000_000
+    )
+    return request.SerializeToString()
+
+
+async def test_totals_count_once_through_replays_restarts_and_takeovers(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    reading.define("load_seconds", "histogram", buckets=[0.5])
+    now_ms = int(time.time() * 1000)
+
+    async def tell(orders: int) -> None:
+        for source in ("a", "b"):
+            answer = await reading.send_bytes(totals_of(source, orders, now_ms + orders), door=pb.DOOR_OTLP_PROTOBUF)
+            assert answer.accepted == 2
+
+    async def shows(orders: int) -> None:
+        await reading.expect("orders_total{$project}", orders)
+        await reading.expect("load_seconds_sum{$project}", orders)
+        await reading.expect('load_seconds_bucket{le="0.5", $project}', 0)
+        assert await reading.value('load_seconds_bucket{le="+Inf", $project}') == orders
+
+    async with reading.receiver():
+        with reading.process("aggregator") as first:
+            for orders in (10, 20, 20):
+                await tell(orders)
+            await shows(40)
+            await tell(30)
+            first.kill()
+        await tell(20)
+        await tell(30)
+        with reading.process("aggregator") as second:
+            await shows(60)
+            second.send_signal(signal.SIGSTOP)
+            async with reading.aggregator(operations_port=reading.new_ports().public):
+                await tell(40)
+                await shows(80)
+                second.send_signal(signal.SIGCONT)
+                await tell(40)
+                await tell(50)
+                await shows(100)
+        await expect_line(reading, "orders_total", accepted=18, committed=10, duplicate=8)
+        await expect_line(reading, "load_seconds", accepted=18, committed=10, duplicate=8)

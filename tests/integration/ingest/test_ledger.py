@@ -18,14 +18,6 @@ from tests.waiting import eventually
 Told = dict[str, dict[str, Any]]
 
 
-@pytest.fixture
-def reading(pipeline: Pipeline) -> Pipeline:
-    """Whose receiver reads the ledger."""
-    dsn = pipeline.database.dsn("ingest")
-    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, dsn=dsn)
-    return pipeline
-
-
 async def ask(pipeline: Pipeline, method: str, request: Any, *scopes: str) -> Any:
     """One question for the pipeline's project."""
     principal = pipeline.upstreams.auth.principal(pipeline.tenant_id, pipeline.project_id, scopes=list(scopes))

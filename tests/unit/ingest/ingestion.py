@@ -1,7 +1,7 @@
 """What the tests of ingestion's pure parts share: definitions, batches and records of the log."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ import msgspec
 from services.ingest import decoding
 from services.ingest.domain import Definition, LabelPairs, LabelRule, MetricType, series_id
 from services.ingest.records import (
+    PART_VALUE,
     DefinitionFacts,
     Distribution,
     Identity,
     Kind,
+    Origins,
     Record,
     encode_identity,
     float64s,
@@ -121,6 +123,46 @@ def record(
         timestamps=int64s(each.timestamp_ms for each in scalars) if any(each.timestamp_ms for each in scalars) else b"",
         distributions=[each.distribution for each in others],
         identities=b"".join(map(encode_identity, identities)),
+    )
+
+
+class Told(NamedTuple):
+    """A total of a source."""
+
+    of: Definition
+    source: str
+    #: A second of the source's clock.
+    at: int
+    #: A counter's total, that of one part of a histogram, or a histogram's sum.
+    value: float
+    #: Of a histogram as a whole.
+    buckets: Sequence[int] = ()
+    part: int = PART_VALUE
+    labels: LabelPairs = ()
+
+
+def totals(*told: Told, received_ms: int = NOW_MS) -> Record:
+    """What a receiver writes of a request of cumulative sources."""
+    scalars, others = [each for each in told if not each.buckets], [each for each in told if each.buckets]
+    every = [*scalars, *others]
+    ids = [series_id(each.of.id, each.labels) for each in every]
+    distributions = [
+        Distribution(series_id(each.of.id, each.labels), each.value, sum(each.buckets), list(each.buckets))
+        for each in others
+    ]
+    return msgspec.structs.replace(
+        record(received_ms=received_ms),
+        kind=Kind.CUMULATIVE,
+        definitions=list({each.of.id: delta(each.of).facts for each in told}.values()),
+        ids=b"".join(ids[: len(scalars)]),
+        values=float64s(each.value for each in scalars),
+        distributions=distributions,
+        identities=b"".join(encode_identity(Identity(each.of.id, each.labels)) for each in every),
+        origins=Origins(
+            b"".join(each.source.encode().ljust(16, b".") for each in every),
+            int64s(each.at * 10**9 for each in every),
+            int64s(each.part for each in scalars),
+        ),
     )
 
 

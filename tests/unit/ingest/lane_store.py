@@ -14,8 +14,12 @@ from services.ingest.records import Record
 from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint, SealedSeries
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
+from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
-from tests.unit.ingest.ingestion import DAY_MS, PROJECT, pairs_of
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, pairs_of
+
+#: Of `Store.live_through`.
+STEPS = ("fold", "fold", "fold", "commit", "crash", "crash while committing")
 
 
 class Row(NamedTuple):
@@ -38,6 +42,8 @@ class Store:
         self._stale_after_ms = stale_after_ms
         self.rows: dict[bytes, Row] = {}
         self._windows: dict[ProducerKey, tuple[int, list[int], int]] = {}
+        #: What `Total` is made of, by source and definition.
+        self.sources: dict[SourceKey, dict[bytes, tuple[bytes, int, float, Sequence[int], int]]] = {}
         self._ended: dict[bytes, int] = {}
         self._position = 0
         self.commit_ms = 0
@@ -75,8 +81,28 @@ class Store:
             self.rows[identity] = Row(before.family, before.labels, *value, before.created_ms, checkpoint.commit_ms)
         for row in checkpoint.producers:
             self._windows[row.key] = (row.floor, row.ranges, row.used_ms)
+        for told in checkpoint.sources:
+            of_source = self.sources.setdefault((told.project_id, told.source), {})
+            of_source[told.definition_id] = told[3:]
         for _, _, definition_id in checkpoint.ended:
             self._ended.setdefault(definition_id, checkpoint.commit_ms)
+
+    def live_through(self, log: Sequence[Record], plan: Iterable[str]) -> None:
+        """Folds, commits and crashes as planned, then folds and commits what is left."""
+        now_ms = NOW_MS
+        for now_ms, step in enumerate(plan, NOW_MS):
+            if step == "commit":
+                self.commit(now_ms)
+            elif step == "fold":
+                self.fold(*log[self.state.position :][:1])
+            elif step == "crash while committing":
+                sealed = self.state.seal(now_ms)
+                self.fold(*log[self.state.position :][:1])  # folding goes on meanwhile
+                self.store(sealed)
+            if step.startswith("crash"):
+                self.crash()
+        self.fold(*log[self.state.position :])
+        self.commit(now_ms + 500)
 
     def totals(self) -> dict[tuple[str, ...], float]:
         """The stored values, by name and label pairs."""
@@ -110,9 +136,10 @@ class Store:
         for key in missing.producers:
             floor, ranges, used_ms = self._windows.get(key, (1, [], 0))
             windows[key] = Window(floor, list(ranges), used_ms)
+        sources = {key: [Total(*row) for row in self.sources.get(key, {}).values()] for key in missing.sources}
         assert all(partition == partition_of(PROJECT) for partition, _ in missing.series)
         stored = [identity for _, identity in missing.series if identity in self.rows]
-        return Found(windows=windows, series=[self._stored(stored)] if stored else [])
+        return Found(windows=windows, series=[self._stored(stored)] if stored else [], sources=sources)
 
     def _stored(self, identities: Sequence[bytes]) -> StoredSeries:
         rows = [self.rows[identity] for identity in identities]

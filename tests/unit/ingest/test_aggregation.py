@@ -22,7 +22,7 @@ from tests.unit.ingest.ingestion import (
     record,
     renamed,
 )
-from tests.unit.ingest.lane_store import Sample, Store, each_of
+from tests.unit.ingest.lane_store import STEPS, Sample, Store, each_of
 
 ORDERS = definition("orders_total", labels={"plan": label()})
 DEPTH = definition("depth", MetricType.GAUGE)
@@ -60,35 +60,19 @@ producers = st.sampled_from([b"A" * 16, b"B" * 16, b"C" * 16])
 batches = st.lists(
     st.tuples(producers, st.integers(1, 12), st.sampled_from(["free", "pro"]), st.integers(1, 5)), max_size=60
 )
-steps = st.lists(st.sampled_from(["fold", "fold", "fold", "commit", "crash", "crash while committing"]), max_size=80)
 
 
 @settings(max_examples=300, deadline=None)
-@given(batches, steps)
+@given(batches, st.lists(st.sampled_from(STEPS), max_size=80))
 def test_any_mixture_of_retries_commits_and_crashes_counts_each_batch_once(
     sent: list[tuple[bytes, int, str, int]], plan: list[str]
 ) -> None:
-    store, now_ms = Store(), NOW_MS
+    store = Store()
     log = [
         record(delta(ORDERS, float(value), plan=which), producer=producer, sequence=sequence)
         for producer, sequence, which, value in sent
     ]
-    for step in [*plan, *["fold"] * len(log), "commit"]:
-        now_ms += 500
-        if step == "fold" and store.state.position < len(log):
-            store.fold(log[store.state.position])
-        elif step == "commit":
-            store.commit(now_ms)
-        elif step == "crash":
-            store.crash()
-        elif step == "crash while committing":
-            sealed = store.state.seal(now_ms)
-            if store.state.position < len(log):
-                store.fold(log[store.state.position])  # folding goes on meanwhile
-            store.store(sealed)
-            store.crash()
-    store.fold(*log[store.state.position :])
-    store.commit(now_ms + 500)
+    store.live_through(log, plan)
     assert store.totals() == model(sent)
 
 

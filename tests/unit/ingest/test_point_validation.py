@@ -6,7 +6,18 @@ import pytest
 
 from services.ingest.domain import Definition, Fault, MetricType, Rejection
 from services.ingest.point_validation import validate_points
-from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, HISTOGRAMS, Buckets, Observations, Point
+from services.ingest.points import (
+    COUNTERS,
+    DISTRIBUTIONS,
+    GAUGES,
+    HISTOGRAMS,
+    Buckets,
+    Component,
+    ComponentKind,
+    Observations,
+    Origin,
+    Point,
+)
 from services.ingest.records import Distribution
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import NOW_MS, definition, label
@@ -35,6 +46,13 @@ def order(value: float = 1.0, **changes: object) -> Point:
 
 def load(value: Observations | Buckets) -> Point:
     return Point(names=("load",), labels={}, types=HISTOGRAMS, value=value)
+
+
+def total(value: float | Buckets | Component | Observations, taken_ms: int = NOW_MS, **changes: object) -> Point:
+    fields = {"origin": Origin(b"s" * 16, taken_ms * 1_000_000), **changes}
+    if isinstance(value, float):
+        return order(value, **fields)
+    return Point(names=("load",), labels={}, types=HISTOGRAMS, value=value, **fields)  # type: ignore[arg-type]
 
 
 def code(point: Point) -> str:
@@ -103,3 +121,55 @@ def test_many_points_are_several_parts_with_positions_among_all() -> None:
     assert [part.accepted for part in found] == [100, 100, 49]
     assert [each.index for each in found[2].rejections] == [240]
     assert not found[2].curable
+
+
+def test_totals_are_kept_apart_each_with_its_origin() -> None:
+    buckets = Buckets((0.1, 1.0), [1, 0, 2], 7.5)
+    result = validated(order(1.0), total(3.0), total(4.0), total(buckets), total(Component(ComponentKind.SUM, -1.5)))
+    assert (result.accepted, result.values, result.distributions) == (5, [1.0], {})
+    assert [each.value for each in result.totals] == [
+        3.0,
+        4.0,
+        Distribution(result.totals[2].label_set.id, 7.5, 3, [1, 0, 2]),
+        -1.5,
+    ]
+    assert {each.origin for each in result.totals} == {Origin(b"s" * 16, NOW_MS * 1_000_000)}
+    assert result.definitions
+
+
+@pytest.mark.parametrize(
+    ("component", "part"),
+    [
+        (Component(ComponentKind.SUM, 0.5), 0),
+        (Component(ComponentKind.COUNT, 3.0), 1),
+        (Component(ComponentKind.BUCKET, 3.0, 0.1), 2),
+        (Component(ComponentKind.BUCKET, 3.0, 1.0), 3),
+        (Component(ComponentKind.BUCKET, 3.0), 4),
+    ],
+)
+def test_a_component_is_a_part_of_its_histogram(component: Component, part: int) -> None:
+    [found] = validated(total(component)).totals
+    assert (found.value, found.part) == (component.total, part)
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        (total(-1.0), "VALUE_NEGATIVE"),
+        (total(math.nan), "VALUE_NOT_FINITE"),
+        (total(1.0, NOW_MS - 9 * 24 * 3_600_000), "TIMESTAMP_OUT_OF_RANGE"),
+        (total(1.0, NOW_MS + 700_000), "TIMESTAMP_OUT_OF_RANGE"),
+        (total(1.0, 10**30), "TIMESTAMP_OUT_OF_RANGE"),
+        (total(1.0, labels={"host": "h"}), "LABEL_UNKNOWN"),
+        (total(Buckets((0.1,), [1, 0], 1.0)), "METRIC_TYPE_MISMATCH"),
+        (total(Observations([1.0])), "METRIC_MALFORMED"),
+        (total(Component(ComponentKind.COUNT, 1.5)), "METRIC_MALFORMED"),
+        (total(Component(ComponentKind.COUNT, -1.0)), "METRIC_MALFORMED"),
+        (total(Component(ComponentKind.COUNT, 1e30)), "METRIC_MALFORMED"),
+        (total(Component(ComponentKind.SUM, math.inf)), "VALUE_NOT_FINITE"),
+        (total(Component(ComponentKind.BUCKET, 1.0, 0.2)), "METRIC_TYPE_MISMATCH"),
+        (total(Component(ComponentKind.COUNT, 1.0), origin=None), "METRIC_MALFORMED"),
+    ],
+)
+def test_a_total_that_cannot_be_one_is_rejected(point: Point, expected: str) -> None:
+    assert code(point) == expected

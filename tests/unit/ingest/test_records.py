@@ -14,6 +14,7 @@ from services.ingest.records import (
     Distribution,
     Identity,
     Kind,
+    Origins,
     Record,
     decode_frame,
     encode,
@@ -84,6 +85,13 @@ def test_a_reader_takes_fields_that_a_later_version_adds_at_the_end() -> None:
     assert decode_frame(encode_frame([msgspec.msgpack.encode([*fields, "more"])])) == [record([1.0])]
 
 
+def test_totals_say_where_they_come_from() -> None:
+    origins = Origins(b"s" * 48, int64s([1, 2, 3]), int64s([0, 1]))
+    load = Distribution(series_id(LOAD.id, ("plan", "pro")), 0.05, 1, [1, 0, 0])
+    told = record([1.0, 2.0], [load], kind=Kind.CUMULATIVE, origins=origins)
+    assert decode_frame(encode_frame([encode(told)])) == [told]
+
+
 def _changed(**members: Any) -> bytes:
     return encode_frame([encode(record([1.0, 2.0], **members))])
 
@@ -103,6 +111,10 @@ def _changed(**members: Any) -> bytes:
         _changed(values=b"v" * 8),
         _changed(timestamps=b"t" * 8),
         _changed(definitions=[["definition", "name", 7, [], {}]]),
+        _changed(kind=Kind.CUMULATIVE),
+        _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 16, int64s([1, 2]))),
+        _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1]))),
+        _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1, 2]), int64s([0]))),
     ],
 )
 def test_what_cannot_be_read_is_not_skipped(frame: bytes) -> None:

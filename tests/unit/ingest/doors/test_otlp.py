@@ -14,7 +14,7 @@ from services.ingest.domain import Fault
 from services.ingest.doors.otlp import decode_json, decode_protobuf
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Point
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Origin, Point
 
 DELTA, CUMULATIVE = 1, 2
 
@@ -78,6 +78,46 @@ def test_gauges_and_sums_that_may_fall_are_gauges() -> None:
     assert all(isinstance(each, Point) and each.types == GAUGES for each in found)
 
 
+def origin(of: dict[str, Any], resource: list[dict[str, Any]] | None = None) -> Origin:
+    [found] = decoded(request(of, attributes=resource))
+    assert isinstance(found, Point)
+    assert found.origin is not None
+    return found.origin
+
+
+def total(name: str = "orders", **point: Any) -> dict[str, Any]:
+    times = {"startTimeUnixNano": "1795200000000000007", "timeUnixNano": "1795200000000000009"}
+    data = {"aggregationTemporality": CUMULATIVE, "isMonotonic": True, "dataPoints": [{"asInt": "3", **times, **point}]}
+    return {"name": name, "sum": data}
+
+
+def test_a_cumulative_series_is_known_by_all_that_identifies_it() -> None:
+    host = [attribute("host.name", stringValue="h"), attribute("process.pid", intValue="1")]
+    plan = [attribute("plan", stringValue="1"), attribute("zone")]
+    known = origin(total(attributes=plan), host)
+    assert known.taken_ns == 1_795_200_000_000_000_009
+    assert origin(total(asInt="4", attributes=plan[::-1], timeUnixNano="1795200000000000010"), host[::-1]) == Origin(
+        known.source, known.taken_ns + 1
+    )
+    others = [
+        origin(total("order", attributes=plan), host),
+        origin({**total(attributes=plan), "unit": "1"}, host),
+        origin(total(attributes=plan), host[:1]),
+        origin(total(attributes=[attribute("plan", intValue="1"), plan[1]]), host),
+        origin(total(attributes=plan, startTimeUnixNano="1795200000000000008"), host),
+    ]
+    assert len({known.source, *(each.source for each in others)}) == 6
+
+
+def test_a_cumulative_histogram_is_a_total() -> None:
+    point = {"count": "6", "sum": 2.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.1, 1]}
+    histogram = {"aggregationTemporality": CUMULATIVE, "dataPoints": [point, point]}
+    first, second = decoded(request({"name": "load", "unit": "s", "histogram": histogram}))
+    assert isinstance(first, Point)
+    assert first.origin is not None
+    assert (first, first.value) == (second, Buckets((0.1, 1.0), [1, 2, 3], 2.5))
+
+
 def test_a_delta_histogram_keeps_its_buckets() -> None:
     point = {"count": "6", "sum": 2.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.1, 1]}
     histogram = {"aggregationTemporality": DELTA, "dataPoints": [point]}
@@ -90,11 +130,9 @@ def test_a_delta_histogram_keeps_its_buckets() -> None:
 @pytest.mark.parametrize(
     ("metric", "code", "says"),
     [
-        ({"sum": {"aggregationTemporality": CUMULATIVE, "isMonotonic": True, "dataPoints": [{"asInt": "1"}]}},
-         "METRIC_TYPE_MISMATCH", "TEMPORALITY_PREFERENCE=delta"),
         ({"sum": {"aggregationTemporality": DELTA, "dataPoints": [{"asInt": "1"}]}}, "METRIC_TYPE_MISMATCH", "level"),
         ({"sum": {"isMonotonic": True, "dataPoints": [{"asInt": "1"}]}}, "METRIC_MALFORMED", "temporality"),
-        ({"histogram": {"aggregationTemporality": CUMULATIVE, "dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "delta"),
+        ({"histogram": {"dataPoints": [{}]}}, "METRIC_MALFORMED", "temporality"),
         ({"histogram": {"aggregationTemporality": DELTA, "dataPoints": [{"count": "2", "sum": 1.0}]}},
          "METRIC_MALFORMED", "add up"),
         ({"exponentialHistogram": {"dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "explicit buckets"),

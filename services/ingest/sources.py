@@ -1,0 +1,153 @@
+"""Cumulative sources: what each of their series stood at last, so that a new total becomes what is to be added. No I/O.
+
+A source is one series as its sender knows it, and, where the sender says when it began to count, one run of it. It may
+feed several definitions, one after the other, and keeps an account of each.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from services.ingest.columns import Floats, Mask
+from services.ingest.domain import add_finite
+from services.ingest.folding import Portion, Reading
+from services.ingest.records import Distribution
+
+#: Sources that have been quiet for so long leave memory, and so do those beyond so many; their totals stay in the
+#: state, from which they come back.
+_IDLE_MS = 10 * 60 * 1000
+_MOST = 200_000
+
+SourceKey = tuple[bytes, bytes]
+"""Project id and source."""
+
+
+class SourceRow(NamedTuple):
+    """What a source has told a definition, as it is to be stored."""
+
+    tenant_id: bytes
+    project_id: bytes
+    source: bytes
+    definition_id: bytes
+    #: When the source took its last total, Unix nanoseconds.
+    taken_ns: int
+    #: The total; of a distribution the sum.
+    value: float
+    #: Of a distribution the count and the buckets; empty for others.
+    counts: Sequence[int]
+    #: When the receiver got it, Unix milliseconds.
+    used_ms: int
+
+
+class Total:
+    """The last total of a source for one definition. `counts` are replaced, never changed."""
+
+    __slots__ = ("counts", "definition_id", "taken_ns", "used_ms", "value")
+
+    def __init__(
+        self, definition_id: bytes, taken_ns: int = 0, value: float = 0.0, counts: Sequence[int] = (), used_ms: int = 0
+    ) -> None:
+        self.definition_id = definition_id
+        self.taken_ns = taken_ns
+        self.value = value
+        self.counts = counts
+        self.used_ms = used_ms
+
+    def advance(self, taken_ns: int, value: float, counts: Sequence[int]) -> tuple[float, Sequence[int]] | None:
+        """What a total adds to those before it; None where it is not newer than the last one, and therefore counted.
+
+        A total that fell has begun anew: it counts as a whole. With counts it is they that tell, because a sum of
+        observations may fall by itself.
+        """
+        if taken_ns <= self.taken_ns:
+            return None
+        was_value, was_counts = self.value, self.counts
+        self.taken_ns, self.value, self.counts = taken_ns, value, counts
+        fell = any(map(int.__lt__, counts, was_counts)) if counts else value < was_value
+        if fell:
+            return value, counts
+        return add_finite(value, -was_value), [now - was for now, was in zip(counts, was_counts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Increments:
+    """What the totals of a portion add up to."""
+
+    #: Where the series are that bring something new.
+    news: Mask
+    #: For each scalar series, and for each distribution; meaningless where there is no news.
+    values: Floats
+    distributions: Sequence[Distribution]
+
+
+class Sources:
+    """Totals by source, the one that was used last at the end."""
+
+    def __init__(self) -> None:
+        self._totals: OrderedDict[SourceKey, list[Total]] = OrderedDict()
+        self._dirty: dict[tuple[SourceKey, bytes], tuple[bytes, Total]] = {}
+
+    def __contains__(self, key: SourceKey) -> bool:
+        return key in self._totals
+
+    def admit(self, key: SourceKey, totals: Iterable[Total]) -> None:
+        """What a source has told each definition, as it was stored; nothing for a new one."""
+        self._totals[key] = list(totals)
+
+    def increments(self, portion: Portion, definition_ids: Sequence[bytes]) -> Increments:
+        """Takes the totals of a portion in, in order. `definition_ids`: whom each of them is for."""
+        readings, scalars = portion.readings(), portion.scalar_count
+        news = np.zeros(len(readings), np.bool_)
+        values = portion.values().copy()
+        for at, value in enumerate(values.tolist()):
+            step = self._advance(readings[at], definition_ids[at], value, ())
+            if step is not None:
+                news[at], values[at] = True, step[0]
+        distributions = list(portion.distributions)
+        for at, each in enumerate(distributions, scalars):
+            step = self._advance(readings[at], definition_ids[at], each.sum, [each.count, *each.buckets])
+            if step is not None:
+                news[at] = True
+                distributions[at - scalars] = Distribution(each.id, step[0], step[1][0], list(step[1][1:]))
+        return Increments(news, values, distributions)
+
+    def _advance(
+        self, reading: Reading, definition_id: bytes, value: float, counts: Sequence[int]
+    ) -> tuple[float, Sequence[int]] | None:
+        record = reading.record
+        key = (record.project_id, reading.source)
+        totals = self._totals[key]
+        total = next((each for each in totals if each.definition_id == definition_id), None)
+        if total is None:
+            total = Total(definition_id, counts=[0] * len(counts))
+            totals.append(total)
+        step = total.advance(reading.taken_ns, value, counts)
+        if step is not None:
+            total.used_ms = max(total.used_ms, record.received_ms)
+            self._totals.move_to_end(key)
+            self._dirty[key, definition_id] = record.tenant_id, total
+        return step
+
+    def seal(self) -> list[SourceRow]:
+        """Copies of the totals that changed since the last time."""
+        dirty, self._dirty = self._dirty, {}
+        return [
+            SourceRow(tenant_id, *key, definition_id, total.taken_ns, total.value, total.counts, total.used_ms)
+            for (key, definition_id), (tenant_id, total) in dirty.items()
+        ]
+
+    def drop_idle(self, now_ms: int) -> None:
+        """Forgets totals that have been quiet for long, or are too many. Call it only while no commit is under way.
+
+        It costs what it drops: it looks no further than to the first one that stays.
+        """
+        while self._totals:
+            key, totals = next(iter(self._totals.items()))
+            changed = any((key, total.definition_id) in self._dirty for total in totals)
+            idle = all(total.used_ms < now_ms - _IDLE_MS for total in totals)
+            if changed or not (idle or len(self._totals) > _MOST):
+                return
+            del self._totals[key]
