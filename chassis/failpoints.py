@@ -32,8 +32,8 @@ POINTS = {
     "lane-taken": "aggregator: a lane was taken, nothing was loaded",
     "before-commit": "aggregator: a checkpoint was sealed, its transaction did not begin",
     "in-commit": "aggregator: all statements of a checkpoint were executed, its transaction did not commit",
-    "committed": "aggregator: a checkpoint was committed, nothing was offered to the sink",
-    "delivered": "aggregator: the sink took samples, which nothing says yet",
+    "committed": "aggregator: a checkpoint was committed, nothing was offered to the sinks",
+    "delivered": "aggregator: a sink took samples, which nothing says yet",
     "before-answer": "gateway: a receiver has taken a batch, the client was not answered",
 }
 

@@ -61,16 +61,20 @@ class Loaded:
 
     position: int
     commit_ms: int
-    #: Every commit up to here is delivered.
-    delivered_ms: int
+    #: Up to which commit each sink has been delivered.
+    watermarks: Mapping[str, int]
     #: Holds the series that changed after `live_since_ms`, and all that label sets over a budget were folded into.
     table: SeriesTable
     live_since_ms: int
-    #: Definitions that were deleted, and the newest commit that ended one.
-    ended: set[bytes]
-    ended_ms: int
+    #: Definitions that were deleted, and the commits that ended them.
+    ended: dict[bytes, int]
     #: Series of deleted definitions whose stale markers may not be delivered: rows that cannot be found by their ids.
     unmarked: Rows
+
+    @property
+    def delivered_ms(self) -> int:
+        """Every commit up to this one is delivered, to all sinks."""
+        return min(self.watermarks.values(), default=self.commit_ms)
 
 
 class Fetch:
@@ -85,14 +89,23 @@ class Fetch:
 class LaneState:
     """The series and producers of one lane."""
 
-    def __init__(self, loaded: Loaded, budgets: Budgets, *, stale_after_ms: int, interval_ms: int) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        budgets: Budgets,
+        *,
+        stale_after_ms: int,
+        interval_ms: int,
+        write_all: bool = False,
+    ) -> None:
+        """`write_all`: the first commit's overdue samples have every live series, as for a sink that was given none."""
         self.position = loaded.position
         self.commit_ms = loaded.commit_ms
         self._table = loaded.table
         self._label_sets = LabelSets(budgets, self._table)
         self.producers = Producers()
         self.sources = Sources()
-        self._ended = loaded.ended
+        self._ended = set(loaded.ended)
         self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
         #: Definitions whose series end with the next commit: newly ended, or ended and given data once more by a
         #: receiver that did not know yet.
@@ -105,26 +118,28 @@ class LaneState:
             self._label_sets,
             stale_after_ms=stale_after_ms,
             interval_ms=interval_ms,
-            ended_ms=loaded.ended_ms,
+            ended_ms=max(loaded.ended.values(), default=0),
         )
-        self._begin(loaded)
+        self._begin(loaded, write_all=write_all)
 
-    def _begin(self, loaded: Loaded) -> None:
+    def _begin(self, loaded: Loaded, *, write_all: bool) -> None:
         table = self._table
         rows = np.flatnonzero(table.present[: table.size])
         self._label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
-        self._sealer.write_undelivered(rows[table.changed_ms[rows] > loaded.delivered_ms], loaded.delivered_ms)
-        self._end_again(loaded.unmarked, loaded.delivered_ms)
+        undelivered = rows if write_all else rows[table.changed_ms[rows] > loaded.delivered_ms]
+        self._sealer.write_undelivered(undelivered, loaded.delivered_ms)
+        self._end_again(loaded.unmarked, loaded)
 
-    def _end_again(self, unmarked: Rows, delivered_ms: int) -> None:
+    def _end_again(self, unmarked: Rows, loaded: Loaded) -> None:
         """Writes the ends of deleted definitions, and values before them, that may not be delivered."""
         table = self._table
         numbers = table.family[unmarked]
         in_order = unmarked[np.argsort(table.created_ms[unmarked], kind="stable")]
         for number in dict.fromkeys(table.family[in_order].tolist()):
             rows, family = unmarked[numbers == number], table.families[number]
-            self._sealer.end(family, rows, rows[table.changed_ms[rows] > delivered_ms])
+            due_ms = np.maximum(table.changed_ms[rows], loaded.ended[family.definition_id])
+            self._sealer.end(family, rows, rows[table.changed_ms[rows] > loaded.delivered_ms], due_ms)
             self._write_namesakes(family.project_id, family.name)
         table.leave(unmarked)
 
@@ -413,14 +428,15 @@ class LaneState:
         for definition_id in ending:
             self._write_end(definition_id)
         self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)
-        made, changed, samples = self._sealer.series(self.commit_ms)
+        series = self._sealer.series(self.commit_ms)
         newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
         return Checkpoint(
             commit_ms=self.commit_ms,
             position=self.position,
-            made=made,
-            changed=changed,
-            samples=samples,
+            made=series.made,
+            changed=series.changed,
+            samples=series.samples,
+            overdue=series.overdue,
             producers=self.producers.seal(),
             sources=self.sources.seal(),
             ended=ended,

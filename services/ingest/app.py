@@ -28,6 +28,8 @@ from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
 from services.ingest.operations.ledger import LedgerReader
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
+from services.ingest.sinks.addresses import SinkAddress
+from services.ingest.sinks.delivery import Sink
 from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.tallies import Tallies
 
@@ -99,6 +101,16 @@ def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
     ]
 
 
+def _sink(address: SinkAddress, session: aiohttp.ClientSession, settings: AggregatorSettings) -> Sink:
+    return RemoteWrite(
+        session,
+        address.url,
+        name=address.name,
+        headers=settings.headers_of(address.name),
+        oldest_ms=settings.sink_oldest_seconds * 1000,
+    )
+
+
 @asynccontextmanager
 async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -> AsyncIterator[None]:
     """The aggregator, at work while open. Leaving commits what was read and gives the lanes back."""
@@ -107,10 +119,10 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
         database = await stack.enter_async_context(postgres.connected(settings.dsn))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        sink = RemoteWrite(session, settings.remote_write_url)
+        sinks = [_sink(each, session, settings) for each in settings.sinks]
         checkpoints = PostgresCheckpoints(database)
         fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lanes = [Lane(number, settings, stream, checkpoints, fleet, sink, clock) for number in range(settings.lanes)]
+        lanes = [Lane(number, settings, stream, checkpoints, fleet, sinks, clock) for number in range(settings.lanes)]
 
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         health.add("log", stream.probe, hard=True)

@@ -68,10 +68,11 @@ class Checkpoints(Protocol):
         """Gives the lane to whoever asks next."""
         ...
 
-    async def load(self, lane: int, lanes: int, sink: str, stale_after_ms: int) -> Loaded:
+    async def load(self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int) -> Loaded:
         """The lane's position, its live series and the definitions that have ended.
 
-        Live is also what stopped being so before that was delivered to the sink.
+        Live is also what stopped being so before that was delivered to each of the sinks. A sink that is new begins
+        with the last commit.
         """
         ...
 
@@ -80,10 +81,11 @@ class Checkpoints(Protocol):
         that are missing."""
         ...
 
-    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
         """Stores all of it or nothing, and keeps the lane for another lease.
 
-        Raises LaneLostError where the lane is not this owner's, at this position.
+        `watermarks`: up to which commit each sink has been delivered; a sink that is not in it is forgotten. Raises
+        LaneLostError where the lane is not this owner's, at this position.
         """
         ...
 
@@ -192,38 +194,39 @@ class PostgresCheckpoints:
                 "UPDATE lanes SET lease_until = '-infinity' WHERE lane = %s AND epoch = %s", (lane, epoch)
             )
 
-    async def load(self, lane: int, lanes: int, sink: str, stale_after_ms: int) -> Loaded:
+    async def load(self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int) -> Loaded:
         bounds = partitions_of(lane, lanes)
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("SET LOCAL statement_timeout = '120s'")
-            cursor = await connection.execute(
-                """
-                SELECT position, commit_ms, coalesce(delivered_ms, 0) AS delivered_ms
-                  FROM lanes LEFT JOIN sink_watermarks ON sink_watermarks.lane = lanes.lane AND sink = %s
-                 WHERE lanes.lane = %s
-                """,
-                (sink, lane),
-            )
-            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "delivered_ms": 0}
-            since_ms = min(stored["commit_ms"], stored["delivered_ms"]) - stale_after_ms - REWRITE_SECONDS * 1000
+            cursor = await connection.execute("SELECT position, commit_ms FROM lanes WHERE lane = %s", (lane,))
+            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0}
+            watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
+            delivered_ms = min(watermarks.values())
+            since_ms = min(stored["commit_ms"], delivered_ms) - stale_after_ms - REWRITE_SECONDS * 1000
             cursor = await connection.execute(
                 "SELECT definition_id, ended_ms FROM ended_definitions WHERE partition BETWEEN %s AND %s", bounds
             )
             ended = {row["definition_id"].bytes: row["ended_ms"] async for row in cursor}
             table, unmarked = SeriesTable(), []
-            settled = [each for each, ended_ms in ended.items() if ended_ms <= stored["delivered_ms"]]
+            settled = [each for each, ended_ms in ended.items() if ended_ms <= delivered_ms]
             async for series in self._stored_series(connection, bounds, since_ms, settled):
                 has_ended = np.array([family.definition_id in ended for family in series.families], np.bool_)
                 table.restore(series.at(~has_ended))
                 unmarked.append(table.restore(series.at(has_ended & (series.changed_ms > since_ms)), findable=False))
             return Loaded(
                 **stored,
+                watermarks=watermarks,
                 table=table,
                 live_since_ms=since_ms,
-                ended=set(ended),
-                ended_ms=max(ended.values(), default=0),
+                ended=ended,
                 unmarked=joined_rows(unmarked),
             )
+
+    async def _load_watermarks(self, connection: Connection, lane: int, new: dict[str, int]) -> dict[str, int]:
+        """The sinks in `new` with what is stored of them, else with what is given there."""
+        cursor = await connection.execute("SELECT sink, delivered_ms FROM sink_watermarks WHERE lane = %s", (lane,))
+        stored = {row["sink"]: row["delivered_ms"] async for row in cursor}
+        return {sink: stored.get(sink, begins_ms) for sink, begins_ms in new.items()}
 
     async def _stored_series(
         self, connection: Connection, bounds: tuple[int, int], since_ms: int, settled: Sequence[bytes]
@@ -290,7 +293,7 @@ class PostgresCheckpoints:
             key = (row["project_id"].bytes, row["producer"].bytes)
             windows[key] = Window(row["floor"], list(row["ranges"]), row["used_ms"])
 
-    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute(
                 "SELECT set_config('application_name', %s, true)", (_committing(owned.lane, owned.epoch),)
@@ -317,7 +320,7 @@ class PostgresCheckpoints:
             await self._store_producers(connection, checkpoint.producers)
             await source_store.store(connection, checkpoint.sources)
             await self._store_ended(connection, checkpoint)
-            await self._store_watermarks(connection, owned.lane, delivered)
+            await self._store_watermarks(connection, owned.lane, watermarks)
             await ledger_store.add(connection, checkpoint.ledger)
             await connection.execute(
                 "UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lane = %s",
@@ -404,15 +407,16 @@ class PostgresCheckpoints:
                 ),
             )
 
-    async def _store_watermarks(self, connection: Connection, lane: int, delivered: dict[str, int]) -> None:
-        for sink, delivered_ms in delivered.items():
-            await connection.execute(
-                """
-                INSERT INTO sink_watermarks (lane, sink, delivered_ms) VALUES (%s, %s, %s)
-                ON CONFLICT (lane, sink) DO UPDATE SET delivered_ms = excluded.delivered_ms
-                """,
-                (lane, sink, delivered_ms),
-            )
+    async def _store_watermarks(self, connection: Connection, lane: int, watermarks: Mapping[str, int]) -> None:
+        await connection.execute(
+            """
+            WITH retired AS (DELETE FROM sink_watermarks WHERE lane = %(lane)s AND sink <> ALL (%(sinks)s))
+            INSERT INTO sink_watermarks (lane, sink, delivered_ms)
+            SELECT %(lane)s, * FROM unnest(%(sinks)s::text[], %(delivered)s::bigint[])
+            ON CONFLICT (lane, sink) DO UPDATE SET delivered_ms = excluded.delivered_ms
+            """,
+            {"lane": lane, "sinks": list(watermarks), "delivered": list(watermarks.values())},
+        )
 
     async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
         async with self._database.transaction(role=_ROLE) as connection:

@@ -14,7 +14,7 @@ from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
-from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
+from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState, Loaded
 from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fleet import Fleet
@@ -22,7 +22,7 @@ from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
 from services.ingest.settings import AggregatorSettings
-from services.ingest.sinks.delivery import Delivery, Sink
+from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
 
 log = logs.get(__name__)
 
@@ -41,7 +41,7 @@ _ROUNDS_BETWEEN_SWEEPS = 60
 _CROWDED = 0.5
 #: Batches of one commit that get a span.
 _MOST_SPANS = 64
-#: At the end, how long a sink may take for what is committed; the next owner delivers the rest.
+#: At the end, how long sinks may take for what is committed; the next owner delivers the rest.
 _LAST_DELIVERY_SECONDS = 3.0
 
 
@@ -62,7 +62,7 @@ class Lane:
         stream: Log,
         checkpoints: Checkpoints,
         fleet: Fleet,
-        sink: Sink,
+        sinks: Sequence[Sink],
         clock: Clock,
         make_reader: Callable[[Log, int, int], LogReader] = LogReader,
     ) -> None:
@@ -71,7 +71,7 @@ class Lane:
         self._log = stream
         self._checkpoints = checkpoints
         self._fleet = fleet
-        self._sink = sink
+        self._sinks = sinks
         self._clock = clock
         self._make_reader = make_reader
         self._stopping = asyncio.Event()
@@ -136,12 +136,12 @@ class Lane:
             work = await self._load(epoch)
             stack.push_async_callback(work.reader.close)
             folding = tasks.create_task(work.fold_for_ever())
-            delivering = tasks.create_task(work.delivery.run())
+            delivering = tasks.create_task(work.deliveries.run())
             housekeeping = tasks.create_task(work.keep_house())
             await self._commit_until_stopped(work)
             folding.cancel()
             await work.commit()
-            await work.delivery.flushed(_LAST_DELIVERY_SECONDS)
+            await work.deliveries.flushed(_LAST_DELIVERY_SECONDS)
             await work.commit()  # with the watermark
             for task in (delivering, housekeeping, renewing):
                 task.cancel()
@@ -149,8 +149,10 @@ class Lane:
 
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
-        loaded = await self._checkpoints.load(self._number, self._settings.lanes, self._sink.name, stale_after_ms)
+        sinks = [sink.name for sink in self._sinks]
+        loaded = await self._checkpoints.load(self._number, self._settings.lanes, sinks, stale_after_ms)
         log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.table))
+        deliveries = self._deliveries(loaded)
         state = LaneState(
             loaded,
             Budgets(
@@ -158,20 +160,28 @@ class Lane:
             ),
             stale_after_ms=stale_after_ms,
             interval_ms=int(self._settings.commit_interval_seconds * 1000),
-        )
-        delivery = Delivery(
-            self._sink,
-            self._clock,
-            delivered_ms=loaded.delivered_ms,
-            oldest_ms=self._settings.sink_oldest_seconds * 1000,
-            most_pending=self._settings.sink_most_pending,
+            write_all=deliveries.need_all,
         )
         reader = self._make_reader(self._log, self._number, loaded.position)
         owned = Owned(
             lane=self._number, epoch=epoch, position=loaded.position, lease_seconds=self._settings.lease_seconds
         )
         return _Work(
-            owned, self._settings, self._log, self._checkpoints, self._clock, state, reader, delivery, self._progress
+            owned, self._settings, self._log, self._checkpoints, self._clock, state, reader, deliveries, self._progress
+        )
+
+    def _deliveries(self, loaded: Loaded) -> Deliveries:
+        return Deliveries(
+            [
+                Delivery(
+                    sink,
+                    self._number,
+                    self._clock,
+                    delivered_ms=loaded.watermarks[sink.name],
+                    most_pending=self._settings.sink_most_pending,
+                )
+                for sink in self._sinks
+            ]
         )
 
     async def _renew(self, epoch: int) -> None:
@@ -207,7 +217,7 @@ class _Work:
         clock: Clock,
         state: LaneState,
         reader: LogReader,
-        delivery: Delivery,
+        deliveries: Deliveries,
         progress: "_Progress",
     ) -> None:
         self._lane = owned.lane
@@ -218,7 +228,7 @@ class _Work:
         self._clock = clock
         self._state = state
         self.reader = reader
-        self.delivery = delivery
+        self.deliveries = deliveries
         #: Frames that were read and are not committed.
         self._uncommitted_frames = 0
         #: Whether the log was read, to its end or past a part of it.
@@ -266,23 +276,23 @@ class _Work:
             self._traceparents += traced[: _MOST_SPANS - len(self._traceparents)]
 
     async def commit(self) -> None:
-        """One checkpoint: stored as a whole, then offered to the sink. Raises LaneLostError, Unavailable."""
+        """One checkpoint: stored as a whole, then offered to the sinks. Raises LaneLostError, Unavailable."""
         async with self._memory:
-            self._state.delivered(self.delivery.delivered_ms)
+            self._state.delivered(self.deliveries.delivered_ms)
             checkpoint = self._state.seal(self._clock.now_ms())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
         with metrics.COMMITS.time(), self._spans(traceparents):
-            delivered = {self.delivery.sink_name: self.delivery.delivered_ms}
+            watermarks = self.deliveries.watermarks
             if failpoints.ARMED:
                 await failpoints.reached("before-commit")
-            await self._checkpoints.commit(self._owned, checkpoint, delivered)
+            await self._checkpoints.commit(self._owned, checkpoint, watermarks)
         if failpoints.ARMED:
             await failpoints.reached("committed")
         self._owned = replace(self._owned, position=checkpoint.position)
         self._uncommitted_frames -= sealed_frames
         self._commits.append((checkpoint.commit_ms, checkpoint.position))
-        self.delivery.offer(checkpoint.commit_ms, checkpoint.samples)
+        self.deliveries.offer(checkpoint)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
         behind = self.reader.pending or self._uncommitted_frames
         if not behind or checkpoint.newest_received_ms:

@@ -4,9 +4,9 @@ Folding goes on while the copies are being stored.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,23 @@ class MadeSeries:
         return len(self.values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Overdue:
+    """What an earlier owner committed and may not have delivered to every sink."""
+
+    samples: Samples
+    #: The commit that each of them was first due in, Unix milliseconds.
+    due_ms: Ints
+
+    @classmethod
+    def joined(cls, table: SeriesTable, parts: Sequence["Overdue"]) -> Self:
+        """All of the parts, in order."""
+        return cls(
+            Samples.joined(table, [part.samples for part in parts]),
+            np.concatenate([np.empty(0, np.int64), *(part.due_ms for part in parts)]),
+        )
+
+
 @dataclass(kw_only=True, slots=True)
 class Checkpoint:
     """All that one commit stores, and what may leave for the sinks once it has."""
@@ -77,7 +94,10 @@ class Checkpoint:
     position: int
     made: MadeSeries
     changed: SealedSeries
+    #: What every sink is to be given.
     samples: Samples
+    #: What sinks that lack it are to be given besides, with an owner's first commit.
+    overdue: Overdue
     producers: list[ProducerRow] = field(default_factory=list)
     sources: list[SourceRow] = field(default_factory=list)
     #: Tenant, project and definition ids.
@@ -86,13 +106,31 @@ class Checkpoint:
     newest_received_ms: int = 0
     ledger: LedgerLines = field(default_factory=LedgerLines)
 
+    def samples_for(self, delivered_ms: int) -> Samples:
+        """What a sink is to be given that has every commit of earlier owners up to this one."""
+        if not self.overdue.due_ms.size:
+            return self.samples
+        lacking = self.overdue.samples.at(self.overdue.due_ms > delivered_ms)
+        return Samples.joined(self.samples.table, (lacking, self.samples))
+
+
+class SealedCommit(NamedTuple):
+    """What is to be stored of the series, and what is due for the sinks."""
+
+    made: MadeSeries
+    changed: SealedSeries
+    samples: Samples
+    overdue: Overdue
+
 
 class _Ending(NamedTuple):
-    """Project and name of a definition that ends, its series, and those of them whose values are to be written."""
+    """A definition that ends: project and name, its series, and those of them whose values are to be written."""
 
     name: tuple[bytes, str]
     rows: Rows
     changed: Rows
+    #: Where an earlier owner has committed it: the commits in which `rows` were to be marked and `changed` written.
+    due_ms: tuple[Ints, Ints] | None
 
 
 class Sealer:
@@ -116,10 +154,11 @@ class Sealer:
         self._undelivered = NO_ROWS
         self._undelivered_since_ms = 0
 
-    def end(self, family: Family, rows: Rows, changed: Rows) -> None:
+    def end(self, family: Family, rows: Rows, changed: Rows, due_ms: Ints | None = None) -> None:
         """The next commit writes what these series, all of a definition, have come to where they changed, and that they
-        end."""
-        self._endings.append(_Ending((family.project_id, family.name), rows, changed))
+        end. `due_ms`: which commit of an earlier owner has ended each of `rows`."""
+        due = None if due_ms is None else (due_ms, self._table.changed_ms[changed])
+        self._endings.append(_Ending((family.project_id, family.name), rows, changed, due))
 
     @property
     def least_ms(self) -> int:
@@ -128,49 +167,58 @@ class Sealer:
         return 5 + 3 * max(0, max(lives.values(), default=0) - 1)
 
     def write_undelivered(self, rows: Rows, since_ms: int) -> None:
-        """The next commit writes what an earlier owner committed after `since_ms` and may not have delivered."""
+        """The next commit writes these rows, which an earlier owner committed, to the sinks that may lack them; and the
+        first zeros of those that it made after `since_ms`."""
         self._undelivered, self._undelivered_since_ms = rows, since_ms
 
-    def series(self, commit_ms: int) -> tuple[MadeSeries, SealedSeries, Samples]:
+    def series(self, commit_ms: int) -> SealedCommit:
         """The series that were made and those that changed, and what is due for the sinks. They are clean then."""
         table = self._table
         dirty = np.flatnonzero(table.dirty[: table.size])
+        unseen, undelivered = self._take_undelivered()
         table.dirty[dirty] = False
-        last = joined_rows(ending.changed for ending in self._endings)
-        touched = joined_rows((dirty, last))
+        touched = joined_rows((dirty, *(ending.changed for ending in self._endings if ending.due_ms is None)))
         table.changed_ms[touched] = commit_ms
         stored = table.stored[touched]
         made = touched[~stored]
         table.created_ms[made] = commit_ms
         table.stored[made] = True
-        zeros, undelivered = self._due_undelivered(commit_ms)
         quiet = self._sweep(commit_ms, besides=undelivered)
+        ends, overdue_ends = self._ends(commit_ms)
         samples = [
-            *self._last_samples(commit_ms),
+            *ends,
             Samples.stale_markers(table, joined_rows(self._stale), commit_ms - 2),
-        ]
-        self._note_endings(commit_ms)
-        samples += [
-            self._zeros(joined_rows((dirty[self._unseen(dirty, commit_ms)], zeros)), commit_ms - 1),
-            Samples.values(table, joined_rows((dirty, undelivered, quiet)), commit_ms),
+            self._zeros(dirty[self._unseen(dirty, commit_ms)], commit_ms - 1),
+            Samples.values(table, joined_rows((dirty, quiet)), commit_ms),
         ]
         self._stale = []
         table.committed(commit_ms)
-        return MadeSeries.of(table, made), SealedSeries.of(table, touched[stored]), Samples.joined(table, samples)
+        return SealedCommit(
+            MadeSeries.of(table, made),
+            SealedSeries.of(table, touched[stored]),
+            Samples.joined(table, samples),
+            Overdue.joined(table, (*overdue_ends, self._overdue(unseen, undelivered, commit_ms))),
+        )
 
-    def _last_samples(self, commit_ms: int) -> Iterator[Samples]:
-        """Last values and ends. Where several definitions of one name end together, which are one series to a sink, one
-        follows the other in steps of three milliseconds."""
+    def _ends(self, commit_ms: int) -> tuple[list[Samples], list[Overdue]]:
+        """Last values and ends, this owner's and those that are overdue. Where several definitions of one name end
+        together, which are one series to a sink, one follows the other in steps of three milliseconds."""
+        table, samples, overdue = self._table, list[Samples](), list[Overdue]()
         later = Counter(ending.name for ending in self._endings)
         earlier: set[tuple[bytes, str]] = set()
-        for name, rows, changed in self._endings:
+        for name, rows, changed, due_ms in self._endings:
             later[name] -= 1
             end_ms = commit_ms - 2 - 3 * later[name]
-            unseen = changed[self._unseen(changed, commit_ms)]
-            yield self._zeros(unseen, end_ms - 2, at_once=name in earlier)
-            yield Samples.values(self._table, changed, end_ms - 1)
-            yield Samples.stale_markers(self._table, rows, end_ms)
+            values = Samples.values(table, changed, end_ms - 1)
+            markers = Samples.stale_markers(table, rows, end_ms)
+            if due_ms is None:
+                unseen = changed[self._unseen(changed, commit_ms)]
+                samples += [self._zeros(unseen, end_ms - 2, at_once=name in earlier), values, markers]
+            else:
+                overdue += [Overdue(markers, due_ms[0]), Overdue(values, due_ms[1])]
             earlier.add(name)
+        self._note_endings(commit_ms)
+        return samples, overdue
 
     def _unseen(self, rows: Rows, commit_ms: int) -> Mask:
         """Which of the rows this commit makes."""
@@ -198,13 +246,20 @@ class Sealer:
         at_ms = np.maximum(created_ms - self._interval_ms, np.minimum(ended_ms, created_ms - 1))
         return Samples.zeros(table, rows, np.full(rows.size, latest_ms) if at_once else np.minimum(at_ms, latest_ms))
 
-    def _due_undelivered(self, commit_ms: int) -> tuple[Rows, Rows]:
-        """Rows whose first zero may not be delivered, and rows whose value may not be; once."""
+    def _take_undelivered(self) -> tuple[Rows, Rows]:
+        """Rows whose first zero a sink may lack, and rows whose value one may lack; once. What has changed since is
+        written to all sinks anyway."""
         table = self._table
         rows, self._undelivered = self._undelivered, NO_ROWS
         rows = rows[table.present[rows]]
-        zeros = rows[table.created_ms[rows] > self._undelivered_since_ms]
-        return zeros, rows[table.live[rows] & (table.changed_ms[rows] != commit_ms)]
+        unseen = rows[table.created_ms[rows] > self._undelivered_since_ms]
+        return unseen, rows[table.live[rows] & ~table.dirty[rows]]
+
+    def _overdue(self, unseen: Rows, undelivered: Rows, commit_ms: int) -> Overdue:
+        table = self._table
+        zeros, values = self._zeros(unseen, commit_ms - 1), Samples.values(table, undelivered, commit_ms)
+        due_ms = np.concatenate((table.created_ms[zeros.rows], table.changed_ms[undelivered]))
+        return Overdue(Samples.joined(table, (zeros, values)), due_ms)
 
     def _sweep(self, commit_ms: int, besides: Rows) -> Rows:
         """The quiet live rows whose turn it is; ends those without data for too long."""

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from chassis.settings import ServiceSettings, host_and_port, integer, number, setting, url, urls
+from chassis.settings import ServiceSettings, SettingsError, host_and_port, integer, number, setting, url, urls
+from services.ingest.sinks import addresses
+from services.ingest.sinks.addresses import REMOTE_WRITE, SinkAddress, SinkHeader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,15 @@ class AggregatorSettings(LogSettings):
     """The aggregator's."""
 
     dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
-    remote_write_url: str = setting("PULSEGATE_REMOTE_WRITE_URL", parse=url("http", "https"))
+    #: The sink `remote_write`; None: there are others.
+    remote_write_url: str | None = setting(
+        "PULSEGATE_REMOTE_WRITE_URL", parse=url("http", "https"), default=None, secret=True
+    )
+    #: Further sinks.
+    further_sinks: tuple[SinkAddress, ...] = setting("PULSEGATE_SINKS", parse=addresses.sinks, default=())
+    sink_headers: tuple[SinkHeader, ...] = setting(
+        "PULSEGATE_SINK_HEADERS", parse=addresses.headers, default=(), secret=True
+    )
     commit_interval_seconds: float = setting("PULSEGATE_COMMIT_INTERVAL_SECONDS", parse=number(0.05, 60), default=1.0)
     #: Without a sign of life from its owner for so long a lane is free.
     lease_seconds: float = setting("PULSEGATE_LANE_LEASE_SECONDS", parse=number(1, 300), default=5.0)
@@ -52,3 +62,29 @@ class AggregatorSettings(LogSettings):
     #: Samples older than this are not sent any more: the receiver of remote write would refuse them.
     sink_oldest_seconds: int = setting("PULSEGATE_SINK_OLDEST_SECONDS", parse=integer(60, 10**8), default=7 * 86_400)
     sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [sink.name for sink in self.sinks]
+        faults = []
+        if not names:
+            faults.append("PULSEGATE_REMOTE_WRITE_URL: is required where PULSEGATE_SINKS names no sink")
+        if names.count(REMOTE_WRITE) > 1:
+            faults.append(
+                f"PULSEGATE_SINKS: {REMOTE_WRITE!r} is the sink of PULSEGATE_REMOTE_WRITE_URL, which is set too"
+            )
+        unknown = {header.sink for header in self.sink_headers} - set(names)
+        faults += [f"PULSEGATE_SINK_HEADERS: {name!r} is no sink" for name in sorted(unknown)]
+        if faults:
+            raise SettingsError(faults)
+
+    @property
+    def sinks(self) -> tuple[SinkAddress, ...]:
+        """All of them."""
+        if self.remote_write_url is None:
+            return self.further_sinks
+        return (SinkAddress(name=REMOTE_WRITE, url=self.remote_write_url), *self.further_sinks)
+
+    def headers_of(self, sink: str) -> dict[str, str]:
+        """What each request to the sink carries besides."""
+        return {header.name: header.value for header in self.sink_headers if header.sink == sink}

@@ -22,7 +22,7 @@ _COMPRESSED_SECONDS = 15.0
 
 @pytest.fixture
 async def proxy(pipeline: Pipeline) -> AsyncIterator[PrometheusProxy]:
-    proxy = PrometheusProxy(pipeline.aggregator_settings.remote_write_url)
+    proxy = PrometheusProxy(f"{pipeline.prometheus_url}/api/v1/write")
     async with proxy.listening():
         pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, remote_write_url=proxy.url)
         yield proxy

@@ -1,1 +1,6 @@
-"""Where committed values go. `delivery` keeps order, retries and the watermark; `remote_write` speaks the protocol."""
+"""Where committed values go.
+
+`delivery` hands each commit of a lane to all sinks, and keeps order and a watermark for each of them. A sink's writer
+gets the samples taken: `samples_writer` in requests that carry samples with their times (`remote_write` speaks that
+protocol). `attempts` retries, and gives a failing sink rests.
+"""

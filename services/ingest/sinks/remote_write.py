@@ -6,8 +6,7 @@ are encoded once and kept, and only a value and a timestamp are written anew.
 
 import asyncio
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain
@@ -19,10 +18,14 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
+from chassis.clock import Clock
 from services.ingest.columns import Ints, Rows
 from services.ingest.domain import LabelPairs, MetricType
 from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
+from services.ingest.sinks.addresses import REMOTE_WRITE
+from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.samples_writer import SamplesWriter
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=3)
 _HEADERS = {
@@ -31,6 +34,8 @@ _HEADERS = {
     "User-Agent": "pulsegate",
     "X-Prometheus-Remote-Write-Version": "0.1.0",
 }
+
+_TAKEN_FOR_MS = 7 * 24 * 3600 * 1000
 
 #: The NaN that Prometheus takes for "this series ends here".
 _STALE_MARKER = 0x7FF0000000000002
@@ -44,25 +49,28 @@ _TIMESTAMP_BITS = np.arange(0, 42, 7)
 _TIMESTAMP_GOES_ON = np.array([0x80] * 5 + [0], np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the receiver of a write request said."""
-
-    #: HTTP status; 0: no answer.
-    status: int
-    #: The beginning of its text, or why there is no answer.
-    text: str
-    retry_after_seconds: float | None = None
-
-
 class RemoteWrite:
     """One receiver of remote write."""
 
-    name = "remote_write"
-
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        name: str = REMOTE_WRITE,
+        headers: Mapping[str, str] | None = None,
+        oldest_ms: int = _TAKEN_FOR_MS,
+    ) -> None:
+        """`headers` go with each request; `oldest_ms` is how old a sample may be that it takes."""
+        self.name = name
         self._session = session
         self._url = url
+        self._headers = {**(headers or {}), **_HEADERS}
+        self._oldest_ms = oldest_ms
+
+    def writer(self, lane: int, clock: Clock) -> SamplesWriter:
+        """See `delivery.Sink`."""
+        return SamplesWriter(self, lane, clock, oldest_ms=self._oldest_ms)
 
     def encode(self, samples: Samples) -> bytes:
         """The body of one write request. Each series' samples are in the order in which they stand."""
@@ -82,7 +90,7 @@ class RemoteWrite:
         try:
             # A redirected POST would arrive as a GET, and its 200 would pass for a delivery.
             async with self._session.post(
-                self._url, data=body, headers=_HEADERS, timeout=_TIMEOUT, allow_redirects=False
+                self._url, data=body, headers=self._headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
                 text = (await response.content.read(500)).decode(errors="replace").strip()
                 return Answer(response.status, text, _seconds(response.headers.get("Retry-After")))

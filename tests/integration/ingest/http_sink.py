@@ -1,6 +1,7 @@
 """A receiver of remote write that a test scripts: what it answers, and what it took."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,11 +14,13 @@ Samples = list[tuple[dict[str, str], float, int]]
 
 @dataclass
 class HttpSink:
-    """Answers each request by `answer`; 0 breaks the connection off."""
+    """Answers each request by `answer`; 0 breaks the connection off. While `held` is cleared it answers nothing."""
 
     url: str = ""
     answer: Callable[[Samples], int] = lambda _: 204
     answered: list[int] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    held: asyncio.Event = field(default_factory=asyncio.Event)
     #: Values and Unix milliseconds by metric name, as they came.
     taken: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
@@ -27,6 +30,8 @@ class HttpSink:
 
     async def serve(self, request: web.Request) -> web.Response:
         samples = read(await request.read())
+        self.headers.append(request.headers)
+        await self.held.wait()
         status = self.answer(samples)
         self.answered.append(status)
         if status == 0 and request.transport is not None:
@@ -40,6 +45,7 @@ class HttpSink:
 @asynccontextmanager
 async def listening() -> AsyncIterator[HttpSink]:
     sink = HttpSink()
+    sink.held.set()
     application = web.Application(client_max_size=64 << 20)
     application.router.add_post("/write", sink.serve)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)

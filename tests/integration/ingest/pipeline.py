@@ -71,7 +71,7 @@ class Pipeline:
         """A role in a process of its own, gone at the end."""
         settings = self.receiver_settings if role == "receiver" else self.aggregator_settings
         environment = {
-            setting.metadata["variable"]: ",".join(value) if isinstance(value, tuple) else str(value)
+            setting.metadata["variable"]: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             for setting in dataclasses.fields(settings)
             if (value := getattr(settings, setting.name)) not in (None, ())
         }

@@ -54,7 +54,7 @@ class StoredLane:
         self._position = 0
 
     async def restart(self) -> None:
-        loaded = await self.checkpoints.load(0, 1, SINK, DAY_MS)
+        loaded = await self.checkpoints.load(0, 1, [SINK], DAY_MS)
         self.table, self._position = loaded.table, loaded.position
         budgets = Budgets(per_project=10**9, per_metric=10**9)
         self.state = LaneState(loaded, budgets, stale_after_ms=DAY_MS, interval_ms=1000)
@@ -204,13 +204,13 @@ async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_
         await lane.commit()
         await lane.fold(ended(COUNTER))
         sealed = lane.state.seal(lane.now_ms + 1000)
-        await lane.checkpoints.commit(lane.owned(1), sealed, {})
-        loaded = await lane.checkpoints.load(0, 1, SINK, DAY_MS)
+        await lane.checkpoints.commit(lane.owned(1), sealed, {SINK: lane.now_ms})
+        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 1)
         assert loaded.table.families[loaded.table.family[loaded.unmarked[0]]].name == "orders_total"
         await lane.restart()
         await lane.commit()
-        loaded = await lane.checkpoints.load(0, 1, SINK, DAY_MS)
+        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 0)
 
 

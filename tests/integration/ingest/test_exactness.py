@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,8 @@ from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
 from services.ingest.sealing import Checkpoint
-from services.ingest.sinks.remote_write import Answer, RemoteWrite
+from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.remote_write import RemoteWrite
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
 
 
@@ -74,10 +75,10 @@ class CutCheckpoints(PostgresCheckpoints):
         super().__init__(database)
         self._cut = cut
 
-    async def commit(self, owned: Owned, checkpoint: Checkpoint, delivered: dict[str, int]) -> None:
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
         if checkpoint.position > owned.position:
             await self._cut.pass_by("before the commit")
-        await super().commit(owned, checkpoint, delivered)
+        await super().commit(owned, checkpoint, watermarks)
         if checkpoint.position > owned.position:
             await self._cut.pass_by("after the commit")
 
@@ -104,10 +105,10 @@ async def cut_lane(pipeline: Pipeline, cut: Cut) -> AsyncIterator[None]:
         postgres.connected(settings.dsn) as database,
         aiohttp.ClientSession() as session,
     ):
-        sink = CutSink(session, settings.remote_write_url, cut)
+        sink = CutSink(session, f"{pipeline.prometheus_url}/api/v1/write", cut)
         checkpoints, clock = CutCheckpoints(database, cut), SystemClock()
         fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lane = Lane(0, settings, stream, checkpoints, fleet, sink, clock)
+        lane = Lane(0, settings, stream, checkpoints, fleet, [sink], clock)
         working = asyncio.create_task(lane.run())
         try:
             yield

@@ -37,7 +37,15 @@ class Row(NamedTuple):
 class Store:
     """What Postgres keeps of a lane, and a state over it. `crash` drops what was not committed."""
 
-    def __init__(self, *, per_project: int = 100_000, per_metric: int = 10_000, stale_after_ms: int = DAY_MS) -> None:
+    def __init__(
+        self,
+        *,
+        per_project: int = 100_000,
+        per_metric: int = 10_000,
+        stale_after_ms: int = DAY_MS,
+        write_all: bool = False,
+    ) -> None:
+        self._write_all = write_all
         self._budgets = Budgets(per_project=per_project, per_metric=per_metric)
         self._stale_after_ms = stale_after_ms
         self.rows: dict[bytes, Row] = {}
@@ -122,14 +130,19 @@ class Store:
         loaded = Loaded(
             position=self._position,
             commit_ms=self.commit_ms,
-            delivered_ms=self.delivered_ms,
+            watermarks={"remote_write": self.delivered_ms},
             table=self.table,
             live_since_ms=since_ms,
-            ended=set(self._ended),
-            ended_ms=max(self._ended.values(), default=0),
+            ended=dict(self._ended),
             unmarked=self.table.restore(self._stored(unmarked), findable=False),
         )
-        return LaneState(loaded, self._budgets, stale_after_ms=self._stale_after_ms, interval_ms=1000)
+        return LaneState(
+            loaded,
+            self._budgets,
+            stale_after_ms=self._stale_after_ms,
+            interval_ms=1000,
+            write_all=self._write_all,
+        )
 
     def _found(self, missing: Missing) -> Found:
         windows = {}

@@ -31,7 +31,7 @@ LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 1.0))
 
 def written(checkpoint: Checkpoint) -> list[tuple[str, int, float]]:
     """Name, time and value; a stale marker's value is NaN."""
-    samples = each_of(checkpoint.samples)
+    samples = each_of(checkpoint.samples_for(0))
     return [(each.name, each.at_ms, float("nan") if each.stale else each.value) for each in samples]
 
 
@@ -39,19 +39,19 @@ def ordinary(checkpoint: Checkpoint) -> dict[tuple[str, ...], float]:
     """What is written with the commit's own time."""
     return {
         (each.name, *each.labels): each.value
-        for each in each_of(checkpoint.samples)
+        for each in each_of(checkpoint.samples_for(0))
         if each.at_ms == checkpoint.commit_ms
     }
 
 
 def lives(checkpoint: Checkpoint) -> list[tuple[int, float | None]]:
     """Times and values in order; a stale marker's value is None."""
-    samples = sorted(each_of(checkpoint.samples), key=lambda each: each.at_ms)
+    samples = sorted(each_of(checkpoint.samples_for(0)), key=lambda each: each.at_ms)
     return [(each.at_ms, None if each.stale else each.value) for each in samples]
 
 
 def marked_stale(checkpoint: Checkpoint) -> list[str]:
-    return [each.name for each in each_of(checkpoint.samples) if each.stale]
+    return [each.name for each in each_of(checkpoint.samples_for(0)) if each.stale]
 
 
 # --- exactly once
@@ -114,7 +114,7 @@ def test_a_checkpoint_is_a_copy_also_of_series_that_it_makes() -> None:
     assert first.made.values.value.tolist() == [1.0, 0.05]
     assert [None if counts is None else counts.tolist() for counts in first.made.values.counts] == [None, [1, 1, 0, 0]]
     assert second.changed.value.tolist() == [11.0, 0.1]
-    assert [each.counts for each in each_of(second.samples) if each.name == "load_seconds"] == [(2, 2, 0, 0)]
+    assert [each.counts for each in each_of(second.samples_for(0)) if each.name == "load_seconds"] == [(2, 2, 0, 0)]
     assert ordinary(first) == {("orders_total",): 1.0, ("load_seconds",): 0.05}
     assert [row.position for row in (first, second)] == [1, 2]
 
@@ -156,7 +156,7 @@ def test_times_grow_over_a_takeover_by_a_clock_that_is_behind() -> None:
 def test_a_first_value_follows_a_zero_one_interval_earlier() -> None:
     store = Store()
     store.fold(record(delta(ORDERS, 5.0), delta(LOAD, 0.5), delta(DEPTH, 7.0, timestamp_ms=NOW_MS)))
-    assert sorted(each_of(store.commit(NOW_MS).samples)) == [
+    assert sorted(each_of(store.commit(NOW_MS).samples_for(0))) == [
         Sample("depth", (), NOW_MS, 7.0),
         Sample("load_seconds", (), NOW_MS - 1000, 0.0, (0, 0, 0, 0)),
         Sample("load_seconds", (), NOW_MS, 0.5, (1, 1, 0, 0)),
@@ -253,11 +253,48 @@ def test_a_new_owner_writes_what_may_not_have_been_delivered_once() -> None:
     store.commit(NOW_MS + 1000)
     store.crash()
     first = store.commit(NOW_MS + 2000)
-    assert sorted((each.at_ms, each.value) for each in each_of(first.samples) if "new" in each.labels) == [
+    assert sorted((each.at_ms, each.value) for each in each_of(first.samples_for(0)) if "new" in each.labels) == [
         (NOW_MS, 0.0),
         (NOW_MS + 2000, 2.0),
     ]
     assert written(store.commit(NOW_MS + 2003)) == []
+
+
+def test_a_new_owner_writes_to_each_sink_what_that_one_lacks() -> None:
+    store = Store()
+    gone = definition("gone_total", id=b"5" * 16)
+    store.fold(record(delta(ORDERS, 1.0, plan="old"), delta(gone)))
+    slow = store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.fold(record(delta(ORDERS, 2.0, plan="new")), ended(gone))
+    fast = store.commit(NOW_MS + 1000).commit_ms
+    store.fold(record(delta(ORDERS, 3.0, plan="newest")))
+    fastest = store.commit(NOW_MS + 2000).commit_ms
+    store.crash()
+    store.fold(record(delta(ORDERS, 4.0, plan="now")))
+    first = store.commit(NOW_MS + 3000)
+
+    def given(delivered_ms: int) -> list[float]:
+        samples = each_of(first.samples_for(delivered_ms))
+        return sorted(0.0 if each.stale else each.value for each in samples if each.stale or each.value)
+
+    assert given(slow) == [0.0, 2.0, 3.0, 4.0]
+    assert given(fast) == [3.0, 4.0]
+    assert given(fastest) == [4.0]
+    zeros = [
+        len([each for each in each_of(first.samples_for(at)) if not each.value and not each.stale])
+        for at in (slow, fast, fastest)
+    ]
+    assert zeros == [3, 2, 1]
+
+
+def test_a_new_owner_writes_all_that_lives_where_a_sink_remembers_nothing() -> None:
+    store = Store(write_all=True)
+    store.fold(record(delta(ORDERS, 1.0, plan="old"), delta(ORDERS, 2.0, plan="new")))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.crash()
+    first = store.commit(NOW_MS + 1000)
+    assert [each.value for each in each_of(first.samples_for(-1))] == [1.0, 2.0]
+    assert each_of(first.samples_for(store.delivered_ms)) == []
 
 
 def test_what_was_quiet_for_a_day_while_the_sink_was_away_is_still_written() -> None:

@@ -10,8 +10,9 @@ from prometheus_client import REGISTRY
 
 from services.ingest.domain import MetricType
 from services.ingest.samples import Samples
-from services.ingest.sinks.delivery import Delivery
-from services.ingest.sinks.remote_write import Answer, RemoteWrite
+from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.delivery import Deliveries, Delivery
+from services.ingest.sinks.remote_write import RemoteWrite
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition
 from tests.unit.ingest.lane_store import Rows
 from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
@@ -50,7 +51,7 @@ class ScriptedSink(RemoteWrite):
     """Remote write whose receiver is a function of the samples; it keeps what it accepted."""
 
     def __init__(self) -> None:
-        super().__init__(session=None, url="")  # type: ignore[arg-type]  # nothing is sent
+        super().__init__(None, "")  # type: ignore[arg-type]  # nothing is sent
         self.answer: Callable[[list[Sample]], Answer] = lambda _: ACCEPTED
         self.open = asyncio.Event()
         self.open.set()
@@ -84,7 +85,7 @@ def clock() -> SteppedClock:
 
 @asynccontextmanager
 async def delivering(sink: ScriptedSink, clock: SteppedClock, *, most_pending: int = 1000) -> AsyncIterator[Delivery]:
-    delivery = Delivery(sink, clock, delivered_ms=0, oldest_ms=7 * DAY_MS, most_pending=most_pending)
+    delivery = Delivery(sink, 0, clock, delivered_ms=0, most_pending=most_pending)
     running = asyncio.create_task(delivery.run())
     try:
         yield delivery
@@ -104,7 +105,7 @@ def count(outcome: str) -> float:
 
 
 async def flushed(delivery: Delivery) -> None:
-    assert await delivery.flushed(10.0)
+    await asyncio.wait_for(delivery.flushed(), 10.0)
 
 
 def offer_commits(delivery: Delivery, of: Sequence[int], seconds: range) -> None:
@@ -120,7 +121,7 @@ async def test_the_watermark_moves_only_after_acceptance(sink: ScriptedSink, clo
         offer_commits(delivery, [PRO], range(2))
         await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)), what="the first request is under way")
         assert delivery.delivered_ms == 0
-        assert not await delivery.flushed(0.01)
+        assert not await Deliveries([delivery]).flushed(0.01)
         sink.open.set()
         await flushed(delivery)
         assert delivery.delivered_ms == NOW_MS + 1000
@@ -191,7 +192,7 @@ async def test_what_waits_is_bounded_and_the_newest_value_stays(sink: ScriptedSi
         offer_commits(delivery, of, range(1))
         await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
         offer_commits(delivery, of, range(1, 3601))
-        pending = REGISTRY.get_sample_value("pulsegate_sink_pending_samples", {"sink": "remote_write"})
+        pending = REGISTRY.get_sample_value("pulsegate_sink_pending_samples", {"sink": "remote_write", "lane": "0"})
         assert pending is not None
         assert pending <= 100 + 10
         sink.open.set()

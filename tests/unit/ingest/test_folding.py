@@ -85,7 +85,7 @@ def seen(checkpoint: Checkpoint) -> Any:
     """All values of a checkpoint."""
     parts = (checkpoint.made.values, checkpoint.changed)
     return (
-        each_of(checkpoint.samples),
+        each_of(checkpoint.samples_for(0)),
         [
             (part.value.tolist(), part.timestamp_ms.tolist(), [None if c is None else c.tolist() for c in part.counts])
             for part in parts
@@ -131,7 +131,7 @@ def test_what_comes_after_an_ending_in_one_frame_counts_and_ends_too() -> None:
         record(delta(COUNTER, 1.0, plan="new"), delta(SUMMARY, 1.0, plan="new")),
     )
     checkpoint = store.commit(NOW_MS + 1000)
-    assert {each.name for each in each_of(checkpoint.samples) if each.stale} == {"orders_total"}
+    assert {each.name for each in each_of(checkpoint.samples_for(0)) if each.stale} == {"orders_total"}
     assert store.totals() == {
         ("orders_total",): 3.0,
         ("orders_total", "plan", "new"): 1.0,

@@ -1,0 +1,75 @@
+"""One request to a sink, again and again until there is an answer that will not change."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import tenacity
+
+from chassis.breakers import Breaker
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from services.ingest import metrics
+
+SLOWEST_RETRY_SECONDS = 5.0
+#: The longest pause that a sink may ask for.
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sink said to a request."""
+
+    #: HTTP status; 0: no answer.
+    status: int
+    #: The beginning of its text, or why there is no answer.
+    text: str
+    retry_after_seconds: float | None = None
+
+
+class _TryAgainError(Exception):
+    """The sink did not take a request for a reason that may pass."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status} {answer.text}")
+        self.pause_seconds = min(answer.retry_after_seconds or 0.0, _LONGEST_PAUSE_SECONDS)
+
+
+class Attempts:
+    """One lane's requests to one sink: with growing, jittered pauses, and a breaker that gives it rests."""
+
+    def __init__(self, sink: str, lane: int, clock: Clock) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._breaker = Breaker(f"sink {sink}, lane {lane}", reset_seconds=2.0, least_calls=10)
+
+    async def refusal(self, send: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """None once the request is accepted, or the answer that refuses it for good. Tries until there is either."""
+        last: Answer | None = None
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((_TryAgainError, Unavailable)),
+            wait=_pause,
+            sleep=self._clock.sleep,
+            stop=tenacity.stop_never,
+        ):
+            with attempt, self._breaker.guarded():
+                answer = await send()
+                metrics.SINK_REQUESTS.labels(self._sink, str(answer.status or answer.text)).inc()
+                if 200 <= answer.status < 300:
+                    return None
+                if 400 <= answer.status < 500 and answer.status != 429:
+                    return answer
+                if answer.status == 500 and answer == last:
+                    return answer
+                last = answer
+                raise _TryAgainError(answer)
+        return last
+
+
+_backoff = tenacity.wait_random_exponential(multiplier=0.1, max=SLOWEST_RETRY_SECONDS)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next attempt: jittered and growing, or what the sink asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.pause_seconds if isinstance(error, _TryAgainError) else 0.0
+    return max(asked, _backoff(state))
