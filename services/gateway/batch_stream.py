@@ -25,7 +25,6 @@ class Batch:
         "correlation_id",
         "deadline",
         "door",
-        "gathered_at",
         "number",
         "outcome",
         "principal",
@@ -43,9 +42,8 @@ class Batch:
         self.body = body
         self.content_encoding = content_encoding
         self.door = door
-        #: On the event loop's clock, like `deadline` and `sent_at`.
-        self.gathered_at = loop.time()
-        self.deadline = self.gathered_at + timeout_seconds
+        #: On the event loop's clock, like `sent_at`.
+        self.deadline = loop.time() + timeout_seconds
         self.principal = context.PRINCIPAL_TOKEN.get()
         self.correlation_id = context.CORRELATION_ID.get()
         self.traceparent = _traceparent() if tracing.enabled() else ""

@@ -31,6 +31,12 @@ _FRAMES_AT_ONCE = 64
 #: other tasks get their turn.
 _RECORDS_AT_ONCE = 256
 _FETCH_SECONDS = 0.5
+#: Once the log is read to its end, it is left alone for so long: a reading costs the same for one frame and for many.
+_BETWEEN_FETCHES_SECONDS = 0.1
+#: What a commit costs, here, in Postgres and in the sinks, grows with the series that changed. Where they are more than
+#: that a second, commits come less often, and each series is written less often for the same metrics.
+_SERIES_A_SECOND = 30_000
+_LONGEST_INTERVAL_SECONDS = 10.0
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.
 _UNREADABLE_SECONDS = 10.0
@@ -193,12 +199,13 @@ class Lane:
     async def _commit_until_stopped(self, work: "_Work") -> None:
         while not (self._stopping.is_set() or self._fleet.wanted_elsewhere(self._number)):
             began = self._clock.monotonic()
-            await work.commit()
+            series = await work.commit()
             heed_cancellation()
             if work.reading:
                 self.trouble = ""
+            stretched = min(series / _SERIES_A_SECOND, _LONGEST_INTERVAL_SECONDS)
             taken = self._clock.monotonic() - began
-            await self._wait(max(self._settings.commit_interval_seconds - taken, 0.01))
+            await self._wait(max(max(stretched, self._settings.commit_interval_seconds) - taken, 0.01))
 
 
 def _reasons(errors: BaseExceptionGroup[Exception]) -> str:
@@ -258,6 +265,8 @@ class _Work:
             if frames:
                 await self._fold(frames)
             self.reading = True
+            if frames and not self.reader.pending:
+                await self._clock.sleep(_BETWEEN_FETCHES_SECONDS)
 
     async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
         gathered: list[Record] = []
@@ -275,8 +284,11 @@ class _Work:
             traced = [record.traceparent for record in fetch.records if record.traceparent]
             self._traceparents += traced[: _MOST_SPANS - len(self._traceparents)]
 
-    async def commit(self) -> None:
-        """One checkpoint: stored as a whole, then offered to the sinks. Raises LaneLostError, Unavailable."""
+    async def commit(self) -> int:
+        """One checkpoint: stored as a whole, then offered to the sinks. Tells how many series the state got.
+
+        Raises LaneLostError, Unavailable.
+        """
         async with self._memory:
             self._state.delivered(self.deliveries.delivered_ms)
             checkpoint = self._state.seal(self._clock.now_ms())
@@ -300,6 +312,7 @@ class _Work:
         async with self._memory:
             self._state.producers.drop_idle(self._clock.now_ms())
             self._state.sources.drop_idle(self._clock.now_ms())
+        return len(checkpoint.made) + len(checkpoint.changed)
 
     def _spans(self, traceparents: Sequence[str]) -> ExitStack:
         """One span for each traced batch of the commit, the last one around its statements too."""
