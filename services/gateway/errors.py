@@ -68,6 +68,12 @@ def points_rejected(reasons: str) -> Malformed:
     return Malformed(f"No data point was accepted: {reasons}", code="BATCH_REJECTED")
 
 
+def samples_rejected(reasons: str, outcome: dict[str, Any]) -> Malformed:
+    """A request of remote write of which some samples were rejected; `outcome` says why for each."""
+    message = f"Some samples were rejected; the others, {outcome['accepted']}, are stored: {reasons}"
+    return Malformed(message, code="SAMPLES_REJECTED", details=outcome)
+
+
 def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
     """One call too many."""
     message = f"The rate limit {quota} is used up; wait {_whole(retry_after_seconds)} s."

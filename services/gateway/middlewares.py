@@ -31,7 +31,15 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 #: Routes that are not logged one by one.
 _QUIET_ROUTES = frozenset(
-    {"/api/v1/metrics", "/api/v1/statsd", "/v1/metrics", "/health/live", "/health/ready", "/health/startup"}
+    {
+        "/api/v1/metrics",
+        "/api/v1/statsd",
+        "/api/v1/write",
+        "/v1/metrics",
+        "/health/live",
+        "/health/ready",
+        "/health/startup",
+    }
 )
 
 _EXPOSED = "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity"

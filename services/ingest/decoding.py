@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cramjam
 import msgspec
 import zstandard
 
@@ -108,8 +109,10 @@ def decompress(body: bytes, content_encoding: str) -> bytes:
         plain = _gunzip(body)
     elif content_encoding == "zstd":
         plain = _unzstd(body)
+    elif content_encoding == "snappy":
+        plain = _unsnappy(body)
     else:
-        raise UnknownEncoding("Content-Encoding must be gzip or zstd, or absent.")
+        raise UnknownEncoding("Content-Encoding must be gzip, zstd or snappy, or absent.")
     if len(plain) > MOST_BODY_BYTES:
         raise BodyTooLarge(f"A body may have at most {MOST_BODY_BYTES} bytes decompressed.")
     return plain
@@ -156,6 +159,16 @@ def _check_frames(decompressor: zstandard.ZstdDecompressor, body: bytes) -> None
         if not body:
             return
     raise MalformedCompression(f"A zstd body may have at most {_MOST_MEMBERS} frames.")
+
+
+def _unsnappy(body: bytes) -> bytes:
+    """Of the block format, which begins with the length of what it unpacks to."""
+    try:
+        if cramjam.snappy.decompress_raw_len(body) > MOST_BODY_BYTES:
+            raise BodyTooLarge(f"A body may have at most {MOST_BODY_BYTES} bytes decompressed.")
+        return bytes(cramjam.snappy.decompress_raw(body))
+    except cramjam.DecompressionError as error:
+        raise MalformedCompression("The body is not snappy in its block format.") from error
 
 
 def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:

@@ -32,6 +32,7 @@ class Door(IntEnum):
     STATSD = 1
     OTLP_PROTOBUF = 2
     OTLP_JSON = 3
+    REMOTE_WRITE = 4
 
 
 class MetricType(IntEnum):

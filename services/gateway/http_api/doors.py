@@ -12,18 +12,20 @@ from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import read
-from services.gateway.http_api.ingestion import answer_outcome, content_encoding
+from services.gateway.http_api.ingestion import answer_outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.routes import Door, Route
 
 #: StatsD has no content type; these are what clients of HTTP say of text.
 _LINES = frozenset({"text/plain", "application/octet-stream", "application/x-www-form-urlencoded"})
+#: The message of remote write 2.0, as its content type names it.
+_WRITE_2 = "io.prometheus.write.v2"
 #: Reasons that one answer names.
 _MOST_REASONS = 5
 
 
 class DoorRoutes:
-    """`POST /api/v1/statsd` and `POST /v1/metrics`"""
+    """`POST /api/v1/statsd`, `POST /v1/metrics` and `POST /api/v1/write`"""
 
     def __init__(self, receivers: IngestionStreams) -> None:
         self._receivers = receivers
@@ -32,13 +34,14 @@ class DoorRoutes:
         return [
             Route("POST", "/api/v1/statsd", self.statsd, Door.INGESTION, direct=True),
             Route("POST", errors.OTLP_PATH, self.otlp, Door.INGESTION, direct=True),
+            Route("POST", "/api/v1/write", self.remote_write, Door.INGESTION, direct=True),
         ]
 
     async def statsd(self, request: web.Request) -> web.Response:
         """Answers like `POST /api/v1/metrics`, with the positions of lines."""
         if request.content_type not in _LINES:
             raise UnsupportedMediaType("Send StatsD lines as text/plain.")
-        return answer_outcome(await self._take(request, pb.DOOR_STATSD))
+        return answer_outcome(await self._take(request, pb.DOOR_STATSD, content_encoding(request)))
 
     async def otlp(self, request: web.Request) -> web.Response:
         """Answers as OTLP/HTTP has it: in the request's format, 400 where nothing was accepted."""
@@ -46,7 +49,7 @@ class DoorRoutes:
         if content_type not in errors.OTLP_CONTENT_TYPES:
             raise UnsupportedMediaType("Send OTLP metrics as application/x-protobuf or application/json.")
         door = pb.DOOR_OTLP_PROTOBUF if content_type == errors.OTLP_PROTOBUF else pb.DOOR_OTLP_JSON
-        outcome = await self._take(request, door)
+        outcome = await self._take(request, door, content_encoding(request))
         response = ExportMetricsServiceResponse()
         if outcome.rejected:
             if not outcome.accepted:
@@ -56,8 +59,19 @@ class DoorRoutes:
         body, content_type = errors.otlp(response, content_type)
         return web.Response(body=body, content_type=content_type)
 
-    async def _take(self, request: web.Request, door: "pb.Door.ValueType") -> pb.IngestBatchResponse:
-        encoding = content_encoding(request)
+    async def remote_write(self, request: web.Request) -> web.Response:
+        """Answers as remote write 1.0 has it: 204, or 400 where samples were rejected, which are not to be sent again;
+        those that were not are durable."""
+        if request.content_type != errors.OTLP_PROTOBUF or _WRITE_2 in request.headers["Content-Type"]:
+            raise UnsupportedMediaType("Send remote write 1.0, as application/x-protobuf.")
+        if request.headers.get("Content-Encoding", "").strip().lower() != "snappy":
+            raise UnsupportedMediaType("The Content-Encoding of remote write is snappy.")
+        outcome = await self._take(request, pb.DOOR_REMOTE_WRITE, "snappy")
+        if outcome.rejected:
+            raise errors.samples_rejected(_reasons(outcome), rendered(outcome))
+        return web.Response(status=204)
+
+    async def _take(self, request: web.Request, door: "pb.Door.ValueType", encoding: str) -> pb.IngestBatchResponse:
         outcome = await self._receivers.take(await read(request), encoding, door)
         if failpoints.ARMED:
             await failpoints.reached("before-answer")

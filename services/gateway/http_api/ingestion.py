@@ -52,19 +52,20 @@ def content_encoding(request: web.Request) -> str:
 
 def answer_outcome(outcome: pb.IngestBatchResponse) -> web.Response:
     """The 202. Raises BATCH_REJECTED where nothing was accepted."""
-    rendered = _render(outcome)
+    told = rendered(outcome)
     if outcome.accepted == 0 and outcome.rejected and not outcome.duplicate:
-        raise errors.batch_rejected(rendered)
-    return answer(rendered, status=202)
+        raise errors.batch_rejected(told)
+    return answer(told, status=202)
 
 
-def _render(outcome: pb.IngestBatchResponse) -> dict[str, Any]:
-    rendered: dict[str, Any] = {
+def rendered(outcome: pb.IngestBatchResponse) -> dict[str, Any]:
+    """What became of a batch, as clients read it."""
+    told: dict[str, Any] = {
         "accepted": outcome.accepted,
         "rejected": [{"index": one.index, "code": one.code, "message": one.message} for one in outcome.rejected],
     }
     if outcome.duplicate:
-        rendered["duplicate"] = True
+        told["duplicate"] = True
     if outcome.rejected_more:
-        rendered["rejectedMore"] = outcome.rejected_more
-    return rendered
+        told["rejectedMore"] = outcome.rejected_more
+    return told

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from services.ingest import decoding
 from services.ingest.decoding import Batch
 from services.ingest.domain import MOST_POINTS_IN_REQUEST, Door, Fault
-from services.ingest.doors import otlp, statsd
+from services.ingest.doors import otlp, remote_write, statsd
 from services.ingest.errors import BatchTooLarge
 from services.ingest.points import Point
 
@@ -17,6 +17,7 @@ _DECODERS: Mapping[Door, Callable[[bytes], Sequence[Point | Fault]]] = {
     Door.STATSD: statsd.decode,
     Door.OTLP_PROTOBUF: otlp.decode_protobuf,
     Door.OTLP_JSON: otlp.decode_json,
+    Door.REMOTE_WRITE: remote_write.decode,
 }
 
 

@@ -43,7 +43,16 @@ async def test_the_receiver_is_told_through_which_door_a_body_came(
     assert (received.door, received.body, received.content_encoding) == (door, b"body", "gzip")
 
 
-@pytest.mark.parametrize(("path", "content_type"), [("/api/v1/statsd", JSON), ("/v1/metrics", "text/plain")])
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/api/v1/statsd", JSON),
+        ("/v1/metrics", "text/plain"),
+        ("/api/v1/write", JSON),
+        ("/api/v1/write", PROTOBUF),  # without Snappy
+        ("/api/v1/write", f"{PROTOBUF};proto=io.prometheus.write.v2.Request"),
+    ],
+)
 async def test_a_body_of_another_kind_is_refused(gateway: Gateway, path: str, content_type: str) -> None:
     answered = await post(gateway, path, content_type)
     assert (answered.status, answered.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -63,6 +72,26 @@ async def test_statsd_is_answered_like_metrics(gateway: Gateway) -> None:
     assert (answered.status, answered.json) == (202, {"accepted": 2, "rejected": listed, "rejectedMore": 7})
     gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."))
     assert (await post(gateway, "/api/v1/statsd")).code == "BATCH_REJECTED"
+
+
+async def test_remote_write_is_answered_so_that_a_sender_repeats_what_may_help(gateway: Gateway) -> None:
+    async def write() -> Answer:
+        return await post(gateway, "/api/v1/write", PROTOBUF, **{"Content-Encoding": "snappy"})
+
+    gateway.ingest.answers["IngestBatch"] = pb.IngestBatchResponse(accepted=3)
+    assert ((await write()).status, (await write()).body) == (204, b"")
+    received = gateway.ingest.requests("StreamBatches")[-1]
+    assert (received.door, received.body, received.content_encoding) == (pb.DOOR_REMOTE_WRITE, b"body", "snappy")
+
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."), accepted=2)
+    answered = await write()
+    assert (answered.status, answered.code) == (400, "SAMPLES_REJECTED")
+    assert answered.json["error"]["message"].endswith("the others, 2, are stored: 1 x METRIC_NOT_DEFINED: No.")
+    assert answered.json["error"]["details"]["accepted"] == 2
+
+    gateway.ingest.answers["IngestBatch"] = Unavailable("The log is away.", retry_after_seconds=2)
+    answered = await write()
+    assert (answered.status, answered.headers["Retry-After"]) == (503, "2")
 
 
 async def test_otlp_is_answered_in_its_own_format(gateway: Gateway) -> None:

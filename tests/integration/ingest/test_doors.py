@@ -77,6 +77,7 @@ async def test_a_body_that_is_not_in_its_doors_format_is_refused_whole(pipeline:
             (pb.DOOR_STATSD, b"\n", "BATCH_EMPTY"),
             (pb.DOOR_OTLP_PROTOBUF, b"\xff", "MALFORMED_REQUEST"),
             (pb.DOOR_OTLP_JSON, b"\xff", "MALFORMED_JSON"),
+            (pb.DOOR_REMOTE_WRITE, b"\xff", "MALFORMED_REQUEST"),
         ]:
             with pytest.raises(PulsegateError) as caught:
                 await pipeline.send_bytes(body, door=door)

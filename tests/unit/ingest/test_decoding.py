@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import cramjam
 import pytest
 import zstandard
 
@@ -257,6 +258,10 @@ def _zstd(plain: bytes, **options: Any) -> bytes:
     return zstandard.ZstdCompressor(**options).compress(plain)
 
 
+def _snappy(plain: bytes) -> bytes:
+    return bytes(cramjam.snappy.compress_raw(plain))
+
+
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
@@ -277,6 +282,11 @@ def _zstd(plain: bytes, **options: Any) -> bytes:
         (_zstd(GOOD) + _zstd(b" ")[:-1], "zstd"),
         (_zstd(GOOD) + b"trailing", "zstd"),
         (_zstd(b"") * 101 + _zstd(GOOD), "zstd"),
+        (b"", "snappy"),
+        (_snappy(GOOD)[:-1], "snappy"),
+        (_snappy(GOOD) + b"trailing", "snappy"),
+        (b"\xff" * 20, "snappy"),
+        (bytes(cramjam.snappy.compress(GOOD)), "snappy"),
     ],
 )
 def test_broken_compression(body: bytes, encoding: str) -> None:
@@ -296,10 +306,11 @@ def _bombs() -> list[tuple[bytes, str]]:
         (_zstd(zeros * 16), "zstd"),
         (unsized, "zstd"),
         (_zstd(zeros[: 1 << 20]) * 8, "zstd"),
+        (_snappy(zeros), "snappy"),
     ]
 
 
-@pytest.mark.parametrize("bomb", range(5))
+@pytest.mark.parametrize("bomb", range(6))
 def test_a_bomb_is_cut_at_4_mib(bomb: int) -> None:
     body, encoding = _bombs()[bomb]
     assert len(body) < 1 << 20
@@ -318,9 +329,11 @@ def test_a_window_that_would_take_much_memory_is_refused() -> None:
     assert refused(body, "zstd").code == "MALFORMED_REQUEST"
 
 
-@pytest.mark.parametrize("encoding", ["", "gzip", "zstd"])
+@pytest.mark.parametrize("encoding", ["", "gzip", "zstd", "snappy"])
 def test_4_mib_are_taken_and_one_byte_more_is_not(encoding: str) -> None:
-    packers: dict[str, Callable[[bytes], bytes]] = {"": bytes, "gzip": gzip.compress, "zstd": _zstd}
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "": bytes, "gzip": gzip.compress, "zstd": _zstd, "snappy": _snappy
+    }  # fmt: skip
     pack = packers[encoding]
     full = GOOD + b" " * (MOST_BODY_BYTES - len(GOOD))
     assert len(decode(pack(full), encoding).metrics) == 1

@@ -32,6 +32,8 @@ class _DoorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Door.ValueType],
     DOOR_OTLP_PROTOBUF: _Door.ValueType  # 2
     """opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest, in protobuf and in JSON."""
     DOOR_OTLP_JSON: _Door.ValueType  # 3
+    DOOR_REMOTE_WRITE: _Door.ValueType  # 4
+    """WriteRequest, see remote_write.proto."""
 
 class Door(_Door, metaclass=_DoorEnumTypeWrapper):
     """What a body is: each public door takes a format of its own."""
@@ -43,6 +45,8 @@ DOOR_STATSD: Door.ValueType  # 1
 DOOR_OTLP_PROTOBUF: Door.ValueType  # 2
 """opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest, in protobuf and in JSON."""
 DOOR_OTLP_JSON: Door.ValueType  # 3
+DOOR_REMOTE_WRITE: Door.ValueType  # 4
+"""WriteRequest, see remote_write.proto."""
 Global___Door: _TypeAlias = Door  # noqa: Y015
 
 @_typing.final
@@ -55,7 +59,7 @@ class IngestBatchRequest(_message.Message):
     body: _builtins.bytes
     """The body exactly as the client sent it."""
     content_encoding: _builtins.str
-    """"", "gzip" or "zstd"."""
+    """"", "gzip", "zstd" or "snappy" (the block format)."""
     door: Global___Door.ValueType
     def __init__(
         self,

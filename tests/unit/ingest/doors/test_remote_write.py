@@ -1,0 +1,116 @@
+"""Remote write 1.0: what a series' name says it is, what identifies it, hostile bytes."""
+
+import struct
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.doors.remote_write import decode
+from services.ingest.errors import BatchTooLarge, MalformedBody
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point
+
+AT_MS = 1_795_200_000_000
+STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+
+
+def series(name: str, *values: float, **labels: str) -> pb.TimeSeries:
+    pairs = {"__name__": name, "instance": "h:1", "job": "shop", **labels}
+    return pb.TimeSeries(
+        labels=[pb.Label(name=key, value=value) for key, value in sorted(pairs.items())],
+        samples=[pb.Sample(value=value, timestamp=AT_MS + at) for at, value in enumerate(values)],
+    )
+
+
+def decoded(*every: pb.TimeSeries) -> list[Point | Fault]:
+    return decode(pb.WriteRequest(timeseries=every).SerializeToString())
+
+
+def point(of: pb.TimeSeries) -> Point:
+    [found] = decoded(of)
+    assert isinstance(found, Point)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("of", "expected"),
+    [
+        (series("orders_total", 3.0), ("orders_total", COUNTERS, 3.0)),
+        (series("depth", -1.5), ("depth", GAUGES, -1.5)),
+        (series("load_sum", 2.5), ("load", HISTOGRAMS, Component(ComponentKind.SUM, 2.5))),
+        (series("load_count", 2.0), ("load", HISTOGRAMS, Component(ComponentKind.COUNT, 2.0))),
+        (series("load_bucket", 2.0, le="0.5"), ("load", HISTOGRAMS, Component(ComponentKind.BUCKET, 2.0, 0.5))),
+        (series("load_bucket", 2.0, le="+Inf"), ("load", HISTOGRAMS, Component(ComponentKind.BUCKET, 2.0))),
+    ],
+)
+def test_a_name_says_what_its_series_is(of: pb.TimeSeries, expected: tuple[Any, ...]) -> None:
+    found = point(of)
+    assert (*found.names, found.types, found.value) == expected
+    assert (found.labels, found.offered) == ({}, {"job": "shop", "instance": "h:1"})
+
+
+def test_all_labels_identify_a_series_and_each_sample_has_its_time() -> None:
+    first, second = decoded(series("orders_total", 1.0, 2.0, plan="pro"))
+    assert isinstance(first, Point)
+    assert isinstance(second, Point)
+    assert first.labels == {"plan": "pro"}
+    assert first.origin is not None
+    assert second.origin is not None
+    assert first.origin.source == second.origin.source
+    assert [each.origin.taken_ns for each in (first, second) if each.origin] == [AT_MS * 10**6, (AT_MS + 1) * 10**6]
+    sources = [
+        point(each).origin
+        for each in (
+            series("orders_total", 1.0, plan="pro"),
+            series("orders_total", 1.0, plan="pro", instance="h:2"),
+            series("orders_total", 1.0),
+            series("visits_total", 1.0, plan="pro"),
+            series("load_bucket", 1.0, le="1"),
+            series("load_bucket", 1.0, le="2"),
+        )
+    ]
+    assert len({each.source for each in sources if each}) == 6
+
+
+def test_stale_markers_and_times_of_creation_are_passed_over() -> None:
+    of_created = series("orders_created", 1.7e9)
+    [found] = decoded(series("orders_total", STALE, 4.0), of_created, series("depth", STALE))
+    assert isinstance(found, Point)
+    assert found.value == 4.0
+
+
+@pytest.mark.parametrize(
+    ("of", "code"),
+    [
+        (series("", 1.0), "METRIC_MALFORMED"),
+        (series("load_bucket", 1.0), "METRIC_MALFORMED"),
+        (series("load_bucket", 1.0, le="high"), "METRIC_MALFORMED"),
+        (series("depth", 1.0, **{f"l{n}": "x" for n in range(200)}), "METRIC_MALFORMED"),
+        (pb.TimeSeries(labels=[pb.Label(name="a", value="b")] * 2, samples=[pb.Sample()]), "METRIC_MALFORMED"),
+        (pb.TimeSeries(labels=[pb.Label(name="__name__", value="a")], histograms=[b""]), "METRIC_TYPE_MISMATCH"),
+    ],
+)
+def test_what_cannot_be_taken_says_why(of: pb.TimeSeries, code: str) -> None:
+    [found] = decoded(of)
+    assert isinstance(found, Fault)
+    assert found.code == code
+
+
+def test_a_request_is_bounded() -> None:
+    many = MOST_POINTS_IN_REQUEST + 1
+    with pytest.raises(BatchTooLarge):
+        decoded(series("depth", *[1.0] * many))
+    with pytest.raises(BatchTooLarge):
+        decoded(*[pb.TimeSeries()] * many)
+    with pytest.raises(BatchTooLarge):
+        decoded(*[pb.TimeSeries(labels=[pb.Label()] * 1_000)] * 201)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
+    with suppress(MalformedBody):
+        decode(body)
