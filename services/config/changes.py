@@ -37,7 +37,9 @@ def _refuse(breaks: Mapping[str, str]) -> None:
 
 
 def _breaks(old: MetricSpec, new: MetricSpec) -> Iterator[tuple[str, str]]:
-    if new.buckets != old.buckets:
+    if new.native_histogram != old.native_histogram:
+        yield "nativeHistogram", f"cannot change from {str(old.native_histogram).lower()}"
+    elif new.buckets != old.buckets:
         yield "buckets", "cannot change, since counts in old and new buckets do not add up"
     if new.objectives != old.objectives:
         yield "objectives", "cannot change"

@@ -58,6 +58,7 @@ class MetricDraft:
     buckets: tuple[float, ...] = ()
     objectives: tuple[float, ...] = ()
     gauge_merge: GaugeMerge | None = None
+    native_histogram: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +70,18 @@ class MetricSpec:
     unit: str
     help: str
     labels: tuple[Label, ...]
-    #: A histogram's upper bounds, ascending, finite, without +Inf; empty for other types.
+    #: A classic histogram's upper bounds, ascending, finite, without +Inf; empty for others.
     buckets: tuple[float, ...]
     #: A summary's quantiles, ascending, each in (0, 1); empty for other types.
     objectives: tuple[float, ...]
     #: None for all but gauges.
     gauge_merge: GaugeMerge | None
+    #: A histogram with exponential buckets, which Prometheus keeps in one series.
+    native_histogram: bool
 
     @property
     def series_names(self) -> frozenset[str]:
-        """Every name under which series of this metric appear in Prometheus."""
+        """Every name under which series of this metric appear in Prometheus, or in a sink that knows no native ones."""
         if self.type is MetricType.HISTOGRAM:
             return frozenset({self.name, f"{self.name}_bucket", f"{self.name}_sum", f"{self.name}_count"})
         if self.type is MetricType.SUMMARY:

@@ -126,6 +126,7 @@ def _draft(spec: pb.MetricSpec) -> MetricDraft:
         buckets=tuple(spec.buckets),
         objectives=tuple(spec.objectives),
         gauge_merge=_MERGES.get(spec.gauge_merge),
+        native_histogram=spec.native_histogram,
     )
 
 
@@ -171,6 +172,7 @@ def _spec(spec: MetricSpec) -> pb.MetricSpec:
         buckets=spec.buckets,
         objectives=spec.objectives,
         gauge_merge=_MERGE_NUMBERS[spec.gauge_merge] if spec.gauge_merge else pb.GAUGE_MERGE_UNSPECIFIED,
+        native_histogram=spec.native_histogram,
     )
 
 

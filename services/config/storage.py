@@ -120,9 +120,9 @@ class PostgresDefinitionStore:
         cursor = await connection.execute(
             """
             INSERT INTO metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
-                                 gauge_merge, version, revision)
+                                 gauge_merge, native_histogram, version, revision)
             VALUES (%(tenant_id)s, %(project_id)s, %(id)s, %(name)s, %(type)s, %(unit)s, %(help)s, %(labels)s,
-                    %(buckets)s, %(objectives)s, %(gauge_merge)s, 1, %(revision)s)
+                    %(buckets)s, %(objectives)s, %(gauge_merge)s, %(native_histogram)s, 1, %(revision)s)
             ON CONFLICT (project_id, name) WHERE deleted_at IS NULL DO NOTHING
             RETURNING *
             """,
@@ -274,6 +274,7 @@ def _columns(spec: MetricSpec) -> dict[str, Any]:
         "buckets": list(spec.buckets),
         "objectives": list(spec.objectives),
         "gauge_merge": spec.gauge_merge,
+        "native_histogram": spec.native_histogram,
     }
 
 
@@ -306,6 +307,7 @@ def _metric(row: dict[str, Any]) -> Metric:
             buckets=tuple(row["buckets"]),
             objectives=tuple(row["objectives"]),
             gauge_merge=GaugeMerge(row["gauge_merge"]) if row["gauge_merge"] else None,
+            native_histogram=row["native_histogram"],
         ),
         version=row["version"],
         revision=row["revision"],

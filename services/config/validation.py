@@ -39,9 +39,12 @@ def validated(draft: MetricDraft) -> MetricSpec:
         unit=draft.unit,
         help=draft.help,
         labels=draft.labels,
-        buckets=_or_default(draft.buckets, DEFAULT_BUCKETS, draft.type is MetricType.HISTOGRAM),
+        buckets=_or_default(
+            draft.buckets, DEFAULT_BUCKETS, draft.type is MetricType.HISTOGRAM and not draft.native_histogram
+        ),
         objectives=_or_default(draft.objectives, DEFAULT_OBJECTIVES, draft.type is MetricType.SUMMARY),
         gauge_merge=(draft.gauge_merge or DEFAULT_GAUGE_MERGE) if draft.type is MetricType.GAUGE else None,
+        native_histogram=draft.native_histogram,
     )
 
 
@@ -67,6 +70,8 @@ def _faults(draft: MetricDraft) -> Iterator[Fault]:
     yield from _labels_faults(draft.labels)
     yield from _buckets_faults(draft)
     yield from _objectives_faults(draft)
+    if draft.native_histogram and draft.type not in (MetricType.HISTOGRAM, None):
+        yield "nativeHistogram", "is only for histograms"
     if draft.gauge_merge is not None and draft.type not in (MetricType.GAUGE, None):
         yield "gaugeMerge", "is only for gauges"
     elif draft.gauge_merge not in (None, DEFAULT_GAUGE_MERGE):
@@ -143,6 +148,8 @@ def _buckets_faults(draft: MetricDraft) -> Iterator[Fault]:
         return
     if draft.type not in (MetricType.HISTOGRAM, None):
         yield "buckets", "are only for histograms"
+    elif draft.native_histogram:
+        yield "buckets", "are not given for a native histogram, which makes its own"
     elif len(draft.buckets) > MOST_BUCKETS:
         yield "buckets", f"must be at most {MOST_BUCKETS}"
     else:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from services.ingest import metrics
+from services.ingest import metrics, native_histograms
 from services.ingest.columns import Floats, Ids, Ints, Rows
 from services.ingest.domain import LabelPairs, MetricType, add_finite, partition_of, series_id
 from services.ingest.errors import UnreadableLogError
@@ -336,11 +336,23 @@ class LaneState:
     def _fold_distribution(self, row: int, delta: Distribution) -> None:
         table = self._table
         counts = table.counts.get(row)
-        if counts is None or counts.size != len(delta.buckets) + 1:
+        if counts is None:
             raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
         # A new array: the one before may have been sealed.
-        table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
+        if table.type[row] == MetricType.NATIVE_HISTOGRAM:
+            table.counts[row] = self._add_native(row, counts, delta)
+        elif counts.size == len(delta.buckets) + 1:
+            table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
+        else:
+            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
         table.value[row] = add_finite(float(table.value[row]), delta.sum)
+
+    def _add_native(self, row: int, counts: Ints, delta: Distribution) -> Ints:
+        try:
+            packed = native_histograms.merged(counts[1:].tolist(), delta.buckets)
+        except ValueError as error:
+            raise UnreadableLogError(_other_buckets(self._table.families[self._table.family[row]].name)) from error
+        return np.array([int(counts[0]) + delta.count, *packed], np.int64)
 
     def _make(self, portion: Portion, rows: Rows, new: Rows) -> None:
         """Gives rows to label sets that are in neither memory nor the state."""

@@ -108,6 +108,7 @@ def _sink(address: SinkAddress, session: aiohttp.ClientSession, settings: Aggreg
         name=address.name,
         headers=settings.headers_of(address.name),
         oldest_ms=settings.sink_oldest_seconds * 1000,
+        oldest_native_ms=settings.sink_native_oldest_seconds * 1000,
     )
 
 

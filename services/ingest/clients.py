@@ -84,7 +84,7 @@ def _definition(metric: definitions_pb2.Metric) -> Definition:
         tenant_id=uuid.UUID(metric.tenant_id).bytes,
         project_id=uuid.UUID(metric.project_id).bytes,
         name=spec.name,
-        type=MetricType(spec.type),
+        type=MetricType.NATIVE_HISTOGRAM if spec.native_histogram else MetricType(spec.type),
         bounds=tuple(spec.buckets) if spec.type == definitions_pb2.METRIC_TYPE_HISTOGRAM else (),
         labels={
             label.name: LabelRule(

@@ -36,12 +36,18 @@ class Door(IntEnum):
 
 
 class MetricType(IntEnum):
-    """As in `pulsegate.config.v1.MetricType`."""
+    """As in `pulsegate.config.v1.MetricType`; of histograms, native ones are a type of their own here."""
 
     COUNTER = 1
     GAUGE = 2
     HISTOGRAM = 3
     SUMMARY = 4
+    NATIVE_HISTOGRAM = 5
+
+    @property
+    def words(self) -> str:
+        """For a message."""
+        return self.name.lower().replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +72,7 @@ class Definition:
     project_id: bytes
     name: str
     type: MetricType
-    #: A histogram's upper bounds, ascending, without +Inf; empty for other types.
+    #: A classic histogram's upper bounds, ascending, without +Inf; empty for other types.
     bounds: tuple[float, ...]
     labels: Mapping[str, LabelRule]
     version: int

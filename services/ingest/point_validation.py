@@ -15,7 +15,7 @@ from services.ingest.domain import (
     Rejection,
     add_finite,
 )
-from services.ingest.points import Buckets, Component, ComponentKind, Observations, Origin, Point
+from services.ingest.points import Buckets, Component, ComponentKind, ExponentialBuckets, Observations, Origin, Point
 from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, Distribution
 from services.ingest.validation import (
     AcceptedTotal,
@@ -56,6 +56,7 @@ def _validate_part(
         if fault is not None:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
     result.accepted = len(points) - len(result.rejections)
+    result.pack_native()
     return result
 
 
@@ -75,6 +76,8 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
         return _take_buckets(value, labels, compiled, result)
     if isinstance(value, Component):
         return Fault("METRIC_MALFORMED", "A single part of a histogram is a total, and says where it comes from.")
+    if isinstance(value, ExponentialBuckets):
+        return _take_exponential(value, labels, compiled, result)
     if not math.isfinite(value):
         return _not_finite()
     metric = Metric(compiled.definition.name, value, msgspec.Raw(labels), point.timestamp_ms)
@@ -96,7 +99,7 @@ def _take_observations(
     found = distribution_of(labels, compiled, result)
     if isinstance(found, Fault):
         return found
-    observe(found, compiled.definition.bounds, value.values, value.weight)
+    observe(found, compiled.definition.bounds, value.values, result, value.weight)
     return None
 
 
@@ -126,8 +129,24 @@ def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition) -> Fault | N
     return None
 
 
+def _take_exponential(
+    value: ExponentialBuckets, labels: bytes, compiled: CompiledDefinition, result: Validated
+) -> Fault | None:
+    if not math.isfinite(value.sum):
+        return _not_finite()
+    if value.buckets.count > _MOST_COUNT:
+        return Fault("METRIC_MALFORMED", f"A histogram has at most {_MOST_COUNT} observations.")
+    found = distribution_of(labels, compiled, result)
+    if isinstance(found, Fault):
+        return found
+    found.count += value.buckets.count
+    found.sum = add_finite(found.sum, value.sum)
+    result.native[found.id].add(value.buckets)
+    return None
+
+
 def _take_total(
-    value: float | Observations | Buckets | Component,
+    value: float | Observations | Buckets | Component | ExponentialBuckets,
     origin: Origin,
     labels: bytes,
     compiled: CompiledDefinition,
@@ -150,7 +169,9 @@ def _take_total(
 
 
 def _total(
-    value: float | Observations | Buckets | Component, label_set: LabelSet, compiled: CompiledDefinition
+    value: float | Observations | Buckets | Component | ExponentialBuckets,
+    label_set: LabelSet,
+    compiled: CompiledDefinition,
 ) -> tuple[float | Distribution | Fault, int]:
     """The total as a record has it, and the part of the series that it is."""
     if isinstance(value, Component):
@@ -185,8 +206,8 @@ def _component(value: Component, bounds: Sequence[float]) -> tuple[float | Fault
 
 
 def _mismatch(point: Point, compiled: CompiledDefinition) -> Fault:
-    sent = " or ".join(sorted(each.name.lower() for each in point.types))
-    defined = compiled.definition.type.name.lower()
+    sent = " or a ".join(sorted(each.words for each in point.types))
+    defined = compiled.definition.type.words
     return Fault("METRIC_TYPE_MISMATCH", f"{shown(compiled.definition.name)} is a {defined}; this is a {sent}.")
 
 

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from services.ingest.domain import MetricType
+from services.ingest.native_histograms import NativeBuckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,15 @@ def source_id(*identifying: object) -> bytes:
     return blake2b(_encoder.encode(identifying), digest_size=16).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class ExponentialBuckets:
+    """Observations that their sender has put into exponential buckets."""
+
+    #: Settled; it does not change any more.
+    buckets: NativeBuckets
+    sum: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
     """One data point: what is to be added to a series, a gauge's level, or what a source has counted since it began."""
@@ -77,7 +87,7 @@ class Point:
     offered: Mapping[str, str] = field(default_factory=dict)
     #: Which types of metric this can be a point of.
     types: frozenset[MetricType]
-    value: float | Observations | Buckets | Component
+    value: float | Observations | Buckets | Component | ExponentialBuckets
     #: Of a gauge, Unix milliseconds; None: now.
     timestamp_ms: float | None = None
     #: A number, buckets or a component with an origin is a total, unless it is a gauge's.
@@ -89,4 +99,5 @@ _encoder = msgspec.msgpack.Encoder()
 COUNTERS = frozenset({MetricType.COUNTER})
 GAUGES = frozenset({MetricType.GAUGE})
 HISTOGRAMS = frozenset({MetricType.HISTOGRAM})
-DISTRIBUTIONS = frozenset({MetricType.HISTOGRAM, MetricType.SUMMARY})
+NATIVE_HISTOGRAMS = frozenset({MetricType.NATIVE_HISTOGRAM})
+DISTRIBUTIONS = frozenset({MetricType.HISTOGRAM, MetricType.SUMMARY, MetricType.NATIVE_HISTOGRAM})

@@ -48,7 +48,7 @@ class DefinitionFacts(msgspec.Struct, array_like=True, frozen=True):
     id: bytes
     name: str
     type: MetricType
-    #: A histogram's upper bounds; empty for other types.
+    #: A classic histogram's upper bounds; empty for other types.
     bounds: tuple[float, ...]
     #: Limits of distinct values, by label.
     max_distinct: dict[str, int]
@@ -68,7 +68,8 @@ class Distribution(msgspec.Struct, array_like=True):
     id: bytes
     sum: float
     count: int
-    #: Observations in each bucket (not cumulative), the last one +Inf's. Empty for a summary.
+    #: Observations in each bucket (not cumulative), the last one +Inf's. A native histogram's as of
+    #: `NativeBuckets.packed`. Empty for a summary.
     buckets: list[int]
     #: Metrics of the batch that were folded into it.
     metrics: int = 1

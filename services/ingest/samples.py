@@ -6,7 +6,9 @@ from typing import Self
 
 import numpy as np
 
+from services.ingest import native_histograms
 from services.ingest.columns import Floats, Ints, Mask, Objects, Rows, joined_rows
+from services.ingest.domain import MetricType
 from services.ingest.series import SeriesTable
 
 
@@ -19,7 +21,7 @@ class Samples:
     #: Unix milliseconds.
     at_ms: Ints
     value: Floats
-    #: The count, then the buckets of histograms and summaries; None for others and for stale markers.
+    #: As in `SeriesTable.counts`; None for counters, gauges and stale markers.
     counts: Objects
     #: The series ends here: a stale marker.
     stale: Mask
@@ -42,6 +44,9 @@ class Samples:
         counts = table.counts_of(rows)
         for at, count in enumerate(counts):
             counts[at] = None if count is None else np.zeros_like(count)
+        for at in np.flatnonzero(table.type[rows] == MetricType.NATIVE_HISTOGRAM).tolist():
+            # In the schema that the row has now: to Prometheus a finer one that follows a coarser one is a reset.
+            counts[at] = np.array([0, *native_histograms.emptied(table.counts[int(rows[at])][1:].tolist())], np.int64)
         return cls(table, rows, at_ms, np.zeros(rows.size), counts, np.zeros(rows.size, np.bool_))
 
     @classmethod

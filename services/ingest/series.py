@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from services.ingest import native_histograms
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
 from services.ingest.domain import OTHER, LabelPairs, MetricType, partition_of
 from services.ingest.series_index import SeriesIndex
@@ -69,15 +70,20 @@ class Family:
         self.rows = 0
 
     @property
-    def buckets(self) -> int:
-        """How many buckets its series have, +Inf's included."""
-        return len(self.bounds) + 1 if self.type is MetricType.HISTOGRAM else 0
+    def no_counts(self) -> Ints:
+        """The count and the buckets of a histogram or summary without any observation."""
+        buckets: Sequence[int] = ()
+        if self.type is MetricType.HISTOGRAM:
+            buckets = [0] * (len(self.bounds) + 1)
+        elif self.type is MetricType.NATIVE_HISTOGRAM:
+            buckets = native_histograms.EMPTY
+        return np.array([0, *buckets], np.int64)
 
     @property
     def width(self) -> int:
         """How many samples a sink writes of one of its series."""
         if self.type is MetricType.HISTOGRAM:
-            return self.buckets + 2
+            return len(self.bounds) + 3
         return 2 if self.type is MetricType.SUMMARY else 1
 
 
@@ -159,7 +165,8 @@ class SeriesTable:
         self.labels: list[bytes] = []
         #: What a sink needs of a row's labels, made once, by the sink.
         self.encoded: list[bytes | tuple[bytes, ...] | None] = []
-        #: The count, then the buckets of each histogram or summary. Arrays in it are replaced, never changed.
+        #: The count, then the buckets of each histogram or summary, those of a native histogram as of
+        #: `NativeBuckets.packed`. Arrays in it are replaced, never changed.
         self.counts: dict[int, Ints] = {}
         self.families: list[Family] = []
         self._family_of: dict[bytes, Family] = {}
@@ -296,7 +303,7 @@ class SeriesTable:
         for row, encoded in zip(rows.tolist(), labels, strict=True):
             self.labels[row] = encoded
         for at in np.flatnonzero(self.type[rows] > MetricType.GAUGE).tolist():
-            self.counts[int(rows[at])] = np.zeros(families[at].buckets + 1, np.int64)
+            self.counts[int(rows[at])] = families[at].no_counts
 
     def _index_rows(self, rows: Rows) -> None:
         self._index.add(self.ids(rows), rows, self._ids)

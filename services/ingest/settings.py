@@ -61,6 +61,10 @@ class AggregatorSettings(LogSettings):
     log_keep_seconds: float = setting("PULSEGATE_LOG_KEEP_SECONDS", parse=number(0, 10**7), default=600.0)
     #: Samples older than this are not sent any more: the receiver of remote write would refuse them.
     sink_oldest_seconds: int = setting("PULSEGATE_SINK_OLDEST_SECONDS", parse=integer(60, 10**8), default=7 * 86_400)
+    #: The same for native histograms: Prometheus before version 3 takes none that is an hour older than its newest.
+    sink_native_oldest_seconds: int = setting(
+        "PULSEGATE_SINK_NATIVE_OLDEST_SECONDS", parse=integer(60, 10**8), default=3_000
+    )
     sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from services.ingest.domain import (
     add_finite,
     series_id,
 )
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Origin
 from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
 
@@ -191,11 +192,18 @@ class Validated:
     distributions: dict[bytes, tuple[LabelSet, Distribution]] = field(default_factory=dict)
     #: Totals of cumulative sources, which are a record of their own.
     totals: list[AcceptedTotal] = field(default_factory=list)
+    #: The buckets of those that are native histograms, until `pack_native`.
+    native: dict[bytes, NativeBuckets] = field(default_factory=dict)
 
     @property
     def curable(self) -> bool:
         """Whether a newer definition might take more of the batch."""
         return any(rejection.code in CURABLE for rejection in self.rejections)
+
+    def pack_native(self) -> None:
+        """Lays the buckets of native histograms out as the record has them; to be called at the end."""
+        for series, buckets in self.native.items():
+            self.distributions[series][1].buckets = buckets.packed()
 
 
 def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
@@ -206,6 +214,7 @@ def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms
         if fault is not None:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
     result.accepted = len(batch.metrics) - len(result.rejections)
+    result.pack_native()
     return result
 
 
@@ -218,7 +227,7 @@ def take(metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: 
     if not compiled.is_scalar:
         return _take_observations(metric.labels, [value] if isinstance(value, float) else value, compiled, result)
     if not isinstance(value, float):
-        kind = compiled.definition.type.name.lower()
+        kind = compiled.definition.type.words
         return Fault("METRIC_TYPE_MISMATCH", f"A {kind} takes one number, not an array.")
     if value < 0.0 and compiled.is_counter:
         return Fault("VALUE_NEGATIVE", "A counter's value is what is added to it, and never negative.")
@@ -247,7 +256,7 @@ def _take_observations(
     found = distribution_of(bytes(labels), compiled, result)
     if isinstance(found, Fault):
         return found
-    observe(found, compiled.definition.bounds, observations)
+    observe(found, compiled.definition.bounds, observations, result)
     return None
 
 
@@ -258,8 +267,10 @@ def distribution_of(labels: bytes, compiled: CompiledDefinition, result: Validat
         return label_set
     result.definitions.add(compiled)
     if label_set.id not in result.distributions:
-        histogram = compiled.definition.type is MetricType.HISTOGRAM
-        buckets = [0] * (len(compiled.definition.bounds) + 1) if histogram else []
+        kind = compiled.definition.type
+        buckets = [0] * (len(compiled.definition.bounds) + 1) if kind is MetricType.HISTOGRAM else []
+        if kind is MetricType.NATIVE_HISTOGRAM:
+            result.native[label_set.id] = NativeBuckets()
         result.distributions[label_set.id] = label_set, Distribution(label_set.id, 0.0, 0, buckets, metrics=0)
     distribution = result.distributions[label_set.id][1]
     distribution.metrics += 1
@@ -267,10 +278,16 @@ def distribution_of(labels: bytes, compiled: CompiledDefinition, result: Validat
 
 
 def observe(
-    distribution: Distribution, bounds: Sequence[float], observations: Sequence[float], weight: int = 1
+    distribution: Distribution,
+    bounds: Sequence[float],
+    observations: Sequence[float],
+    result: Validated,
+    weight: int = 1,
 ) -> None:
     """Adds observations, each of which stands for `weight` alike."""
     distribution.count += len(observations) * weight
+    if distribution.id in result.native:
+        result.native[distribution.id].observe(observations, weight)
     for observation in observations:
         distribution.sum = add_finite(distribution.sum, observation * weight)
         if distribution.buckets:

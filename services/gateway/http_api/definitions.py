@@ -51,6 +51,7 @@ class Definition(msgspec.Struct):
     buckets: list[float] = []
     objectives: list[float] = []
     gauge_merge: MergeName | None = msgspec.field(name="gaugeMerge", default=None)
+    native_histogram: bool = msgspec.field(name="nativeHistogram", default=False)
 
 
 class DefinitionRoutes:
@@ -129,6 +130,7 @@ def _spec(definition: Definition) -> pb.MetricSpec:
         buckets=definition.buckets,
         objectives=definition.objectives,
         gauge_merge=_MERGES[definition.gauge_merge] if definition.gauge_merge else pb.GAUGE_MERGE_UNSPECIFIED,
+        native_histogram=definition.native_histogram,
     )
 
 
@@ -148,6 +150,7 @@ def _render(metric: pb.Metric) -> dict[str, Any]:
         "buckets": list(spec.buckets),
         "objectives": list(spec.objectives),
         "gaugeMerge": _MERGE_NAMES.get(spec.gauge_merge),
+        "nativeHistogram": spec.native_histogram,
         "version": metric.version,
         "createdAt": moment(metric.created_at),
         "updatedAt": moment(metric.updated_at),

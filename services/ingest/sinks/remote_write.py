@@ -6,7 +6,7 @@ are encoded once and kept, and only a value and a timestamp are written anew.
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 from chassis.clock import Clock
 from services.ingest.columns import Ints, Rows
 from services.ingest.domain import LabelPairs, MetricType
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
+from services.ingest.sinks import wire
 from services.ingest.sinks.addresses import REMOTE_WRITE
 from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.histograms import histogram
 from services.ingest.sinks.samples_writer import SamplesWriter
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=3)
@@ -36,6 +39,7 @@ _HEADERS = {
 }
 
 _TAKEN_FOR_MS = 7 * 24 * 3600 * 1000
+_NATIVE_TAKEN_FOR_MS = 50 * 60 * 1000
 
 #: The NaN that Prometheus takes for "this series ends here".
 _STALE_MARKER = 0x7FF0000000000002
@@ -60,24 +64,33 @@ class RemoteWrite:
         name: str = REMOTE_WRITE,
         headers: Mapping[str, str] | None = None,
         oldest_ms: int = _TAKEN_FOR_MS,
+        oldest_native_ms: int = _NATIVE_TAKEN_FOR_MS,
     ) -> None:
-        """`headers` go with each request; `oldest_ms` is how old a sample may be that it takes."""
+        """`headers` go with each request; `oldest_ms` is how old a sample may be that it takes, `oldest_native_ms` a
+        native histogram."""
         self.name = name
         self._session = session
         self._url = url
         self._headers = {**(headers or {}), **_HEADERS}
         self._oldest_ms = oldest_ms
+        self._oldest_native_ms = oldest_native_ms
 
     def writer(self, lane: int, clock: Clock) -> SamplesWriter:
         """See `delivery.Sink`."""
-        return SamplesWriter(self, lane, clock, oldest_ms=self._oldest_ms)
+        return SamplesWriter(self, lane, clock, oldest_ms=self._oldest_ms, oldest_native_ms=self._oldest_native_ms)
 
     def encode(self, samples: Samples) -> bytes:
         """The body of one write request. Each series' samples are in the order in which they stand."""
-        scalar = samples.table.type[samples.rows] <= MetricType.GAUGE
-        series = _scalars(samples if scalar.all() else samples.at(scalar))
-        if not scalar.all():
-            series += _distributions(samples.at(~scalar))
+        types = samples.table.type[samples.rows]
+        scalar = types <= MetricType.GAUGE
+        if scalar.all():
+            return _compress(b"".join(_scalars(samples)))
+        native = types == MetricType.NATIVE_HISTOGRAM
+        series = (
+            *_scalars(samples.at(scalar)),
+            *_distributions(samples.at(~scalar & ~native)),
+            *_native_histograms(samples.at(native)),
+        )
         return _compress(b"".join(series))
 
     def encode_probe(self, at_ms: int) -> bytes:
@@ -110,7 +123,9 @@ def _scalars(samples: Samples) -> list[bytes]:
 
 
 def _distributions(samples: Samples) -> list[bytes]:
-    """Histograms and summaries, in the order of `exposed_labels`."""
+    """Classic histograms and summaries, in the order of `exposed_labels`."""
+    if not len(samples):
+        return []
     series: list[Any] = _encoded(samples.table, samples.rows)
     values = [_STALE_BITS] * len(samples)
     for at in np.flatnonzero(~samples.stale).tolist():
@@ -122,10 +137,24 @@ def _distributions(samples: Samples) -> list[bytes]:
 
 
 _STALE_BITS = np.array([_STALE_MARKER], np.uint64)
+_STALE_SUM = float(_STALE_BITS.view(np.float64)[0])
+
+
+def _native_histograms(samples: Samples) -> Iterator[bytes]:
+    """Native histograms. The end of one is a stale marker as the sum of an empty one."""
+    series: list[Any] = _encoded(samples.table, samples.rows)
+    for at, (labels, at_ms) in enumerate(zip(series, samples.at_ms.tolist(), strict=True)):
+        if samples.stale[at]:
+            value = histogram(0, _STALE_SUM, NativeBuckets(), at_ms)
+        else:
+            count, *packed = samples.counts[at].tolist()
+            value = histogram(count, float(samples.value[at]), NativeBuckets.unpacked(packed), at_ms)
+        yield wire.length_delimited(1, labels + wire.length_delimited(4, value))
 
 
 def _encoded(table: SeriesTable, rows: Rows) -> list[bytes | tuple[bytes, ...] | None]:
-    """What stands before the sample in the rows' `TimeSeries`; several for a histogram or a summary."""
+    """What stands before the sample in the rows' `TimeSeries`; several for a classic histogram or a summary, the labels
+    alone for a native histogram."""
     encoded = [table.encoded[row] for row in rows.tolist()]
     if None in encoded:
         for at, row in enumerate(rows.tolist()):
@@ -135,6 +164,8 @@ def _encoded(table: SeriesTable, rows: Rows) -> list[bytes | tuple[bytes, ...] |
 
 def _encode(table: SeriesTable, row: int) -> bytes | tuple[bytes, ...]:
     family = table.families[table.family[row]]
+    if family.type is MetricType.NATIVE_HISTOGRAM:
+        return _encode_labels(exposed_labels(family, table.label_pairs(row))[0])
     encoded = tuple(_before_sample(_encode_labels(each)) for each in exposed_labels(family, table.label_pairs(row)))
     return encoded if family.type > MetricType.GAUGE else encoded[0]
 
@@ -184,13 +215,13 @@ def _encode_labels(labels: LabelPairs) -> bytes:
 
 @lru_cache(maxsize=8192)
 def _encode_label(name: str, value: str) -> bytes:
-    return _field(1, _field(1, name.encode()) + _field(2, value.encode()))
+    return wire.length_delimited(1, wire.length_delimited(1, name.encode()) + wire.length_delimited(2, value.encode()))
 
 
 def _before_sample(labels: bytes) -> bytes:
     """The field `timeseries` with these labels, up to its only sample's value."""
     length = len(labels) + len(_SAMPLE_TAGS) + _SAMPLE.itemsize
-    return b"\x0a" + _varint(length) + labels + _SAMPLE_TAGS
+    return b"\x0a" + wire.varint(length) + labels + _SAMPLE_TAGS
 
 
 def _time_series(series: Sequence[bytes], values: NDArray[np.uint64], at_ms: Ints) -> list[bytes]:
@@ -203,20 +234,6 @@ def _time_series(series: Sequence[bytes], values: NDArray[np.uint64], at_ms: Int
     parts[::2] = series
     parts[1::2] = [each for (each,) in _sample_bytes.iter_unpack(samples.tobytes())]
     return parts
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited protobuf field."""
-    return bytes((number << 3 | 2,)) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _seconds(header: str | None) -> float | None:

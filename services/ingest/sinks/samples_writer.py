@@ -11,6 +11,7 @@ import numpy as np
 from chassis import failpoints, logs
 from chassis.clock import Clock
 from services.ingest import metrics
+from services.ingest.domain import MetricType
 from services.ingest.samples import Samples
 from services.ingest.sinks.attempts import SLOWEST_RETRY_SECONDS, Answer, Attempts
 
@@ -30,14 +31,16 @@ class SamplesSink(Protocol):
 
 
 class SamplesWriter:
-    """See `delivery.Writer`. Samples older than `oldest_ms` are dropped: the sink would refuse them."""
+    """See `delivery.Writer`. Samples older than `oldest_ms`, native histograms older than `oldest_native_ms`, are
+    dropped: the sink would refuse them."""
 
     keeps_history = True
 
-    def __init__(self, sink: SamplesSink, lane: int, clock: Clock, *, oldest_ms: int) -> None:
+    def __init__(self, sink: SamplesSink, lane: int, clock: Clock, *, oldest_ms: int, oldest_native_ms: int) -> None:
         self._sink = sink
         self._clock = clock
         self._oldest_ms = oldest_ms
+        self._oldest_native_ms = oldest_native_ms
         self._attempts = Attempts(sink.name, lane, clock)
 
     async def write(self, samples: Samples) -> None:
@@ -51,12 +54,15 @@ class SamplesWriter:
             first = after
 
     def _without_too_old(self, samples: Samples) -> Samples:
-        first = int(np.searchsorted(samples.at_ms, self._clock.now_ms() - self._oldest_ms))
-        if first:
-            lost = int(samples.widths[:first].sum())
-            metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(lost)
-            log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
-        return samples.at(slice(first, None))
+        native = samples.table.type[samples.rows] == MetricType.NATIVE_HISTOGRAM
+        most_ms = np.where(native, self._oldest_native_ms, self._oldest_ms)
+        too_old = self._clock.now_ms() - samples.at_ms > most_ms
+        if not too_old.any():
+            return samples
+        lost = int(samples.widths[too_old].sum())
+        metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(lost)
+        log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
+        return samples.at(~too_old)
 
     async def _deliver(self, samples: Samples) -> None:
         """Returns when each sample was accepted or put aside."""

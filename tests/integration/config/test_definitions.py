@@ -40,12 +40,14 @@ async def test_a_new_metric_is_answered_with_its_defaults_and_found_again(config
         (pb.METRIC_TYPE_GAUGE, "queue_depth", {"gauge_merge": pb.GAUGE_MERGE_LAST}),
         (pb.METRIC_TYPE_SUMMARY, "latency_seconds", {"objectives": [0.5, 0.9, 0.99]}),
         (pb.METRIC_TYPE_COUNTER, "jobs_total", {}),
+        (pb.METRIC_TYPE_HISTOGRAM, "load_seconds", {"native_histogram": True}),
     ],
 )
 async def test_defaults_belong_to_the_type(
     config: Config, metric_type: pb.MetricType.ValueType, name: str, expected: dict[str, object]
 ) -> None:
-    spec = pb.MetricSpec(name=name, type=metric_type, help="A metric.")
+    native = bool(expected.get("native_histogram"))
+    spec = pb.MetricSpec(name=name, type=metric_type, help="A metric.", native_histogram=native)
     created = await config.person().create(spec)
     filled_in = pb.MetricSpec(name=name, type=metric_type, help="A metric.", **expected)  # type: ignore[arg-type]
     assert created.spec == filled_in

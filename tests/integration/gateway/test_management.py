@@ -190,6 +190,7 @@ RENDERED_METRIC = {
     **DEFINITION,
     "objectives": [],
     "gaugeMerge": None,
+    "nativeHistogram": False,
     "version": 3,
     "createdAt": MOMENT,
     "updatedAt": MOMENT,

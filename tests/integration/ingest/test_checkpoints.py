@@ -37,6 +37,7 @@ from tests.waiting import eventually
 COUNTER = definition("orders_total", labels={"plan": label(max_distinct=2)})
 GAUGE = definition("depth", MetricType.GAUGE)
 HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e300))
+NATIVE = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
 SUMMARY = definition("size_bytes", MetricType.SUMMARY)
 SINK = "remote_write"
 
@@ -134,6 +135,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
                 delta(GAUGE, -1e-300, NOW_MS - 5),
                 delta(HISTOGRAM, 0.001, b="2", a="1"),
                 delta(SUMMARY, 2.0),
+                *(delta(NATIVE, value, zone=str(value)) for value in (-2.0, 0.0, 5.0)),
                 producer=b"A" * 16,
                 sequence=7,
                 floor=3,
@@ -145,7 +147,12 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
         assert lane.contents() == first
         assert any(OTHER in str(each) for each in first)
         await lane.fold(
-            record(delta(GAUGE, 9.0, NOW_MS), delta(HISTOGRAM, 0.002, b="2", a="1"), delta(SUMMARY, -3.0)),
+            record(
+                delta(GAUGE, 9.0, NOW_MS),
+                delta(HISTOGRAM, 0.002, b="2", a="1"),
+                delta(SUMMARY, -3.0),
+                delta(NATIVE, 1e9, zone="5.0"),
+            ),
             record(delta(COUNTER, 1.0), producer=b"A" * 16, sequence=7),
         )
         await lane.commit()

@@ -121,12 +121,14 @@ async def cut_lane(pipeline: Pipeline, cut: Cut) -> AsyncIterator[None]:
 async def test_a_lane_cut_off_at_any_point_is_continued_exactly(pipeline: Pipeline, point: str) -> None:
     pipeline.define("orders_total")
     pipeline.define("load_seconds", "histogram", buckets=[1, 10])
+    pipeline.define("wait_seconds", "histogram", native_histogram=True)
     producer = str(uuid7())
 
     async def send(sequence: int) -> None:
         metrics: list[dict[str, Any]] = [
             {"name": "orders_total", "value": 5},
             {"name": "load_seconds", "value": [0.5, 5, 50]},
+            {"name": "wait_seconds", "value": [0.5, 5, 50]},
         ]
         await pipeline.send(*metrics, producer=producer, sequence=sequence)
 
@@ -143,6 +145,12 @@ async def test_a_lane_cut_off_at_any_point_is_continued_exactly(pipeline: Pipeli
         await pipeline.expect("load_seconds_count{$project}", 9)
         assert await pipeline.value('load_seconds_bucket{le="1.0", $project}') == 3
         assert await pipeline.value("load_seconds_sum{$project}") == 166.5
+        await pipeline.expect("histogram_count(wait_seconds{$project})", 9)
+        assert await pipeline.value("histogram_sum(wait_seconds{$project})") == 166.5
+        assert await pipeline.value("resets(wait_seconds{$project}[1h])") == 0
+        increase = await pipeline.value("histogram_count(increase(wait_seconds{$project}[1h]))")
+        assert increase is not None
+        assert increase >= 9
         samples = await pipeline.samples("orders_total{$project}")
         assert samples[0][1] == 0.0
         assert increments(samples)

@@ -70,6 +70,7 @@ def test_changes_that_leave_every_series_what_it_was_are_made_in_place(old: Metr
             "gaugeMerge",
         ),
         (OLD, dataclasses.replace(OLD, buckets=(1.0,)), "buckets"),
+        (OLD, dataclasses.replace(OLD, native_histogram=True), "nativeHistogram"),
         (OLD, dataclasses.replace(OLD, objectives=(0.5,)), "objectives"),
     ],
 )

@@ -36,6 +36,14 @@ def test_defaults_are_those_of_the_type() -> None:
     assert (counter.buckets, counter.objectives, counter.gauge_merge) == ((), (), None)
 
 
+def test_a_native_histogram_has_no_buckets_of_its_own() -> None:
+    native = validated(dataclasses.replace(HISTOGRAM, native_histogram=True))
+    assert (native.native_histogram, native.buckets) == (True, ())
+    assert not validated(HISTOGRAM).native_histogram
+    assert set(faults(HISTOGRAM, native_histogram=True, buckets=(1.0,))) == {"buckets"}
+    assert set(faults(COUNTER, native_histogram=True)) == {"nativeHistogram"}
+
+
 @pytest.mark.parametrize("merge", [GaugeMerge.MIN, GaugeMerge.MAX, GaugeMerge.SUM])
 def test_gauges_are_merged_by_their_last_level_alone_for_now(merge: GaugeMerge) -> None:
     assert faults(GAUGE, gauge_merge=merge) == {"gaugeMerge": "only last is available yet"}

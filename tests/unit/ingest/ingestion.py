@@ -9,6 +9,7 @@ import msgspec
 
 from services.ingest import decoding
 from services.ingest.domain import Definition, LabelPairs, LabelRule, MetricType, series_id
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import (
     PART_VALUE,
     DefinitionFacts,
@@ -84,13 +85,17 @@ class Delta(NamedTuple):
 
     @property
     def distribution(self) -> Distribution:
-        """One observation, in a histogram's first bucket."""
+        """One observation, in a classic histogram's first bucket."""
         buckets = [1] + [0] * len(self.of.bounds) if self.of.type is MetricType.HISTOGRAM else []
+        if self.of.type is MetricType.NATIVE_HISTOGRAM:
+            native = NativeBuckets()
+            native.observe([self.value])
+            buckets = native.packed()
         return Distribution(self.id, self.value, 1, buckets)
 
 
 def delta(of: Definition, value: float = 1.0, timestamp_ms: int = 0, **labels: str) -> Delta:
-    """For a histogram `value` is one observation in the first bucket."""
+    """For a histogram `value` is one observation, in a classic one's first bucket."""
     return Delta(of, pairs_of(labels), value, timestamp_ms)
 
 
@@ -107,7 +112,7 @@ def record(
     *deltas: Delta, producer: bytes = b"", sequence: int = 0, floor: int = 0, received_ms: int = NOW_MS
 ) -> Record:
     scalars = [each for each in deltas if each.of.type in (MetricType.COUNTER, MetricType.GAUGE)]
-    others = [each for each in deltas if each.of.type in (MetricType.HISTOGRAM, MetricType.SUMMARY)]
+    others = [each for each in deltas if each.of.type > MetricType.GAUGE]
     identities = [Identity(each.of.id, each.labels) for each in (*scalars, *others)]
     return Record(
         kind=Kind.DELTA,

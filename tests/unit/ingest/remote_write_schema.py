@@ -4,7 +4,8 @@ Source: https://prometheus.io/docs/specs/prw/remote_write_spec/
 """
 
 import struct
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import cramjam
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -16,6 +17,8 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, Any, str | None]]] = {
     "TimeSeries": [
         ("labels", 1, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Label"),
         ("samples", 2, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Sample"),
+        ("exemplars", 3, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Exemplar"),
+        ("histograms", 4, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Histogram"),
     ],
     "Label": [
         ("name", 1, _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL, None),
@@ -24,6 +27,28 @@ _MESSAGES: dict[str, list[tuple[str, int, Any, Any, str | None]]] = {
     "Sample": [
         ("value", 1, _FIELD.TYPE_DOUBLE, _FIELD.LABEL_OPTIONAL, None),
         ("timestamp", 2, _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL, None),
+    ],
+    "Exemplar": [
+        ("labels", 1, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Label"),
+        ("value", 2, _FIELD.TYPE_DOUBLE, _FIELD.LABEL_OPTIONAL, None),
+        ("timestamp", 3, _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL, None),
+    ],
+    "Histogram": [
+        ("count_int", 1, _FIELD.TYPE_UINT64, _FIELD.LABEL_OPTIONAL, None),
+        ("sum", 3, _FIELD.TYPE_DOUBLE, _FIELD.LABEL_OPTIONAL, None),
+        ("schema", 4, _FIELD.TYPE_SINT32, _FIELD.LABEL_OPTIONAL, None),
+        ("zero_threshold", 5, _FIELD.TYPE_DOUBLE, _FIELD.LABEL_OPTIONAL, None),
+        ("zero_count_int", 6, _FIELD.TYPE_UINT64, _FIELD.LABEL_OPTIONAL, None),
+        ("negative_spans", 8, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "BucketSpan"),
+        ("negative_deltas", 9, _FIELD.TYPE_SINT64, _FIELD.LABEL_REPEATED, None),
+        ("positive_spans", 11, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "BucketSpan"),
+        ("positive_deltas", 12, _FIELD.TYPE_SINT64, _FIELD.LABEL_REPEATED, None),
+        ("reset_hint", 14, _FIELD.TYPE_INT32, _FIELD.LABEL_OPTIONAL, None),
+        ("timestamp", 15, _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL, None),
+    ],
+    "BucketSpan": [
+        ("offset", 1, _FIELD.TYPE_SINT32, _FIELD.LABEL_OPTIONAL, None),
+        ("length", 2, _FIELD.TYPE_UINT32, _FIELD.LABEL_OPTIONAL, None),
     ],
 }
 
@@ -49,6 +74,50 @@ STALE_BITS = 0x7FF0000000000002
 
 def bits(value: float) -> int:
     return int(struct.unpack("<Q", struct.pack("<d", value))[0])
+
+
+class SentHistogram(NamedTuple):
+    """A native histogram of a request."""
+
+    labels: dict[str, str]
+    at_ms: int
+    observations: int
+    sum: float
+    schema: int
+    zero: int
+    #: Counts by index.
+    positive: dict[int, int]
+    negative: dict[int, int]
+
+
+def read_histograms(body: bytes) -> list[SentHistogram]:
+    """The native histograms of a request. Fails where spans and deltas do not fit each other."""
+    request = WriteRequest()
+    request.ParseFromString(bytes(cramjam.snappy.decompress_raw(body)))
+    return [
+        SentHistogram(
+            {label.name: label.value for label in series.labels},
+            each.timestamp,
+            each.count_int,
+            each.sum,
+            each.schema,
+            each.zero_count_int,
+            _counts(each.positive_spans, each.positive_deltas),
+            _counts(each.negative_spans, each.negative_deltas),
+        )
+        for series in request.timeseries
+        for each in series.histograms
+    ]
+
+
+def _counts(spans: Any, deltas: Any) -> dict[int, int]:
+    indexes: list[int] = []
+    at = 0
+    for span in spans:
+        at += span.offset
+        indexes += range(at, at + span.length)
+        at += span.length
+    return dict(zip(indexes, accumulate(deltas), strict=True))
 
 
 def read(body: bytes) -> list[tuple[dict[str, str], float, int]]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.ingest.domain import OTHER, MetricType
 from services.ingest.errors import UnreadableLogError
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from tests.unit.ingest.ingestion import (
     DAY_MS,
@@ -26,6 +27,7 @@ from tests.unit.ingest.lane_store import STEPS, Sample, Store, each_of
 
 ORDERS = definition("orders_total", labels={"plan": label()})
 DEPTH = definition("depth", MetricType.GAUGE)
+WAIT = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
 LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 1.0))
 
 
@@ -125,6 +127,33 @@ def test_records_that_do_not_fit_their_series_halt_the_lane() -> None:
     changed = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 2.0))
     with pytest.raises(UnreadableLogError, match="load_seconds"):
         store.fold(record(delta(changed, 0.5)))
+
+
+def test_buckets_that_are_no_native_histogram_halt_the_lane() -> None:
+    store = Store()
+    broken = record(delta(WAIT, 1.0))
+    broken.distributions[0].buckets = [1]
+    with pytest.raises(UnreadableLogError, match="wait_seconds"):
+        store.fold(broken)
+
+
+def test_a_native_histogram_adds_up_over_crashes_and_retries() -> None:
+    store = Store()
+    for sequence, value in enumerate([1.0, 2.0, -1.0, 0.0, 2.0], 1):
+        batch = record(delta(WAIT, value), producer=b"A" * 16, sequence=sequence)
+        store.fold(batch, batch)
+        store.commit(NOW_MS + sequence * 1000)
+        store.fold(record(delta(WAIT, 5.0)))  # is lost with the crash: its commit never was
+        store.crash()
+        store.fold(batch)
+    store.fold(record(delta(WAIT, 0.5)))
+    last = store.commit(NOW_MS + 60_000)
+    assert store.totals() == {("wait_seconds",): 4.5}
+    buckets = NativeBuckets()
+    buckets.observe([1.0, 2.0, -1.0, 0.0, 2.0, 0.5])
+    [row] = store.rows.values()
+    assert row.counts == (6, *buckets.packed())
+    assert [each.counts for each in each_of(last.samples) if each.at_ms == last.commit_ms] == [row.counts]
 
 
 # --- time

@@ -15,7 +15,7 @@ from services.ingest.sinks.delivery import Deliveries, Delivery
 from services.ingest.sinks.remote_write import RemoteWrite
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition
 from tests.unit.ingest.lane_store import Rows
-from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_histograms
 from tests.waiting import eventually
 
 Sample = tuple[str, float, int]
@@ -268,6 +268,17 @@ async def test_samples_older_than_the_sink_takes_are_dropped_before_sending(
         assert delivery.delivered_ms == NOW_MS
     assert sink.accepted == [("orders_total pro", 2.0, NOW_MS)]
     assert count("too_old") - before == 3
+
+
+async def test_native_histograms_have_an_age_of_their_own(sink: ScriptedSink, clock: SteppedClock) -> None:
+    waits = SERIES.of(definition("wait_seconds", MetricType.NATIVE_HISTOGRAM))
+    older_ms, newer_ms = NOW_MS - 3_000_001, NOW_MS - 3_000_000
+    async with delivering(sink, clock) as delivery:
+        offer(delivery, older_ms, SERIES.sample(waits, older_ms), SERIES.sample(PRO, older_ms, 1.0))
+        offer(delivery, newer_ms, SERIES.sample(waits, newer_ms))
+        await flushed(delivery)
+    assert sink.accepted == [("orders_total pro", 1.0, older_ms)]
+    assert [each.at_ms for body in sink.bodies for each in read_histograms(body)] == [newer_ms]
 
 
 async def test_a_sink_that_fails_on_and_on_is_given_rests(sink: ScriptedSink, clock: SteppedClock) -> None:

@@ -4,15 +4,18 @@ import uuid
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.domain import Definition, MetricType
+from services.ingest.native_histograms import NativeBuckets
+from services.ingest.samples import Samples
 from services.ingest.sinks.remote_write import RemoteWrite, format_bound
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition
 from tests.unit.ingest.lane_store import Rows
-from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_histograms
 
 GOLDEN_BOUNDS = Path(__file__).parents[2] / "golden" / "ingest" / "bounds.txt"
 
@@ -20,6 +23,7 @@ IDENTITY = {"tenant_id": str(uuid.UUID(bytes=TENANT)), "project_id": str(uuid.UU
 COUNTER = definition("orders_total")
 GAUGE = definition("depth", MetricType.GAUGE)
 HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e6))
+NATIVE = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
 SUMMARY = definition("size_bytes", MetricType.SUMMARY)
 
 
@@ -59,6 +63,32 @@ def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite, seri
     assert {at_ms for _, _, at_ms in samples} == {NOW_MS}
     assert all(labels["plan"] == "pro" for labels, _, _ in samples)
     assert sealed.widths.tolist() == [len(samples)]
+
+
+def test_a_native_histogram_is_one_series_with_spans_and_deltas(sink: RemoteWrite, series: Rows) -> None:
+    buckets = NativeBuckets()
+    buckets.observe([-2.0, 0.0, 0.0, 1.0, 1.05, 1.05, 4.0])
+    sealed = series.sample(series.of(NATIVE, plan="pro"), NOW_MS, 5.1, [7, *buckets.packed()])
+    body = sink.encode(sealed)
+    assert read(body) == []
+    labels = {"__name__": "wait_seconds", "plan": "pro", **IDENTITY}
+    assert read_histograms(body) == [(labels, NOW_MS, 7, 5.1, 3, 2, {0: 1, 1: 2, 16: 1}, {8: 1})]
+    assert sealed.widths.tolist() == [1]
+
+
+def test_a_native_histogram_begins_empty_and_ends_with_a_stale_sum(sink: RemoteWrite, series: Rows) -> None:
+    row = series.of(NATIVE)
+    zero = Samples.zeros(series.table, np.array([row]), np.array([NOW_MS]))
+    [first, last] = read_histograms(sink.encode(series.joined(zero, series.sample(row, NOW_MS + 1, stale=True))))
+    assert (first.observations, first.sum, first.positive, first.at_ms) == (0, 0.0, {}, NOW_MS)
+    assert (bits(last.sum), last.observations, last.at_ms) == (STALE_BITS, 0, NOW_MS + 1)
+
+
+def test_the_zero_of_a_native_histogram_has_the_resolution_of_its_value(series: Rows) -> None:
+    row = series.of(NATIVE)
+    series.table.counts[row] = np.array([5, 1, 5, 0])
+    zero = Samples.zeros(series.table, np.array([row]), np.array([NOW_MS]))
+    assert zero.counts[0].tolist() == [0, 1, 0, 0]
 
 
 def test_a_summary_is_sum_and_count(sink: RemoteWrite, series: Rows) -> None:

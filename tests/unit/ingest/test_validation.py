@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.domain import MetricType
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Distribution, Identity
 from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, label, validated
@@ -200,6 +201,16 @@ def test_arrays_and_single_observations_come_to_the_same(arrays: list[list[float
         sum(1 < value <= 10 for value in flat),
         sum(value > 10 for value in flat),
     ]
+
+
+def test_observations_of_a_native_histogram_come_in_its_own_buckets() -> None:
+    native = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
+    sent = ({"name": "wait_seconds", "value": [1, -2, 0]}, {"name": "wait_seconds", "value": 1})
+    distribution = only_distribution(validated([native], *sent))
+    buckets = NativeBuckets()
+    buckets.observe([1, -2, 0, 1])
+    assert (distribution.sum, distribution.count, distribution.metrics) == (0, 4, 2)
+    assert distribution.buckets == buckets.packed()
 
 
 def test_a_summary_counts_and_sums_without_buckets() -> None:

@@ -112,11 +112,14 @@ class MetricSpec(_message.Message):
     BUCKETS_FIELD_NUMBER: _builtins.int
     OBJECTIVES_FIELD_NUMBER: _builtins.int
     GAUGE_MERGE_FIELD_NUMBER: _builtins.int
+    NATIVE_HISTOGRAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     type: Global___MetricType.ValueType
     unit: _builtins.str
     help: _builtins.str
     gauge_merge: Global___GaugeMerge.ValueType
+    native_histogram: _builtins.bool
+    """A histogram whose buckets are exponential and made as observations need them; it has no `buckets`."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]: ...
     @_builtins.property
@@ -138,10 +141,11 @@ class MetricSpec(_message.Message):
         buckets: _abc.Iterable[_builtins.float] | None = ...,
         objectives: _abc.Iterable[_builtins.float] | None = ...,
         gauge_merge: Global___GaugeMerge.ValueType = ...,
+        native_histogram: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "gauge_merge", b"gauge_merge", "help", b"help", "labels", b"labels", "name", b"name", "objectives", b"objectives", "type", b"type", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "gauge_merge", b"gauge_merge", "help", b"help", "labels", b"labels", "name", b"name", "native_histogram", b"native_histogram", "objectives", b"objectives", "type", b"type", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
