@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chassis.ids import uuid7
@@ -13,7 +14,7 @@ Series = tuple[str, str]
 
 BUCKETS = (0.5, 1.0)
 #: Eighths, so that sums are exact.
-_LATENCIES = (0.125, 0.5, 0.75, 1.0, 4.0)
+LATENCIES = (0.125, 0.5, 0.75, 1.0, 4.0)
 _PLANS = ("free", "basic", "pro", "enterprise")
 #: Batches that may be open at the same time.
 _OPEN = 10
@@ -54,7 +55,7 @@ class Worker:
     def _batch(self, counter: str, histogram: str, label: str, value: str, *, gauge: bool = True) -> Batch:
         self._sequence += 1
         amount = self._chance.randint(1, 5)
-        latencies = self._chance.choices(_LATENCIES, k=self._chance.randint(1, 4))
+        latencies = self._chance.choices(LATENCIES, k=self._chance.randint(1, 4))
         metrics: list[Json] = [
             {"name": counter, "value": amount, "labels": {label: value}},
             {"name": histogram, "value": latencies, "labels": {label: value}},
@@ -78,12 +79,12 @@ class Worker:
             "metrics": metrics,
         }
         own = f'{label}="{value}"'
-        adds = {(counter, own): float(amount), **_observed(histogram, own, latencies)}
+        adds = {(counter, own): float(amount), **observed(histogram, own, latencies)}
         names = tuple(metric["name"] for metric in metrics)
         return Batch(json.dumps(body).encode(), names, adds, levels)
 
 
-def _observed(histogram: str, own: str, latencies: list[float]) -> dict[Series, float]:
+def observed(histogram: str, own: str, latencies: Sequence[float]) -> dict[Series, float]:
     """A histogram's classic series, with their cumulative buckets."""
     buckets = {str(bound): sum(each <= bound for each in latencies) for bound in BUCKETS}
     buckets["+Inf"] = len(latencies)

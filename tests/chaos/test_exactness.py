@@ -11,9 +11,10 @@ import pytest
 
 from deploy.local.progress import say
 from tests.chaos import plan, resources
+from tests.chaos.knowledge import Known
 from tests.chaos.mayhem import Mayhem, failpoints_hit
 from tests.chaos.resources import Used
-from tests.chaos.traffic import Known, Traffic
+from tests.chaos.traffic import Traffic
 from tests.chaos.visible import adds_up, counted, reconciled, visible
 from tests.e2e.api import connected, sign_up
 from tests.suite_running import Suite

@@ -2,51 +2,31 @@
 
 Every batch counts orders (a counter by plan), observes latencies (a histogram by plan) and reports a level (a gauge by
 worker). Most are sent, the same bytes, until they are acknowledged. A few are sent once and given up when no answer
-comes: each of those counts in series of its own, which must then show all of it or nothing.
+comes: each of those counts in series of its own, which must then show all of it or nothing. Other clients tell totals
+(`sources.py`).
 """
 
 import asyncio
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.chaos.batches import BUCKETS, Batch, Series, Worker
+from tests.chaos import sources
+from tests.chaos.batches import BUCKETS, Batch, Worker
+from tests.chaos.knowledge import RETRIED, TIMEOUT_SECONDS, Known
 from tests.e2e.api import Project
 
-#: What a client may meet while processes die: it sends the same batch again. 0: no answer.
-_RETRIED = frozenset({0, 408, 429, 500, 502, 503, 504})
 _GIVEN_UP_PART = 0.04
 _FIFTYFOLD_PART = 0.002
 _AGAIN_AT_ONCE_PART = 0.08
 _AGAIN_LATER_PART = 0.05
 _LATER_SECONDS = (1.0, 20.0)
 _REMEMBERED = 500
-#: A client's patience; shorter than the longest pause of a process.
-_TIMEOUT_SECONDS = 4.0
-
-
-@dataclass
-class Known:
-    """The clients' log, and how it came to be."""
-
-    expected: dict[Series, float] = field(default_factory=dict)
-    #: What the batches that nobody acknowledged add, each for itself.
-    given_up: list[dict[Series, float]] = field(default_factory=list)
-    acknowledged: int = 0
-    #: Metrics of acknowledged batches, by name.
-    metrics: Counter[str] = field(default_factory=Counter)
-    #: Requests by HTTP status; 0: no answer.
-    statuses: Counter[int] = field(default_factory=Counter)
-    #: Batches that were sent again although they were acknowledged, by occasion.
-    again: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def retries(self) -> int:
-        return sum(count for status, count in self.statuses.items() if status != 202)
+#: Processes that tell totals instead of numbered batches.
+_SOURCES = 2
 
 
 class Traffic:
@@ -56,6 +36,7 @@ class Traffic:
         self._project = project
         self._seed = seed
         self._workers = 0
+        self._sources = 0
         self.known = Known()
         #: Acknowledged batches that are to be sent again, and when.
         self._later: list[tuple[float, Batch]] = []
@@ -68,6 +49,7 @@ class Traffic:
         await self._project.define("chaos_latency_seconds", "histogram", buckets=list(BUCKETS), labels=plan)
         await self._project.define("chaos_queue_size", "gauge", labels=[{"name": "worker", "required": True}])
         await self._project.define("chaos_attempts_total", labels=attempt)
+        await sources.define(self._project)
         await self._project.define("chaos_attempt_seconds", "histogram", buckets=list(BUCKETS), labels=attempt)
 
     async def run(self, producers: int, going_on: Callable[[], bool]) -> None:
@@ -75,6 +57,10 @@ class Traffic:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(producers):
                 tasks.create_task(self._produce(going_on))
+            for _ in range(_SOURCES):
+                self._sources += 1
+                name, chance = f"source-{self._sources}", random.Random(self._seed * 2000 + self._sources)
+                tasks.create_task(sources.tell_totals(self._project, self.known, name, chance, going_on))
             tasks.create_task(self._send_later_ones(going_on))
 
     async def replay(self, count: int) -> None:
@@ -135,16 +121,13 @@ class Traffic:
             self.known.given_up.append(batch.adds)
 
     def _count(self, batch: Batch) -> None:
-        self.known.acknowledged += 1
-        self.known.metrics.update(batch.metrics)
-        for series, amount in batch.adds.items():
-            self.known.expected[series] = self.known.expected.get(series, 0.0) + amount
+        self.known.count(batch.metrics, batch.adds)
         self.known.expected.update(batch.levels)
 
     async def _until_acknowledged(self, batch: Batch) -> None:
         pause = 0.05
         while (status := await self._send(batch)) != 202:
-            assert status in _RETRIED, f"a batch was answered {status}"
+            assert status in RETRIED, f"a batch was answered {status}"
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, 1.0)
 
@@ -157,7 +140,7 @@ class Traffic:
                 "/api/v1/metrics",
                 data=batch.body,
                 credential=project.secret_key,
-                timeout_seconds=_TIMEOUT_SECONDS,
+                timeout_seconds=TIMEOUT_SECONDS,
             )
         except (aiohttp.ClientError, TimeoutError, OSError):
             status = 0
@@ -166,6 +149,6 @@ class Traffic:
             if status == 202:
                 assert (answer.json["accepted"], answer.json["rejected"]) == (len(batch.metrics), []), answer.text
             else:
-                assert status in _RETRIED, f"a batch was answered {status}: {answer.text}"
+                assert status in RETRIED, f"a batch was answered {status}: {answer.text}"
         self.known.statuses[status] += 1
         return status

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 
 from tests.chaos.batches import Series
-from tests.chaos.traffic import Known
+from tests.chaos.knowledge import Known
 from tests.e2e.api import Project, UnavailableError
 from tests.waiting import eventually
 
