@@ -16,13 +16,13 @@ export function runtimeText(build) {
 }
 
 export function moduleText(build) {
-  return `${runtimeText(build)}\nexport const { Client } = PulsegateRuntime;\nexport ${METRICS}\n`;
+  return `${runtimeText(build)}\nexport const { Client, tolerate } = PulsegateRuntime;\nexport ${METRICS}\n`;
 }
 
 export function scriptText(build, { endpoint, key }) {
   const options = JSON.stringify({ endpoint, key });
   return `(() => {\n${runtimeText(build)}\nconst { Client } = PulsegateRuntime;\n${METRICS}
-globalThis.Pulsegate = { Client, Metrics };\nglobalThis.pulsegate = new Metrics(${options});\n})();\n`;
+PulsegateRuntime.tolerate();\nglobalThis.Pulsegate = { Client, Metrics };\nglobalThis.pulsegate = new Metrics(${options});\n})();\n`;
 }
 
 /** The generated module, loaded by this process. */

@@ -21,11 +21,11 @@ for (const build of BUILDS) {
     assert.match(runtimeText(build), /^[\t\n\x20-\x7e]*$/);
     const scope = runInNewContext(`${runtimeText(build)};globalThis`, { TypeError });
     assert.deepEqual(Object.keys(scope).sort(), ["PulsegateRuntime", "TypeError"]);
-    assert.deepEqual(Object.keys(scope.PulsegateRuntime), ["Client"]);
+    assert.deepEqual(Object.keys(scope.PulsegateRuntime), ["Client", "tolerate"]);
   });
 
   it(`${build} can be put in a module and in a script`, async () => {
-    assert.deepEqual(Object.keys(await loadModule(build)), ["Client", "Metrics"]);
+    assert.deepEqual(Object.keys(await loadModule(build)), ["Client", "Metrics", "tolerate"]);
     const sandbox = { setTimeout, clearTimeout, AbortController, performance };
     const scope = runInNewContext(`${scriptText(build, OPTIONS)};globalThis`, sandbox);
     assert.ok(scope.pulsegate instanceof scope.Pulsegate.Metrics);

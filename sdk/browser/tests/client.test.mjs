@@ -21,7 +21,7 @@ it("has a memory storage that behaves as a browser's", () => {
 
 for (const build of BUILDS) {
   describe(build, async () => {
-    const { Metrics } = await loadModule(build);
+    const { Metrics, tolerate } = await loadModule(build);
     let server;
     let clients;
 
@@ -65,6 +65,23 @@ for (const build of BUILDS) {
         { name: "a_total", labels: { x: "2" }, value: 4 },
         { name: "a_total", value: 8 },
       ]);
+    });
+
+    it("drops and warns, where it is tolerant, when a metric has no method", async (test) => {
+      const warnings = test.mock.method(console, "warn", () => {});
+      const client = newClient();
+      assert.throws(() => client.deletedTotal(), TypeError);
+      tolerate();
+      client.checkoutCompletedTotal({ plan: "pro" });
+      client.deletedTotal({ plan: "pro" });
+      client.deletedTotal();
+      assert.equal(await client.flush(), true);
+      assert.equal(await client, client);
+      assert.equal(String(client), "[object Object]");
+      const { recorded, accepted, dropped } = client.stats;
+      assert.deepEqual({ recorded, accepted, dropped }, { recorded: 3, accepted: 1, dropped: { invalid: 2 } });
+      assert.deepEqual(warnings.mock.calls.map((call) => call.arguments), [["pulsegate: deletedTotal()?"]]);
+      assert.deepEqual(metricsSent(), [{ name: "checkout_completed_total", labels: { plan: "pro" }, value: 1 }]);
     });
 
     it("begins another metric before a sum would overflow", async () => {

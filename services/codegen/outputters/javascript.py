@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.codegen.domain import Definitions, Label, Metric, Options
-from services.codegen.outputters.identifiers import assign, camel_case
+from services.codegen.outputters.identifiers import camel_case
 from services.codegen.outputters.rendering import environment, escape_invisible, readable_lines
 
 #: The runtime's public members; what is private to it has no name that could clash.
@@ -15,6 +15,8 @@ _OBJECT_MEMBERS = frozenset(
     {"constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf"}
     | {"then", "toJSON"}
 )
+
+_MEMBERS = _RUNTIME_MEMBERS | _OBJECT_MEMBERS
 
 #: What could end a script element, or make its text be read otherwise.
 _MARKUP = re.compile("<(?=[/!]|script)", re.IGNORECASE)
@@ -32,10 +34,8 @@ class _Method:
 
 def render(definitions: Definitions, options: Options, runtime: str) -> str:
     """The client's source. `runtime` is a bundle that declares `PulsegateRuntime` (`sdk/browser/README.md`)."""
-    by_age = sorted(definitions.metrics, key=lambda metric: metric.id)
-    names = assign((metric.name for metric in by_age), camel_case, _RUNTIME_MEMBERS | _OBJECT_MEMBERS)
     methods = [
-        _Method(name=names[metric.name], metric=metric, labels=_type_of_labels(metric))
+        _Method(name=camel_case(metric.name, _MEMBERS), metric=metric, labels=_type_of_labels(metric))
         for metric in definitions.metrics
     ]
     template = f"{options.packaging}{'.min' if options.minify else ''}.js.jinja2"

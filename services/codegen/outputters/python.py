@@ -5,7 +5,7 @@ import functools
 from dataclasses import dataclass
 
 from services.codegen.domain import Definitions, Label, Metric, MetricType, Options
-from services.codegen.outputters.identifiers import PYTHON_KEYWORDS, assign, public
+from services.codegen.outputters.identifiers import PYTHON_KEYWORDS, free, public
 from services.codegen.outputters.rendering import environment, escape_invisible, readable_lines
 
 #: What the template itself names within a method; labels must leave it alone.
@@ -45,24 +45,23 @@ class _Method:
 def render(definitions: Definitions, options: Options, runtime: str) -> str:
     """The client's source. `runtime` is the package `sdk/python/pulsegate_runtime`, joined."""
     client = _client_class(runtime)
-    by_age = sorted(definitions.metrics, key=lambda metric: metric.id)
-    names = assign((metric.name for metric in by_age), public, PYTHON_KEYWORDS | _TYPES | _attributes(client))
+    taken = PYTHON_KEYWORDS | _TYPES | _attributes(client)
     return _TEMPLATES.get_template("client.py.jinja2").render(
         definitions=definitions,
         options=options,
         runtime=runtime.strip("\n"),
         constructor=_options_of_constructor(client),
-        methods=[_method(metric, names[metric.name]) for metric in definitions.metrics],
+        methods=[_method(metric, free(public(metric.name), taken)) for metric in definitions.metrics],
     )
 
 
 def _method(metric: Metric, name: str) -> _Method:
-    names = assign((label.name for label in metric.labels), str, _IN_METHODS)
-    parameters = tuple(
-        _Parameter(name=names[label.name], declaration=f"{names[label.name]}: {_type_of(label)}", label=label)
-        for label in metric.labels
-    )
+    parameters = tuple(_parameter(free(label.name, _IN_METHODS), label) for label in metric.labels)
     return _Method(name=name, metric=metric, value=_VALUE_PARAMETERS[metric.type], parameters=parameters)
+
+
+def _parameter(name: str, label: Label) -> _Parameter:
+    return _Parameter(name=name, declaration=f"{name}: {_type_of(label)}", label=label)
 
 
 def _type_of(label: Label) -> str:

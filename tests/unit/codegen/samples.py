@@ -47,7 +47,7 @@ var PulsegateRuntime;
     constructor(options) { Client.options = options; Client.calls = []; }
     record(...call) { Client.calls.push(call); }
   }
-  PulsegateRuntime = { Client };
+  PulsegateRuntime = { Client, tolerate() {} };
 })();
 """
 

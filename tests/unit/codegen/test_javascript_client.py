@@ -103,8 +103,8 @@ def test_a_metric_never_takes_the_place_of_a_member(javascript: Node) -> None:
         "then_",
         "constructor_",
         "toString_",
-        "hasOwnProperty_",
-        "metricX",
+        "has_own_property_",
+        "metric__x_",
     ]
     calls = javascript.run(
         source + "".join(f"pulsegate.{method}();" for method in methods), "Pulsegate.Client.calls.map(([name]) => name)"

@@ -133,7 +133,7 @@ def test_a_metric_never_takes_the_place_of_a_member_of_the_runtime() -> None:
     names = ["record", "flush", "stats", "calls", "_given", "str", "class"]
     client = _load(generate(*(metric(name, age=age) for age, name in enumerate(names))))["Metrics"]
     metrics = client()
-    for name in ("record_", "flush_", "stats_", "calls_", "metric_given", "str_", "class_"):
+    for name in ("record_", "flush_", "stats_", "calls_", "metric__given", "str_", "class_"):
         getattr(metrics, name)()
     assert [call[0] for call in metrics.calls] == names
 
