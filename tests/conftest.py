@@ -11,4 +11,10 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 # A thousand idle connections have two ends each here.
 open_files.allow_all()
 
-pytest_plugins = ["tests.suite_ports", "tests.suite_servers", "tests.suite_database", "tests.suite_running"]
+pytest_plugins = [
+    "tests.suite_ports",
+    "tests.suite_servers",
+    "tests.suite_database",
+    "tests.suite_running",
+    "tests.suite_sink_servers",
+]

@@ -28,8 +28,9 @@ from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
 from services.ingest.operations.ledger import LedgerReader
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
-from services.ingest.sinks.addresses import SinkAddress
+from services.ingest.sinks.addresses import SinkAddress, SinkKind
 from services.ingest.sinks.delivery import Sink
+from services.ingest.sinks.pushgateway import Pushgateway
 from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.tallies import Tallies
 
@@ -102,11 +103,14 @@ def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
 
 
 def _sink(address: SinkAddress, session: aiohttp.ClientSession, settings: AggregatorSettings) -> Sink:
+    headers = settings.headers_of(address.name)
+    if address.kind is SinkKind.PUSHGATEWAY:
+        return Pushgateway(session, address.url, name=address.name, headers=headers)
     return RemoteWrite(
         session,
         address.url,
         name=address.name,
-        headers=settings.headers_of(address.name),
+        headers=headers,
         oldest_ms=settings.sink_oldest_seconds * 1000,
         oldest_native_ms=settings.sink_native_oldest_seconds * 1000,
     )

@@ -31,6 +31,7 @@ class SinkKind(StrEnum):
     """The protocol that a sink speaks."""
 
     REMOTE_WRITE = "remote_write"
+    PUSHGATEWAY = "pushgateway"
 
 
 @dataclass(frozen=True, kw_only=True)

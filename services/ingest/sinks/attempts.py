@@ -1,16 +1,21 @@
-"""One request to a sink, again and again until there is an answer that will not change."""
+"""One request to a sink, again and again until there is an answer that says something about the request itself."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import tenacity
 
+from chassis import logs
 from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from services.ingest import metrics
 
-SLOWEST_RETRY_SECONDS = 5.0
+log = logs.get(__name__)
+
+Send = Callable[[], Awaitable["Answer"]]
+
+_SLOWEST_RETRY_SECONDS = 5.0
 #: The longest pause that a sink may ask for.
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -42,7 +47,21 @@ class Attempts:
         self._clock = clock
         self._breaker = Breaker(f"sink {sink}, lane {lane}", reset_seconds=2.0, least_calls=10)
 
-    async def refusal(self, send: Callable[[], Awaitable[Answer]]) -> Answer | None:
+    async def refusal(self, send: Send, probe: Send) -> Answer | None:
+        """None once the request is accepted; else the answer that refuses it although the sink takes others, such as
+        the probe."""
+        suspected = False
+        while (refusal := await self._lasting_refusal(send)) is not None:
+            if await self._lasting_refusal(probe) is not None:
+                log.error("sink refuses everything", sink=self._sink, status=refusal.status, text=refusal.text)
+                await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
+            elif refusal.status < 500 or suspected:
+                return refusal
+            else:
+                suspected = True  # the sink may have come back just now: a 500 must be seen once more
+        return None
+
+    async def _lasting_refusal(self, send: Send) -> Answer | None:
         """None once the request is accepted, or the answer that refuses it for good. Tries until there is either."""
         last: Answer | None = None
         async for attempt in tenacity.AsyncRetrying(
@@ -65,7 +84,7 @@ class Attempts:
         return last
 
 
-_backoff = tenacity.wait_random_exponential(multiplier=0.1, max=SLOWEST_RETRY_SECONDS)
+_backoff = tenacity.wait_random_exponential(multiplier=0.1, max=_SLOWEST_RETRY_SECONDS)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

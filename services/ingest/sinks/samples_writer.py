@@ -13,7 +13,7 @@ from chassis.clock import Clock
 from services.ingest import metrics
 from services.ingest.domain import MetricType
 from services.ingest.samples import Samples
-from services.ingest.sinks.attempts import SLOWEST_RETRY_SECONDS, Answer, Attempts
+from services.ingest.sinks.attempts import Answer, Attempts
 
 log = logs.get(__name__)
 
@@ -66,7 +66,8 @@ class SamplesWriter:
 
     async def _deliver(self, samples: Samples) -> None:
         """Returns when each sample was accepted or put aside."""
-        refusal = await self._refusal(self._sink.encode(samples))
+        body = self._sink.encode(samples)
+        refusal = await self._attempts.refusal(lambda: self._sink.send(body), self._probe)
         if refusal is None:
             if failpoints.ARMED:
                 await failpoints.reached("delivered")
@@ -77,22 +78,6 @@ class SamplesWriter:
             half = len(samples) // 2
             await self._deliver(samples.at(slice(half)))
             await self._deliver(samples.at(slice(half, None)))
-
-    async def _refusal(self, body: bytes) -> Answer | None:
-        """None once the body is accepted; else the answer that refuses it although the sink takes others."""
-        suspected = False
-        while (refusal := await self._send(body)) is not None:
-            if not await self._works():
-                log.error("sink refuses everything", sink=self._sink.name, status=refusal.status, text=refusal.text)
-                await self._clock.sleep(SLOWEST_RETRY_SECONDS)
-            elif refusal.status < 500 or suspected:
-                return refusal
-            else:
-                suspected = True  # the sink may have come back just now: a 500 must be seen once more
-        return None
-
-    async def _works(self) -> bool:
-        return await self._send(self._sink.encode_probe(self._clock.now_ms())) is None
 
     def _put_aside(self, one: Samples, refusal: Answer) -> None:
         metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(int(one.widths[0]))
@@ -106,5 +91,5 @@ class SamplesWriter:
             text=refusal.text,
         )
 
-    async def _send(self, body: bytes) -> Answer | None:
-        return await self._attempts.refusal(lambda: self._sink.send(body))
+    async def _probe(self) -> Answer:
+        return await self._sink.send(self._sink.encode_probe(self._clock.now_ms()))

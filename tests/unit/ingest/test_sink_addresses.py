@@ -32,17 +32,17 @@ def test_one_address_is_one_sink() -> None:
 
 
 def test_a_list_names_kinds_and_addresses() -> None:
-    listed = "mimir=https://mimir/push?a=b+c, vm=remote_write+http://vm:8428/api/v1/write\n gate=remote_write+http://gate:9091"
+    listed = "mimir=https://mimir/push?a=b+c, vm=remote_write+http://vm:8428/api/v1/write\n gate=pushgateway+http://gate:9091"
     assert settings(**PROMETHEUS, PULSEGATE_SINKS=listed).sinks[1:] == (
         SinkAddress(name="mimir", url="https://mimir/push?a=b+c"),
         SinkAddress(name="vm", url="http://vm:8428/api/v1/write"),
-        SinkAddress(name="gate", kind=SinkKind.REMOTE_WRITE, url="http://gate:9091"),
+        SinkAddress(name="gate", kind=SinkKind.PUSHGATEWAY, url="http://gate:9091"),
     )
     assert [sink.name for sink in settings(PULSEGATE_SINKS=listed).sinks] == ["mimir", "vm", "gate"]
 
 
 def test_a_sink_reads_as_it_is_listed() -> None:
-    [sink] = settings(PULSEGATE_SINKS="gate=remote_write+http://gate:9091").sinks
+    [sink] = settings(PULSEGATE_SINKS="gate=pushgateway+http://gate:9091").sinks
     assert settings(PULSEGATE_SINKS=str(sink)).sinks == (sink,)
 
 

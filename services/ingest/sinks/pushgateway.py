@@ -1,0 +1,278 @@
+"""A Pushgateway as a sink: it shows the newest committed value of every live series.
+
+Source: https://github.com/prometheus/pushgateway. A push with PUT replaces a group, one with POST the names that it
+has. A group here is a project; series with a label `job`, which a group must have, are in the group of that job. Since
+a project belongs to one lane, a group has one writer. What changed is POSTed by name, all series of it; where a name
+has gone, and now and then, the group is PUT as a whole, which also restores what the gateway has forgotten.
+"""
+
+import asyncio
+import base64
+import random
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from chassis import failpoints, logs
+from chassis.clock import Clock
+from services.ingest import metrics
+from services.ingest.domain import MetricType
+from services.ingest.samples import Samples
+from services.ingest.series import Family, SeriesTable
+from services.ingest.sinks import exposition
+from services.ingest.sinks.attempts import Answer, Attempts
+from services.ingest.sinks.exposition import ExposedSeries
+from services.ingest.sinks.remote_write import exposed_labels
+
+log = logs.get(__name__)
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=3)
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: The job of series that have none.
+_JOB = "pulsegate"
+_PLAIN_JOB = re.compile(r"[A-Za-z0-9_-]+")
+_GROUP_LABELS = frozenset(("job", "project_id", "tenant_id"))
+#: Lines of one POST, except where a single name has more.
+_MOST_LINES = 5_000
+#: Each group is replaced as a whole about this often.
+_REPLACE_SECONDS = 60.0
+
+
+class GroupKey(NamedTuple):
+    """What tells a group from others."""
+
+    tenant_id: bytes
+    project_id: bytes
+    job: str
+
+
+class Pushgateway:
+    """One Pushgateway."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, *, name: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """`url` is what stands before `/metrics`; `headers` go with each request."""
+        self.name = name
+        self._session = session
+        self._url = url.rstrip("/")
+        self._headers = {**(headers or {}), "Content-Type": _CONTENT_TYPE, "User-Agent": "pulsegate"}
+
+    def writer(self, lane: int, clock: Clock) -> "GroupsWriter":
+        """See `delivery.Sink`."""
+        return GroupsWriter(self, lane, clock)
+
+    async def push(self, method: str, key: GroupKey | None, text: str = "") -> Answer:
+        """Sends one request about a group; None: a group that shows that pushing works. Never raises for what happens
+        on the way: status 0 says that there was no answer."""
+        url = URL(f"{self._url}/metrics/{_path(key)}", encoded=True)
+        try:
+            async with self._session.request(
+                method, url, data=text.encode(), headers=self._headers, timeout=_TIMEOUT, allow_redirects=False
+            ) as response:
+                said = (await response.content.read(500)).decode(errors="replace").strip()
+                return Answer(response.status, said)
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            return Answer(0, type(error).__name__)
+
+
+def _path(key: GroupKey | None) -> str:
+    if key is None:
+        return "job/pulsegate_sink_probe"
+    project_id, tenant_id = uuid.UUID(bytes=key.project_id), uuid.UUID(bytes=key.tenant_id)
+    return f"{_job(key.job)}/project_id/{project_id}/tenant_id/{tenant_id}"
+
+
+def _job(job: str) -> str:
+    if _PLAIN_JOB.fullmatch(job):
+        return f"job/{job}"
+    return f"job@base64/{base64.urlsafe_b64encode(job.encode()).decode()}"
+
+
+class _Group:
+    """What a group is to show."""
+
+    def __init__(self) -> None:
+        #: By name and row.
+        self.families: dict[str, dict[int, ExposedSeries]] = {}
+        self.changed: set[str] = set()
+        #: Names that are put aside until all of it is replaced.
+        self.refused: set[str] = set()
+        #: When all of it is to be replaced, on the monotonic clock.
+        self.replace_at = 0.0
+
+    def put(self, name: str, row: int, series: ExposedSeries) -> None:
+        self.families.setdefault(name, {})[row] = series
+        self.changed.add(name)
+
+    def drop(self, name: str, row: int) -> None:
+        family = self.families.get(name, {})
+        family.pop(row, None)
+        if family:
+            self.changed.add(name)
+        else:
+            self.families.pop(name, None)
+            self.changed.discard(name)
+            self.replace_at = 0.0
+
+    def lines(self, names: Iterable[str]) -> int:
+        return sum(len(each.heads) for name in names for each in self.families[name].values())
+
+    def text(self, names: Iterable[str]) -> str:
+        return "".join(exposition.family(name, self.families[name].values()) for name in names)
+
+
+class GroupsWriter:
+    """See `delivery.Writer`."""
+
+    keeps_history = False
+
+    def __init__(self, gateway: Pushgateway, lane: int, clock: Clock) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._attempts = Attempts(gateway.name, lane, clock)
+        self._groups: dict[GroupKey, _Group] = {}
+        #: Of each row that is shown.
+        self._places: dict[int, tuple[_Group, str, ExposedSeries]] = {}
+        #: Whether a request got no answer: the gateway may have been restarted, and have forgotten everything.
+        self._lost_sight = False
+
+    async def write(self, samples: Samples) -> None:
+        for at, row in enumerate(samples.rows.tolist()):
+            if samples.stale[at]:
+                self._drop(samples.table, row)
+            else:
+                self._put(samples.table, row, _values(samples, at))
+        for key, group in list(self._groups.items()):
+            if group.replace_at <= self._clock.monotonic():
+                await self._replace(key, group)
+            elif group.changed:
+                await self._update(key, group)
+        if self._lost_sight:
+            self._lost_sight = False
+            for group in self._groups.values():
+                group.replace_at = 0.0
+
+    def _put(self, table: SeriesTable, row: int, values: Sequence[float]) -> None:
+        place = self._places.get(row)
+        if place is None:
+            key, name, series = _exposed(table, row)
+            place = self._places[row] = (self._groups.setdefault(key, _Group()), name, series)
+        group, name, series = place
+        if series.values != values:
+            series.values = values
+            group.put(name, row, series)
+
+    def _drop(self, table: SeriesTable, row: int) -> None:
+        place = self._places.pop(row, None)
+        if place is None:  # shown by an earlier owner
+            key, name, _ = _exposed(table, row)
+            self._groups.setdefault(key, _Group()).drop(name, row)
+        else:
+            place[0].drop(place[1], row)
+
+    async def _update(self, key: GroupKey, group: _Group) -> None:
+        """Pushes what has changed of a group."""
+        await self._post(key, group, group.changed - group.refused)
+        group.changed.clear()
+
+    async def _post(self, key: GroupKey, group: _Group, names: Iterable[str]) -> None:
+        """Pushes some names of a group; those that are refused are put aside."""
+        for portion in _portions(group, names):
+            await self._post_portion(key, group, portion)
+
+    async def _post_portion(self, key: GroupKey, group: _Group, names: Sequence[str]) -> None:
+        refusal = await self._refusal("POST", key, group, names)
+        if refusal is not None and len(names) == 1:
+            self._put_aside(group, names[0], refusal)
+        elif refusal is not None:
+            half = len(names) // 2
+            await self._post_portion(key, group, names[:half])
+            await self._post_portion(key, group, names[half:])
+
+    async def _replace(self, key: GroupKey, group: _Group) -> None:
+        """Pushes the whole group, without what is refused."""
+        group.refused.clear()
+        if await self._refusal("PUT", key, group, sorted(group.families)) is not None:
+            await self._post(key, group, group.families)
+            refusal = await self._refusal("PUT", key, group, sorted(group.families.keys() - group.refused))
+            if refusal is not None:
+                log.error("group not replaced", sink=self._gateway.name, status=refusal.status, text=refusal.text)
+        group.changed.clear()
+        group.replace_at = self._clock.monotonic() + _REPLACE_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+        if not group.families:
+            del self._groups[key]
+
+    async def _refusal(self, method: str, key: GroupKey, group: _Group, names: Sequence[str]) -> Answer | None:
+        text = group.text(names)
+
+        async def send() -> Answer:
+            answer = await self._gateway.push(method if names else "DELETE", key, text)
+            self._lost_sight |= answer.status == 0
+            return answer
+
+        refusal = await self._attempts.refusal(send, self._probe)
+        if refusal is None:
+            if failpoints.ARMED:
+                await failpoints.reached("delivered")
+            metrics.SINK_SAMPLES.labels(self._gateway.name, "delivered").inc(group.lines(names))
+        return refusal
+
+    async def _probe(self) -> Answer:
+        return await self._gateway.push("PUT", None, "# TYPE pulsegate_sink_probe gauge\npulsegate_sink_probe 1\n")
+
+    def _put_aside(self, group: _Group, name: str, refusal: Answer) -> None:
+        group.refused.add(name)
+        metrics.SINK_SAMPLES.labels(self._gateway.name, "quarantined").inc(group.lines([name]))
+        log.error("metric put aside", sink=self._gateway.name, metric=name, status=refusal.status, text=refusal.text)
+
+
+def _values(samples: Samples, at: int) -> list[float]:
+    """A sample's values in the order of the heads of `_exposed`."""
+    counts = samples.counts[at]
+    if counts is None:
+        return [float(samples.value[at])]
+    native = samples.table.type[samples.rows[at]] == MetricType.NATIVE_HISTOGRAM
+    buckets = counts[:1] if native else counts[1:].cumsum()
+    return [*map(float, buckets), float(samples.value[at]), float(counts[0])]
+
+
+def _exposed(table: SeriesTable, row: int) -> tuple[GroupKey, str, ExposedSeries]:
+    """Where a series is shown, and how; without values yet."""
+    family, labels = _as_text_has_it(table.families[table.family[row]]), table.label_pairs(row)
+    job = dict(zip(labels[::2], labels[1::2], strict=True)).get("job") or _JOB
+    heads = [exposition.head(each, _GROUP_LABELS) for each in exposed_labels(family, labels)]
+    key = GroupKey(family.tenant_id, family.project_id, job)
+    return key, family.name, ExposedSeries(family.type, heads, ())
+
+
+def _as_text_has_it(family: Family) -> Family:
+    """Text has no native histograms: what is left of one is the bucket that has everything, the sum and the count."""
+    if family.type is not MetricType.NATIVE_HISTOGRAM:
+        return family
+    return Family(
+        tenant_id=family.tenant_id,
+        project_id=family.project_id,
+        definition_id=family.definition_id,
+        name=family.name,
+        type=MetricType.HISTOGRAM,
+        bounds=(),
+    )
+
+
+def _portions(group: _Group, names: Iterable[str]) -> Iterator[list[str]]:
+    """The names that are pushed together."""
+    portion: list[str] = []
+    lines = 0
+    for name in sorted(names):
+        lines += group.lines([name])
+        if portion and lines > _MOST_LINES:
+            yield portion
+            portion, lines = [], group.lines([name])
+        portion.append(name)
+    if portion:
+        yield portion
