@@ -261,7 +261,11 @@ class LaneState:
             self._make(portion, rows, new)
         self._check_bounds(portion, [True] * len(portion.records))
         definition_ids = [table.families[number].definition_id for number in table.family[rows].tolist()]
-        increments = self.sources.increments(portion, definition_ids)
+        try:
+            native = table.type[rows] == MetricType.NATIVE_HISTOGRAM
+            increments = self.sources.increments(portion, definition_ids, native)
+        except ValueError as error:
+            raise UnreadableLogError(f"a total is no native histogram: {error}") from error
         self._ledger.count_each(portion, increments.news, rows, table)
         self._add_parts(portion, rows, increments)
         for at in np.flatnonzero(increments.news[portion.scalar_count :]).tolist():

@@ -143,6 +143,23 @@ def merged(packed: Sequence[int], more: Sequence[int]) -> list[int]:
     return both.packed()
 
 
+def increase(packed: Sequence[int], before: Sequence[int]) -> list[int] | None:
+    """What a total has more than the one before, both as of `NativeBuckets.packed`; None where it has fallen, or become
+    finer, which says that its source has begun anew. Raises ValueError where one of them is no such thing."""
+    now, was = NativeBuckets.unpacked(packed), NativeBuckets.unpacked(before)
+    if now.schema > was.schema:
+        return None
+    was.coarsen(now.schema)
+    now.zero -= was.zero
+    for side, less in ((now.positive, was.positive), (now.negative, was.negative)):
+        for index, count in less.items():
+            side[index] = side.get(index, 0) - count
+    if min(now.zero, *now.positive.values(), *now.negative.values(), 0) < 0:
+        return None
+    now.settle()
+    return now.packed()
+
+
 def _finest_index(magnitude: float) -> int:
     fraction, exponent = math.frexp(magnitude)
     return bisect_left(_FRACTIONS, fraction) + (exponent - 1) * len(_FRACTIONS)

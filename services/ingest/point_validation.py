@@ -15,6 +15,7 @@ from services.ingest.domain import (
     Rejection,
     add_finite,
 )
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Buckets, Component, ComponentKind, ExponentialBuckets, Observations, Origin, Point
 from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, Distribution
 from services.ingest.validation import (
@@ -132,16 +133,22 @@ def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition) -> Fault | N
 def _take_exponential(
     value: ExponentialBuckets, labels: bytes, compiled: CompiledDefinition, result: Validated
 ) -> Fault | None:
-    if not math.isfinite(value.sum):
-        return _not_finite()
-    if value.buckets.count > _MOST_COUNT:
-        return Fault("METRIC_MALFORMED", f"A histogram has at most {_MOST_COUNT} observations.")
+    if fault := _fault_of_exponential(value):
+        return fault
     found = distribution_of(labels, compiled, result)
     if isinstance(found, Fault):
         return found
-    found.count += value.buckets.count
+    found.count += value.count
     found.sum = add_finite(found.sum, value.sum)
-    result.native[found.id].add(value.buckets)
+    result.native[found.id].add(NativeBuckets.unpacked(value.packed))
+    return None
+
+
+def _fault_of_exponential(value: ExponentialBuckets) -> Fault | None:
+    if not math.isfinite(value.sum):
+        return _not_finite()
+    if value.count > _MOST_COUNT:
+        return Fault("METRIC_MALFORMED", f"A histogram has at most {_MOST_COUNT} observations.")
     return None
 
 
@@ -180,6 +187,10 @@ def _total(
         if fault := _fault_of_buckets(value, compiled):
             return fault, PART_VALUE
         return Distribution(label_set.id, value.sum, sum(value.counts), list(value.counts)), PART_VALUE
+    if isinstance(value, ExponentialBuckets):
+        if fault := _fault_of_exponential(value):
+            return fault, PART_VALUE
+        return Distribution(label_set.id, value.sum, value.count, list(value.packed)), PART_VALUE
     if not isinstance(value, float):
         return Fault("METRIC_MALFORMED", "Single observations are no total."), PART_VALUE
     if not math.isfinite(value):

@@ -9,7 +9,6 @@ from hashlib import blake2b
 import msgspec
 
 from services.ingest.domain import MetricType
-from services.ingest.native_histograms import NativeBuckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,9 @@ def source_id(*identifying: object) -> bytes:
 class ExponentialBuckets:
     """Observations that their sender has put into exponential buckets."""
 
-    #: Settled; it does not change any more.
-    buckets: NativeBuckets
+    #: As of `NativeBuckets.packed`.
+    packed: Sequence[int]
+    count: int
     sum: float
 
 

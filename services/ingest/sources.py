@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.ingest import native_histograms
 from services.ingest.columns import Floats, Mask
 from services.ingest.domain import add_finite
 from services.ingest.folding import Portion, Reading
@@ -56,20 +57,34 @@ class Total:
         self.counts = counts
         self.used_ms = used_ms
 
-    def advance(self, taken_ns: int, value: float, counts: Sequence[int]) -> tuple[float, Sequence[int]] | None:
+    def advance(
+        self, taken_ns: int, value: float, counts: Sequence[int], *, native: bool = False
+    ) -> tuple[float, Sequence[int]] | None:
         """What a total adds to those before it; None where it is not newer than the last one, and therefore counted.
 
         A total that fell has begun anew: it counts as a whole. With counts it is they that tell, because a sum of
-        observations may fall by itself.
+        observations may fall by itself. `native`: they are those of a native histogram.
         """
         if taken_ns <= self.taken_ns:
             return None
         was_value, was_counts = self.value, self.counts
         self.taken_ns, self.value, self.counts = taken_ns, value, counts
-        fell = any(map(int.__lt__, counts, was_counts)) if counts else value < was_value
-        if fell:
-            return value, counts
-        return add_finite(value, -was_value), [now - was for now, was in zip(counts, was_counts, strict=True)]
+        if not counts:
+            return (value if value < was_value else add_finite(value, -was_value)), counts
+        increase = _native_increase if native else _increase
+        more = increase(counts, was_counts) if was_counts else None
+        return (value, counts) if more is None else (add_finite(value, -was_value), more)
+
+
+def _increase(counts: Sequence[int], before: Sequence[int]) -> Sequence[int] | None:
+    """None where they have fallen."""
+    more = [now - was for now, was in zip(counts, before, strict=True)]
+    return more if min(more) >= 0 else None
+
+
+def _native_increase(counts: Sequence[int], before: Sequence[int]) -> Sequence[int] | None:
+    more = native_histograms.increase(counts[1:], before[1:])
+    return None if more is None else [counts[0] - before[0], *more]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +112,9 @@ class Sources:
         """What a source has told each definition, as it was stored; nothing for a new one."""
         self._totals[key] = list(totals)
 
-    def increments(self, portion: Portion, definition_ids: Sequence[bytes]) -> Increments:
-        """Takes the totals of a portion in, in order. `definition_ids`: whom each of them is for."""
+    def increments(self, portion: Portion, definition_ids: Sequence[bytes], native: Mask) -> Increments:
+        """Takes the totals of a portion in, in order. `definition_ids`: whom each of them is for; `native`: which of
+        them are native histograms. Raises ValueError where such a one cannot be read."""
         readings, scalars = portion.readings(), portion.scalar_count
         news = np.zeros(len(readings), np.bool_)
         values = portion.values().copy()
@@ -108,23 +124,24 @@ class Sources:
                 news[at], values[at] = True, step[0]
         distributions = list(portion.distributions)
         for at, each in enumerate(distributions, scalars):
-            step = self._advance(readings[at], definition_ids[at], each.sum, [each.count, *each.buckets])
+            counts = [each.count, *each.buckets]
+            step = self._advance(readings[at], definition_ids[at], each.sum, counts, native=bool(native[at]))
             if step is not None:
                 news[at] = True
                 distributions[at - scalars] = Distribution(each.id, step[0], step[1][0], list(step[1][1:]))
         return Increments(news, values, distributions)
 
     def _advance(
-        self, reading: Reading, definition_id: bytes, value: float, counts: Sequence[int]
+        self, reading: Reading, definition_id: bytes, value: float, counts: Sequence[int], *, native: bool = False
     ) -> tuple[float, Sequence[int]] | None:
         record = reading.record
         key = (record.project_id, reading.source)
         totals = self._totals[key]
         total = next((each for each in totals if each.definition_id == definition_id), None)
         if total is None:
-            total = Total(definition_id, counts=[0] * len(counts))
+            total = Total(definition_id)
             totals.append(total)
-        step = total.advance(reading.taken_ns, value, counts)
+        step = total.advance(reading.taken_ns, value, counts, native=native)
         if step is not None:
             total.used_ms = max(total.used_ms, record.received_ms)
             self._totals.move_to_end(key)

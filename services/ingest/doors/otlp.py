@@ -2,8 +2,9 @@
 
 Source: the OpenTelemetry protocol and data model specifications, and their "Prometheus and OpenMetrics Compatibility".
 Monotonic sums are counters, other sums and gauges are gauges, histograms are histograms whose bounds equal those of the
-definition. What a data point's series comes from (resource, `job`, `instance`, scope) is offered as labels. A
-cumulative series is identified by its resource, scope, metric, attributes and start time, as the data model has it.
+definition, exponential ones are native histograms. What a data point's series comes from (resource, `job`, `instance`,
+scope) is offered as labels. A cumulative series is identified by its resource, scope, metric, attributes and
+start time, as the data model has it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,11 +14,22 @@ import msgspec
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault, MetricType
 from services.ingest.doors import otlp_json
+from services.ingest.doors.otlp_exponential import UnusableHistogramError, exponential
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Origin, Point, source_id
+from services.ingest.points import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    NATIVE_HISTOGRAMS,
+    Buckets,
+    ExponentialBuckets,
+    Origin,
+    Point,
+    source_id,
+)
 
 _DELTA, _CUMULATIVE = 1, 2
 #: Flag of a data point without a value: the series ended.
@@ -30,9 +42,6 @@ _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 _DELTA_LEVEL_REFUSED = Fault(
     "METRIC_TYPE_MISMATCH",
     "Changes of a sum that may fall cannot be added up here: send its level, with cumulative temporality.",
-)
-_EXPONENTIAL_REFUSED = Fault(
-    "METRIC_TYPE_MISMATCH", "Exponential histograms are not taken yet: use a view with explicit buckets."
 )
 _SUMMARY_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Quantiles of one source cannot be merged with those of others.")
 
@@ -105,12 +114,12 @@ def _points(request: Message) -> Points:
 
 def _points_of(metric: Message, context: _Context, budget: _Budget) -> Points:
     """A metric has one kind of data; the others are empty."""
-    for points in (metric.gauge.data_points, metric.sum.data_points, metric.histogram.data_points):
-        budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(points)]))
+    for data in (metric.gauge, metric.sum, metric.histogram, metric.exponential_histogram):
+        budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(data.data_points)]))
     yield from _numbers(metric, metric.gauge.data_points, context, monotonic=False)
     yield from _sums(metric, metric.sum.data_points, context)
-    yield from _histograms(metric, metric.histogram.data_points, context)
-    yield from (_EXPONENTIAL_REFUSED for _ in budget.spend(metric.exponential_histogram.data_points))
+    yield from _histograms(metric, metric.histogram, HISTOGRAMS, _buckets, context)
+    yield from _histograms(metric, metric.exponential_histogram, NATIVE_HISTOGRAMS, exponential, context)
     yield from (_SUMMARY_REFUSED for _ in budget.spend(metric.summary.data_points))
 
 
@@ -144,27 +153,38 @@ def _numbers(metric: Message, points: Sequence[Message], context: _Context, *, m
     return _each(points, number)
 
 
-def _histograms(metric: Message, points: Sequence[Message], context: _Context) -> Points:
-    temporality = metric.histogram.aggregation_temporality
+def _histograms(
+    metric: Message,
+    data: Message,
+    types: frozenset[MetricType],
+    read: Callable[[Message], Buckets | ExponentialBuckets],
+    context: _Context,
+) -> Points:
+    temporality = data.aggregation_temporality
     if temporality not in (_DELTA, _CUMULATIVE):
-        return (_no_temporality() for _ in points)
+        return (_no_temporality() for _ in data.data_points)
     names = metric_names(metric.name, metric.unit, monotonic=False, gauge=False)
 
     def histogram(point: Message) -> Point | Fault:
-        counts = [int(count) for count in point.bucket_counts]
-        if sum(counts) != int(point.count) or not point.HasField("sum"):
-            return Fault("METRIC_MALFORMED", "A histogram has buckets that add up to its count, and a sum.")
-        bounds = tuple([float(bound) for bound in point.explicit_bounds])
+        if not point.HasField("sum"):
+            return Fault("METRIC_MALFORMED", "A histogram has a sum.")
         return Point(
             names=names,
             labels=_labels(point.attributes),
             offered=context.offered,
-            types=HISTOGRAMS,
-            value=Buckets(bounds, counts, float(point.sum)),
+            types=types,
+            value=read(point),
             origin=_origin(metric, point, context) if temporality == _CUMULATIVE else None,
         )
 
-    return _each(points, histogram)
+    return _each(data.data_points, histogram)
+
+
+def _buckets(point: Message) -> Buckets:
+    counts = [int(count) for count in point.bucket_counts]
+    if sum(counts) != int(point.count):
+        raise UnusableHistogramError("A histogram has buckets that add up to its count.")
+    return Buckets(tuple([float(bound) for bound in point.explicit_bounds]), counts, float(point.sum))
 
 
 def _origin(metric: Message, point: Message, context: _Context) -> Origin:
@@ -195,6 +215,8 @@ def _each(points: Sequence[Message], read: Callable[[Message], Point | Fault]) -
             continue
         try:
             yield read(point)
+        except UnusableHistogramError as error:
+            yield Fault("METRIC_MALFORMED", str(error))
         except (ValueError, OverflowError):  # numbers that JSON has as text
             yield Fault("METRIC_MALFORMED", "A number of this data point cannot be read.")
 

@@ -72,6 +72,25 @@ class HistogramDataPoint(_Message):
     flags: int = 0
 
 
+class ExponentialBuckets(_Message):
+    offset: _Integer = 0
+    bucket_counts: list[_Integer] = []
+
+
+class ExponentialHistogramDataPoint(_Message):
+    attributes: list[KeyValue] = []
+    start_time_unix_nano: _Integer = 0
+    time_unix_nano: _Integer = 0
+    count: _Integer = 0
+    sum: _Double | None = None
+    scale: _Integer = 0
+    zero_count: _Integer = 0
+    zero_threshold: _Double = 0.0
+    positive: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
+    negative: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
+    flags: int = 0
+
+
 class Gauge(_Message):
     data_points: list[NumberDataPoint] = []
 
@@ -87,8 +106,13 @@ class Histogram(_Message):
     aggregation_temporality: int = 0
 
 
+class ExponentialHistogram(_Message):
+    data_points: list[ExponentialHistogramDataPoint] = []
+    aggregation_temporality: int = 0
+
+
 class Untaken(_Message):
-    """Exponential histograms and summaries, whose points are only counted."""
+    """Summaries, whose points are only counted."""
 
     data_points: list[msgspec.Raw] = []
 
@@ -99,7 +123,7 @@ class Metric(_Message):
     gauge: Gauge = msgspec.field(default_factory=Gauge)
     sum: Sum = msgspec.field(default_factory=Sum)
     histogram: Histogram = msgspec.field(default_factory=Histogram)
-    exponential_histogram: Untaken = msgspec.field(default_factory=Untaken)
+    exponential_histogram: ExponentialHistogram = msgspec.field(default_factory=ExponentialHistogram)
     summary: Untaken = msgspec.field(default_factory=Untaken)
 
 

@@ -99,22 +99,31 @@ def totals_of(source: str, orders: int, at_ms: int) -> bytes:
     load.data_points.add(
         count=orders, sum=orders, bucket_counts=[0, orders], explicit_bounds=[0.5], time_unix_nano=at_ms * 1_000_000
     )
+    wait = metrics.add(name="wait", unit="s").exponential_histogram
+    wait.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+    scale = 20 if orders < 20 else 2  # which falls as a source sees more
+    point = wait.data_points.add(count=orders, sum=orders, scale=scale, time_unix_nano=at_ms * 1_000_000)
+    point.positive.offset = -1
+    point.positive.bucket_counts.append(orders)
     return request.SerializeToString()
 
 
 async def test_totals_count_once_through_replays_restarts_and_takeovers(reading: Pipeline) -> None:
     reading.define("orders_total")
     reading.define("load_seconds", "histogram", buckets=[0.5])
+    reading.define("wait_seconds", "histogram", native_histogram=True)
     now_ms = int(time.time() * 1000)
 
     async def tell(orders: int) -> None:
         for source in ("a", "b"):
             answer = await reading.send_bytes(totals_of(source, orders, now_ms + orders), door=pb.DOOR_OTLP_PROTOBUF)
-            assert answer.accepted == 2
+            assert answer.accepted == 3
 
     async def shows(orders: int) -> None:
         await reading.expect("orders_total{$project}", orders)
         await reading.expect("load_seconds_sum{$project}", orders)
+        await reading.expect("histogram_count(wait_seconds{$project})", orders)
+        await reading.expect("histogram_sum(wait_seconds{$project})", orders)
         await reading.expect('load_seconds_bucket{le="0.5", $project}', 0)
         assert await reading.value('load_seconds_bucket{le="+Inf", $project}') == orders
 

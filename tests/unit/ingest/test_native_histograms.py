@@ -15,6 +15,7 @@ from services.ingest.native_histograms import (
     ZERO_THRESHOLD,
     NativeBuckets,
     emptied,
+    increase,
     merged,
 )
 
@@ -86,6 +87,22 @@ def test_merging_in_any_order_keeps_every_count(parts: list[list[float]]) -> Non
     at_once = observed(*(number for part in parts for number in part))
     assert NativeBuckets.unpacked(forwards).count == sum(map(len, parts))
     assert forwards == backwards == at_once.packed()
+
+
+@given(st.lists(finite, max_size=200), st.lists(finite, max_size=200))
+def test_what_a_total_has_more_than_before_is_what_came_between(before: list[float], after: list[float]) -> None:
+    was, total = observed(*before).packed(), observed(*before, *after)
+    more = increase(total.packed(), was)
+    assert more is not None
+    assert NativeBuckets.unpacked(more).count == len(after)
+    assert merged(more, was) == total.packed()
+    assert (increase(was, total.packed()) is None) == bool(after)
+
+
+def test_a_total_that_got_finer_has_begun_anew() -> None:
+    coarse = observed(1.0)
+    coarse.coarsen(1)
+    assert increase(observed(1.0, 2.0).packed(), coarse.packed()) is None
 
 
 def test_resolution_is_halved_where_buckets_get_too_many() -> None:

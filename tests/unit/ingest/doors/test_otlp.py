@@ -14,7 +14,17 @@ from services.ingest.domain import Fault
 from services.ingest.doors.otlp import decode_json, decode_protobuf
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Buckets, Origin, Point
+from services.ingest.native_histograms import NativeBuckets
+from services.ingest.points import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    NATIVE_HISTOGRAMS,
+    Buckets,
+    ExponentialBuckets,
+    Origin,
+    Point,
+)
 
 DELTA, CUMULATIVE = 1, 2
 
@@ -127,6 +137,37 @@ def test_a_delta_histogram_keeps_its_buckets() -> None:
     assert (found.names, found.types) == (("load_seconds", "load"), HISTOGRAMS)
 
 
+def exponential(**changes: Any) -> dict[str, Any]:
+    point = {
+        "count": "8",
+        "sum": 2.5,
+        "scale": 4,
+        "zeroCount": "1",
+        "positive": {"offset": -1, "bucketCounts": ["2", "0", "3"]},
+        "negative": {"offset": 14, "bucketCounts": ["1", "1"]},
+        **changes,
+    }
+    point = {name: value for name, value in point.items() if value is not None}
+    return {"exponentialHistogram": {"aggregationTemporality": DELTA, "dataPoints": [point]}}
+
+
+def test_an_exponential_histogram_is_a_native_one_of_the_finest_schema_at_most() -> None:
+    [found] = decoded(request({"name": "load", "unit": "s", **exponential()}))
+    assert isinstance(found, Point)
+    assert found.types == NATIVE_HISTOGRAMS
+    assert isinstance(found.value, ExponentialBuckets)
+    assert found.value.sum == 2.5
+    # (2^(-1/16), 1] and (2^(1/16), 2^(2/16)] of scale 4 are in buckets 0 and 1 of schema 3.
+    buckets = NativeBuckets.unpacked(found.value.packed)
+    assert (buckets.schema, buckets.zero, buckets.positive) == (3, 1, {0: 2, 1: 3})
+    assert buckets.negative == {8: 2}
+    [coarse] = decoded(request({"name": "load", **exponential(scale=-4)}))
+    assert isinstance(coarse, Point)
+    assert isinstance(coarse.value, ExponentialBuckets)
+    buckets = NativeBuckets.unpacked(coarse.value.packed)
+    assert (buckets.schema, buckets.positive) == (-4, {0: 2, 2: 3})
+
+
 @pytest.mark.parametrize(
     ("metric", "code", "says"),
     [
@@ -135,7 +176,12 @@ def test_a_delta_histogram_keeps_its_buckets() -> None:
         ({"histogram": {"dataPoints": [{}]}}, "METRIC_MALFORMED", "temporality"),
         ({"histogram": {"aggregationTemporality": DELTA, "dataPoints": [{"count": "2", "sum": 1.0}]}},
          "METRIC_MALFORMED", "add up"),
-        ({"exponentialHistogram": {"dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "explicit buckets"),
+        ({"exponentialHistogram": {"dataPoints": [{"sum": 0.0}]}}, "METRIC_MALFORMED", "temporality"),
+        (exponential(scale=-5), "METRIC_MALFORMED", "scale"),
+        (exponential(sum=None), "METRIC_MALFORMED", "sum"),
+        (exponential(count="7"), "METRIC_MALFORMED", "add up"),
+        (exponential(zeroThreshold=0.1), "METRIC_MALFORMED", "wide"),
+        (exponential(positive={"offset": 1 << 14, "bucketCounts": ["2", "0", "3"]}), "METRIC_MALFORMED", "finite"),
         ({"summary": {"dataPoints": [{}]}}, "METRIC_TYPE_MISMATCH", "Quantiles"),
         ({"gauge": {"dataPoints": [{}]}}, "METRIC_MALFORMED", "no value"),
     ],
@@ -237,7 +283,10 @@ _JSON = st.recursive(
 )
 
 
-@given(st.binary(max_size=100), _JSON, st.sampled_from(["gauge", "sum", "histogram", "summary"]))
+_KINDS = st.sampled_from(["gauge", "sum", "histogram", "exponentialHistogram", "summary"])
+
+
+@given(st.binary(max_size=100), _JSON, _KINDS)
 def test_whatever_the_bytes_they_are_points_or_a_known_error(body: bytes, inner: Any, kind: str) -> None:
     known = ExportMetricsServiceRequest()
     known.resource_metrics.add().scope_metrics.add().metrics.add(name="a").sum.data_points.add(as_int=1)
