@@ -145,6 +145,14 @@ def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def folder(text: str) -> Path:
+    """Parses the path of a folder that is there."""
+    path = Path(text)
+    if not path.is_dir():
+        raise ValueError("must be a folder that exists")
+    return path
+
+
 def host_and_port(text: str) -> str:
     """Parses `host:port`; a gRPC target such as `dns:///name:port` too."""
     host, _, port = text.rpartition(":")

@@ -16,6 +16,7 @@ from deploy.local.demo.story import tell
 from deploy.local.progress import say
 from deploy.local.prometheus import NotAProgram, PrometheusMissing
 from deploy.local.servers import PreparationFailed
+from deploy.local.services import faults_in
 from deploy.local.settings import Settings
 from deploy.local.stack import Stack, StackError, running_stack
 from deploy.local.supervisor import StartFailed, stop_requests
@@ -47,7 +48,7 @@ def main() -> int:
     open_files.allow_all()
     use = _run if arguments.command == "run" else partial(_demo, stay=not arguments.exit)
     try:
-        settings = load(Settings, os.environ)
+        settings = _settings()
         return asyncio.run(_until_asked_to_stop(_serve(settings, use, need_prometheus=arguments.command == "demo")))
     except SettingsError as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
@@ -55,6 +56,14 @@ def main() -> int:
     except _FAILURES as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
+
+
+def _settings() -> Settings:
+    """Raises SettingsError with every fault, those of the services' settings too."""
+    try:
+        return load(Settings, os.environ)
+    except SettingsError as error:
+        raise SettingsError([*dict.fromkeys([*error.faults, *faults_in(os.environ)])]) from error
 
 
 async def _until_asked_to_stop(work: Coroutine[None, None, int]) -> int:

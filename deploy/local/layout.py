@@ -48,6 +48,7 @@ class DataFolder:
         """Others may pass through as far as Postgres, which must not run as root, but not look around."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        (self.root / ".gitignore").write_text("*\n")  # wherever it is, none of this is anybody's source
         self.logs.mkdir(exist_ok=True)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
 

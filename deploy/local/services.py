@@ -124,6 +124,18 @@ def require_valid_settings(backing: Backing, ports: Ports, data: DataFolder, env
         raise SettingsError([f"{fault} (read by {', '.join(names)})" for fault, names in found.items()])
 
 
+def faults_in(environment: Mapping[str, str]) -> list[str]:
+    """What any service would find wrong with a setting that the caller has made, before anything else is known."""
+    made = tuple(f"{name.removesuffix('_FILE')}:" for name in environment)
+    found: dict[str, None] = {}
+    for service in SERVICES:
+        try:
+            load(service.settings, environment)
+        except SettingsError as error:
+            found |= dict.fromkeys(fault for fault in error.faults if fault.startswith(made))
+    return list(found)
+
+
 def _known_settings(backing: Backing, ports: Ports) -> dict[str, str]:
     """What a service may be told, without the names' `PULSEGATE_`; secrets are files."""
     addresses = {"AUTH": "auth", "CONFIG": "config", "CODEGEN": "codegen", "INGEST": "receiver"}

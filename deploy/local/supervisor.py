@@ -22,6 +22,8 @@ _HEALTHY_SECONDS = 30.0
 _MOST_EARLY_DEATHS = 3
 #: For all programs together; what is left then is killed.
 _STOP_SECONDS = 20.0
+#: All signals within this time are one request to stop.
+_ONE_REQUEST_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _LOGGED_SECONDS = 1.0
 _LOG_TAIL_LINES = 15
@@ -173,13 +175,20 @@ class Supervisor:
 
 
 def stop_requests() -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second one ends this process, and the kernel then ends its programs."""
+    """Set by the first Ctrl-C or SIGTERM; a later one ends this process, and the kernel then ends its programs.
+
+    One request may come as several signals, to the process, to its group and through `make`: that is no impatience.
+    """
     requested = asyncio.Event()
     loop = asyncio.get_running_loop()
+    patient_until = math.inf
 
     def request() -> None:
-        if requested.is_set():
+        nonlocal patient_until
+        if loop.time() > patient_until:
             os._exit(130)
+        if not requested.is_set():
+            patient_until = loop.time() + _ONE_REQUEST_SECONDS
         requested.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,7 +83,11 @@ class Tokens:
         session_id: str = "",
         not_after: float | None = None,
     ) -> str:
-        """A principal (`chassis.principals`), which never outlives its credential (`not_after`, Unix seconds)."""
+        """A principal (`chassis.principals`). It ends with its credential (`not_after`, Unix seconds).
+
+        Tokens count whole seconds, and the last one is not cut short: whoever is asked about the credential then still
+        answers yes.
+        """
         now = self._now()
         expires_at = now + self._principal_seconds
         claims: dict[str, object] = {
@@ -90,7 +95,7 @@ class Tokens:
             "sub": subject,
             "kind": kind,
             "scopes": sorted(scopes),
-            "exp": expires_at if not_after is None else min(expires_at, int(not_after)),
+            "exp": expires_at if not_after is None else min(expires_at, math.ceil(not_after)),
         }
         optional = {"tid": tenant_id, "pid": project_id, "sid": session_id}
         return self._sign(claims | {name: value for name, value in optional.items() if value})

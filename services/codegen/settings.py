@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.settings import ServiceSettings, host_and_port, integer, setting, url
+from chassis.settings import ServiceSettings, folder, host_and_port, integer, setting, url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Settings(ServiceSettings):
     config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
     #: Where the runtimes are: the checkout's `sdk/`.
     sdk_directory: Path = setting(
-        "PULSEGATE_SDK_DIRECTORY", parse=Path, default=Path(__file__).resolve().parents[2] / "sdk"
+        "PULSEGATE_SDK_DIRECTORY", parse=folder, default=Path(__file__).resolve().parents[2] / "sdk"
     )
     #: How long a generated client that nobody asks for is kept. A year is what browsers keep an immutable one.
     artifact_retention_days: int = setting("PULSEGATE_ARTIFACT_RETENTION_DAYS", parse=integer(1, 36_500), default=400)

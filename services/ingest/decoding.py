@@ -280,7 +280,7 @@ def _whole_number(member: str, raw: msgspec.Raw, faults: dict[str, str]) -> int:
         if not 1 <= value <= _MOST_SEQUENCE:
             raise ValueError("out of range")
     except (ValueError, msgspec.DecodeError):
-        faults[member] = "must be a whole number, 1 or more"
+        faults[member] = "must be a whole number from 1 to 2^62"
         return 0
     return value
 

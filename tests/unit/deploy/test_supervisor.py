@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from deploy.local.layout import CHECKOUT
 from deploy.local.programs import NotReady, Program
 from deploy.local.supervisor import StartFailed, Supervisor
 from tests.waiting import eventually
@@ -186,3 +188,28 @@ async def test_what_does_not_end_when_asked_is_killed(
     await asyncio.wait_for(supervisor.stop(), 5)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_several_signals_at_once_are_one_request_to_stop() -> None:
+    code = (
+        "import asyncio\n"
+        "from deploy.local.supervisor import stop_requests\n"
+        "async def main():\n"
+        "  asked = stop_requests()\n"
+        "  print('ready', flush=True)\n"
+        "  await asked.wait()\n"
+        "  print('stopping', flush=True)\n"
+        "  await asyncio.to_thread(input)\n"
+        "  print('stopped in order', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate("\n", timeout=10)
+        assert (rest, process.returncode) == ("stopped in order\n", 0)
