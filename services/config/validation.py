@@ -74,8 +74,6 @@ def _faults(draft: MetricDraft) -> Iterator[Fault]:
         yield "nativeHistogram", "is only for histograms"
     if draft.gauge_merge is not None and draft.type not in (MetricType.GAUGE, None):
         yield "gaugeMerge", "is only for gauges"
-    elif draft.gauge_merge not in (None, DEFAULT_GAUGE_MERGE):
-        yield "gaugeMerge", f"only {DEFAULT_GAUGE_MERGE} is available yet"
 
 
 def _help_faults(text: str) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from services.ingest import metrics, native_histograms
+from services.ingest import metrics, native_histograms, recent
 from services.ingest.columns import Floats, Ids, Ints, Rows
 from services.ingest.domain import LabelPairs, MetricType, add_finite, partition_of, series_id
 from services.ingest.errors import UnreadableLogError
@@ -20,6 +20,7 @@ from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
 from services.ingest.ledger import Ledger
 from services.ingest.producers import ProducerKey, Producers
+from services.ingest.recent import NOTHING_RECENT, Recent
 from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, DefinitionFacts, Distribution, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
@@ -50,6 +51,8 @@ class Found:
     windows: Mapping[ProducerKey, Window]
     series: Sequence[StoredSeries]
     sources: Mapping[SourceKey, Sequence[Total]] = field(default_factory=dict)
+    #: Of these series.
+    recent: Recent = NOTHING_RECENT
 
 
 NOTHING_FOUND = Found(windows={}, series=())
@@ -70,6 +73,7 @@ class Loaded:
     ended: dict[bytes, int]
     #: Series of deleted definitions whose stale markers may not be delivered: rows that cannot be found by their ids.
     unmarked: Rows
+    recent: Recent = NOTHING_RECENT
 
     @property
     def delivered_ms(self) -> int:
@@ -127,6 +131,8 @@ class LaneState:
         rows = np.flatnonzero(table.present[: table.size])
         self._label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
+        recent.restore(table, loaded.recent)
+        table.levels.touch(rows[table.merged[rows]])
         undelivered = rows if write_all else rows[table.changed_ms[rows] > loaded.delivered_ms]
         self._sealer.write_undelivered(undelivered, loaded.delivered_ms)
         self._end_again(loaded.unmarked, loaded)
@@ -145,6 +151,11 @@ class LaneState:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def gauge_levels(self) -> int:
+        """How many levels merged gauges are made of."""
+        return len(self._table.levels)
 
     # --- folding
 
@@ -241,11 +252,12 @@ class LaneState:
         new = np.flatnonzero((rows < 0) & wanted)
         if new.size:
             self._make(portion, rows, new)
-        self._check_bounds(portion, accepted)
+        self._check_families(portion, accepted)
         self._ledger.count(portion, accepted, rows, self._table)
         self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
         for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
-            self._fold_distribution(int(rows[portion.scalar_count + at]), portion.distributions[at])
+            row = int(rows[portion.scalar_count + at])
+            self._fold_distribution(row, portion.distributions[at], portion.arrivals[at])
         self._note_changed(rows[wanted])
 
     def _note_changed(self, changed: Rows) -> None:
@@ -259,7 +271,7 @@ class LaneState:
         table = self._table
         if (new := np.flatnonzero(rows < 0)).size:
             self._make(portion, rows, new)
-        self._check_bounds(portion, [True] * len(portion.records))
+        self._check_families(portion, [True] * len(portion.records))
         definition_ids = [table.families[number].definition_id for number in table.family[rows].tolist()]
         try:
             native = table.type[rows] == MetricType.NATIVE_HISTOGRAM
@@ -269,7 +281,8 @@ class LaneState:
         self._ledger.count_each(portion, increments.news, rows, table)
         self._add_parts(portion, rows, increments)
         for at in np.flatnonzero(increments.news[portion.scalar_count :]).tolist():
-            self._fold_distribution(int(rows[portion.scalar_count + at]), increments.distributions[at])
+            row = int(rows[portion.scalar_count + at])
+            self._fold_distribution(row, increments.distributions[at], portion.arrivals[at])
         self._note_changed(rows[increments.news])
         counted = portion.count_of(increments.news)
         metrics.RECORDS_FOLDED.labels("counted").inc(counted)
@@ -302,13 +315,15 @@ class LaneState:
             counts[first + 1] -= int(increment)
         table.counts[row] = counts
 
-    def _check_bounds(self, portion: Portion, accepted: Sequence[bool]) -> None:
+    def _check_families(self, portion: Portion, accepted: Sequence[bool]) -> None:
         for record, counts in zip(portion.records, accepted, strict=True):
             if counts and record.distributions:
                 for facts in record.definitions:
                     family = self._table.family_of(facts.id)
                     if family and family.bounds != facts.bounds:
                         raise UnreadableLogError(_other_buckets(facts.name))
+                    if family and facts.objectives and not family.objectives:
+                        self._table.adopt(family, facts.objectives)
 
     def _fold_scalars(self, portion: Portion, rows: Rows, places: Rows) -> None:
         table, rows, values = self._table, rows[places], portion.values()[places]
@@ -320,7 +335,11 @@ class LaneState:
             self._add(rows, values)
             return
         self._add(rows[~gauges], values[~gauges])
-        self._set_newest(rows[gauges], values[gauges], portion.timestamps()[places][gauges])
+        merged = table.merged[rows]
+        last = gauges & ~merged
+        self._set_newest(rows[last], values[last], portion.timestamps()[places][last])
+        if merged.any():
+            recent.report(table, portion, rows[merged], places[merged])
 
     def _add(self, rows: Rows, increments: Floats) -> None:
         """Counters: increments are never negative, so a sum that overflows stays at the largest number."""
@@ -337,19 +356,21 @@ class LaneState:
         self._table.value[rows[order]] = levels[order]
         self._table.timestamp_ms[rows[order]] = timestamps[order]
 
-    def _fold_distribution(self, row: int, delta: Distribution) -> None:
-        table = self._table
+    def _fold_distribution(self, row: int, delta: Distribution, received_ms: int) -> None:
+        table, family = self._table, self._table.families[self._table.family[row]]
         counts = table.counts.get(row)
         if counts is None:
-            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
+            raise UnreadableLogError(_other_buckets(family.name))
         # A new array: the one before may have been sealed.
         if table.type[row] == MetricType.NATIVE_HISTOGRAM:
             table.counts[row] = self._add_native(row, counts, delta)
         elif counts.size == len(delta.buckets) + 1:
             table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
         else:
-            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
+            raise UnreadableLogError(_other_buckets(family.name))
         table.value[row] = add_finite(float(table.value[row]), delta.sum)
+        if delta.bins and family.objectives:
+            table.windows.observe(row, received_ms, delta.bins)
 
     def _add_native(self, row: int, counts: Ints, delta: Distribution) -> Ints:
         try:
@@ -375,7 +396,7 @@ class LaneState:
         if facts.id not in self._ended:
             return facts
         for family in self._table.families_of(record.project_id, facts.name):
-            alike = family.type is facts.type and family.bounds == facts.bounds
+            alike = (family.type, family.bounds, family.merge) == (facts.type, facts.bounds, facts.gauge_merge)
             if alike and family.definition_id not in self._ended:
                 return replace(facts, id=family.definition_id)
         return facts
@@ -398,6 +419,8 @@ class LaneState:
             name=facts.name,
             type=facts.type,
             bounds=facts.bounds,
+            merge=facts.gauge_merge,
+            objectives=facts.objectives,
         )
         return self._label_sets.make(identity, family, bounded)
 
@@ -441,10 +464,13 @@ class LaneState:
         """
         ended, self._newly_ended = self._newly_ended, []
         ending, self._ending = self._ending, {}
+        silent = recent.settle(self._table, max(now_ms, self.commit_ms))
+        passing = recent.seal(self._table)
         for definition_id in ending:
             self._write_end(definition_id)
         self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)
-        series = self._sealer.series(self.commit_ms)
+        series = self._sealer.series(self.commit_ms, silent)
+        adopted, self._table.adopted = self._table.adopted, []
         newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
         return Checkpoint(
             commit_ms=self.commit_ms,
@@ -458,6 +484,8 @@ class LaneState:
             ended=ended,
             newest_received_ms=newest_received_ms,
             ledger=self._ledger.seal(),
+            recent=passing,
+            adopted=adopted,
         )
 
     def delivered(self, commit_ms: int) -> None:

@@ -11,12 +11,13 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format, ledger_store, source_store
+from services.ingest import copy_format, ledger_store, recent_store, source_store
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
-from services.ingest.domain import MetricType, partition_of, partitions_of
+from services.ingest.domain import GaugeMerge, MetricType, partition_of, partitions_of
 from services.ingest.errors import LaneLostError
 from services.ingest.producers import ProducerKey, ProducerRow
+from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.sources import SourceKey, Total
@@ -36,7 +37,9 @@ _DEAD_KEPT_SECONDS = 3600.0
 #: Rows fetched at once while a lane is loaded.
 _ROWS_AT_ONCE = 5_000
 
-_FAMILY_COLUMNS = "uuid_send(definition_id), uuid_send(tenant_id), uuid_send(project_id), name, type, bounds"
+_FAMILY_COLUMNS = (
+    "uuid_send(definition_id), uuid_send(tenant_id), uuid_send(project_id), name, type, bounds, gauge_merge, objectives"
+)
 #: Labels as text: JSON costs less to read than what psycopg makes of it.
 _STORED_COLUMNS = (
     "series_id, uuid_send(definition_id), labels::text, folded, value, count, buckets, timestamp_ms, created_ms,"
@@ -90,8 +93,8 @@ class Checkpoints(Protocol):
         ...
 
     async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
-        """Deletes windows and totals of sources that were not used for eight days, and lines of the ledger after three
-        months."""
+        """Deletes windows and totals of sources that were not used for eight days, lines of the ledger after three
+        months, and levels and sketches that do not count any more."""
         ...
 
 
@@ -220,6 +223,7 @@ class PostgresCheckpoints:
                 live_since_ms=since_ms,
                 ended=ended,
                 unmarked=joined_rows(unmarked),
+                recent=await recent_store.load(connection, bounds, stored["commit_ms"]),
             )
 
     async def _load_watermarks(self, connection: Connection, lane: int, new: dict[str, int]) -> dict[str, int]:
@@ -252,6 +256,7 @@ class PostgresCheckpoints:
         windows = {key: Window() for key in missing.producers}
         series: list[StoredSeries] = []
         sources: dict[SourceKey, list[Total]] = {}
+        recent = NOTHING_RECENT
         async with self._database.transaction(role=_ROLE) as connection:
             if missing.producers:
                 await self._load_windows(connection, windows)
@@ -259,7 +264,9 @@ class PostgresCheckpoints:
                 series = await self._load_series(connection, missing)
             if missing.sources:
                 sources = await source_store.load(connection, missing.sources)
-        return Found(windows=windows, series=series, sources=sources)
+            if any(family.passes for each in series for family in each.families):
+                recent = await recent_store.load_series(connection, sorted(missing.series))
+        return Found(windows=windows, series=series, sources=sources, recent=recent)
 
     async def _load_series(self, connection: Connection, missing: Missing) -> list[StoredSeries]:
         async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -319,6 +326,8 @@ class PostgresCheckpoints:
             await self._store_changed(connection, checkpoint)
             await self._store_producers(connection, checkpoint.producers)
             await source_store.store(connection, checkpoint.sources)
+            await recent_store.add(connection, checkpoint.recent)
+            await recent_store.add_objectives(connection, checkpoint.adopted)
             await self._store_ended(connection, checkpoint)
             await self._store_watermarks(connection, owned.lane, watermarks)
             await ledger_store.add(connection, checkpoint.ledger)
@@ -421,6 +430,10 @@ class PostgresCheckpoints:
     async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
             await ledger_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
+        more = True
+        while more:
+            async with self._database.transaction(role=_ROLE) as connection:
+                more = await recent_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
         dropped = _MOST_DROPPED
         while dropped == _MOST_DROPPED:
             dropped = await self._drop_old_producers(lane, lanes, now_ms)
@@ -443,7 +456,7 @@ class PostgresCheckpoints:
 
 def _family(row: tuple[Any, ...]) -> Family:
     """A row of `_FAMILY_COLUMNS`."""
-    definition_id, tenant_id, project_id, name, kind, bounds = row
+    definition_id, tenant_id, project_id, name, kind, bounds, merge, objectives = row
     return Family(
         tenant_id=tenant_id,
         project_id=project_id,
@@ -451,6 +464,8 @@ def _family(row: tuple[Any, ...]) -> Family:
         name=name,
         type=MetricType(kind),
         bounds=tuple(bounds),
+        merge=GaugeMerge(merge),
+        objectives=tuple(objectives),
     )
 
 

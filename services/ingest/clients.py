@@ -8,7 +8,7 @@ from typing import Protocol
 from chassis.grpc_client import ServiceChannel
 from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
-from services.ingest.domain import Definition, LabelRule, MetricType
+from services.ingest.domain import Definition, GaugeMerge, LabelRule, MetricType
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +96,6 @@ def _definition(metric: definitions_pb2.Metric) -> Definition:
             for label in spec.labels
         },
         version=metric.version,
+        gauge_merge=GaugeMerge(spec.gauge_merge or GaugeMerge.LAST),
+        objectives=tuple(spec.objectives) if spec.type == definitions_pb2.METRIC_TYPE_SUMMARY else (),
     )

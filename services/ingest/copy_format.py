@@ -3,7 +3,7 @@
 Source: https://www.postgresql.org/docs/current/sql-copy.html; arrays are as `array_send` writes them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from services.ingest.columns import Rows
 from services.ingest.domain import LabelPairs
+from services.ingest.recent import StoredLevels
 from services.ingest.sealing import MadeSeries, SealedSeries
 from services.ingest.series import Family
 
-#: The columns of `changed_rows`, and those of `made_rows`, in their order.
+#: The columns of `changed_rows`, those of `made_rows` and those of `level_rows`, in their order.
 CHANGED_COLUMNS = "partition, series_id, value, timestamp_ms, count, buckets"
 MADE_COLUMNS = (
-    "tenant_id, project_id, definition_id, name, type, bounds, labels,"
+    "tenant_id, project_id, definition_id, name, type, bounds, gauge_merge, objectives, labels,"
     " partition, series_id, value, timestamp_ms, created_ms, changed_ms, folded, count, buckets"
 )
-_COUNT_OF_MADE_COLUMNS = 16
+LEVEL_COLUMNS = "partition, series_id, tenant_id, reporter, timestamp_ms, as_of_ms, level"
+_COUNT_OF_MADE_COLUMNS = 18
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
@@ -52,6 +54,20 @@ def made_rows(made: MadeSeries, commit_ms: int) -> bytes:
             own = joined[at * size : (at + 1) * size]
             parts += (descriptions[made.families[place]], _labels(made.labels[place]), own)
     return b"".join((*parts, _TRAILER))
+
+
+def level_rows(levels: StoredLevels) -> bytes:
+    """Levels of gauges as `LEVEL_COLUMNS`."""
+    values = {
+        "partition": levels.partition,
+        "series_id": np.frombuffer(levels.series.joined(), "V16"),
+        "tenant_id": levels.tenants,
+        "reporter": np.frombuffer(levels.reporters.joined(), "V16"),
+        "timestamp_ms": levels.timestamp_ms,
+        "as_of_ms": levels.as_of_ms,
+        "level": levels.level,
+    }
+    return b"".join((_SIGNATURE, _rows(values, columns=len(values)).tobytes(), _TRAILER))
 
 
 def _values(sealed: SealedSeries) -> dict[str, NDArray[Any]]:
@@ -106,10 +122,13 @@ def _array(elements: NDArray[Any]) -> NDArray[np.void]:
 
 
 def _description(family: Family) -> bytes:
-    bounds = np.array([family.bounds], np.float64)
     ids = (family.tenant_id, family.project_id, family.definition_id)
-    rest = (family.name.encode(), _int2.pack(family.type), _array(bounds).tobytes())
-    return b"".join(map(_field, (*ids, *rest)))
+    kind = (family.name.encode(), _int2.pack(family.type), _floats(family.bounds))
+    return b"".join(map(_field, (*ids, *kind, _int2.pack(family.merge), _floats(family.objectives))))
+
+
+def _floats(numbers: Sequence[float]) -> bytes:
+    return _array(np.array([numbers], np.float64)).tobytes()
 
 
 def _labels(labels: LabelPairs) -> bytes:

@@ -50,6 +50,18 @@ class MetricType(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+class GaugeMerge(IntEnum):
+    """What becomes of the levels that several producers report for one gauge.
+
+    As in `pulsegate.config.v1.GaugeMerge`.
+    """
+
+    LAST = 1
+    MIN = 2
+    MAX = 3
+    SUM = 4
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelRule:
     """What a definition says of one label."""
@@ -76,6 +88,10 @@ class Definition:
     bounds: tuple[float, ...]
     labels: Mapping[str, LabelRule]
     version: int
+    #: `LAST` for other types than gauges.
+    gauge_merge: GaugeMerge = GaugeMerge.LAST
+    #: A summary's quantiles, ascending, each in (0, 1); empty for other types.
+    objectives: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class Portion:
         #: The records after these ones, each of which ends definitions.
         self.endings = endings
         self.distributions: list[Distribution] = [each for record in records for each in record.distributions]
+        #: The receiver's clock when it took each of them, Unix milliseconds.
+        self.arrivals: list[int] = [record.received_ms for record in records for _ in record.distributions]
         self._scalars = [len(record.ids) // ID_BYTES for record in records]
         self.scalar_count = sum(self._scalars)
         joined = b"".join([record.ids for record in records])
@@ -63,6 +65,12 @@ class Portion:
             for record, count in zip(self.records, self._scalars, strict=True)
         ]
         return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
+
+    def reporters(self, places: Rows) -> tuple[Ids, Ints]:
+        """The producers of the scalar series at these places, zero where there is none, and when they were received."""
+        numbers = np.repeat(np.arange(len(self.records)), self._scalars)[places]
+        producers = Ids.of(b"".join([record.producer or bytes(ID_BYTES) for record in self.records]))
+        return producers.at(numbers), np.array([record.received_ms for record in self.records], np.int64)[numbers]
 
     def weights(self) -> Ints:
         """How many metrics stand behind each series of a record."""

@@ -306,6 +306,7 @@ class _Work:
         self._commits.append((checkpoint.commit_ms, checkpoint.position))
         self.deliveries.offer(checkpoint)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
+        metrics.GAUGE_LEVELS.labels(self._lane).set(self._state.gauge_levels)
         behind = self.reader.pending or self._uncommitted_frames
         if not behind or checkpoint.newest_received_ms:
             self._progress.current_ms = checkpoint.newest_received_ms if behind else checkpoint.commit_ms

@@ -35,6 +35,11 @@ SERIES_FOLDED_AWAY = Counter(
     "pulsegate_aggregator_folded_total", "Deltas of label sets over a budget that went to `__other__`."
 )
 LIVE_SERIES = Gauge("pulsegate_aggregator_live_series", "Label sets in memory.", ["lane"])
+GAUGE_LEVELS = Gauge("pulsegate_aggregator_gauge_levels", "Levels in memory that merged gauges are made of.", ["lane"])
+GAUGE_LEVELS_DROPPED = Counter(
+    "pulsegate_aggregator_gauge_levels_dropped_total",
+    "Levels that do not count because their series has 10 000 later ones.",
+)
 COMMITS = Histogram(
     "pulsegate_aggregator_commit_duration_seconds",
     "Time of one checkpoint's transaction.",

@@ -16,10 +16,12 @@ from struct import Struct
 import cramjam
 import msgspec
 
-from services.ingest.domain import MetricType
+from services.ingest.domain import GaugeMerge, MetricType
 from services.ingest.errors import UnreadableLogError
 
-VERSION = 2
+VERSION = 3
+#: Version 2 knows neither merge rules nor bins.
+_READABLE = frozenset({b"\x02", b"\x03"})
 
 #: Bytes of a series id.
 ID_BYTES = 16
@@ -52,6 +54,9 @@ class DefinitionFacts(msgspec.Struct, array_like=True, frozen=True):
     bounds: tuple[float, ...]
     #: Limits of distinct values, by label.
     max_distinct: dict[str, int]
+    gauge_merge: GaugeMerge = GaugeMerge.LAST
+    #: A summary's quantiles; empty for other types.
+    objectives: tuple[float, ...] = ()
 
 
 class Identity(msgspec.Struct, array_like=True, frozen=True):
@@ -73,6 +78,8 @@ class Distribution(msgspec.Struct, array_like=True):
     buckets: list[int]
     #: Metrics of the batch that were folded into it.
     metrics: int = 1
+    #: A summary's observations by bin, see `sketches.bin_of`; empty for a histogram.
+    bins: dict[int, int] = {}
 
 
 class Tally(msgspec.Struct, array_like=True, frozen=True):
@@ -188,7 +195,7 @@ def encode_frame(records: Sequence[bytes]) -> bytes:
 
 def decode_frame(frame: bytes) -> list[Record]:
     """The records of a log message, in order. Raises UnreadableLogError on anything this version cannot read."""
-    if frame[:1] != bytes((VERSION,)):
+    if frame[:1] not in _READABLE:
         raise UnreadableLogError(f"a frame of version {frame[:1].hex()} is unknown here")
     try:
         records = _frame_decoder.decode(cramjam.snappy.decompress_raw(frame[1:]))

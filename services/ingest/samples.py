@@ -1,5 +1,6 @@
 """What sinks are to write, in columns: values of series, copied when they were sealed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -25,6 +26,8 @@ class Samples:
     counts: Objects
     #: The series ends here: a stale marker.
     stale: Mask
+    #: Of summaries that observed something lately; None for others.
+    quantiles: Objects
 
     @classmethod
     def values(cls, table: SeriesTable, rows: Rows, at_ms: int) -> Self:
@@ -36,25 +39,25 @@ class Samples:
             table.value[rows],
             table.counts_of(rows),
             np.zeros(rows.size, np.bool_),
+            table.quantiles_of(rows),
         )
 
     @classmethod
     def zeros(cls, table: SeriesTable, rows: Rows, at_ms: Ints) -> Self:
-        """A 0 for each row, at a time of its own."""
+        """A 0 for each row, at a time of its own, before anything was observed."""
         counts = table.counts_of(rows)
         for at, count in enumerate(counts):
             counts[at] = None if count is None else np.zeros_like(count)
         for at in np.flatnonzero(table.type[rows] == MetricType.NATIVE_HISTOGRAM).tolist():
             # In the schema that the row has now: to Prometheus a finer one that follows a coarser one is a reset.
             counts[at] = np.array([0, *native_histograms.emptied(table.counts[int(rows[at])][1:].tolist())], np.int64)
-        return cls(table, rows, at_ms, np.zeros(rows.size), counts, np.zeros(rows.size, np.bool_))
+        return cls(table, rows, at_ms, np.zeros(rows.size), counts, np.zeros(rows.size, np.bool_), _nothing(rows))
 
     @classmethod
     def stale_markers(cls, table: SeriesTable, rows: Rows, at_ms: int) -> Self:
         """The end of each row's series at that time."""
-        nothing = np.full(rows.size, None, np.object_)
         at = np.full(rows.size, at_ms, np.int64)
-        return cls(table, rows, at, np.zeros(rows.size), nothing, np.ones(rows.size, np.bool_))
+        return cls(table, rows, at, np.zeros(rows.size), _nothing(rows), np.ones(rows.size, np.bool_), _nothing(rows))
 
     @classmethod
     def joined(cls, table: SeriesTable, parts: Sequence["Samples"]) -> Self:
@@ -66,6 +69,7 @@ class Samples:
             np.concatenate([np.empty(0), *(part.value for part in parts)]),
             np.concatenate([np.empty(0, np.object_), *(part.counts for part in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(part.stale for part in parts)]),
+            np.concatenate([np.empty(0, np.object_), *(part.quantiles for part in parts)]),
         )
 
     def __len__(self) -> int:
@@ -80,7 +84,16 @@ class Samples:
             self.value[index],
             self.counts[index],
             self.stale[index],
+            self.quantiles[index],
         )
+
+    def quantiles_at(self, at: int) -> list[float]:
+        """What the summary at that place has for each of its objectives, NaN where it observed nothing lately; nothing
+        for other types."""
+        known = self.quantiles[at]
+        if known is not None:
+            return [float(each) for each in known]
+        return [math.nan] * len(self.table.families[self.table.family[self.rows[at]]].objectives)
 
     def in_time(self) -> "Samples":
         """Ordered by their times."""
@@ -97,3 +110,7 @@ class Samples:
     def widths(self) -> Ints:
         """How many samples of the sink each becomes."""
         return self.table.width[self.rows].astype(np.int64)
+
+
+def _nothing(rows: Rows) -> Objects:
+    return np.full(rows.size, None, np.object_)

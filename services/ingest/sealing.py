@@ -16,6 +16,7 @@ from services.ingest.domain import LabelPairs, MetricType
 from services.ingest.label_sets import LabelSets
 from services.ingest.ledger import LedgerLines
 from services.ingest.producers import ProducerRow
+from services.ingest.recent import NOTHING_RECENT, Recent
 from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
 from services.ingest.sources import SourceRow
@@ -105,6 +106,9 @@ class Checkpoint:
     #: The receiver's clock of the newest record, Unix milliseconds; 0: none.
     newest_received_ms: int = 0
     ledger: LedgerLines = field(default_factory=LedgerLines)
+    recent: Recent = NOTHING_RECENT
+    #: Definitions whose objectives the state does not have yet.
+    adopted: list[Family] = field(default_factory=list)
 
     def samples_for(self, delivered_ms: int) -> Samples:
         """What a sink is to be given that has every commit of earlier owners up to this one."""
@@ -171,10 +175,15 @@ class Sealer:
         first zeros of those that it made after `since_ms`."""
         self._undelivered, self._undelivered_since_ms = rows, since_ms
 
-    def series(self, commit_ms: int) -> SealedCommit:
-        """The series that were made and those that changed, and what is due for the sinks. They are clean then."""
+    def series(self, commit_ms: int, silent: Rows) -> SealedCommit:
+        """The series that were made and those that changed, and what is due for the sinks. They are clean then.
+
+        `silent`: live gauges that have no value any more. They end in the sinks until they have one again.
+        """
         table = self._table
         dirty = np.flatnonzero(table.dirty[: table.size])
+        self._retire(silent[table.present[silent]])
+        shown = dirty[table.live[dirty]]
         unseen, undelivered = self._take_undelivered()
         table.dirty[dirty] = False
         touched = joined_rows((dirty, *(ending.changed for ending in self._endings if ending.due_ms is None)))
@@ -189,7 +198,7 @@ class Sealer:
             *ends,
             Samples.stale_markers(table, joined_rows(self._stale), commit_ms - 2),
             self._zeros(dirty[self._unseen(dirty, commit_ms)], commit_ms - 1),
-            Samples.values(table, joined_rows((dirty, quiet)), commit_ms),
+            Samples.values(table, joined_rows((shown, quiet)), commit_ms),
         ]
         self._stale = []
         table.committed(commit_ms)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from services.ingest import native_histograms
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
-from services.ingest.domain import OTHER, LabelPairs, MetricType, partition_of
+from services.ingest.domain import OTHER, GaugeMerge, LabelPairs, MetricType, partition_of
+from services.ingest.gauge_levels import GaugeLevels
 from services.ingest.series_index import SeriesIndex
+from services.ingest.summary_windows import SummaryWindows
 
 _FIRST_CAPACITY = 1024
 
@@ -39,8 +41,10 @@ class Family:
     __slots__ = (
         "bounds",
         "definition_id",
+        "merge",
         "name",
         "number",
+        "objectives",
         "partition",
         "project_id",
         "rows",
@@ -57,6 +61,8 @@ class Family:
         name: str,
         type: MetricType,  # noqa: A002 - the field's name
         bounds: tuple[float, ...],
+        merge: GaugeMerge = GaugeMerge.LAST,
+        objectives: tuple[float, ...] = (),
     ) -> None:
         self.tenant_id = tenant_id
         self.project_id = project_id
@@ -64,6 +70,8 @@ class Family:
         self.name = name
         self.type = type
         self.bounds = bounds
+        self.merge = merge
+        self.objectives = objectives
         self.partition = partition_of(project_id)
         #: Its place in the table, and how many rows refer to it.
         self.number = -1
@@ -80,11 +88,16 @@ class Family:
         return np.array([0, *buckets], np.int64)
 
     @property
+    def passes(self) -> bool:
+        """Whether values of its series change with time alone: see `recent.py`."""
+        return self.type is MetricType.SUMMARY or self.merge is not GaugeMerge.LAST
+
+    @property
     def width(self) -> int:
         """How many samples a sink writes of one of its series."""
         if self.type is MetricType.HISTOGRAM:
             return len(self.bounds) + 3
-        return 2 if self.type is MetricType.SUMMARY else 1
+        return 2 + len(self.objectives) if self.type is MetricType.SUMMARY else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -143,6 +156,8 @@ class SeriesTable:
     family: NDArray[np.int32]
     #: See `Family.width`.
     width: NDArray[np.uint16]
+    #: Gauges whose value is made of several producers' levels.
+    merged: Mask
     #: Holds what label sets over a budget were folded into.
     folded: Mask
     #: Is found by its id.
@@ -168,6 +183,13 @@ class SeriesTable:
         #: The count, then the buckets of each histogram or summary, those of a native histogram as of
         #: `NativeBuckets.packed`. Arrays in it are replaced, never changed.
         self.counts: dict[int, Ints] = {}
+        #: What summaries observed lately, and the quantiles of it, which are replaced, never changed.
+        self.windows = SummaryWindows()
+        self.quantiles: dict[int, Floats] = {}
+        #: What producers reported lately for the gauges that are made of it.
+        self.levels = GaugeLevels()
+        #: Definitions that were given objectives, which the state does not have yet.
+        self.adopted: list[Family] = []
         self.families: list[Family] = []
         self._family_of: dict[bytes, Family] = {}
         self._free_families: list[int] = []
@@ -236,6 +258,15 @@ class SeriesTable:
                 self.families.append(known)
         return known
 
+    def adopt(self, family: Family, objectives: tuple[float, ...]) -> None:
+        """Gives a definition, of whose series all have settled, the objectives that earlier records did not tell."""
+        family.objectives = objectives
+        rows = np.flatnonzero(self.family[: self.size] == family.number)
+        self.width[rows] = family.width
+        for row in rows.tolist():
+            self.encoded[row] = None
+        self.adopted.append(family)
+
     def make(self, identity: bytes, family: Family, labels: LabelPairs) -> int:
         """The row of a new series, which is written by `settle`. The family must have been entered."""
         [row] = self._take(1)
@@ -299,6 +330,7 @@ class SeriesTable:
         self.partition[rows] = [family.partition for family in families]
         self.type[rows] = [family.type for family in families]
         self.width[rows] = [family.width for family in families]
+        self.merged[rows] = [family.merge is not GaugeMerge.LAST for family in families]
         self.folded[rows] = folded
         for row, encoded in zip(rows.tolist(), labels, strict=True):
             self.labels[row] = encoded
@@ -314,6 +346,8 @@ class SeriesTable:
     def remove(self, rows: Rows) -> None:
         """Series that cannot be found any more. Their rows stay as they are until they are reclaimed."""
         self._index.remove(self.ids(rows), rows)
+        if self.merged[rows].any():
+            self.levels.forget(rows)
         self.present[rows] = self.live[rows] = self.dirty[rows] = False
         self._count -= rows.size
         self.version += 1
@@ -337,7 +371,9 @@ class SeriesTable:
         """Removed rows that nothing refers to."""
         for row, number in zip(rows.tolist(), self.family[rows].tolist(), strict=True):
             self.labels[row], self.encoded[row] = b"", None
-            self.counts.pop(row, None)
+            if self.counts.pop(row, None) is not None:
+                self.windows.forget(row)
+                self.quantiles.pop(row, None)
             self._free.append(row)
             family = self.families[number]
             family.rows -= 1
@@ -358,6 +394,14 @@ class SeriesTable:
             counts[at] = self.counts[int(rows[at])]
         return counts
 
+    def quantiles_of(self, rows: Rows) -> Objects:
+        """The quantiles of each row; None where nothing was observed lately, and for all but summaries."""
+        quantiles = np.full(rows.size, None, np.object_)
+        if self.quantiles:
+            for at in np.flatnonzero(self.type[rows] == MetricType.SUMMARY).tolist():
+                quantiles[at] = self.quantiles.get(int(rows[at]))
+        return quantiles
+
 
 _DTYPES: dict[str, type[np.generic]] = {
     "value": np.float64,
@@ -368,6 +412,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "type": np.uint8,
     "family": np.int32,
     "width": np.uint16,
+    "merged": np.bool_,
     "folded": np.bool_,
     "present": np.bool_,
     "live": np.bool_,

@@ -31,6 +31,7 @@ from services.ingest.domain import (
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Origin
 from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
+from services.ingest.sketches import count_into
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
 CURABLE = frozenset(
@@ -111,6 +112,8 @@ class CompiledDefinition:
             definition.type,
             definition.bounds,
             {name: rule.max_distinct for name, rule in definition.labels.items() if rule.max_distinct},
+            definition.gauge_merge,
+            definition.objectives,
         )
         self.is_counter = definition.type is MetricType.COUNTER
         self.is_gauge = definition.type is MetricType.GAUGE
@@ -288,6 +291,8 @@ def observe(
     distribution.count += len(observations) * weight
     if distribution.id in result.native:
         result.native[distribution.id].observe(observations, weight)
+    elif not distribution.buckets:
+        count_into(distribution.bins, observations, weight)
     for observation in observations:
         distribution.sum = add_finite(distribution.sum, observation * weight)
         if distribution.buckets:

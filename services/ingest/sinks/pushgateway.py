@@ -159,7 +159,7 @@ class GroupsWriter:
 
     def _put(self, table: SeriesTable, row: int, values: Sequence[float]) -> None:
         place = self._places.get(row)
-        if place is None:
+        if place is None or len(place[2].heads) != len(values):  # its definition may have got objectives
             key, name, series = _exposed(table, row)
             place = self._places[row] = (self._groups.setdefault(key, _Group()), name, series)
         group, name, series = place
@@ -238,7 +238,7 @@ def _values(samples: Samples, at: int) -> list[float]:
         return [float(samples.value[at])]
     native = samples.table.type[samples.rows[at]] == MetricType.NATIVE_HISTOGRAM
     buckets = counts[:1] if native else counts[1:].cumsum()
-    return [*map(float, buckets), float(samples.value[at]), float(counts[0])]
+    return [*map(float, buckets), float(samples.value[at]), float(counts[0]), *samples.quantiles_at(at)]
 
 
 def _exposed(table: SeriesTable, row: int) -> tuple[GroupKey, str, ExposedSeries]:

@@ -127,11 +127,11 @@ def _distributions(samples: Samples) -> list[bytes]:
     if not len(samples):
         return []
     series: list[Any] = _encoded(samples.table, samples.rows)
-    values = [_STALE_BITS] * len(samples)
+    values, widths = [_STALE_BITS] * len(samples), samples.widths
     for at in np.flatnonzero(~samples.stale).tolist():
         count, buckets = samples.counts[at][0], samples.counts[at][1:]
-        values[at] = np.array([*buckets.cumsum(), samples.value[at], count], np.float64).view(np.uint64)
-    widths = samples.widths
+        each = [*buckets.cumsum(), samples.value[at], count, *samples.quantiles_at(at)]
+        values[at] = np.array(each, np.float64).view(np.uint64)
     every = [np.broadcast_to(each, width) for each, width in zip(values, widths.tolist(), strict=True)]
     return _time_series(list(chain.from_iterable(series)), np.concatenate(every), np.repeat(samples.at_ms, widths))
 
@@ -171,7 +171,8 @@ def _encode(table: SeriesTable, row: int) -> bytes | tuple[bytes, ...]:
 
 
 def exposed_labels(family: Family, labels: LabelPairs) -> list[LabelPairs]:
-    """The label sets under which a series stands in Prometheus: one, or a histogram's buckets, sum and count."""
+    """The label sets under which a series stands in Prometheus: one; or a histogram's buckets, sum and count; or a
+    summary's sum, count and quantiles."""
     own = dict(zip(labels[::2], labels[1::2], strict=True)) | {
         "tenant_id": _as_text(family.tenant_id),
         "project_id": _as_text(family.project_id),
@@ -185,14 +186,15 @@ def exposed_labels(family: Family, labels: LabelPairs) -> list[LabelPairs]:
         bounds = [*map(format_bound, family.bounds), "+Inf"]
         return [*(exposed("_bucket", le=bound) for bound in bounds), exposed("_sum"), exposed("_count")]
     if family.type is MetricType.SUMMARY:
-        return [exposed("_sum"), exposed("_count")]
+        quantiles = (exposed(quantile=format_bound(objective)) for objective in family.objectives)
+        return [exposed("_sum"), exposed("_count"), *quantiles]
     return [exposed()]
 
 
 def format_bound(bound: float) -> str:
-    """A finite bucket bound as OpenMetrics' canonical number, which Prometheus 3 writes too: `1.0`, `0.005`, `1e+06`.
+    """A finite bucket bound, or a quantile, as OpenMetrics' canonical number, which Prometheus 3 writes too.
 
-    The shortest digits that stand for it, in scientific notation below 1e-4 and from 1e6 on.
+    As `1.0`, `0.005`, `1e+06`: the shortest digits that stand for it, scientific below 1e-4 and from 1e6 on.
     """
     if bound == 0:
         return "0.0"

@@ -1,6 +1,7 @@
 """The state in Postgres: what is committed is loaded as it was, fast, and a commit costs what changed."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,9 +12,10 @@ import pytest
 from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.postgres import Connection
+from services.ingest import recent, recent_store
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Owned, PostgresCheckpoints
-from services.ingest.domain import OTHER, MetricType
+from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
 from services.ingest.label_sets import Budgets
 from services.ingest.records import Record
@@ -38,7 +40,8 @@ COUNTER = definition("orders_total", labels={"plan": label(max_distinct=2)})
 GAUGE = definition("depth", MetricType.GAUGE)
 HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e300))
 NATIVE = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
-SUMMARY = definition("size_bytes", MetricType.SUMMARY)
+SUMMARY = definition("size_bytes", MetricType.SUMMARY, objectives=(0.5, 0.99))
+SESSIONS = definition("sessions", MetricType.GAUGE, gauge_merge=GaugeMerge.SUM)
 SINK = "remote_write"
 
 
@@ -89,6 +92,8 @@ class StoredLane:
                 family.name,
                 family.type,
                 family.bounds,
+                family.merge,
+                family.objectives,
                 table.label_pairs(row),
                 bool(table.folded[row]),
                 float(table.value[row]),
@@ -96,6 +101,8 @@ class StoredLane:
                 int(table.timestamp_ms[row]),
                 int(table.created_ms[row]),
                 int(table.changed_ms[row]),
+                None if (quantiles := table.quantiles.get(row)) is None else tuple(quantiles.tolist()),
+                tuple(sorted(table.levels.of(np.array([row]))[0].tolist())),
             )
             for identity, family, row in zip(table.ids(rows).each(), families, rows.tolist(), strict=True)
         }
@@ -136,6 +143,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
                 delta(HISTOGRAM, 0.001, b="2", a="1"),
                 delta(SUMMARY, 2.0),
                 *(delta(NATIVE, value, zone=str(value)) for value in (-2.0, 0.0, 5.0)),
+                delta(SESSIONS, 0.5, NOW_MS),
                 producer=b"A" * 16,
                 sequence=7,
                 floor=3,
@@ -144,6 +152,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
         await lane.commit()
         first = lane.contents()
         await lane.restart()
+        recent.settle(lane.table, lane.now_ms)
         assert lane.contents() == first
         assert any(OTHER in str(each) for each in first)
         await lane.fold(
@@ -153,6 +162,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
                 delta(SUMMARY, -3.0),
                 delta(NATIVE, 1e9, zone="5.0"),
             ),
+            record(delta(SESSIONS, 4.0, NOW_MS)),
             record(delta(COUNTER, 1.0), producer=b"A" * 16, sequence=7),
         )
         await lane.commit()
@@ -160,7 +170,30 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
         assert len(second) == len(first)
         assert second != first
         await lane.restart()
+        recent.settle(lane.table, lane.now_ms)
         assert lane.contents() == second
+        assert lane.table.levels.of(lane.table.of_family(SESSIONS.id))[0].tolist() == [0.5, 4.0]
+
+
+async def test_what_passes_with_time_leaves_the_database_when_it_does_not_count_any_more(database: Database) -> None:
+    async with opened(database) as lane:
+        await lane.fold(record(delta(SUMMARY, 2.0), delta(SESSIONS, 4.0, NOW_MS)))
+        await lane.commit()
+        for minutes, left in ((9, True), (30, False)):
+            await lane.checkpoints.drop_old(0, 1, NOW_MS + minutes * 60_000)
+            async with lane.database.transaction(role="ingest_aggregator") as connection:
+                stored = await recent_store.load(connection, (0, 255), NOW_MS)
+            assert (stored.levels is not None, bool(stored.sketches)) == (left, left)
+
+
+async def test_objectives_reach_series_that_were_stored_without(database: Database) -> None:
+    async with opened(database) as lane:
+        await lane.fold(record(delta(dataclasses.replace(SUMMARY, objectives=()), 2.0)))
+        await lane.commit()
+        await lane.fold(record(delta(SUMMARY, 2.0)))
+        await lane.commit()
+        await lane.restart()
+        assert [family.objectives for family in lane.table.families] == [SUMMARY.objectives]
 
 
 async def test_a_quiet_series_and_a_window_come_back_when_they_are_named(database: Database) -> None:

@@ -4,18 +4,23 @@ import psycopg
 import pytest
 
 from chassis.ids import uuid7
+from contracts.pulsegate.config.v1 import definitions_pb2
 from tests.integration.ingest.pipeline import Pipeline
 
-TABLES = ("series", "producers", "ended_definitions", "ledger")
+TABLES = ("series", "producers", "ended_definitions", "ledger", "gauge_levels", "summary_sketches")
 
 
 async def fill(pipeline: Pipeline) -> None:
     """A row in each table of tenants, for the pipeline's tenant."""
     orders, visits = pipeline.define("orders_total"), pipeline.define("visits_total")
+    pipeline.define("sessions", "gauge", gauge_merge=definitions_pb2.GAUGE_MERGE_SUM)
+    pipeline.define("size_bytes", "summary", objectives=[0.5])
     async with pipeline.running():
         await pipeline.send(
             {"name": "orders_total", "value": 1},
             {"name": "visits_total", "value": 1},
+            {"name": "sessions", "value": 1},
+            {"name": "size_bytes", "value": 1},
             producer=str(uuid7()),
             sequence=1,
         )
@@ -42,7 +47,14 @@ async def _count(connection: psycopg.AsyncConnection[tuple[int]], table: str) ->
 async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_others(pipeline: Pipeline) -> None:
     await fill(pipeline)
     dsn = pipeline.database.dsn("ingest")
-    assert await counts(dsn, pipeline.tenant_id) == {"series": 2, "producers": 1, "ended_definitions": 1, "ledger": 2}
+    assert await counts(dsn, pipeline.tenant_id) == {
+        "series": 4,
+        "producers": 1,
+        "ended_definitions": 1,
+        "ledger": 4,
+        "gauge_levels": 1,
+        "summary_sketches": 1,
+    }
     for other in (None, "", str(uuid7())):
         assert await counts(dsn, other) == dict.fromkeys(TABLES, 0)
 
@@ -56,6 +68,8 @@ async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_o
         "DELETE FROM producers",
         "UPDATE ledger SET committed = 0",
         "DELETE FROM rejections",
+        "UPDATE gauge_levels SET level = 0",
+        "DELETE FROM summary_sketches",
         "INSERT INTO ended_definitions VALUES (0, gen_random_uuid(), gen_random_uuid(), 0)",
         "ALTER TABLE series DISABLE ROW LEVEL SECURITY",
         "SET ROLE ingest_owner",

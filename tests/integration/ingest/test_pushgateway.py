@@ -54,7 +54,7 @@ async def test_prometheus_that_scrapes_it_sees_the_same_totals(
     pipeline.define("depth", "gauge")
     pipeline.define("load_seconds", "histogram", buckets=[0.5, 10])
     pipeline.define("wait_seconds", "histogram", native_histogram=True)
-    pipeline.define("size_bytes", "summary")
+    pipeline.define("size_bytes", "summary", objectives=[0.5, 0.75])
     scraped = dataclasses.replace(pipeline, prometheus_url=scraper.server.url)
     async with pipeline.receiver(), pipeline.aggregator(**further(pushgateway)):
         for labels in ({}, {"plan": 'a "b" \\ c\n'}, {"job": "a/b"}, {"job": "shop", "instance": "i-1"}):
@@ -78,6 +78,8 @@ async def test_prometheus_that_scrapes_it_sees_the_same_totals(
             "load_seconds_sum{$project}": 101.5,
             "size_bytes_sum{$project}": 101.5,
             "size_bytes_count{$project}": 3.0,
+            'round(size_bytes{quantile="0.5", $project}, 0.1)': 1.0,
+            "count(size_bytes{$project})": 2.0,
             f'count(orders_total{{tenant_id="{pipeline.tenant_id}", $project}})': 4.0,
         }.items():
             await pipeline.expect(expression, value)

@@ -44,9 +44,9 @@ def test_a_native_histogram_has_no_buckets_of_its_own() -> None:
     assert set(faults(COUNTER, native_histogram=True)) == {"nativeHistogram"}
 
 
-@pytest.mark.parametrize("merge", [GaugeMerge.MIN, GaugeMerge.MAX, GaugeMerge.SUM])
-def test_gauges_are_merged_by_their_last_level_alone_for_now(merge: GaugeMerge) -> None:
-    assert faults(GAUGE, gauge_merge=merge) == {"gaugeMerge": "only last is available yet"}
+@pytest.mark.parametrize("merge", GaugeMerge)
+def test_a_gauge_may_have_any_merge_rule(merge: GaugeMerge) -> None:
+    assert validated(dataclasses.replace(GAUGE, gauge_merge=merge)).gauge_merge is merge
 
 
 def test_what_is_given_is_kept() -> None:

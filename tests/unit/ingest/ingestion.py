@@ -22,6 +22,7 @@ from services.ingest.records import (
     float64s,
     int64s,
 )
+from services.ingest.sketches import bin_of
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated, validate
 
 TENANT, PROJECT = b"t" * 16, b"p" * 16
@@ -81,12 +82,16 @@ class Delta(NamedTuple):
     @property
     def facts(self) -> DefinitionFacts:
         limits = {name: rule.max_distinct for name, rule in self.of.labels.items() if rule.max_distinct}
-        return DefinitionFacts(self.of.id, self.of.name, self.of.type, self.of.bounds, limits)
+        return DefinitionFacts(
+            self.of.id, self.of.name, self.of.type, self.of.bounds, limits, self.of.gauge_merge, self.of.objectives
+        )
 
     @property
     def distribution(self) -> Distribution:
         """One observation, in a classic histogram's first bucket."""
-        buckets = [1] + [0] * len(self.of.bounds) if self.of.type is MetricType.HISTOGRAM else []
+        if self.of.type is MetricType.SUMMARY:
+            return Distribution(self.id, self.value, 1, [], bins={bin_of(self.value): 1})
+        buckets = [1] + [0] * len(self.of.bounds)
         if self.of.type is MetricType.NATIVE_HISTOGRAM:
             native = NativeBuckets()
             native.observe([self.value])

@@ -1,6 +1,6 @@
 """A lane's state without its servers: what Postgres keeps of it, and what its samples say, one by one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +10,14 @@ from services.ingest.columns import Ids, Ints
 from services.ingest.domain import OTHER, Definition, LabelPairs, partition_of, series_id
 from services.ingest.label_sets import Budgets
 from services.ingest.producers import ProducerKey
+from services.ingest.recent import Recent, StoredLevels, StoredSketch
 from services.ingest.records import Record
 from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint, SealedSeries
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, pairs_of
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, TENANT, pairs_of
 
 #: Of `Store.live_through`.
 STEPS = ("fold", "fold", "fold", "commit", "crash", "crash while committing")
@@ -53,6 +54,9 @@ class Store:
         #: What `Total` is made of, by source and definition.
         self.sources: dict[SourceKey, dict[bytes, tuple[bytes, int, float, Sequence[int], int]]] = {}
         self._ended: dict[bytes, int] = {}
+        #: By series and reporter: timestamp, as-of and level; by series and minute: bins.
+        self.levels: dict[tuple[bytes, bytes], tuple[int, int, float]] = {}
+        self.sketches: dict[tuple[bytes, int], bytes] = {}
         self._position = 0
         self.commit_ms = 0
         self.delivered_ms = 0
@@ -83,7 +87,7 @@ class Store:
         values = _values(made.values)
         for (identity, value), family, labels in zip(values, made.families, made.labels, strict=True):
             assert identity not in self.rows, "a series is made once"
-            self.rows[identity] = Row(family, labels, *value, checkpoint.commit_ms, checkpoint.commit_ms)
+            self.rows[identity] = Row(_copy(family), labels, *value, checkpoint.commit_ms, checkpoint.commit_ms)
         for identity, value in _values(checkpoint.changed):
             before = self.rows[identity]
             self.rows[identity] = Row(before.family, before.labels, *value, before.created_ms, checkpoint.commit_ms)
@@ -94,6 +98,19 @@ class Store:
             of_source[told.definition_id] = told[3:]
         for _, _, definition_id in checkpoint.ended:
             self._ended.setdefault(definition_id, checkpoint.commit_ms)
+        for family in checkpoint.adopted:
+            for identity, stored in self.rows.items():
+                if stored.family.definition_id == family.definition_id:
+                    self.rows[identity] = stored._replace(family=_copy(family))
+        self._store_recent(checkpoint.recent)
+
+    def _store_recent(self, recent: Recent) -> None:
+        levels = recent.levels
+        if levels is not None:
+            columns = (levels.timestamp_ms.tolist(), levels.as_of_ms.tolist(), levels.level.tolist())
+            keys = zip(levels.series.each(), levels.reporters.each(), strict=True)
+            self.levels |= dict(zip(keys, zip(*columns, strict=True), strict=True))
+        self.sketches |= {(each.series_id, each.minute): each.bins for each in recent.sketches}
 
     def live_through(self, log: Sequence[Record], plan: Iterable[str]) -> None:
         """Folds, commits and crashes as planned, then folds and commits what is left."""
@@ -135,6 +152,7 @@ class Store:
             live_since_ms=since_ms,
             ended=dict(self._ended),
             unmarked=self.table.restore(self._stored(unmarked), findable=False),
+            recent=self._recent(living),
         )
         return LaneState(
             loaded,
@@ -152,7 +170,17 @@ class Store:
         sources = {key: [Total(*row) for row in self.sources.get(key, {}).values()] for key in missing.sources}
         assert all(partition == partition_of(PROJECT) for partition, _ in missing.series)
         stored = [identity for _, identity in missing.series if identity in self.rows]
-        return Found(windows=windows, series=[self._stored(stored)] if stored else [], sources=sources)
+        found = [self._stored(stored)] if stored else []
+        return Found(windows=windows, series=found, sources=sources, recent=self._recent(stored))
+
+    def _recent(self, of: Sequence[bytes]) -> Recent:
+        levels = {key: level for key, level in self.levels.items() if key[0] in of}
+        sketches = [
+            StoredSketch(partition_of(PROJECT), identity, TENANT, minute, bins)
+            for (identity, minute), bins in self.sketches.items()
+            if identity in of
+        ]
+        return Recent(_levels(levels) if levels else None, sketches)
 
     def _stored(self, identities: Sequence[bytes]) -> StoredSeries:
         rows = [self.rows[identity] for identity in identities]
@@ -167,6 +195,20 @@ class Store:
             created_ms=_ints(row.created_ms for row in rows),
             changed_ms=_ints(row.changed_ms for row in rows),
         )
+
+
+def _levels(stored: Mapping[tuple[bytes, bytes], tuple[int, int, float]]) -> StoredLevels:
+    series, reporters = zip(*stored, strict=True)
+    timestamps, as_of, levels = zip(*stored.values(), strict=True)
+    return StoredLevels(
+        partition=np.full(len(stored), partition_of(PROJECT), np.int16),
+        series=Ids.of(b"".join(series)),
+        tenants=np.frombuffer(TENANT * len(stored), "V16"),
+        reporters=Ids.of(b"".join(reporters)),
+        timestamp_ms=_ints(timestamps),
+        as_of_ms=_ints(as_of),
+        level=np.array(levels),
+    )
 
 
 def _ints(values: Iterable[int]) -> Ints:
@@ -190,6 +232,8 @@ def _copy(of: Family) -> Family:
         name=of.name,
         type=of.type,
         bounds=of.bounds,
+        merge=of.merge,
+        objectives=of.objectives,
     )
 
 
@@ -201,6 +245,8 @@ def family_of(of: Definition) -> Family:
         name=of.name,
         type=of.type,
         bounds=of.bounds,
+        merge=of.gauge_merge,
+        objectives=of.objectives,
     )
 
 
@@ -214,6 +260,8 @@ class Sample(NamedTuple):
     #: The count, then the buckets; empty for others than histograms and summaries.
     counts: tuple[int, ...] = ()
     stale: bool = False
+    #: Of a summary that observed something lately.
+    quantiles: tuple[float, ...] = ()
 
 
 def each_of(samples: Samples) -> list[Sample]:
@@ -227,6 +275,7 @@ def each_of(samples: Samples) -> list[Sample]:
             float(samples.value[at]),
             () if samples.counts[at] is None else tuple(samples.counts[at].tolist()),
             bool(samples.stale[at]),
+            () if samples.quantiles[at] is None else tuple(samples.quantiles[at].tolist()),
         )
         for at, row in enumerate(samples.rows.tolist())
     ]
@@ -249,7 +298,14 @@ class Rows:
         return row
 
     def sample(
-        self, row: int, at_ms: int, value: float = 0.0, counts: Sequence[int] | None = None, *, stale: bool = False
+        self,
+        row: int,
+        at_ms: int,
+        value: float = 0.0,
+        counts: Sequence[int] | None = None,
+        *,
+        stale: bool = False,
+        quantiles: Sequence[float] | None = None,
     ) -> Samples:
         """One value of a row."""
         in_column = np.full(1, None, np.object_)
@@ -257,8 +313,12 @@ class Rows:
             in_column[0] = np.array(counts, np.int64)
         elif not stale:
             in_column = self.table.counts_of(np.array([row]))
+        observed = np.full(1, None, np.object_)
+        if quantiles is not None:
+            observed[0] = np.array(quantiles)
+        at = np.array([at_ms])
         return Samples(
-            self.table, np.array([row], np.intp), np.array([at_ms]), np.array([value]), in_column, np.array([stale])
+            self.table, np.array([row], np.intp), at, np.array([value]), in_column, np.array([stale]), observed
         )
 
     def joined(self, *samples: Samples) -> Samples:

@@ -19,6 +19,7 @@ from services.ingest.points import (
     Point,
 )
 from services.ingest.records import Distribution
+from services.ingest.sketches import bin_of
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import NOW_MS, definition, label
 
@@ -111,7 +112,7 @@ def test_observations_and_buckets_of_one_label_set_add_up() -> None:
 def test_a_summary_takes_observations() -> None:
     result = validated(Point(names=("size",), labels={}, types=DISTRIBUTIONS, value=Observations([2.0], 3)))
     [(label_set, distribution)] = result.distributions.values()
-    assert distribution == Distribution(label_set.id, 6.0, 3, [])
+    assert distribution == Distribution(label_set.id, 6.0, 3, [], bins={bin_of(2.0): 3})
 
 
 def test_many_points_are_several_parts_with_positions_among_all() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain import MetricType, series_id
+from services.ingest.domain import GaugeMerge, MetricType, series_id
 from services.ingest.errors import UnreadableLogError
 from services.ingest.records import (
     DefinitionFacts,
@@ -90,6 +90,17 @@ def test_totals_say_where_they_come_from() -> None:
     load = Distribution(series_id(LOAD.id, ("plan", "pro")), 0.05, 1, [1, 0, 0])
     told = record([1.0, 2.0], [load], kind=Kind.CUMULATIVE, origins=origins)
     assert decode_frame(encode_frame([encode(told)])) == [told]
+
+
+def test_a_reader_takes_the_version_before_which_knows_neither_merge_rules_nor_bins() -> None:
+    fields = msgspec.msgpack.decode(encode(record([1.0], [Distribution(b"i" * 16, 0.5, 1, [])])))
+    names = list(Record.__struct_fields__)
+    definitions, distributions = names.index("definitions"), names.index("distributions")
+    fields[definitions] = [facts[:5] for facts in fields[definitions]]
+    fields[distributions] = [each[:5] for each in fields[distributions]]
+    [read] = decode_frame(b"\x02" + encode_frame([msgspec.msgpack.encode(fields)])[1:])
+    assert {(facts.gauge_merge, facts.objectives) for facts in read.definitions} == {(GaugeMerge.LAST, ())}
+    assert [each.bins for each in read.distributions] == [{}]
 
 
 def _changed(**members: Any) -> bytes:
