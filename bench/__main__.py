@@ -26,7 +26,7 @@ from bench.report import Results, render
 from bench.steady import Round, grown, line, rounds
 from bench.suite import Suite, running_suite
 from bench.visibility import NotVisible
-from bench.workload import batches
+from bench.workload import Workload, batches
 from deploy.local.debian import DebianUnavailable
 from deploy.local.demo.api import ApiError
 from deploy.local.progress import say, step
@@ -47,8 +47,17 @@ _FAILURES = (
 
 _RESULTS = Path(__file__).parent / "results"
 _PROFILES = Path(__file__).parent / "profiles"
-_SERIES = 10_000
-_MANY_SERIES = 100_000
+_USUAL = Workload(series=10_000)
+_CROWD = Workload(series=10_000, connections=1_000)
+#: Ten times as much of one thing.
+_GROWN = {
+    "100,000 series": Workload(series=100_000),
+    "10 definitions": Workload(series=10_000, definitions=10),
+    "10 tenants": Workload(series=10_000, tenants=10),
+}
+_DEFINITIONS = 10
+#: The usual one, and those of the grown loads.
+_TENANTS = 11
 #: The rate that latencies and costs are named for; half of what was sustained, where that is less.
 _PACED_RATE = 100_000
 _PEER_SECONDS = 6.0
@@ -85,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 async def _profile(folder: Path, seconds: float) -> int:
     _PROFILES.mkdir(exist_ok=True)
     say("Starting the suite")
-    async with running_suite(folder, _SERIES) as suite:
+    async with running_suite(folder, definitions=_DEFINITIONS) as suite:
         with step("Warming up"):
-            await send(suite, folder, series=_SERIES, seconds=_WARM_UP_SECONDS)
+            await send(suite, folder, _USUAL, seconds=_WARM_UP_SECONDS)
         with step("As fast as it goes, with py-spy"):
-            files = await profile(suite, folder, _PROFILES, series=_SERIES, seconds=seconds)
+            files = await profile(suite, folder, _PROFILES, _USUAL, seconds=seconds)
     for name, file in files.items():
         say(f"\n# {name}: {file}\n\n{costliest(file.read_text().splitlines())}")
     return 0
@@ -98,8 +107,8 @@ async def _profile(folder: Path, seconds: float) -> int:
 async def _steady(folder: Path, batches: int) -> int:
     say("Starting the suite")
     seen: list[Round] = []
-    async with running_suite(folder, _SERIES) as suite:
-        async for each in rounds(suite, folder, series=_SERIES, batches=batches):
+    async with running_suite(folder, definitions=_DEFINITIONS) as suite:
+        async for each in rounds(suite, folder, _USUAL, batches=batches):
             seen.append(each)
             say(line(each))
     growth = grown(seen)
@@ -111,7 +120,7 @@ async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:
     with step("Measuring the disk"):
         sync = await asyncio.to_thread(measure_sync, folder)
     say("Starting the suite")
-    async with running_suite(folder, _MANY_SERIES) as suite:
+    async with running_suite(folder, definitions=_DEFINITIONS, tenants=_TENANTS if full else 1) as suite:
         with step("Doing nothing"):
             idle = await measure_idle(suite)
         loads = await _loads(suite, folder, seconds, full=full)
@@ -126,23 +135,24 @@ async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:
 
 async def _loads(suite: Suite, folder: Path, seconds: float, *, full: bool) -> dict[str, Figures]:
     with step("Warming up"):
-        await send(suite, folder, series=_SERIES, seconds=_WARM_UP_SECONDS)
+        await send(suite, folder, _USUAL, seconds=_WARM_UP_SECONDS)
     with step("As fast as it goes"):
-        fastest = await measure(suite, folder, series=_SERIES, seconds=seconds)
+        fastest = await measure(suite, folder, _USUAL, seconds=seconds)
     rate = min(_PACED_RATE, fastest.visible_per_second / 2)
-    with step(f"{rate:,.0f} metrics/s"):
-        paced = await measure(suite, folder, series=_SERIES, seconds=seconds, rate=rate)
-    loads = {"as fast as it goes": fastest, f"{rate:,.0f} metrics/s": paced}
-    if full:
-        await send(suite, folder, series=_MANY_SERIES, seconds=_WARM_UP_SECONDS)
-        with step(f"As fast as it goes, {_MANY_SERIES:,} series"):
-            loads[f"{_MANY_SERIES:,} series"] = await measure(suite, folder, series=_MANY_SERIES, seconds=seconds)
+    loads = {"as fast as it goes": fastest}
+    for name, workload in {f"{rate:,.0f} metrics/s": _USUAL, f"{_CROWD.connections:,} clients": _CROWD}.items():
+        with step(f"{rate:,.0f} metrics/s over {workload.connections:,} connections"):
+            loads[name] = await measure(suite, folder, workload, seconds=seconds, rate=rate)
+    for name, workload in _GROWN.items() if full else ():
+        await send(suite, folder, workload, seconds=_WARM_UP_SECONDS)
+        with step(f"As fast as it goes, {name}"):
+            loads[name] = await measure(suite, folder, workload, seconds=seconds)
     return loads
 
 
 async def _peers(folder: Path) -> list[PeerFigures]:
     measured = []
-    for number, peer in enumerate(peers(batches(_SERIES))):
+    for number, peer in enumerate(peers(batches(_USUAL.series))):
         data = folder / f"peer-{number}"
         data.mkdir()
         with step(peer.name):

@@ -21,21 +21,25 @@ class Shot:
 
     path: str
     body: bytes
+    #: what the caller shows; "": nothing
+    key: str = ""
     #: where the values, each with its timestamp behind it, lie in the body
     samples: Sequence[int] = ()
 
 
 def write_shots(file: Path, shots: Iterable[Shot]) -> None:
-    """Each as a line `path length offset …`, then the body."""
+    """Each as a line `path key length offset …`, with `-` for no key, then the body."""
     with file.open("wb") as out:
         for shot in shots:
-            out.write(" ".join([shot.path, str(len(shot.body)), *map(str, shot.samples)]).encode() + b"\n")
+            out.write(
+                " ".join([shot.path, shot.key or "-", str(len(shot.body)), *map(str, shot.samples)]).encode() + b"\n"
+            )
             out.write(shot.body)
 
 
-def as_json(batches: Iterable[Batch]) -> list[Shot]:
+def as_json(batches: Iterable[Batch], key: str = "") -> list[Shot]:
     """Bodies of `POST /api/v1/metrics` up to their last member; the load generator adds producer and sequence."""
-    return [Shot(path="/api/v1/metrics", body=_json_body(batch)) for batch in batches]
+    return [Shot(path="/api/v1/metrics", key=key, body=_json_body(batch)) for batch in batches]
 
 
 def _json_body(batch: Batch) -> bytes:

@@ -46,8 +46,11 @@ local function random_uuid(random)
   return string.format("%s-%s-4%s-8%s-%s", hex:sub(1, 8), hex:sub(9, 12), hex:sub(14, 16), hex:sub(18, 20), hex:sub(21))
 end
 
-local function head_of(path)
+local function head_of(path, key)
   local lines = { "POST " .. path .. " HTTP/1.1" }
+  if key ~= "-" then
+    table.insert(lines, "Authorization: Bearer " .. key)
+  end
   for name, value in pairs(wrk.headers) do
     table.insert(lines, name .. ": " .. value)
   end
@@ -58,12 +61,14 @@ local function read_shots(file)
   local found, heads = {}, {}
   for line in function() return file:read("*l") end do
     local words = line:gmatch("%S+")
-    local path, length, samples = words(), tonumber(words()), {}
+    local path, key, length, samples = words(), words(), tonumber(words()), {}
     for offset in words do
       table.insert(samples, tonumber(offset))
     end
-    heads[path] = heads[path] or head_of(path)
-    table.insert(found, { head = heads[path], body = file:read(length), samples = samples, times = 0, last_ms = 0 })
+    local caller = path .. " " .. key
+    heads[caller] = heads[caller] or head_of(path, key)
+    local body = file:read(length)
+    table.insert(found, { head = heads[caller], key = key, body = body, samples = samples, times = 0, last_ms = 0 })
   end
   return found
 end
@@ -74,16 +79,31 @@ function stamps.none()
   return function(shot) return shot.body end
 end
 
+-- Producers belong to the callers, in equal parts, and take turns.
+local function producers_by_key(random)
+  local found, keys = {}, 0
+  for _, shot in ipairs(shots) do
+    if not found[shot.key] then
+      found[shot.key] = { turn = 0 }
+      keys = keys + 1
+    end
+  end
+  for _, producers in pairs(found) do
+    for index = 1, math.ceil(PRODUCERS / keys) do
+      producers[index] = { tail = ',"producer":"' .. random_uuid(random) .. '","sequence":', sequence = 0 }
+    end
+  end
+  return found
+end
+
 function stamps.sequence()
   local random = assert(io.open("/dev/urandom", "rb"))
-  local producers, turn = {}, 0
-  for index = 1, PRODUCERS do
-    producers[index] = { tail = ',"producer":"' .. random_uuid(random) .. '","sequence":', sequence = 0 }
-  end
+  local by_key = producers_by_key(random)
   random:close()
   return function(shot)
-    turn = turn % PRODUCERS + 1
-    local producer = producers[turn]
+    local producers = by_key[shot.key]
+    producers.turn = producers.turn % #producers + 1
+    local producer = producers[producers.turn]
     producer.sequence = producer.sequence + 1
     return shot.body .. producer.tail .. producer.sequence .. "}"
   end

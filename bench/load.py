@@ -13,8 +13,6 @@ from bench.workload import METRICS_A_BATCH
 from deploy.local.debian import find_program
 from deploy.local.layout import CHECKOUT
 
-CONNECTIONS = 256
-
 _SCRIPT = Path(__file__).with_name("load.lua")
 #: How long answers may be late when no more is sent.
 _DRAIN_SECONDS = 15
@@ -43,6 +41,7 @@ class Load:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: requests a second by the clock; 0: as fast as answers come
     rate: float = 0.0
+    connections: int = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +128,7 @@ def _arguments(load: Load) -> list[str]:
         "metrics": METRICS_A_BATCH,
     }
     return [
-        *("--threads", "1", "--connections", str(CONNECTIONS), "--timeout", f"{_ANSWER_SECONDS}s"),
+        *("--threads", "1", "--connections", str(load.connections), "--timeout", f"{_ANSWER_SECONDS}s"),
         *("--duration", f"{round(load.seconds + _DRAIN_SECONDS)}s", "--script", str(_SCRIPT)),
         *headers,
         load.address,

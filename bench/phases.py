@@ -1,19 +1,20 @@
 """What is measured of the suite: one load after another on the same running suite."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import aiohttp
 
-from bench.encodings import as_json, write_shots
+from bench.encodings import Shot, as_json, write_shots
 from bench.exposition import buckets, quantile, scrape
 from bench.load import Load, LoadFailed, Outcome, run_load
 from bench.processes import CpuMeter, CpuUse, memory_bytes
 from bench.suite import Suite
 from bench.visibility import Probe, Totals
-from bench.workload import METRICS_A_BATCH, batches
+from bench.workload import METRICS_A_BATCH, Workload, batches
 
 _APPENDS = "pulsegate_log_append_duration_seconds"
 _IDLE_SECONDS = 5.0
@@ -24,7 +25,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30)
 class Figures:
     """Of one load on the suite."""
 
-    series: int
+    workload: Workload
     outcome: Outcome
     #: metrics of this load that Prometheus has in the end
     visible: int
@@ -60,21 +61,20 @@ class Figures:
         return self.cpu.total_seconds / self.outcome.accepted * self.outcome.metrics_per_second
 
 
-async def measure(suite: Suite, folder: Path, *, series: int, seconds: float, rate: float = 0.0) -> Figures:
+async def measure(suite: Suite, folder: Path, workload: Workload, *, seconds: float, rate: float = 0.0) -> Figures:
     """One load, in metrics a second, 0 for as many as it takes. Raises LoadFailed, NotVisible, TimeoutError."""
-    load = _load(suite, folder, series, seconds, rate)
+    load = _load(suite, folder, workload, seconds, rate)
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return await _measure(session, suite, load, series)
+        return await _measure(session, suite, load, workload)
 
 
-async def send(suite: Suite, folder: Path, *, series: int, seconds: float) -> None:
+async def send(suite: Suite, folder: Path, workload: Workload, *, seconds: float) -> None:
     """As fast as it goes, unmeasured; returns when nothing of it is under way. Raises LoadFailed, NotVisible."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         totals = Totals(session, suite.prometheus)
         before = await totals.now()
-        async with totals.followed():
-            outcome = await run_load(_load(suite, folder, series, seconds))
-            await totals.reached(before + outcome.accepted)
+        outcome = await run_load(_load(suite, folder, workload, seconds))
+        await totals.reached(before + outcome.accepted)
         await totals.settled()
 
 
@@ -85,35 +85,44 @@ async def measure_idle(suite: Suite) -> CpuUse:
     return meter.used()
 
 
-def _load(suite: Suite, folder: Path, series: int, seconds: float, rate: float = 0.0) -> Load:
-    shots = folder / f"{series}.shots"
-    write_shots(shots, as_json(batches(series)))
+def _load(suite: Suite, folder: Path, workload: Workload, seconds: float, rate: float = 0.0) -> Load:
+    shots = folder / "shots"
+    write_shots(shots, _shots(suite, workload))
     return Load(
         address=suite.address,
         shots=shots,
         stamp="sequence",
         seconds=seconds,
-        headers=suite.headers,
+        headers={"Content-Type": "application/json"},
         rate=rate / METRICS_A_BATCH,
+        connections=workload.connections,
     )
 
 
-async def _measure(session: aiohttp.ClientSession, suite: Suite, load: Load, series: int) -> Figures:
+def _shots(suite: Suite, workload: Workload) -> Iterator[Shot]:
+    """One of each tenant, in turn. What spreads its series differs from the other loads: it has tenants of its own."""
+    spread = workload.tenants > 1 or workload.definitions > 0
+    keys = suite.keys[1 : 1 + workload.tenants] if spread else suite.keys[:1]
+    own = batches(workload.series // workload.tenants, workload.definitions)
+    return chain.from_iterable(zip(*(as_json(own, key) for key in keys), strict=True))
+
+
+async def _measure(session: aiohttp.ClientSession, suite: Suite, load: Load, workload: Workload) -> Figures:
     totals, probe = Totals(session, suite.prometheus), Probe(session, suite)
     receiver = suite.ports.operations("receiver")
     before, appends_before = await totals.now(), buckets(await scrape(session, receiver), _APPENDS)
     pids = suite.pids()
-    async with totals.followed():
-        meter = CpuMeter(pids)
-        async with probe.running():
-            outcome = await run_load(load)
+    meter = CpuMeter(pids)
+    async with probe.running():
+        outcome = await run_load(load)
+        # Not before: over many series it costs Prometheus as much as what is measured.
         visible_at = await totals.reached(before + outcome.accepted)
-        cpu = meter.used()
+    cpu = meter.used()
     if suite.pids() != pids:
         raise LoadFailed("a process of the suite died under the load")
     appends = buckets(await scrape(session, receiver), _APPENDS)
     return Figures(
-        series=series,
+        workload=workload,
         outcome=outcome,
         visible=round(await totals.settled() - before),
         visible_seconds=visible_at - outcome.began,

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.phases import send
 from bench.report import table
 from bench.suite import Suite
+from bench.workload import Workload
 
 _PROFILED = ("gateway", "receiver", "aggregator")
 _SAMPLES_A_SECOND = 100
@@ -25,11 +26,11 @@ class ProfileFailed(Exception):
     """py-spy could not look at a process."""
 
 
-async def profile(suite: Suite, folder: Path, profiles: Path, *, series: int, seconds: float) -> dict[str, Path]:
+async def profile(suite: Suite, folder: Path, profiles: Path, workload: Workload, *, seconds: float) -> dict[str, Path]:
     """The collapsed stacks of each process, as flame graphs are drawn from. Raises ProfileFailed, LoadFailed."""
     files = {name: profiles / f"{name}.collapsed" for name in _PROFILED}
     await asyncio.gather(
-        send(suite, folder, series=series, seconds=seconds + _MARGIN_SECONDS),
+        send(suite, folder, workload, seconds=seconds + _MARGIN_SECONDS),
         *(_record(suite.pids()[name], file, seconds) for name, file in files.items()),
     )
     return files

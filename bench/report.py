@@ -1,7 +1,7 @@
 """Figures as Markdown: what the terminal shows, and what is kept with the plot."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.disk import SyncTimes
 from bench.load import Outcome
@@ -69,7 +69,7 @@ def _doubts(results: Results) -> list[str]:
 
 def _figures_table(loads: Mapping[str, Figures]) -> str:
     rows = [
-        ("series", lambda f: f"{f.series:,}"),
+        ("series", lambda f: f"{f.workload.series:,}"),
         ("metrics/s accepted", lambda f: f"{f.outcome.metrics_per_second:,.0f}"),
         ("metrics/s visible in Prometheus", lambda f: f"{f.visible_per_second:,.0f}"),
         ("accepted", lambda f: f"{f.outcome.accepted:,}"),
@@ -102,18 +102,29 @@ def _memory_table(loads: Mapping[str, Figures]) -> str:
 
 
 def _growth(results: Results) -> list[str]:
-    """What more series cost, where a load had more than the first."""
-    few, many = results.fastest, max(results.loads.values(), key=lambda figures: figures.series)
-    if many.series == few.series:
-        return []
-    cost = sum(many.cpu_us_a_batch.values()) / sum(few.cpu_us_a_batch.values())
+    """What ten times as much of one thing costs, where a load had that."""
+    few = results.fastest
+    usual = few.workload
     grown = {
-        name: (many.memory_bytes[name] - few.memory_bytes[name]) / (many.series - few.series)
+        name: figures
+        for name, figures in results.loads.items()
+        if replace(figures.workload, connections=usual.connections) != usual
+    }
+    if not grown:
+        return []
+    costs = [f"{name} {_total_cost(each) / _total_cost(few):.2f}" for name, each in grown.items()]
+    many = max(grown.values(), key=lambda figures: figures.workload.series)
+    sizes = {
+        name: (many.memory_bytes[name] - few.memory_bytes[name]) / (many.workload.series - usual.series)
         for name in ("aggregator", "receiver", "prometheus")
     }
-    memory = ", ".join(f"{name} {size:,.0f}" for name, size in grown.items())
-    times = f"{many.series:,} series instead of {few.series:,}: {cost:.2f} times the processor time for a metric."
+    memory = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items())
+    times = f"Times the processor time for a metric, as fast as it goes: {', '.join(costs)}."
     return [f"{times} Bytes of memory for each further live series: {memory}."]
+
+
+def _total_cost(figures: Figures) -> float:
+    return sum(figures.cpu_us_a_batch.values())
 
 
 def _peers_table(results: Results) -> str:

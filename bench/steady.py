@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.phases import Figures, measure
 from bench.processes import memory_bytes, open_files
 from bench.suite import Suite
+from bench.workload import Workload
 
 _ROUND_SECONDS = 60.0
 #: What is Pulsegate's own to keep flat. Prometheus and Postgres hold what they are given to keep; they are shown alone.
@@ -28,11 +29,11 @@ class Round:
     open_files: Mapping[str, int]
 
 
-async def rounds(suite: Suite, folder: Path, *, series: int, batches: int) -> AsyncIterator[Round]:
+async def rounds(suite: Suite, folder: Path, workload: Workload, *, batches: int) -> AsyncIterator[Round]:
     """Rounds until so many batches were accepted. Raises as `measure` does."""
     sent = 0.0
     while sent < batches:
-        figures = await measure(suite, folder, series=series, seconds=_ROUND_SECONDS)
+        figures = await measure(suite, folder, workload, seconds=_ROUND_SECONDS)
         sent += figures.outcome.batches
         pids = suite.pids()
         yield Round(figures=figures, batches=sent, memory_bytes=memory_bytes(pids), open_files=open_files(pids))

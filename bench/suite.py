@@ -1,11 +1,11 @@
-"""The suite that is measured: a `make run` of its own, with one tenant, its project and its key."""
+"""The suite that is measured: a `make run` of its own, with some tenants, each with a project and a key."""
 
 import json
 import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from deploy.local.prometheus import find_prometheus
 
 #: What would stop a load on purpose, out of the way.
 _UNLIMITED = {
+    "PULSEGATE_AUTH_REQUESTS_PER_MINUTE": str(10**9),
     "PULSEGATE_INGEST_REQUESTS_PER_MINUTE": str(10**9),
     "PULSEGATE_SERIES_PER_PROJECT": str(10**7),
     "PULSEGATE_LOG_MAX_BYTES": str(32 << 30),
@@ -30,18 +31,14 @@ _UNLIMITED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """A running suite with a project that defines the workload's metrics."""
+    """A running suite with projects that define the workload's metrics."""
 
     address: str
     prometheus: str
     ports: Ports
     data: DataFolder
-    key: str = field(repr=False)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of a request that sends metrics."""
-        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+    #: one for each project; each has a tenant of its own
+    keys: Sequence[str] = field(repr=False)
 
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name."""
@@ -51,8 +48,11 @@ class Suite:
 
 
 @asynccontextmanager
-async def running_suite(folder: Path, series: int) -> AsyncIterator[Suite]:
-    """Ready inside the block and stopped after it; `folder` takes its data. Raises StartFailed, ApiError."""
+async def running_suite(folder: Path, *, definitions: int, tenants: int = 1) -> AsyncIterator[Suite]:
+    """Ready inside the block and stopped after it; `folder` takes its data. Raises StartFailed, ApiError.
+
+    Each tenant gets so many `definitions`.
+    """
     ports, data = free_ports(), DataFolder(folder / "suite")
     data.make()
     address = f"http://127.0.0.1:{ports.public}"
@@ -62,7 +62,7 @@ async def running_suite(folder: Path, series: int) -> AsyncIterator[Suite]:
             prometheus=f"http://127.0.0.1:{ports.server('prometheus')}",
             ports=ports,
             data=data,
-            key=await _project(address, series),
+            keys=[await _project(address, number, definitions) for number in range(tenants)],
         )
 
 
@@ -87,14 +87,15 @@ def _program(ports: Ports, data: DataFolder) -> Program:
     )
 
 
-async def _project(address: str, series: int) -> str:
-    """Signs up, defines the metrics; returns a key that sends."""
-    account = {"email": "bench@pulsegate.example", "password": secrets.token_urlsafe(24), "tenantName": "Bench"}
+async def _project(address: str, number: int, count: int) -> str:
+    """Signs a tenant up, defines its metrics; returns a key that sends."""
+    email, name = f"bench-{number}@pulsegate.example", f"Bench {number}"
+    account = {"email": email, "password": secrets.token_urlsafe(24), "tenantName": name}
     async with aiohttp.ClientSession() as session:
         visitor = Api(session, address)
         signed = await visitor.post("/api/v1/auth/signup", account)
         person, project = visitor.with_token(signed["accessToken"]), f"/api/v1/projects/{signed['project']['id']}"
-        for definition in definitions(series):
+        for definition in definitions(count):
             await person.post(f"{project}/metrics", definition)
         key = await person.post(f"{project}/keys", {"name": "Bench", "kind": "secret", "scopes": ["ingest:write"]})
         return str(key["key"])

@@ -16,10 +16,9 @@ from bench.suite import Suite
 from bench.workload import PROBE
 
 _TOTAL = 'sum({__name__=~"bench_.*_requests_total"})'
-#: A sum over many series takes Prometheus a while: then it is asked less often, but not never.
-_TOTAL_EVERY_SECONDS = 0.5
-_PAUSE_FOR_EACH_SECOND = 10.0
-_LONGEST_PAUSE_SECONDS = 3.0
+#: A sum over many series takes Prometheus a while: then it is asked less often.
+_TOTAL_EVERY_SECONDS = 0.25
+_PAUSE_FOR_EACH_SECOND = 5.0
 _PROBE_EVERY_SECONDS = 0.25
 _LOOK_EVERY_SECONDS = 0.1
 _MOST_SECONDS = 60.0
@@ -37,42 +36,26 @@ class Totals:
     def __init__(self, session: aiohttp.ClientSession, prometheus: str) -> None:
         self._session = session
         self._prometheus = prometheus
-        self._seen: list[tuple[float, float]] = []
 
     async def now(self) -> float:
         return await _value(self._session, self._prometheus, _TOTAL)
 
-    @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
-        """Asks now and then inside the block, so that `reached` knows when."""
-        self._seen.clear()
-        async with _alongside(self._follow()):
-            yield
-
     async def reached(self, total: float) -> float:
-        """When, of `time.monotonic`, it was seen to be as much; use it inside `followed`. Raises NotVisible."""
+        """When, of `time.monotonic`, it was seen to be as much, from now on. Raises NotVisible."""
         deadline = time.monotonic() + _MOST_SECONDS
         while True:
-            for moment, seen in self._seen:
-                if seen >= total:
-                    return moment
-            if time.monotonic() > deadline:
-                raise NotVisible(f"{total:.0f} metrics were accepted, {self._seen[-1][1]:.0f} are visible")
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            asked = time.monotonic()
+            seen, answered = await self.now(), time.monotonic()
+            if seen >= total:
+                return answered
+            if answered > deadline:
+                raise NotVisible(f"{total:.0f} metrics were accepted, {seen:.0f} are visible")
+            await asyncio.sleep(max(_TOTAL_EVERY_SECONDS, _PAUSE_FOR_EACH_SECOND * (answered - asked)))
 
     async def settled(self) -> float:
         """The sum when nothing that was sent can be on its way any more."""
         await asyncio.sleep(_SETTLING_SECONDS)
         return await self.now()
-
-    async def _follow(self) -> None:
-        while True:
-            asked = time.monotonic()
-            total = await self.now()
-            answered = time.monotonic()
-            self._seen.append((answered, total))
-            pause = max(_TOTAL_EVERY_SECONDS, _PAUSE_FOR_EACH_SECOND * (answered - asked))
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
 
 
 class Probe:
@@ -111,7 +94,7 @@ class Probe:
 
     async def _send_until_acknowledged(self, sequence: int) -> None:
         batch = {"producer": self._producer, "sequence": sequence, "metrics": [{"name": PROBE, "value": 1}]}
-        address, headers = f"{self._suite.address}/api/v1/metrics", self._suite.headers
+        address, headers = f"{self._suite.address}/api/v1/metrics", {"Authorization": f"Bearer {self._suite.keys[0]}"}
         while True:
             async with self._session.post(address, json=batch, headers=headers) as response:
                 if response.status == HTTPStatus.ACCEPTED:

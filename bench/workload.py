@@ -29,12 +29,22 @@ Batch = list[Series]
 PROBE = "bench_probe_total"
 
 
-def definitions(series: int) -> list[dict[str, Any]]:
-    """The metric definitions that the series and the probe need, as `POST …/metrics` takes them."""
-    return [
-        {"name": PROBE, "type": "counter", "help": "Batches of the probe."},
-        *(_definition(_name(number)) for number in range(-(-series // SERIES_A_METRIC))),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What one load is made of."""
+
+    #: of all tenants together; a multiple of 100 for each
+    series: int
+    #: metrics that each tenant's series are spread over; 0: as few as budgets allow
+    definitions: int = 0
+    tenants: int = 1
+    connections: int = 256
+
+
+def definitions(count: int) -> list[dict[str, Any]]:
+    """So many metric definitions, and the probe's, as `POST …/metrics` takes them."""
+    probe = {"name": PROBE, "type": "counter", "help": "Batches of the probe."}
+    return [probe, *(_definition(_name(number)) for number in range(count))]
 
 
 def _definition(name: str) -> dict[str, Any]:
@@ -42,19 +52,24 @@ def _definition(name: str) -> dict[str, Any]:
     return {"name": name, "type": "counter", "help": "Requests that a host has answered.", "labels": labels}
 
 
-def batches(series: int) -> list[Batch]:
-    """Every series once, in random order, the same each time; `series` is a multiple of 100."""
-    shuffled = list(_series(series))
+def definitions_for(series: int) -> int:
+    """As few as budgets allow."""
+    return -(-series // SERIES_A_METRIC)
+
+
+def batches(series: int, definitions: int = 0) -> list[Batch]:
+    """Every series of a tenant once, in random order, the same each time; see `Workload`."""
+    shuffled = list(_series(series, definitions or definitions_for(series)))
     random.Random(_SHUFFLE_SEED).shuffle(shuffled)
     return [shuffled[first : first + METRICS_A_BATCH] for first in range(0, series, METRICS_A_BATCH)]
 
 
-def _series(count: int) -> Iterator[Series]:
+def _series(count: int, definitions: int) -> Iterator[Series]:
     for number in range(count):
         host, rest = divmod(number, _SERIES_A_HOST)
         path, status = divmod(rest, len(_STATUSES))
         labels = {"host": f"host-{host:05}", "path": _PATHS[path], "status": _STATUSES[status]}
-        yield Series(name=_name(number // SERIES_A_METRIC), labels=labels)
+        yield Series(name=_name(number * definitions // count), labels=labels)
 
 
 def _name(number: int) -> str:

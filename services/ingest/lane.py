@@ -35,7 +35,7 @@ _FETCH_SECONDS = 0.5
 _BETWEEN_FETCHES_SECONDS = 0.1
 #: What a commit costs, here, in Postgres and in the sinks, grows with the series that changed. Where they are more than
 #: that a second, commits come less often, and each series is written less often for the same metrics.
-_SERIES_A_SECOND = 30_000
+_SERIES_A_SECOND = 20_000
 _LONGEST_INTERVAL_SECONDS = 10.0
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.
