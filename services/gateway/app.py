@@ -32,6 +32,7 @@ from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.projects import ProjectRoutes
+from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.leases import LeasingLimiter
@@ -87,6 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
             IngestionRoutes(upstreams.ingest),
             DoorRoutes(upstreams.ingest),
+            PushRoutes(upstreams.ingest),
             LedgerRoutes(Ledger(upstreams.ledger), clock),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
             PageRoutes(health, endpoint=settings.endpoint),

@@ -1,5 +1,7 @@
 """Who calls: from a request's credential to the verdict on it, by the rules of the public contract."""
 
+import base64
+
 from aiohttp import web
 from multidict import istr
 
@@ -30,8 +32,8 @@ def _lone_key(request: web.Request) -> str:
     return shown[0] if len(shown) == 1 and shown[0].isascii() else ""
 
 
-def credential_of(request: web.Request) -> Credential:
-    """What the request shows.
+def credential_of(request: web.Request, *, basic: bool = False) -> Credential:
+    """What the request shows; `basic`: a key may also stand as the password of basic authentication (RFC 7617).
 
     Raises Malformed where it shows more than one credential, Unauthenticated where it shows none or a wrong one.
     """
@@ -46,14 +48,29 @@ def credential_of(request: web.Request) -> Credential:
         raise Malformed("Send one credential, not several.")
     place, text = shown[0]
     if place == "Authorization":
-        return _bearer(text)
+        key = _basic_password(text) if basic else None
+        return _bearer(text) if key is None else _key(key)
+    if place == "key" and text.startswith("sk_"):
+        raise errors.invalid_api_key("Only a publishable key may stand in an address.")
+    return _key(text)
+
+
+def _key(text: str) -> Credential:
     kind = api_keys.kind_of(text)
-    if kind is None or (place == "key" and kind != "publishable"):
-        misplaced = place == "key" and text.startswith("sk_")
-        raise errors.invalid_api_key(
-            "Only a publishable key may stand in an address." if misplaced else "This is no API key."
-        )
+    if kind is None:
+        raise errors.invalid_api_key("This is no API key.")
     return Credential(text=text, kind=kind)
+
+
+def _basic_password(header: str) -> str | None:
+    """The password in an Authorization header; None where it is of another scheme or cannot be read."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(encoded.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 def _bearer(header: str) -> Credential:
@@ -119,7 +136,7 @@ class Authentication:
             _check_origin(request, verdict)
             verdict.principal.require("ingest:write")
             return await handler(request)
-        credential = await self._credential(request)
+        credential = await self._credential(request, basic=True)
         if credential.kind == "user":
             await self._limits.charge_address(request)
             raise Unauthenticated("Ingestion takes API keys only.")
@@ -137,9 +154,9 @@ class Authentication:
             await self._limits.charge_address(request)
             raise
 
-    async def _credential(self, request: web.Request) -> Credential:
+    async def _credential(self, request: web.Request, *, basic: bool = False) -> Credential:
         try:
-            return credential_of(request)
+            return credential_of(request, basic=basic)
         except Unauthenticated:
             await self._limits.charge_address(request)
             raise

@@ -25,6 +25,7 @@ class Batch:
         "correlation_id",
         "deadline",
         "door",
+        "group",
         "number",
         "outcome",
         "principal",
@@ -35,13 +36,20 @@ class Batch:
     )
 
     def __init__(
-        self, number: int, body: bytes, content_encoding: str, door: "pb.Door.ValueType", timeout_seconds: float
+        self,
+        number: int,
+        body: bytes,
+        content_encoding: str,
+        door: "pb.Door.ValueType",
+        timeout_seconds: float,
+        group: pb.PushGroup | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
         self.body = body
         self.content_encoding = content_encoding
         self.door = door
+        self.group = group
         #: On the event loop's clock, like `sent_at`.
         self.deadline = loop.time() + timeout_seconds
         self.principal = context.PRINCIPAL_TOKEN.get()
@@ -62,6 +70,7 @@ class Batch:
             correlation_id=self.correlation_id,
             traceparent=self.traceparent,
             door=self.door,
+            group=self.group,
         )
 
     def fail(self, error: PulsegateError) -> None:

@@ -74,6 +74,11 @@ def samples_rejected(reasons: str, outcome: dict[str, Any]) -> Malformed:
     return Malformed(message, code="SAMPLES_REJECTED", details=outcome)
 
 
+def push_rejected(outcome: dict[str, Any]) -> Malformed:
+    """A push of which nothing was accepted, whose clients know 400; `outcome` says why for each series."""
+    return Malformed("No series of this push was accepted.", code="BATCH_REJECTED", details=outcome)
+
+
 def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
     """One call too many."""
     message = f"The rate limit {quota} is used up; wait {_whole(retry_after_seconds)} s."

@@ -100,9 +100,14 @@ class IngestionStreams:
         self._carriers: set[asyncio.Task[None]] = set()
 
     async def take(
-        self, body: bytes, content_encoding: str, door: "pb.Door.ValueType" = pb.DOOR_UNSPECIFIED
+        self,
+        body: bytes,
+        content_encoding: str,
+        door: "pb.Door.ValueType" = pb.DOOR_UNSPECIFIED,
+        group: pb.PushGroup | None = None,
     ) -> pb.IngestBatchResponse:
         """What a receiver made of a batch of the current principal, in the format of its door: durable when it returns.
+        `group`: whose values a push holds.
 
         Raises the receiver's error, Unavailable (without a stream, too much under way, or it broke: nothing is known of
         the batch) or DeadlineExceeded.
@@ -111,12 +116,14 @@ class IngestionStreams:
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         with self._breaker.guarded():
             if not tracing.enabled():
-                return await self._outcome(body, content_encoding, door)
+                return await self._outcome(body, content_encoding, door, group)
             with tracing.span(_METHOD, kind=SpanKind.CLIENT):
-                return await self._outcome(body, content_encoding, door)
+                return await self._outcome(body, content_encoding, door, group)
 
-    async def _outcome(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> pb.IngestBatchResponse:
-        batch = self._gather(body, content_encoding, door)
+    async def _outcome(
+        self, body: bytes, content_encoding: str, door: "pb.Door.ValueType", group: pb.PushGroup | None
+    ) -> pb.IngestBatchResponse:
+        batch = self._gather(body, content_encoding, door, group)
         began, status = time.monotonic(), grpc.StatusCode.OK
         self._batches += 1
         self._bytes += len(body)
@@ -134,13 +141,15 @@ class IngestionStreams:
             batch.leave()
             _calls(status).observe(time.monotonic() - began)
 
-    def _gather(self, body: bytes, content_encoding: str, door: "pb.Door.ValueType") -> Batch:
+    def _gather(
+        self, body: bytes, content_encoding: str, door: "pb.Door.ValueType", group: pb.PushGroup | None
+    ) -> Batch:
         timeout = context.remaining_seconds(self._timeout_seconds)
         if timeout <= 0:
             raise DeadlineExceeded(f"No time was left to ask {self.channel.service}.")
         if not self._hopeful:
             raise away(self.channel.service)
-        batch = Batch(next(self._numbers), body, content_encoding, door, timeout)
+        batch = Batch(next(self._numbers), body, content_encoding, door, timeout, group)
         self._gathered.append(batch)
         self._news.set()
         return batch

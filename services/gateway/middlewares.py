@@ -36,6 +36,8 @@ _QUIET_ROUTES = frozenset(
         "/api/v1/statsd",
         "/api/v1/write",
         "/v1/metrics",
+        "/metrics/job/{group}",
+        "/metrics/job@base64/{group}",
         "/health/live",
         "/health/ready",
         "/health/startup",

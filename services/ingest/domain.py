@@ -33,6 +33,18 @@ class Door(IntEnum):
     OTLP_PROTOBUF = 2
     OTLP_JSON = 3
     REMOTE_WRITE = 4
+    PUSH_TEXT = 5
+    PUSH_PROTOBUF = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushGroup:
+    """Whose values a pushed body holds."""
+
+    #: The grouping labels, `job` among them.
+    labels: Mapping[str, str]
+    #: What the group had besides the body is gone, not only other series of the body's metrics.
+    whole: bool
 
 
 class MetricType(IntEnum):

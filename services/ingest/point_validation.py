@@ -12,6 +12,7 @@ from services.ingest.domain import (
     GAUGE_OLDEST_MS,
     MOST_METRICS_IN_BATCH,
     Fault,
+    MetricType,
     Rejection,
     add_finite,
 )
@@ -186,7 +187,8 @@ def _total(
     if isinstance(value, Buckets):
         if fault := _fault_of_buckets(value, compiled):
             return fault, PART_VALUE
-        return Distribution(label_set.id, value.sum, sum(value.counts), list(value.counts)), PART_VALUE
+        buckets = [] if compiled.definition.type is MetricType.SUMMARY else list(value.counts)
+        return Distribution(label_set.id, value.sum, sum(value.counts), buckets), PART_VALUE
     if isinstance(value, ExponentialBuckets):
         if fault := _fault_of_exponential(value):
             return fault, PART_VALUE

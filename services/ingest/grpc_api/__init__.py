@@ -9,7 +9,7 @@ import grpc
 from chassis import principals
 from contracts.pulsegate.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from services.ingest.grpc_api.batch_stream import BatchStream
-from services.ingest.grpc_api.outcomes import door_of, render
+from services.ingest.grpc_api.outcomes import door_of, group_of, render
 from services.ingest.operations.batches import Receiver
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -32,7 +32,8 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> ingest_pb2.IngestBatchResponse:
         principal = principals.current_of_project()
         door = door_of(request.door)
-        return render(await self._receiver.take(principal, request.body, request.content_encoding, door))
+        outcome = await self._receiver.take(principal, request.body, request.content_encoding, door, group_of(request))
+        return render(outcome)
 
     async def StreamBatches(  # noqa: N802 - the contract's name
         self, requests: AsyncIterator[ingest_pb2.StreamBatchesRequest], _call: Call

@@ -14,7 +14,7 @@ from chassis.principals import Principal, PrincipalVerifier
 from chassis.tasks import ended
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.ingest.decoding import Batch
-from services.ingest.grpc_api.outcomes import door_of, render
+from services.ingest.grpc_api.outcomes import door_of, group_of, render
 from services.ingest.log_writer import Frame
 from services.ingest.operations.batches import Receiver, Taken
 
@@ -113,10 +113,11 @@ class BatchStream:
 
     def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | Batch:
         door = door_of(batch.door)
+        group = group_of(batch) if door else None
         if not tracing.enabled():
-            return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
+            return self._receiver.begin(principal, batch.body, batch.content_encoding, door, group)
         with tracing.span("receive batch", kind=SpanKind.SERVER, carrier={"traceparent": batch.traceparent}):
-            return self._receiver.begin(principal, batch.body, batch.content_encoding, door)
+            return self._receiver.begin(principal, batch.body, batch.content_encoding, door, group)
 
     def _await_frames(self, number: int, taken: Taken) -> None:
         """Waits for the first frame that is not settled, and again until none is left."""

@@ -2,7 +2,7 @@
 
 from chassis.errors import Malformed
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.ingest.domain import Door, Outcome
+from services.ingest.domain import Door, Outcome, PushGroup
 
 #: Rejections beyond these are only counted.
 _MOST_LISTED = 100
@@ -14,6 +14,16 @@ def door_of(number: int) -> Door:
         return Door(number)
     except ValueError as error:
         raise Malformed("This receiver does not know the door yet.") from error
+
+
+def group_of(request: pb.IngestBatchRequest | pb.StreamedBatch) -> PushGroup | None:
+    """The group that a push belongs to, if it is one. Raises Malformed."""
+    if not request.HasField("group"):
+        return None
+    labels = request.group.labels
+    if len(labels) % 2:
+        raise Malformed("Grouping labels are names and values, alternating.")
+    return PushGroup(labels=dict(zip(labels[::2], labels[1::2], strict=True)), whole=request.group.whole)
 
 
 def render(outcome: Outcome) -> pb.IngestBatchResponse:

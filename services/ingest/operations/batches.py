@@ -12,7 +12,8 @@ from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Definition, Door, Fault, Outcome, lane_of, partition_of
+from services.ingest.domain import Definition, Door, Fault, Outcome, PushGroup, lane_of, partition_of
+from services.ingest.doors.exposition import Push
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
 from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
@@ -53,15 +54,22 @@ class Receiver:
         self._clock = clock
         #: What became of batches that are durable.
         self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
+        #: When the last push arrived.
+        self._pushed_ns = 0
 
     async def take(
-        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
+        self,
+        principal: Principal,
+        body: bytes,
+        content_encoding: str,
+        door: Door = Door.METRICS,
+        group: PushGroup | None = None,
     ) -> Outcome:
         """What became of the batch; with nothing accepted, nothing was kept.
 
         Raises the errors of `doors.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
         """
-        taken = self.begin(principal, body, content_encoding, door)
+        taken = self.begin(principal, body, content_encoding, door, group)
         if not isinstance(taken, Taken):
             taken = await self.reconsider(principal, taken)
         for frame in taken.frames:
@@ -69,7 +77,12 @@ class Receiver:
         return self.finish(taken)
 
     def begin(
-        self, principal: Principal, body: bytes, content_encoding: str, door: Door = Door.METRICS
+        self,
+        principal: Principal,
+        body: bytes,
+        content_encoding: str,
+        door: Door = Door.METRICS,
+        group: PushGroup | None = None,
     ) -> Taken | Batch:
         """Looks at the batch and puts it into a frame of the log.
 
@@ -77,13 +90,17 @@ class Receiver:
         Raises like `take`.
         """
         principal.require("ingest:write")
-        batch = doors.decode(body, content_encoding, door)
+        batch = doors.decode(body, content_encoding, door, self._push(group) if group else None)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
         parts = self._validate(principal, batch)
         if any(part.rejections and part.curable for part in parts):
             return batch
         return self._keep(principal, batch, parts)
+
+    def _push(self, group: PushGroup) -> Push:
+        self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
+        return Push(group, self._pushed_ns)
 
     async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
         """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import aiohttp
 import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
@@ -124,3 +125,62 @@ async def test_otlp_errors_are_a_status_in_the_requests_format(gateway: Gateway)
     assert (answered.status, answered.headers["Retry-After"]) == (503, "2")
     assert answered.json == {"code": 14, "message": "SERVICE_UNAVAILABLE: The log is away."}
     assert (await post(gateway, "/v1/metrics", JSON, key="")).json["code"] == 16
+
+
+PUSH_PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+
+
+@pytest.mark.parametrize(
+    ("method", "content_type", "door", "whole", "status"),
+    [
+        ("PUT", "text/plain; version=0.0.4", pb.DOOR_PUSH_TEXT, True, 200),
+        ("POST", "application/x-www-form-urlencoded", pb.DOOR_PUSH_TEXT, False, 200),
+        ("POST", PUSH_PROTOBUF, pb.DOOR_PUSH_PROTOBUF, False, 200),
+        ("DELETE", "", pb.DOOR_PUSH_TEXT, True, 202),
+    ],
+)
+async def test_a_push_is_passed_on_with_its_group(
+    gateway: Gateway, method: str, content_type: str, door: "pb.Door.ValueType", whole: bool, status: int
+) -> None:
+    answered = await gateway.call(
+        method,
+        "/metrics/job/nightly/path@base64/L3Nydg",
+        credential=gateway.auth.new_key("secret"),
+        data=b"" if method == "DELETE" else b"body",
+        headers={"Content-Type": content_type} if content_type else {},
+    )
+    assert answered.status == status
+    (received,) = gateway.ingest.requests("StreamBatches")
+    assert (received.door, received.body) == (door, b"" if method == "DELETE" else b"body")
+    assert (list(received.group.labels), received.group.whole) == (["job", "nightly", "path", "/srv"], whole)
+
+
+async def test_a_push_is_answered_like_a_pushgateway(gateway: Gateway) -> None:
+    key = gateway.auth.new_key("secret")
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."), accepted=2)
+    answered = await gateway.call("PUT", "/metrics/job/x", credential=key, data=b"body")
+    assert (answered.status, answered.json["accepted"], len(answered.json["rejected"])) == (200, 2, 1)
+    gateway.ingest.answers["IngestBatch"] = rejected(("METRIC_NOT_DEFINED", "No."))
+    answered = await gateway.call("PUT", "/metrics/job/x", credential=key, data=b"body")
+    assert (answered.status, answered.code) == (400, "BATCH_REJECTED")
+    assert answered.json["error"]["details"]["rejected"][0]["code"] == "METRIC_NOT_DEFINED"
+    answered = await gateway.call("PUT", "/metrics/job/x/odd", credential=key, data=b"body")
+    assert (answered.status, answered.code) == (400, "MALFORMED_REQUEST")
+
+
+async def test_a_key_may_be_the_password_where_metrics_come_in_and_nowhere_else(gateway: Gateway) -> None:
+    key = gateway.auth.new_key("secret")
+
+    def basic(login: str, password: str) -> dict[str, str]:
+        return {"Authorization": aiohttp.encode_basic_auth(login, password)}
+
+    for login in ("", "anybody"):
+        answered = await gateway.call("PUT", "/metrics/job/x", headers=basic(login, key))
+        assert answered.status == 200
+    for header in (basic("x", "secret"), basic(key, "")):
+        answered = await gateway.call("PUT", "/metrics/job/x", headers=header)
+        assert (answered.status, answered.code) == (401, "INVALID_API_KEY")
+    answered = await gateway.call("GET", "/prometheus/api/v1/labels", headers=basic("x", key))
+    assert answered.status == 401
+    both = {**basic("x", key), "X-API-Key": key}
+    assert (await gateway.call("PUT", "/metrics/job/x", headers=both)).status == 400

@@ -34,6 +34,9 @@ class _DoorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Door.ValueType],
     DOOR_OTLP_JSON: _Door.ValueType  # 3
     DOOR_REMOTE_WRITE: _Door.ValueType  # 4
     """WriteRequest, see remote_write.proto."""
+    DOOR_PUSH_TEXT: _Door.ValueType  # 5
+    """What a client pushes to a Pushgateway: Prometheus' text format, and length-delimited ExpositionFamily messages."""
+    DOOR_PUSH_PROTOBUF: _Door.ValueType  # 6
 
 class Door(_Door, metaclass=_DoorEnumTypeWrapper):
     """What a body is: each public door takes a format of its own."""
@@ -47,7 +50,38 @@ DOOR_OTLP_PROTOBUF: Door.ValueType  # 2
 DOOR_OTLP_JSON: Door.ValueType  # 3
 DOOR_REMOTE_WRITE: Door.ValueType  # 4
 """WriteRequest, see remote_write.proto."""
+DOOR_PUSH_TEXT: Door.ValueType  # 5
+"""What a client pushes to a Pushgateway: Prometheus' text format, and length-delimited ExpositionFamily messages."""
+DOOR_PUSH_PROTOBUF: Door.ValueType  # 6
 Global___Door: _TypeAlias = Door  # noqa: Y015
+
+@_typing.final
+class PushGroup(_message.Message):
+    """Whose values a pushed body holds, as the request's address says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """What the group had besides the body is gone, whatever its name (PUT, DELETE)."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names and values of the grouping labels, alternating, `job` among them."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        whole: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "whole", b"whole"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushGroup: _TypeAlias = PushGroup  # noqa: Y015
 
 @_typing.final
 class IngestBatchRequest(_message.Message):
@@ -56,21 +90,27 @@ class IngestBatchRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     CONTENT_ENCODING_FIELD_NUMBER: _builtins.int
     DOOR_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     body: _builtins.bytes
     """The body exactly as the client sent it."""
     content_encoding: _builtins.str
     """"", "gzip", "zstd" or "snappy" (the block format)."""
     door: Global___Door.ValueType
+    @_builtins.property
+    def group(self) -> Global___PushGroup:
+        """Where the door is one for pushes."""
+
     def __init__(
         self,
         *,
         body: _builtins.bytes = ...,
         content_encoding: _builtins.str = ...,
         door: Global___Door.ValueType = ...,
+        group: Global___PushGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "door", b"door"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "door", b"door", "group", b"group"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -169,6 +209,7 @@ class StreamedBatch(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     DOOR_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Chosen by the caller, different from all others under way in this stream."""
     principal: _builtins.str
@@ -183,6 +224,8 @@ class StreamedBatch(_message.Message):
     """W3C trace context; empty where the request is not traced."""
     door: Global___Door.ValueType
     """As in IngestBatchRequest."""
+    @_builtins.property
+    def group(self) -> Global___PushGroup: ...
     def __init__(
         self,
         *,
@@ -194,10 +237,11 @@ class StreamedBatch(_message.Message):
         correlation_id: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         door: Global___Door.ValueType = ...,
+        group: Global___PushGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "correlation_id", b"correlation_id", "door", b"door", "number", b"number", "principal", b"principal", "timeout_milliseconds", b"timeout_milliseconds", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_encoding", b"content_encoding", "correlation_id", b"correlation_id", "door", b"door", "group", b"group", "number", b"number", "principal", b"principal", "timeout_milliseconds", b"timeout_milliseconds", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
