@@ -264,8 +264,8 @@ class PostgresCheckpoints:
                 series = await self._load_series(connection, missing)
             if missing.sources:
                 sources = await source_store.load(connection, missing.sources)
-            if any(family.passes for each in series for family in each.families):
-                recent = await recent_store.load_series(connection, sorted(missing.series))
+            if passing := [series_key for each in series for series_key in each.passing]:
+                recent = await recent_store.load_series(connection, passing)
         return Found(windows=windows, series=series, sources=sources, recent=recent)
 
     async def _load_series(self, connection: Connection, missing: Missing) -> list[StoredSeries]:

@@ -4,7 +4,7 @@ They are rows of NumPy columns, about 100 bytes each, found by the XOR of the id
 are digests, so that no two pairs meet by chance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
 from sys import float_info
@@ -187,12 +187,12 @@ class GaugeLevels:
         self._remove(order[:-MOST_LEVELS])
         return order[-MOST_LEVELS:]
 
-    def seal(self, series: Ids) -> Reports:
-        """Copies of the levels that the state does not have yet. `series`: the ids of all rows."""
+    def seal(self, series_of: Callable[[Rows], Ids]) -> Reports:
+        """Copies of the levels that the state does not have yet. `series_of` tells the ids of rows."""
         slots = np.flatnonzero(self._dirty[: self._size])
         self._dirty[slots] = False
         rows = self._row[slots].astype(np.intp)
-        own = series.at(rows)
+        own = series_of(rows)
         return Reports(
             rows=rows,
             series=own,
@@ -225,10 +225,10 @@ def merged(rule: GaugeMerge, levels: Floats) -> float:
         return float(levels.min())
     if rule is GaugeMerge.MAX:
         return float(levels.max())
-    return _sum(levels)
+    return _sum(levels.tolist())
 
 
-def _sum(levels: Sequence[float] | Floats) -> float:
+def _sum(levels: Sequence[float]) -> float:
     """The exact sum, rounded once; where it would overflow, the largest number of that sign."""
     try:
         return fsum(levels)

@@ -50,7 +50,7 @@ class StoredLevels:
 class Recent:
     """Levels and sketches on their way from the state, or to it."""
 
-    levels: StoredLevels | None = None
+    levels: Sequence[StoredLevels] = ()
     sketches: Sequence[StoredSketch] = ()
 
 
@@ -59,8 +59,8 @@ NOTHING_RECENT = Recent()
 
 def restore(table: SeriesTable, stored: Recent) -> None:
     """Takes in what the state has of series that are in the table, and nothing of others."""
-    if stored.levels is not None:
-        _restore_levels(table, stored.levels)
+    for levels in stored.levels:
+        _restore_levels(table, levels)
     if stored.sketches:
         rows = table.find(Ids.of(b"".join([each.series_id for each in stored.sketches]))).tolist()
         table.windows.restore(
@@ -153,7 +153,7 @@ def seal(table: SeriesTable) -> Recent:
     sketches = [_stored(table, *each) for each in table.windows.seal()]
     if not len(table.levels):
         return Recent(sketches=sketches)
-    reports = table.levels.seal(table.ids(np.arange(table.size)))
+    reports = table.levels.seal(table.ids)
     tenants = [table.families[number].tenant_id for number in table.family[reports.rows].tolist()]
     levels = StoredLevels(
         partition=table.partition[reports.rows],
@@ -164,7 +164,7 @@ def seal(table: SeriesTable) -> Recent:
         as_of_ms=reports.as_of_ms,
         level=reports.level,
     )
-    return Recent(levels, sketches)
+    return Recent([levels] if len(levels) else [], sketches)
 
 
 def _stored(table: SeriesTable, row: int, minute: int, sketch: Sketch) -> StoredSketch:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from psycopg import AsyncCursor
 from psycopg.rows import tuple_row
 
 from chassis.postgres import Connection
@@ -18,6 +17,8 @@ from services.ingest.summary_windows import MINUTE_MS, MINUTES
 
 #: So many rows are deleted in one statement.
 _MOST_DROPPED = 20_000
+#: So many are fetched at once.
+_ROWS_AT_ONCE = 5_000
 
 _LEVEL_COLUMNS = "partition, series_id, uuid_send(tenant_id), uuid_send(reporter), timestamp_ms, as_of_ms, level"
 _SKETCH_COLUMNS = "partition, series_id, uuid_send(tenant_id), minute, bins"
@@ -25,43 +26,44 @@ _SKETCH_COLUMNS = "partition, series_id, uuid_send(tenant_id), minute, bins"
 
 async def load(connection: Connection, partitions: tuple[int, int], now_ms: int) -> Recent:
     """What still counts at that time, of these partitions, the first and the last one."""
-    async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        await cursor.execute(
-            f"SELECT {_LEVEL_COLUMNS} FROM gauge_levels"  # noqa: S608 - constants
-            " WHERE partition BETWEEN %s AND %s AND as_of_ms > %s",
-            (*partitions, now_ms - KEPT_MS),
-        )
-        levels = _levels(await cursor.fetchall())
-        await cursor.execute(
-            f"SELECT {_SKETCH_COLUMNS} FROM summary_sketches"  # noqa: S608 - constants
-            " WHERE partition BETWEEN %s AND %s AND minute > %s",
-            (*partitions, _last_minute_gone(now_ms)),
-        )
-        return Recent(levels, await _sketches(cursor))
+    return Recent(
+        await _levels(connection, "partition BETWEEN %s AND %s AND as_of_ms > %s", (*partitions, now_ms - KEPT_MS)),
+        await _sketches(
+            connection, "partition BETWEEN %s AND %s AND minute > %s", (*partitions, _last_minute_gone(now_ms))
+        ),
+    )
 
 
 async def load_series(connection: Connection, wanted: Sequence[tuple[int, bytes]]) -> Recent:
     """All that there is of some series, given by partitions and ids."""
     named = tuple(map(list, zip(*wanted, strict=True)))
-    joined = (
-        "JOIN unnest(%s::smallint[], %s::bytea[]) AS wanted (in_partition, id)"
-        " ON partition = in_partition AND series_id = id"
-    )
+    condition = "(partition, series_id) IN (SELECT * FROM unnest(%s::smallint[], %s::bytea[]))"
+    return Recent(await _levels(connection, condition, named), await _sketches(connection, condition, named))
+
+
+async def _levels(connection: Connection, condition: str, values: Sequence[object]) -> list[StoredLevels]:
+    levels = []
+    async with connection.cursor(name="stored_levels", binary=True, row_factory=tuple_row) as cursor:
+        await cursor.execute(
+            f"SELECT {_LEVEL_COLUMNS} FROM gauge_levels WHERE {condition}",  # noqa: S608 - constants
+            values,
+        )
+        while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
+            levels.append(_in_columns(rows))
+    return levels
+
+
+async def _sketches(connection: Connection, condition: str, values: Sequence[object]) -> list[StoredSketch]:
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-        await cursor.execute(f"SELECT {_LEVEL_COLUMNS} FROM gauge_levels {joined}", named)  # noqa: S608 - constants
-        levels = _levels(await cursor.fetchall())
-        await cursor.execute(f"SELECT {_SKETCH_COLUMNS} FROM summary_sketches {joined}", named)  # noqa: S608 - constants
-        return Recent(levels, await _sketches(cursor))
+        await cursor.execute(
+            f"SELECT {_SKETCH_COLUMNS} FROM summary_sketches WHERE {condition}",  # noqa: S608 - constants
+            values,
+        )
+        return [StoredSketch(*row) async for row in cursor]
 
 
-async def _sketches(cursor: AsyncCursor[tuple[Any, ...]]) -> list[StoredSketch]:
-    return [StoredSketch(*row) async for row in cursor]
-
-
-def _levels(rows: Sequence[tuple[Any, ...]]) -> StoredLevels | None:
+def _in_columns(rows: Sequence[tuple[Any, ...]]) -> StoredLevels:
     """Rows of `_LEVEL_COLUMNS`."""
-    if not rows:
-        return None
     partition, series, tenants, reporters, timestamp_ms, as_of_ms, level = zip(*rows, strict=True)
     return StoredLevels(
         partition=np.array(partition, np.int16),
@@ -76,8 +78,8 @@ def _levels(rows: Sequence[tuple[Any, ...]]) -> StoredLevels | None:
 
 async def add(connection: Connection, recent: Recent) -> None:
     """Stores what a commit brings, over what was there of the same reporters and minutes."""
-    if recent.levels:
-        await _add_levels(connection, recent.levels)
+    for levels in recent.levels:
+        await _add_levels(connection, levels)
     if recent.sketches:
         await _add_sketches(connection, recent.sketches)
 

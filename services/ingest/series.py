@@ -119,6 +119,14 @@ class StoredSeries:
     def __len__(self) -> int:
         return len(self.families)
 
+    @property
+    def passing(self) -> list[tuple[int, bytes]]:
+        """Partitions and ids of those whose values change with time alone."""
+        if not any(family.passes for family in self.families):
+            return []
+        pairs = zip(self.families, self.ids.each(), strict=True)
+        return [(family.partition, identity) for family, identity in pairs if family.passes]
+
     def at(self, places: Mask) -> "StoredSeries":
         """Those where the mask says so."""
         chosen = np.flatnonzero(places)

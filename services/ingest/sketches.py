@@ -7,8 +7,9 @@ counts, so that negative, tiny and huge observations beside each other cost as l
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from struct import Struct
+from typing import Any
 
-import msgspec
 import numpy as np
 from ddsketch.mapping import LogarithmicMapping
 from numpy.typing import NDArray
@@ -29,10 +30,13 @@ _OFFSET = 40_000
 _LEAST: float = _mapping.min_possible
 _GREATEST_KEY: int = _mapping.key(_mapping.max_possible)
 
+#: Bins that lie closer together than this are added up without being sorted, which is several times as fast.
+_DENSE = 16
+
 Bins = NDArray[np.int32]
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[list[int], list[int]])
+#: The first bin, and how many bytes each step to the next bin and each count have.
+_header = Struct("<iBB")
 
 
 def bin_of(observation: float) -> int:
@@ -88,12 +92,18 @@ class Sketch:
     @classmethod
     def decoded(cls, encoded: bytes) -> "Sketch":
         """The other way round than `encoded`."""
-        steps, counts = _decoder.decode(encoded)
-        return cls(np.cumsum(np.array(steps, np.int32), dtype=np.int32), np.array(counts, np.int64))
+        first, step_size, count_size = _header.unpack_from(encoded)
+        size = (len(encoded) - _header.size + step_size) // (step_size + count_size)
+        steps = np.frombuffer(encoded, f"<u{step_size}", size - 1, _header.size)
+        counts = np.frombuffer(encoded, f"<u{count_size}", size, len(encoded) - size * count_size)
+        bins = np.concatenate(([first], steps)).cumsum()
+        return cls(bins.astype(np.int32), counts.astype(np.int64))
 
     def encoded(self) -> bytes:
-        """As the state keeps it: MessagePack of the first bin and the steps between bins, and of the counts."""
-        return _encoder.encode((np.diff(self.bins, prepend=np.int32(0)).tolist(), self.counts.tolist()))
+        """As the state keeps it: the first bin and two sizes, the steps between bins, the counts. There is a bin."""
+        steps, counts = _narrowed(np.diff(self.bins)), _narrowed(self.counts)
+        header = _header.pack(int(self.bins[0]), steps.itemsize, counts.itemsize)
+        return b"".join((header, steps.tobytes(), counts.tobytes()))
 
     def quantiles(self, objectives: Sequence[float]) -> Floats:
         """For each objective q, the observation whose place is q of the way from the first to the last; NaN of none."""
@@ -105,8 +115,23 @@ class Sketch:
         return np.array([_value_of(number) for number in self.bins[places].tolist()])
 
 
+def _narrowed(numbers: Bins | Ints) -> NDArray[np.unsignedinteger[Any]]:
+    """Numbers that are not negative in as few bytes each as the largest needs, little-endian."""
+    narrowest = np.min_scalar_type(int(numbers.max(initial=0)))
+    return numbers.astype(narrowest.newbyteorder("<"))
+
+
 def _summed(bins: Bins, counts: Ints) -> Sketch:
     """One count for each of the bins, which may be given repeatedly and in any order."""
+    if not bins.size:
+        return Sketch(bins, counts)
+    first = int(bins.min())
+    span = int(bins.max()) - first + 1
+    if span <= _DENSE * bins.size:
+        sums = np.zeros(span, np.int64)
+        np.add.at(sums, bins - first, counts)
+        places = np.flatnonzero(sums)
+        return _bounded((places + first).astype(np.int32), sums[places])
     found, places = np.unique(bins, return_inverse=True)
     sums = np.zeros(found.size, np.int64)
     np.add.at(sums, places, counts)

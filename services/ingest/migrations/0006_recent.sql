@@ -27,7 +27,8 @@ CREATE TABLE summary_sketches (
     tenant_id  uuid NOT NULL,
     -- Of the receiver's clock, since 1970.
     minute     bigint NOT NULL,
-    -- MessagePack of two arrays: the first bin of a DDSketch and the steps from each bin to the next, and their counts.
+    -- Of a DDSketch, little-endian: the first bin (int32), how many bytes a step and a count have (2 bytes), the steps
+    -- from each bin to the next one, the counts.
     bins       bytea NOT NULL,
     PRIMARY KEY (partition, series_id, minute)
 ) WITH (fillfactor = 50);

@@ -105,8 +105,7 @@ class Store:
         self._store_recent(checkpoint.recent)
 
     def _store_recent(self, recent: Recent) -> None:
-        levels = recent.levels
-        if levels is not None:
+        for levels in recent.levels:
             columns = (levels.timestamp_ms.tolist(), levels.as_of_ms.tolist(), levels.level.tolist())
             keys = zip(levels.series.each(), levels.reporters.each(), strict=True)
             self.levels |= dict(zip(keys, zip(*columns, strict=True), strict=True))
@@ -180,7 +179,7 @@ class Store:
             for (identity, minute), bins in self.sketches.items()
             if identity in of
         ]
-        return Recent(_levels(levels) if levels else None, sketches)
+        return Recent([_levels(levels)] if levels else [], sketches)
 
     def _stored(self, identities: Sequence[bytes]) -> StoredSeries:
         rows = [self.rows[identity] for identity in identities]

@@ -142,10 +142,7 @@ def test_levels_are_stored_once_and_gone_with_their_definition() -> None:
         (series_id(SESSIONS.id, ()), A): (NOW_MS, NOW_MS, 5.0),
         (series_id(SESSIONS.id, ()), B): (NOW_MS, NOW_MS, 7.0),
     }
-    assert store.commit(NOW_MS + 2000).recent.levels is not None
-    store.levels.clear()
-    store.commit(NOW_MS + 3000)
-    assert store.levels == {}, "the state had them"
+    assert store.commit(NOW_MS + 2000).recent.levels == [], "the state has them"
     store.fold(level(8.0, A, NOW_MS + 1), ended(SESSIONS))
     written = [(each.value, each.stale) for each in each_of(store.commit(NOW_MS + 4000).samples)]
     assert written == [(15.0, False), (0.0, True)]

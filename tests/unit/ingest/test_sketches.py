@@ -93,9 +93,9 @@ def test_nothing_observed_has_no_quantiles() -> None:
         assert all(map(math.isnan, empty.quantiles((0.5, 0.9))))
 
 
-@given(st.lists(finite, max_size=50))
-def test_a_sketch_comes_back_from_the_state_as_it_was(observations: list[float]) -> None:
-    sketch = sketch_of(observations)
+@given(st.lists(finite, min_size=1, max_size=50), st.integers(1, 1 << 40))
+def test_a_sketch_comes_back_from_the_state_as_it_was(observations: list[float], weight: int) -> None:
+    sketch = sketch_of(observations, weight)
     again = Sketch.decoded(sketch.encoded())
     assert (again.bins.tolist(), again.counts.tolist()) == (sketch.bins.tolist(), sketch.counts.tolist())
 
