@@ -174,7 +174,7 @@ async def test_a_publishable_key_works_from_its_origins_alone(defined: Project) 
         ({"name": "x_total", "type": "counter", "help": "x", "colour": "red"}, "colour"),
         ({"name": "x_total", "type": "counter", "help": "x", "labels": [{"name": "le"}]}, "labels[0].name"),
         ({"name": "x", "type": "histogram", "help": "x", "buckets": [2, 1]}, "buckets"),
-        ({"name": "x", "type": "gauge", "help": "x", "gaugeMerge": "max"}, "gaugeMerge"),
+        ({"name": "x_total", "type": "counter", "help": "x", "gaugeMerge": "max"}, "gaugeMerge"),
     ],
 )
 async def test_a_bad_definition_is_told_what_is_wrong(project: Project, spec: dict[str, Any], field: str) -> None:
