@@ -77,6 +77,7 @@ class IngestionStreams:
         most_batches: int = _MOST_BATCHES_UNDER_WAY,
         most_bytes: int = _MOST_BYTES_UNDER_WAY,
         stream_seconds: float = _STREAM_SECONDS,
+        pace_seconds: float = _PACE_SECONDS,
     ) -> None:
         self.channel = channel
         self._stub = IngestServiceStub(channel.grpc_channel)
@@ -84,6 +85,7 @@ class IngestionStreams:
         self._timeout_seconds = timeout_seconds
         self._most_batches, self._most_bytes = most_batches, most_bytes
         self._stream_seconds = stream_seconds
+        self._pace_seconds = pace_seconds
         self._streams = streams
         #: Those that are open, or soon will be.
         self._hopeful: set[int] = set()
@@ -96,7 +98,7 @@ class IngestionStreams:
         #: Streams fill a message one after the other, in turn.
         self._filling = asyncio.Lock()
         #: When the last message was filled, on the event loop's clock.
-        self._filled_at = 0.0
+        self._filled_at = float("-inf")
         self._carriers: set[asyncio.Task[None]] = set()
 
     async def take(
@@ -254,7 +256,7 @@ class IngestionStreams:
         async with self._filling:
             await self._news.wait()
             if self._gathered and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
-                await asyncio.sleep(max(0.0, self._filled_at + _PACE_SECONDS - asyncio.get_running_loop().time()))
+                await asyncio.sleep(max(0.0, self._filled_at + self._pace_seconds - asyncio.get_running_loop().time()))
             return () if stream.over.is_set() else self._filled()
 
     def _filled(self) -> Sequence[Batch]:

@@ -127,6 +127,15 @@ async def test_what_comes_together_travels_together_and_is_answered_each(carried
     assert carried.receiver.opened == 1
 
 
+async def test_a_batch_after_a_pause_goes_at_once_and_those_that_follow_soon_gather(start: Start) -> None:
+    async with start(pace_seconds=0.5) as carried:
+        await carried.take()
+        assert carried.receiver.messages == [1]
+        for count in (5, 7):
+            await asyncio.gather(*(carried.take() for _ in range(count)))
+        assert carried.receiver.messages == [1, 5, 7]
+
+
 async def test_a_message_is_bounded_in_bytes(carried: Carried) -> None:
     await asyncio.gather(*(carried.take(b"x" * 600_000) for _ in range(6)))
     assert carried.receiver.messages == [2, 2, 2]
