@@ -5,12 +5,14 @@ import signal
 import time
 from typing import Any
 
+import cramjam
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 
 from chassis.errors import PulsegateError
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_batch_stream import calling
 from tests.integration.ingest.test_ledger import expect as expect_line
@@ -148,3 +150,53 @@ async def test_totals_count_once_through_replays_restarts_and_takeovers(reading:
                 await shows(100)
         await expect_line(reading, "orders_total", accepted=18, committed=10, duplicate=8)
         await expect_line(reading, "load_seconds", accepted=18, committed=10, duplicate=8)
+
+
+def written(*samples: tuple[str, float, dict[str, str]], at_ms: int) -> dict[str, Any]:
+    """A request of remote write: names, values and labels."""
+    request = WriteRequest()
+    for name, value, labels in samples:
+        series = request.timeseries.add()
+        for label, text in sorted({"__name__": name, "job": "shop", "instance": "h:1", **labels}.items()):
+            series.labels.add(name=label, value=text)
+        series.samples.add(value=value, timestamp=at_ms)
+    body = bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
+    return {"body": body, "content_encoding": "snappy", "door": pb.DOOR_REMOTE_WRITE}
+
+
+async def test_samples_of_remote_write_become_series_and_those_that_cannot_are_accounted_for(reading: Pipeline) -> None:
+    reading.define("orders_total", labels=[{"name": "plan"}, {"name": "instance"}])
+    reading.define("load_seconds", "histogram", buckets=[0.5])
+    reading.define("depth", "gauge")
+    now_ms = int(time.time() * 1000)
+    async with reading.running():
+        answer = await reading.send_bytes(
+            **written(
+                ("orders_total", 5.0, {"plan": "pro"}),
+                ("orders_total", 7.0, {"pod": "a"}),
+                ("load_seconds_bucket", 2.0, {"le": "0.5"}),
+                ("load_seconds_bucket", 2.0, {"le": "0.7"}),
+                ("load_seconds_bucket", 3.0, {"le": "+Inf"}),
+                ("load_seconds_count", 3.0, {}),
+                ("load_seconds_sum", 4.5, {}),
+                ("load_seconds_created", 1.7e9, {}),
+                ("depth", -4.0, {}),
+                ("up", 1.0, {}),
+                at_ms=now_ms,
+            )
+        )
+        assert answer.accepted == 6
+        rejected = {each.index: each.code for each in answer.rejected}
+        assert rejected == {1: "LABEL_UNKNOWN", 3: "METRIC_TYPE_MISMATCH", 8: "METRIC_NOT_DEFINED"}
+        again = await reading.send_bytes(**written(("orders_total", 5.0, {"plan": "pro"}), at_ms=now_ms))
+        late = await reading.send_bytes(**written(("orders_total", 4.0, {"plan": "pro"}), at_ms=now_ms - 1))
+        assert (again.accepted, late.accepted) == (1, 1)
+        await reading.expect('orders_total{plan="pro", instance="h:1", $project}', 5)
+        await reading.expect("depth{$project}", -4)
+        await reading.expect('load_seconds_bucket{le="0.5", $project}', 2)
+        assert await reading.value('load_seconds_bucket{le="+Inf", $project}') == 3
+        assert await reading.value("load_seconds_sum{$project}") == 4.5
+        mismatch = {"METRIC_TYPE_MISMATCH": 1}
+        await expect_line(reading, "load_seconds", received=5, accepted=4, committed=4, rejected=mismatch)
+        await expect_line(reading, "orders_total", received=4, committed=1, duplicate=2, rejected={"LABEL_UNKNOWN": 1})
+        await expect_line(reading, "up", received=1, accepted=0, rejected={"METRIC_NOT_DEFINED": 1})

@@ -1,13 +1,17 @@
 """Row-level security of the schema `ingest`."""
 
+import time
+
 import psycopg
 import pytest
 
 from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from tests.integration.ingest.pipeline import Pipeline
+from tests.integration.ingest.test_doors import totals_of
 
-TABLES = ("series", "producers", "ended_definitions", "ledger", "gauge_levels", "summary_sketches")
+TABLES = ("series", "producers", "sources", "ended_definitions", "ledger", "gauge_levels", "summary_sketches")
 
 
 async def fill(pipeline: Pipeline) -> None:
@@ -24,7 +28,8 @@ async def fill(pipeline: Pipeline) -> None:
             producer=str(uuid7()),
             sequence=1,
         )
-        await pipeline.expect("orders_total{$project}", 1)
+        await pipeline.send_bytes(totals_of("a", 1, int(time.time() * 1000)), door=pb.DOOR_OTLP_PROTOBUF)
+        await pipeline.expect("orders_total{$project}", 2)
         pipeline.upstreams.config.delete(orders)
         await pipeline.expect("orders_total{$project}", None)
         assert visits.id
@@ -50,6 +55,7 @@ async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_o
     assert await counts(dsn, pipeline.tenant_id) == {
         "series": 4,
         "producers": 1,
+        "sources": 1,
         "ended_definitions": 1,
         "ledger": 4,
         "gauge_levels": 1,
@@ -66,6 +72,7 @@ async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_o
         "UPDATE sink_watermarks SET delivered_ms = 0",
         "UPDATE series SET value = 0",
         "DELETE FROM producers",
+        "UPDATE sources SET taken_ns = 0",
         "UPDATE ledger SET committed = 0",
         "DELETE FROM rejections",
         "UPDATE gauge_levels SET level = 0",

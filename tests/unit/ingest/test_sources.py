@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest.domain import MetricType
+from services.ingest.domain import OTHER, MetricType
 from services.ingest.errors import UnreadableLogError
 from services.ingest.records import PART_BUCKETS, PART_COUNT, Record
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, Told, definition, delta, ended, label, record, renamed, totals
@@ -141,6 +141,22 @@ def test_a_metric_that_was_made_anew_has_an_account_of_its_own() -> None:
     store.fold(totals(Told(anew, "a", 4, 111.0)))
     store.commit(NOW_MS + 1000)
     assert {row.family.definition_id: row.value for row in store.rows.values()} == {ORDERS.id: 100.0, anew.id: 111.0}
+
+
+def test_what_is_over_a_budget_adds_up_by_source_too() -> None:
+    store = Store(per_metric=1)
+
+    def told(at: int, *standing: float) -> Record:
+        plans = (("plan", f"p{number}") for number in range(len(standing)))
+        return totals(*(Told(ORDERS, f"s{n}", at, standing[n], labels=plan) for n, plan in enumerate(plans)))
+
+    store.fold(told(1, 1.0, 10.0, 100.0))
+    store.commit(NOW_MS)
+    store.crash()
+    store.fold(told(2, 2.0, 11.0, 101.0), told(2, 2.0, 11.0, 101.0))
+    lines = store.commit(NOW_MS + 1000).ledger.counts.values()
+    assert store.totals() == {("orders_total", "plan", "p0"): 2.0, ("orders_total", "plan", OTHER): 112.0}
+    assert [(line.committed, line.duplicate, line.folded) for line in lines] == [(3, 3, 2)]
 
 
 # --- histograms
