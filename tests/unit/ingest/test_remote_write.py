@@ -1,5 +1,6 @@
 """What is encoded for remote write, read back by its schema."""
 
+import math
 import uuid
 from pathlib import Path
 
@@ -25,6 +26,7 @@ GAUGE = definition("depth", MetricType.GAUGE)
 HISTOGRAM = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.005, 1.0, 1e6))
 NATIVE = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
 SUMMARY = definition("size_bytes", MetricType.SUMMARY)
+OBSERVED = definition("took", MetricType.SUMMARY, objectives=(0.5, 0.999))
 
 
 @pytest.fixture
@@ -101,6 +103,20 @@ def test_a_summary_is_sum_and_count(sink: RemoteWrite, series: Rows) -> None:
     assert sealed.widths.tolist() == [2]
 
 
+def test_a_summary_has_its_quantiles_or_nan_where_nothing_was_observed_lately(sink: RemoteWrite, series: Rows) -> None:
+    row = series.of(OBSERVED)
+    samples = series.joined(
+        series.sample(row, NOW_MS, 12.5, [10], quantiles=[1.5, -2.0]), series.sample(row, NOW_MS + 1, 12.5, [10])
+    )
+    assert samples.widths.tolist() == [4, 4]
+    written = read(sink.encode(samples))
+    names = [(labels["__name__"], labels.get("quantile")) for labels, _, _ in written]
+    assert names == 2 * [("took_sum", None), ("took_count", None), ("took", "0.5"), ("took", "0.999")]
+    assert [value for _, value, _ in written[:4]] == [12.5, 10.0, 1.5, -2.0]
+    assert [math.isnan(value) for _, value, _ in written[4:]] == [False, False, True, True]
+    assert STALE_BITS not in [bits(value) for _, value, _ in written]
+
+
 def test_series_of_all_types_travel_together_each_in_its_order(sink: RemoteWrite, series: Rows) -> None:
     counter, summary = series.of(COUNTER), series.of(SUMMARY)
     samples = read(
@@ -123,7 +139,7 @@ def test_series_of_all_types_travel_together_each_in_its_order(sink: RemoteWrite
     }
 
 
-@pytest.mark.parametrize("of", [COUNTER, GAUGE, HISTOGRAM, SUMMARY])
+@pytest.mark.parametrize("of", [COUNTER, GAUGE, HISTOGRAM, SUMMARY, OBSERVED])
 def test_a_stale_marker_ends_every_series_of_a_label_set(sink: RemoteWrite, series: Rows, of: Definition) -> None:
     sealed = series.sample(series.of(of), NOW_MS, stale=True)
     samples = read(sink.encode(sealed))
