@@ -6,25 +6,24 @@ copy taken at one moment (`sealing.py`). After an error the whole state is dropp
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from sys import float_info
 from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
-from services.ingest import metrics, native_histograms, recent
-from services.ingest.columns import Floats, Ids, Ints, Rows
-from services.ingest.domain import LabelPairs, MetricType, add_finite, partition_of, series_id
+from services.ingest import additions, metrics, recent
+from services.ingest.columns import Ids, Rows
+from services.ingest.domain import LabelPairs, MetricType, partition_of, series_id
 from services.ingest.errors import UnreadableLogError
 from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
 from services.ingest.ledger import Ledger
 from services.ingest.producers import ProducerKey, Producers
 from services.ingest.recent import NOTHING_RECENT, Recent
-from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, DefinitionFacts, Distribution, Kind, Record
+from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
-from services.ingest.sources import Increments, SourceKey, Sources, Total
+from services.ingest.sources import SourceKey, Sources, Total
 from services.ingest.windows import Window
 
 #: Label sets over a budget whose substitute is remembered.
@@ -257,7 +256,7 @@ class LaneState:
         self._fold_scalars(portion, rows, np.flatnonzero(wanted[: portion.scalar_count]))
         for at in np.flatnonzero(wanted[portion.scalar_count :]).tolist():
             row = int(rows[portion.scalar_count + at])
-            self._fold_distribution(row, portion.distributions[at], portion.arrivals[at])
+            additions.add_distribution(self._table, row, portion.distributions[at], portion.arrivals[at])
         self._note_changed(rows[wanted])
 
     def _note_changed(self, changed: Rows) -> None:
@@ -279,41 +278,15 @@ class LaneState:
         except ValueError as error:
             raise UnreadableLogError(f"a total is no native histogram: {error}") from error
         self._ledger.count_each(portion, increments.news, rows, table)
-        self._add_parts(portion, rows, increments)
+        places = np.flatnonzero(increments.news[: portion.scalar_count])
+        additions.add_parts(table, rows[places], increments.values[places], portion.parts()[places])
         for at in np.flatnonzero(increments.news[portion.scalar_count :]).tolist():
             row = int(rows[portion.scalar_count + at])
-            self._fold_distribution(row, increments.distributions[at], portion.arrivals[at])
+            additions.add_distribution(table, row, increments.distributions[at], portion.arrivals[at])
         self._note_changed(rows[increments.news])
         counted = portion.count_of(increments.news)
         metrics.RECORDS_FOLDED.labels("counted").inc(counted)
         metrics.RECORDS_FOLDED.labels("duplicate").inc(len(portion.records) - counted)
-
-    def _add_parts(self, portion: Portion, rows: Rows, increments: Increments) -> None:
-        """Scalar increments: of counters, and of single parts of histograms."""
-        table, places = self._table, np.flatnonzero(increments.news[: portion.scalar_count])
-        rows, values, parts = rows[places], increments.values[places], portion.parts()[places]
-        counters = table.type[rows] == MetricType.COUNTER
-        if (table.type[rows[~counters]] != MetricType.HISTOGRAM).any() or parts[counters].any():
-            raise UnreadableLogError("a record has a total that its series cannot take")
-        self._add(rows[counters], values[counters])
-        others = np.flatnonzero(~counters)
-        for row, part, value in zip(*(each[others].tolist() for each in (rows, parts, values)), strict=True):
-            self._add_part(row, part, value)
-
-    def _add_part(self, row: int, part: int, increment: float) -> None:
-        table = self._table
-        if part == PART_VALUE:
-            table.value[row] = add_finite(float(table.value[row]), increment)
-            return
-        # A new array: the one before may have been sealed.
-        counts = table.counts[row].copy()
-        if not PART_COUNT <= part < PART_BUCKETS + counts.size - 1:
-            raise UnreadableLogError(_other_buckets(table.families[table.family[row]].name))
-        first = 0 if part == PART_COUNT else part - PART_BUCKETS + 1
-        counts[first] += int(increment)
-        if part >= PART_BUCKETS and first + 1 < counts.size:  # what is in a lower bucket is not in the next one
-            counts[first + 1] -= int(increment)
-        table.counts[row] = counts
 
     def _check_families(self, portion: Portion, accepted: Sequence[bool]) -> None:
         for record, counts in zip(portion.records, accepted, strict=True):
@@ -321,7 +294,7 @@ class LaneState:
                 for facts in record.definitions:
                     family = self._table.family_of(facts.id)
                     if family and family.bounds != facts.bounds:
-                        raise UnreadableLogError(_other_buckets(facts.name))
+                        raise additions.other_buckets(facts.name)
                     if family and facts.objectives and not family.objectives:
                         self._table.adopt(family, facts.objectives)
 
@@ -332,52 +305,14 @@ class LaneState:
             raise UnreadableLogError("a record has a single value for a histogram or summary")
         gauges = types == MetricType.GAUGE
         if not gauges.any():
-            self._add(rows, values)
+            additions.add_counters(table, rows, values)
             return
-        self._add(rows[~gauges], values[~gauges])
+        additions.add_counters(table, rows[~gauges], values[~gauges])
         merged = table.merged[rows]
         last = gauges & ~merged
-        self._set_newest(rows[last], values[last], portion.timestamps()[places][last])
+        additions.set_newest(table, rows[last], values[last], portion.timestamps()[places][last])
         if merged.any():
             recent.report(table, portion, rows[merged], places[merged])
-
-    def _add(self, rows: Rows, increments: Floats) -> None:
-        """Counters: increments are never negative, so a sum that overflows stays at the largest number."""
-        totals = self._table.value
-        with np.errstate(over="ignore"):
-            np.add.at(totals, rows, increments)
-        totals[rows] = np.minimum(totals[rows], float_info.max)
-
-    def _set_newest(self, rows: Rows, levels: Floats, timestamps: Ints) -> None:
-        """Gauges: the newest timestamp wins, of equal ones the one that came last."""
-        order = np.argsort(timestamps, kind="stable")
-        order = order[timestamps[order] >= self._table.timestamp_ms[rows[order]]]
-        # Of several assignments to one row, NumPy keeps the last.
-        self._table.value[rows[order]] = levels[order]
-        self._table.timestamp_ms[rows[order]] = timestamps[order]
-
-    def _fold_distribution(self, row: int, delta: Distribution, received_ms: int) -> None:
-        table, family = self._table, self._table.families[self._table.family[row]]
-        counts = table.counts.get(row)
-        if counts is None:
-            raise UnreadableLogError(_other_buckets(family.name))
-        # A new array: the one before may have been sealed.
-        if table.type[row] == MetricType.NATIVE_HISTOGRAM:
-            table.counts[row] = self._add_native(row, counts, delta)
-        elif counts.size == len(delta.buckets) + 1:
-            table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
-        else:
-            raise UnreadableLogError(_other_buckets(family.name))
-        table.value[row] = add_finite(float(table.value[row]), delta.sum)
-        if delta.bins and family.objectives:
-            table.windows.observe(row, received_ms, delta.bins)
-
-    def _add_native(self, row: int, counts: Ints, delta: Distribution) -> Ints:
-        try:
-            packed = native_histograms.merged(counts[1:].tolist(), delta.buckets)
-        except ValueError as error:
-            raise UnreadableLogError(_other_buckets(self._table.families[self._table.family[row]].name)) from error
-        return np.array([int(counts[0]) + delta.count, *packed], np.int64)
 
     def _make(self, portion: Portion, rows: Rows, new: Rows) -> None:
         """Gives rows to label sets that are in neither memory nor the state."""
@@ -491,7 +426,3 @@ class LaneState:
     def delivered(self, commit_ms: int) -> None:
         """Every commit up to this one is delivered, to all sinks."""
         self._table.delivered(commit_ms)
-
-
-def _other_buckets(name: str) -> str:
-    return f"a record has other buckets than its series, definition {name!r}"

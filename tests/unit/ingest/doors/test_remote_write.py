@@ -81,6 +81,8 @@ def test_stale_markers_and_times_of_creation_are_passed_over() -> None:
     [found] = decoded(series("orders_total", STALE, 4.0), of_created, series("depth", STALE))
     assert isinstance(found, Point)
     assert found.value == 4.0
+    of_metadata = b"\x1a\x02\x08\x01"
+    assert decode(of_metadata) == []
 
 
 @pytest.mark.parametrize(
