@@ -310,7 +310,7 @@ class Prometheus:
                 f"--web.listen-address={HOST}:{self.port}",
                 "--web.enable-remote-write-receiver",
                 "--web.enable-admin-api",
-                "--enable-feature=native-histograms",
+                "--enable-feature=native-histograms,exemplar-storage",
             ),
             log=self.log,
             ports={"prometheus": self.port},

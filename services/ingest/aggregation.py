@@ -15,6 +15,7 @@ from services.ingest import additions, metrics, recent
 from services.ingest.columns import Ids, Rows
 from services.ingest.domain import LabelPairs, MetricType, partition_of, series_id
 from services.ingest.errors import UnreadableLogError
+from services.ingest.exemplars import NewestExemplars
 from services.ingest.folding import Portion, portions_of
 from services.ingest.label_sets import Budgets, LabelSets
 from services.ingest.ledger import Ledger
@@ -115,6 +116,7 @@ class LaneState:
         self._ending: dict[bytes, None] = {}
         self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
+        self._exemplars = NewestExemplars()
         self._ledger = Ledger()
         self._sealer = Sealer(
             self._table,
@@ -258,6 +260,7 @@ class LaneState:
             row = int(rows[portion.scalar_count + at])
             additions.add_distribution(self._table, row, portion.distributions[at], portion.arrivals[at])
         self._note_changed(rows[wanted])
+        self._exemplars.note(portion.exemplars(accepted), self._rows_of)
 
     def _note_changed(self, changed: Rows) -> None:
         self._table.dirty[changed] = self._table.live[changed] = True
@@ -284,6 +287,7 @@ class LaneState:
             row = int(rows[portion.scalar_count + at])
             additions.add_distribution(table, row, increments.distributions[at], portion.arrivals[at])
         self._note_changed(rows[increments.news])
+        self._exemplars.note(portion.exemplars(), self._rows_of)
         counted = portion.count_of(increments.news)
         metrics.RECORDS_FOLDED.labels("counted").inc(counted)
         metrics.RECORDS_FOLDED.labels("duplicate").inc(len(portion.records) - counted)
@@ -412,7 +416,7 @@ class LaneState:
             position=self.position,
             made=series.made,
             changed=series.changed,
-            samples=series.samples,
+            samples=series.samples.with_exemplars(self._exemplars.seal()),
             overdue=series.overdue,
             producers=self.producers.seal(),
             sources=self.sources.seal(),

@@ -6,8 +6,8 @@ so that a malformed one costs only itself.
 
 import uuid
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cramjam
 import msgspec
@@ -24,6 +24,7 @@ from services.ingest.errors import (
     SequenceOutOfWindow,
     UnknownEncoding,
 )
+from services.ingest.exemplars import Span, span_of_text
 from services.ingest.points import Point
 
 MOST_BODY_BYTES = 4 << 20
@@ -55,6 +56,8 @@ class Batch:
     metrics: list[Metric | Fault]
     #: What another door than `POST /api/v1/metrics` has brought, instead of metrics.
     points: Sequence[Point | Fault] = ()
+    #: Of metrics, by their position.
+    spans: Mapping[int, Span] = field(default_factory=dict)
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -62,6 +65,15 @@ class _Body(msgspec.Struct, gc=False):
     producer: msgspec.Raw = _ABSENT
     sequence: msgspec.Raw = _ABSENT
     floor: msgspec.Raw = _ABSENT
+
+
+class _SentExemplar(msgspec.Struct, rename="camel"):
+    trace_id: str
+    span_id: str
+
+
+class _MetricWithExemplar(msgspec.Struct):
+    exemplar: _SentExemplar | None = None
 
 
 class _LooseBody(msgspec.Struct):
@@ -79,6 +91,7 @@ class _LooseMetric(msgspec.Struct):
 
 
 _body_decoder = msgspec.json.Decoder(_Body)
+_exemplar_decoder = msgspec.json.Decoder(_MetricWithExemplar)
 _loose_body_decoder = msgspec.json.Decoder(_LooseBody)
 _metric_decoder = msgspec.json.Decoder(Metric)
 _loose_metric_decoder = msgspec.json.Decoder(_LooseMetric)
@@ -98,7 +111,8 @@ def decode(body: bytes, content_encoding: str) -> Batch:
     if len(metrics) > MOST_METRICS_IN_BATCH:
         raise _too_large(len(metrics))
     producer, sequence, floor = _identity(decoded)
-    return Batch(producer=producer, sequence=sequence, floor=floor, metrics=metrics)
+    spans = _spans(plain) if b'"exemplar"' in plain else {}
+    return Batch(producer=producer, sequence=sequence, floor=floor, metrics=metrics, spans=spans)
 
 
 def decompress(body: bytes, content_encoding: str) -> bytes:
@@ -204,6 +218,19 @@ def _decode_metric(raw: msgspec.Raw) -> Metric | Fault:
         return _metric_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return _diagnose(raw)
+
+
+def _spans(plain: bytes) -> dict[int, Span]:
+    """What exemplars name, by the metric's position. One that is malformed is passed over: it costs no metric."""
+    found: dict[int, Span] = {}
+    for index, raw in enumerate(_loose_body_decoder.decode(plain).metrics):
+        try:
+            sent = _exemplar_decoder.decode(raw).exemplar
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        if sent is not None and (span := span_of_text(sent.trace_id, sent.span_id)):
+            found[index] = span
+    return found
 
 
 def _diagnose(raw: msgspec.Raw) -> Fault:

@@ -7,7 +7,16 @@ import numpy as np
 
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Rows
 from services.ingest.errors import UnreadableLogError
-from services.ingest.records import ID_BYTES, DefinitionFacts, Distribution, Identity, Kind, Record, identities_of
+from services.ingest.records import (
+    ID_BYTES,
+    DefinitionFacts,
+    Distribution,
+    Identity,
+    Kind,
+    Record,
+    RecordedExemplar,
+    identities_of,
+)
 
 
 class Portion:
@@ -31,6 +40,7 @@ class Portion:
         if self.distributions:
             joined += b"".join([_checked(each.id) for each in self.distributions])
         self.ids = Ids.of(joined)
+        self._with_exemplars = [number for number, record in enumerate(records) if record.exemplars]
         #: The row of each series, -1 where it has none, as of that version of the table.
         self.rows: Rows = NO_ROWS
         self.version = -1
@@ -82,6 +92,15 @@ class Portion:
     def count_of(self, places: Mask) -> int:
         """How many records have series there."""
         return int(np.unique(self._origins()[0][places]).size)
+
+    def exemplars(self, accepted: Sequence[bool] | None = None) -> list[tuple[Record, RecordedExemplar]]:
+        """Those of the accepted records, or of all, each with its record."""
+        return [
+            (self.records[number], each)
+            for number in self._with_exemplars
+            if accepted is None or accepted[number]
+            for each in self.records[number].exemplars
+        ]
 
     def mask(self, accepted: Sequence[bool]) -> Mask:
         """Where the series of the accepted records are."""

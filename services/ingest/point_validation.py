@@ -28,6 +28,7 @@ from services.ingest.validation import (
     observe,
     shown,
     take,
+    take_exemplar,
 )
 
 #: Observations that one data point may stand for: sums of very many such still fit into 64 bits.
@@ -55,7 +56,9 @@ def _validate_part(
     result = Validated()
     for index, point in enumerate(points, first):
         fault = point if isinstance(point, Fault) else _take(point, definitions, now_ms, result)
-        if fault is not None:
+        if fault is None:
+            _take_exemplar(point, definitions, result)
+        else:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
     result.accepted = len(points) - len(result.rejections)
     result.pack_native()
@@ -84,6 +87,12 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
         return _not_finite()
     metric = Metric(compiled.definition.name, value, msgspec.Raw(labels), point.timestamp_ms)
     return take(metric, definitions, now_ms, result)
+
+
+def _take_exemplar(point: Point | Fault, definitions: Mapping[str, CompiledDefinition], result: Validated) -> None:
+    if isinstance(point, Point) and point.exemplar is not None and math.isfinite(point.exemplar[0]):
+        compiled = next(definitions[name] for name in point.names if name in definitions)
+        take_exemplar(compiled, _labels(point, compiled), *point.exemplar, result)
 
 
 def _labels(point: Point, compiled: CompiledDefinition) -> bytes:

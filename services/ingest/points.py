@@ -9,6 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from services.ingest.domain import MetricType
+from services.ingest.exemplars import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Point:
     timestamp_ms: float | None = None
     #: A number, buckets or a component with an origin is a total, unless it is a gauge's.
     origin: Origin | None = None
+    #: An observation in it and its span.
+    exemplar: tuple[float, Span] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -94,6 +94,16 @@ class Tally(msgspec.Struct, array_like=True, frozen=True):
     example: str
 
 
+class RecordedExemplar(msgspec.Struct, array_like=True, frozen=True):
+    """The trace of an observation: see `exemplars`."""
+
+    #: The id of its series.
+    series: bytes
+    value: float
+    trace_id: bytes
+    span_id: bytes
+
+
 #: Which part of its series a scalar total is: a counter's value or the sum of a histogram's observations; their count;
 #: or, from `PART_BUCKETS` on, how many of them lie in a bucket *or a lower one*.
 PART_VALUE, PART_COUNT, PART_BUCKETS = 0, 1, 2
@@ -144,6 +154,8 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     tallies: list[Tally] = []
     #: Of a cumulative record, whose values and distributions are totals.
     origins: Origins | None = None
+    #: At most one for each series.
+    exemplars: list[RecordedExemplar] = []
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,8 +1,8 @@
 """What sinks are to write, in columns: values of series, copied when they were sealed."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from services.ingest import native_histograms
 from services.ingest.columns import Floats, Ints, Mask, Objects, Rows, joined_rows
 from services.ingest.domain import MetricType
+from services.ingest.exemplars import Exemplar
 from services.ingest.series import SeriesTable
 
 
@@ -28,6 +29,8 @@ class Samples:
     stale: Mask
     #: Of summaries that observed something lately; None for others.
     quantiles: Objects
+    #: By row; of rows that are not here too.
+    exemplars: Mapping[int, Exemplar] = field(default_factory=dict)
 
     @classmethod
     def values(cls, table: SeriesTable, rows: Rows, at_ms: int) -> Self:
@@ -70,6 +73,7 @@ class Samples:
             np.concatenate([np.empty(0, np.object_), *(part.counts for part in parts)]),
             np.concatenate([np.empty(0, np.bool_), *(part.stale for part in parts)]),
             np.concatenate([np.empty(0, np.object_), *(part.quantiles for part in parts)]),
+            {row: each for part in parts for row, each in part.exemplars.items()},
         )
 
     def __len__(self) -> int:
@@ -85,6 +89,7 @@ class Samples:
             self.counts[index],
             self.stale[index],
             self.quantiles[index],
+            self.exemplars,
         )
 
     def quantiles_at(self, at: int) -> list[float]:
@@ -94,6 +99,10 @@ class Samples:
         if known is not None:
             return [float(each) for each in known]
         return [math.nan] * len(self.table.families[self.table.family[self.rows[at]]].objectives)
+
+    def with_exemplars(self, exemplars: Mapping[int, Exemplar]) -> "Samples":
+        """The same with exemplars."""
+        return replace(self, exemplars=exemplars)
 
     def in_time(self) -> "Samples":
         """Ordered by their times."""

@@ -28,9 +28,10 @@ from services.ingest.domain import (
     add_finite,
     series_id,
 )
+from services.ingest.exemplars import Span
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Origin
-from services.ingest.records import DefinitionFacts, Distribution, Identity, encode_identity
+from services.ingest.records import DefinitionFacts, Distribution, Identity, RecordedExemplar, encode_identity
 from services.ingest.sketches import count_into
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
@@ -117,6 +118,7 @@ class CompiledDefinition:
         )
         self.is_counter = definition.type is MetricType.COUNTER
         self.is_gauge = definition.type is MetricType.GAUGE
+        self.shows_exemplars = definition.type not in (MetricType.GAUGE, MetricType.SUMMARY)
         self.is_scalar = self.is_counter or self.is_gauge
         self._required = frozenset(name for name, rule in definition.labels.items() if rule.required)
         self._patterns: dict[str, Pattern] = {
@@ -197,6 +199,8 @@ class Validated:
     totals: list[AcceptedTotal] = field(default_factory=list)
     #: The buckets of those that are native histograms, until `pack_native`.
     native: dict[bytes, NativeBuckets] = field(default_factory=dict)
+    #: By series id.
+    exemplars: dict[bytes, RecordedExemplar] = field(default_factory=dict)
 
     @property
     def curable(self) -> bool:
@@ -218,7 +222,26 @@ def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
     result.accepted = len(batch.metrics) - len(result.rejections)
     result.pack_native()
+    if batch.spans:
+        _take_exemplars(batch, definitions, result)
     return result
+
+
+def _take_exemplars(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> None:
+    """Of an array of observations the last one stands for all."""
+    rejected = {rejection.index for rejection in result.rejections}
+    for index, span in batch.spans.items():
+        metric = batch.metrics[index]
+        if not isinstance(metric, Fault) and index not in rejected:
+            value = metric.value if isinstance(metric.value, float) else metric.value[-1]
+            take_exemplar(definitions[metric.name], bytes(metric.labels), value, span, result)
+
+
+def take_exemplar(compiled: CompiledDefinition, labels: bytes, value: float, span: Span, result: Validated) -> None:
+    """Adds an exemplar of a series that the result has, where its type can show one."""
+    label_set = compiled.label_set(labels)
+    if compiled.shows_exemplars and isinstance(label_set, LabelSet):
+        result.exemplars[label_set.id] = RecordedExemplar(label_set.id, value, span.trace_id, span.span_id)
 
 
 def take(metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: int, result: Validated) -> Fault | None:

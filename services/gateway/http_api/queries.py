@@ -34,14 +34,20 @@ class QueryRoutes:
 
     def routes(self) -> Sequence[Route]:
         below = "/prometheus/api/v1"
-        handlers = {"query": self.query, "query_range": self.query, "series": self.series, "labels": self.labels}
+        handlers = {
+            "query": self.query,
+            "query_range": self.query,
+            "query_exemplars": self.query,
+            "series": self.series,
+            "labels": self.labels,
+        }
         return [
             *(Route(method, f"{below}/{name}", handlers[name], Door.QUERY) for name in handlers for method in _METHODS),
             Route("GET", f"{below}/label/{{name}}/values", self.label_values, Door.QUERY),
         ]
 
     async def query(self, request: web.Request) -> web.Response:
-        """`query` and `query_range`."""
+        """`query`, `query_range` and `query_exemplars`."""
         parameters = await _parameters(request)
         expression = _first(parameters, "query")
         if not expression:

@@ -19,6 +19,7 @@ from services.ingest.doors import otlp_json
 from services.ingest.doors.otlp_exponential import UnusableHistogramError, exponential
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
+from services.ingest.exemplars import Span, span_of
 from services.ingest.points import (
     COUNTERS,
     GAUGES,
@@ -36,6 +37,8 @@ _DELTA, _CUMULATIVE = 1, 2
 _NO_RECORDED_VALUE = 1
 #: Far more than a definition has labels; more in a resource are not looked at.
 _MOST_ATTRIBUTES = 128
+#: Of a data point; more are not looked at.
+_MOST_EXEMPLARS = 16
 #: Of all data points together: twenty for each of the most that there may be.
 _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 
@@ -146,6 +149,7 @@ def _numbers(metric: Message, points: Sequence[Message], context: _Context, *, m
             offered=context.offered,
             types=COUNTERS if monotonic else GAUGES,
             value=float(getattr(point, which)),
+            exemplar=_exemplar(point),
             timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
             origin=_origin(metric, point, context) if cumulative else None,
         )
@@ -174,6 +178,7 @@ def _histograms(
             offered=context.offered,
             types=types,
             value=read(point),
+            exemplar=_exemplar(point),
             origin=_origin(metric, point, context) if temporality == _CUMULATIVE else None,
         )
 
@@ -185,6 +190,22 @@ def _buckets(point: Message) -> Buckets:
     if sum(counts) != int(point.count):
         raise UnusableHistogramError("A histogram has buckets that add up to its count.")
     return Buckets(tuple([float(bound) for bound in point.explicit_bounds]), counts, float(point.sum))
+
+
+def _exemplar(point: Message) -> tuple[float, Span] | None:
+    """The newest one that names a span. What cannot be read is passed over: it is no reason to refuse the point."""
+    found: tuple[int, float, Span] | None = None
+    for each in point.exemplars[:_MOST_EXEMPLARS]:
+        try:
+            which, span = each.WhichOneof("value"), span_of(each.trace_id, each.span_id)
+            if which is None or span is None:
+                continue
+            at_ns, value = int(each.time_unix_nano), float(getattr(each, which))
+        except (ValueError, OverflowError):
+            continue
+        if found is None or at_ns >= found[0]:
+            found = at_ns, value, span
+    return found and found[1:]
 
 
 def _origin(metric: Message, point: Message, context: _Context) -> Origin:

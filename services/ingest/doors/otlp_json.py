@@ -48,17 +48,38 @@ class KeyValue(_Message):
     value: AnyValue = msgspec.field(default_factory=AnyValue)
 
 
-class NumberDataPoint(_Message):
-    attributes: list[KeyValue] = []
-    start_time_unix_nano: _Integer = 0
-    time_unix_nano: _Integer = 0
+class _Number(_Message):
     as_double: _Double | None = None
     as_int: _Integer | None = None
-    flags: int = 0
 
     def WhichOneof(self, _group: str) -> str | None:  # noqa: N802 - as in protobuf
         """`as_double`, `as_int` or None."""
         return "as_double" if self.as_double is not None else "as_int" if self.as_int is not None else None
+
+
+class Exemplar(_Number):
+    time_unix_nano: _Integer = 0
+    #: In hexadecimal digits, as OTLP has it, where protobuf's mapping would have Base64.
+    trace_id_text: str = msgspec.field(default="", name="traceId")
+    span_id_text: str = msgspec.field(default="", name="spanId")
+
+    @property
+    def trace_id(self) -> bytes:
+        """Raises ValueError."""
+        return bytes.fromhex(self.trace_id_text)
+
+    @property
+    def span_id(self) -> bytes:
+        """Raises ValueError."""
+        return bytes.fromhex(self.span_id_text)
+
+
+class NumberDataPoint(_Number):
+    attributes: list[KeyValue] = []
+    start_time_unix_nano: _Integer = 0
+    time_unix_nano: _Integer = 0
+    exemplars: list[Exemplar] = []
+    flags: int = 0
 
 
 class HistogramDataPoint(_Message):
@@ -69,6 +90,7 @@ class HistogramDataPoint(_Message):
     sum: _Double | None = None
     bucket_counts: list[_Integer] = []
     explicit_bounds: list[_Double] = []
+    exemplars: list[Exemplar] = []
     flags: int = 0
 
 
@@ -88,6 +110,7 @@ class ExponentialHistogramDataPoint(_Message):
     zero_threshold: _Double = 0.0
     positive: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
     negative: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
+    exemplars: list[Exemplar] = []
     flags: int = 0
 
 

@@ -173,6 +173,7 @@ class Receiver:
                 records.int64s([each.origin.taken_ns for each in every]),
                 records.int64s(parts) if any(parts) else b"",
             ),
+            exemplars=list(validated.exemplars.values()),
         )
 
     def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
@@ -194,6 +195,7 @@ class Receiver:
             distributions=[distribution for _, distribution in distributions],
             identities=b"".join([each.identity for each in (*label_sets, *(each for each, _ in distributions))]),
             traceparent=carrier.get("traceparent", ""),
+            exemplars=list(validated.exemplars.values()),
         )
 
     def finish(self, taken: Taken) -> Outcome:

@@ -6,6 +6,7 @@ are encoded once and kept, and only a value and a timestamp are written anew.
 
 import asyncio
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -83,13 +84,14 @@ class RemoteWrite:
         """The body of one write request. Each series' samples are in the order in which they stand."""
         types = samples.table.type[samples.rows]
         scalar = types <= MetricType.GAUGE
-        if scalar.all():
+        if scalar.all() and not samples.exemplars:
             return _compress(b"".join(_scalars(samples)))
         native = types == MetricType.NATIVE_HISTOGRAM
         series = (
             *_scalars(samples.at(scalar)),
             *_distributions(samples.at(~scalar & ~native)),
             *_native_histograms(samples.at(native)),
+            *_exemplars(samples),
         )
         return _compress(b"".join(series))
 
@@ -150,6 +152,19 @@ def _native_histograms(samples: Samples) -> Iterator[bytes]:
             count, *packed = samples.counts[at].tolist()
             value = histogram(count, float(samples.value[at]), NativeBuckets.unpacked(packed), at_ms)
         yield wire.length_delimited(1, labels + wire.length_delimited(4, value))
+
+
+def _exemplars(samples: Samples) -> Iterator[bytes]:
+    """Exemplars of the series that have samples here, after these, in series without samples, as Prometheus sends its
+    own."""
+    rows = samples.exemplars.keys() & set(samples.rows[~samples.stale].tolist()) if samples.exemplars else ()
+    for row in sorted(rows):
+        each, family = samples.exemplars[row], samples.table.families[samples.table.family[row]]
+        exposed = exposed_labels(family, samples.table.label_pairs(row))
+        bucket = bisect_left(family.bounds, each.value) if family.type is MetricType.HISTOGRAM else 0
+        span = _label("span_id", each.span.span_id.hex()) + _label("trace_id", each.span.trace_id.hex())
+        exemplar = span + wire.double(2, each.value) + wire.whole(3, each.at_ms)
+        yield wire.length_delimited(1, _encode_labels(exposed[bucket]) + wire.length_delimited(3, exemplar))
 
 
 def _encoded(table: SeriesTable, rows: Rows) -> list[bytes | tuple[bytes, ...] | None]:
@@ -215,9 +230,11 @@ def _encode_labels(labels: LabelPairs) -> bytes:
     return b"".join(map(_encode_label, labels[::2], labels[1::2]))
 
 
-@lru_cache(maxsize=8192)
-def _encode_label(name: str, value: str) -> bytes:
+def _label(name: str, value: str) -> bytes:
     return wire.length_delimited(1, wire.length_delimited(1, name.encode()) + wire.length_delimited(2, value.encode()))
+
+
+_encode_label = lru_cache(maxsize=8192)(_label)
 
 
 def _before_sample(labels: bytes) -> bytes:

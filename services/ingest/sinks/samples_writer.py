@@ -72,6 +72,8 @@ class SamplesWriter:
             if failpoints.ARMED:
                 await failpoints.reached("delivered")
             metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
+        elif samples.exemplars:  # which are no reason to do without a sample
+            await self._deliver(samples.with_exemplars({}))
         elif len(samples) == 1:
             self._put_aside(samples, refusal)
         else:

@@ -49,7 +49,9 @@ def _series(labels: Mapping[str, str], value: float, unix_ms: int) -> bytes:
         _field(1, _field(1, name.encode()) + _field(2, text.encode())) for name, text in sorted(labels.items())
     )
     sample = _varint(1 << 3 | 1) + struct.pack("<d", value) + _varint(2 << 3) + _varint(unix_ms)
-    return _field(1, encoded + _field(2, sample))
+    span = _field(1, _field(1, b"trace_id") + _field(2, labels["project_id"].replace("-", "").encode()))
+    exemplar = span + _varint(2 << 3 | 1) + struct.pack("<d", value) + _varint(3 << 3) + _varint(unix_ms)
+    return _field(1, encoded + _field(2, sample) + _field(3, exemplar))
 
 
 @pytest.fixture
@@ -145,6 +147,16 @@ async def test_labels_and_series_are_the_projects_own(querying: Gateway) -> None
     assert tenants.json["data"] == [TENANT]
     series = await ask(querying, "series", **{"match[]": '{__name__=~".+"}'})
     assert {one["plan"] for one in series.json["data"]} == {"pro", "free"}
+
+
+async def test_exemplars_are_the_projects_own(querying: Gateway) -> None:
+    now = time.time()
+    asked = {"start": str(now - 600), "end": str(now + 600)}
+    for expression in ("checkout_total", '{__name__=~".+"}', "rate(checkout_total[5m]) + on () rate(only_theirs[5m])"):
+        answer = await ask(querying, "query_exemplars", query=expression, **asked)
+        assert answer.status == 200
+        traces = {each["labels"]["trace_id"] for series in answer.json["data"] for each in series["exemplars"]}
+        assert traces == {PROJECT.replace("-", "")}
 
 
 async def test_several_matches_are_each_bound(querying: Gateway) -> None:

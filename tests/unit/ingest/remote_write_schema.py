@@ -110,6 +110,22 @@ def read_histograms(body: bytes) -> list[SentHistogram]:
     ]
 
 
+def read_exemplars(body: bytes) -> list[tuple[dict[str, str], dict[str, str], float, int]]:
+    """Labels of the series, labels, value and Unix milliseconds of each exemplar."""
+    request = WriteRequest()
+    request.ParseFromString(bytes(cramjam.snappy.decompress_raw(body)))
+    return [
+        (
+            {label.name: label.value for label in series.labels},
+            {label.name: label.value for label in each.labels},
+            each.value,
+            each.timestamp,
+        )
+        for series in request.timeseries
+        for each in series.exemplars
+    ]
+
+
 def _counts(spans: Any, deltas: Any) -> dict[int, int]:
     indexes: list[int] = []
     at = 0

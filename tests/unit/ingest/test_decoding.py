@@ -14,6 +14,7 @@ import zstandard
 from chassis.errors import PulsegateError
 from services.ingest.decoding import MOST_BODY_BYTES, Batch, Metric, decode
 from services.ingest.domain import Fault
+from services.ingest.exemplars import Span
 
 PRODUCER = "0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
 GOOD = b'{"metrics":[{"name":"a","value":1}]}'
@@ -42,6 +43,25 @@ def fault_of(body: bytes) -> str:
 
 
 # --- what is taken
+
+
+def test_spans_of_exemplars_are_read_where_they_are_well_formed() -> None:
+    span = {"traceId": "0A" * 16, "spanId": "01" * 8}
+    sent: list[Any] = [
+        {"name": "a", "value": 1, "exemplar": span},
+        {"name": "a", "value": 1},
+        {"name": "a", "value": 1, "exemplar": {**span, "traceId": "00" * 16}},
+        {"name": "a", "value": 1, "exemplar": {**span, "spanId": "xy"}},
+        {"name": "a", "value": 1, "exemplar": {"traceId": 5}},
+        {"name": "a", "value": 1, "exemplar": "none"},
+        {"name": "a", "value": 1, "exemplar": None},
+        5,
+        {"name": "a", "value": 1, "exemplar": span},
+    ]
+    batch = decode(json.dumps({"metrics": sent}).encode(), "")
+    well_formed = Span(b"\x0a" * 16, b"\x01" * 8)
+    assert batch.spans == {0: well_formed, 8: well_formed}
+    assert [isinstance(each, Fault) for each in batch.metrics] == [at == 7 for at in range(9)]
 
 
 def test_a_batch_as_the_contract_shows_it() -> None:

@@ -9,13 +9,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.ingest.domain import MetricType
+from services.ingest.exemplars import Exemplar, Span
 from services.ingest.samples import Samples
 from services.ingest.sinks.attempts import Answer
 from services.ingest.sinks.delivery import Deliveries, Delivery
 from services.ingest.sinks.remote_write import RemoteWrite
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition
 from tests.unit.ingest.lane_store import Rows
-from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_histograms
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_exemplars, read_histograms
 from tests.waiting import eventually
 
 Sample = tuple[str, float, int]
@@ -268,6 +269,18 @@ async def test_samples_older_than_the_sink_takes_are_dropped_before_sending(
         assert delivery.delivered_ms == NOW_MS
     assert sink.accepted == [("orders_total pro", 2.0, NOW_MS)]
     assert count("too_old") - before == 3
+
+
+async def test_an_exemplar_that_is_refused_takes_no_sample_along(sink: ScriptedSink, clock: SteppedClock) -> None:
+    shown = {PRO: Exemplar(1.0, Span(b"t" * 16, b"s" * 8), NOW_MS)}
+    before = count("quarantined")
+    async with delivering(sink, clock) as delivery:
+        sink.answer = lambda _: Answer(400, "exemplar") if read_exemplars(sink.bodies[-1]) else ACCEPTED
+        offer(delivery, NOW_MS, SERIES.sample(PRO, NOW_MS, 1.0).with_exemplars(shown))
+        await flushed(delivery)
+    assert [len(read_exemplars(body)) for body in sink.bodies] == [1, 0, 0], "the second one is the probe"
+    assert sink.accepted == [("orders_total pro", 1.0, NOW_MS)]
+    assert count("quarantined") == before
 
 
 async def test_native_histograms_have_an_age_of_their_own(sink: ScriptedSink, clock: SteppedClock) -> None:

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingest.domain import Definition, MetricType
+from services.ingest.exemplars import Exemplar, Span
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.samples import Samples
 from services.ingest.sinks.remote_write import RemoteWrite, format_bound
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition
 from tests.unit.ingest.lane_store import Rows
-from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_histograms
+from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_exemplars, read_histograms
 
 GOLDEN_BOUNDS = Path(__file__).parents[2] / "golden" / "ingest" / "bounds.txt"
 
@@ -91,6 +92,27 @@ def test_the_zero_of_a_native_histogram_has_the_resolution_of_its_value(series: 
     series.table.counts[row] = np.array([5, 1, 5, 0])
     zero = Samples.zeros(series.table, np.array([row]), np.array([NOW_MS]))
     assert zero.counts[0].tolist() == [0, 1, 0, 0]
+
+
+def test_exemplars_follow_the_samples_of_their_series(sink: RemoteWrite, series: Rows) -> None:
+    counter, classic, native = series.of(COUNTER), series.of(HISTOGRAM), series.of(NATIVE)
+    samples = series.joined(
+        series.sample(counter, NOW_MS, 1.0),
+        series.sample(classic, NOW_MS, 1.0, [1, 0, 1, 0, 0]),
+        series.sample(native, NOW_MS),
+        series.sample(series.of(GAUGE), NOW_MS, stale=True),
+    )
+    span = Span(b"t" * 16, b"s" * 8)
+    rows = (counter, classic, native, series.of(GAUGE), series.of(COUNTER, plan="pro"))
+    shown = samples.with_exemplars({row: Exemplar(0.5, span, NOW_MS - 7) for row in rows})
+    body = sink.encode(shown)
+    labels = {"trace_id": "74" * 16, "span_id": "73" * 8}
+    assert [(of["__name__"], of.get("le"), *rest) for of, *rest in read_exemplars(body)] == [
+        ("orders_total", None, labels, 0.5, NOW_MS - 7),
+        ("load_seconds_bucket", "1.0", labels, 0.5, NOW_MS - 7),
+        ("wait_seconds", None, labels, 0.5, NOW_MS - 7),
+    ]
+    assert len(read(body)) == len(read(sink.encode(samples))) == 8
 
 
 def test_a_summary_is_sum_and_count(sink: RemoteWrite, series: Rows) -> None:

@@ -213,6 +213,21 @@ def test_observations_of_a_native_histogram_come_in_its_own_buckets() -> None:
     assert distribution.buckets == buckets.packed()
 
 
+def test_the_last_exemplar_of_each_series_that_can_show_one_is_kept() -> None:
+    first, last = ({"traceId": each * 32, "spanId": "1" * 16} for each in "ab")
+    result = validated(
+        ALL,
+        order(1) | {"exemplar": first},
+        order(2) | {"exemplar": last},
+        order(-1) | {"exemplar": first},
+        {"name": "load_seconds", "value": [1, 2], "exemplar": last},
+        {"name": "depth", "value": 1, "exemplar": last},
+        {"name": "size_bytes", "value": 1, "exemplar": last},
+    )
+    assert [(each.value, each.trace_id) for each in result.exemplars.values()] == [(2, b"\xbb" * 16)] * 2
+    assert list(result.exemplars) == [result.label_sets[0].id, next(iter(result.distributions))]
+
+
 def test_a_summary_counts_and_sums_without_buckets() -> None:
     sent = ({"name": "size_bytes", "value": [1, 2.5]}, {"name": "size_bytes", "value": 4})
     distribution = only_distribution(validated(ALL, *sent))

@@ -14,6 +14,7 @@ from services.ingest.domain import Fault
 from services.ingest.doors.otlp import decode_json, decode_protobuf
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
+from services.ingest.exemplars import Span
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import (
     COUNTERS,
@@ -58,6 +59,22 @@ def test_a_monotonic_delta_sum_is_a_counter() -> None:
     assert (found.names, found.types, found.value) == (("shop_orders_total",), COUNTERS, 3.0)
     assert found.labels == {"plan_name": "pro"}
     assert found.timestamp_ms == 1_795_200_000_000
+
+
+def test_the_newest_exemplar_that_names_a_span_comes_along() -> None:
+    def exemplar(at: int, **ids: str) -> dict[str, Any]:
+        return {"timeUnixNano": str(at), "asDouble": at / 2, **ids}
+
+    ids = {"traceId": "q6urq6urq6urq6urq6urqw==", "spanId": "q6urq6urq6s="}  # protobuf's mapping has Base64
+    sent = [exemplar(5, **ids), exemplar(6, **ids), exemplar(4, **ids), exemplar(9)]
+    message = json_format.ParseDict(request(counter(exemplars=sent)), ExportMetricsServiceRequest())
+    [found] = decode_protobuf(message.SerializeToString())
+    assert isinstance(found, Point)
+    assert found.exemplar == (3.0, Span(b"\xab" * 16, b"\xab" * 8))
+    hexadecimal = {"traceId": "ab" * 16, "spanId": "ab" * 8}
+    broken = exemplar(7, **hexadecimal) | {"asDouble": "x"}
+    sent = [exemplar(6, **hexadecimal), exemplar(8, traceId="x"), broken]
+    assert decode_json(json.dumps(request(counter(exemplars=sent))).encode()) == [found]
 
 
 def test_where_a_point_comes_from_is_offered_as_labels() -> None:
