@@ -43,6 +43,8 @@ from tests.waiting import wait_for
 _TIRELESS = {
     # a breaker that a test opened must not refuse what the next one asks
     "PULSEGATE_BREAKER_RESET_SECONDS": "1",
+    # a gateway that is asked to stop can be seen to
+    "PULSEGATE_UNREADY_SECONDS": "1",
     "PULSEGATE_AUTH_REQUESTS_PER_MINUTE": "100000",
     "PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES": "1000000",
 }

@@ -106,6 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             yield
         finally:
             health.stopping = True
+            await clock.sleep(settings.unready_seconds)
 
 
 async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:

@@ -79,6 +79,8 @@ class Settings(ServiceSettings):
     query_timeout_seconds: float = setting("PULSEGATE_QUERY_TIMEOUT_SECONDS", parse=number(0.1, 300), default=30.0)
     #: How long a client may take to send its headers, and again to send its body.
     slow_client_seconds: float = setting("PULSEGATE_SLOW_CLIENT_SECONDS", parse=number(0.1, 300), default=10.0)
+    #: How long a gateway that was asked to stop says so in its readiness while it goes on serving.
+    unready_seconds: float = setting("PULSEGATE_UNREADY_SECONDS", parse=number(0, 300), default=0.0)
     #: How long a breaker stays open.
     breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
 

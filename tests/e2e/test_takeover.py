@@ -1,55 +1,20 @@
 """Two aggregators on the running suite: one of them owns the lane at a time, and totals stay exact."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from urllib.request import urlopen
 
 import pytest
 
 from deploy.local.layout import Ports
-from deploy.local.programs import NotReady, Program, probe_http
 from tests.e2e.api import Project
 from tests.e2e.load import Load
+from tests.e2e.replicas import Replica, running
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 _TAKEOVER_SECONDS = 30.0
-
-
-@contextmanager
-def _second_aggregator(suite: Suite, operations_port: int, *module: str) -> Iterator[None]:
-    """An aggregator with the settings of the suite's own, on another port; asked to end when the block does."""
-    inherited = Path(f"/proc/{suite.pid('aggregator')}/environ").read_bytes().decode()
-    environment = dict(variable.split("=", 1) for variable in inherited.rstrip("\0").split("\0"))
-    log = suite.data / "logs" / f"aggregator-{operations_port}.log"
-    process = Program(
-        name="second aggregator",
-        argv=(sys.executable, "-m", *module),
-        log=log,
-        ports={},
-        probe=lambda: None,
-        environment={**environment, "PULSEGATE_OPS_PORT": str(operations_port)},
-    ).start()
-    try:
-        wait_for(lambda: _is_ready(operations_port), within_seconds=60, what="the second aggregator is ready")
-        yield
-        process.terminate()
-        assert process.wait(timeout=30) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _is_ready(operations_port: int) -> bool:
-    try:
-        probe_http(operations_port, "/health/ready")
-    except NotReady:
-        return False
-    return True
 
 
 def _wait_owner(operations_port: int, owns: bool = True) -> None:
@@ -77,7 +42,7 @@ async def test_a_paused_aggregator_that_wakes_after_a_takeover_changes_nothing(
     await load.define()
     await load.run(producers=4, batches=20)
     _wait_owner(first)
-    with _second_aggregator(suite, second, *module):
+    with running(Replica(suite, "aggregator", second, *module)):
         with suite.paused("aggregator"):
             await load.run(producers=4, batches=20, seed=2)
             _wait_owner(second)

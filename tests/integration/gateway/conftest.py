@@ -98,5 +98,6 @@ def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
         "request_timeout_seconds": 10.0,
         "query_timeout_seconds": 10.0,
         "slow_client_seconds": 10.0,
+        "unready_seconds": 0.0,
         "breaker_reset_seconds": 30.0,
     }
