@@ -13,6 +13,7 @@ and then gives the same metrics to other servers. Everything shares the machine'
     exposition.py   what processes say about themselves
     visibility.py   when what was acknowledged shows in Prometheus, and whether all of it does
     phases.py       what is measured of the suite, one function a figure
+    recovery.py     how long a killed aggregator is away
     disk.py         how fast the disk makes appended bytes durable
     peers.py        the servers that are compared
     machine.py      what the figures were taken on

@@ -22,6 +22,7 @@ from bench.peers import PeerFigures, measure_peer, peers
 from bench.phases import Figures, measure, measure_idle, send
 from bench.plot import draw
 from bench.profiling import ProfileFailed, costliest, profile
+from bench.recovery import Recovery, measure_recovery
 from bench.report import Results, render
 from bench.steady import Round, grown, line, rounds
 from bench.suite import Suite, running_suite
@@ -125,11 +126,13 @@ async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:
         with step("Doing nothing"):
             idle = await measure_idle(suite)
         loads = await _loads(suite, folder, seconds, full=full)
+        recovery = await _recovery(suite) if full else None
     return Results(
         machine=await asyncio.to_thread(describe_machine, folder),
         sync=sync,
         idle=idle,
         loads=loads,
+        recovery=recovery,
         peers=await _peers(folder) if full else [],
     )
 
@@ -149,6 +152,11 @@ async def _loads(suite: Suite, folder: Path, seconds: float, *, full: bool) -> d
         with step(f"As fast as it goes, {name}"):
             loads[name] = await measure(suite, folder, workload, seconds=seconds)
     return loads
+
+
+async def _recovery(suite: Suite) -> Recovery:
+    with step("Killing the aggregator, with a million series"):
+        return await measure_recovery(suite)
 
 
 async def _peers(folder: Path) -> list[PeerFigures]:

@@ -9,6 +9,7 @@ from bench.machine import Machine
 from bench.peers import PeerFigures
 from bench.phases import Figures
 from bench.processes import CpuUse
+from bench.recovery import Recovery
 
 _MIB = 2**20
 #: Cores that something else may use before the figures are doubtful.
@@ -25,6 +26,8 @@ class Results:
     idle: CpuUse
     #: by name; the first is the one as fast as it goes
     loads: Mapping[str, Figures]
+    #: not measured in a quick run
+    recovery: Recovery | None
     peers: Sequence[PeerFigures]
 
     @property
@@ -35,7 +38,7 @@ class Results:
 def render(results: Results) -> str:
     """The whole report, but the plot."""
     parts = [_machine(results), *_doubts(results), _figures_table(results.loads), _cpu_table(results)]
-    parts += [_memory_table(results.loads), *_growth(results)]
+    parts += [_memory_table(results.loads), *_growth(results), *_recovery(results.recovery)]
     if results.peers:
         parts += [_PEERS, _peers_table(results)]
     return "\n\n".join(parts)
@@ -121,6 +124,13 @@ def _growth(results: Results) -> list[str]:
     memory = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items())
     times = f"Times the processor time for a metric, as fast as it goes: {', '.join(costs)}."
     return [f"{times} Bytes of memory for each further live series: {memory}."]
+
+
+def _recovery(recovery: Recovery | None) -> list[str]:
+    if recovery is None:
+        return []
+    after = f"after {recovery.seconds:.1f} s, and then took {recovery.memory_bytes / _MIB:,.0f} MiB"
+    return [f"Killed with {recovery.series:,} series, the aggregator committed again {after}."]
 
 
 def _total_cost(figures: Figures) -> float:
