@@ -9,6 +9,7 @@ from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc
+from services.config.auto_definition import AutoDefinition
 from services.config.clients import AuthClient
 from services.config.feed import DefinitionFeed
 from services.config.grpc_api import DefinitionApi, DefinitionFeedApi
@@ -35,6 +36,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
 
         store = PostgresDefinitionStore()
         definitions = Definitions(database, store, settings.most_metrics_per_project)
+        auto_definition = AutoDefinition(database, store, settings.most_metrics_per_project)
         feed = DefinitionFeed(database, store)
 
         await stack.enter_async_context(health.watching())
@@ -46,10 +48,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 settings.grpc_port,
                 [
                     lambda server: definitions_pb2_grpc.add_DefinitionServiceServicer_to_server(
-                        DefinitionApi(definitions), server
+                        DefinitionApi(definitions, auto_definition), server
                     ),
                     lambda server: definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(
-                        DefinitionFeedApi(definitions, feed), server
+                        DefinitionFeedApi(definitions, auto_definition, feed), server
                     ),
                 ],
                 service_token=settings.service_token,

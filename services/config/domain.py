@@ -104,6 +104,16 @@ class Metric:
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
+    #: Made from data that came, and not yet confirmed by an update.
+    provisional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectSettings:
+    """What a project's owners and admins decide."""
+
+    #: Data under an unknown name makes a provisional definition.
+    auto_definition: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +122,7 @@ class Actor:
 
     tenant_id: str
     project_id: str
-    #: User id or key id.
+    #: User id or key id; the name of what acts by itself.
     subject: str
-    #: "user" or "secret".
+    #: "user", "secret" or "service".
     kind: str

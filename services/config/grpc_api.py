@@ -1,6 +1,7 @@
 """The service's calls: messages in, one operation, messages out."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,17 @@ from chassis import principals
 from chassis.errors import NotFound
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
-from services.config.domain import Actor, GaugeMerge, Label, Metric, MetricDraft, MetricSpec, MetricType
+from services.config.auto_definition import PROVISIONAL_HELP, AutoDefinition
+from services.config.domain import (
+    Actor,
+    GaugeMerge,
+    Label,
+    Metric,
+    MetricDraft,
+    MetricSpec,
+    MetricType,
+    ProjectSettings,
+)
 from services.config.feed import DefinitionFeed
 from services.config.operations import Definitions
 from services.config.validation import faults
@@ -37,8 +48,9 @@ _MERGE_NUMBERS = {merge: number for number, merge in _MERGES.items()}
 class DefinitionApi(pb_grpc.DefinitionServiceServicer):
     """Definitions of the principal's project."""
 
-    def __init__(self, definitions: Definitions) -> None:
+    def __init__(self, definitions: Definitions, auto_definition: AutoDefinition) -> None:
         self._definitions = definitions
+        self._auto_definition = auto_definition
 
     async def CreateMetric(self, request: pb.CreateMetricRequest, _call: Call) -> pb.CreateMetricResponse:  # noqa: N802 - the contract's name
         metric = await self._definitions.create(_actor("config:write"), _draft(request.spec))
@@ -67,12 +79,27 @@ class DefinitionApi(pb_grpc.DefinitionServiceServicer):
         _actor("config:write")
         return pb.CheckMetricResponse(faults=faults(_draft(request.spec)))
 
+    async def GetProjectSettings(  # noqa: N802 - the contract's name
+        self, _request: pb.GetProjectSettingsRequest, _call: Call
+    ) -> pb.GetProjectSettingsResponse:
+        settings = await self._auto_definition.settings(_actor("config:read"))
+        return pb.GetProjectSettingsResponse(settings=_settings(settings))
+
+    async def UpdateProjectSettings(  # noqa: N802 - the contract's name
+        self, request: pb.UpdateProjectSettingsRequest, _call: Call
+    ) -> pb.UpdateProjectSettingsResponse:
+        wanted = ProjectSettings(auto_definition=request.settings.auto_definition)
+        # Data that defines does so with any key: this is for those who may make keys.
+        settings = await self._auto_definition.change_settings(_actor("keys:write"), wanted)
+        return pb.UpdateProjectSettingsResponse(settings=_settings(settings))
+
 
 class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
     """Definitions of all tenants, for services, which the server has told by their token."""
 
-    def __init__(self, definitions: Definitions, feed: DefinitionFeed) -> None:
+    def __init__(self, definitions: Definitions, auto_definition: AutoDefinition, feed: DefinitionFeed) -> None:
         self._definitions = definitions
+        self._auto_definition = auto_definition
         self._feed = feed
 
     async def WatchDefinitions(  # noqa: N802 - the contract's name
@@ -89,10 +116,17 @@ class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
     async def GetProjectDefinitions(  # noqa: N802 - the contract's name
         self, request: pb.GetProjectDefinitionsRequest, _call: Call
     ) -> pb.GetProjectDefinitionsResponse:
-        page = await self._definitions.of_project(_project_asked_for(request.project_id))
+        page, settings = await self._definitions.of_project(_project_asked_for(request.project_id))
         return pb.GetProjectDefinitionsResponse(
-            revision=page.revision, metrics=[_metric(metric) for metric in page.metrics]
+            revision=page.revision, metrics=[_metric(metric) for metric in page.metrics], settings=_settings(settings)
         )
+
+    async def DefineFromData(  # noqa: N802 - the contract's name
+        self, request: pb.DefineFromDataRequest, _call: Call
+    ) -> pb.DefineFromDataResponse:
+        drafts = [replace(_draft(spec), help=PROVISIONAL_HELP) for spec in request.specs]
+        made = await self._auto_definition.define(request.tenant_id, request.project_id, drafts)
+        return pb.DefineFromDataResponse(made=made)
 
 
 def _actor(scope: str) -> Actor:
@@ -150,7 +184,12 @@ def _metric(metric: Metric) -> pb.Metric:
         created_at=_timestamp(metric.created_at),
         updated_at=_timestamp(metric.updated_at),
         deleted_at=_timestamp(metric.deleted_at) if metric.deleted_at else None,
+        provisional=metric.provisional,
     )
+
+
+def _settings(settings: ProjectSettings) -> pb.ProjectSettings:
+    return pb.ProjectSettings(auto_definition=settings.auto_definition)
 
 
 def _spec(spec: MetricSpec) -> pb.MetricSpec:

@@ -7,7 +7,7 @@ from chassis import ids, pages
 from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
 from services.config import changes, metrics
-from services.config.domain import Action, Actor, Metric, MetricDraft
+from services.config.domain import Action, Actor, Metric, MetricDraft, ProjectSettings
 from services.config.errors import TooManyMetrics
 from services.config.storage import DefinitionStore, FeedPage
 from services.config.validation import validated
@@ -71,7 +71,7 @@ class Definitions:
         return page, pages.token_after(page[-1].id) if len(found) > limit else ""
 
     async def update(self, actor: Actor, metric_id: str, draft: MetricDraft, version: int) -> Metric:
-        """The definition after a change in place; as it was where nothing would change.
+        """The definition after a change in place, or as it was where nothing would change; confirms a provisional one.
 
         Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid.
         """
@@ -81,7 +81,7 @@ class Definitions:
             changes.refuse_other_kind(old.spec, draft)
             spec = validated(draft)
             changes.refuse_breaking(old.spec, spec)
-            if spec == old.spec:
+            if spec == old.spec and not old.provisional:
                 return old
             revision = await self._store.next_revision(connection)
             metric = await self._store.update(connection, metric_id, spec, revision)
@@ -100,12 +100,14 @@ class Definitions:
             await self._store.record_version(connection, actor, metric, Action.DELETED)
         metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
 
-    async def of_project(self, project_id: str) -> FeedPage:
-        """All definitions of a project as of now, for services. Raises NotFound where the id is not one."""
+    async def of_project(self, project_id: str) -> tuple[FeedPage, ProjectSettings]:
+        """All definitions of a project as of now, and its settings, for services. Raises NotFound where the id is not
+        one."""
         if not ids.is_uuid(project_id):
             raise NotFound("There is no such project.")
         async with self._database.transaction(role=FEED_ROLE) as connection:
-            return await self._store.project_definitions(connection, project_id)
+            page = await self._store.project_definitions(connection, project_id)
+            return page, await self._store.settings(connection, project_id)
 
     async def _found(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool = False) -> Metric:
         metric = None

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from psycopg.types.json import Jsonb
 
 from chassis.postgres import Connection
-from services.config.domain import Action, Actor, GaugeMerge, Label, Metric, MetricSpec, MetricType
+from services.config.domain import Action, Actor, GaugeMerge, Label, Metric, MetricSpec, MetricType, ProjectSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,14 @@ class DefinitionStore(Protocol):
         ...
 
     async def insert(
-        self, connection: Connection, actor: Actor, metric_id: str, spec: MetricSpec, revision: int
+        self,
+        connection: Connection,
+        actor: Actor,
+        metric_id: str,
+        spec: MetricSpec,
+        revision: int,
+        *,
+        provisional: bool = False,
     ) -> Metric | None:
         """The new definition; None where the project has one of this name."""
         ...
@@ -60,7 +67,19 @@ class DefinitionStore(Protocol):
         ...
 
     async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
-        """The definition after the change, one version up."""
+        """The definition after the change, one version up, and no more provisional."""
+        ...
+
+    async def count_provisional(self, connection: Connection, actor: Actor) -> tuple[int, int]:
+        """How many definitions the project has, and how many were made from data within the last minute."""
+        ...
+
+    async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
+        """The settings of a project. Also for the transaction of the role `config_feed`."""
+        ...
+
+    async def set_settings(self, connection: Connection, actor: Actor, settings: ProjectSettings) -> None:
+        """Keeps the settings of the actor's project."""
         ...
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
@@ -115,14 +134,22 @@ class PostgresDefinitionStore:
         return int((await _only(cursor))["n"])
 
     async def insert(
-        self, connection: Connection, actor: Actor, metric_id: str, spec: MetricSpec, revision: int
+        self,
+        connection: Connection,
+        actor: Actor,
+        metric_id: str,
+        spec: MetricSpec,
+        revision: int,
+        *,
+        provisional: bool = False,
     ) -> Metric | None:
         cursor = await connection.execute(
             """
             INSERT INTO metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
-                                 gauge_merge, native_histogram, version, revision)
+                                 gauge_merge, native_histogram, provisional, version, revision)
             VALUES (%(tenant_id)s, %(project_id)s, %(id)s, %(name)s, %(type)s, %(unit)s, %(help)s, %(labels)s,
-                    %(buckets)s, %(objectives)s, %(gauge_merge)s, %(native_histogram)s, 1, %(revision)s)
+                    %(buckets)s, %(objectives)s, %(gauge_merge)s, %(native_histogram)s, %(provisional)s, 1,
+                    %(revision)s)
             ON CONFLICT (project_id, name) WHERE deleted_at IS NULL DO NOTHING
             RETURNING *
             """,
@@ -131,6 +158,7 @@ class PostgresDefinitionStore:
                 "project_id": actor.project_id,
                 "id": metric_id,
                 "revision": revision,
+                "provisional": provisional,
                 **_columns(spec),
             },
         )
@@ -162,13 +190,49 @@ class PostgresDefinitionStore:
             """
             UPDATE metrics
             SET unit = %(unit)s, help = %(help)s, labels = %(labels)s, version = version + 1, revision = %(revision)s,
-                updated_at = now()
+                updated_at = now(), provisional = false
             WHERE id = %(id)s
             RETURNING *
             """,
             {"id": metric_id, "revision": revision, **_columns(spec)},
         )
         return _metric(await _only(cursor))
+
+    async def count_provisional(self, connection: Connection, actor: Actor) -> tuple[int, int]:
+        cursor = await connection.execute(
+            """
+            SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS n,
+                   count(*) FILTER (WHERE provisional AND created_at > now() - interval '1 minute') AS made
+              FROM metrics WHERE project_id = %(project_id)s
+            """,
+            {"project_id": actor.project_id},
+        )
+        row = await _only(cursor)
+        return int(row["n"]), int(row["made"])
+
+    async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
+        cursor = await connection.execute(
+            "SELECT auto_definition FROM project_settings WHERE project_id = %(project_id)s",
+            {"project_id": project_id},
+        )
+        row = await cursor.fetchone()
+        return ProjectSettings(auto_definition=row["auto_definition"]) if row else ProjectSettings()
+
+    async def set_settings(self, connection: Connection, actor: Actor, settings: ProjectSettings) -> None:
+        await connection.execute(
+            """
+            INSERT INTO project_settings (tenant_id, project_id, auto_definition, changed_by)
+            VALUES (%(tenant_id)s, %(project_id)s, %(auto_definition)s, %(changed_by)s)
+            ON CONFLICT (project_id) DO UPDATE
+               SET auto_definition = excluded.auto_definition, changed_by = excluded.changed_by, changed_at = now()
+            """,
+            {
+                "tenant_id": actor.tenant_id,
+                "project_id": actor.project_id,
+                "auto_definition": settings.auto_definition,
+                "changed_by": actor.subject,
+            },
+        )
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
         cursor = await connection.execute(
@@ -314,6 +378,7 @@ def _metric(row: dict[str, Any]) -> Metric:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         deleted_at=row["deleted_at"],
+        provisional=row["provisional"],
     )
 
 

@@ -31,6 +31,7 @@ from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.pages import PageRoutes
+from services.gateway.http_api.project_settings import ProjectSettingsRoutes
 from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
@@ -85,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             KeyRoutes(accounts),
             MemberRoutes(accounts),
             DefinitionRoutes(Definitions(upstreams.config)),
+            ProjectSettingsRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
             IngestionRoutes(upstreams.ingest),
             DoorRoutes(upstreams.ingest),

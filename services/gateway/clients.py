@@ -304,6 +304,14 @@ class Definitions:
         request = definitions.CheckMetricRequest(spec=spec)
         return dict((await self._config.ask_again(self._stub.CheckMetric, request)).faults)
 
+    async def settings(self) -> definitions.ProjectSettings:
+        request = definitions.GetProjectSettingsRequest()
+        return (await self._config.ask_again(self._stub.GetProjectSettings, request)).settings
+
+    async def change_settings(self, settings: definitions.ProjectSettings) -> definitions.ProjectSettings:
+        request = definitions.UpdateProjectSettingsRequest(settings=settings)
+        return (await self._config.ask_again(self._stub.UpdateProjectSettings, request)).settings
+
     async def delete(self, metric_id: str, version: int) -> None:
         """Version 0: whatever the version is."""
         request = definitions.DeleteMetricRequest(metric_id=metric_id, version=version)

@@ -16,6 +16,7 @@ from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
 from services.ingest import log
+from services.ingest.auto_definition import AutoDefinition
 from services.ingest.checkpoints import PostgresCheckpoints
 from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
@@ -50,10 +51,11 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
             grpc_client.connected("config", settings.config_address, settings.service_token)
         )
         endings = SeriesEndings(clock)
-        definitions = DefinitionTable(ConfigClient(config_channel), clock, endings.add)
+        config = ConfigClient(config_channel)
+        definitions = DefinitionTable(config, clock, endings.add)
         writers = _writers(stream, settings)
         tallies = Tallies(clock)
-        taking = Receiver(definitions, writers, tallies, clock)
+        taking = Receiver(definitions, AutoDefinition(config, definitions, clock), writers, tallies, clock)
 
         health.add("log", stream.probe, hard=True)
         health.add("definitions", definitions.probe, hard=True)

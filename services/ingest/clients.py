@@ -29,12 +29,49 @@ class DefinitionUpdate:
     snapshot_complete: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProjectDefinitions:
+    """A project's definitions at a revision."""
+
+    revision: int
+    definitions: Sequence[Definition]
+    #: Data under an unknown name may define it.
+    lets_data_define: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provisional:
+    """A definition that data asks for."""
+
+    name: str
+    type: MetricType
+    #: Names of labels, in order.
+    labels: dict[str, None]
+    #: A classic histogram's upper bounds; empty: the usual ones.
+    bounds: tuple[float, ...]
+
+
 class DefinitionClient(Protocol):
     """What the definition table asks of config. Every method raises PulsegateError where config is away."""
 
     def watch(self, after_revision: int) -> AsyncIterator[DefinitionUpdate]: ...
 
-    async def read_project(self, project_id: bytes) -> tuple[int, Sequence[Definition]]: ...
+    async def read_project(self, project_id: bytes) -> ProjectDefinitions: ...
+
+
+class DefiningClient(Protocol):
+    """What makes definitions of data; raises PulsegateError where config is away."""
+
+    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> None: ...
+
+
+_TYPES = {
+    MetricType.COUNTER: definitions_pb2.METRIC_TYPE_COUNTER,
+    MetricType.GAUGE: definitions_pb2.METRIC_TYPE_GAUGE,
+    MetricType.HISTOGRAM: definitions_pb2.METRIC_TYPE_HISTOGRAM,
+    MetricType.SUMMARY: definitions_pb2.METRIC_TYPE_SUMMARY,
+    MetricType.NATIVE_HISTOGRAM: definitions_pb2.METRIC_TYPE_HISTOGRAM,
+}
 
 
 class ConfigClient:
@@ -57,11 +94,24 @@ class ConfigClient:
                 snapshot_complete=message.snapshot_complete,
             )
 
-    async def read_project(self, project_id: bytes) -> tuple[int, Sequence[Definition]]:
-        """A project's definitions as of now, and the revision of that now."""
+    async def read_project(self, project_id: bytes) -> ProjectDefinitions:
+        """A project's definitions as of now."""
         request = definitions_pb2.GetProjectDefinitionsRequest(project_id=str(uuid.UUID(bytes=project_id)))
         response = await self._channel.call(self._stub.GetProjectDefinitions, request, timeout_seconds=2.0)
-        return response.revision, [_definition(metric) for metric in response.metrics]
+        return ProjectDefinitions(
+            revision=response.revision,
+            definitions=[_definition(metric) for metric in response.metrics],
+            lets_data_define=response.settings.auto_definition,
+        )
+
+    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> None:
+        """Has config make as many of these as are valid and within its limits."""
+        request = definitions_pb2.DefineFromDataRequest(
+            tenant_id=str(uuid.UUID(bytes=tenant_id)),
+            project_id=str(uuid.UUID(bytes=project_id)),
+            specs=[_spec(each) for each in wanted],
+        )
+        await self._channel.call(self._stub.DefineFromData, request, timeout_seconds=2.0)
 
 
 class AuthClient:
@@ -75,6 +125,16 @@ class AuthClient:
         """The public keys that sign principals, as a JWK set."""
         response = await self._channel.call(self._stub.GetSigningKeys, credentials_pb2.GetSigningKeysRequest())
         return str(response.jwks_json)
+
+
+def _spec(wanted: Provisional) -> definitions_pb2.MetricSpec:
+    return definitions_pb2.MetricSpec(
+        name=wanted.name,
+        type=_TYPES[wanted.type],
+        labels=[definitions_pb2.Label(name=name) for name in wanted.labels],
+        buckets=wanted.bounds,
+        native_histogram=wanted.type is MetricType.NATIVE_HISTOGRAM,
+    )
 
 
 def _definition(metric: definitions_pb2.Metric) -> Definition:

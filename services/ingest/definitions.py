@@ -9,7 +9,7 @@ from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from chassis.tasks import ended
 from services.ingest import metrics
-from services.ingest.clients import DefinitionChange, DefinitionClient
+from services.ingest.clients import DefinitionChange, DefinitionClient, ProjectDefinitions
 from services.ingest.domain import Definition
 from services.ingest.validation import CompiledDefinition, LabelSetMemory
 
@@ -35,6 +35,8 @@ class DefinitionTable:
         self._revision = 0
         #: Projects that were read at a later revision than the feed's.
         self._confirmed: dict[bytes, int] = {}
+        #: Projects that let data define, as of their last confirmation.
+        self._defined_by_data: set[bytes] = set()
         self._loaded = asyncio.Event()
         self._asking: dict[bytes, asyncio.Task[None]] = {}
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
@@ -54,6 +56,10 @@ class DefinitionTable:
         if not self.loaded:
             raise Unavailable("Definitions have not been read yet.", retry_after_seconds=1.0)
         return self._projects.get(project_id, _EMPTY)
+
+    def lets_data_define(self, project_id: bytes) -> bool:
+        """Whether data under an unknown name may define it, as of the project's last confirmation."""
+        return project_id in self._defined_by_data
 
     async def confirm(self, project_id: bytes) -> None:
         """Reads the project's definitions as they are *now*: after this, what it lacks does not exist.
@@ -78,13 +84,14 @@ class DefinitionTable:
         self._asking[project_id] = task
         try:
             metrics.CONFIRMATIONS.inc()
-            revision, definitions = await self._client.read_project(project_id)
-            self._replace_project(project_id, revision, definitions)
+            self._replace_project(project_id, await self._client.read_project(project_id))
         finally:
             if self._asking.get(project_id) is task:
                 del self._asking[project_id]
 
-    def _replace_project(self, project_id: bytes, revision: int, definitions: Sequence[Definition]) -> None:
+    def _replace_project(self, project_id: bytes, read: ProjectDefinitions) -> None:
+        (self._defined_by_data.add if read.lets_data_define else self._defined_by_data.discard)(project_id)
+        revision, definitions = read.revision, read.definitions
         if revision <= max(self._revision, self._confirmed.get(project_id, 0)):
             return
         known = self._projects.get(project_id, {})

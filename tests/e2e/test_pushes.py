@@ -92,3 +92,34 @@ async def test_a_push_of_which_nothing_can_be_taken_fails_at_the_client(project:
         await Job(project).push()
     assert caught.value.code == 400
     assert json.load(caught.value)["error"]["details"]["rejected"][0]["code"] == "METRIC_NOT_DEFINED"
+
+
+async def test_a_project_may_let_data_define(project: Project) -> None:
+    api, path = project.api, f"/api/v1/projects/{project.id}"
+    assert await api.expect(200, "GET", f"{path}/settings", credential=project.token) == {"autoDefinition": False}
+    await api.expect(200, "PUT", f"{path}/settings", {"autoDefinition": True}, credential=project.token)
+    job = Job(project)
+    job.work(3, 7)
+    await job.push()
+    await project.shows('rows_total{kind="new"}', 3)
+    await project.shows("took_seconds_count", 3)
+    metrics = (await api.expect(200, "GET", f"{path}/metrics", credential=project.token))["items"]
+    assert {(each["name"], each["type"], each["provisional"]) for each in metrics} == {
+        ("rows_total", "counter", True),
+        ("last_seen", "gauge", True),
+        ("took_seconds", "histogram", True),
+        ("size_bytes", "summary", True),
+    }
+    rows = next(each for each in metrics if each["name"] == "rows_total")
+    confirmed = await api.expect(
+        200,
+        "PUT",
+        f"{path}/metrics/{rows['id']}",
+        {"name": "rows_total", "type": "counter", "help": "Rows read.", "labels": [{"name": "kind"}]},
+        credential=project.token,
+        headers={"If-Match": '"1"'},
+    )
+    assert (confirmed["provisional"], confirmed["version"]) == (False, 2)
+    job.work(1, 7)
+    await job.push()
+    await project.shows('rows_total{kind="new"}', 4)

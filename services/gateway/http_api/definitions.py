@@ -151,6 +151,7 @@ def _render(metric: pb.Metric) -> dict[str, Any]:
         "objectives": list(spec.objectives),
         "gaugeMerge": _MERGE_NAMES.get(spec.gauge_merge),
         "nativeHistogram": spec.native_histogram,
+        "provisional": metric.provisional,
         "version": metric.version,
         "createdAt": moment(metric.created_at),
         "updatedAt": moment(metric.updated_at),

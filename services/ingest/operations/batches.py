@@ -10,6 +10,7 @@ from chassis import tracing
 from chassis.clock import Clock
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
+from services.ingest.auto_definition import AutoDefinition
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Door, Fault, Outcome, PushGroup, lane_of, partition_of
@@ -46,9 +47,15 @@ class Receiver:
     """
 
     def __init__(
-        self, definitions: DefinitionTable, writers: Sequence[LogWriter], tallies: Tallies, clock: Clock
+        self,
+        definitions: DefinitionTable,
+        auto_definition: AutoDefinition,
+        writers: Sequence[LogWriter],
+        tallies: Tallies,
+        clock: Clock,
     ) -> None:
         self._definitions = definitions
+        self._auto_definition = auto_definition
         self._writers = writers
         self._tallies = tallies
         self._clock = clock
@@ -104,7 +111,10 @@ class Receiver:
 
     async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
         """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
-        await self._definitions.confirm(_uuid_bytes(principal.project_id))
+        tenant_id, project_id = _whose(principal)
+        await self._definitions.confirm(project_id)
+        if batch.points:
+            await self._auto_definition.define(tenant_id, project_id, batch.points)
         return self._keep(principal, batch, self._validate(principal, batch))
 
     def _validate(self, principal: Principal, batch: Batch) -> Sequence[Validated]:

@@ -59,6 +59,16 @@ class Person:
         answer: pb.CheckMetricResponse = await self._call(self.stub.CheckMetric, pb.CheckMetricRequest(spec=spec))
         return dict(answer.faults)
 
+    async def lets_data_define(self) -> bool:
+        answer: pb.GetProjectSettingsResponse = await self._call(
+            self.stub.GetProjectSettings, pb.GetProjectSettingsRequest()
+        )
+        return answer.settings.auto_definition
+
+    async def let_data_define(self, decided: bool) -> None:
+        settings = pb.ProjectSettings(auto_definition=decided)
+        await self._call(self.stub.UpdateProjectSettings, pb.UpdateProjectSettingsRequest(settings=settings))
+
     async def _call(self, method: Any, request: Any) -> Any:
         token = self.auth.principal(self.tenant_id, self.project_id, scopes=list(self.scopes))
         context.PRINCIPAL_TOKEN.set(token)
@@ -129,6 +139,13 @@ class Config:
         finally:
             context.PRINCIPAL_TOKEN.set("")
         return answer
+
+    async def define_from_data(self, tenant_id: str, project_id: str, *specs: pb.MetricSpec) -> int:
+        """How many definitions were made."""
+        method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).DefineFromData
+        request = pb.DefineFromDataRequest(tenant_id=tenant_id, project_id=project_id, specs=specs)
+        answer: pb.DefineFromDataResponse = await self.channel.call(method, request)
+        return answer.made
 
 
 #: Runs the service, with settings of the caller's choice.

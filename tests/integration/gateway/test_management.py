@@ -191,6 +191,7 @@ RENDERED_METRIC = {
     "objectives": [],
     "gaugeMerge": None,
     "nativeHistogram": False,
+    "provisional": False,
     "version": 3,
     "createdAt": MOMENT,
     "updatedAt": MOMENT,
@@ -364,3 +365,19 @@ async def test_a_tenant_is_named_by_its_id(gateway: Gateway) -> None:
     session = gateway.auth.new_session()
     assert (await gateway.call("GET", "/api/v1/projects?tenantId=acme", credential=session)).status == 422
     assert (await gateway.call("GET", "/api/v1/tenants/acme/members", credential=session)).status == 404
+
+
+async def test_the_settings_of_a_project_are_read_and_replaced(gateway: Gateway) -> None:
+    config, session = gateway.config, gateway.auth.new_session()
+    decided = definitions_pb2.ProjectSettings(auto_definition=True)
+    config.answers["GetProjectSettings"] = definitions_pb2.GetProjectSettingsResponse()
+    config.answers["UpdateProjectSettings"] = definitions_pb2.UpdateProjectSettingsResponse(settings=decided)
+    path = f"/api/v1/projects/{PROJECT}/settings"
+    answered = await gateway.call("GET", path, credential=session)
+    assert (answered.status, answered.json) == (200, {"autoDefinition": False})
+    answered = await gateway.call("PUT", path, credential=session, json={"autoDefinition": True})
+    assert (answered.status, answered.json) == (200, {"autoDefinition": True})
+    assert config.requests("UpdateProjectSettings")[0].settings == decided
+    for body in ({}, {"autoDefinition": "yes"}, {"autoDefinition": True, "other": 1}):
+        answered = await gateway.call("PUT", path, credential=session, json=body)
+        assert (answered.status, answered.code) == (422, "VALIDATION_FAILED")

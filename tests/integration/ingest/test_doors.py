@@ -1,5 +1,6 @@
 """Requests through the other doors: receiver, log, aggregator, Prometheus."""
 
+import asyncio
 import gzip
 import signal
 import time
@@ -200,3 +201,31 @@ async def test_samples_of_remote_write_become_series_and_those_that_cannot_are_a
         await expect_line(reading, "load_seconds", received=5, accepted=4, committed=4, rejected=mismatch)
         await expect_line(reading, "orders_total", received=4, committed=1, duplicate=2, rejected={"LABEL_UNKNOWN": 1})
         await expect_line(reading, "up", received=1, accepted=0, rejected={"METRIC_NOT_DEFINED": 1})
+
+
+async def test_data_defines_what_is_unknown_where_the_project_lets_it(pipeline: Pipeline) -> None:
+    config = pipeline.upstreams.config
+    async with pipeline.running():
+        lines = statsd("orders:2|c|#plan:pro\norders:3|c|#region:eu\ndepth:7|g\nrender:250|ms")
+        refused = await pipeline.send_bytes(**lines)
+        assert (refused.accepted, config.asked_to_define) == (0, 0)
+        config.auto_definition = True
+        assert (await pipeline.send_bytes(**lines)).accepted == 4
+        assert (await pipeline.send_bytes(**lines)).accepted == 4
+        assert config.asked_to_define == 1
+        await pipeline.expect('orders_total{plan="pro", $project}', 4)
+        await pipeline.expect('orders_total{region="eu", $project}', 6)
+        await pipeline.expect("depth{$project}", 7)
+
+
+async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_while(pipeline: Pipeline) -> None:
+    config = pipeline.upstreams.config
+    config.auto_definition, config.room = True, 1
+    async with pipeline.receiver():
+        several = await asyncio.gather(*(pipeline.send_bytes(**statsd("depth:7|g")) for _ in range(5)))
+        assert [each.accepted for each in several] == [1] * 5
+        assert config.asked_to_define == 1
+        for number in range(5):
+            answer = await pipeline.send_bytes(**statsd(f"new{number}:7|g\ndepth:1|g"))
+            assert (answer.accepted, [each.code for each in answer.rejected]) == (1, ["METRIC_NOT_DEFINED"])
+        assert config.asked_to_define == 2

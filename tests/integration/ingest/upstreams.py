@@ -28,6 +28,10 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         #: Questions about a project fail inside config.
         self.broken = False
         self.questions = 0
+        #: Whether data may define, and how many more metrics there may be.
+        self.auto_definition = False
+        self.room = 100
+        self.asked_to_define = 0
         self._answering = asyncio.Event()
         self._answering.set()
 
@@ -101,7 +105,21 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
             for _, metric in self._metrics.values()
             if metric.project_id == request.project_id and not metric.HasField("deleted_at")
         ]
-        return definitions_pb2.GetProjectDefinitionsResponse(revision=self._revision, metrics=living)
+        settings = definitions_pb2.ProjectSettings(auto_definition=self.auto_definition)
+        return definitions_pb2.GetProjectDefinitionsResponse(revision=self._revision, metrics=living, settings=settings)
+
+    async def DefineFromData(  # noqa: N802
+        self, request: definitions_pb2.DefineFromDataRequest, _call: Call
+    ) -> definitions_pb2.DefineFromDataResponse:
+        self.asked_to_define += 1
+        made = request.specs[: self.room] if self.auto_definition else []
+        for spec in made:
+            metric = definitions_pb2.Metric(
+                id=str(uuid7()), tenant_id=request.tenant_id, project_id=request.project_id, version=1, spec=spec
+            )
+            self._store(metric)
+        self.room -= len(made)
+        return definitions_pb2.DefineFromDataResponse(made=len(made))
 
 
 @dataclass(frozen=True, kw_only=True)

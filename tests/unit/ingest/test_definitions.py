@@ -10,7 +10,7 @@ import pytest
 from chassis import context
 from chassis.clock import SystemClock
 from chassis.errors import DeadlineExceeded, Internal, PulsegateError, Unavailable
-from services.ingest.clients import DefinitionChange, DefinitionUpdate
+from services.ingest.clients import DefinitionChange, DefinitionUpdate, ProjectDefinitions
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition
 from tests.unit.ingest.ingestion import PROJECT, definition, renamed
@@ -39,7 +39,7 @@ class ScriptedConfig:
                 raise update
             yield update
 
-    async def read_project(self, project_id: bytes) -> tuple[int, Sequence[Definition]]:
+    async def read_project(self, project_id: bytes) -> ProjectDefinitions:
         assert project_id == PROJECT
         self.questions += 1
         self.seconds_left.append(context.remaining_seconds(2.0))
@@ -47,7 +47,8 @@ class ScriptedConfig:
         await self.open.wait()
         if isinstance(answer, PulsegateError):
             raise answer
-        return answer
+        revision, definitions = answer
+        return ProjectDefinitions(revision=revision, definitions=definitions)
 
     def tell(self, revision: int, *changes: DefinitionChange, snapshot: bool = False) -> None:
         self.feed.put_nowait(

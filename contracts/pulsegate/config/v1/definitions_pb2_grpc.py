@@ -65,6 +65,16 @@ class DefinitionServiceStub:
                 request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricResponse.FromString,
                 _registered_method=True)
+        self.GetProjectSettings = channel.unary_unary(
+                '/pulsegate.config.v1.DefinitionService/GetProjectSettings',
+                request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsResponse.FromString,
+                _registered_method=True)
+        self.UpdateProjectSettings = channel.unary_unary(
+                '/pulsegate.config.v1.DefinitionService/UpdateProjectSettings',
+                request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsResponse.FromString,
+                _registered_method=True)
 
 
 class DefinitionServiceServicer:
@@ -109,6 +119,19 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProjectSettings(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProjectSettings(self, request, context):
+        """For those who may make keys: the tenant's owners and admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +164,16 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.CheckMetric,
                     request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricRequest.FromString,
                     response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.CheckMetricResponse.SerializeToString,
+            ),
+            'GetProjectSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProjectSettings,
+                    request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsRequest.FromString,
+                    response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsResponse.SerializeToString,
+            ),
+            'UpdateProjectSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProjectSettings,
+                    request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsRequest.FromString,
+                    response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +349,60 @@ class DefinitionService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def GetProjectSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.config.v1.DefinitionService/GetProjectSettings',
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsRequest.SerializeToString,
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProjectSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.config.v1.DefinitionService/UpdateProjectSettings',
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsRequest.SerializeToString,
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.UpdateProjectSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class DefinitionFeedServiceStub:
     """Definitions of all tenants, for the services that enforce them.
@@ -337,6 +424,11 @@ class DefinitionFeedServiceStub:
                 request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsResponse.FromString,
                 _registered_method=True)
+        self.DefineFromData = channel.unary_unary(
+                '/pulsegate.config.v1.DefinitionFeedService/DefineFromData',
+                request_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataResponse.FromString,
+                _registered_method=True)
 
 
 class DefinitionFeedServiceServicer:
@@ -357,6 +449,14 @@ class DefinitionFeedServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DefineFromData(self, request, context):
+        """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
+        out: GetProjectDefinitions tells what is there afterwards.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionFeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -369,6 +469,11 @@ def add_DefinitionFeedServiceServicer_to_server(servicer, server):
                     servicer.GetProjectDefinitions,
                     request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsRequest.FromString,
                     response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsResponse.SerializeToString,
+            ),
+            'DefineFromData': grpc.unary_unary_rpc_method_handler(
+                    servicer.DefineFromData,
+                    request_deserializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataRequest.FromString,
+                    response_serializer=pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -426,6 +531,33 @@ class DefinitionFeedService:
             '/pulsegate.config.v1.DefinitionFeedService/GetProjectDefinitions',
             pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsRequest.SerializeToString,
             pulsegate_dot_config_dot_v1_dot_definitions__pb2.GetProjectDefinitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DefineFromData(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.config.v1.DefinitionFeedService/DefineFromData',
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataRequest.SerializeToString,
+            pulsegate_dot_config_dot_v1_dot_definitions__pb2.DefineFromDataResponse.FromString,
             options,
             channel_credentials,
             insecure,

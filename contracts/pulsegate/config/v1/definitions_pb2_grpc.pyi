@@ -41,6 +41,9 @@ class DefinitionServiceStub:
     DeleteMetric: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.DeleteMetricRequest, _definitions_pb2.DeleteMetricResponse]
     CheckMetric: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.CheckMetricRequest, _definitions_pb2.CheckMetricResponse]
     """What CreateMetric would find wrong with the definition by itself; changes nothing."""
+    GetProjectSettings: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.GetProjectSettingsRequest, _definitions_pb2.GetProjectSettingsResponse]
+    UpdateProjectSettings: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.UpdateProjectSettingsRequest, _definitions_pb2.UpdateProjectSettingsResponse]
+    """For those who may make keys: the tenant's owners and admins."""
 
 @_typing.type_check_only
 class DefinitionServiceAsyncStub(DefinitionServiceStub):
@@ -55,6 +58,9 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     DeleteMetric: _aio.UnaryUnaryMultiCallable[_definitions_pb2.DeleteMetricRequest, _definitions_pb2.DeleteMetricResponse]  # type: ignore[assignment]
     CheckMetric: _aio.UnaryUnaryMultiCallable[_definitions_pb2.CheckMetricRequest, _definitions_pb2.CheckMetricResponse]  # type: ignore[assignment]
     """What CreateMetric would find wrong with the definition by itself; changes nothing."""
+    GetProjectSettings: _aio.UnaryUnaryMultiCallable[_definitions_pb2.GetProjectSettingsRequest, _definitions_pb2.GetProjectSettingsResponse]  # type: ignore[assignment]
+    UpdateProjectSettings: _aio.UnaryUnaryMultiCallable[_definitions_pb2.UpdateProjectSettingsRequest, _definitions_pb2.UpdateProjectSettingsResponse]  # type: ignore[assignment]
+    """For those who may make keys: the tenant's owners and admins."""
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Metric definitions of the principal's project, for people and their programs."""
@@ -103,6 +109,21 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_definitions_pb2.CheckMetricResponse, _abc.Awaitable[_definitions_pb2.CheckMetricResponse]]:
         """What CreateMetric would find wrong with the definition by itself; changes nothing."""
 
+    @_abc_1.abstractmethod
+    def GetProjectSettings(
+        self,
+        request: _definitions_pb2.GetProjectSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.GetProjectSettingsResponse, _abc.Awaitable[_definitions_pb2.GetProjectSettingsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateProjectSettings(
+        self,
+        request: _definitions_pb2.UpdateProjectSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.UpdateProjectSettingsResponse, _abc.Awaitable[_definitions_pb2.UpdateProjectSettingsResponse]]:
+        """For those who may make keys: the tenant's owners and admins."""
+
 def add_DefinitionServiceServicer_to_server(servicer: DefinitionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class DefinitionFeedServiceStub:
@@ -116,6 +137,10 @@ class DefinitionFeedServiceStub:
     """A snapshot (unless resumed), then every change in the order of revisions, and a heartbeat at least every second."""
     GetProjectDefinitions: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.GetProjectDefinitionsRequest, _definitions_pb2.GetProjectDefinitionsResponse]
     """One project's definitions as of now, for confirming before anything is rejected for lack of one."""
+    DefineFromData: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.DefineFromDataRequest, _definitions_pb2.DefineFromDataResponse]
+    """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
+    out: GetProjectDefinitions tells what is there afterwards.
+    """
 
 @_typing.type_check_only
 class DefinitionFeedServiceAsyncStub(DefinitionFeedServiceStub):
@@ -126,6 +151,10 @@ class DefinitionFeedServiceAsyncStub(DefinitionFeedServiceStub):
     """A snapshot (unless resumed), then every change in the order of revisions, and a heartbeat at least every second."""
     GetProjectDefinitions: _aio.UnaryUnaryMultiCallable[_definitions_pb2.GetProjectDefinitionsRequest, _definitions_pb2.GetProjectDefinitionsResponse]  # type: ignore[assignment]
     """One project's definitions as of now, for confirming before anything is rejected for lack of one."""
+    DefineFromData: _aio.UnaryUnaryMultiCallable[_definitions_pb2.DefineFromDataRequest, _definitions_pb2.DefineFromDataResponse]  # type: ignore[assignment]
+    """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
+    out: GetProjectDefinitions tells what is there afterwards.
+    """
 
 class DefinitionFeedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Definitions of all tenants, for the services that enforce them."""
@@ -145,5 +174,15 @@ class DefinitionFeedServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definitions_pb2.GetProjectDefinitionsResponse, _abc.Awaitable[_definitions_pb2.GetProjectDefinitionsResponse]]:
         """One project's definitions as of now, for confirming before anything is rejected for lack of one."""
+
+    @_abc_1.abstractmethod
+    def DefineFromData(
+        self,
+        request: _definitions_pb2.DefineFromDataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definitions_pb2.DefineFromDataResponse, _abc.Awaitable[_definitions_pb2.DefineFromDataResponse]]:
+        """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
+        out: GetProjectDefinitions tells what is there afterwards.
+        """
 
 def add_DefinitionFeedServiceServicer_to_server(servicer: DefinitionFeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

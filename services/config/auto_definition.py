@@ -1,0 +1,73 @@
+"""Projects that let data define: unknown names become provisional definitions, within limits."""
+
+from collections.abc import Sequence
+
+from chassis import ids
+from chassis.errors import NotFound
+from chassis.postgres import Connection, Database
+from services.config import metrics
+from services.config.domain import Action, Actor, MetricDraft, MetricSpec, ProjectSettings
+from services.config.storage import DefinitionStore
+from services.config.validation import faults, validated
+
+#: Definitions that data may make in a project within a minute.
+MOST_A_MINUTE = 100
+
+#: As `MetricDraft.help` of what data has made.
+PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it measures."
+
+
+class AutoDefinition:
+    """What owners and admins of a project have decided, and the definitions that follow from it."""
+
+    def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:
+        self._database = database
+        self._store = store
+        self._most_metrics_per_project = most_metrics_per_project
+
+    async def settings(self, actor: Actor) -> ProjectSettings:
+        """Those of the actor's project."""
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            return await self._store.settings(connection, actor.project_id)
+
+    async def change_settings(self, actor: Actor, settings: ProjectSettings) -> ProjectSettings:
+        """Keeps and returns them."""
+        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            await self._store.set_settings(connection, actor, settings)
+        return settings
+
+    async def define(self, tenant_id: str, project_id: str, drafts: Sequence[MetricDraft]) -> int:
+        """Defines those that are valid and new, as far as the limits allow; says how many. Raises NotFound.
+
+        Nothing is made under a name that was deleted within the last minute: whoever deleted it may still be at it.
+        """
+        if not (ids.is_uuid(tenant_id) and ids.is_uuid(project_id)):
+            raise NotFound("There is no such project.")
+        specs = [validated(draft) for draft in drafts if not faults(draft)]
+        actor = Actor(tenant_id=tenant_id, project_id=project_id, subject="auto-definition", kind="service")
+        async with self._database.transaction(tenant_id=tenant_id) as connection:
+            if not (await self._store.settings(connection, project_id)).auto_definition:
+                return 0
+            # A first look without the lock that all changes of all projects share.
+            wanted = specs[: await self._room(connection, actor)]
+            if not wanted:
+                return 0
+            await self._store.next_revision(connection)
+            room = await self._room(connection, actor)
+            made = [spec for spec in wanted[:room] if await self._made(connection, actor, spec)]
+        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc(len(made))
+        return len(made)
+
+    async def _room(self, connection: Connection, actor: Actor) -> int:
+        there, new = await self._store.count_provisional(connection, actor)
+        return max(0, min(self._most_metrics_per_project - there, MOST_A_MINUTE - new))
+
+    async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec) -> bool:
+        if await self._store.seconds_since_deletion(connection, actor, spec.name) is not None:
+            return False
+        revision = await self._store.next_revision(connection)
+        metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision, provisional=True)
+        if metric is None:
+            return False
+        await self._store.record_version(connection, actor, metric, Action.CREATED)
+        return True

@@ -1,0 +1,78 @@
+"""Definitions that data makes, over gRPC and real Postgres: only where a project lets it, and within limits."""
+
+import asyncio
+
+import pytest
+
+from chassis.errors import Forbidden, NotFound
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from services.config.auto_definition import MOST_A_MINUTE
+from tests.integration.config.service import WRITER, Config, Person, StartConfig, counter
+
+pytestmark = pytest.mark.integration
+
+ADMIN = (*WRITER, "keys:write")
+
+
+def gauge(name: str) -> pb.MetricSpec:
+    return pb.MetricSpec(name=name, type=pb.METRIC_TYPE_GAUGE, labels=[pb.Label(name="queue")])
+
+
+async def made(config: Config, person: Person, *specs: pb.MetricSpec) -> int:
+    return await config.define_from_data(person.tenant_id, person.project_id, *specs)
+
+
+async def test_only_who_may_make_keys_decides_and_only_for_the_own_project(config: Config) -> None:
+    admin = config.person(scopes=ADMIN)
+    editor = config.person(tenant_id=admin.tenant_id, project_id=admin.project_id)
+    assert not await editor.lets_data_define()
+    with pytest.raises(Forbidden):
+        await editor.let_data_define(True)
+    await admin.let_data_define(True)
+    assert await editor.lets_data_define()
+    assert (await config.project_definitions(admin.project_id)).settings.auto_definition
+    for other in (config.person(), config.person(tenant_id=admin.tenant_id)):
+        assert not await other.lets_data_define()
+        assert await made(config, other, gauge("depth")) == 0
+    await admin.let_data_define(False)
+    assert await made(config, admin, gauge("depth")) == 0
+    with pytest.raises(NotFound):
+        await config.define_from_data("", "", gauge("depth"))
+
+
+async def test_what_data_made_is_provisional_until_somebody_writes_it(config: Config) -> None:
+    admin = config.person(scopes=ADMIN)
+    await admin.let_data_define(True)
+    await admin.create(counter())
+    async with config.watching() as feed:
+        await feed.snapshot()
+        assert await made(config, admin, gauge("depth"), counter(), gauge("no good name"), gauge("load_msec")) == 1
+        [told] = (await feed.next_change()).metrics
+    [_, depth] = (await admin.list()).metrics
+    assert told == depth
+    assert (depth.spec.name, depth.provisional, depth.version) == ("depth", True, 1)
+    assert [label.name for label in depth.spec.labels] == ["queue"]
+    confirmed = await admin.update(depth.id, depth.spec, 1)
+    assert (confirmed.provisional, confirmed.version) == (False, 2)
+    assert (await admin.update(depth.id, depth.spec, 2)).version == 2
+
+
+async def test_a_name_that_was_just_deleted_is_not_made_anew_by_data(config: Config) -> None:
+    admin = config.person(scopes=ADMIN)
+    await admin.let_data_define(True)
+    assert await made(config, admin, gauge("depth")) == 1
+    [depth] = (await admin.list()).metrics
+    await admin.delete(depth.id)
+    assert await made(config, admin, gauge("depth")) == 0
+
+
+async def test_the_limits_hold_exactly_also_when_everybody_asks_at_once(start_config: StartConfig) -> None:
+    async with start_config(most_metrics_per_project=MOST_A_MINUTE + 20) as config:
+        admin, full = config.person(scopes=ADMIN), config.person(scopes=ADMIN)
+        await admin.let_data_define(True)
+        asked = [made(config, admin, *(gauge(f"g{each}_{number}") for number in range(40))) for each in range(4)]
+        assert sum(await asyncio.gather(*asked)) == MOST_A_MINUTE
+        await full.let_data_define(True)
+        for number in range(MOST_A_MINUTE + 18):
+            await full.create(counter(f"c{number}_total"))
+        assert await made(config, full, *(gauge(f"g{number}") for number in range(5))) == 2
