@@ -38,7 +38,7 @@ _NO_RECORDED_VALUE = 1
 #: Far more than a definition has labels; more in a resource are not looked at.
 _MOST_ATTRIBUTES = 128
 #: Of a data point; more are not looked at.
-_MOST_EXEMPLARS = 16
+_MOST_EXEMPLARS = 128
 #: Of all data points together: twenty for each of the most that there may be.
 _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 
