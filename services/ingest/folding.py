@@ -77,10 +77,15 @@ class Portion:
         return np.frombuffer(b"".join(parts), "<i8").astype(np.int64, copy=False)
 
     def reporters(self, places: Rows) -> tuple[Ids, Ints]:
-        """The producers of the scalar series at these places, zero where there is none, and when they were received."""
-        numbers = np.repeat(np.arange(len(self.records)), self._scalars)[places]
-        producers = Ids.of(b"".join([record.producer or bytes(ID_BYTES) for record in self.records]))
-        return producers.at(numbers), np.array([record.received_ms for record in self.records], np.int64)[numbers]
+        """Who reported the scalar series at these places, zero where that is unknown, and when they were received."""
+        joined = b"".join(
+            [
+                record.reporters or (record.producer or bytes(ID_BYTES)) * count
+                for record, count in zip(self.records, self._scalars, strict=True)
+            ]
+        )
+        received_ms = np.repeat(np.array([record.received_ms for record in self.records], np.int64), self._scalars)
+        return Ids.of(joined).at(places), received_ms[places]
 
     def weights(self) -> Ints:
         """How many metrics stand behind each series of a record."""

@@ -12,6 +12,7 @@ from services.ingest.domain import (
     GAUGE_OLDEST_MS,
     MOST_METRICS_IN_BATCH,
     Fault,
+    GaugeMerge,
     MetricType,
     Rejection,
     add_finite,
@@ -73,7 +74,7 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
     if compiled.definition.type not in point.types:
         return _mismatch(point, compiled)
     labels, value = _labels(point, compiled), point.value
-    if point.origin is not None and not compiled.is_gauge:
+    if point.origin is not None:
         return _take_total(value, point.origin, labels, compiled, now_ms, result)
     if isinstance(value, Observations):
         return _take_observations(value, labels, compiled, result)
@@ -86,7 +87,10 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
     if not math.isfinite(value):
         return _not_finite()
     metric = Metric(compiled.definition.name, value, msgspec.Raw(labels), point.timestamp_ms)
-    return take(metric, definitions, now_ms, result)
+    fault = take(metric, definitions, now_ms, result)
+    if fault is None and point.reporter and compiled.definition.gauge_merge is not GaugeMerge.LAST:
+        result.reporters[len(result.label_sets) - 1] = point.reporter
+    return fault
 
 
 def _take_exemplar(point: Point | Fault, definitions: Mapping[str, CompiledDefinition], result: Validated) -> None:

@@ -91,8 +91,10 @@ class Point:
     value: float | Observations | Buckets | Component | ExponentialBuckets
     #: Of a gauge, Unix milliseconds; None: now.
     timestamp_ms: float | None = None
-    #: A number, buckets or a component with an origin is a total, unless it is a gauge's.
+    #: A number, buckets or a component with an origin is a total.
     origin: Origin | None = None
+    #: Of a gauge: who reports its level, 16 bytes, as far as the door tells one from another.
+    reporter: bytes = b""
     #: An observation in it and its span.
     exemplar: tuple[float, Span] | None = None
 

@@ -156,6 +156,8 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     origins: Origins | None = None
     #: At most one for each series.
     exemplars: list[RecordedExemplar] = []
+    #: Who reports the level of each scalar series, 16 bytes, for gauges that are merged; empty where the producer does.
+    reporters: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -223,6 +225,7 @@ def _check(record: Record) -> None:
         raise UnreadableLogError(f"a record of kind {record.kind} is unknown here")
     scalars = len(record.ids) // ID_BYTES
     whole = len(record.ids) == scalars * ID_BYTES and len(record.values) == scalars * 8
+    whole = whole and len(record.reporters) in (0, len(record.ids))
     if not whole or len(record.timestamps) not in (0, scalars * 8):
         raise UnreadableLogError("the columns of a record differ in length")
     if record.kind is Kind.CUMULATIVE:

@@ -197,6 +197,8 @@ class Validated:
     distributions: dict[bytes, tuple[LabelSet, Distribution]] = field(default_factory=dict)
     #: Totals of cumulative sources, which are a record of their own.
     totals: list[AcceptedTotal] = field(default_factory=list)
+    #: Who reports a merged gauge, by its place in `label_sets`, where that is not the producer.
+    reporters: dict[int, bytes] = field(default_factory=dict)
     #: The buckets of those that are native histograms, until `pack_native`.
     native: dict[bytes, NativeBuckets] = field(default_factory=dict)
     #: By series id.

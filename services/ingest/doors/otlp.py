@@ -152,6 +152,7 @@ def _numbers(metric: Message, points: Sequence[Message], context: _Context, *, m
             exemplar=_exemplar(point),
             timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
             origin=_origin(metric, point, context) if cumulative else None,
+            reporter=context.identity,
         )
 
     return _each(points, number)

@@ -74,15 +74,16 @@ def _point(
     component = _component(name, bound, sample.value)
     if isinstance(component, Fault):
         return component
-    base = name.rpartition("_")[0]
+    types = HISTOGRAMS if component else COUNTERS if name.endswith("_total") else GAUGES
     return Point(
-        names=(base if component else name,),
+        names=(name.rpartition("_")[0] if component else name,),
         labels=labels,
         offered=offered,
-        types=HISTOGRAMS if component else COUNTERS if name.endswith("_total") else GAUGES,
+        types=types,
         value=component or sample.value,
         timestamp_ms=sample.timestamp,
-        origin=Origin(source, sample.timestamp * 1_000_000),
+        origin=None if types is GAUGES else Origin(source, sample.timestamp * 1_000_000),
+        reporter=source,
     )
 
 

@@ -190,6 +190,7 @@ class Receiver:
         carrier: dict[str, str] = {}
         tracing.inject(carrier)
         label_sets, distributions = validated.label_sets, validated.distributions.values()
+        reporters, nobody = validated.reporters, bytes(records.ID_BYTES)
         return Record(
             kind=Kind.DELTA,
             tenant_id=_uuid_bytes(principal.tenant_id),
@@ -204,6 +205,7 @@ class Receiver:
             timestamps=records.int64s(validated.timestamps) if any(validated.timestamps) else b"",
             distributions=[distribution for _, distribution in distributions],
             identities=b"".join([each.identity for each in (*label_sets, *(each for each, _ in distributions))]),
+            reporters=b"".join([reporters.get(at, nobody) for at in range(len(label_sets))]) if reporters else b"",
             traceparent=carrier.get("traceparent", ""),
             exemplars=list(validated.exemplars.values()),
         )

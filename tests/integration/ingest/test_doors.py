@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 
 from chassis.errors import PulsegateError
+from contracts.pulsegate.config.v1 import definitions_pb2
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from tests.integration.ingest.pipeline import Pipeline
@@ -163,6 +164,21 @@ def written(*samples: tuple[str, float, dict[str, str]], at_ms: int) -> dict[str
         series.samples.add(value=value, timestamp=at_ms)
     body = bytes(cramjam.snappy.compress_raw(request.SerializeToString()))
     return {"body": body, "content_encoding": "snappy", "door": pb.DOOR_REMOTE_WRITE}
+
+
+async def test_a_merged_gauge_is_made_of_the_levels_of_each_instance(pipeline: Pipeline) -> None:
+    pipeline.define("busy", "gauge", gauge_merge=definitions_pb2.GAUGE_MERGE_SUM)
+    now_ms = int(time.time() * 1000)
+    async with pipeline.running():
+        for at, (instance, level) in enumerate([("h:1", 3.0), ("h:2", 4.0), ("h:1", 5.0)]):
+            await pipeline.send_bytes(**written(("busy", level, {"instance": instance}), at_ms=now_ms + at))
+        for instance in "ab":
+            request = ExportMetricsServiceRequest()
+            resource = request.resource_metrics.add()
+            resource.resource.attributes.add(key="service.instance.id").value.string_value = instance
+            resource.scope_metrics.add().metrics.add(name="busy").gauge.data_points.add(as_int=10)
+            await pipeline.send_bytes(request.SerializeToString(), door=pb.DOOR_OTLP_PROTOBUF)
+        await pipeline.expect("busy{$project}", 29)
 
 
 async def test_samples_of_remote_write_become_series_and_those_that_cannot_are_accounted_for(reading: Pipeline) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from services.ingest.domain import Definition, Fault, MetricType, Rejection
+from services.ingest.domain import Definition, Fault, GaugeMerge, MetricType, Rejection
 from services.ingest.point_validation import validate_points
 from services.ingest.points import (
     COUNTERS,
@@ -174,3 +174,14 @@ def test_a_component_is_a_part_of_its_histogram(component: Component, part: int)
 )
 def test_a_total_that_cannot_be_one_is_rejected(point: Point, expected: str) -> None:
     assert code(point) == expected
+
+
+def test_who_reports_a_gauge_is_kept_where_that_matters() -> None:
+    busy = definition("busy", MetricType.GAUGE, gauge_merge=GaugeMerge.SUM)
+
+    def level(name: str, reporter: bytes) -> Point:
+        return Point(names=(name,), labels={}, types=GAUGES, value=1.0, reporter=reporter)
+
+    sent: list[Point | Fault] = [level("depth", b"a" * 16), level("busy", b"b" * 16), level("busy", b"")]
+    [result] = parts(sent, DEPTH, busy)
+    assert (result.accepted, result.reporters) == (3, {1: b"b" * 16})

@@ -122,6 +122,7 @@ def _changed(**members: Any) -> bytes:
         _changed(values=b"v" * 8),
         _changed(timestamps=b"t" * 8),
         _changed(definitions=[["definition", "name", 7, [], {}]]),
+        _changed(reporters=b"r" * 16),
         _changed(kind=Kind.CUMULATIVE),
         _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 16, int64s([1, 2]))),
         _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1]))),
