@@ -325,9 +325,9 @@ class Ledger:
         self._ingest = ingest_service
         self._stub = LedgerServiceStub(ingest_service.channel.grpc_channel)
 
-    async def lines(self, from_ms: int, to_ms: int, metric: str) -> ingest.GetLedgerResponse:
+    async def lines(self, from_ms: int, to_ms: int, metric: str, page_token: str) -> ingest.GetLedgerResponse:
         """Of the hours from one moment to another; of all metrics where none is named."""
-        request = ingest.GetLedgerRequest(from_ms=from_ms, to_ms=to_ms, metric=metric)
+        request = ingest.GetLedgerRequest(from_ms=from_ms, to_ms=to_ms, metric=metric, page_token=page_token)
         return await self._ingest.ask_again(self._stub.GetLedger, request)
 
     async def rejections(self) -> ingest.ListRejectionsResponse:

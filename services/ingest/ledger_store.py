@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chassis.postgres import Connection
 from services.ingest.domain import partition_of
@@ -10,7 +11,7 @@ from services.ingest.ledger import LedgerKey, LedgerLines
 
 #: Lines are kept for so long.
 _KEPT_MS = 92 * 24 * 3600 * 1000
-#: The most lines that a question is answered with, the newest ones.
+#: The most lines that a question is answered with.
 MOST_LINES = 5_000
 
 
@@ -104,10 +105,18 @@ class LastRejection:
     last_ms: int
 
 
+class Place(NamedTuple):
+    """Of a line, in the order in which lines are told: the newest hours first, the metrics of an hour by name."""
+
+    hour_ms: int
+    metric: str
+
+
 async def lines(
-    connection: Connection, project_id: bytes, *, from_ms: int, to_ms: int, metric: str
+    connection: Connection, project_id: bytes, *, from_ms: int, to_ms: int, metric: str, after: Place | None = None
 ) -> list[LedgerLine]:
-    """The project's lines of the hours from one moment to another, the newest first; of one metric where it is named.
+    """The project's lines of the hours from one moment to another, after a place; of one metric where it is named. One
+    more than `MOST_LINES` says that there are more.
 
     The connection's tenant must be the project's.
     """
@@ -121,7 +130,8 @@ async def lines(
                       WHERE partition = %(partition)s AND project_id = %(project)s
                         AND hour_ms >= %(from)s AND hour_ms < %(to)s
                       GROUP BY hour_ms, metric) AS refused USING (hour_ms, metric)
-         WHERE %(metric)s = '' OR metric = %(metric)s
+         WHERE (%(metric)s = '' OR metric = %(metric)s)
+           AND (NOT %(goes_on)s OR hour_ms < %(last_hour)s OR hour_ms = %(last_hour)s AND metric > %(last_metric)s)
          ORDER BY hour_ms DESC, metric LIMIT %(most)s
         """,
         {
@@ -130,7 +140,10 @@ async def lines(
             "from": from_ms,
             "to": to_ms,
             "metric": metric,
-            "most": MOST_LINES,
+            "most": MOST_LINES + 1,
+            "goes_on": after is not None,
+            "last_hour": after.hour_ms if after else 0,
+            "last_metric": after.metric if after else "",
         },
     )
     return [

@@ -49,9 +49,16 @@ class LedgerRoutes:
         now = from_unix_ms(self._clock.now_ms())
         end = _moment(request, "to", now)
         begin = _moment(request, "from", end - _USUAL_SPAN)
-        found = await self._ledger.lines(to_unix_ms(begin), to_unix_ms(end), request.query.get("metric", ""))
+        metric, page_token = (request.query.get(name, "") for name in ("metric", "pageToken"))
+        found = await self._ledger.lines(to_unix_ms(begin), to_unix_ms(end), metric, page_token)
         delivered = {sink: rfc3339(from_unix_ms(until_ms)) for sink, until_ms in found.delivered_until_ms.items()}
-        return answer({"items": [_line(line) for line in found.lines], "deliveredUntil": delivered})
+        return answer(
+            {
+                "items": [_line(line) for line in found.lines],
+                "nextPageToken": found.next_page_token,
+                "deliveredUntil": delivered,
+            }
+        )
 
     async def rejections(self, _request: web.Request) -> web.Response:
         found = await self._ledger.rejections()

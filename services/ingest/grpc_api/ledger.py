@@ -23,10 +23,18 @@ class LedgerServicer(ingest_pb2_grpc.LedgerServiceServicer):
         self, request: pb.GetLedgerRequest, _call: Call
     ) -> pb.GetLedgerResponse:
         principal = principals.current_of_project()
-        lines, delivered = await self._reader.lines(
-            principal, from_ms=request.from_ms, to_ms=request.to_ms, metric=request.metric
+        page = await self._reader.lines(
+            principal,
+            from_ms=request.from_ms,
+            to_ms=request.to_ms,
+            metric=request.metric,
+            page_token=request.page_token,
         )
-        return pb.GetLedgerResponse(lines=map(_line, lines), delivered_until_ms=delivered)
+        return pb.GetLedgerResponse(
+            lines=map(_line, page.lines),
+            delivered_until_ms=page.delivered_until_ms,
+            next_page_token=page.next_page_token,
+        )
 
     async def ListRejections(  # noqa: N802 - the contract's name
         self, _request: pb.ListRejectionsRequest, _call: Call

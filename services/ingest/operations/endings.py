@@ -10,6 +10,9 @@ from services.ingest.operations.batches import Receiver
 
 log = logs.get(__name__)
 
+#: Deletions that are not passed on twice; to pass an older one on again changes nothing.
+_MOST_REMEMBERED = 10_000
+
 
 class SeriesEndings:
     """Deleted definitions on their way to the log; each is tried until it is there."""
@@ -17,12 +20,15 @@ class SeriesEndings:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._queue: asyncio.Queue[Definition] = asyncio.Queue()
-        self._told: set[bytes] = set()
+        #: In the order in which they came.
+        self._told: dict[bytes, None] = {}
 
     def add(self, definition: Definition) -> None:
         """Called for each deletion that the feed tells, possibly more than once."""
         if definition.id not in self._told:
-            self._told.add(definition.id)
+            self._told[definition.id] = None
+            if len(self._told) > _MOST_REMEMBERED:
+                del self._told[next(iter(self._told))]
             self._queue.put_nowait(definition)
 
     async def run(self, receiver: Receiver) -> None:

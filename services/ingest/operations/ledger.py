@@ -1,13 +1,26 @@
 """Questions about the delivery ledger."""
 
+import base64
 import uuid
+from dataclasses import dataclass
 
-from chassis.errors import Unavailable
+from chassis.errors import Invalid, Unavailable
 from chassis.postgres import Database
 from chassis.principals import Principal
 from services.ingest import ledger_store
 from services.ingest.ledger import HOUR_MS
-from services.ingest.ledger_store import LastRejection, LedgerLine
+from services.ingest.ledger_store import MOST_LINES, LastRejection, LedgerLine, Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerPage:
+    """Some lines of a project, the newest first."""
+
+    lines: list[LedgerLine]
+    #: Empty: there are no more.
+    next_page_token: str
+    #: Up to when each sink was delivered, Unix milliseconds.
+    delivered_until_ms: dict[str, int]
 
 
 class LedgerReader:
@@ -17,17 +30,26 @@ class LedgerReader:
         self._database = database
 
     async def lines(
-        self, principal: Principal, *, from_ms: int, to_ms: int, metric: str
-    ) -> tuple[list[LedgerLine], dict[str, int]]:
-        """The project's lines, and up to when sinks were delivered, Unix milliseconds. Raises Unavailable."""
+        self, principal: Principal, *, from_ms: int, to_ms: int, metric: str, page_token: str
+    ) -> LedgerPage:
+        """The project's lines. Raises Invalid where the token is none that was answered, Unavailable."""
         principal.require("usage:read")
+        after = _place(page_token) if page_token else None
         # A line belongs to the hour in which it began.
         first_ms = from_ms // HOUR_MS * HOUR_MS
         async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
             lines = await ledger_store.lines(
-                connection, uuid.UUID(principal.project_id).bytes, from_ms=first_ms, to_ms=to_ms, metric=metric
+                connection,
+                uuid.UUID(principal.project_id).bytes,
+                from_ms=first_ms,
+                to_ms=to_ms,
+                metric=metric,
+                after=after,
             )
-            return lines, await ledger_store.delivered_until(connection)
+            delivered = await ledger_store.delivered_until(connection)
+        told = lines[:MOST_LINES]
+        token = _token(told[-1]) if len(lines) > len(told) else ""
+        return LedgerPage(lines=told, next_page_token=token, delivered_until_ms=delivered)
 
     async def last_rejections(self, principal: Principal) -> list[LastRejection]:
         """The last one of each metric and code. Raises Unavailable."""
@@ -39,3 +61,18 @@ class LedgerReader:
         if self._database is None:
             raise Unavailable("This receiver was not told where the ledger is: PULSEGATE_POSTGRES_DSN is not set.")
         return self._database
+
+
+def _token(last: LedgerLine) -> str:
+    return base64.urlsafe_b64encode(f"{last.hour_ms}/{last.metric}".encode()).decode().rstrip("=")
+
+
+def _place(token: str) -> Place:
+    try:
+        hour_ms, _, metric = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode().partition("/")
+        place = Place(int(hour_ms), metric)
+    except ValueError:
+        place = None
+    if place is None or not 0 <= place.hour_ms < 1 << 63 or "\x00" in place.metric:
+        raise Invalid.fields({"pageToken": "is not a token that a list has answered"})
+    return place

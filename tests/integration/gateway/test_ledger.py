@@ -22,11 +22,11 @@ async def test_the_lines_of_a_project(gateway: Gateway) -> None:
         folded=1,
     )
     gateway.ingest.answers["GetLedger"] = pb.GetLedgerResponse(
-        lines=[line], delivered_until_ms={"remote_write": MOMENT_MS}
+        lines=[line], delivered_until_ms={"remote_write": MOMENT_MS}, next_page_token="there"
     )
     answer = await gateway.call(
         "GET",
-        f"{LEDGER}?from=2026-01-31T00:00:00Z&to=2026-02-01T00:00:00Z&metric=orders_total",
+        f"{LEDGER}?from=2026-01-31T00:00:00Z&to=2026-02-01T00:00:00Z&metric=orders_total&pageToken=here",
         credential=gateway.auth.new_session(),
     )
     assert answer.status == 200
@@ -43,16 +43,19 @@ async def test_the_lines_of_a_project(gateway: Gateway) -> None:
                 "folded": 1,
             }
         ],
+        "nextPageToken": "there",
         "deliveredUntil": {"remote_write": MOMENT},
     }
     (request,) = gateway.ingest.requests("GetLedger")
-    assert request == pb.GetLedgerRequest(from_ms=1_769_817_600_000, to_ms=1_769_904_000_000, metric="orders_total")
+    assert request == pb.GetLedgerRequest(
+        from_ms=1_769_817_600_000, to_ms=1_769_904_000_000, metric="orders_total", page_token="here"
+    )
 
 
 async def test_without_a_span_the_last_day_is_asked_for(gateway: Gateway) -> None:
     gateway.ingest.answers["GetLedger"] = pb.GetLedgerResponse()
     answer = await gateway.call("GET", LEDGER, credential=gateway.auth.new_session())
-    assert (answer.status, answer.json) == (200, {"items": [], "deliveredUntil": {}})
+    assert (answer.status, answer.json) == (200, {"items": [], "nextPageToken": "", "deliveredUntil": {}})
     (request,) = gateway.ingest.requests("GetLedger")
     assert request.to_ms - request.from_ms == 24 * 3600 * 1000
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 import time
+import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
 from chassis import context, grpc_client
-from chassis.errors import Forbidden, PulsegateError, Unavailable
+from chassis.errors import Forbidden, Invalid, PulsegateError, Unavailable
 from chassis.ids import uuid7
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
+from services.ingest.domain import partition_of
 from services.ingest.ledger import HOUR_MS
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, SERVICE_TOKEN, Pipeline
 from tests.waiting import eventually
@@ -99,6 +102,31 @@ async def test_a_batch_that_reaches_the_log_twice_is_committed_once(reading: Pip
             await reading.send({"name": "orders_total", "value": 1}, producer=producer, sequence=1)
     async with reading.running():
         await expect(reading, "orders_total", accepted=3, duplicate=2, committed=1)
+
+
+async def test_a_long_answer_comes_in_pages(reading: Pipeline) -> None:
+    fill = """
+        INSERT INTO ingest.ledger (partition, tenant_id, project_id, metric, hour_ms, committed, duplicate, folded)
+        SELECT %s, %s, %s, 'metric_' || mod(n, 3) || '_total', n / 3 * 3600000::bigint, n, 0, 0
+          FROM generate_series(0, 10000) AS n
+    """
+    partition = partition_of(uuid.UUID(reading.project_id).bytes)
+    with psycopg.connect(reading.database.superuser_dsn) as connection:
+        connection.execute(fill, (partition, reading.tenant_id, reading.project_id))
+    request = pb.GetLedgerRequest(to_ms=10_000 * HOUR_MS)
+    pages: list[list[tuple[int, str, int]]] = []
+    async with reading.receiver():
+        while not pages or request.page_token:
+            page: pb.GetLedgerResponse = await ask(reading, "GetLedger", request, "usage:read")
+            pages.append([(-line.hour_ms, line.metric, line.committed) for line in page.lines])
+            request.page_token = page.next_page_token
+        for token in ("AAAA", "MS8AYQ", "OTk5OTk5OTk5OTk5OTk5OTk5OTkvYQ", "\u00e9"):
+            with pytest.raises(Invalid):
+                await ask(reading, "GetLedger", pb.GetLedgerRequest(page_token=token), "usage:read")
+    assert [len(lines) for lines in pages] == [5_000, 5_000, 1]
+    lines = [line for page in pages for line in page]
+    assert lines == sorted(lines)
+    assert {committed for *_, committed in lines} == set(range(10_001))
 
 
 async def test_only_the_project_itself_and_who_may_read_usage_is_told(reading: Pipeline) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"*\n\tPushGroup\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\r\n\x05whole\x18\x02 \x01(\x08\"\x94\x01\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\x12\'\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\x12-\n\x05group\x18\x04 \x01(\x0b\x32\x1e.pulsegate.ingest.v1.PushGroup\"\x83\x01\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x15\n\rrejected_more\x18\x04 \x01(\x05\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xfd\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\'\n\x04\x64oor\x18\x08 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\x12-\n\x05group\x18\t \x01(\x0b\x32\x1e.pulsegate.ingest.v1.PushGroup\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result\"B\n\x10GetLedgerRequest\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12\x0e\n\x06metric\x18\x03 \x01(\t\"\xd6\x01\n\x11GetLedgerResponse\x12.\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.pulsegate.ingest.v1.LedgerLine\x12X\n\x12\x64\x65livered_until_ms\x18\x02 \x03(\x0b\x32<.pulsegate.ingest.v1.GetLedgerResponse.DeliveredUntilMsEntry\x1a\x37\n\x15\x44\x65liveredUntilMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf9\x01\n\nLedgerLine\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07hour_ms\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x03\x12?\n\x08rejected\x18\x05 \x03(\x0b\x32-.pulsegate.ingest.v1.LedgerLine.RejectedEntry\x12\x11\n\tduplicate\x18\x06 \x01(\x03\x12\x11\n\tcommitted\x18\x07 \x01(\x03\x12\x0e\n\x06\x66olded\x18\x08 \x01(\x03\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x17\n\x15ListRejectionsRequest\"P\n\x16ListRejectionsResponse\x12\x36\n\nrejections\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.LastRejection\"^\n\rLastRejection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\x12\x0f\n\x07last_ms\x18\x05 \x01(\x03*\x9c\x01\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44OOR_STATSD\x10\x01\x12\x16\n\x12\x44OOR_OTLP_PROTOBUF\x10\x02\x12\x12\n\x0e\x44OOR_OTLP_JSON\x10\x03\x12\x15\n\x11\x44OOR_REMOTE_WRITE\x10\x04\x12\x12\n\x0e\x44OOR_PUSH_TEXT\x10\x05\x12\x16\n\x12\x44OOR_PUSH_PROTOBUF\x10\x06\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x32\xd6\x01\n\rLedgerService\x12Z\n\tGetLedger\x12%.pulsegate.ingest.v1.GetLedgerRequest\x1a&.pulsegate.ingest.v1.GetLedgerResponse\x12i\n\x0eListRejections\x12*.pulsegate.ingest.v1.ListRejectionsRequest\x1a+.pulsegate.ingest.v1.ListRejectionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pulsegate/ingest/v1/ingest.proto\x12\x13pulsegate.ingest.v1\"*\n\tPushGroup\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\r\n\x05whole\x18\x02 \x01(\x08\"\x94\x01\n\x12IngestBatchRequest\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x02 \x01(\t\x12\'\n\x04\x64oor\x18\x03 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\x12-\n\x05group\x18\x04 \x01(\x0b\x32\x1e.pulsegate.ingest.v1.PushGroup\"\x83\x01\n\x13IngestBatchResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x30\n\x08rejected\x18\x02 \x03(\x0b\x32\x1e.pulsegate.ingest.v1.Rejection\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x15\n\rrejected_more\x18\x04 \x01(\x05\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"K\n\x14StreamBatchesRequest\x12\x33\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.StreamedBatch\"\xfd\x01\n\rStreamedBatch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x18\n\x10\x63ontent_encoding\x18\x04 \x01(\t\x12\x1c\n\x14timeout_milliseconds\x18\x05 \x01(\r\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12\'\n\x04\x64oor\x18\x08 \x01(\x0e\x32\x19.pulsegate.ingest.v1.Door\x12-\n\x05group\x18\t \x01(\x0b\x32\x1e.pulsegate.ingest.v1.PushGroup\"a\n\x15StreamBatchesResponse\x12\x36\n\x08outcomes\x18\x01 \x03(\x0b\x32$.pulsegate.ingest.v1.StreamedOutcome\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"z\n\x0fStreamedOutcome\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12<\n\x08response\x18\x02 \x01(\x0b\x32(.pulsegate.ingest.v1.IngestBatchResponseH\x00\x12\x0f\n\x05\x65rror\x18\x03 \x01(\x0cH\x00\x42\x08\n\x06result\"V\n\x10GetLedgerRequest\x12\x0f\n\x07\x66rom_ms\x18\x01 \x01(\x03\x12\r\n\x05to_ms\x18\x02 \x01(\x03\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xef\x01\n\x11GetLedgerResponse\x12.\n\x05lines\x18\x01 \x03(\x0b\x32\x1f.pulsegate.ingest.v1.LedgerLine\x12X\n\x12\x64\x65livered_until_ms\x18\x02 \x03(\x0b\x32<.pulsegate.ingest.v1.GetLedgerResponse.DeliveredUntilMsEntry\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x1a\x37\n\x15\x44\x65liveredUntilMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf9\x01\n\nLedgerLine\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07hour_ms\x18\x02 \x01(\x03\x12\x10\n\x08received\x18\x03 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x03\x12?\n\x08rejected\x18\x05 \x03(\x0b\x32-.pulsegate.ingest.v1.LedgerLine.RejectedEntry\x12\x11\n\tduplicate\x18\x06 \x01(\x03\x12\x11\n\tcommitted\x18\x07 \x01(\x03\x12\x0e\n\x06\x66olded\x18\x08 \x01(\x03\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x17\n\x15ListRejectionsRequest\"P\n\x16ListRejectionsResponse\x12\x36\n\nrejections\x18\x01 \x03(\x0b\x32\".pulsegate.ingest.v1.LastRejection\"^\n\rLastRejection\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\x12\x0f\n\x07last_ms\x18\x05 \x01(\x03*\x9c\x01\n\x04\x44oor\x12\x14\n\x10\x44OOR_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x44OOR_STATSD\x10\x01\x12\x16\n\x12\x44OOR_OTLP_PROTOBUF\x10\x02\x12\x12\n\x0e\x44OOR_OTLP_JSON\x10\x03\x12\x15\n\x11\x44OOR_REMOTE_WRITE\x10\x04\x12\x12\n\x0e\x44OOR_PUSH_TEXT\x10\x05\x12\x16\n\x12\x44OOR_PUSH_PROTOBUF\x10\x06\x32\xdd\x01\n\rIngestService\x12`\n\x0bIngestBatch\x12\'.pulsegate.ingest.v1.IngestBatchRequest\x1a(.pulsegate.ingest.v1.IngestBatchResponse\x12j\n\rStreamBatches\x12).pulsegate.ingest.v1.StreamBatchesRequest\x1a*.pulsegate.ingest.v1.StreamBatchesResponse(\x01\x30\x01\x32\xd6\x01\n\rLedgerService\x12Z\n\tGetLedger\x12%.pulsegate.ingest.v1.GetLedgerRequest\x1a&.pulsegate.ingest.v1.GetLedgerResponse\x12i\n\x0eListRejections\x12*.pulsegate.ingest.v1.ListRejectionsRequest\x1a+.pulsegate.ingest.v1.ListRejectionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_options = b'8\001'
   _globals['_LEDGERLINE_REJECTEDENTRY']._loaded_options = None
   _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_options = b'8\001'
-  _globals['_DOOR']._serialized_start=1742
-  _globals['_DOOR']._serialized_end=1898
+  _globals['_DOOR']._serialized_start=1787
+  _globals['_DOOR']._serialized_end=1943
   _globals['_PUSHGROUP']._serialized_start=57
   _globals['_PUSHGROUP']._serialized_end=99
   _globals['_INGESTBATCHREQUEST']._serialized_start=102
@@ -54,23 +54,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMEDOUTCOME']._serialized_start=877
   _globals['_STREAMEDOUTCOME']._serialized_end=999
   _globals['_GETLEDGERREQUEST']._serialized_start=1001
-  _globals['_GETLEDGERREQUEST']._serialized_end=1067
-  _globals['_GETLEDGERRESPONSE']._serialized_start=1070
-  _globals['_GETLEDGERRESPONSE']._serialized_end=1284
-  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_start=1229
-  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_end=1284
-  _globals['_LEDGERLINE']._serialized_start=1287
-  _globals['_LEDGERLINE']._serialized_end=1536
-  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_start=1489
-  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_end=1536
-  _globals['_LISTREJECTIONSREQUEST']._serialized_start=1538
-  _globals['_LISTREJECTIONSREQUEST']._serialized_end=1561
-  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=1563
-  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=1643
-  _globals['_LASTREJECTION']._serialized_start=1645
-  _globals['_LASTREJECTION']._serialized_end=1739
-  _globals['_INGESTSERVICE']._serialized_start=1901
-  _globals['_INGESTSERVICE']._serialized_end=2122
-  _globals['_LEDGERSERVICE']._serialized_start=2125
-  _globals['_LEDGERSERVICE']._serialized_end=2339
+  _globals['_GETLEDGERREQUEST']._serialized_end=1087
+  _globals['_GETLEDGERRESPONSE']._serialized_start=1090
+  _globals['_GETLEDGERRESPONSE']._serialized_end=1329
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_start=1274
+  _globals['_GETLEDGERRESPONSE_DELIVEREDUNTILMSENTRY']._serialized_end=1329
+  _globals['_LEDGERLINE']._serialized_start=1332
+  _globals['_LEDGERLINE']._serialized_end=1581
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_start=1534
+  _globals['_LEDGERLINE_REJECTEDENTRY']._serialized_end=1581
+  _globals['_LISTREJECTIONSREQUEST']._serialized_start=1583
+  _globals['_LISTREJECTIONSREQUEST']._serialized_end=1606
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_start=1608
+  _globals['_LISTREJECTIONSRESPONSE']._serialized_end=1688
+  _globals['_LASTREJECTION']._serialized_start=1690
+  _globals['_LASTREJECTION']._serialized_end=1784
+  _globals['_INGESTSERVICE']._serialized_start=1946
+  _globals['_INGESTSERVICE']._serialized_end=2167
+  _globals['_LEDGERSERVICE']._serialized_start=2170
+  _globals['_LEDGERSERVICE']._serialized_end=2384
 # @@protoc_insertion_point(module_scope)

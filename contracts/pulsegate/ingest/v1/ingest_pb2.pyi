@@ -308,21 +308,25 @@ class GetLedgerRequest(_message.Message):
     FROM_MS_FIELD_NUMBER: _builtins.int
     TO_MS_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     from_ms: _builtins.int
     """Unix milliseconds: hours that began from then on, and before then."""
     to_ms: _builtins.int
     metric: _builtins.str
     """Of one metric alone; empty: of all."""
+    page_token: _builtins.str
+    """Where the response before has ended; empty: from the beginning."""
     def __init__(
         self,
         *,
         from_ms: _builtins.int = ...,
         to_ms: _builtins.int = ...,
         metric: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "metric", b"metric", "to_ms", b"to_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_ms", b"from_ms", "metric", b"metric", "page_token", b"page_token", "to_ms", b"to_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +360,9 @@ class GetLedgerResponse(_message.Message):
 
     LINES_FIELD_NUMBER: _builtins.int
     DELIVERED_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty: there are no more lines."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerLine]: ...
     @_builtins.property
@@ -367,10 +374,11 @@ class GetLedgerResponse(_message.Message):
         *,
         lines: _abc.Iterable[Global___LedgerLine] | None = ...,
         delivered_until_ms: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered_until_ms", b"delivered_until_ms", "lines", b"lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered_until_ms", b"delivered_until_ms", "lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
