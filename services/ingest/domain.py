@@ -37,14 +37,8 @@ class Door(IntEnum):
     PUSH_PROTOBUF = 6
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PushGroup:
-    """Whose values a pushed body holds."""
-
-    #: The grouping labels, `job` among them.
-    labels: Mapping[str, str]
-    #: What the group had besides the body is gone, not only other series of the body's metrics.
-    whole: bool
+#: Whose values a pushed body holds: the grouping labels, `job` among them.
+PushGroup = Mapping[str, str]
 
 
 class MetricType(IntEnum):

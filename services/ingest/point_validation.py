@@ -74,7 +74,7 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
     if compiled.definition.type not in point.types:
         return _mismatch(point, compiled)
     labels, value = _labels(point, compiled), point.value
-    if point.origin is not None:
+    if point.origin is not None and not compiled.is_gauge:
         return _take_total(value, point.origin, labels, compiled, now_ms, result)
     if isinstance(value, Observations):
         return _take_observations(value, labels, compiled, result)

@@ -91,7 +91,7 @@ class Point:
     value: float | Observations | Buckets | Component | ExponentialBuckets
     #: Of a gauge, Unix milliseconds; None: now.
     timestamp_ms: float | None = None
-    #: A number, buckets or a component with an origin is a total.
+    #: A number, buckets or a component with an origin is a total, unless it is a gauge's.
     origin: Origin | None = None
     #: Of a gauge: who reports its level, 16 bytes, as far as the door tells one from another.
     reporter: bytes = b""

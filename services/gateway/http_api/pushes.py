@@ -37,24 +37,17 @@ class PushRoutes:
         self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
-        handlers = {"PUT": self.replace, "POST": self.add, "DELETE": self.delete}
+        handlers = {"PUT": self.push, "POST": self.push, "DELETE": self.delete}
         return [Route(method, path, handler, Door.INGESTION) for path in _PATHS for method, handler in handlers.items()]
 
-    async def replace(self, request: web.Request) -> web.Response:
-        """The group holds what the body says, and nothing else."""
-        return await self._push(request, whole=True)
-
-    async def add(self, request: web.Request) -> web.Response:
-        """The metrics of the body are replaced; others of the group stay."""
-        return await self._push(request, whole=False)
-
     async def delete(self, request: web.Request) -> web.Response:
-        """The group holds nothing."""
-        await self._receivers.take(b"", "", pb.DOOR_PUSH_TEXT, _group(request, whole=True))
+        """What a group has counted stays counted, and its gauges end by themselves: there is nothing to be done."""
+        _group(request)
         return web.Response(status=202)
 
-    async def _push(self, request: web.Request, *, whole: bool) -> web.Response:
-        encoding, group = content_encoding(request), _group(request, whole=whole)
+    async def push(self, request: web.Request) -> web.Response:
+        """What the body says; what it does not say stays as it is."""
+        encoding, group = content_encoding(request), _group(request)
         # As Pushgateway has it: whatever is not said to be protobuf is text.
         door = pb.DOOR_PUSH_PROTOBUF if request.content_type == _PROTOBUF else pb.DOOR_PUSH_TEXT
         outcome = await self._receivers.take(await read(request), encoding, door, group)
@@ -65,8 +58,8 @@ class PushRoutes:
         return answer(rendered(outcome))
 
 
-def _group(request: web.Request, *, whole: bool) -> pb.PushGroup:
-    return pb.PushGroup(labels=grouping_labels(request.rel_url.raw_path.removeprefix(_PREFIX)), whole=whole)
+def _group(request: web.Request) -> pb.PushGroup:
+    return pb.PushGroup(labels=grouping_labels(request.rel_url.raw_path.removeprefix(_PREFIX)))
 
 
 def grouping_labels(path: str) -> list[str]:

@@ -5,7 +5,7 @@ the sender says when it began to count, one run of that. Gauges are levels. The 
 definition and replace labels of the same name, as in Pushgateway.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -64,23 +64,24 @@ _TYPES: Mapping[FamilyType, frozenset[MetricType]] = {
 
 def points_of(families: Iterable[Family], push: Push) -> list[Point | Fault]:
     """A point for each series, those of one family after each other."""
-    grouping = sorted(push.group.labels.items())
-    return [_point(family, series, push, grouping) for family in families for series in family.series]
+    reporter = source_id("push", sorted(push.group.items()))
+    return [_point(family, series, push, reporter) for family in families for series in family.series]
 
 
-def _point(family: Family, series: Series, push: Push, grouping: Sequence[tuple[str, str]]) -> Point | Fault:
+def _point(family: Family, series: Series, push: Push, reporter: bytes) -> Point | Fault:
     if isinstance(series.value, Fault):
         return series.value
-    group = push.group.labels
+    group = push.group
     name = as_counter(family.name) if family.type is FamilyType.COUNTER else family.name
     labels = {label: value for label, value in series.labels.items() if label not in group}
-    source = source_id("push", grouping, name, sorted(labels.items()), series.began)
+    source = source_id(reporter, name, sorted(labels.items()), series.began)
     return Point(
         names=(name,),
         labels=labels,
         offered=group,
         types=_TYPES[family.type],
         value=series.value,
+        reporter=reporter,
         origin=None if family.type is FamilyType.GAUGE else Origin(source, push.arrived_ns),
     )
 

@@ -23,7 +23,7 @@ def group_of(request: pb.IngestBatchRequest | pb.StreamedBatch) -> PushGroup | N
     labels = request.group.labels
     if len(labels) % 2:
         raise Malformed("Grouping labels are names and values, alternating.")
-    return PushGroup(labels=dict(zip(labels[::2], labels[1::2], strict=True)), whole=request.group.whole)
+    return dict(zip(labels[::2], labels[1::2], strict=True))
 
 
 def render(outcome: Outcome) -> pb.IngestBatchResponse:

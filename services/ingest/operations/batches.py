@@ -97,7 +97,7 @@ class Receiver:
         Raises like `take`.
         """
         principal.require("ingest:write")
-        batch = doors.decode(body, content_encoding, door, self._push(group) if group else None)
+        batch = doors.decode(body, content_encoding, door, self._push(group) if group is not None else None)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
         parts = self._validate(principal, batch)

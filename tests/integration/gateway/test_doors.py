@@ -131,28 +131,34 @@ PUSH_PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.Met
 
 
 @pytest.mark.parametrize(
-    ("method", "content_type", "door", "whole", "status"),
+    ("method", "content_type", "door"),
     [
-        ("PUT", "text/plain; version=0.0.4", pb.DOOR_PUSH_TEXT, True, 200),
-        ("POST", "application/x-www-form-urlencoded", pb.DOOR_PUSH_TEXT, False, 200),
-        ("POST", PUSH_PROTOBUF, pb.DOOR_PUSH_PROTOBUF, False, 200),
-        ("DELETE", "", pb.DOOR_PUSH_TEXT, True, 202),
+        ("PUT", "text/plain; version=0.0.4", pb.DOOR_PUSH_TEXT),
+        ("POST", "application/x-www-form-urlencoded", pb.DOOR_PUSH_TEXT),
+        ("POST", PUSH_PROTOBUF, pb.DOOR_PUSH_PROTOBUF),
     ],
 )
 async def test_a_push_is_passed_on_with_its_group(
-    gateway: Gateway, method: str, content_type: str, door: "pb.Door.ValueType", whole: bool, status: int
+    gateway: Gateway, method: str, content_type: str, door: "pb.Door.ValueType"
 ) -> None:
     answered = await gateway.call(
         method,
         "/metrics/job/nightly/path@base64/L3Nydg",
         credential=gateway.auth.new_key("secret"),
-        data=b"" if method == "DELETE" else b"body",
-        headers={"Content-Type": content_type} if content_type else {},
+        data=b"body",
+        headers={"Content-Type": content_type},
     )
-    assert answered.status == status
+    assert answered.status == 200
     (received,) = gateway.ingest.requests("StreamBatches")
-    assert (received.door, received.body) == (door, b"" if method == "DELETE" else b"body")
-    assert (list(received.group.labels), received.group.whole) == (["job", "nightly", "path", "/srv"], whole)
+    assert (received.door, received.body) == (door, b"body")
+    assert list(received.group.labels) == ["job", "nightly", "path", "/srv"]
+
+
+async def test_deleting_a_group_takes_a_key_and_a_path(gateway: Gateway) -> None:
+    key = gateway.auth.new_key("secret")
+    assert (await gateway.call("DELETE", "/metrics/job/nightly", credential=key)).status == 202
+    assert (await gateway.call("DELETE", "/metrics/job/nightly/odd", credential=key)).status == 400
+    assert (await gateway.call("DELETE", "/metrics/job/nightly")).status == 401
 
 
 async def test_a_push_is_answered_like_a_pushgateway(gateway: Gateway) -> None:

@@ -245,3 +245,20 @@ async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_whil
             answer = await pipeline.send_bytes(**statsd(f"new{number}:7|g\ndepth:1|g"))
             assert (answer.accepted, [each.code for each in answer.rejected]) == (1, ["METRIC_NOT_DEFINED"])
         assert config.asked_to_define == 2
+
+
+def pushed(body: str, job: str) -> dict[str, Any]:
+    return {"body": body.encode(), "door": pb.DOOR_PUSH_TEXT, "group": pb.PushGroup(labels=["job", job])}
+
+
+async def test_what_is_pushed_without_a_type_is_what_its_definition_says(pipeline: Pipeline) -> None:
+    pipeline.define("rows_total")
+    pipeline.define("depth", "gauge")
+    pipeline.define("in_use", "gauge", gauge_merge=definitions_pb2.GAUGE_MERGE_SUM)
+    async with pipeline.running():
+        for rows in (5, 7, 7):
+            assert (await pipeline.send_bytes(**pushed(f"rows_total {rows}\ndepth 3\nin_use 2", "a"))).accepted == 3
+        assert (await pipeline.send_bytes(**pushed("rows_total 7\ndepth 4\nin_use 3", "b"))).accepted == 3
+        await pipeline.expect("rows_total{$project}", 14)
+        await pipeline.expect("depth{$project}", 4)
+        await pipeline.expect("in_use{$project}", 5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary, generate_latest
 
 from contracts.pulsegate.ingest.v1 import exposition_pb2 as pb
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault, PushGroup
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors import exposition_protobuf, exposition_text
 from services.ingest.doors.exposition import Push, points_of
 from services.ingest.errors import BatchTooLarge, MalformedBody
@@ -22,7 +22,7 @@ JOB = {"job": "nightly"}
 
 def points(body: str | bytes, group: dict[str, str] = JOB, at: int = 1) -> list[Point | Fault]:
     text = body.encode() if isinstance(body, str) else body
-    return points_of(exposition_text.parse(text), Push(PushGroup(labels=group, whole=True), at))
+    return points_of(exposition_text.parse(text), Push(group, at))
 
 
 def point(body: str, **group: str) -> Point:
@@ -205,12 +205,12 @@ size_count 1
 rows 8
 """
     parsed = exposition_protobuf.parse(delimited(*families))
-    assert points_of(parsed, Push(PushGroup(labels=JOB, whole=True), 1)) == points(text)
+    assert points_of(parsed, Push(JOB, 1)) == points(text)
 
 
 def test_an_unknown_kind_of_histogram_costs_only_itself() -> None:
     unknown = family("h", pb.EXPOSITION_TYPE_GAUGE_HISTOGRAM)
-    [found] = points_of(exposition_protobuf.parse(delimited(unknown)), Push(PushGroup(labels=JOB, whole=True), 1))
+    [found] = points_of(exposition_protobuf.parse(delimited(unknown)), Push(JOB, 1))
     assert isinstance(found, Fault)
     assert found.code == "METRIC_TYPE_MISMATCH"
 
