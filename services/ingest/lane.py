@@ -203,9 +203,13 @@ class Lane:
             heed_cancellation()
             if work.reading:
                 self.trouble = ""
-            stretched = min(series / _SERIES_A_SECOND, _LONGEST_INTERVAL_SECONDS)
             taken = self._clock.monotonic() - began
-            await self._wait(max(max(stretched, self._settings.commit_interval_seconds) - taken, 0.01))
+            await self._wait(max(stretched(self._settings.commit_interval_seconds, series) - taken, 0.01))
+
+
+def stretched(interval_seconds: float, series: int) -> float:
+    """The time from a commit that wrote so many series to the next one."""
+    return max(interval_seconds, min(series / _SERIES_A_SECOND, _LONGEST_INTERVAL_SECONDS))
 
 
 def _reasons(errors: BaseExceptionGroup[Exception]) -> str:
