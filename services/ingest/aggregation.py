@@ -226,7 +226,9 @@ class LaneState:
             self.producers.admit(key, window)
         for source, totals in found.sources.items():
             self.sources.admit(source, totals)
-        return [self._admit(stored) for stored in found.series]
+        admitted = [self._admit(stored) for stored in found.series]
+        recent.restore(self._table, found.recent)
+        return admitted
 
     def _admit(self, stored: StoredSeries) -> Rows:
         """Takes stored series into memory. They stay quiet until a record changes them."""
@@ -312,11 +314,9 @@ class LaneState:
             additions.add_counters(table, rows, values)
             return
         additions.add_counters(table, rows[~gauges], values[~gauges])
-        merged = table.merged[rows]
-        last = gauges & ~merged
-        additions.set_newest(table, rows[last], values[last], portion.timestamps()[places][last])
-        if merged.any():
-            recent.report(table, portion, rows[merged], places[merged])
+        rows, places, values = rows[gauges], places[gauges], values[gauges]
+        single = recent.report(table, portion, rows, places)
+        additions.set_newest(table, rows[single], values[single], portion.timestamps()[places[single]])
 
     def _make(self, portion: Portion, rows: Rows, new: Rows) -> None:
         """Gives rows to label sets that are in neither memory nor the state."""

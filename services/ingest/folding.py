@@ -33,12 +33,13 @@ class Portion:
         self.endings = endings
         self.distributions: list[Distribution] = [each for record in records for each in record.distributions]
         #: The receiver's clock when it took each of them, Unix milliseconds.
-        self.arrivals: list[int] = [record.received_ms for record in records for _ in record.distributions]
+        self.arrivals: list[int] = []
         self._scalars = [len(record.ids) // ID_BYTES for record in records]
         self.scalar_count = sum(self._scalars)
         joined = b"".join([record.ids for record in records])
         if self.distributions:
             joined += b"".join([_checked(each.id) for each in self.distributions])
+            self.arrivals = [record.received_ms for record in records for _ in record.distributions]
         self.ids = Ids.of(joined)
         self._with_exemplars = [number for number, record in enumerate(records) if record.exemplars]
         #: The row of each series, -1 where it has none, as of that version of the table.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.ingest.columns import Floats, Ids, Ints, Rows
+from services.ingest.columns import Floats, Ids, Ints, Mask, Rows
 from services.ingest.folding import Portion
 from services.ingest.gauge_levels import Reports, merged
 from services.ingest.series import SeriesTable
@@ -85,9 +85,20 @@ def _restore_levels(table: SeriesTable, levels: StoredLevels) -> None:
     )
 
 
-def report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> None:
-    """Takes in levels of merged gauges: each producer's are told apart, and each label set's where several share a row
-    because they are over a budget. `places`: of the rows' levels in the portion."""
+def report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> Mask:
+    """Takes in the levels of those gauges that are merged; returns which of the rows are not.
+
+    `places`: of the rows' levels in the portion.
+    """
+    merges = table.merged[rows]
+    if merges.any():
+        _report(table, portion, rows[merges], places[merges])
+    return ~merges
+
+
+def _report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> None:
+    """Each producer's levels are told apart, and each label set's where several share a row because they are over a
+    budget."""
     reporters, arrivals = portion.reporters(places)
     sent, folded = portion.ids.at(places), table.folded[rows]
     timestamps = portion.timestamps()[places]

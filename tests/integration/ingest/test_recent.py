@@ -64,6 +64,30 @@ async def test_merged_gauges_are_what_promql_makes_of_each_clients_own_through_a
             await pipeline.expect("sum_load{$project}", 3.5 - 2.25 + 8)
 
 
+async def test_a_new_owner_goes_on_where_a_paused_one_stopped_and_the_woken_one_after_it(pipeline: Pipeline) -> None:
+    define_gauges(pipeline)
+    pipeline.define("size_bytes", "summary", objectives=[0.5])
+    clients = {client: str(uuid7()) for client in LEVELS}
+    async with pipeline.receiver():
+        with pipeline.process("aggregator") as paused:
+            await report(pipeline, clients)
+            await pipeline.send({"name": "size_bytes", "value": [1, 1]})
+            await pipeline.expect("sum_load{$project}", 12.25)
+            await pipeline.expect("size_bytes_count{$project}", 2)
+            paused.send_signal(signal.SIGSTOP)
+            async with pipeline.aggregator(operations_port=pipeline.new_ports().public):
+                await pipeline.send({"name": "sum_load", "value": 1}, producer=clients["a"], sequence=3)
+                await pipeline.send({"name": "size_bytes", "value": [8, 8, 8, 8]})
+                await pipeline.expect("sum_load{$project}", 1 - 2.25 + 11)
+                await pipeline.expect('round(size_bytes{quantile="0.5", $project})', 8)
+                paused.send_signal(signal.SIGCONT)
+            await pipeline.send({"name": "sum_load", "value": 2}, producer=clients["b"], sequence=2)
+            await pipeline.send({"name": "size_bytes", "value": [1, 1, 1]})
+            await pipeline.expect("sum_load{$project}", 1 + 2 + 11)
+            await pipeline.expect('round(size_bytes{quantile="0.5", $project})', 1)
+            assert await pipeline.value("size_bytes_count{$project}") == 9
+
+
 async def test_a_gauge_nobody_reports_any_more_ends_and_quantiles_become_nan(pipeline: Pipeline) -> None:
     define_gauges(pipeline)
     pipeline.define("size_bytes", "summary", objectives=[0.5])

@@ -161,6 +161,20 @@ def test_label_sets_over_a_budget_are_added_up_to_the_unit() -> None:
     assert store.totals() == {("sessions", "user", "1"): 2.0, ("sessions", "user", OTHER): 230.0}
 
 
+def test_a_series_that_left_memory_comes_back_with_what_still_counts() -> None:
+    store = Store(stale_after_ms=60_000)
+    store.fold(level(5.0, A), level(7.0, B), observed(1.0, received_ms=NOW_MS))
+    store.commit(NOW_MS + 1000)
+    for second in range(2, 100):
+        store.commit(NOW_MS + second * 1000)
+        store.delivered_ms = store.commit_ms
+    assert len(store.state) == 0
+    store.fold(level(6.0, A, NOW_MS + 100_000), observed(9.0, received_ms=NOW_MS + 100_000))
+    written = {each.name: each for each in each_of(store.commit(NOW_MS + 100_000).samples)}
+    assert written["sessions"].value == 13.0
+    assert (written["size_bytes"].counts, written["size_bytes"].quantiles) == ((2,), close(1.0, 1.0))
+
+
 def test_of_too_many_levels_the_latest_count() -> None:
     levels, count = GaugeLevels(), MOST_LEVELS + 5
     ids = Ids.of(np.random.default_rng(1).bytes(16 * count))
