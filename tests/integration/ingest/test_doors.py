@@ -262,3 +262,26 @@ async def test_what_is_pushed_without_a_type_is_what_its_definition_says(pipelin
         await pipeline.expect("rows_total{$project}", 14)
         await pipeline.expect("depth{$project}", 4)
         await pipeline.expect("in_use{$project}", 5)
+
+
+async def test_pushes_count_once_through_repetition_a_kill_and_a_takeover(reading: Pipeline) -> None:
+    reading.define("rows_total")
+
+    async def push(rows: int) -> None:
+        for job in ("a", "b"):
+            body = f"# TYPE rows_total counter\nrows_total {rows}"
+            assert (await reading.send_bytes(**pushed(body, job))).accepted == 1
+
+    async with reading.receiver():
+        with reading.process("aggregator") as first:
+            await push(5)
+            await push(5)
+            await reading.expect("rows_total{$project}", 10)
+            await push(7)
+            first.kill()
+        await push(7)
+        async with reading.aggregator():
+            await reading.expect("rows_total{$project}", 14)
+            await push(3)  # both jobs began anew
+            await push(8)
+            await reading.expect("rows_total{$project}", 30)
