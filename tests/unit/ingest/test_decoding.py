@@ -287,12 +287,12 @@ def _snappy(plain: bytes) -> bytes:
     [
         (GOOD, "gzip"),
         (b"", "gzip"),
-        (gzip.compress(GOOD)[:-1], "gzip"),
-        (gzip.compress(GOOD)[:12], "gzip"),
-        (gzip.compress(GOOD)[:-8] + bytes(8), "gzip"),
-        (gzip.compress(GOOD) + b"trailing", "gzip"),
+        (gzip.compress(GOOD, mtime=0)[:-1], "gzip"),
+        (gzip.compress(GOOD, mtime=0)[:12], "gzip"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + bytes(8), "gzip"),
+        (gzip.compress(GOOD, mtime=0) + b"trailing", "gzip"),
         (zlib.compress(GOOD), "gzip"),
-        (gzip.compress(b"") * 101 + gzip.compress(GOOD), "gzip"),
+        (gzip.compress(b"", mtime=0) * 101 + gzip.compress(GOOD), "gzip"),
         (GOOD, "zstd"),
         (b"", "zstd"),
         (_zstd(GOOD)[:-1], "zstd"),
@@ -322,7 +322,7 @@ def _bombs() -> list[tuple[bytes, str]]:
     unsized = b"".join(chunked.compress(zeros) for _ in range(16)) + chunked.flush()
     return [
         (gzip_bomb, "gzip"),
-        (gzip.compress(zeros[: 1 << 20]) * 8, "gzip"),
+        (gzip.compress(zeros[: 1 << 20], mtime=0) * 8, "gzip"),
         (_zstd(zeros * 16), "zstd"),
         (unsized, "zstd"),
         (_zstd(zeros[: 1 << 20]) * 8, "zstd"),
