@@ -33,9 +33,9 @@ _RECORDS_AT_ONCE = 256
 _FETCH_SECONDS = 0.5
 #: Once the log is read to its end, it is left alone for so long: a reading costs the same for one frame and for many.
 _BETWEEN_FETCHES_SECONDS = 0.1
-#: What a commit costs, here, in Postgres and in the sinks, grows with the series that changed. After one that wrote many,
-#: commits come less often, so that each series is written less often for the same metrics. Up to 30 000 changed series a
-#: second show within three seconds: they, and what comes during a late commit, are not many yet.
+#: What a commit costs, here, in Postgres and in the sinks, grows with the series that changed. After one that wrote
+#: many, commits come less often, so that each series is written less often for the same metrics. 30 000 changed series
+#: a second, and what comes during a late commit, are not many yet: they show within three seconds.
 _MANY_SERIES = 45_000
 _SERIES_A_SECOND = 20_000
 _LONGEST_INTERVAL_SECONDS = 10.0
