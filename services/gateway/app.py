@@ -76,7 +76,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
         limits = _limits(settings, in_redis, clock)
         prometheus = await _prometheus(stack, settings)
-        health = _health(upstreams, in_redis, prometheus, signing_keys)
+        health = _health(upstreams, in_redis, prometheus, signing_keys, verdicts)
         await stack.enter_async_context(health.watching())
 
         accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
@@ -180,11 +180,20 @@ async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus |
 
 
 def _health(
-    upstreams: Upstreams, in_redis: RedisLimiter, prometheus: Prometheus | None, signing_keys: SigningKeys
+    upstreams: Upstreams,
+    in_redis: RedisLimiter,
+    prometheus: Prometheus | None,
+    signing_keys: SigningKeys,
+    verdicts: Verdicts,
 ) -> Health:
-    """Nothing is hard once auth's keys were seen: without one service the routes of the others go on."""
+    """Nothing is hard once auth's keys and feed were seen: without one service the routes of the others go on."""
+
+    async def auth_seen() -> None:
+        await signing_keys.probe()
+        await verdicts.probe()
+
     health = Health()
-    health.add("auth-keys", signing_keys.probe, hard=True)
+    health.add("auth-keys", auth_seen, hard=True)
     for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
         health.add(upstream.channel.service, upstream.channel.probe, hard=False)
     health.add("redis", in_redis.probe, hard=False)

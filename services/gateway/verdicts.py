@@ -104,6 +104,11 @@ class Verdicts:
         self._lookups: dict[Question, _Lookup] = {}
         self._tasks: set[asyncio.Task[Verdict]] = set()
 
+    async def probe(self) -> None:
+        """A health check: auth's feed has begun once. Without it a gateway could not go on while auth is away."""
+        if self._heartbeat_at == float("-inf"):
+            raise Unavailable("auth's feed of credentials has not begun yet")
+
     async def of(self, credential: Credential, project_id: str = "", *, writes: bool = False) -> Verdict:
         """The verdict on a credential, for a person's call about a project (or about their own account, "").
 

@@ -1,5 +1,6 @@
 """How values of records are added to the series of a table, or take the place of what is there. No I/O."""
 
+from collections.abc import Iterable
 from sys import float_info
 
 import numpy as np
@@ -10,6 +11,10 @@ from services.ingest.domain import MetricType, add_finite
 from services.ingest.errors import UnreadableLogError
 from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, Distribution
 from services.ingest.series import SeriesTable
+
+#: Counts stay there where they would grow beyond: what no honest client reaches must not stop anybody else. Two of them
+#: are still a number of 64 bits.
+_MOST_COUNT = 2**61
 
 
 def add_counters(table: SeriesTable, rows: Rows, increments: Floats) -> None:
@@ -39,7 +44,8 @@ def add_distribution(table: SeriesTable, row: int, delta: Distribution, received
     if table.type[row] == MetricType.NATIVE_HISTOGRAM:
         table.counts[row] = _with_native(counts, delta, family.name)
     elif counts.size == len(delta.buckets) + 1:
-        table.counts[row] = counts + np.array([delta.count, *delta.buckets], np.int64)
+        increments = np.array(_bounded([delta.count, *delta.buckets]), np.int64)
+        table.counts[row] = np.minimum(counts + increments, _MOST_COUNT)
     else:
         raise other_buckets(family.name)
     table.value[row] = add_finite(float(table.value[row]), delta.sum)
@@ -52,7 +58,11 @@ def _with_native(counts: Ints, delta: Distribution, name: str) -> Ints:
         packed = native_histograms.merged(counts[1:].tolist(), delta.buckets)
     except ValueError as error:
         raise other_buckets(name) from error
-    return np.array([int(counts[0]) + delta.count, *packed], np.int64)
+    return np.array(_bounded([int(counts[0]) + delta.count, *packed]), np.int64)
+
+
+def _bounded(counts: Iterable[int]) -> list[int]:
+    return [min(count, _MOST_COUNT) for count in counts]
 
 
 def add_parts(table: SeriesTable, rows: Rows, increments: Floats, parts: Ints) -> None:
@@ -76,14 +86,14 @@ def _with_part(counts: Ints, part: int, increment: int) -> Ints:
     """Counts that an increment was added to: a new array, because the one before may have been sealed."""
     if not PART_COUNT <= part < PART_BUCKETS + counts.size - 1:
         raise UnreadableLogError("a record has a total of a bucket that its series has not")
-    counts = counts.copy()
+    counts, increment = counts.copy(), min(increment, _MOST_COUNT)
     if part == PART_COUNT:
-        counts[0] += increment
+        counts[0] = min(int(counts[0]) + increment, _MOST_COUNT)
         return counts
     bucket = part - PART_BUCKETS + 1
-    counts[bucket] += increment
+    counts[bucket] = min(int(counts[bucket]) + increment, _MOST_COUNT)
     if bucket + 1 < counts.size:  # what is in a lower bucket is not in the next one
-        counts[bucket + 1] -= increment
+        counts[bucket + 1] = max(int(counts[bucket + 1]) - increment, -_MOST_COUNT)
     return counts
 
 

@@ -179,10 +179,8 @@ class LaneState:
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
         ids = portion.ids.at(absent).each()
         for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
-            if identity in self._substitutes:
-                continue
-            wanted, heir = identity, self._heir(record, facts)
-            if heir is not facts:
+            wanted = self._substitutes.get(identity, identity)
+            if wanted is identity and (heir := self._heir(record, facts)) is not facts:
                 wanted = series_id(heir.id, stands_for.labels)
                 self._substitute(identity, wanted)
             missing.series.add((partition_of(record.project_id), wanted))
@@ -194,6 +192,12 @@ class LaneState:
             absent = np.flatnonzero(rows < 0)
             names = [self._substitutes.get(identity, identity) for identity in ids.at(absent).each()]
             rows[absent] = self._table.find(Ids.of(b"".join(names)))
+        return rows
+
+    def _live_rows_of(self, ids: Ids) -> Rows:
+        """The same, and -1 for series that are only looked at, whose rows may be others' soon."""
+        rows = self._rows_of(ids)
+        rows[(rows >= 0) & ~self._table.live[rows]] = -1
         return rows
 
     def fold(self, fetch: Fetch, found: Found = NOTHING_FOUND) -> None:
@@ -262,7 +266,7 @@ class LaneState:
             row = int(rows[portion.scalar_count + at])
             additions.add_distribution(self._table, row, portion.distributions[at], portion.arrivals[at])
         self._note_changed(rows[wanted])
-        self._exemplars.note(portion.exemplars(accepted), self._rows_of)
+        self._exemplars.note(portion.exemplars(accepted), self._live_rows_of)
 
     def _note_changed(self, changed: Rows) -> None:
         self._table.dirty[changed] = self._table.live[changed] = True
@@ -289,7 +293,7 @@ class LaneState:
             row = int(rows[portion.scalar_count + at])
             additions.add_distribution(table, row, increments.distributions[at], portion.arrivals[at])
         self._note_changed(rows[increments.news])
-        self._exemplars.note(portion.exemplars(), self._rows_of)
+        self._exemplars.note(portion.exemplars(), self._live_rows_of)
         counted = portion.count_of(increments.news)
         metrics.RECORDS_FOLDED.labels("counted").inc(counted)
         metrics.RECORDS_FOLDED.labels("duplicate").inc(len(portion.records) - counted)
@@ -425,6 +429,7 @@ class LaneState:
             ledger=self._ledger.seal(),
             recent=passing,
             adopted=adopted,
+            forgotten=bool(ending) or silent.size > 0,
         )
 
     def delivered(self, commit_ms: int) -> None:

@@ -21,6 +21,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
+from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
 
@@ -120,6 +121,10 @@ class Lane:
             except* (PulsegateError, LaneLostError) as errors:
                 log.warning("lane given up", lane=self._number, reason=_reasons(errors))
                 self._give_up(errors)
+            except* Exception as errors:
+                log.critical("lane halted by a fault of this program", lane=self._number, exc_info=errors)
+                self._give_up(errors)
+                await self._wait(_UNREADABLE_SECONDS)
             await self._wait(_ACQUIRE_SECONDS)
 
     def _give_up(self, errors: BaseExceptionGroup[Exception]) -> None:
@@ -297,16 +302,15 @@ class _Work:
 
         Raises LaneLostError, Unavailable.
         """
-        async with self._memory:
+        async with AsyncExitStack() as folding_waits:
+            await folding_waits.enter_async_context(self._memory)
             self._state.delivered(self.deliveries.delivered_ms)
             checkpoint = self._state.seal(self._clock.now_ms())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
-        with metrics.COMMITS.time(), self._spans(traceparents):
-            watermarks = self.deliveries.watermarks
-            if failpoints.ARMED:
-                await failpoints.reached("before-commit")
-            await self._checkpoints.commit(self._owned, checkpoint, watermarks)
+            if not checkpoint.forgotten:
+                await folding_waits.aclose()
+            await self._store(checkpoint, traceparents)
         if failpoints.ARMED:
             await failpoints.reached("committed")
         self._owned = replace(self._owned, position=checkpoint.position)
@@ -322,6 +326,13 @@ class _Work:
             self._state.producers.drop_idle(self._clock.now_ms())
             self._state.sources.drop_idle(self._clock.now_ms())
         return len(checkpoint.made) + len(checkpoint.changed)
+
+    async def _store(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> None:
+        with metrics.COMMITS.time(), self._spans(traceparents):
+            watermarks = self.deliveries.watermarks
+            if failpoints.ARMED:
+                await failpoints.reached("before-commit")
+            await self._checkpoints.commit(self._owned, checkpoint, watermarks)
 
     def _spans(self, traceparents: Sequence[str]) -> ExitStack:
         """One span for each traced batch of the commit, the last one around its statements too."""

@@ -109,6 +109,8 @@ class Checkpoint:
     recent: Recent = NOTHING_RECENT
     #: Definitions whose objectives the state does not have yet.
     adopted: list[Family] = field(default_factory=list)
+    #: Values are in here that memory has no more: until they are stored, nobody may look for them in the state.
+    forgotten: bool = False
 
     def samples_for(self, delivered_ms: int) -> Samples:
         """What a sink is to be given that has every commit of earlier owners up to this one."""

@@ -35,6 +35,8 @@ class BalancedLoad(Load):
 
     gateways: list[Api] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    #: Batches that each gateway has acknowledged.
+    taken: Counter[Api] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._ready = dict.fromkeys(self.gateways, True)
@@ -69,6 +71,8 @@ class BalancedLoad(Load):
                 raise
             if answer.status != 202:
                 self.failed.append(f"{gateway.base_url}: {answer.status} {answer.text}")
+            else:
+                self.taken[gateway] += 1
             return answer
         self.failed.append("no gateway is ready")
         raise ConnectionError
@@ -107,7 +111,7 @@ def cluster(suite: Suite, port_blocks: Callable[[], Ports]) -> Iterator[Cluster]
         yield Cluster(replicas, [f"http://{HOST}:{of.public}" for of in ports])
 
 
-async def _restart_each(suite: Suite, cluster: Cluster, load: Load) -> None:
+async def _restart_each(suite: Suite, cluster: Cluster, load: BalancedLoad) -> None:
     for service in SERVICES:
         pid = suite.kill(service.name, signal.SIGTERM)
         await asyncio.to_thread(suite.wait_restarted, service.name, pid)
@@ -119,13 +123,14 @@ async def _restart_each(suite: Suite, cluster: Cluster, load: Load) -> None:
         await _goes_on(load)
 
 
-async def _goes_on(load: Load) -> None:
-    enough = load.acknowledged + 20
+async def _goes_on(load: BalancedLoad) -> None:
+    """Through each gateway, which then knows the key: without auth only known ones go on."""
+    enough = {gateway: load.taken[gateway] + 10 for gateway in load.gateways}
 
     async def reached() -> bool:
-        return load.acknowledged >= enough
+        return all(load.taken[gateway] >= count for gateway, count in enough.items())
 
-    await eventually(reached, within_seconds=30, what="more batches are acknowledged")
+    await eventually(reached, within_seconds=30, what="each gateway acknowledges more batches")
 
 
 async def test_every_service_restarts_under_load_and_no_request_fails(

@@ -79,10 +79,11 @@ async def test_what_the_answer_says_is_accepted_counts(send: Send) -> None:
     assert outcome.accepted == 99 * len(door.requests)
 
 
-async def test_a_rate_is_kept_to_the_request(send: Send) -> None:
+async def test_a_rate_is_kept_give_or_take_the_request_at_its_end(send: Send) -> None:
     door = Door()
     outcome = await send(door, as_text(_BATCHES, groups=3), "none", rate=200)
-    assert outcome.sent == len(door.requests) == 200 * _SECONDS
+    assert outcome.sent == len(door.requests)
+    assert abs(outcome.sent - 200 * _SECONDS) <= 1
     assert {path for path, _ in door.requests} == {f"/metrics/job/bench/group/{number}" for number in range(3)}
 
 

@@ -121,7 +121,8 @@ class Store:
                 self.fold(*log[self.state.position :][:1])
             elif step == "crash while committing":
                 sealed = self.state.seal(now_ms)
-                self.fold(*log[self.state.position :][:1])  # folding goes on meanwhile
+                if not sealed.forgotten:
+                    self.fold(*log[self.state.position :][:1])  # folding goes on meanwhile
                 self.store(sealed)
             if step.startswith("crash"):
                 self.crash()
