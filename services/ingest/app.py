@@ -2,7 +2,7 @@
 
 from asyncio import TaskGroup
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -72,26 +72,33 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)
         servicer, ledger = IngestServicer(taking, verifier), LedgerServicer(LedgerReader(database))
-        add_servicers = (
-            partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
-            partial(ingest_pb2_grpc.add_LedgerServiceServicer_to_server, ledger),
-        )
-        await stack.enter_async_context(
-            grpc_server.serving(
-                settings.host,
-                settings.grpc_port,
-                add_servicers,
-                service_token=settings.service_token,
-                verifier=verifier,
-                process_health=health,
-                drain_seconds=settings.drain_seconds,
-            )
-        )
+        await stack.enter_async_context(_serving(servicer, ledger, settings, verifier, health))
         try:
             yield
         finally:
             health.stopping = True
             servicer.drain()
+
+
+def _serving(
+    servicer: IngestServicer,
+    ledger: LedgerServicer,
+    settings: ReceiverSettings,
+    verifier: PrincipalVerifier,
+    health: Health,
+) -> AbstractAsyncContextManager[object]:
+    return grpc_server.serving(
+        settings.host,
+        settings.grpc_port,
+        (
+            partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
+            partial(ingest_pb2_grpc.add_LedgerServiceServicer_to_server, ledger),
+        ),
+        service_token=settings.service_token,
+        verifier=verifier,
+        process_health=health,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
