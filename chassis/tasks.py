@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 #: How long a task may take to clear up before it is cancelled once more.
 _CLEARING_UP_SECONDS = 5.0
@@ -11,13 +11,35 @@ _CLEARING_UP_SECONDS = 5.0
 
 @asynccontextmanager
 async def in_background(*coroutines: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Runs the coroutines while open and cancels them at the end. One that fails ends the block with its error."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(coroutine) for coroutine in coroutines]
-        try:
-            yield
-        finally:
-            await ended(tasks)
+    """Runs the coroutines while open and cancels them at the end. One that fails ends the block with its error.
+
+    A single error, the body's or a task's, comes out as itself; several come out as a group.
+    """
+    of_body: list[BaseException] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            try:
+                yield
+            except Exception as error:
+                of_body.append(error)  # a task that fails while it clears up must not replace it
+                raise
+            finally:
+                await ended(tasks)
+    except BaseExceptionGroup as errors:
+        failed = list(dict.fromkeys((*of_body, *errors.exceptions)))
+        if len(failed) > 1:
+            raise BaseExceptionGroup(errors.message, failed) from None
+        _raise_as_it_was(failed[0])
+
+
+def _raise_as_it_was(error: BaseException) -> NoReturn:
+    """Raises the error with what it says of where it comes from, which raising it here would replace."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
 
 
 async def ended(tasks: Collection[asyncio.Task[Any]], clearing_up_seconds: float = _CLEARING_UP_SECONDS) -> None:

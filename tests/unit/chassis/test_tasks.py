@@ -1,6 +1,7 @@
 """Background tasks."""
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -23,17 +24,66 @@ async def test_tasks_run_while_open_and_are_cancelled_at_the_end() -> None:
     assert ended.is_set()
 
 
+async def _fail() -> None:
+    try:
+        raise IndexError("at first")
+    except IndexError:
+        raise KeyError("in the background")  # noqa: B904 - the context is what is looked at
+
+
 async def test_a_task_that_fails_ends_the_block_with_its_error() -> None:
-    async def fail() -> None:
-        raise KeyError("in the background")
-
-    async def wait_for_ever() -> None:
-        async with in_background(fail()):
+    with pytest.raises(KeyError, match="in the background") as caught:
+        async with in_background(in_background_of_another(_fail())):
             await asyncio.Event().wait()
+    assert isinstance(caught.value.__context__, IndexError)
 
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await wait_for_ever()
-    assert isinstance(caught.value.exceptions[0], KeyError)
+
+async def in_background_of_another(work: Coroutine[None, None, None]) -> None:
+    async with in_background(work):
+        await asyncio.Event().wait()
+
+
+async def test_what_the_body_raises_comes_out_of_any_depth_as_it_is() -> None:
+    cause = IndexError("at first")
+    error = KeyError("in the body")
+    with pytest.raises(KeyError) as caught:
+        async with in_background(asyncio.sleep(60)), in_background(asyncio.sleep(60)):
+            raise error from cause
+    assert caught.value is error
+    assert error.__cause__ is cause
+
+
+async def test_a_group_that_the_body_raises_stays_one() -> None:
+    with pytest.raises(ExceptionGroup, match="two of the body's") as caught:
+        async with in_background(asyncio.sleep(60)):
+            raise ExceptionGroup("two of the body's", [KeyError("one"), IndexError("two")])
+    assert len(caught.value.exceptions) == 2
+
+
+async def test_several_errors_come_out_together() -> None:
+    async def fail_when_cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("while clearing up")
+
+    async def fail_twice() -> None:
+        async with in_background(fail_when_cancelled()):
+            await asyncio.sleep(0)
+            raise IndexError("in the body")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await fail_twice()
+    assert {type(each) for each in caught.value.exceptions} == {IndexError, KeyError}
+
+
+async def test_a_block_that_is_cancelled_is_cancelled() -> None:
+    block = asyncio.create_task(in_background_of_another(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    block.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await block
+    assert block.cancelled()
 
 
 async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
