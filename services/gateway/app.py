@@ -30,11 +30,13 @@ from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
+from services.gateway.http_api.openapi import Resource
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.project_settings import ProjectSettingsRoutes
 from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
+from services.gateway.http_api.reference import ReferenceRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
@@ -80,7 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(health.watching())
 
         accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
-        resources: list[http_api.Resource] = [
+        resources: list[Resource] = [
             AccountRoutes(accounts, signing_keys, limits),
             ProjectRoutes(accounts),
             KeyRoutes(accounts),
@@ -100,6 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             slow_client_seconds=settings.slow_client_seconds,
             cors_origins=settings.cors_origins,
         )
+        resources.append(ReferenceRoutes(resources, endpoint=settings.endpoint))
         api = http_api.Api(resources, middlewares.doors(authentication, limits), pipeline)
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await health.refresh()  # the first client's call finds connections that are there

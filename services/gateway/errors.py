@@ -1,6 +1,7 @@
 """The gateway's own errors, and how every error becomes the body of an answer."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +32,34 @@ _PROMETHEUS_TYPES = {
 OTLP_PATH = "/v1/metrics"
 OTLP_PROTOBUF = "application/x-protobuf"
 OTLP_CONTENT_TYPES = frozenset({OTLP_PROTOBUF, "application/json"})
+
+#: Where errors have the shape of Prometheus.
+BELOW_PROMETHEUS = "/prometheus/"
+
+#: What clients may be told, by status.
+CODES: Mapping[int, Sequence[str]] = {
+    400: ("MALFORMED_REQUEST", "MALFORMED_JSON", "SAMPLES_REJECTED", "BATCH_REJECTED"),
+    401: ("UNAUTHENTICATED", "TOKEN_EXPIRED", "INVALID_API_KEY", "INVALID_CREDENTIALS"),
+    403: ("FORBIDDEN", "INSUFFICIENT_SCOPE", "ORIGIN_NOT_ALLOWED"),
+    404: ("NOT_FOUND",),
+    405: ("METHOD_NOT_ALLOWED",),
+    409: ("CONFLICT",),
+    412: ("VERSION_MISMATCH",),
+    413: ("BODY_TOO_LARGE",),
+    415: ("UNSUPPORTED_MEDIA_TYPE",),
+    422: (
+        "VALIDATION_FAILED",
+        "METRIC_LIMIT_REACHED",
+        "BATCH_EMPTY",
+        "BATCH_TOO_LARGE",
+        "BATCH_REJECTED",
+        "SEQUENCE_OUT_OF_WINDOW",
+    ),
+    429: ("RATE_LIMIT_EXCEEDED",),
+    500: ("INTERNAL",),
+    503: ("SERVICE_UNAVAILABLE",),
+    504: ("DEADLINE_EXCEEDED",),
+}
 
 _JSON = "application/json"
 
@@ -93,7 +122,7 @@ def render(error: PulsegateError, path: str, content_type: str) -> tuple[bytes, 
     message = error.message.encode("utf-8", "replace").decode("utf-8")  # it may show what a client sent
     if path == OTLP_PATH and content_type in OTLP_CONTENT_TYPES:
         return otlp(Status(code=error.grpc_status.value[0], message=f"{error.code}: {message}"), content_type)
-    if path.startswith("/prometheus/"):
+    if path.startswith(BELOW_PROMETHEUS):
         kind = _PROMETHEUS_TYPES.get(error.kind, "internal")
         return msgspec.json.encode({"status": "error", "errorType": kind, "error": message}), _JSON
     body: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from datetime import UTC
+from email.utils import format_datetime
 from functools import cache, partial
 from typing import Protocol
 
@@ -16,7 +18,7 @@ from chassis.errors import Internal, Malformed, MethodNotAllowed, PulsegateError
 from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
-from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Door, Handler
+from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
 
 log = logs.get(__name__)
 
@@ -44,7 +46,10 @@ _QUIET_ROUTES = frozenset(
     }
 )
 
-_EXPOSED = "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity"
+_EXPOSED = (
+    "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity, "
+    "Deprecation, Sunset"
+)
 _ACCEPTED = (
     "Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, X-API-Key, X-Correlation-Id, traceparent"
 )
@@ -207,6 +212,21 @@ def doors(authentication: Authentication, limits: Limits) -> Mapping[Door, Seque
         # The hot path: nothing else.
         Door.INGESTION: [authentication.of_writers, limits.ingestion],
     }
+
+
+def announcing(deprecation: Deprecation) -> Stage:
+    """A stage that tells the users of a route that it goes away (RFC 9745, RFC 8594), with every answer."""
+    headers = {
+        "Deprecation": f"@{int(deprecation.since.timestamp())}",
+        "Sunset": format_datetime(deprecation.sunset.astimezone(UTC), usegmt=True),
+        "Link": f'<{deprecation.advice}>; rel="deprecation"',
+    }
+
+    async def announce(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[ADDED_HEADERS].update(headers)
+        return await handler(request)
+
+    return announce
 
 
 def through(stages: Sequence[Stage], handler: Handler) -> Handler:

@@ -1,9 +1,15 @@
-"""What a route is: a path, a handler, and the door through which a request reaches it."""
+"""What a route is: a path, a handler, the door through which a request reaches it, and what its readers are told.
 
-from collections.abc import Awaitable, Callable
+The table of a resource's routes is the only place where a route is described: the OpenAPI document is made of it
+(`http_api.openapi`), and what it says about requests is what checks them (`http_api.bodies`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
+import msgspec
 from aiohttp import web
 
 from services.gateway.domain import Verdict
@@ -39,6 +45,56 @@ class Door(Enum):
 
 
 @dataclass(frozen=True)
+class Media:
+    """A body in other formats than JSON, or in several."""
+
+    types: Sequence[str]
+    #: A struct where all these formats say what it says as JSON.
+    shape: type[msgspec.Struct] | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header of a request that means something to a route."""
+
+    name: str
+    says: str
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deprecation:
+    """A route that goes away. Both moments are with time zone."""
+
+    since: datetime
+    #: When it may stop to answer.
+    sunset: datetime
+    #: Where its users read what to do instead; an absolute address or one of this gateway.
+    advice: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the readers of the API are told about a route; errors that its door and its handler bring are added."""
+
+    #: A few words, different for each route: its name is made of them.
+    summary: str
+    #: Bodies of answers that are no errors, by status: a struct, other media, or None for no body.
+    answers: Mapping[int, type[msgspec.Struct] | Media | None]
+    #: What the summary leaves open.
+    description: str = ""
+    #: The body that it takes, where the handler itself reads it.
+    body: type[msgspec.Struct] | Media | None = None
+    #: Parameters in the address, where the handler itself reads them.
+    query: type[msgspec.Struct] | None = None
+    headers: Sequence[Header] = ()
+    #: Headers of the answers beyond those that every answer has.
+    answer_headers: Sequence[str] = ()
+    #: Statuses of errors beyond those that its door and its handler bring.
+    errors: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Route:
     """One route; `path` is a pattern of aiohttp."""
 
@@ -46,5 +102,8 @@ class Route:
     path: str
     handler: Handler
     door: Door
+    operation: Operation
     #: Found without aiohttp's router: for the busiest routes, whose path is no pattern.
     direct: bool = False
+    #: None: it stays.
+    deprecation: Deprecation | None = None

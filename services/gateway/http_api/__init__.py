@@ -2,22 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 from aiohttp import hdrs, web
 
 from services.gateway.http_api.bodies import MOST_BYTES
-from services.gateway.middlewares import Pipeline, Stage, through
-from services.gateway.routes import Door, Handler, Route
+from services.gateway.http_api.openapi import Resource
+from services.gateway.middlewares import Pipeline, Stage, announcing, through
+from services.gateway.routes import Door, Handler
 
 #: Answers a request for which no route was looked up yet.
 Entrance = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Resource(Protocol):
-    """A part of the API."""
-
-    def routes(self) -> Sequence[Route]: ...
 
 
 class Api:
@@ -31,7 +25,9 @@ class Api:
         self._direct: dict[tuple[str, str], Handler] = {}
         for resource in resources:
             for route in resource.routes():
-                handler = through(doors[route.door], route.handler)
+                # Outermost, because a caller who is refused must read of it too.
+                stages = [*([announcing(route.deprecation)] if route.deprecation else []), *doors[route.door]]
+                handler = through(stages, route.handler)
                 if route.direct:
                     self._direct[route.method, route.path] = partial(pipeline.run, handler=handler, route=route.path)
                 if route.method == "GET":

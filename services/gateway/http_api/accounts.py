@@ -1,36 +1,78 @@
 """Signing up, in and out, and who one is."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts, SigningKeys
-from services.gateway.http_api.bodies import answer, no_content, parse
-from services.gateway.http_api.members import ROLE_NAMES
+from services.gateway.http_api.bodies import Taking, answer, no_content
+from services.gateway.http_api.members import ROLE_NAMES, RoleName, User, render_user
+from services.gateway.http_api.shapes import Asked, Email, Id, Name, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Route
+from services.gateway.routes import Door, Operation, Route
 
 
-class SignUp(msgspec.Struct):
+class SignUp(Asked):
+    email: Email
+    #: 12 to 72 bytes in UTF-8, and none that is known to many.
+    password: str
+    tenant_name: Name
+
+
+class SignIn(Asked):
     email: str
     password: str
-    tenant_name: str = msgspec.field(name="tenantName")
 
 
-class SignIn(msgspec.Struct):
-    email: str
-    password: str
+class RefreshToken(Asked):
+    refresh_token: str
 
 
-class RefreshToken(msgspec.Struct):
-    refresh_token: str = msgspec.field(name="refreshToken")
+class Named(Told):
+    id: Id
+    name: str
+
+
+class TenantOfMine(Told):
+    id: Id
+    name: str
+    role: RoleName
+
+
+class Session(Told):
+    access_token: str
+    refresh_token: str
+    #: Seconds for which the access token is valid.
+    expires_in: int
+
+
+class SignedUp(Session, kw_only=True):
+    user: User
+    tenant: Named
+    project: Named
+
+
+class SignedIn(Session, kw_only=True):
+    user: User
+    tenants: list[TenantOfMine]
+
+
+class Me(Told):
+    user: User
+    tenants: list[TenantOfMine]
+
+
+class KeySet(Told):
+    """A JWK set (RFC 7517)."""
+
+    keys: list[dict[str, str]]
 
 
 class AccountRoutes:
     """`/api/v1/auth/…` and the public keys of access tokens."""
+
+    title = "Accounts"
 
     def __init__(self, accounts: Accounts, signing_keys: SigningKeys, limits: Limits) -> None:
         self._accounts = accounts
@@ -38,69 +80,86 @@ class AccountRoutes:
         self._limits = limits
 
     def routes(self) -> Sequence[Route]:
+        auth = "/api/v1/auth"
         return [
-            Route("POST", "/api/v1/auth/signup", self.sign_up, Door.SIGN_IN),
-            Route("POST", "/api/v1/auth/signin", self.sign_in, Door.SIGN_IN),
-            Route("POST", "/api/v1/auth/refresh", self.refresh, Door.SIGN_IN),
-            Route("POST", "/api/v1/auth/signout", self.sign_out, Door.SIGN_IN),
-            Route("GET", "/api/v1/auth/me", self.me, Door.READ),
-            Route("GET", "/.well-known/jwks.json", self.keys, Door.ANYBODY),
+            Route(
+                "POST",
+                auth + "/signup",
+                Taking(SignUp, self.sign_up),
+                Door.SIGN_IN,
+                Operation("Sign up", {201: SignedUp}, "Makes a tenant and its first project too.", errors=(409,)),
+            ),
+            Route(
+                "POST",
+                auth + "/signin",
+                Taking(SignIn, self.sign_in),
+                Door.SIGN_IN,
+                Operation("Sign in", {200: SignedIn}, errors=(401,)),
+            ),
+            Route(
+                "POST",
+                auth + "/refresh",
+                Taking(RefreshToken, self.refresh),
+                Door.SIGN_IN,
+                Operation("Refresh a session", {200: Session}, "Both tokens are new.", errors=(401,)),
+            ),
+            Route(
+                "POST",
+                auth + "/signout",
+                Taking(RefreshToken, self.sign_out),
+                Door.SIGN_IN,
+                Operation("Sign out", {204: None}, errors=(401,)),
+            ),
+            Route("GET", auth + "/me", self.me, Door.READ, Operation("Who I am", {200: Me})),
+            Route(
+                "GET",
+                "/.well-known/jwks.json",
+                self.keys,
+                Door.ANYBODY,
+                Operation("Public keys of access tokens", {200: KeySet}),
+            ),
         ]
 
-    async def sign_up(self, request: web.Request) -> web.Response:
-        body = await parse(request, SignUp)
-        await self._limits.charge_account(request, body.email)
-        made = await self._accounts.sign_up(body.email, body.password, body.tenant_name)
-        return answer(
-            {
-                "user": render_user(made.user),
-                "tenant": {"id": made.tenant.id, "name": made.tenant.name},
-                "project": {"id": made.project.id, "name": made.project.name},
-                **_render_session(made.session),
-            },
-            status=201,
+    async def sign_up(self, request: web.Request, new: SignUp) -> web.Response:
+        await self._limits.charge_account(request, new.email)
+        made = await self._accounts.sign_up(new.email, new.password, new.tenant_name)
+        signed_up = SignedUp(
+            user=render_user(made.user),
+            tenant=Named(made.tenant.id, made.tenant.name),
+            project=Named(made.project.id, made.project.name),
+            access_token=made.session.access_token,
+            refresh_token=made.session.refresh_token,
+            expires_in=made.session.expires_in,
         )
+        return answer(signed_up, status=201)
 
-    async def sign_in(self, request: web.Request) -> web.Response:
-        body = await parse(request, SignIn)
-        await self._limits.charge_account(request, body.email)
-        found = await self._accounts.sign_in(body.email, body.password)
-        return answer(
-            {
-                "user": render_user(found.user),
-                "tenants": _render_tenants(found.memberships),
-                **_render_session(found.session),
-            }
+    async def sign_in(self, request: web.Request, credentials: SignIn) -> web.Response:
+        await self._limits.charge_account(request, credentials.email)
+        found = await self._accounts.sign_in(credentials.email, credentials.password)
+        signed_in = SignedIn(
+            user=render_user(found.user),
+            tenants=_render_tenants(found.memberships),
+            access_token=found.session.access_token,
+            refresh_token=found.session.refresh_token,
+            expires_in=found.session.expires_in,
         )
+        return answer(signed_in)
 
-    async def refresh(self, request: web.Request) -> web.Response:
-        body = await parse(request, RefreshToken)
-        return answer(_render_session((await self._accounts.refresh(body.refresh_token)).session))
+    async def refresh(self, _request: web.Request, token: RefreshToken) -> web.Response:
+        session = (await self._accounts.refresh(token.refresh_token)).session
+        return answer(Session(session.access_token, session.refresh_token, session.expires_in))
 
-    async def sign_out(self, request: web.Request) -> web.Response:
-        body = await parse(request, RefreshToken)
-        await self._accounts.sign_out(body.refresh_token)
+    async def sign_out(self, _request: web.Request, token: RefreshToken) -> web.Response:
+        await self._accounts.sign_out(token.refresh_token)
         return no_content()
 
     async def me(self, _request: web.Request) -> web.Response:
         found = await self._accounts.me()
-        return answer({"user": render_user(found.user), "tenants": _render_tenants(found.memberships)})
+        return answer(Me(render_user(found.user), _render_tenants(found.memberships)))
 
     async def keys(self, _request: web.Request) -> web.Response:
         return answer(await self._signing_keys.current(), headers={"Cache-Control": "public, max-age=300"})
 
 
-def render_user(user: pb.User) -> dict[str, Any]:
-    return {"id": user.id, "email": user.email}
-
-
-def _render_tenants(memberships: Sequence[pb.Membership]) -> list[dict[str, Any]]:
-    return [{"id": one.tenant.id, "name": one.tenant.name, "role": ROLE_NAMES.get(one.role, "")} for one in memberships]
-
-
-def _render_session(session: pb.Session) -> dict[str, Any]:
-    return {
-        "accessToken": session.access_token,
-        "refreshToken": session.refresh_token,
-        "expiresIn": session.expires_in,
-    }
+def _render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:
+    return [TenantOfMine(one.tenant.id, one.tenant.name, ROLE_NAMES[one.role]) for one in memberships]

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC
-from typing import Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,7 +15,7 @@ from chassis.clock import rfc3339
 from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
 from services.gateway import errors, metrics
-from services.gateway.http_api.shapes import MOST_FAULTS, Faults, shaped
+from services.gateway.http_api.shapes import MOST_FAULTS, Asked, Faults, read_from_texts, shaped
 from services.gateway.routes import SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -22,9 +23,49 @@ T = TypeVar("T", bound=msgspec.Struct)
 #: The largest body, as sent.
 MOST_BYTES = 1 << 20
 
-_MOST_PAGE_SIZE = 500
-_USUAL_PAGE_SIZE = 50
 _LONGEST_MEMBER = 300
+
+
+class Page(Asked):
+    """Which part of a list is wanted."""
+
+    page_size: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    #: What the part before has answered; "" asks for the first.
+    page_token: str = ""
+
+
+@dataclass(frozen=True)
+class Taking(Generic[T]):
+    """A handler that is given the JSON object in the request's body as a struct.
+
+    Raises what `_parsed` does, and VALIDATION_FAILED for every fault.
+    """
+
+    shape: type[T]
+    handler: Callable[[web.Request, T], Awaitable[web.StreamResponse]]
+    #: What else is wrong with a body at fault, so that its author is told everything at once.
+    further_faults: Callable[[T], Awaitable[Faults]] | None = None
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        body, faults = await _parsed(request, self.shape)
+        if faults:
+            further = await self.further_faults(body) if self.further_faults else {}
+            raise Invalid.fields({**further, **faults})
+        return await self.handler(request, body)
+
+
+@dataclass(frozen=True)
+class Asking(Generic[T]):
+    """A handler that is given the parameters in the request's address as a struct. Raises VALIDATION_FAILED."""
+
+    shape: type[T]
+    handler: Callable[[web.Request, T], Awaitable[web.StreamResponse]]
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        parameters, faults = read_from_texts(request.query, self.shape)
+        if faults:
+            raise Invalid.fields(faults)
+        return await self.handler(request, parameters)
 
 
 async def read(request: web.Request) -> bytes:
@@ -51,15 +92,7 @@ def _too_large() -> TooLarge:
     return TooLarge(f"A body may have {MOST_BYTES} bytes as it is sent. Send several smaller ones.")
 
 
-async def parse(request: web.Request, shape: type[T]) -> T:
-    """The request's JSON object as a struct. Raises as `parse_with_faults`, and VALIDATION_FAILED for every fault."""
-    parsed, faults = await parse_with_faults(request, shape)
-    if faults:
-        raise Invalid.fields(faults)
-    return parsed
-
-
-async def parse_with_faults(request: web.Request, shape: type[T]) -> tuple[T, Faults]:
+async def _parsed(request: web.Request, shape: type[T]) -> tuple[T, Faults]:
     """The request's JSON object as a struct (as `shaped` makes it), and what is wrong with it.
 
     Raises UnsupportedMediaType, MALFORMED_JSON or, where it is no object or its text is no text, VALIDATION_FAILED.
@@ -136,15 +169,6 @@ def _inside(member: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[st
         yield from ((f"{member}[{index}]", inner) for index, inner in enumerate(value))
 
 
-def page(request: web.Request) -> tuple[int, str]:
-    """`pageSize` and `pageToken` of a list's request."""
-    text = request.query.get("pageSize", str(_USUAL_PAGE_SIZE))
-    size = int(text) if text.isascii() and text.isdigit() and len(text) <= 3 else 0
-    if not 1 <= size <= _MOST_PAGE_SIZE:
-        raise Invalid.fields({"pageSize": f"must be a whole number from 1 to {_MOST_PAGE_SIZE}"})
-    return size, request.query.get("pageToken", "")
-
-
 def path_id(request: web.Request, name: str) -> str:
     """An id from the request's path. Raises NotFound where it cannot be one."""
     found = request.match_info[name]
@@ -153,7 +177,15 @@ def path_id(request: web.Request, name: str) -> str:
     return found
 
 
-def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def has_it(request: web.Request, etag: str) -> bool:
+    """Whether the client says, by If-None-Match, that it has what this ETag names."""
+    offered = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    return "*" in offered or etag in offered
+
+
+def answer(
+    body: msgspec.Struct | Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """A JSON answer."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
 
@@ -161,11 +193,6 @@ def answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str
 def no_content() -> web.Response:
     """204."""
     return web.Response(status=204)
-
-
-def listed(items: Sequence[Mapping[str, Any]], next_page_token: str) -> web.Response:
-    """One page of a list."""
-    return answer({"items": items, "nextPageToken": next_page_token})
 
 
 def moment(timestamp: Timestamp) -> str:

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
 
-from chassis.errors import Invalid, Malformed, VersionMismatch
+from chassis.errors import Malformed, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients import Definitions
-from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse_with_faults, path_id
-from services.gateway.routes import Door, Route
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.shapes import Asked, Faults, Id, Moment, Told
+from services.gateway.routes import Door, Header, Operation, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
 MergeName = Literal["last", "min", "max", "sum"]
@@ -31,73 +32,136 @@ _MERGES: Mapping[MergeName, "pb.GaugeMerge.ValueType"] = {
 }
 _MERGE_NAMES = {value: name for name, value in _MERGES.items()}
 
+_IF_MATCH = 'The version that was read, such as "3".'
 _ETAG = re.compile(r'"([1-9]\d{0,17})"')
 
 
-class Label(msgspec.Struct, forbid_unknown_fields=True):
+class NewLabel(Asked):
     name: str
     required: bool = False
-    values: list[str] = []
+    values: list[str] = msgspec.field(default_factory=list)
+    #: RE2, which a value matches as a whole.
     pattern: str = ""
-    max_distinct: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = msgspec.field(name="maxDistinct", default=0)
+    #: 0: no limit of its own.
+    max_distinct: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
 
 
-class Definition(msgspec.Struct):
+class NewMetric(Asked):
     name: str
     type: TypeName
     help: str
     unit: str = ""
-    labels: list[Label] = []
-    buckets: list[float] = []
-    objectives: list[float] = []
-    gauge_merge: MergeName | None = msgspec.field(name="gaugeMerge", default=None)
-    native_histogram: bool = msgspec.field(name="nativeHistogram", default=False)
+    labels: list[NewLabel] = msgspec.field(default_factory=list)
+    #: Of a histogram.
+    buckets: list[float] = msgspec.field(default_factory=list)
+    #: Of a summary.
+    objectives: list[float] = msgspec.field(default_factory=list)
+    #: Of a gauge.
+    gauge_merge: MergeName | None = None
+    native_histogram: bool = False
+
+
+class Label(Told):
+    name: str
+    required: bool
+    values: list[str]
+    pattern: str
+    max_distinct: int
+
+
+class Metric(Told):
+    id: Id
+    name: str
+    type: TypeName
+    unit: str
+    help: str
+    labels: list[Label]
+    buckets: list[float]
+    objectives: list[float]
+    gauge_merge: MergeName | None
+    native_histogram: bool
+    #: Whether it was made of what a client sent.
+    provisional: bool
+    version: int
+    created_at: Moment
+    updated_at: Moment
+
+
+class Metrics(Told):
+    items: list[Metric]
+    next_page_token: str
 
 
 class DefinitionRoutes:
     """`/api/v1/projects/{projectId}/metrics`"""
+
+    title = "Metric definitions"
 
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
 
     def routes(self) -> Sequence[Route]:
         metrics = "/api/v1/projects/{projectId}/metrics"
+        metric = metrics + "/{metricId}"
+        versioned = ("ETag",)
         return [
-            Route("GET", metrics, self.list, Door.READ),
-            Route("POST", metrics, self.create, Door.WRITE),
-            Route("GET", metrics + "/{metricId}", self.get, Door.READ),
-            Route("PUT", metrics + "/{metricId}", self.update, Door.WRITE),
-            Route("DELETE", metrics + "/{metricId}", self.delete, Door.WRITE),
+            Route("GET", metrics, Asking(Page, self.list), Door.READ, Operation("List metrics", {200: Metrics})),
+            Route(
+                "POST",
+                metrics,
+                Taking(NewMetric, self.create, self._further_faults),
+                Door.WRITE,
+                Operation("Define a metric", {201: Metric}, answer_headers=("ETag", "Location"), errors=(409,)),
+            ),
+            Route(
+                "GET", metric, self.get, Door.READ, Operation("Show a metric", {200: Metric}, answer_headers=versioned)
+            ),
+            Route(
+                "PUT",
+                metric,
+                Taking(NewMetric, self.update, self._further_faults),
+                Door.WRITE,
+                Operation(
+                    "Change a metric",
+                    {200: Metric},
+                    headers=(Header("If-Match", _IF_MATCH, required=True),),
+                    answer_headers=versioned,
+                    errors=(409, 412),
+                ),
+            ),
+            Route(
+                "DELETE",
+                metric,
+                self.delete,
+                Door.WRITE,
+                Operation("Delete a metric", {204: None}, headers=(Header("If-Match", _IF_MATCH),), errors=(412,)),
+            ),
         ]
 
-    async def list(self, request: web.Request) -> web.Response:
-        found = await self._definitions.list(*page(request))
-        return listed([_render(metric) for metric in found.metrics], found.next_page_token)
+    async def list(self, _request: web.Request, page: Page) -> web.Response:
+        found = await self._definitions.list(page.page_size, page.page_token)
+        return answer(Metrics([_render(metric) for metric in found.metrics], found.next_page_token))
 
-    async def create(self, request: web.Request) -> web.Response:
-        metric = await self._definitions.create(await self._spec_in(request))
+    async def create(self, request: web.Request, new: NewMetric) -> web.Response:
+        metric = await self._definitions.create(_spec(new))
         return _answer(metric, status=201, headers={"Location": f"{request.path}/{metric.id}"})
 
     async def get(self, request: web.Request) -> web.Response:
         return _answer(await self._definitions.get(path_id(request, "metricId")))
 
-    async def update(self, request: web.Request) -> web.Response:
+    async def update(self, request: web.Request, new: NewMetric) -> web.Response:
         metric_id, version = path_id(request, "metricId"), _version(request)
         if version is None:
             raise Malformed('Send the version that you have read as If-Match: "<version>".')
-        return _answer(await self._definitions.update(metric_id, await self._spec_in(request), version))
+        return _answer(await self._definitions.update(metric_id, _spec(new), version))
 
     async def delete(self, request: web.Request) -> web.Response:
         await self._definitions.delete(path_id(request, "metricId"), _version(request) or 0)
         return no_content()
 
-    async def _spec_in(self, request: web.Request) -> pb.MetricSpec:
-        """The definition in the body. Raises VALIDATION_FAILED with all that is wrong, also what config finds."""
-        definition, faults = await parse_with_faults(request, Definition)
-        spec = _spec(definition)
-        if faults:
-            raise Invalid.fields({**await self._definitions.faults(spec), **faults})
-        return spec
+    async def _further_faults(self, new: NewMetric) -> Faults:
+        """What config finds."""
+        return await self._definitions.faults(_spec(new))
 
 
 def _version(request: web.Request) -> int | None:
@@ -111,7 +175,7 @@ def _version(request: web.Request) -> int | None:
     return int(match[1])
 
 
-def _spec(definition: Definition) -> pb.MetricSpec:
+def _spec(definition: NewMetric) -> pb.MetricSpec:
     return pb.MetricSpec(
         name=definition.name,
         type=_TYPES.get(definition.type, pb.METRIC_TYPE_UNSPECIFIED),
@@ -138,31 +202,31 @@ def _answer(metric: pb.Metric, status: int = 200, headers: Mapping[str, str] | N
     return answer(_render(metric), status=status, headers={"ETag": f'"{metric.version}"', **(headers or {})})
 
 
-def _render(metric: pb.Metric) -> dict[str, Any]:
+def _render(metric: pb.Metric) -> Metric:
     spec = metric.spec
-    return {
-        "id": metric.id,
-        "name": spec.name,
-        "type": _TYPE_NAMES.get(spec.type, ""),
-        "unit": spec.unit,
-        "help": spec.help,
-        "labels": [_render_label(label) for label in spec.labels],
-        "buckets": list(spec.buckets),
-        "objectives": list(spec.objectives),
-        "gaugeMerge": _MERGE_NAMES.get(spec.gauge_merge),
-        "nativeHistogram": spec.native_histogram,
-        "provisional": metric.provisional,
-        "version": metric.version,
-        "createdAt": moment(metric.created_at),
-        "updatedAt": moment(metric.updated_at),
-    }
+    return Metric(
+        id=metric.id,
+        name=spec.name,
+        type=_TYPE_NAMES[spec.type],
+        unit=spec.unit,
+        help=spec.help,
+        labels=[_render_label(label) for label in spec.labels],
+        buckets=list(spec.buckets),
+        objectives=list(spec.objectives),
+        gauge_merge=_MERGE_NAMES.get(spec.gauge_merge),
+        native_histogram=spec.native_histogram,
+        provisional=metric.provisional,
+        version=metric.version,
+        created_at=moment(metric.created_at),
+        updated_at=moment(metric.updated_at),
+    )
 
 
-def _render_label(label: pb.Label) -> dict[str, Any]:
-    return {
-        "name": label.name,
-        "required": label.required,
-        "values": list(label.values),
-        "pattern": label.pattern,
-        "maxDistinct": label.max_distinct,
-    }
+def _render_label(label: pb.Label) -> Label:
+    return Label(
+        name=label.name,
+        required=label.required,
+        values=list(label.values),
+        pattern=label.pattern,
+        max_distinct=label.max_distinct,
+    )

@@ -12,9 +12,9 @@ from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import read
-from services.gateway.http_api.ingestion import answer_outcome, content_encoding, rendered
+from services.gateway.http_api.ingestion import COMPRESSED, Outcome, answer_outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Route
+from services.gateway.routes import Door, Header, Media, Operation, Route
 
 #: StatsD has no content type; these are what clients of HTTP say of text.
 _LINES = frozenset({"text/plain", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -23,18 +23,31 @@ _WRITE_2 = "io.prometheus.write.v2"
 #: Reasons that one answer names.
 _MOST_REASONS = 5
 
+_STATSD = Operation("Send StatsD lines", {202: Outcome}, body=Media(tuple(sorted(_LINES))), headers=(COMPRESSED,))
+_OTLP_FORMATS = Media(tuple(sorted(errors.OTLP_CONTENT_TYPES)))
+_OTLP = Operation("Send OTLP metrics", {200: _OTLP_FORMATS}, body=_OTLP_FORMATS, headers=(COMPRESSED,))
+_REMOTE_WRITE = Operation(
+    "Send by remote write",
+    {204: None},
+    "Remote write 1.0. 400: some samples were rejected, the others are stored.",
+    body=Media((errors.OTLP_PROTOBUF,)),
+    headers=(Header("Content-Encoding", "snappy", required=True),),
+)
+
 
 class DoorRoutes:
     """`POST /api/v1/statsd`, `POST /v1/metrics` and `POST /api/v1/write`"""
+
+    title = "Ingestion"
 
     def __init__(self, receivers: IngestionStreams) -> None:
         self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("POST", "/api/v1/statsd", self.statsd, Door.INGESTION, direct=True),
-            Route("POST", errors.OTLP_PATH, self.otlp, Door.INGESTION, direct=True),
-            Route("POST", "/api/v1/write", self.remote_write, Door.INGESTION, direct=True),
+            Route("POST", "/api/v1/statsd", self.statsd, Door.INGESTION, _STATSD, direct=True),
+            Route("POST", errors.OTLP_PATH, self.otlp, Door.INGESTION, _OTLP, direct=True),
+            Route("POST", "/api/v1/write", self.remote_write, Door.INGESTION, _REMOTE_WRITE, direct=True),
         ]
 
     async def statsd(self, request: web.Request) -> web.Response:

@@ -3,28 +3,49 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from aiohttp import web
 
-from chassis.errors import Invalid
 from chassis.ids import is_uuid
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as pb
 from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.clients import Accounts, Generator
-from services.gateway.http_api.bodies import path_id
-from services.gateway.routes import CALLER, Door, Route
+from services.gateway.http_api.bodies import Asking, has_it, path_id
+from services.gateway.http_api.shapes import Asked, Id
+from services.gateway.routes import CALLER, Door, Header, Media, Operation, Route
 
-_LANGUAGES = {"javascript": pb.LANGUAGE_JAVASCRIPT, "python": pb.LANGUAGE_PYTHON}
+LanguageName = Literal["javascript", "python"]
+
+_LANGUAGES: Mapping[LanguageName, "pb.Language.ValueType"] = {
+    "javascript": pb.LANGUAGE_JAVASCRIPT,
+    "python": pb.LANGUAGE_PYTHON,
+}
 
 _FRESH = "public, max-age=300"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
+_SCRIPT = Media(("text/javascript",))
+#: Of a key in a path, whose errors count towards the address.
+_SCRIPT_ERRORS = (401, 403, 404, 429, 503, 504)
+_KNOWN = Header("If-None-Match", "The ETag of the source that the client has.")
+
+
+class WantedClient(Asked):
+    language: LanguageName
+    #: The publishable key to embed; "" for none.
+    key_id: Id = ""
+    minify: bool = True
+
+
 class GeneratedCodeRoutes:
     """`/api/v1/projects/{projectId}/client` and `/sdk/v1/…`"""
+
+    title = "Generated code"
 
     def __init__(
         self, generator: Generator, accounts: Accounts, authentication: Authentication, *, endpoint: str
@@ -36,21 +57,59 @@ class GeneratedCodeRoutes:
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("GET", "/api/v1/projects/{projectId}/client", self.download, Door.EXPENSIVE),
-            Route("GET", "/sdk/v1/{publishableKey:[^./]+}.js", self.script, Door.OPEN),
-            Route("GET", "/sdk/v1/{publishableKey:[^./]+}.{hash:[0-9a-f]{64}}.js", self.pinned_script, Door.OPEN),
+            Route(
+                "GET",
+                "/api/v1/projects/{projectId}/client",
+                Asking(WantedClient, self.download),
+                Door.EXPENSIVE,
+                Operation(
+                    "Generate a client",
+                    {200: Media(("text/javascript", "text/x-python")), 304: None},
+                    headers=(_KNOWN,),
+                    answer_headers=("ETag", "Content-Disposition"),
+                ),
+            ),
+            Route(
+                "GET",
+                "/sdk/v1/{publishableKey:[^./]+}.js",
+                self.script,
+                Door.OPEN,
+                Operation(
+                    "Load the client of a key",
+                    {200: _SCRIPT, 304: None},
+                    "For a script tag.",
+                    headers=(_KNOWN,),
+                    answer_headers=("ETag", "Link", "X-Content-Integrity"),
+                    errors=_SCRIPT_ERRORS,
+                ),
+            ),
+            Route(
+                "GET",
+                "/sdk/v1/{publishableKey:[^./]+}.{hash:[0-9a-f]{64}}.js",
+                self.pinned_script,
+                Door.OPEN,
+                Operation(
+                    "Load one client of a key",
+                    {200: _SCRIPT, 304: None},
+                    "The same bytes for ever.",
+                    headers=(_KNOWN,),
+                    answer_headers=("ETag", "X-Content-Integrity"),
+                    errors=_SCRIPT_ERRORS,
+                ),
+            ),
         ]
 
-    async def download(self, request: web.Request) -> web.Response:
+    async def download(self, request: web.Request, wanted: WantedClient) -> web.Response:
         """The client's source, with a key embedded where one is named. It shows every definition of the project."""
         request[CALLER].principal.require("config:read")
-        language, minify, key_id = _options(request)
         key = ""
-        if key_id:
-            key = await self._accounts.publishable_key(path_id(request, "projectId"), key_id)
+        if wanted.key_id:
+            if not is_uuid(wanted.key_id):
+                raise errors.not_found()
+            key = await self._accounts.publishable_key(path_id(request, "projectId"), wanted.key_id)
         made = await self._generator.client(
             pb.GenerateClientRequest(
-                language=_LANGUAGES[language], endpoint=self._endpoint, publishable_key=key, minify=minify
+                language=_LANGUAGES[wanted.language], endpoint=self._endpoint, publishable_key=key, minify=wanted.minify
             )
         )
         headers = {"ETag": f'"{made.sha256}"', "Cache-Control": "private, no-cache"}
@@ -94,23 +153,6 @@ class GeneratedCodeRoutes:
         )
 
 
-def _options(request: web.Request) -> tuple[str, bool, str]:
-    """Language, whether to minify, and the id of the key to embed ("" for none)."""
-    language = request.query.get("language", "")
-    minify = request.query.get("minify", "true")
-    key_id = request.query.get("keyId", "")
-    faults = {}
-    if language not in _LANGUAGES:
-        faults["language"] = f"must be one of {', '.join(_LANGUAGES)}"
-    if minify not in ("true", "false"):
-        faults["minify"] = "must be true or false"
-    if faults:
-        raise Invalid.fields(faults)
-    if key_id and not is_uuid(key_id):
-        raise errors.not_found()
-    return language, minify == "true", key_id
-
-
 def _shared(content: bytes, sha256: str) -> dict[str, str]:
     integrity = base64.b64encode(hashlib.sha384(content).digest()).decode("ascii")
     return {"ETag": f'"{sha256}"', "X-Content-Integrity": f"sha384-{integrity}"}
@@ -118,12 +160,7 @@ def _shared(content: bytes, sha256: str) -> dict[str, str]:
 
 def _source(request: web.Request, content: bytes, content_type: str, headers: dict[str, str]) -> web.Response:
     """The source, or 304 where the client has it."""
-    if _has_it(request, headers["ETag"]):
+    if has_it(request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     media_type = content_type.partition(";")[0].strip()
     return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)
-
-
-def _has_it(request: web.Request, etag: str) -> bool:
-    offered = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-    return "*" in offered or etag in offered

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
@@ -11,8 +12,9 @@ from chassis.errors import UnsupportedMediaType
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import answer, read
+from services.gateway.http_api.shapes import Told
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Route
+from services.gateway.routes import Door, Header, Media, Operation, Route
 
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})
@@ -20,14 +22,63 @@ _CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
+class Sample(msgspec.Struct, rename="camel"):
+    """A metric of a batch."""
+
+    name: str
+    #: An array is for histograms and summaries: observations, at most 1000.
+    value: float | list[float]
+    labels: dict[str, str] = {}
+    #: Unix milliseconds.
+    timestamp: int | None = None
+
+
+class Batch(msgspec.Struct, rename="camel"):
+    """What the receiver decodes. Members that it does not know are ignored."""
+
+    metrics: list[Sample]
+    #: A UUID, together with the sequence.
+    producer: str = ""
+    sequence: int = 0
+    floor: int = 0
+
+
+class RejectedMetric(Told):
+    #: Its position in the batch, from 0.
+    index: int
+    code: str
+    message: str
+
+
+class Outcome(Told, omit_defaults=True):
+    accepted: int
+    rejected: list[RejectedMetric]
+    duplicate: bool = False
+    #: Rejected ones that are not listed.
+    rejected_more: int = 0
+
+
+#: How a body may be compressed.
+COMPRESSED = Header("Content-Encoding", "gzip or zstd, where the body is compressed.")
+
+
 class IngestionRoutes:
     """`POST /api/v1/metrics`"""
+
+    title = "Ingestion"
 
     def __init__(self, receivers: IngestionStreams) -> None:
         self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
-        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION, direct=True)]
+        operation = Operation(
+            "Send metrics",
+            {202: Outcome},
+            "1 to 100 metrics; 202 once those that are accepted are durable.",
+            body=Media(("application/json", "text/plain"), Batch),
+            headers=(COMPRESSED,),
+        )
+        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION, operation, direct=True)]
 
     async def ingest(self, request: web.Request) -> web.Response:
         if request.content_type not in _CONTENT_TYPES:

@@ -1,6 +1,6 @@
 """API keys of a project."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -10,32 +10,52 @@ from aiohttp import web
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
-from services.gateway.http_api.bodies import (
-    answer,
-    listed,
-    moment,
-    no_content,
-    optional_moment,
-    page,
-    parse,
-    path_id,
-)
-from services.gateway.routes import Door, Route
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, optional_moment, path_id
+from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
+from services.gateway.routes import Door, Operation, Route
 
-_KINDS = {"publishable": pb.KEY_KIND_PUBLISHABLE, "secret": pb.KEY_KIND_SECRET}
+KindName = Literal["publishable", "secret"]
+_KINDS: Mapping[KindName, "pb.KeyKind.ValueType"] = {
+    "publishable": pb.KEY_KIND_PUBLISHABLE,
+    "secret": pb.KEY_KIND_SECRET,
+}
 _KIND_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
-class NewKey(msgspec.Struct):
-    name: str
-    kind: Literal["publishable", "secret"]
-    scopes: list[str] = []
-    allowed_origins: list[str] = msgspec.field(name="allowedOrigins", default_factory=list)
-    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = msgspec.field(name="expiresAt", default=None)
+class NewKey(Asked):
+    name: Name
+    kind: KindName
+    #: Of a secret key.
+    scopes: list[str] = msgspec.field(default_factory=list)
+    #: Of a publishable key: origins such as https://shop.example, or *.
+    allowed_origins: list[str] = msgspec.field(default_factory=list)
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class KeyName(msgspec.Struct):
+class KeyName(Asked):
+    name: Name
+
+
+class Key(Told):
+    id: Id
     name: str
+    kind: KindName
+    scopes: list[str]
+    prefix: str
+    allowed_origins: list[str]
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+
+
+class NewlyMadeKey(Key):
+    #: The key itself, which is shown only here.
+    key: str
+
+
+class Keys(Told):
+    items: list[Key]
+    next_page_token: str
 
 
 def _expiry(moment: datetime | None) -> datetime | None:
@@ -48,53 +68,65 @@ def _expiry(moment: datetime | None) -> datetime | None:
 class KeyRoutes:
     """`/api/v1/projects/{projectId}/keys`"""
 
+    title = "API keys"
+
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
     def routes(self) -> Sequence[Route]:
         keys = "/api/v1/projects/{projectId}/keys"
         return [
-            Route("GET", keys, self.list, Door.READ),
-            Route("POST", keys, self.create, Door.WRITE),
-            Route("PATCH", keys + "/{keyId}", self.rename, Door.WRITE),
-            Route("DELETE", keys + "/{keyId}", self.revoke, Door.WRITE),
+            Route("GET", keys, Asking(Page, self.list), Door.READ, Operation("List keys", {200: Keys})),
+            Route(
+                "POST",
+                keys,
+                Taking(NewKey, self.create),
+                Door.WRITE,
+                Operation("Make a key", {201: NewlyMadeKey}, "The key itself is shown only here.", errors=(409,)),
+            ),
+            Route(
+                "PATCH",
+                keys + "/{keyId}",
+                Taking(KeyName, self.rename),
+                Door.WRITE,
+                Operation("Rename a key", {200: Key}, errors=(409,)),
+            ),
+            Route("DELETE", keys + "/{keyId}", self.revoke, Door.WRITE, Operation("Revoke a key", {204: None})),
         ]
 
-    async def list(self, request: web.Request) -> web.Response:
-        found = await self._accounts.keys(path_id(request, "projectId"), *page(request))
-        return listed([_render(key) for key in found.keys], found.next_page_token)
+    async def list(self, request: web.Request, page: Page) -> web.Response:
+        found = await self._accounts.keys(path_id(request, "projectId"), page.page_size, page.page_token)
+        return answer(Keys([Key(**_members(key)) for key in found.keys], found.next_page_token))
 
-    async def create(self, request: web.Request) -> web.Response:
-        body = await parse(request, NewKey)
+    async def create(self, request: web.Request, new: NewKey) -> web.Response:
         made = await self._accounts.create_key(
             path_id(request, "projectId"),
-            body.name,
-            _KINDS[body.kind],
-            body.scopes,
-            body.allowed_origins,
-            _expiry(body.expires_at),
+            new.name,
+            _KINDS[new.kind],
+            new.scopes,
+            new.allowed_origins,
+            _expiry(new.expires_at),
         )
-        return answer({**_render(made.key), "key": made.token}, status=201)
+        return answer(NewlyMadeKey(**_members(made.key), key=made.token), status=201)
 
-    async def rename(self, request: web.Request) -> web.Response:
-        body = await parse(request, KeyName)
-        key = await self._accounts.rename_key(path_id(request, "projectId"), path_id(request, "keyId"), body.name)
-        return answer(_render(key))
+    async def rename(self, request: web.Request, new: KeyName) -> web.Response:
+        key = await self._accounts.rename_key(path_id(request, "projectId"), path_id(request, "keyId"), new.name)
+        return answer(Key(**_members(key)))
 
     async def revoke(self, request: web.Request) -> web.Response:
         await self._accounts.revoke_key(path_id(request, "projectId"), path_id(request, "keyId"))
         return no_content()
 
 
-def _render(key: pb.Key) -> dict[str, Any]:
+def _members(key: pb.Key) -> dict[str, Any]:
     return {
         "id": key.id,
         "name": key.name,
-        "kind": _KIND_NAMES.get(key.kind, ""),
+        "kind": _KIND_NAMES[key.kind],
         "scopes": list(key.scopes),
         "prefix": key.prefix,
-        "allowedOrigins": list(key.allowed_origins),
-        "createdAt": moment(key.created_at),
-        "expiresAt": optional_moment(key, "expires_at"),
-        "revokedAt": optional_moment(key, "revoked_at"),
+        "allowed_origins": list(key.allowed_origins),
+        "created_at": moment(key.created_at),
+        "expires_at": optional_moment(key, "expires_at"),
+        "revoked_at": optional_moment(key, "revoked_at"),
     }

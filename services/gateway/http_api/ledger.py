@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from chassis.clock import Clock, from_unix_ms, rfc3339, to_unix_ms
 from chassis.errors import Invalid
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.gateway.clients import Ledger
-from services.gateway.http_api.bodies import answer
-from services.gateway.routes import Door, Route
+from services.gateway import clients
+from services.gateway.http_api.bodies import Asking, answer
+from services.gateway.http_api.shapes import Asked, Moment, Told
+from services.gateway.routes import Door, Operation, Route
 
 _USUAL_SPAN = timedelta(days=1)
 
@@ -31,44 +32,95 @@ _ADVICE: Mapping[str, str] = {
 _NO_ADVICE = "See the message of the last one."
 
 
+class Span(Asked):
+    """Which lines of the ledger are wanted."""
+
+    #: The last day, where it is left out.
+    from_: Moment = msgspec.field(name="from", default="")
+    #: Now, where it is left out.
+    to: Moment = ""
+    #: "" asks for all.
+    metric: str = ""
+    page_token: str = ""
+
+
+class LedgerLine(Told):
+    metric: str
+    #: The hour's begin.
+    from_: Moment = msgspec.field(name="from")
+    received: int
+    accepted: int
+    #: By code.
+    rejected: dict[str, int]
+    duplicate: int
+    committed: int
+    folded: int
+
+
+class Ledger(Told):
+    items: list[LedgerLine]
+    next_page_token: str
+    #: By sink.
+    delivered_until: dict[str, Moment]
+
+
+class LastRejection(Told):
+    metric: str
+    code: str
+    count: int
+    message: str
+    last_at: Moment
+    advice: str
+
+
+class LastRejections(Told):
+    items: list[LastRejection]
+
+
 class LedgerRoutes:
     """`/api/v1/projects/{projectId}/ledger` and `…/rejections`"""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    title = "Delivery ledger"
+
+    def __init__(self, ledger: clients.Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
 
     def routes(self) -> Sequence[Route]:
         project = "/api/v1/projects/{projectId}"
         return [
-            Route("GET", project + "/ledger", self.lines, Door.READ),
-            Route("GET", project + "/rejections", self.rejections, Door.READ),
+            Route(
+                "GET",
+                project + "/ledger",
+                Asking(Span, self.lines),
+                Door.READ,
+                Operation("Show the ledger", {200: Ledger}),
+            ),
+            Route(
+                "GET",
+                project + "/rejections",
+                self.rejections,
+                Door.READ,
+                Operation("List rejections", {200: LastRejections}, "The last one of each metric and code."),
+            ),
         ]
 
-    async def lines(self, request: web.Request) -> web.Response:
-        now = from_unix_ms(self._clock.now_ms())
-        end = _moment(request, "to", now)
-        begin = _moment(request, "from", end - _USUAL_SPAN)
-        metric, page_token = (request.query.get(name, "") for name in ("metric", "pageToken"))
-        found = await self._ledger.lines(to_unix_ms(begin), to_unix_ms(end), metric, page_token)
+    async def lines(self, _request: web.Request, span: Span) -> web.Response:
+        end = _moment("to", span.to) or from_unix_ms(self._clock.now_ms())
+        begin = _moment("from", span.from_) or end - _USUAL_SPAN
+        found = await self._ledger.lines(to_unix_ms(begin), to_unix_ms(end), span.metric, span.page_token)
         delivered = {sink: rfc3339(from_unix_ms(until_ms)) for sink, until_ms in found.delivered_until_ms.items()}
-        return answer(
-            {
-                "items": [_line(line) for line in found.lines],
-                "nextPageToken": found.next_page_token,
-                "deliveredUntil": delivered,
-            }
-        )
+        return answer(Ledger([_line(line) for line in found.lines], found.next_page_token, delivered))
 
     async def rejections(self, _request: web.Request) -> web.Response:
         found = await self._ledger.rejections()
-        return answer({"items": [_rejection(each) for each in found.rejections]})
+        return answer(LastRejections([_rejection(each) for each in found.rejections]))
 
 
-def _moment(request: web.Request, name: str, default: datetime) -> datetime:
-    text = request.query.get(name)
-    if text is None:
-        return default
+def _moment(name: str, text: str) -> datetime | None:
+    """The moment that a parameter names, None where it is left out. Raises Invalid."""
+    if not text:
+        return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -78,25 +130,25 @@ def _moment(request: web.Request, name: str, default: datetime) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _line(line: pb.LedgerLine) -> dict[str, Any]:
-    return {
-        "metric": line.metric,
-        "from": rfc3339(from_unix_ms(line.hour_ms)),
-        "received": line.received,
-        "accepted": line.accepted,
-        "rejected": dict(line.rejected),
-        "duplicate": line.duplicate,
-        "committed": line.committed,
-        "folded": line.folded,
-    }
+def _line(line: pb.LedgerLine) -> LedgerLine:
+    return LedgerLine(
+        metric=line.metric,
+        from_=rfc3339(from_unix_ms(line.hour_ms)),
+        received=line.received,
+        accepted=line.accepted,
+        rejected=dict(line.rejected),
+        duplicate=line.duplicate,
+        committed=line.committed,
+        folded=line.folded,
+    )
 
 
-def _rejection(each: pb.LastRejection) -> dict[str, Any]:
-    return {
-        "metric": each.metric,
-        "code": each.code,
-        "count": each.count,
-        "message": each.example,
-        "lastAt": rfc3339(from_unix_ms(each.last_ms)),
-        "advice": _ADVICE.get(each.code, _NO_ADVICE),
-    }
+def _rejection(each: pb.LastRejection) -> LastRejection:
+    return LastRejection(
+        metric=each.metric,
+        code=each.code,
+        count=each.count,
+        message=each.example,
+        last_at=rfc3339(from_unix_ms(each.last_ms)),
+        advice=_ADVICE.get(each.code, _NO_ADVICE),
+    )

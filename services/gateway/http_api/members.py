@@ -1,15 +1,15 @@
 """Who belongs to a tenant, and as what."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
-from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
-from services.gateway.routes import Door, Route
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.shapes import Asked, Email, Id, Moment, Told
+from services.gateway.routes import Door, Operation, Route
 
 RoleName = Literal["viewer", "editor", "admin", "owner"]
 
@@ -22,52 +22,81 @@ _ROLES: Mapping[RoleName, "pb.Role.ValueType"] = {
 ROLE_NAMES: Mapping["pb.Role.ValueType", RoleName] = {role: name for name, role in _ROLES.items()}
 
 
-class NewMember(msgspec.Struct):
+class NewMember(Asked):
+    email: Email
+    role: RoleName
+
+
+class NewRole(Asked):
+    role: RoleName
+
+
+class User(Told):
+    id: Id
     email: str
-    role: RoleName
 
 
-class NewRole(msgspec.Struct):
+class Member(Told):
+    user: User
     role: RoleName
+    created_at: Moment
+
+
+class Members(Told):
+    items: list[Member]
+    next_page_token: str
 
 
 class MemberRoutes:
     """`/api/v1/tenants/{tenantId}/members`"""
+
+    title = "Members"
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
     def routes(self) -> Sequence[Route]:
         members = "/api/v1/tenants/{tenantId}/members"
+        member = members + "/{userId}"
         return [
-            Route("GET", members, self.list, Door.READ),
-            Route("POST", members, self.add, Door.WRITE),
-            Route("PATCH", members + "/{userId}", self.change, Door.WRITE),
-            Route("DELETE", members + "/{userId}", self.remove, Door.WRITE),
+            Route("GET", members, Asking(Page, self.list), Door.READ, Operation("List members", {200: Members})),
+            Route(
+                "POST",
+                members,
+                Taking(NewMember, self.add),
+                Door.WRITE,
+                Operation("Add a member", {201: Member}, "Somebody who has signed up.", errors=(409,)),
+            ),
+            Route(
+                "PATCH",
+                member,
+                Taking(NewRole, self.change),
+                Door.WRITE,
+                Operation("Change a member's role", {200: Member}, errors=(409,)),
+            ),
+            Route("DELETE", member, self.remove, Door.WRITE, Operation("Remove a member", {204: None}, errors=(409,))),
         ]
 
-    async def list(self, request: web.Request) -> web.Response:
-        found = await self._accounts.members(path_id(request, "tenantId"), *page(request))
-        return listed([_render(member) for member in found.members], found.next_page_token)
+    async def list(self, request: web.Request, page: Page) -> web.Response:
+        found = await self._accounts.members(path_id(request, "tenantId"), page.page_size, page.page_token)
+        return answer(Members([_render(member) for member in found.members], found.next_page_token))
 
-    async def add(self, request: web.Request) -> web.Response:
-        tenant_id = path_id(request, "tenantId")
-        body = await parse(request, NewMember)
-        return answer(_render(await self._accounts.add_member(tenant_id, body.email, _ROLES[body.role])), status=201)
+    async def add(self, request: web.Request, new: NewMember) -> web.Response:
+        added = await self._accounts.add_member(path_id(request, "tenantId"), new.email, _ROLES[new.role])
+        return answer(_render(added), status=201)
 
-    async def change(self, request: web.Request) -> web.Response:
+    async def change(self, request: web.Request, new: NewRole) -> web.Response:
         tenant_id, user_id = path_id(request, "tenantId"), path_id(request, "userId")
-        body = await parse(request, NewRole)
-        return answer(_render(await self._accounts.change_role(tenant_id, user_id, _ROLES[body.role])))
+        return answer(_render(await self._accounts.change_role(tenant_id, user_id, _ROLES[new.role])))
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._accounts.remove_member(path_id(request, "tenantId"), path_id(request, "userId"))
         return no_content()
 
 
-def _render(member: pb.Member) -> dict[str, Any]:
-    return {
-        "user": {"id": member.user.id, "email": member.user.email},
-        "role": ROLE_NAMES.get(member.role, ""),
-        "createdAt": moment(member.created_at),
-    }
+def render_user(user: pb.User) -> User:
+    return User(id=user.id, email=user.email)
+
+
+def _render(member: pb.Member) -> Member:
+    return Member(user=render_user(member.user), role=ROLE_NAMES[member.role], created_at=moment(member.created_at))

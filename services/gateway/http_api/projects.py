@@ -1,59 +1,93 @@
 """Projects of the caller's tenants."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from chassis.errors import Invalid
 from chassis.ids import is_uuid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts
-from services.gateway.http_api.bodies import answer, listed, moment, no_content, page, parse, path_id
-from services.gateway.routes import Door, Route
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
+from services.gateway.routes import Door, Operation, Route
 
 
-class NewProject(msgspec.Struct):
+class NewProject(Asked):
+    name: Name
+    #: Needed by those who belong to several.
+    tenant_id: Id = ""
+
+
+class ProjectName(Asked):
+    name: Name
+
+
+class ProjectsPage(Page):
+    #: "" asks for those of all tenants of the caller.
+    tenant_id: Id = ""
+
+
+class Project(Told):
+    id: Id
+    tenant_id: Id
     name: str
-    tenant_id: str = msgspec.field(name="tenantId", default="")
+    created_at: Moment
 
 
-class ProjectName(msgspec.Struct):
-    name: str
+class Projects(Told):
+    items: list[Project]
+    next_page_token: str
 
 
 class ProjectRoutes:
     """`/api/v1/projects`"""
 
+    title = "Projects"
+
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
     def routes(self) -> Sequence[Route]:
+        projects, project = "/api/v1/projects", "/api/v1/projects/{projectId}"
         return [
-            Route("GET", "/api/v1/projects", self.list, Door.READ),
-            Route("POST", "/api/v1/projects", self.create, Door.WRITE),
-            Route("GET", "/api/v1/projects/{projectId}", self.get, Door.READ),
-            Route("PATCH", "/api/v1/projects/{projectId}", self.rename, Door.WRITE),
-            Route("DELETE", "/api/v1/projects/{projectId}", self.delete, Door.WRITE),
+            Route(
+                "GET", projects, Asking(ProjectsPage, self.list), Door.READ, Operation("List projects", {200: Projects})
+            ),
+            Route(
+                "POST",
+                projects,
+                Taking(NewProject, self.create),
+                Door.WRITE,
+                Operation("Make a project", {201: Project}, answer_headers=("Location",), errors=(404, 409)),
+            ),
+            Route("GET", project, self.get, Door.READ, Operation("Show a project", {200: Project})),
+            Route(
+                "PATCH",
+                project,
+                Taking(ProjectName, self.rename),
+                Door.WRITE,
+                Operation("Rename a project", {200: Project}, errors=(409,)),
+            ),
+            Route(
+                "DELETE", project, self.delete, Door.WRITE, Operation("Delete a project", {204: None}, errors=(409,))
+            ),
         ]
 
-    async def list(self, request: web.Request) -> web.Response:
-        tenant_id = _tenant_id(request.query.get("tenantId", ""))
-        found = await self._accounts.projects(tenant_id, *page(request))
-        return listed([_render(project) for project in found.projects], found.next_page_token)
+    async def list(self, _request: web.Request, wanted: ProjectsPage) -> web.Response:
+        tenant_id = _tenant_id(wanted.tenant_id)
+        found = await self._accounts.projects(tenant_id, wanted.page_size, wanted.page_token)
+        return answer(Projects([_render(project) for project in found.projects], found.next_page_token))
 
-    async def create(self, request: web.Request) -> web.Response:
-        body = await parse(request, NewProject)
-        project = await self._accounts.create_project(_tenant_id(body.tenant_id), body.name)
+    async def create(self, _request: web.Request, new: NewProject) -> web.Response:
+        project = await self._accounts.create_project(_tenant_id(new.tenant_id), new.name)
         return answer(_render(project), status=201, headers={"Location": f"/api/v1/projects/{project.id}"})
 
     async def get(self, request: web.Request) -> web.Response:
         return answer(_render(await self._accounts.project(path_id(request, "projectId"))))
 
-    async def rename(self, request: web.Request) -> web.Response:
-        body = await parse(request, ProjectName)
-        return answer(_render(await self._accounts.rename_project(path_id(request, "projectId"), body.name)))
+    async def rename(self, request: web.Request, new: ProjectName) -> web.Response:
+        return answer(_render(await self._accounts.rename_project(path_id(request, "projectId"), new.name)))
 
     async def delete(self, request: web.Request) -> web.Response:
         await self._accounts.delete_project(path_id(request, "projectId"))
@@ -66,10 +100,5 @@ def _tenant_id(text: str) -> str:
     return text
 
 
-def _render(project: pb.Project) -> dict[str, Any]:
-    return {
-        "id": project.id,
-        "tenantId": project.tenant_id,
-        "name": project.name,
-        "createdAt": moment(project.created_at),
-    }
+def _render(project: pb.Project) -> Project:
+    return Project(id=project.id, tenant_id=project.tenant_id, name=project.name, created_at=moment(project.created_at))

@@ -17,9 +17,9 @@ from chassis.errors import Malformed
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import answer, read
-from services.gateway.http_api.ingestion import content_encoding, rendered
+from services.gateway.http_api.ingestion import COMPRESSED, Outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Route
+from services.gateway.routes import Door, Media, Operation, Route
 
 _PATHS = ("/metrics/job/{group:.+}", "/metrics/job@base64/{group:.+}")
 _PREFIX = "/metrics/"
@@ -28,17 +28,25 @@ _ENCODED = "@base64"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 #: Far more than a definition has labels.
 _MOST_LABELS = 64
+_GROUP = "As to a Pushgateway. The group is the job, then label and value in turns: batch/instance/eu-1."
+_FORMATS = Media(("text/plain", _PROTOBUF))
 
 
 class PushRoutes:
     """`PUT`, `POST` and `DELETE /metrics/job/{job}[/{label}/{value}…]`"""
+
+    title = "Ingestion"
 
     def __init__(self, receivers: IngestionStreams) -> None:
         self._receivers = receivers
 
     def routes(self) -> Sequence[Route]:
         handlers = {"PUT": self.push, "POST": self.push, "DELETE": self.delete}
-        return [Route(method, path, handler, Door.INGESTION) for path in _PATHS for method, handler in handlers.items()]
+        return [
+            Route(method, path, handler, Door.INGESTION, _operation(method, path))
+            for path in _PATHS
+            for method, handler in handlers.items()
+        ]
 
     async def delete(self, request: web.Request) -> web.Response:
         """What a group has counted stays counted, and its gauges end by themselves: there is nothing to be done."""
@@ -56,6 +64,14 @@ class PushRoutes:
         if outcome.rejected and not outcome.accepted:
             raise errors.push_rejected(rendered(outcome))
         return answer(rendered(outcome))
+
+
+def _operation(method: str, path: str) -> Operation:
+    encoded = " of a job in base64url" if _ENCODED in path else ""
+    if method == "DELETE":
+        return Operation(f"End a group{encoded}", {202: None}, "What was counted stays counted.")
+    what = "Replace a group" if method == "PUT" else "Push to a group"
+    return Operation(what + encoded, {200: Outcome}, _GROUP, body=_FORMATS, headers=(COMPRESSED,))
 
 
 def _group(request: web.Request) -> pb.PushGroup:

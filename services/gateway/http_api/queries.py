@@ -4,8 +4,10 @@ import re
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
+import msgspec
 import promql_parser
 from aiohttp import web
 
@@ -14,8 +16,9 @@ from chassis.errors import Malformed, Unavailable, UnsupportedMediaType
 from services.gateway import promql
 from services.gateway.clients import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
+from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.promql import Scope
-from services.gateway.routes import CALLER, Door, Route
+from services.gateway.routes import CALLER, Door, Handler, Media, Operation, Route
 
 _MOST_PARAMETERS = 100
 
@@ -25,8 +28,57 @@ _PASSED_ON = ("time", "start", "end", "step", "limit", "stats")
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}")
 
 
+class Found(Told, omit_defaults=True):
+    """As Prometheus answers (its HTTP API, version 1)."""
+
+    status: Literal["success"]
+    data: Any
+    warnings: list[str] = msgspec.field(default_factory=list)
+    infos: list[str] = msgspec.field(default_factory=list)
+
+
+class Selection(Asked):
+    match: list[str] = msgspec.field(name="match[]", default_factory=list)
+    start: str = ""
+    end: str = ""
+    limit: str = ""
+
+
+class Series(Selection):
+    match: list[str] = msgspec.field(name="match[]")
+
+
+class Instant(Asked):
+    #: PromQL.
+    query: str
+    time: str = ""
+    timeout: str = ""
+    limit: str = ""
+    stats: str = ""
+
+
+class Range(Asked):
+    #: PromQL.
+    query: str
+    start: str
+    end: str
+    step: str
+    timeout: str = ""
+    limit: str = ""
+    stats: str = ""
+
+
+class Exemplars(Asked):
+    #: PromQL.
+    query: str
+    start: str
+    end: str
+
+
 class QueryRoutes:
     """`/prometheus/api/v1/…`"""
+
+    title = "Queries"
 
     def __init__(self, prometheus: Prometheus | None, *, timeout_seconds: float) -> None:
         self._prometheus = prometheus
@@ -34,17 +86,29 @@ class QueryRoutes:
 
     def routes(self) -> Sequence[Route]:
         below = "/prometheus/api/v1"
-        handlers = {
-            "query": self.query,
-            "query_range": self.query,
-            "query_exemplars": self.query,
-            "series": self.series,
-            "labels": self.labels,
-        }
+        routes = [(name, *described, method) for name, described in self._described().items() for method in _METHODS]
         return [
-            *(Route(method, f"{below}/{name}", handlers[name], Door.QUERY) for name in handlers for method in _METHODS),
-            Route("GET", f"{below}/label/{{name}}/values", self.label_values, Door.QUERY),
+            *(
+                Route(method, f"{below}/{name}", handler, Door.QUERY, _operation(summary, parameters, method))
+                for name, handler, summary, parameters, method in routes
+            ),
+            Route(
+                "GET",
+                f"{below}/label/{{name}}/values",
+                self.label_values,
+                Door.QUERY,
+                Operation("List the values of a label", {200: Found}, query=Selection, errors=_ERRORS),
+            ),
         ]
+
+    def _described(self) -> dict[str, tuple[Handler, str, type[Asked]]]:
+        return {
+            "query": (self.query, "Query at one moment", Instant),
+            "query_range": (self.query, "Query over a range", Range),
+            "query_exemplars": (self.query, "Query exemplars", Exemplars),
+            "series": (self.series, "List series", Series),
+            "labels": (self.labels, "List labels", Selection),
+        }
 
     async def query(self, request: web.Request) -> web.Response:
         """`query`, `query_range` and `query_exemplars`."""
@@ -100,6 +164,18 @@ class QueryRoutes:
 _METHODS = ("GET", "POST")
 
 
+#: Prometheus' own: of an expression that cannot be evaluated.
+_ERRORS = (422,)
+_FORM = "application/x-www-form-urlencoded"
+
+
+def _operation(summary: str, parameters: type[Asked], method: str) -> Operation:
+    if method == "GET":
+        return Operation(summary, {200: Found}, query=parameters, errors=_ERRORS)
+    form = Media((_FORM,), parameters)
+    return Operation(f"{summary}, by form", {200: Found}, body=form, errors=_ERRORS)
+
+
 def _scope(request: web.Request) -> Scope:
     principal = request[CALLER].principal
     return Scope(tenant_id=principal.tenant_id, project_id=principal.project_id)
@@ -109,7 +185,7 @@ async def _parameters(request: web.Request) -> Parameters:
     """Those of the form, if there is one, then those of the address."""
     named = list(request.query.items())
     if request.method == "POST" and request.can_read_body:
-        if request.content_type != "application/x-www-form-urlencoded":
+        if request.content_type != _FORM:
             raise UnsupportedMediaType("Send the parameters as application/x-www-form-urlencoded.")
         try:
             form = parse_qsl(

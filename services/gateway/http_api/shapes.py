@@ -1,17 +1,36 @@
-"""From decoded JSON to a struct, with every member that is at fault."""
+"""The structs of requests and answers, and the way from decoded JSON to one, with every member that is at fault."""
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+
+class Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a request holds: the members of its body, or its parameters."""
+
+
+class Told(msgspec.Struct, rename="camel"):
+    """What an answer holds."""
+
+
 T = TypeVar("T", bound=msgspec.Struct)
+
+#: An id: a UUID in lower case.
+Id = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+#: RFC 3339, in UTC in answers.
+Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+#: The name of a tenant, a project or a key: printable characters.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Email = Annotated[str, msgspec.Meta(max_length=254, extra_json_schema={"format": "email"})]
 
 #: What is wrong, by member as its author wrote it (`labels[2].name`).
 Faults = dict[str, str]
 
 _WHERE = re.compile(r" - at `\$(.*)`$")
+#: What is no text in an address.
+_SCALAR = re.compile(r"0|-?[1-9][0-9]{0,17}|true|false")
 #: What is said about one request; nobody reads more.
 MOST_FAULTS = 100
 
@@ -26,6 +45,34 @@ def shaped(decoded: Mapping[str, Any], shape: type[T]) -> tuple[T, Faults]:
     faults: Faults = {}
     struct = _struct(decoded, shape, "", faults)
     return struct, dict(sorted(faults.items())[:MOST_FAULTS])
+
+
+def read_from_texts(parameters: Mapping[str, str], shape: type[T]) -> tuple[T, Faults]:
+    """The same for parameters in an address, whose numbers are texts; those that are no members are not looked at."""
+    faults: Faults = {}
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        text = parameters.get(field.encode_name)
+        if text is None and field.required:
+            faults[field.encode_name] = "is required"
+        elif text is not None:
+            try:
+                values[field.name] = _from_text(text, field.type)
+            except msgspec.ValidationError as error:
+                faults[field.encode_name] = _explained(str(error), field.type)
+        if field.required:
+            values.setdefault(field.name, None)
+    return shape(**values), faults
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    """A text, or what the text of a whole number or truth value says. Raises msgspec.ValidationError."""
+    try:
+        return msgspec.convert(text, kind)
+    except msgspec.ValidationError:
+        if not _SCALAR.fullmatch(text):
+            raise
+        return msgspec.convert(msgspec.json.decode(text), kind)
 
 
 def _struct(decoded: Mapping[str, Any], shape: type[T], prefix: str, faults: Faults) -> T:
