@@ -37,8 +37,8 @@ _KNOWN = Header("If-None-Match", "The ETag of the source that the client has.")
 
 class WantedClient(Asked):
     language: LanguageName
-    #: The publishable key to embed; "" for none.
-    key_id: Id = ""
+    #: The publishable key to embed.
+    key_id: Id | None = None
     minify: bool = True
 
 

@@ -36,9 +36,9 @@ class Span(Asked):
     """Which lines of the ledger are wanted."""
 
     #: The last day, where it is left out.
-    from_: Moment = msgspec.field(name="from", default="")
+    from_: Moment | None = msgspec.field(name="from", default=None)
     #: Now, where it is left out.
-    to: Moment = ""
+    to: Moment | None = None
     #: "" asks for all.
     metric: str = ""
     page_token: str = ""
@@ -117,9 +117,9 @@ class LedgerRoutes:
         return answer(LastRejections([_rejection(each) for each in found.rejections]))
 
 
-def _moment(name: str, text: str) -> datetime | None:
+def _moment(name: str, text: str | None) -> datetime | None:
     """The moment that a parameter names, None where it is left out. Raises Invalid."""
-    if not text:
+    if text is None:
         return None
     try:
         found = datetime.fromisoformat(text)

@@ -18,6 +18,7 @@ Shape = type[msgspec.Struct]
 
 _JSON = "application/json"
 _PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
+_WORD = re.compile(r"[A-Za-z0-9]+")
 _LIMITED = frozenset(Door) - {Door.OPEN}
 
 #: Statuses of errors that each door brings; none is limited where nothing is counted.
@@ -227,8 +228,8 @@ def _description(route: Route) -> str:
 
 
 def _camel(summary: str) -> str:
-    first, *others = re.findall(r"[A-Za-z0-9]+", summary.replace("'", ""))
-    return first.lower() + "".join(word[:1].upper() + word[1:] for word in others)
+    words = [str(word) for word in _WORD.findall(summary.replace("'", ""))]
+    return words[0].lower() + "".join(word[:1].upper() + word[1:] for word in words[1:])
 
 
 def statuses_of_errors(route: Route) -> Sequence[int]:
@@ -270,8 +271,9 @@ def _project_id(says: str) -> Json:
 
 
 def _without_blank(schema: Json) -> Json:
-    """An empty default is how a struct says that a text may be left out."""
-    return {name: value for name, value in schema.items() if (name, value) not in (("default", ""), ("default", []))}
+    """What a parameter is where it is there: an empty default is how a struct says that it may be left out."""
+    there = next((one for one in schema.get("anyOf", ()) if one != {"type": "null"}), schema)
+    return {name: value for name, value in there.items() if name != "default" or value not in ("", [], None)}
 
 
 def _header_parameter(header: Header) -> Json:
@@ -324,7 +326,9 @@ def _answer(status: int, route: Route, references: Mapping[Shape, Json]) -> Json
 def _error(status: int, route: Route, references: Mapping[Shape, Json]) -> Json:
     codes = errors.CODES[status]
     if route.path == errors.OTLP_PATH:
-        content = _content(Media(tuple(sorted(errors.OTLP_CONTENT_TYPES)), RpcStatus), references)
+        # A request that is not in a format of OTLP is answered as everywhere else.
+        either = {"anyOf": [references[RpcStatus], references[Error]]}
+        content = {errors.OTLP_PROTOBUF: {}, _JSON: {"schema": either}}
     elif route.path.startswith(errors.BELOW_PROMETHEUS):
         content = _content(PrometheusError, references)
     else:

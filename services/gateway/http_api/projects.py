@@ -16,7 +16,7 @@ from services.gateway.routes import Door, Operation, Route
 class NewProject(Asked):
     name: Name
     #: Needed by those who belong to several.
-    tenant_id: Id = ""
+    tenant_id: Id | None = None
 
 
 class ProjectName(Asked):
@@ -24,8 +24,8 @@ class ProjectName(Asked):
 
 
 class ProjectsPage(Page):
-    #: "" asks for those of all tenants of the caller.
-    tenant_id: Id = ""
+    #: Left out: those of all tenants of the caller.
+    tenant_id: Id | None = None
 
 
 class Project(Told):
@@ -94,10 +94,10 @@ class ProjectRoutes:
         return no_content()
 
 
-def _tenant_id(text: str) -> str:
+def _tenant_id(text: str | None) -> str:
     if text and not is_uuid(text):
         raise Invalid.fields({"tenantId": "must be the id of a tenant"})
-    return text
+    return text or ""
 
 
 def _render(project: pb.Project) -> Project:

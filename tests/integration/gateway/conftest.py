@@ -6,6 +6,7 @@ Fixtures: `gateway`, a `Gateway` to call; `start_gateway`, which runs one with o
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ from tests.integration.gateway.fakes import (
     registrations,
 )
 from tests.integration.gateway.running import Gateway, StartGateway
+from tests.openapi_conformance import Conformance
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
@@ -45,7 +47,8 @@ def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer
             async with running(settings), _client(settings) as session:
                 gateway = Gateway(session, ports, auth, config, codegen, ingest, servers)
                 await eventually(lambda: _is_ready(gateway), what="the gateway is ready")
-                yield gateway
+                document = (await gateway.call("GET", "/api/v1/openapi.json")).json
+                yield replace(gateway, conformance=Conformance(document))
         finally:
             for server in servers.values():
                 await server.stop()

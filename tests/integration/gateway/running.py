@@ -10,6 +10,7 @@ import aiohttp
 from chassis import api_keys
 from deploy.local.layout import Ports
 from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedReceiver, PlayedServer
+from tests.openapi_conformance import Conformance
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Gateway:
     codegen: Played
     ingest: PlayedReceiver
     servers: Mapping[str, PlayedServer]
+    #: What its answers are held to; None until it is ready.
+    conformance: Conformance | None = None
 
     @property
     def public_port(self) -> int:
@@ -55,6 +58,8 @@ class Gateway:
             sent["Authorization"] = f"Bearer {credential}"
         async with self.session.request(method, path, headers=sent, allow_redirects=False, **body) as response:
             content = await response.read()
+            if self.conformance is not None:
+                self.conformance.check(method, path, response.status, response.headers, content)
             is_json = response.content_type == "application/json" and content
             return Answer(response.status, response.headers, content, await response.json() if is_json else None)
 

@@ -10,7 +10,7 @@ from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from deploy.local.servers import Valkey
-from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.fakes import PROJECT, TENANT, USER
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
 
@@ -56,7 +56,7 @@ async def test_a_publishable_key_is_limited_by_address_and_in_all(start_gateway:
 
 async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: StartGateway) -> None:
     async with start_gateway(auth_requests_per_minute=5, **PROXIED) as gateway:
-        gateway.auth.answers["SignIn"] = accounts_pb2.SignInResponse()
+        gateway.auth.answers["SignIn"] = accounts_pb2.SignInResponse(user=accounts_pb2.User(id=USER))
 
         async def sign_in(source: str, email: str) -> int:
             body = {"email": email, "password": "x"}
@@ -100,7 +100,9 @@ async def test_nobody_chooses_an_address_without_a_trusted_proxy(start_gateway: 
 async def test_a_plan_says_how_much(gateway: Gateway, plan: str, writes: int, reads: int, expensive: int) -> None:
     gateway.auth.plan = plan
     gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
-    gateway.auth.answers["UpdateProject"] = accounts_pb2.UpdateProjectResponse()
+    gateway.auth.answers["UpdateProject"] = accounts_pb2.UpdateProjectResponse(
+        project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT)
+    )
     gateway.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(content_type="text/x-python")
     key = gateway.auth.new_key("secret", scopes=["config:read"])
     path = f"/api/v1/projects/{PROJECT}"
