@@ -18,6 +18,8 @@ MOST_METRICS_IN_BATCH = 100
 MOST_POINTS_IN_REQUEST = 10_000
 MOST_OBSERVATIONS = 1_000
 MOST_LABEL_VALUE_BYTES = 200
+#: Characters of a metric's name; no definition has a longer one.
+MOST_NAME_LENGTH = 200
 #: How far back and ahead of the receiver's clock a gauge's timestamp may be, in milliseconds.
 GAUGE_OLDEST_MS = 8 * 24 * 3600 * 1000
 GAUGE_NEWEST_MS = 10 * 60 * 1000

@@ -14,8 +14,9 @@ import msgspec
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault, MetricType
+from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault, MetricType
 from services.ingest.doors import otlp_json
+from services.ingest.doors.names import NAME_TOO_LONG, clipped
 from services.ingest.doors.otlp_exponential import UnusableHistogramError, exponential
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
@@ -37,16 +38,24 @@ _DELTA, _CUMULATIVE = 1, 2
 _NO_RECORDED_VALUE = 1
 #: Far more than a definition has labels; more in a resource are not looked at.
 _MOST_ATTRIBUTES = 128
-#: Of a data point; more are not looked at.
-_MOST_EXEMPLARS = 128
-#: Of all data points together: twenty for each of the most that there may be.
+#: Of all data points together; more are not looked at.
+_MOST_EXEMPLARS_IN_REQUEST = 2 * MOST_POINTS_IN_REQUEST
+#: Of resources, scopes and data points together, elements of arrays and of maps too: twenty for each of the most data
+#: points that there may be.
 _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
+#: Of all histograms together.
+_MOST_BUCKETS_IN_REQUEST = 50 * MOST_POINTS_IN_REQUEST
 
 _DELTA_LEVEL_REFUSED = Fault(
     "METRIC_TYPE_MISMATCH",
     "Changes of a sum that may fall cannot be added up here: send its level, with cumulative temporality.",
 )
 _SUMMARY_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Quantiles of one source cannot be merged with those of others.")
+_NO_TEMPORALITY = Fault("METRIC_MALFORMED", "Sums and histograms have a temporality, delta or cumulative.")
+_NO_VALUE = Fault("METRIC_MALFORMED", "The data point has no value.")
+_NO_SUM = Fault("METRIC_MALFORMED", "A histogram has a sum.")
+_TOO_MANY_ATTRIBUTES = Fault("METRIC_MALFORMED", f"A data point has at most {_MOST_ATTRIBUTES} attributes.")
+_UNREADABLE_NUMBER = Fault("METRIC_MALFORMED", "A number of this data point cannot be read.")
 
 #: A message of OTLP, as protobuf or as `otlp_json` has it.
 Message = Any
@@ -72,6 +81,13 @@ def decode_json(body: bytes) -> list[Point | Fault]:
         raise MalformedJson("An attribute of a resource is nested too deeply, or no number.") from error
 
 
+class _Named(NamedTuple):
+    """What a metric is called."""
+
+    name: str
+    unit: str
+
+
 class _Context(NamedTuple):
     """What the data points of a scope have in common."""
 
@@ -79,14 +95,18 @@ class _Context(NamedTuple):
     offered: Mapping[str, str]
     #: Stands for the resource and the scope.
     identity: bytes
+    #: Of the request.
+    budget: "_Budget"
 
 
 class _Budget:
-    """Bounds what is walked through: the parts that hold data points, and these."""
+    """Bounds what is walked through: the parts that hold data points, these, and what they have."""
 
     def __init__(self) -> None:
         self._left = 2 * MOST_POINTS_IN_REQUEST
         self._attributes_left = _MOST_ATTRIBUTES_IN_REQUEST
+        self._buckets_left = _MOST_BUCKETS_IN_REQUEST
+        self._exemplars_left = _MOST_EXEMPLARS_IN_REQUEST
 
     def spend(self, parts: Sequence[Message]) -> Sequence[Message]:
         """The parts. Raises BatchTooLarge where they are too many."""
@@ -99,104 +119,167 @@ class _Budget:
         """Raises BatchTooLarge where they are too many."""
         self._attributes_left -= count
         if self._attributes_left < 0:
-            raise BatchTooLarge(f"The data points of a request have at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes.")
+            raise BatchTooLarge(
+                f"A request has at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes and elements of attributes."
+            )
+
+    def spend_buckets(self, count: int) -> None:
+        """Raises BatchTooLarge where they are too many."""
+        self._buckets_left -= count
+        if self._buckets_left < 0:
+            raise BatchTooLarge(f"The histograms of a request have at most {_MOST_BUCKETS_IN_REQUEST} buckets.")
+
+    def affordable(self, exemplars: Sequence[Message]) -> Sequence[Message]:
+        """Those that are to be looked at."""
+        found = exemplars[: self._exemplars_left]
+        self._exemplars_left -= len(found)
+        return found
 
 
 def _points(request: Message) -> Points:
     budget = _Budget()
     for resource in budget.spend(request.resource_metrics):
-        from_resource = _from_resource(resource.resource.attributes[:_MOST_ATTRIBUTES])
-        of_source = _identifying(resource.resource.attributes)
-        for scope in budget.spend(resource.scope_metrics):
-            name, version = scope.scope.name, scope.scope.version
-            identity = source_id(of_source, name, version, _identifying(scope.scope.attributes))
-            context = _Context({**from_resource, "otel_scope_name": name, "otel_scope_version": version}, identity)
-            for metric in budget.spend(scope.metrics):
-                yield from _points_of(metric, context, budget)
+        if scopes := budget.spend(resource.scope_metrics):
+            yield from _points_of_resource(resource.resource, scopes, budget)
 
 
-def _points_of(metric: Message, context: _Context, budget: _Budget) -> Points:
+def _points_of_resource(resource: Message, scopes: Sequence[Message], budget: _Budget) -> Points:
+    budget.spend_attributes(len(resource.attributes))
+    from_resource = _from_resource(resource.attributes[:_MOST_ATTRIBUTES], budget)
+    of_source = _identifying(resource.attributes, budget)
+    for each in scopes:
+        if metrics := budget.spend(each.metrics):
+            scope, name, version = each.scope, each.scope.name, each.scope.version
+            budget.spend_attributes(len(scope.attributes) + len(from_resource))  # these are copied
+            identity = source_id(of_source, name, version, _identifying(scope.attributes, budget))
+            of_scope = {"otel_scope_name": clipped(name), "otel_scope_version": clipped(version)}
+            context = _Context({**from_resource, **of_scope}, identity, budget)
+            for metric in metrics:
+                yield from _points_of(metric, context)
+
+
+def _points_of(metric: Message, context: _Context) -> Points:
     """A metric has one kind of data; the others are empty."""
-    for data in (metric.gauge, metric.sum, metric.histogram, metric.exponential_histogram):
-        budget.spend_attributes(sum([len(point.attributes) for point in budget.spend(data.data_points)]))
-    yield from _numbers(metric, metric.gauge.data_points, context, monotonic=False)
-    yield from _sums(metric, metric.sum.data_points, context)
-    yield from _histograms(metric, metric.histogram, HISTOGRAMS, _buckets, context)
-    yield from _histograms(metric, metric.exponential_histogram, NATIVE_HISTOGRAMS, exponential, context)
-    yield from (_SUMMARY_REFUSED for _ in budget.spend(metric.summary.data_points))
+    named = _Named(metric.name, metric.unit)
+    for kind, read in _READERS.items():
+        data = getattr(metric, kind)
+        points = context.budget.spend(data.data_points)
+        if not points:
+            continue
+        if max(len(named.name), len(named.unit)) > MOST_NAME_LENGTH:
+            yield from (NAME_TOO_LONG for _ in points)
+        else:
+            context.budget.spend_attributes(sum([len(point.attributes) for point in points]))
+            yield from read(named, data, points, context)
+    yield from (_SUMMARY_REFUSED for _ in context.budget.spend(metric.summary.data_points))
 
 
-def _sums(metric: Message, points: Sequence[Message], context: _Context) -> Points:
-    monotonic, temporality = metric.sum.is_monotonic, metric.sum.aggregation_temporality
-    if not monotonic and temporality == _DELTA:
+def _gauges(named: _Named, _: Message, points: Sequence[Message], context: _Context) -> Points:
+    return _numbers(metric_names(*named, monotonic=False, gauge=True), GAUGES, None, points, context)
+
+
+def _sums(named: _Named, data: Message, points: Sequence[Message], context: _Context) -> Points:
+    temporality = data.aggregation_temporality
+    if not data.is_monotonic and temporality == _DELTA:
         return (_DELTA_LEVEL_REFUSED for _ in points)
     if temporality not in (_DELTA, _CUMULATIVE):
-        return (_no_temporality() for _ in points)
-    return _numbers(metric, points, context, monotonic=monotonic)
+        return (_NO_TEMPORALITY for _ in points)
+    names = metric_names(*named, monotonic=data.is_monotonic, gauge=False)
+    if not data.is_monotonic:
+        return _numbers(names, GAUGES, None, points, context)
+    return _numbers(names, COUNTERS, named if temporality == _CUMULATIVE else None, points, context)
 
 
-def _numbers(metric: Message, points: Sequence[Message], context: _Context, *, monotonic: bool) -> Points:
-    names = metric_names(metric.name, metric.unit, monotonic=monotonic, gauge=bool(metric.gauge.data_points))
-    cumulative = monotonic and metric.sum.aggregation_temporality == _CUMULATIVE
+def _numbers(
+    names: Sequence[str],
+    types: frozenset[MetricType],
+    total_of: _Named | None,
+    points: Sequence[Message],
+    context: _Context,
+) -> Points:
+    """`total_of` tells whose totals these are, where they are any."""
 
     def number(point: Message) -> Point | Fault:
         which = point.WhichOneof("value")
         if which is None:
-            return Fault("METRIC_MALFORMED", "The data point has no value.")
+            return _NO_VALUE
         return Point(
             names=names,
-            labels=_labels(point.attributes),
+            labels=_labels(point.attributes, context.budget),
             offered=context.offered,
-            types=COUNTERS if monotonic else GAUGES,
+            types=types,
             value=float(getattr(point, which)),
-            exemplar=_exemplar(point),
+            exemplar=_exemplar(point, context.budget),
             timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
-            origin=_origin(metric, point, context) if cumulative else None,
+            origin=_origin(total_of, point, context) if total_of else None,
             reporter=context.identity,
         )
 
     return _each(points, number)
 
 
-def _histograms(
-    metric: Message,
+def _histograms(named: _Named, data: Message, points: Sequence[Message], context: _Context) -> Points:
+    return _distributions(named, data, points, context, HISTOGRAMS, _buckets)
+
+
+def _exponential_histograms(named: _Named, data: Message, points: Sequence[Message], context: _Context) -> Points:
+    return _distributions(named, data, points, context, NATIVE_HISTOGRAMS, _exponential)
+
+
+def _distributions(
+    named: _Named,
     data: Message,
-    types: frozenset[MetricType],
-    read: Callable[[Message], Buckets | ExponentialBuckets],
+    points: Sequence[Message],
     context: _Context,
+    types: frozenset[MetricType],
+    read: Callable[[Message, _Budget], Buckets | ExponentialBuckets],
 ) -> Points:
     temporality = data.aggregation_temporality
     if temporality not in (_DELTA, _CUMULATIVE):
-        return (_no_temporality() for _ in data.data_points)
-    names = metric_names(metric.name, metric.unit, monotonic=False, gauge=False)
+        return (_NO_TEMPORALITY for _ in points)
+    names = metric_names(*named, monotonic=False, gauge=False)
 
     def histogram(point: Message) -> Point | Fault:
         if not point.HasField("sum"):
-            return Fault("METRIC_MALFORMED", "A histogram has a sum.")
+            return _NO_SUM
         return Point(
             names=names,
-            labels=_labels(point.attributes),
+            labels=_labels(point.attributes, context.budget),
             offered=context.offered,
             types=types,
-            value=read(point),
-            exemplar=_exemplar(point),
-            origin=_origin(metric, point, context) if temporality == _CUMULATIVE else None,
+            value=read(point, context.budget),
+            exemplar=_exemplar(point, context.budget),
+            origin=_origin(named, point, context) if temporality == _CUMULATIVE else None,
         )
 
-    return _each(data.data_points, histogram)
+    return _each(points, histogram)
 
 
-def _buckets(point: Message) -> Buckets:
+_READERS: Mapping[str, Callable[[_Named, Message, Sequence[Message], _Context], Points]] = {
+    "gauge": _gauges,
+    "sum": _sums,
+    "histogram": _histograms,
+    "exponential_histogram": _exponential_histograms,
+}
+
+
+def _exponential(point: Message, budget: _Budget) -> ExponentialBuckets:
+    budget.spend_buckets(len(point.positive.bucket_counts) + len(point.negative.bucket_counts))
+    return exponential(point)
+
+
+def _buckets(point: Message, budget: _Budget) -> Buckets:
+    budget.spend_buckets(len(point.bucket_counts) + len(point.explicit_bounds))
     counts = [int(count) for count in point.bucket_counts]
     if sum(counts) != int(point.count):
         raise UnusableHistogramError("A histogram has buckets that add up to its count.")
     return Buckets(tuple([float(bound) for bound in point.explicit_bounds]), counts, float(point.sum))
 
 
-def _exemplar(point: Message) -> tuple[float, Span] | None:
+def _exemplar(point: Message, budget: _Budget) -> tuple[float, Span] | None:
     """The newest one that names a span. What cannot be read is passed over: it is no reason to refuse the point."""
     found: tuple[int, float, Span] | None = None
-    for each in point.exemplars[:_MOST_EXEMPLARS]:
+    for each in budget.affordable(point.exemplars):
         try:
             which, span = each.WhichOneof("value"), span_of(each.trace_id, each.span_id)
             if which is None or span is None:
@@ -209,22 +292,17 @@ def _exemplar(point: Message) -> tuple[float, Span] | None:
     return found and found[1:]
 
 
-def _origin(metric: Message, point: Message, context: _Context) -> Origin:
+def _origin(named: _Named, point: Message, context: _Context) -> Origin:
     """Each start of a source is one of its own: totals of several that are identified alike do not mix, and a new start
     is no total that fell."""
-    attributes, started_ns = _identifying(point.attributes), int(point.start_time_unix_nano)
-    return Origin(
-        source_id(context.identity, metric.name, metric.unit, attributes, started_ns), int(point.time_unix_nano)
-    )
+    attributes = _identifying(point.attributes, context.budget)
+    source = source_id(context.identity, *named, attributes, int(point.start_time_unix_nano))
+    return Origin(source, int(point.time_unix_nano))
 
 
-def _identifying(attributes: Iterable[Message]) -> list[tuple[str, str]]:
+def _identifying(attributes: Iterable[Message], budget: _Budget) -> list[tuple[str, str]]:
     """Attributes in an order and form that tell equal ones from others."""
-    return sorted([(each.key, msgspec.json.encode(_plain(each.value)).decode()) for each in attributes])
-
-
-def _no_temporality() -> Fault:
-    return Fault("METRIC_MALFORMED", "Sums and histograms have a temporality, delta or cumulative.")
+    return sorted([(each.key, msgspec.json.encode(_plain(each.value, budget)).decode()) for each in attributes])
 
 
 def _each(points: Sequence[Message], read: Callable[[Message], Point | Fault]) -> Points:
@@ -233,45 +311,45 @@ def _each(points: Sequence[Message], read: Callable[[Message], Point | Fault]) -
         if point.flags & _NO_RECORDED_VALUE:
             continue
         if len(point.attributes) > _MOST_ATTRIBUTES:
-            yield Fault("METRIC_MALFORMED", f"A data point has at most {_MOST_ATTRIBUTES} attributes.")
+            yield _TOO_MANY_ATTRIBUTES
             continue
         try:
             yield read(point)
         except UnusableHistogramError as error:
             yield Fault("METRIC_MALFORMED", str(error))
         except (ValueError, OverflowError):  # numbers that JSON has as text
-            yield Fault("METRIC_MALFORMED", "A number of this data point cannot be read.")
+            yield _UNREADABLE_NUMBER
 
 
-def _labels(attributes: Sequence[Message]) -> Mapping[str, str]:
+def _labels(attributes: Sequence[Message], budget: _Budget) -> dict[str, str]:
     """Labels by name. Values of attributes whose names become the same are joined in the order of those names."""
-    pairs = [(label_name(each.key), each.key, _text(each.value)) for each in attributes]
+    pairs = [(label_name(clipped(key := each.key)), key, _text(each.value, budget)) for each in attributes]
     labels = {name: value for name, _, value in pairs}
     if len(labels) == len(pairs):
         return labels
     joined: dict[str, str] = {}
     for name, _, value in sorted(pairs):
-        joined[name] = f"{joined[name]};{value}" if name in joined else value
+        joined[name] = clipped(f"{joined[name]};{value}") if name in joined else value
     return joined
 
 
-def _from_resource(attributes: Iterable[Message]) -> Mapping[str, str]:
+def _from_resource(attributes: Sequence[Message], budget: _Budget) -> Mapping[str, str]:
     """A resource's attributes as labels, and the `job` and `instance` that they come to."""
-    found = dict(_labels(list(attributes)))
+    found = _labels(attributes, budget)
     service, namespace = found.get("service_name", ""), found.get("service_namespace", "")
     job = f"{namespace}/{service}" if namespace and service else service
-    return {"job": job, "instance": found.get("service_instance_id", ""), **found}
+    return {"job": clipped(job), "instance": found.get("service_instance_id", ""), **found}
 
 
-def _text(value: Message) -> str:
-    """An attribute's value: text as it is, anything else as JSON has it."""
-    plain = _plain(value)
+def _text(value: Message, budget: _Budget) -> str:
+    """An attribute's value, as far as a label's may be long: text as it is, anything else as JSON has it."""
+    plain = _plain(value, budget)
     if plain is None:
         return ""
-    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
+    return clipped(plain if isinstance(plain, str) else msgspec.json.encode(plain).decode())
 
 
-def _plain(value: Message) -> Any:
+def _plain(value: Message, budget: _Budget) -> Any:
     which = value.WhichOneof("value")
     if which is None:
         return None
@@ -280,8 +358,9 @@ def _plain(value: Message) -> Any:
         return int(found)
     if which == "double_value":
         return float(found)
+    if which not in ("array_value", "kvlist_value"):
+        return found
+    budget.spend_attributes(len(found.values))
     if which == "array_value":
-        return [_plain(each) for each in found.values]
-    if which == "kvlist_value":
-        return {each.key: _plain(each.value) for each in found.values}
-    return found
+        return [_plain(each, budget) for each in found.values]
+    return {each.key: _plain(each.value, budget) for each in found.values}

@@ -4,6 +4,8 @@ Members are those of protobuf's JSON mapping, with OTLP's exceptions; unknown on
 strings or numbers: whoever reads them converts them.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from services.ingest.errors import BatchTooLarge, MalformedJson
@@ -15,21 +17,21 @@ _Integer = int | str
 _Double = float | str
 
 
-class _Message(msgspec.Struct, rename="camel", gc=False):
+class _Message(msgspec.Struct, rename="camel", gc=False, frozen=True):
     def HasField(self, name: str) -> bool:  # noqa: N802 - as in protobuf
         """Whether an optional member is there."""
         return getattr(self, name) is not None
 
 
-class ArrayValue(_Message):
-    values: list["AnyValue"] = []
+class ArrayValue(_Message, frozen=True):
+    values: Sequence["AnyValue"] = ()
 
 
-class KeyValueList(_Message):
-    values: list["KeyValue"] = []
+class KeyValueList(_Message, frozen=True):
+    values: Sequence["KeyValue"] = ()
 
 
-class AnyValue(_Message):
+class AnyValue(_Message, frozen=True):
     string_value: str | None = None
     bool_value: bool | None = None
     int_value: _Integer | None = None
@@ -43,12 +45,12 @@ class AnyValue(_Message):
         return next((name for name in self.__struct_fields__ if getattr(self, name) is not None), None)
 
 
-class KeyValue(_Message):
+class KeyValue(_Message, frozen=True):
     key: str = ""
-    value: AnyValue = msgspec.field(default_factory=AnyValue)
+    value: AnyValue = AnyValue()
 
 
-class _Number(_Message):
+class _Number(_Message, frozen=True):
     as_double: _Double | None = None
     as_int: _Integer | None = None
 
@@ -57,7 +59,7 @@ class _Number(_Message):
         return "as_double" if self.as_double is not None else "as_int" if self.as_int is not None else None
 
 
-class Exemplar(_Number):
+class Exemplar(_Number, frozen=True):
     time_unix_nano: _Integer = 0
     #: In hexadecimal digits, as OTLP has it, where protobuf's mapping would have Base64.
     trace_id_text: str = msgspec.field(default="", name="traceId")
@@ -74,33 +76,33 @@ class Exemplar(_Number):
         return bytes.fromhex(self.span_id_text)
 
 
-class NumberDataPoint(_Number):
-    attributes: list[KeyValue] = []
+class NumberDataPoint(_Number, frozen=True):
+    attributes: Sequence[KeyValue] = ()
     start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
-    exemplars: list[Exemplar] = []
+    exemplars: Sequence[Exemplar] = ()
     flags: int = 0
 
 
-class HistogramDataPoint(_Message):
-    attributes: list[KeyValue] = []
+class HistogramDataPoint(_Message, frozen=True):
+    attributes: Sequence[KeyValue] = ()
     start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
     count: _Integer = 0
     sum: _Double | None = None
-    bucket_counts: list[_Integer] = []
-    explicit_bounds: list[_Double] = []
-    exemplars: list[Exemplar] = []
+    bucket_counts: Sequence[_Integer] = ()
+    explicit_bounds: Sequence[_Double] = ()
+    exemplars: Sequence[Exemplar] = ()
     flags: int = 0
 
 
-class ExponentialBuckets(_Message):
+class ExponentialBuckets(_Message, frozen=True):
     offset: _Integer = 0
-    bucket_counts: list[_Integer] = []
+    bucket_counts: Sequence[_Integer] = ()
 
 
-class ExponentialHistogramDataPoint(_Message):
-    attributes: list[KeyValue] = []
+class ExponentialHistogramDataPoint(_Message, frozen=True):
+    attributes: Sequence[KeyValue] = ()
     start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
     count: _Integer = 0
@@ -108,70 +110,70 @@ class ExponentialHistogramDataPoint(_Message):
     scale: _Integer = 0
     zero_count: _Integer = 0
     zero_threshold: _Double = 0.0
-    positive: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
-    negative: ExponentialBuckets = msgspec.field(default_factory=ExponentialBuckets)
-    exemplars: list[Exemplar] = []
+    positive: ExponentialBuckets = ExponentialBuckets()
+    negative: ExponentialBuckets = ExponentialBuckets()
+    exemplars: Sequence[Exemplar] = ()
     flags: int = 0
 
 
-class Gauge(_Message):
-    data_points: list[NumberDataPoint] = []
+class Gauge(_Message, frozen=True):
+    data_points: Sequence[NumberDataPoint] = ()
 
 
-class Sum(_Message):
-    data_points: list[NumberDataPoint] = []
+class Sum(_Message, frozen=True):
+    data_points: Sequence[NumberDataPoint] = ()
     aggregation_temporality: int = 0
     is_monotonic: bool = False
 
 
-class Histogram(_Message):
-    data_points: list[HistogramDataPoint] = []
+class Histogram(_Message, frozen=True):
+    data_points: Sequence[HistogramDataPoint] = ()
     aggregation_temporality: int = 0
 
 
-class ExponentialHistogram(_Message):
-    data_points: list[ExponentialHistogramDataPoint] = []
+class ExponentialHistogram(_Message, frozen=True):
+    data_points: Sequence[ExponentialHistogramDataPoint] = ()
     aggregation_temporality: int = 0
 
 
-class Untaken(_Message):
+class Untaken(_Message, frozen=True):
     """Summaries, whose points are only counted."""
 
-    data_points: list[msgspec.Raw] = []
+    data_points: Sequence[msgspec.Raw] = ()
 
 
-class Metric(_Message):
+class Metric(_Message, frozen=True):
     name: str = ""
     unit: str = ""
-    gauge: Gauge = msgspec.field(default_factory=Gauge)
-    sum: Sum = msgspec.field(default_factory=Sum)
-    histogram: Histogram = msgspec.field(default_factory=Histogram)
-    exponential_histogram: ExponentialHistogram = msgspec.field(default_factory=ExponentialHistogram)
-    summary: Untaken = msgspec.field(default_factory=Untaken)
+    gauge: Gauge = Gauge()
+    sum: Sum = Sum()
+    histogram: Histogram = Histogram()
+    exponential_histogram: ExponentialHistogram = ExponentialHistogram()
+    summary: Untaken = Untaken()
 
 
-class InstrumentationScope(_Message):
+class InstrumentationScope(_Message, frozen=True):
     name: str = ""
     version: str = ""
-    attributes: list[KeyValue] = []
+    attributes: Sequence[KeyValue] = ()
 
 
-class ScopeMetrics(_Message):
-    scope: InstrumentationScope = msgspec.field(default_factory=InstrumentationScope)
-    metrics: list[Metric] = []
+class ScopeMetrics(_Message, frozen=True):
+    scope: InstrumentationScope = InstrumentationScope()
+    metrics: Sequence[Metric] = ()
 
 
-class Resource(_Message):
-    attributes: list[KeyValue] = []
+class Resource(_Message, frozen=True):
+    attributes: Sequence[KeyValue] = ()
 
 
-class ResourceMetrics(_Message):
-    resource: Resource = msgspec.field(default_factory=Resource)
-    scope_metrics: list[ScopeMetrics] = []
+class ResourceMetrics(_Message, frozen=True):
+    resource: Resource = Resource()
+    scope_metrics: Sequence[ScopeMetrics] = ()
 
 
-class ExportMetricsServiceRequest(_Message):
-    resource_metrics: list[ResourceMetrics] = []
+class ExportMetricsServiceRequest(_Message, frozen=True):
+    resource_metrics: Sequence[ResourceMetrics] = ()
 
 
 _decoder = msgspec.json.Decoder(ExportMetricsServiceRequest)

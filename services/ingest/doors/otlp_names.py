@@ -28,7 +28,8 @@ _PER: Mapping[str, str] = {
 
 @lru_cache(maxsize=16_384)
 def metric_names(name: str, unit: str, *, monotonic: bool, gauge: bool) -> Sequence[str]:
-    """What a metric may be called in its definition: with its unit, as the specification has it, and without.
+    """What a metric may be called in its definition: with its unit, as the specification has it, and without. Name and
+    unit are short.
 
     The second is for units such as milliseconds, which no definition may end in.
     """
@@ -70,6 +71,6 @@ def _unit_word(unit: str, known: Mapping[str, str]) -> str:
 
 @lru_cache(maxsize=16_384)
 def label_name(attribute: str) -> str:
-    """An attribute's name as a label's."""
+    """The name of an attribute, which is short, as a label's."""
     found = re.sub(r"_{2,}", "_", _NOT_IN_LABELS.sub("_", attribute))
     return f"key_{found}" if found[:1].isdigit() else found

@@ -5,13 +5,16 @@ it: `x_total` is a counter, `x_bucket`, `x_sum` and `x_count` are parts of the h
 A sender's counters are totals since the start of whatever it scraped, and all its labels together identify them.
 """
 
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault, MetricType
+from services.ingest.doors.names import NAME_TOO_LONG, clipped
 from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Origin, Point, source_id
 
@@ -22,12 +25,18 @@ _MOST_LABELS = 128
 #: Of all series together: twenty for each of the most that there may be.
 _MOST_LABELS_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
 _MADE_AT = "_created"
-_SUM, _COUNT, _BUCKET = "_sum", "_count", "_bucket"
+_COMPONENTS = {"_sum": ComponentKind.SUM, "_count": ComponentKind.COUNT, "_bucket": ComponentKind.BUCKET}
+#: Characters of a bucket's bound.
+_LONGEST_BOUND = 100
 
 _double, _bits = struct.Struct("<d"), struct.Struct("<Q")
 #: The NaN that says that a series ends here.
 _STALE_MARKER = 0x7FF0000000000002
 
+_LABELS_REFUSED = Fault(
+    "METRIC_MALFORMED", f"A series has a __name__ and at most {_MOST_LABELS} other labels, each once."
+)
+_BOUND_REFUSED = Fault("METRIC_MALFORMED", "A series of buckets has a number in its label le.")
 _NATIVE_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Native histograms are not taken: have classic buckets scraped.")
 
 
@@ -42,63 +51,82 @@ def decode(body: bytes) -> list[Point | Fault]:
 
 
 def _check_size(request: pb.WriteRequest) -> None:
-    samples = sum([len(series.samples) + len(series.histograms) for series in request.timeseries])
-    if max(samples, len(request.timeseries)) > MOST_POINTS_IN_REQUEST:
+    """The number of series comes first: it costs nothing to know."""
+    if len(request.timeseries) > MOST_POINTS_IN_REQUEST or _samples(request) > MOST_POINTS_IN_REQUEST:
         raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} samples: lower max_samples_per_send.")
     if sum([len(series.labels) for series in request.timeseries]) > _MOST_LABELS_IN_REQUEST:
         raise BatchTooLarge(f"The series of a request have at most {_MOST_LABELS_IN_REQUEST} labels.")
 
 
+def _samples(request: pb.WriteRequest) -> int:
+    return sum([len(series.samples) + len(series.histograms) for series in request.timeseries])
+
+
+class _Series(NamedTuple):
+    """What all samples of a series have in common."""
+
+    names: tuple[str]
+    labels: Mapping[str, str]
+    offered: Mapping[str, str]
+    types: frozenset[MetricType]
+    source: bytes
+    #: Of a part of a histogram; `bound` is a bucket's.
+    component: ComponentKind | None
+    bound: float
+
+
 def _points(series: pb.TimeSeries) -> Iterator[Point | Fault]:
     """What each sample comes to. Stale markers end nothing: the next total of the series is compared with the last."""
-    labels = {label.name: label.value for label in series.labels}
-    name = labels.pop("__name__", "")
-    if name.endswith(_MADE_AT):
+    common = _common(series)
+    if common is None:
         return
     yield from (_NATIVE_REFUSED for _ in series.histograms)
-    samples = [sample for sample in series.samples if not _is_stale(sample.value)]
-    if not name or len(labels) + 1 != len(series.labels) or len(labels) > _MOST_LABELS:
-        told = f"A series has a __name__ and at most {_MOST_LABELS} other labels, each once."
-        yield from (Fault("METRIC_MALFORMED", told) for _ in samples)
-        return
+    for sample in series.samples:
+        if not _is_stale(sample.value):
+            yield common if isinstance(common, Fault) else _point(common, sample)
+
+
+def _common(series: pb.TimeSeries) -> _Series | Fault | None:
+    """None of a series that says when another one began."""
+    labels = {} if len(series.labels) > _MOST_LABELS + 1 else {label.name: label.value for label in series.labels}
+    name = labels.pop("__name__", "")
+    if name.endswith(_MADE_AT):
+        return None
+    if not name or len(labels) + 1 != len(series.labels):
+        return _LABELS_REFUSED
+    if len(name) > MOST_NAME_LENGTH:
+        return NAME_TOO_LONG
+    stem, underscore, last = name.rpartition("_")
+    component = _COMPONENTS.get(underscore + last)
     source = source_id("remote write", name, sorted(labels.items()))
-    offered = {label: labels.pop(label) for label in _OF_TARGET if label in labels}
-    bound = labels.pop("le", "") if name.endswith(_BUCKET) else ""
-    for sample in samples:
-        yield _point(name, labels, offered, bound, sample, source)
-
-
-def _point(
-    name: str, labels: dict[str, str], offered: dict[str, str], bound: str, sample: pb.Sample, source: bytes
-) -> Point | Fault:
-    component = _component(name, bound, sample.value)
-    if isinstance(component, Fault):
-        return component
+    offered = {label: clipped(labels.pop(label)) for label in _OF_TARGET if label in labels}
+    bound = _bound(labels.pop("le", "")) if component is ComponentKind.BUCKET else math.inf
+    if bound is None:
+        return _BOUND_REFUSED
+    kept = {clipped(label): clipped(value) for label, value in labels.items()}
     types = HISTOGRAMS if component else COUNTERS if name.endswith("_total") else GAUGES
+    return _Series((stem if component else name,), kept, offered, types, source, component, bound)
+
+
+def _point(series: _Series, sample: pb.Sample) -> Point:
+    component = series.component
     return Point(
-        names=(name.rpartition("_")[0] if component else name,),
-        labels=labels,
-        offered=offered,
-        types=types,
-        value=component or sample.value,
+        names=series.names,
+        labels=series.labels,
+        offered=series.offered,
+        types=series.types,
+        value=Component(component, sample.value, series.bound) if component else sample.value,
         timestamp_ms=sample.timestamp,
-        origin=None if types is GAUGES else Origin(source, sample.timestamp * 1_000_000),
-        reporter=source,
+        origin=None if series.types is GAUGES else Origin(series.source, sample.timestamp * 1_000_000),
+        reporter=series.source,
     )
 
 
-def _component(name: str, bound: str, total: float) -> Component | Fault | None:
-    """The part of a histogram that a series is, if it is one."""
-    if name.endswith(_SUM):
-        return Component(ComponentKind.SUM, total)
-    if name.endswith(_COUNT):
-        return Component(ComponentKind.COUNT, total)
-    if not name.endswith(_BUCKET):
-        return None
+def _bound(text: str) -> float | None:
     try:
-        return Component(ComponentKind.BUCKET, total, float(bound))
+        return float(text) if len(text) <= _LONGEST_BOUND else None
     except ValueError:
-        return Fault("METRIC_MALFORMED", "A series of buckets has a number in its label le.")
+        return None
 
 
 def _is_stale(value: float) -> bool:

@@ -10,8 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from services.ingest.domain import MOST_OBSERVATIONS, MOST_POINTS_IN_REQUEST, Fault
-from services.ingest.doors.names import as_counter, cleaned
+from services.ingest.domain import (
+    MOST_METRICS_IN_BATCH,
+    MOST_NAME_LENGTH,
+    MOST_OBSERVATIONS,
+    MOST_POINTS_IN_REQUEST,
+    Fault,
+)
+from services.ingest.doors.names import NAME_TOO_LONG, as_counter, cleaned, clipped
 from services.ingest.errors import BatchEmpty, BatchTooLarge
 from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
 
@@ -20,6 +26,12 @@ _LONGEST_NUMBER = 400
 _LEAST_RATE = 1e-6
 #: Of a line, besides its name and values; what comes after them is not looked at.
 _MOST_FIELDS = 16
+#: Of a line: far more than a definition has labels.
+_MOST_TAGS = 64
+#: Of all lines together: as many as fit into a batch of `POST /api/v1/metrics`.
+_MOST_VALUES_IN_REQUEST = MOST_METRICS_IN_BATCH * MOST_OBSERVATIONS
+#: Characters of tags that are worth remembering.
+_LONGEST_REMEMBERED = 512
 _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
 
 #: The level of each gauge that the request has set so far, by name and tags.
@@ -30,11 +42,13 @@ def decode(body: bytes) -> list[Point | Fault]:
     """A point for each line that is not blank. Raises BatchEmpty, BatchTooLarge."""
     if body.count(b"\n") > MOST_POINTS_IN_REQUEST:
         raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} lines.")
-    levels: _Levels = {}
-    points = [_decode_line(line, levels) for line in body.split(b"\n") if line.strip()]
-    if not points:
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if not lines:
         raise BatchEmpty("There is no line in this request.")
-    return points
+    if sum([line.partition(b"|")[0].count(b":") for line in lines]) > _MOST_VALUES_IN_REQUEST:
+        raise BatchTooLarge(f"The lines of a request have at most {_MOST_VALUES_IN_REQUEST} values.")
+    levels: _Levels = {}
+    return [_decode_line(line, levels) for line in lines]
 
 
 def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
@@ -46,6 +60,8 @@ def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
     name, colon, sent = head.partition(":")
     if not fields or not name or not colon or name.startswith("_e{"):
         return Fault("METRIC_MALFORMED", _SHAPE)
+    if len(name) > MOST_NAME_LENGTH:
+        return NAME_TOO_LONG
     values = _numbers(sent)
     if isinstance(values, Fault):
         return values
@@ -69,6 +85,8 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], leve
     tags, rate = _options(options)
     if rate is None:
         return Fault("METRIC_MALFORMED", f"A sampling rate is from {_LEAST_RATE:g} to 1, as in @0.1.")
+    if tags.count(",") >= _MOST_TAGS:
+        return Fault("METRIC_MALFORMED", f"A line has at most {_MOST_TAGS} tags.")
     labels, stem = _labels(tags), cleaned(name)
     if kind == "c":
         increment = sum(map(float, values)) / rate
@@ -108,12 +126,12 @@ def _remembered_labels(tags: str) -> Mapping[str, str]:
 
 def _labels(tags: str) -> Mapping[str, str]:
     """Labels by name; those that say the same are one object. A tag without a value is `true`."""
-    return _remembered_labels(tags) if len(tags) <= 1024 else _parse_tags(tags)
+    return _remembered_labels(tags) if len(tags) <= _LONGEST_REMEMBERED else _parse_tags(tags)
 
 
 def _parse_tags(tags: str) -> Mapping[str, str]:
     pairs = (tag.partition(":") for tag in tags.split(",") if tag)
-    return {cleaned(name): value if colon else "true" for name, colon, value in pairs}
+    return {cleaned(clipped(name)): clipped(value) if colon else "true" for name, colon, value in pairs}
 
 
 def _level(text: str, gauge: tuple[str, str], levels: _Levels) -> float | Fault:

@@ -287,7 +287,7 @@ def test_bodies_that_mean_harm_are_refused() -> None:
     with pytest.raises(MalformedJson):
         decode_json(b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":' + nested)
     with pytest.raises(MalformedJson):
-        decode_json(b'{"resourceMetrics":[{"resource":{"attributes":[{"key":"a","value":{"intValue":"x"}}]}}]}')
+        decode_json(json.dumps(request(counter(), attributes=[attribute("a", intValue="x")])).encode())
 
 
 _JSON = st.recursive(

@@ -116,3 +116,14 @@ def test_a_request_is_bounded() -> None:
 def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
     with suppress(MalformedBody):
         decode(body)
+
+
+def test_a_name_that_no_definition_can_have_is_refused_before_its_samples_are_looked_at() -> None:
+    found = decoded(series("a" * 100_000 + "_sum", *[1.0] * 500), series("depth", 1.0))
+    assert [each.code for each in found if isinstance(each, Fault)] == ["METRIC_MALFORMED"] * 500
+    assert isinstance(found[-1], Point)
+
+
+def test_a_value_that_is_too_long_for_a_label_is_cut_to_one_that_still_is() -> None:
+    found = point(series("depth", 1.0, plan="x" * 100_000))
+    assert found.labels == {"plan": "x" * 201}
