@@ -33,7 +33,7 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
-.PHONY: test chaos unit
+.PHONY: test chaos security unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
 	$(PYTHON) -m pytest $(T)
@@ -52,6 +52,9 @@ chaos: build ## Kill, freeze and fail everything under load for 20 minutes; tota
 	CHAOS_KILLS=$(or $(CHAOS_KILLS),100) CHAOS_SECONDS=$(or $(CHAOS_SECONDS),1200) \
 	    CHAOS_OUTAGE_SECONDS=$(or $(CHAOS_OUTAGE_SECONDS),60) \
 	    $(PYTHON) -m pytest -s -p no:cacheprovider tests/chaos
+
+security: build ## Send the running suite hundreds of made-up requests a route; SECURITY_EXAMPLES says how many
+	SECURITY_EXAMPLES=$(or $(SECURITY_EXAMPLES),200) $(PYTHON) -m pytest -p no:cacheprovider tests/security
 
 unit: $(INSTALLED) ## Run the tests that need no servers
 	$(PYTHON) -m pytest tests/unit
