@@ -95,6 +95,8 @@ _exemplar_decoder = msgspec.json.Decoder(_MetricWithExemplar)
 _loose_body_decoder = msgspec.json.Decoder(_LooseBody)
 _metric_decoder = msgspec.json.Decoder(Metric)
 _loose_metric_decoder = msgspec.json.Decoder(_LooseMetric)
+_loose_value_decoder = msgspec.json.Decoder(list[msgspec.Raw] | str | bool | float | dict | None)
+_observation_decoder = msgspec.json.Decoder(str | float)
 _NOT_FINITE_WORDS = frozenset({"nan", "inf", "infinity", "+inf", "-inf", "+infinity", "-infinity", "-nan", "+nan"})
 
 
@@ -237,7 +239,7 @@ def _spans(plain: bytes) -> dict[int, Span]:
 def _diagnose(raw: msgspec.Raw) -> Fault:
     try:
         loose = _loose_metric_decoder.decode(raw)
-        values = msgspec.json.decode(loose.value, type=list[msgspec.Raw] | str | bool | float | dict | None)
+        values = _loose_value_decoder.decode(loose.value)
     except (msgspec.DecodeError, RecursionError) as error:
         if "out of range" in str(error):
             return Fault("VALUE_NOT_FINITE", "The value is too large for a 64-bit float.")
@@ -259,7 +261,7 @@ def _has_not_finite(values: object) -> bool:
 
 def _is_not_finite(raw: msgspec.Raw) -> bool:
     try:
-        item = msgspec.json.decode(raw, type=str | float)
+        item = _observation_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         return "out of range" in str(error)
     return isinstance(item, str) and item.strip().lower() in _NOT_FINITE_WORDS

@@ -32,8 +32,12 @@ from services.ingest.validation import (
     take_exemplar,
 )
 
-#: Observations that one data point may stand for: sums of very many such still fit into 64 bits.
-_MOST_COUNT = 1 << 40
+#: Observations that one data point may stand for: an increment, of which very many add up in 64 bits, and a total,
+#: which replaces the one before.
+_MOST_INCREMENT = 1 << 32
+_MOST_TOTAL = 1 << 40
+#: Labels that a definition may have.
+_MOST_LABELS = 16
 
 _encoder = msgspec.json.Encoder()
 
@@ -101,9 +105,22 @@ def _take_exemplar(point: Point | Fault, definitions: Mapping[str, CompiledDefin
 
 def _labels(point: Point, compiled: CompiledDefinition) -> bytes:
     """The labels that count, as a JSON object, which is how label sets are remembered."""
-    labels, known = point.labels, compiled.definition.labels
-    kept = {name: value for name, value in point.offered.items() if name in known}
+    labels, offered = point.labels, point.offered
+    if len(labels) > _MOST_LABELS:
+        labels = _telling(labels, compiled)
+    if not offered:
+        return _encoder.encode(labels)
+    kept = {name: offered[name] for name in compiled.definition.labels if name in offered}
     return _encoder.encode({**kept, **labels} if kept else labels)
+
+
+def _telling(labels: Mapping[str, str], compiled: CompiledDefinition) -> Mapping[str, str]:
+    """Those that the definition has, and one that it has not: they are refused like all of them together, and all the
+    points that share them do not carry the others along."""
+    known = compiled.definition.labels
+    unknown = next((name for name, value in labels.items() if value and name not in known), None)
+    telling = {name: labels[name] for name in known if name in labels}
+    return telling if unknown is None else {**telling, unknown: labels[unknown]}
 
 
 def _take_observations(
@@ -119,7 +136,7 @@ def _take_observations(
 
 
 def _take_buckets(value: Buckets, labels: bytes, compiled: CompiledDefinition, result: Validated) -> Fault | None:
-    if fault := _fault_of_buckets(value, compiled):
+    if fault := _fault_of_buckets(value, compiled, _MOST_INCREMENT):
         return fault
     found = distribution_of(labels, compiled, result)
     if isinstance(found, Fault):
@@ -130,7 +147,7 @@ def _take_buckets(value: Buckets, labels: bytes, compiled: CompiledDefinition, r
     return None
 
 
-def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition) -> Fault | None:
+def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition, most: int) -> Fault | None:
     bounds = compiled.definition.bounds
     if value.bounds != bounds:
         return Fault(
@@ -139,15 +156,15 @@ def _fault_of_buckets(value: Buckets, compiled: CompiledDefinition) -> Fault | N
         )
     if not math.isfinite(value.sum):
         return _not_finite()
-    if len(value.counts) != len(bounds) + 1 or min(value.counts) < 0 or sum(value.counts) > _MOST_COUNT:
-        return Fault("METRIC_MALFORMED", f"A histogram has a count, 0 to {_MOST_COUNT} in all, for each bucket.")
+    if len(value.counts) != len(bounds) + 1 or min(value.counts) < 0 or sum(value.counts) > most:
+        return Fault("METRIC_MALFORMED", f"A histogram has a count, 0 to {most} in all, for each bucket.")
     return None
 
 
 def _take_exponential(
     value: ExponentialBuckets, labels: bytes, compiled: CompiledDefinition, result: Validated
 ) -> Fault | None:
-    if fault := _fault_of_exponential(value):
+    if fault := _fault_of_exponential(value, _MOST_INCREMENT):
         return fault
     found = distribution_of(labels, compiled, result)
     if isinstance(found, Fault):
@@ -158,11 +175,11 @@ def _take_exponential(
     return None
 
 
-def _fault_of_exponential(value: ExponentialBuckets) -> Fault | None:
+def _fault_of_exponential(value: ExponentialBuckets, most: int) -> Fault | None:
     if not math.isfinite(value.sum):
         return _not_finite()
-    if value.count > _MOST_COUNT:
-        return Fault("METRIC_MALFORMED", f"A histogram has at most {_MOST_COUNT} observations.")
+    if value.count > most:
+        return Fault("METRIC_MALFORMED", f"A histogram has at most {most} observations.")
     return None
 
 
@@ -198,12 +215,12 @@ def _total(
     if isinstance(value, Component):
         return _component(value, compiled.definition.bounds)
     if isinstance(value, Buckets):
-        if fault := _fault_of_buckets(value, compiled):
+        if fault := _fault_of_buckets(value, compiled, _MOST_TOTAL):
             return fault, PART_VALUE
         buckets = [] if compiled.definition.type is MetricType.SUMMARY else list(value.counts)
         return Distribution(label_set.id, value.sum, sum(value.counts), buckets), PART_VALUE
     if isinstance(value, ExponentialBuckets):
-        if fault := _fault_of_exponential(value):
+        if fault := _fault_of_exponential(value, _MOST_TOTAL):
             return fault, PART_VALUE
         return Distribution(label_set.id, value.sum, value.count, list(value.packed)), PART_VALUE
     if not isinstance(value, float):
@@ -221,8 +238,8 @@ def _component(value: Component, bounds: Sequence[float]) -> tuple[float | Fault
         return _not_finite(), PART_VALUE
     if value.kind is ComponentKind.SUM:
         return total, PART_VALUE
-    if total < 0 or total != int(total) or total > _MOST_COUNT:
-        return Fault("METRIC_MALFORMED", f"A histogram counts whole observations, 0 to {_MOST_COUNT}."), PART_VALUE
+    if total < 0 or total != int(total) or total > _MOST_TOTAL:
+        return Fault("METRIC_MALFORMED", f"A histogram counts whole observations, 0 to {_MOST_TOTAL}."), PART_VALUE
     if value.kind is ComponentKind.COUNT:
         return total, PART_COUNT
     if value.bound not in (*bounds, math.inf):

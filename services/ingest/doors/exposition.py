@@ -5,14 +5,20 @@ the sender says when it began to count, one run of that. Gauges are levels. The 
 definition and replace labels of the same name, as in Pushgateway.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 
-from services.ingest.domain import Fault, MetricType, PushGroup
-from services.ingest.doors.names import as_counter
+from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault, MetricType, PushGroup
+from services.ingest.doors.names import NAME_TOO_LONG, as_counter, clipped
+from services.ingest.errors import MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buckets, Origin, Point, source_id
+
+#: Of a series: far more than a definition has.
+MOST_LABELS_OF_SERIES = 64
+#: Of all lines, or series, of a push together.
+MOST_LABELS_IN_PUSH = 20 * MOST_POINTS_IN_REQUEST
 
 
 class FamilyType(Enum):
@@ -62,27 +68,60 @@ _TYPES: Mapping[FamilyType, frozenset[MetricType]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """What all points of a push have in common."""
+
+    reporter: bytes
+    #: The group's labels, their values no longer than it takes to refuse them.
+    offered: Mapping[str, str]
+    arrived_ns: int
+    #: The series so far, by name and labels.
+    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+
+    def meet(self, name: str, labels: Sequence[tuple[str, str]]) -> None:
+        """Raises MalformedBody where the series was there before: one of the two would be lost."""
+        key = name, tuple(labels)
+        if key in self.seen:
+            told = ",".join([f'{label}="{value}"' for label, value in labels])
+            raise MalformedBody(f"The series {clipped(f'{name}{{{told}}}')} is there twice.")
+        self.seen.add(key)
+
+
 def points_of(families: Iterable[Family], push: Push) -> list[Point | Fault]:
-    """A point for each series, those of one family after each other."""
+    """A point for each series, those of one family after each other.
+
+    Raises MalformedBody where a series is there twice, as a counter with `_total` and without may be.
+    """
     reporter = source_id("push", sorted(push.group.items()))
-    return [_point(family, series, push, reporter) for family in families for series in family.series]
+    offered = {label: clipped(value) for label, value in push.group.items()}
+    pushed = _Pushed(reporter, offered, push.arrived_ns)
+    return [point for family in families for point in _points(family, pushed)]
 
 
-def _point(family: Family, series: Series, push: Push, reporter: bytes) -> Point | Fault:
+def _points(family: Family, pushed: _Pushed) -> Sequence[Point | Fault]:
+    name = as_counter(family.name) if family.type is FamilyType.COUNTER else family.name
+    if len(name) > MOST_NAME_LENGTH:
+        return [NAME_TOO_LONG] * len(family.series)
+    return [_point((name,), family.type, series, pushed) for series in family.series]
+
+
+def _point(names: tuple[str], kind: FamilyType, series: Series, pushed: _Pushed) -> Point | Fault:
+    labels = {label: value for label, value in series.labels.items() if label not in pushed.offered}
+    identifying = sorted(labels.items())
+    # An empty value is an absent label.
+    pushed.meet(names[0], [pair for pair in identifying if pair[1]] if "" in labels.values() else identifying)
     if isinstance(series.value, Fault):
         return series.value
-    group = push.group
-    name = as_counter(family.name) if family.type is FamilyType.COUNTER else family.name
-    labels = {label: value for label, value in series.labels.items() if label not in group}
-    source = source_id(reporter, name, sorted(labels.items()), series.began)
+    source = source_id(pushed.reporter, names[0], identifying, series.began)
     return Point(
-        names=(name,),
+        names=names,
         labels=labels,
-        offered=group,
-        types=_TYPES[family.type],
+        offered=pushed.offered,
+        types=_TYPES[kind],
         value=series.value,
-        reporter=reporter,
-        origin=None if family.type is FamilyType.GAUGE else Origin(source, push.arrived_ns),
+        reporter=pushed.reporter,
+        origin=None if kind is FamilyType.GAUGE else Origin(source, pushed.arrived_ns),
     )
 
 

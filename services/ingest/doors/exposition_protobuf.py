@@ -6,14 +6,20 @@ from google.protobuf.message import DecodeError
 
 from contracts.pulsegate.ingest.v1 import exposition_pb2 as pb
 from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
-from services.ingest.doors.exposition import Family, FamilyType, Series, buckets_of, summary_of
+from services.ingest.doors.exposition import (
+    MOST_LABELS_IN_PUSH,
+    MOST_LABELS_OF_SERIES,
+    Family,
+    FamilyType,
+    Series,
+    buckets_of,
+    summary_of,
+)
 from services.ingest.errors import BatchTooLarge, MalformedBody
 
 _CUT_SHORT = "The body is no sequence of metric families, each with its length before it."
 #: Of all histograms together.
 _MOST_BUCKETS = 5 * MOST_POINTS_IN_REQUEST
-#: Of a series: far more than a definition has.
-_MOST_LABELS = 64
 #: A varint of more bytes is no length of anything that fits into a body.
 _LONGEST_LENGTH = 5
 
@@ -21,16 +27,33 @@ _LONGEST_LENGTH = 5
 def parse(body: bytes) -> list[Family]:
     """The families of the body, in order. Raises MalformedBody, BatchTooLarge."""
     families: dict[str, Family] = {}
-    series, buckets = MOST_POINTS_IN_REQUEST, _MOST_BUCKETS
+    budget = _Budget()
     for message in _messages(body):
-        series -= len(message.metric)
-        buckets -= sum([len(metric.histogram.bucket) for metric in message.metric])
-        if series < 0 or buckets < 0:
-            raise BatchTooLarge(f"A push takes at most {MOST_POINTS_IN_REQUEST} series and {_MOST_BUCKETS} buckets.")
+        budget.take(message)
         if message.name in families:
             raise MalformedBody(f"The metric {message.name[:80]!r} is there twice.")
         families[message.name] = _family(message)
     return list(families.values())
+
+
+class _Budget:
+    """What a push may hold in all its families."""
+
+    def __init__(self) -> None:
+        self._families = self._series = MOST_POINTS_IN_REQUEST
+        self._buckets = _MOST_BUCKETS
+        self._labels = MOST_LABELS_IN_PUSH
+
+    def take(self, message: pb.ExpositionFamily) -> None:
+        """Raises BatchTooLarge. The number of series comes first: it costs nothing to know."""
+        self._families -= 1
+        self._series -= len(message.metric)
+        if self._families < 0 or self._series < 0:
+            raise BatchTooLarge(f"A push takes at most {MOST_POINTS_IN_REQUEST} series, and metrics.")
+        self._buckets -= sum([len(metric.histogram.bucket) for metric in message.metric])
+        self._labels -= sum([len(metric.label) for metric in message.metric])
+        if self._buckets < 0 or self._labels < 0:
+            raise BatchTooLarge(f"A push takes at most {_MOST_BUCKETS} buckets and {MOST_LABELS_IN_PUSH} labels.")
 
 
 def _messages(body: bytes) -> Iterator[pb.ExpositionFamily]:
@@ -62,17 +85,16 @@ def _family(message: pb.ExpositionFamily) -> Family:
     except KeyError as error:
         raise MalformedBody(f"The metric {message.name[:80]!r} has a type that is unknown here.") from error
     family = Family(message.name, kind)
-    seen = set()
     for metric in message.metric:
-        if len(metric.label) > _MOST_LABELS:
-            raise MalformedBody(f"A series has at most {_MOST_LABELS} labels.")
+        if len(metric.label) > MOST_LABELS_OF_SERIES:
+            raise MalformedBody(f"A series has at most {MOST_LABELS_OF_SERIES} labels.")
         labels = {label.name: label.value for label in metric.label}
-        key = frozenset(labels.items())
-        if key in seen or len(labels) < len(metric.label):
-            raise MalformedBody(f"A series or label of {message.name[:80]!r} is there twice.")
+        if len(labels) < len(metric.label):
+            raise MalformedBody(f"A label of a series of {message.name[:80]!r} is there twice.")
         if metric.HasField("timestamp_ms"):
             raise MalformedBody("Pushed samples have no timestamps.")
-        seen.add(key)
+        if len({bucket.upper_bound for bucket in metric.histogram.bucket}) < len(metric.histogram.bucket):
+            raise MalformedBody(f"A bucket of {message.name[:80]!r} is there twice.")
         family.series.append(read(metric, labels))
     return family
 

@@ -10,13 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.ingest.domain import MOST_POINTS_IN_REQUEST
-from services.ingest.doors.exposition import Family, FamilyType, Series, buckets_of, summary_of
+from services.ingest.doors.exposition import (
+    MOST_LABELS_IN_PUSH,
+    MOST_LABELS_OF_SERIES,
+    Family,
+    FamilyType,
+    Series,
+    buckets_of,
+    summary_of,
+)
 from services.ingest.errors import BatchTooLarge, MalformedBody
 
 #: Buckets, sums and counts have a line each.
 _MOST_LINES = 5 * MOST_POINTS_IN_REQUEST
-#: Of a sample: far more than a definition has.
-_MOST_LABELS = 64
 _LONGEST_NUMBER = 400
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+")
@@ -37,14 +43,15 @@ _WITHIN = {FamilyType.HISTOGRAM: "le", FamilyType.SUMMARY: "quantile"}
 
 _Labels = dict[str, str]
 _Key = frozenset[tuple[str, str]]
+_Part = tuple[str, str | float]
 
 
 @dataclass(slots=True)
 class _Gathered:
-    """The samples of one label set: a number, or the parts of a distribution, by suffix and bound."""
+    """The samples of one label set: a number, or the parts of a distribution, by suffix and bound (or quantile)."""
 
     labels: _Labels
-    parts: dict[tuple[str, str], float] = field(default_factory=dict)
+    parts: dict[_Part, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -80,6 +87,7 @@ class _Reader:
         #: Where samples of a name belong: their family and suffix.
         self._places: dict[str, tuple[_Gathering, str]] = {}
         self._series = 0
+        self._labels_left = MOST_LABELS_IN_PUSH
 
     def read(self, line: str) -> None:
         if line.startswith("#"):
@@ -103,7 +111,7 @@ class _Reader:
         if not found:
             raise ValueError("a sample begins with the name of its metric")
         labels, rest = self._labels(line, found.end())
-        value, *others = rest.split() or [""]
+        value, *others = rest.split(maxsplit=1) or [""]
         if others:
             raise ValueError("pushed samples have no timestamps, and nothing else behind the value")
         self._keep(found[0], labels, _number(value))
@@ -124,17 +132,20 @@ class _Reader:
             if not found:
                 raise ValueError('labels are name="value" pairs with commas between them, in braces')
             name, value, *closing = found.groups()
-            if name in labels or len(labels) == _MOST_LABELS:
-                raise ValueError(f"the label {name[:80]} is there twice, or one of more than {_MOST_LABELS}")
+            if name in labels or len(labels) == MOST_LABELS_OF_SERIES:
+                raise ValueError(f"the label {name[:80]} is there twice, or one of more than {MOST_LABELS_OF_SERIES}")
             labels[name] = _unescaped(value)
             end, closed = found.end(), any(closing)
+        self._labels_left -= len(labels)
+        if self._labels_left < 0:
+            raise BatchTooLarge(f"The lines of a push have at most {MOST_LABELS_IN_PUSH} labels.")
         return labels, rest[end:]
 
     def _keep(self, name: str, labels: _Labels, value: float) -> None:
         family, suffix = self._places.get(name) or self._place(name)
-        within = labels.pop(_WITHIN.get(family.type, ""), "")
+        within: str | float = labels.pop(_WITHIN.get(family.type, ""), "")
         if suffix == "_bucket":
-            _number(within)
+            within = _number(str(within))
         key = frozenset(labels.items())
         series = family.series.get(key)
         if series is None:
@@ -162,7 +173,7 @@ class _Reader:
         for suffix in ("_bucket", "_sum", "_count", "_total"):
             family = self._families.get(name.removesuffix(suffix)) if name.endswith(suffix) else None
             if family is not None and suffix in _SUFFIXES.get(family.type, ()):
-                yield family, suffix
+                yield family, "" if suffix == "_total" else suffix
 
     def families(self) -> list[Family]:
         """What was read. `_created` series of others say when those began to count."""
@@ -190,7 +201,7 @@ class _Reader:
         return ""
 
 
-def _beginning(created: _Gathered | None) -> dict[tuple[str, str], float]:
+def _beginning(created: _Gathered | None) -> dict[_Part, float]:
     return {} if created is None else {("_created", ""): created.parts.get(("", ""), 0.0)}
 
 
@@ -201,9 +212,9 @@ def _series(kind: FamilyType, gathered: _Gathered) -> Series:
     if kind is FamilyType.SUMMARY:
         return Series(gathered.labels, summary_of(count, total), began)
     if kind is FamilyType.HISTOGRAM:
-        cumulative = {_number(bound): value for (suffix, bound), value in parts.items() if suffix == "_bucket"}
+        cumulative = {float(bound): value for (suffix, bound), value in parts.items() if suffix == "_bucket"}
         return Series(gathered.labels, buckets_of(cumulative, count, total), began)
-    return Series(gathered.labels, parts[next(iter(parts))], began)
+    return Series(gathered.labels, parts["", ""], began)
 
 
 def _number(text: str) -> float:

@@ -96,11 +96,24 @@ def test_the_first_name_that_is_defined_counts() -> None:
         (load(Buckets((0.1, 1.0), [1, 1], 1.0)), "METRIC_MALFORMED"),
         (load(Buckets((0.1, 1.0), [1, -1, 1], 1.0)), "METRIC_MALFORMED"),
         (load(Buckets((0.1, 1.0), [1 << 62, 1 << 62, 0], 1.0)), "METRIC_MALFORMED"),
+        (load(Buckets((0.1, 1.0), [1 << 32, 1, 0], 1.0)), "METRIC_MALFORMED"),
         (load(Buckets((0.1, 1.0), [1, 1, 1], math.inf)), "VALUE_NOT_FINITE"),
+        (order(labels={f"l{number}": "x" for number in range(100)}), "LABEL_UNKNOWN"),
     ],
 )
 def test_a_point_that_breaks_a_rule_is_refused(point: Point, expected: str) -> None:
     assert code(point) == expected
+
+
+def test_labels_without_values_are_absent_however_many_there_are() -> None:
+    labels = {**{f"l{number}": "" for number in range(100)}, "plan": "pro"}
+    result = validated(order(labels=labels), order(labels={"plan": "pro"}))
+    assert result.accepted == 2
+    assert len({each.id for each in result.label_sets}) == 1
+
+
+def test_a_total_may_stand_for_more_observations_than_an_increment() -> None:
+    assert validated(total(Buckets((0.1, 1.0), [1 << 39, 0, 0], 1.0))).accepted == 1
 
 
 def test_observations_and_buckets_of_one_label_set_add_up() -> None:
@@ -163,6 +176,7 @@ def test_a_component_is_a_part_of_its_histogram(component: Component, part: int)
         (total(1.0, 10**30), "TIMESTAMP_OUT_OF_RANGE"),
         (total(1.0, labels={"host": "h"}), "LABEL_UNKNOWN"),
         (total(Buckets((0.1,), [1, 0], 1.0)), "METRIC_TYPE_MISMATCH"),
+        (total(Buckets((0.1, 1.0), [1 << 40, 1, 0], 1.0)), "METRIC_MALFORMED"),
         (total(Observations([1.0])), "METRIC_MALFORMED"),
         (total(Component(ComponentKind.COUNT, 1.5)), "METRIC_MALFORMED"),
         (total(Component(ComponentKind.COUNT, -1.0)), "METRIC_MALFORMED"),

@@ -18,6 +18,7 @@ from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buckets, Point
 
 JOB = {"job": "nightly"}
+TWO_BUCKETS_UP_TO_ONE = pb.ExpositionHistogram(bucket=[pb.ExpositionBucket(upper_bound=1.0) for _ in range(2)])
 
 
 def points(body: str | bytes, group: dict[str, str] = JOB, at: int = 1) -> list[Point | Fault]:
@@ -137,6 +138,8 @@ def test_comments_blank_lines_and_line_ends_of_windows_are_nothing() -> None:
         ("a{x=1} 1", 1),
         ('a{x="1"}{y="2"} 1', 1),
         ("a 1\na 1", 2),
+        ("# TYPE a counter\na 1\na_total 2", 3),
+        ('# TYPE h histogram\nh_bucket{le="1"} 1\nh_bucket{le="1.0"} 2', 3),
         ('a{x="1"} 1\na{x="1"} 2', 2),
         ("# TYPE a counter\n# TYPE a counter", 2),
         ("a 1\n# TYPE a counter", 2),
@@ -155,6 +158,20 @@ def test_a_body_that_pushgateway_would_refuse_is_refused_with_the_line(body: str
     assert caught.value.message.startswith(f"Line {line}: ")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '# TYPE a counter\na{x="1"} 1\n# TYPE a_total counter\na_total{x="1"} 2',
+        'a_total{x="1"} 1\n# TYPE a counter\na{x="1"} 2',
+        'a_total{x="1",job="this"} 1\na_total{x="1",job="that"} 2',
+        'a_total{x="1",y=""} 1\na_total{x="1"} 2',
+    ],
+)
+def test_series_that_come_to_the_same_are_refused_because_one_would_be_lost(body: str) -> None:
+    with pytest.raises(MalformedBody, match=r'The series a_total\{x="1"\} is there twice'):
+        points(body)
+
+
 def test_a_body_without_end_is_refused() -> None:
     with pytest.raises(BatchTooLarge):
         points("\n".join(f"a{number} 1" for number in range(MOST_POINTS_IN_REQUEST + 1)))
@@ -162,8 +179,19 @@ def test_a_body_without_end_is_refused() -> None:
         points("\n" * 60_000)
     with pytest.raises(MalformedBody):
         points("a{" + ",".join(f'l{number}=""' for number in range(65)) + "} 1")
+    labels = ",".join(f'l{number}=""' for number in range(64))
+    with pytest.raises(BatchTooLarge):
+        points("\n".join(f"a{number}{{{labels}}} 1" for number in range(4_000)))
     with pytest.raises(MalformedBody):
         points(b"\xff")
+
+
+def test_a_name_that_no_definition_can_have_is_refused_with_each_of_its_series() -> None:
+    metrics: Any = [pb.ExpositionMetric(label=[pb.ExpositionLabel(name="x", value=str(at))]) for at in range(3)]
+    long = pb.ExpositionFamily(name="a" * 195, metric=metrics)
+    found = points_of(exposition_protobuf.parse(delimited(long)), Push(JOB, 1))
+    assert [each.code for each in found if isinstance(each, Fault)] == ["METRIC_MALFORMED"] * 3
+    assert [type(each) for each in points("a" * 201 + " 1\nb 1")] == [Fault, Point]
 
 
 @given(st.text(alphabet='ab{}=",\\\n# TYPEcounter 1.eN_', max_size=200))
@@ -225,14 +253,19 @@ def test_an_unknown_kind_of_histogram_costs_only_itself() -> None:
         delimited(pb.ExpositionFamily(name="a"), pb.ExpositionFamily(name="a")),
         delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(), pb.ExpositionMetric()])),
         delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(timestamp_ms=1)])),
+        delimited(family("h", pb.EXPOSITION_TYPE_HISTOGRAM, histogram=TWO_BUCKETS_UP_TO_ONE)),
     ],
 )
 def test_protobuf_that_pushgateway_would_refuse_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedBody):
-        exposition_protobuf.parse(body)
+        points_of(exposition_protobuf.parse(body), Push(JOB, 1))
 
 
 def test_protobuf_without_end_is_refused() -> None:
+    with pytest.raises(BatchTooLarge):
+        exposition_protobuf.parse(
+            delimited(*[pb.ExpositionFamily(name=str(at)) for at in range(MOST_POINTS_IN_REQUEST + 1)])
+        )
     many: Any = [pb.ExpositionMetric()] * (MOST_POINTS_IN_REQUEST + 1)
     with pytest.raises(BatchTooLarge):
         exposition_protobuf.parse(delimited(pb.ExpositionFamily(name="a", metric=many)))
