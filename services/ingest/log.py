@@ -5,8 +5,8 @@ an acknowledged frame is on disk.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -52,12 +52,31 @@ class Log:
     def subject(self, lane: int) -> str:
         return f"{self.stream}.lane.{lane}"
 
-    def distrust(self) -> None:
-        """Says that what the server should have answered did not come.
+    @property
+    def connection(self) -> int:
+        """The number of the present connection."""
+        return self.client.stats["reconnects"]
 
-        It may be cut off from the others of its cluster, while this connection to it is perfectly well.
+    def distrust(self, connection: int) -> None:
+        """Says that what the server should have answered over that connection did not come.
+
+        It may be cut off from the others of its cluster, while this connection to it is perfectly well. A connection
+        that has been left already says nothing of the present one.
         """
-        self._distrusted.set()
+        if connection == self.connection:
+            self._distrusted.set()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around what is asked of the log: what goes wrong there is Unavailable, and the server distrusted."""
+        if not self.client.is_connected:
+            raise Unavailable("The log is not connected.", retry_after_seconds=1.0)
+        connection = self.connection
+        try:
+            yield
+        except (NatsError, TimeoutError, OSError) as error:
+            self.distrust(connection)
+            raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
 
     async def move_on(self) -> None:
         """Goes to another server of the cluster when the present one is distrusted, for ever."""
@@ -73,11 +92,8 @@ class Log:
         """Makes the stream where there is none; its bounds follow the settings. Raises Unavailable."""
         if self._made:
             return
-        try:
+        with self.asking():
             await self._make(self._configuration())
-        except (NatsError, TimeoutError) as error:
-            self.distrust()
-            raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
         self._made = True
 
     def _configuration(self) -> StreamConfig:
@@ -104,19 +120,20 @@ class Log:
             log.info("log bounded anew", stream=self.stream, most_bytes=wanted.max_bytes)
 
     async def _state(self) -> StreamState:
+        """The stream's state as the cluster has it. Raises Unavailable.
+
+        A server that is cut off from the others goes on telling the stream's last state; that it knows of no leader it
+        says only of itself.
+        """
         await self.ensure()
-        try:
+        with self.asking():
+            await self.jetstream.account_info()
             state = (await self.jetstream.stream_info(self.stream)).state
-        except (NatsError, TimeoutError) as error:
-            self.distrust()
-            raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
         metrics.LOG_FILL.set(state.bytes / self._settings.log_most_bytes)
         return state
 
     async def probe(self) -> None:
         """A health check: the stream answers. Also publishes how full it is."""
-        if not self.client.is_connected:
-            raise Unavailable("The log is not connected.")
         await self._state()
 
     async def fill(self) -> float:
@@ -129,10 +146,8 @@ class Log:
 
     async def purge(self, lane: int, below: int) -> None:
         """Deletes the lane's frames before a position. Raises Unavailable."""
-        try:
+        with self.asking():
             await self.jetstream.purge_stream(self.stream, seq=below, subject=self.subject(lane))
-        except (NatsError, TimeoutError) as error:
-            raise Unavailable("The log is away.", retry_after_seconds=1.0) from error
 
 
 @asynccontextmanager
@@ -195,19 +210,23 @@ class LogReader:
     async def fetch(self, most: int, wait_seconds: float) -> list[tuple[int, bytes]]:
         """The next frames with their positions, at most `most`; none where none came in time. Raises Unavailable."""
         try:
-            subscription = self._subscription or await self._subscribe()
-            messages = await subscription.fetch(most, timeout=wait_seconds)
-        except TimeoutError:
-            await self._check_alive()
-            return []
-        except (NatsError, OSError) as error:
-            self._log.distrust()
+            messages = await self._fetch(most, wait_seconds)
+        except Unavailable:
             await self.close()
-            raise Unavailable(f"The log is away: {type(error).__name__}.") from error
+            raise
         frames = self._in_order(messages)
         if len(frames) < len(messages):  # something was lost on the way: read on from the last good position
             await self.close()
         return frames
+
+    async def _fetch(self, most: int, wait_seconds: float) -> list[Msg]:
+        with self._log.asking():
+            subscription = self._subscription or await self._subscribe()
+            try:
+                return await subscription.fetch(most, timeout=wait_seconds)
+            except TimeoutError:
+                await self._check_alive(subscription)
+                return []
 
     def _in_order(self, messages: list[Msg]) -> list[tuple[int, bytes]]:
         frames: list[tuple[int, bytes]] = []
@@ -240,16 +259,11 @@ class LogReader:
         self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
         return self._subscription
 
-    async def _check_alive(self) -> None:
-        """Silence may mean that the server forgot the consumer, as it does when it restarts."""
-        if self._subscription is None:
-            return
-        try:
-            info = await self._subscription.consumer_info()
-            self.pending = info.num_pending or 0
-        except (NatsError, TimeoutError):
-            self._log.distrust()
-            await self.close()
+    async def _check_alive(self, subscription: JetStreamContext.PullSubscription) -> None:
+        """Silence may mean that the server forgot the consumer, as it does when it restarts, or that it is cut off."""
+        info = await subscription.consumer_info()
+        self.pending = info.num_pending or 0
+        await self._log.last_sequence()
 
     async def close(self) -> None:
         """Forgets the consumer; the server drops it when it has been idle for a while."""

@@ -40,6 +40,8 @@ class Frame:
         self.records: list[bytes] = []
         self.size_bytes = 0
         self.published_at = 0.0
+        #: The connection to the log over which it went.
+        self.connection = 0
         #: When it is given up.
         self.deadline: asyncio.TimerHandle | None = None
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -147,6 +149,7 @@ class LogWriter:
         self._under_way[number] = frame
         frame.when_settled(lambda _: self._done(number))
         frame.published_at = time.monotonic()
+        frame.connection = self._log.connection
         try:
             await self._log.client.publish(
                 self._log.subject(self._lane),
@@ -176,7 +179,7 @@ class LogWriter:
             self._queue.remove(frame)
             self._count_queued(-frame.size_bytes)
         else:
-            self._log.distrust()
+            self._log.distrust(frame.connection)
         frame.settle(_unavailable("TimeoutError"))
 
     def _done(self, number: str) -> None:

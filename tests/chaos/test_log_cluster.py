@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 from nats.errors import Error as NatsError
 
+from chassis.errors import Unavailable
 from deploy.local.layout import Ports
 from services.ingest import log
 from tests.chaos import log_cluster, plan
@@ -58,6 +59,54 @@ async def _shows_at_least(pipeline: Pipeline, count: int) -> None:
         return (await pipeline.value("orders_total{$project}") or 0) >= count
 
     await eventually(shows, within_seconds=_ELECTION_SECONDS, what=f"Prometheus shows {count}")
+
+
+async def _connect_to(stream: log.Log, cluster: LogCluster, name: str) -> None:
+    async def is_there() -> bool:
+        url = stream.client.connected_url
+        if url is not None and url.port == cluster.servers[name].server.port:
+            return True
+        await stream.client.force_reconnect()
+        return False
+
+    await eventually(is_there, within_seconds=_ELECTION_SECONDS, what=f"the client is connected to {name}")
+
+
+async def _appends(stream: log.Log) -> None:
+    """One message, however long the log takes to have a leader."""
+
+    async def appended() -> bool:
+        try:
+            await stream.ensure()
+            with stream.asking():
+                await stream.jetstream.publish(stream.subject(0), b"a frame", timeout=2)
+        except Unavailable:
+            return False
+        return True
+
+    await eventually(appended, within_seconds=_ELECTION_SECONDS, what="the log takes a frame")
+
+
+async def test_a_reader_leaves_a_server_that_is_cut_off_from_the_log(replicated: Pipeline, cluster: LogCluster) -> None:
+    settings = replicated.receiver_settings
+    async with log.connected(settings, "writer") as writing, log.connected(settings, "reader") as reading:
+        await _appends(writing)
+        leader = await _leader(writing)
+        await _connect_to(reading, cluster, leader)
+        reader = log.LogReader(reading, 0, 0)
+
+        async def reads(count: int) -> None:
+            async def read() -> bool:
+                with suppress(Unavailable):
+                    await reader.fetch(10, 0.2)
+                return reader.position >= count
+
+            await eventually(read, within_seconds=_ELECTION_SECONDS, what=f"{count} frames are read")
+
+        await reads(1)
+        with cluster.cut_off(leader):
+            await _appends(writing)
+            await reads(2)
 
 
 @pytest.mark.parametrize("fault", [LogCluster.killed, LogCluster.paused, LogCluster.cut_off], ids=lambda f: f.__name__)
