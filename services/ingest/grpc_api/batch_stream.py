@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from chassis import context, logs, metrics, tracing
-from chassis.errors import Internal, PulsegateError, Unauthenticated, to_wire
+from chassis.errors import DeadlineExceeded, Internal, PulsegateError, Unauthenticated, to_wire
 from chassis.principals import Principal, PrincipalVerifier
 from chassis.tasks import ended
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
@@ -23,6 +23,9 @@ log = logs.get(__name__)
 #: A stream is asked to make room for the next one before its connection gets too old for the server, so that callers
 #: spread over new receivers. Give or take a quarter, lest all do so at once.
 _LONGEST_SECONDS = 200.0
+#: How long batches are looked at before others have their turn on the loop: one that costs more is followed by
+#: a pause, and cheap ones share one.
+_LONGEST_TURN_SECONDS = 0.005
 
 
 class BatchStream:
@@ -62,9 +65,13 @@ class BatchStream:
 
     async def _read(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> None:
         async for request in requests:
+            arrived = turn_began = time.monotonic()
             for batch in request.batches:
+                if time.monotonic() - turn_began > _LONGEST_TURN_SECONDS:
+                    await asyncio.sleep(0)
+                    turn_began = time.monotonic()
                 self._under_way += 1
-                self._receive(batch)
+                self._receive(batch, arrived + batch.timeout_milliseconds / 1000)
         self._more_to_come = False
         self._news.set()
 
@@ -77,33 +84,35 @@ class BatchStream:
         self._drain_asked = True
         self._news.set()
 
-    def _receive(self, batch: pb.StreamedBatch) -> None:
+    def _receive(self, batch: pb.StreamedBatch, deadline: float) -> None:
         context.CORRELATION_ID.set(batch.correlation_id)
         principal = self._verifier.known(batch.principal)
         if principal is None or not principal.project_id:
-            self._tasks.create_task(self._receive_slowly(batch, self._taken_of_stranger(batch)))
+            self._tasks.create_task(self._receive_slowly(batch, self._taken_of_stranger(batch, deadline), deadline))
             return
         try:
-            taken = self._begin(principal, batch)
+            taken = self._begin(principal, batch, deadline)
         except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
             self._refuse(batch.number, error)
             return
         if isinstance(taken, Taken):
             self._await_frames(batch.number, taken)
         else:
-            self._tasks.create_task(self._receive_slowly(batch, self._receiver.reconsider(principal, taken)))
+            self._tasks.create_task(self._receive_slowly(batch, self._receiver.reconsider(principal, taken), deadline))
 
-    async def _taken_of_stranger(self, batch: pb.StreamedBatch) -> Taken:
+    async def _taken_of_stranger(self, batch: pb.StreamedBatch, deadline: float) -> Taken:
         """For a principal that was not seen before."""
         principal = await self._verifier.verify(batch.principal)
         if not principal.project_id:
             raise Unauthenticated("This call needs a principal of a project.")
-        taken = self._begin(principal, batch)
+        taken = self._begin(principal, batch, deadline)
         return taken if isinstance(taken, Taken) else await self._receiver.reconsider(principal, taken)
 
-    async def _receive_slowly(self, batch: pb.StreamedBatch, taking: Coroutine[Any, Any, Taken]) -> None:
+    async def _receive_slowly(
+        self, batch: pb.StreamedBatch, taking: Coroutine[Any, Any, Taken], deadline: float
+    ) -> None:
         """For what must wait for another service before the batch can be taken."""
-        context.DEADLINE.set(time.monotonic() + batch.timeout_milliseconds / 1000)
+        context.DEADLINE.set(deadline)
         try:
             taken = await taking
         except Exception as error:  # noqa: BLE001 - the edge of the service: told to the caller, by kind
@@ -111,7 +120,10 @@ class BatchStream:
         else:
             self._await_frames(batch.number, taken)
 
-    def _begin(self, principal: Principal, batch: pb.StreamedBatch) -> Taken | Batch:
+    def _begin(self, principal: Principal, batch: pb.StreamedBatch, deadline: float) -> Taken | Batch:
+        """Nobody waits for a batch whose deadline has passed: it is not even decoded."""
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded("The receiver came to this batch too late.")
         door = door_of(batch.door)
         group = group_of(batch) if door else None
         if not tracing.enabled():

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from chassis import tracing
 from chassis.clock import Clock
+from chassis.errors import Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.auto_definition import AutoDefinition
@@ -23,6 +24,8 @@ from services.ingest.validation import Validated, validate
 
 #: Batches remembered as durable, so that a quick retry does not travel through the log again.
 _MOST_REMEMBERED = 100_000
+#: Metrics and data points that may wait for config together, already decoded.
+_MOST_RECONSIDERED = 100_000
 
 _BatchId = tuple[bytes, bytes, int]
 
@@ -63,6 +66,8 @@ class Receiver:
         self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
         #: When the last push arrived.
         self._pushed_ns = 0
+        #: Metrics and data points that wait for config.
+        self._reconsidered = 0
 
     async def take(
         self,
@@ -110,12 +115,25 @@ class Receiver:
         return Push(group, self._pushed_ns)
 
     async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
-        """Like `begin`, with the definitions as config has them now. Raises Unavailable where config is away."""
+        """Like `begin`, with the definitions as config has them now.
+
+        Raises Unavailable where config is away, or too much waits for it.
+        """
+        size = len(batch.points) + len(batch.metrics)
+        if self._reconsidered + size > _MOST_RECONSIDERED:
+            raise Unavailable.waiting_for("config", "Too many metrics wait for their definitions.", 1.0)
+        self._reconsidered += size
+        try:
+            await self._confirm(principal, batch)
+        finally:
+            self._reconsidered -= size
+        return self._keep(principal, batch, self._validate(principal, batch))
+
+    async def _confirm(self, principal: Principal, batch: Batch) -> None:
         tenant_id, project_id = _whose(principal)
         await self._definitions.confirm(project_id)
         if batch.points:
             await self._auto_definition.define(tenant_id, project_id, batch.points)
-        return self._keep(principal, batch, self._validate(principal, batch))
 
     def _validate(self, principal: Principal, batch: Batch) -> Sequence[Validated]:
         """What was sent, in parts that are a record each."""

@@ -16,6 +16,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
 from deploy.local.servers import Nats
 from services.ingest import app
+from services.ingest.operations import batches
 from tests.integration.ingest.pipeline import SERVICE_TOKEN, Pipeline
 from tests.suite_servers import RunningServer
 
@@ -119,6 +120,34 @@ async def test_a_batch_that_must_be_confirmed_holds_up_no_other(pipeline: Pipeli
             await caller.send(doubtful, plain)
             assert set(await caller.outcomes(1)) == {plain.number}
         assert set(await caller.outcomes(1)) == {doubtful.number}
+
+
+async def test_no_more_than_so_much_waits_for_config(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_MOST_RECONSIDERED", 3)
+    async with pipeline.receiver(), calling(pipeline) as caller:
+        unknown = {"name": "unknown_total", "value": 1}
+        with pipeline.upstreams.config.hanging():
+            waiting, refused = caller.batch(unknown, unknown), caller.batch(unknown, unknown)
+            await caller.send(waiting, refused)
+            outcomes = await caller.outcomes(1)
+            assert set(outcomes) == {refused.number}
+            error = error_of(outcomes[refused.number])
+            assert (error.http_status, error.retry_after_seconds) == (503, 1.0)
+        assert set(await caller.outcomes(1)) == {waiting.number}
+        again = caller.batch(unknown, unknown)
+        await caller.send(again)
+        assert (await caller.outcomes(1))[again.number].WhichOneof("result") == "response"
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_is_not_taken(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.receiver(), calling(pipeline) as caller:
+        for _ in range(2):  # the second time the principal is known
+            late, plain = caller.batch(order(), timeout_milliseconds=0), caller.batch(order())
+            await caller.send(late, plain)
+            outcomes = await caller.outcomes(2)
+            assert error_of(outcomes[late.number]).code == "DEADLINE_EXCEEDED"
+            assert outcomes[plain.number].response.accepted == 1
 
 
 async def test_a_log_that_does_not_answer_refuses_with_a_time_to_try_again(
