@@ -6,6 +6,7 @@ copy taken at one moment (`sealing.py`). After an error the whole state is dropp
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +75,8 @@ class Loaded:
     #: Series of deleted definitions whose stale markers may not be delivered: rows that cannot be found by their ids.
     unmarked: Rows
     recent: Recent = NOTHING_RECENT
+    #: Of which log the position is; None where that was not stored.
+    log_made_at: datetime | None = None
 
     @property
     def delivered_ms(self) -> int:

@@ -1,8 +1,9 @@
 """The aggregator's state in Postgres: leases, loading, and the one transaction that commits a checkpoint."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -11,12 +12,12 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format, ledger_store, recent_store, source_store
+from services.ingest import copy_format, ledger_store, producer_store, recent_store, source_store
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import GaugeMerge, MetricType, partition_of, partitions_of
 from services.ingest.errors import LaneLostError
-from services.ingest.producers import ProducerKey, ProducerRow
+from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
@@ -25,11 +26,6 @@ from services.ingest.windows import Window
 
 #: The role whose policies cross tenants.
 _ROLE = "ingest_aggregator"
-
-#: Windows are kept for so long after their last use.
-_PRODUCER_KEPT_MS = 8 * 24 * 3600 * 1000
-#: So many are deleted in one statement.
-_MOST_DROPPED = 20_000
 
 #: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
 _DEAD_KEPT_SECONDS = 3600.0
@@ -58,6 +54,8 @@ class Owned:
     #: The log's sequence up to which everything is in the state.
     position: int
     lease_seconds: float
+    #: Of which log the next position is; None where nothing was read yet.
+    log_made_at: datetime | None = None
 
 
 class Checkpoints(Protocol):
@@ -92,9 +90,10 @@ class Checkpoints(Protocol):
         """
         ...
 
-    async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
-        """Deletes windows and totals of sources that were not used for eight days, lines of the ledger after three
-        months, and levels and sketches that do not count any more."""
+    async def drop_old(self, lane: int, lanes: int, now_ms: int, reached_ms: int) -> None:
+        """Deletes lines of the ledger after three months, levels and sketches that do not count any more, and windows
+        and totals of sources that were not used for eight days when what receivers took at `reached_ms` was folded:
+        what the log still holds is judged by windows that are there."""
         ...
 
 
@@ -201,8 +200,10 @@ class PostgresCheckpoints:
         bounds = partitions_of(lane, lanes)
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("SET LOCAL statement_timeout = '120s'")
-            cursor = await connection.execute("SELECT position, commit_ms FROM lanes WHERE lane = %s", (lane,))
-            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0}
+            cursor = await connection.execute(
+                "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
+            )
+            stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "log_made_at": None}
             watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
             delivered_ms = min(watermarks.values())
             since_ms = min(stored["commit_ms"], delivered_ms) - stale_after_ms - REWRITE_SECONDS * 1000
@@ -253,13 +254,13 @@ class PostgresCheckpoints:
                 yield _stored(rows, families)
 
     async def load_missing(self, missing: Missing) -> Found:
-        windows = {key: Window() for key in missing.producers}
+        windows: dict[ProducerKey, Window] = {}
         series: list[StoredSeries] = []
         sources: dict[SourceKey, list[Total]] = {}
         recent = NOTHING_RECENT
         async with self._database.transaction(role=_ROLE) as connection:
             if missing.producers:
-                await self._load_windows(connection, windows)
+                windows = await producer_store.load(connection, missing.producers)
             if missing.series:
                 series = await self._load_series(connection, missing)
             if missing.sources:
@@ -282,24 +283,6 @@ class PostgresCheckpoints:
         families = {row[_STORED]: _family(row[_STORED:]) for row in rows}
         return [_stored([row[:_STORED] for row in rows], families)] if rows else []
 
-    async def _load_windows(self, connection: Connection, windows: dict[ProducerKey, Window]) -> None:
-        keys = list(windows)
-        cursor = await connection.execute(
-            """
-            SELECT p.project_id, p.producer, p.floor, p.ranges, p.used_ms FROM producers p
-              JOIN unnest(%s::smallint[], %s::uuid[], %s::uuid[]) AS wanted (partition, project_id, producer)
-             USING (partition, project_id, producer)
-            """,
-            (
-                [partition_of(project_id) for project_id, _ in keys],
-                [uuid.UUID(bytes=project_id) for project_id, _ in keys],
-                [uuid.UUID(bytes=producer) for _, producer in keys],
-            ),
-        )
-        async for row in cursor:
-            key = (row["project_id"].bytes, row["producer"].bytes)
-            windows[key] = Window(row["floor"], list(row["ranges"]), row["used_ms"])
-
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute(
@@ -307,7 +290,8 @@ class PostgresCheckpoints:
             )
             cursor = await connection.execute(
                 """
-                UPDATE lanes SET position = %(position)s, commit_ms = %(commit_ms)s
+                UPDATE lanes SET position = %(position)s, commit_ms = %(commit_ms)s,
+                       log_made_at = coalesce(%(log_made_at)s, log_made_at)
                  WHERE lane = %(lane)s AND epoch = %(epoch)s AND position = %(old)s AND commit_ms < %(commit_ms)s
                 """,
                 {
@@ -316,6 +300,7 @@ class PostgresCheckpoints:
                     "old": owned.position,
                     "position": checkpoint.position,
                     "commit_ms": checkpoint.commit_ms,
+                    "log_made_at": owned.log_made_at,
                 },
             )
             if cursor.rowcount != 1:
@@ -324,7 +309,7 @@ class PostgresCheckpoints:
             await connection.execute("SET LOCAL synchronous_commit = on")
             await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
-            await self._store_producers(connection, checkpoint.producers)
+            await producer_store.store(connection, checkpoint.producers)
             await source_store.store(connection, checkpoint.sources)
             await recent_store.add(connection, checkpoint.recent)
             await recent_store.add_objectives(connection, checkpoint.adopted)
@@ -374,35 +359,6 @@ class PostgresCheckpoints:
             (checkpoint.commit_ms,),
         )
 
-    async def _store_producers(self, connection: Connection, rows: list[ProducerRow]) -> None:
-        if not rows:
-            return
-        await connection.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS seen_producers (LIKE ingest.producers) ON COMMIT DELETE ROWS"
-        )
-        async with connection.cursor().copy("COPY seen_producers FROM STDIN WITH (FORMAT binary)") as copy:
-            copy.set_types(["int2", "uuid", "uuid", "uuid", "int8", "int8[]", "int8"])
-            for row in rows:
-                project_id, producer = row.key
-                await copy.write_row(
-                    (
-                        partition_of(project_id),
-                        uuid.UUID(bytes=row.tenant_id),
-                        uuid.UUID(bytes=project_id),
-                        uuid.UUID(bytes=producer),
-                        row.floor,
-                        row.ranges,
-                        row.used_ms,
-                    )
-                )
-        await connection.execute(
-            """
-            INSERT INTO producers SELECT * FROM seen_producers
-            ON CONFLICT (partition, project_id, producer) DO UPDATE
-               SET floor = excluded.floor, ranges = excluded.ranges, used_ms = excluded.used_ms
-            """
-        )
-
     async def _store_ended(self, connection: Connection, checkpoint: Checkpoint) -> None:
         for tenant_id, project_id, definition_id in checkpoint.ended:
             await connection.execute(
@@ -427,31 +383,25 @@ class PostgresCheckpoints:
             {"lane": lane, "sinks": list(watermarks), "delivered": list(watermarks.values())},
         )
 
-    async def drop_old(self, lane: int, lanes: int, now_ms: int) -> None:
+    async def drop_old(self, lane: int, lanes: int, now_ms: int, reached_ms: int) -> None:
+        partitions = partitions_of(lane, lanes)
         async with self._database.transaction(role=_ROLE) as connection:
-            await ledger_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
-        more = True
-        while more:
-            async with self._database.transaction(role=_ROLE) as connection:
-                more = await recent_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
-        dropped = _MOST_DROPPED
-        while dropped == _MOST_DROPPED:
-            dropped = await self._drop_old_producers(lane, lanes, now_ms)
-        more = True
-        while more:
-            async with self._database.transaction(role=_ROLE) as connection:
-                more = await source_store.drop_old(connection, partitions_of(lane, lanes), now_ms)
+            await ledger_store.drop_old(connection, partitions, now_ms)
+        await self._drop_all(recent_store.drop_old, partitions, now_ms)
+        await self._drop_all(producer_store.drop_old, partitions, reached_ms)
+        await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
-    async def _drop_old_producers(self, lane: int, lanes: int, now_ms: int) -> int:
-        async with self._database.transaction(role=_ROLE) as connection:
-            cursor = await connection.execute(
-                """
-                DELETE FROM producers WHERE ctid = ANY (ARRAY(
-                    SELECT ctid FROM producers WHERE partition BETWEEN %s AND %s AND used_ms < %s LIMIT %s))
-                """,
-                (*partitions_of(lane, lanes), now_ms - _PRODUCER_KEPT_MS, _MOST_DROPPED),
-            )
-            return cursor.rowcount
+    async def _drop_all(
+        self,
+        drop_some: Callable[[Connection, tuple[int, int], int], Awaitable[bool]],
+        partitions: tuple[int, int],
+        at_ms: int,
+    ) -> None:
+        """In transactions of their own, so that none of them takes long."""
+        more = True
+        while more:
+            async with self._database.transaction(role=_ROLE) as connection:
+                more = await drop_some(connection, partitions, at_ms)
 
 
 def _family(row: tuple[Any, ...]) -> Family:

@@ -23,6 +23,9 @@ MOST_NAME_LENGTH = 200
 #: How far back and ahead of the receiver's clock a gauge's timestamp may be, in milliseconds.
 GAUGE_OLDEST_MS = 8 * 24 * 3600 * 1000
 GAUGE_NEWEST_MS = 10 * 60 * 1000
+#: How long after its last use is kept what tells a retry, or a late total, apart: longer than either may come, by what
+#: the clocks of receivers may differ.
+REMEMBERED_MS = GAUGE_OLDEST_MS + 3_600_000
 #: How many sequence numbers from a batch's floor to its own.
 SEQUENCE_WINDOW = 4_096
 

@@ -1,11 +1,10 @@
 """One lane's work: own it, load its state, fold the log into it, commit, deliver; and begin anew after any error."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
-from itertools import count
+from datetime import datetime
 
 from opentelemetry.trace import SpanKind
 
@@ -18,6 +17,7 @@ from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState, Loaded
 from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fleet import Fleet
+from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
@@ -43,11 +43,6 @@ _LONGEST_INTERVAL_SECONDS = 10.0
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.
 _UNREADABLE_SECONDS = 10.0
-_HOUSEKEEPING_SECONDS = 10.0
-#: Old windows are looked for once in so many rounds of housekeeping.
-_ROUNDS_BETWEEN_SWEEPS = 60
-#: Above this fill the log gives up what is committed without waiting for it to get old: better than refusing batches.
-_CROWDED = 0.5
 #: Batches of one commit that get a span.
 _MOST_SPANS = 64
 #: At the end, how long sinks may take for what is committed; the next owner delivers the rest.
@@ -73,7 +68,7 @@ class Lane:
         fleet: Fleet,
         sinks: Sequence[Sink],
         clock: Clock,
-        make_reader: Callable[[Log, int, int], LogReader] = LogReader,
+        make_reader: Callable[[Log, int, int, datetime | None], LogReader] = LogReader,
     ) -> None:
         self._number = number
         self._settings = settings
@@ -150,7 +145,7 @@ class Lane:
             stack.push_async_callback(work.reader.close)
             folding = tasks.create_task(work.fold_for_ever())
             delivering = tasks.create_task(work.deliveries.run())
-            housekeeping = tasks.create_task(work.keep_house())
+            housekeeping = tasks.create_task(work.housekeeping.run())
             await self._commit_until_stopped(work)
             folding.cancel()
             await work.commit()
@@ -175,7 +170,7 @@ class Lane:
             interval_ms=int(self._settings.commit_interval_seconds * 1000),
             write_all=deliveries.need_all,
         )
-        reader = self._make_reader(self._log, self._number, loaded.position)
+        reader = self._make_reader(self._log, self._number, loaded.position, loaded.log_made_at)
         owned = Owned(
             lane=self._number, epoch=epoch, position=loaded.position, lease_seconds=self._settings.lease_seconds
         )
@@ -254,12 +249,9 @@ class _Work:
         #: Whether the log was read, to its end or past a part of it.
         self.reading = False
         self._progress = progress
+        self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, clock)
         #: Between looking up what is missing and folding, nothing may leave memory.
         self._memory = asyncio.Lock()
-        #: Commits and their positions, until they are old enough to be purged from the log.
-        self._commits: deque[tuple[int, int]] = deque()
-        self._purgeable = 0
-        self._purged = 0
         self._traceparents: list[str] = []
 
     async def fold_for_ever(self) -> None:
@@ -273,7 +265,7 @@ class _Work:
                 await self._clock.sleep(_ACQUIRE_SECONDS)
                 continue
             self._uncommitted_frames += len(frames)
-            metrics.LOG_LAG.labels(self._lane).set(self.reader.pending + self._uncommitted_frames)
+            metrics.LOG_LAG.labels(self._lane).set((self.reader.pending or 0) + self._uncommitted_frames)
             heed_cancellation()
             if frames:
                 await self._fold(frames)
@@ -313,26 +305,32 @@ class _Work:
             await self._store(checkpoint, traceparents)
         if failpoints.ARMED:
             await failpoints.reached("committed")
-        self._owned = replace(self._owned, position=checkpoint.position)
         self._uncommitted_frames -= sealed_frames
-        self._commits.append((checkpoint.commit_ms, checkpoint.position))
         self.deliveries.offer(checkpoint)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
         metrics.GAUGE_LEVELS.labels(self._lane).set(self._state.gauge_levels)
-        behind = self.reader.pending or self._uncommitted_frames
-        if not behind or checkpoint.newest_received_ms:
-            self._progress.current_ms = checkpoint.newest_received_ms if behind else checkpoint.commit_ms
+        self._note_progress(checkpoint)
         async with self._memory:
             self._state.producers.drop_idle(self._clock.now_ms())
             self._state.sources.drop_idle(self._clock.now_ms())
         return len(checkpoint.made) + len(checkpoint.changed)
+
+    def _note_progress(self, checkpoint: Checkpoint) -> None:
+        """How far the lane is with what receivers took: as far as the newest of a commit, or all of it."""
+        behind = self.reader.pending != 0 or self._uncommitted_frames
+        reached_ms = min(checkpoint.newest_received_ms, checkpoint.commit_ms) if behind else checkpoint.commit_ms
+        if reached_ms:
+            self._progress.current_ms = reached_ms
+        self.housekeeping.committed(checkpoint, reached_ms)
 
     async def _store(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> None:
         with metrics.COMMITS.time(), self._spans(traceparents):
             watermarks = self.deliveries.watermarks
             if failpoints.ARMED:
                 await failpoints.reached("before-commit")
-            await self._checkpoints.commit(self._owned, checkpoint, watermarks)
+            owned = replace(self._owned, log_made_at=self.reader.made_at)
+            await self._checkpoints.commit(owned, checkpoint, watermarks)
+        self._owned = replace(owned, position=checkpoint.position)
 
     def _spans(self, traceparents: Sequence[str]) -> ExitStack:
         """One span for each traced batch of the commit, the last one around its statements too."""
@@ -346,24 +344,3 @@ class _Work:
                 )
                 stack.enter_context(span)
             return stack.pop_all()
-
-    async def keep_house(self) -> None:
-        """Purges what was committed long enough ago from the log, and windows that nobody needs from the state."""
-        for number in count():
-            await self._clock.sleep(_HOUSEKEEPING_SECONDS)
-            try:
-                await self._purge()
-                if number % _ROUNDS_BETWEEN_SWEEPS == 0:
-                    await self._checkpoints.drop_old(self._lane, self._settings.lanes, self._clock.now_ms())
-            except Unavailable as error:
-                log.warning("housekeeping waits", lane=self._lane, reason=error.message)
-            heed_cancellation()
-
-    async def _purge(self) -> None:
-        crowded = await self._log.fill() > _CROWDED
-        keep_ms = 0 if crowded else self._settings.log_keep_seconds * 1000
-        while self._commits and self._commits[0][0] <= self._clock.now_ms() - keep_ms:
-            self._purgeable = self._commits.popleft()[1]
-        if self._purgeable > self._purged:
-            await self._log.purge(self._lane, self._purgeable)
-            self._purged = self._purgeable

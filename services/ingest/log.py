@@ -7,6 +7,8 @@ an acknowledged frame is on disk.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import datetime
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -21,7 +23,7 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
-    StreamState,
+    StreamInfo,
 )
 from nats.js.errors import NotFoundError
 
@@ -36,6 +38,14 @@ log = logs.get(__name__)
 
 #: A server that was gone to gets so long before it is left again.
 _BETWEEN_MOVES_SECONDS = 3.0
+
+
+class Extent(NamedTuple):
+    """Which log there is: one that was made anew begins to count from 1 again."""
+
+    made_at: datetime
+    #: Its newest position.
+    last: int
 
 
 class Log:
@@ -119,8 +129,8 @@ class Log:
             await self.jetstream.update_stream(wanted)
             log.info("log bounded anew", stream=self.stream, most_bytes=wanted.max_bytes)
 
-    async def _state(self) -> StreamState:
-        """The stream's state as the cluster has it. Raises Unavailable.
+    async def _info(self) -> StreamInfo:
+        """The stream as the cluster has it. Raises Unavailable.
 
         A server that is cut off from the others goes on telling the stream's last state; that it knows of no leader it
         says only of itself.
@@ -128,21 +138,24 @@ class Log:
         await self.ensure()
         with self.asking():
             await self.jetstream.account_info()
-            state = (await self.jetstream.stream_info(self.stream)).state
-        metrics.LOG_FILL.set(state.bytes / self._settings.log_most_bytes)
-        return state
+            info = await self.jetstream.stream_info(self.stream)
+        metrics.LOG_FILL.set(info.state.bytes / self._settings.log_most_bytes)
+        return info
 
     async def probe(self) -> None:
         """A health check: the stream answers. Also publishes how full it is."""
-        await self._state()
+        await self._info()
 
     async def fill(self) -> float:
         """The part of its bytes that is taken, 0 to 1. Raises Unavailable."""
-        return (await self._state()).bytes / self._settings.log_most_bytes
+        return (await self._info()).state.bytes / self._settings.log_most_bytes
 
-    async def last_sequence(self) -> int:
-        """The stream's newest position. Raises Unavailable."""
-        return (await self._state()).last_seq
+    async def extent(self) -> Extent:
+        """Which log this is, and how far it goes. Raises Unavailable."""
+        info = await self._info()
+        if info.created is None:
+            raise Unavailable("The log does not say when it was made.")
+        return Extent(info.created, info.state.last_seq)
 
     async def purge(self, lane: int, below: int) -> None:
         """Deletes the lane's frames before a position. Raises Unavailable."""
@@ -197,13 +210,15 @@ class LogReader:
     Its consumer is ephemeral and acknowledges nothing: the position is kept with the state, in Postgres.
     """
 
-    def __init__(self, stream: Log, lane: int, position: int) -> None:
+    def __init__(self, stream: Log, lane: int, position: int, made_at: datetime | None) -> None:
+        """`made_at`: of which log the position is; None: of whichever is there at first."""
         self._log = stream
         self._lane = lane
         #: The stream's sequence of the last frame handed out.
         self.position = position
-        #: Frames that are still to come, as of the last fetch.
-        self.pending = 0
+        self.made_at = made_at
+        #: Frames that are still to come, as of the last fetch; None where that is not known.
+        self.pending: int | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
         self._delivered = 0
 
@@ -242,9 +257,6 @@ class LogReader:
 
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         await self._log.ensure()
-        last = await self._log.last_sequence()
-        if last < self.position:
-            raise UnreadableLogError(f"the log ends at {last}, before the committed position {self.position}")
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self.position + 1,
@@ -255,19 +267,32 @@ class LogReader:
             num_replicas=1,
         )
         info = await self._log.jetstream.add_consumer(self._log.stream, config)
+        await self._check_log()
         self._delivered = 0
         self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
+        self.pending = info.num_pending
         return self._subscription
+
+    async def _check_log(self) -> None:
+        """Raises UnreadableLogError where this is not the log that the position is of. To be called once there is a
+        consumer, which does not outlive its log."""
+        made_at, last = await self._log.extent()
+        if self.made_at is not None and made_at != self.made_at:
+            raise UnreadableLogError(f"the log was made anew at {made_at}; the committed position is of another one")
+        if last < self.position:
+            raise UnreadableLogError(f"the log ends at {last}, before the committed position {self.position}")
+        self.made_at = made_at
 
     async def _check_alive(self, subscription: JetStreamContext.PullSubscription) -> None:
         """Silence may mean that the server forgot the consumer, as it does when it restarts, or that it is cut off."""
         info = await subscription.consumer_info()
         self.pending = info.num_pending or 0
-        await self._log.last_sequence()
+        await self._log.extent()
 
     async def close(self) -> None:
         """Forgets the consumer; the server drops it when it has been idle for a while."""
         subscription, self._subscription = self._subscription, None
+        self.pending = None
         if subscription is not None:
             with suppress(NatsError, TimeoutError):
                 await subscription.unsubscribe()

@@ -4,12 +4,9 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from chassis.postgres import Connection
-from services.ingest.domain import GAUGE_OLDEST_MS, partition_of
+from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.sources import SourceKey, SourceRow, Total
 
-#: Kept for so long after their last use: longer than receivers take a total after it was taken, so that one that comes
-#: late, or again, is never the first of its source.
-_KEPT_MS = GAUGE_OLDEST_MS + 3_600_000
 #: So many are deleted in one statement.
 _MOST_DROPPED = 20_000
 
@@ -68,14 +65,14 @@ async def store(connection: Connection, rows: Sequence[SourceRow]) -> None:
     )
 
 
-async def drop_old(connection: Connection, partitions: tuple[int, int], now_ms: int) -> bool:
-    """Deletes totals of these partitions, first and last, that were not used for long; says whether there may be
-    more."""
+async def drop_old(connection: Connection, partitions: tuple[int, int], reached_ms: int) -> bool:
+    """Deletes totals of these partitions, first and last, that were not used for long when what receivers took at
+    `reached_ms` was folded; says whether there may be more."""
     cursor = await connection.execute(
         """
         DELETE FROM sources WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM sources WHERE partition BETWEEN %s AND %s AND used_ms < %s LIMIT %s))
         """,
-        (*partitions, now_ms - _KEPT_MS, _MOST_DROPPED),
+        (*partitions, reached_ms - REMEMBERED_MS, _MOST_DROPPED),
     )
     return cursor.rowcount == _MOST_DROPPED

@@ -180,7 +180,7 @@ async def test_what_passes_with_time_leaves_the_database_when_it_does_not_count_
         await lane.fold(record(delta(SUMMARY, 2.0), delta(SESSIONS, 4.0, NOW_MS)))
         await lane.commit()
         for minutes, left in ((9, True), (30, False)):
-            await lane.checkpoints.drop_old(0, 1, NOW_MS + minutes * 60_000)
+            await lane.checkpoints.drop_old(0, 1, NOW_MS + minutes * 60_000, NOW_MS)
             async with lane.database.transaction(role="ingest_aggregator") as connection:
                 stored = await recent_store.load(connection, (0, 255), NOW_MS)
             assert (bool(stored.levels), bool(stored.sketches)) == (left, left)
@@ -229,7 +229,7 @@ async def test_totals_of_sources_come_back_when_they_are_named_and_are_kept_for_
         }
         for days, left in [(8, 3), (9, 0)]:
             await lane.restart()
-            await lane.checkpoints.drop_old(0, 1, NOW_MS + days * DAY_MS)
+            await lane.checkpoints.drop_old(0, 1, NOW_MS + days * DAY_MS, NOW_MS + days * DAY_MS)
             missing = lane.state.missing(Fetch([told], lane.state.position))
             found = await lane.checkpoints.load_missing(missing)
             assert sum(map(len, found.sources.values())) == left

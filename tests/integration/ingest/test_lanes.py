@@ -5,10 +5,12 @@ import dataclasses
 import nats
 import pytest
 
+from chassis import postgres
 from chassis.ids import uuid7
 from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
-from tests.integration.ingest.pipeline import Load, Pipeline
+from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline
+from tests.waiting import eventually
 
 
 def of_lane(lane: int, lanes: int) -> str:
@@ -55,6 +57,52 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
             await client.close()
         await pipeline.expect("orders_total{$project}", 11)
         await pipeline.expect_readiness("aggregator", "ready")
+
+
+async def sent_one_by_one(pipeline: Pipeline, times: int) -> None:
+    for _ in range(times):
+        await pipeline.send({"name": "orders_total", "value": 1})
+
+
+@pytest.mark.parametrize("more", [-2, 3], ids=["shorter", "longer"])
+async def test_a_log_that_was_made_anew_halts_the_lane_however_long_it_is(pipeline: Pipeline, more: int) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.running():
+        await sent_one_by_one(pipeline, 5)
+        await pipeline.expect("orders_total{$project}", 5)
+    client = await nats.connect(list(pipeline.receiver_settings.nats_urls))
+    try:
+        await client.jetstream().delete_stream(pipeline.receiver_settings.stream)
+    finally:
+        await client.close()
+    async with pipeline.receiver():
+        await sent_one_by_one(pipeline, 5 + more)
+        for _ in range(2):  # it is not forgotten by starting anew
+            async with pipeline.aggregator():
+                await pipeline.expect_readiness("aggregator", "unready")
+
+                async def halted() -> bool:
+                    checks = (await pipeline.readiness("aggregator"))["checks"]
+                    return "the log was made anew" in checks["lane 0"].get("reason", "")
+
+                await eventually(halted, within_seconds=PATIENCE_SECONDS)
+                assert await pipeline.value("orders_total{$project}") == 5
+
+
+async def test_a_lane_that_an_earlier_version_left_takes_the_log_that_is_there(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.running():
+        await sent_one_by_one(pipeline, 2)
+        await pipeline.expect("orders_total{$project}", 2)
+    async with postgres.connected(pipeline.aggregator_settings.dsn) as database:
+        async with database.transaction(role="ingest_aggregator") as connection:
+            await connection.execute("UPDATE lanes SET log_made_at = NULL")
+        async with pipeline.running():
+            await sent_one_by_one(pipeline, 2)
+            await pipeline.expect("orders_total{$project}", 4)
+        async with database.transaction(role="ingest_aggregator") as connection:
+            cursor = await connection.execute("SELECT count(*) AS known FROM lanes WHERE log_made_at IS NOT NULL")
+            assert await cursor.fetchone() == {"known": 1}
 
 
 @pytest.mark.parametrize("times", [3])

@@ -1,0 +1,71 @@
+"""What a lane's owner clears away: from the log what was committed, from the state what nobody needs any more."""
+
+from collections import deque
+from itertools import count
+
+from chassis import logs
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from chassis.tasks import heed_cancellation
+from services.ingest.checkpoints import Checkpoints
+from services.ingest.log import Log
+from services.ingest.sealing import Checkpoint
+from services.ingest.settings import AggregatorSettings
+
+log = logs.get(__name__)
+
+_SECONDS = 10.0
+#: The state is swept once in so many rounds.
+_ROUNDS_BETWEEN_SWEEPS = 60
+#: Above this fill the log gives up what is committed without waiting for it to get old: better than refusing batches.
+_CROWDED = 0.5
+
+
+class Housekeeping:
+    """For one ownership of a lane."""
+
+    def __init__(
+        self, lane: int, settings: AggregatorSettings, stream: Log, checkpoints: Checkpoints, clock: Clock
+    ) -> None:
+        self._lane = lane
+        self._settings = settings
+        self._log = stream
+        self._checkpoints = checkpoints
+        self._clock = clock
+        #: Commits and their positions, until they are old enough to be purged from the log.
+        self._commits: deque[tuple[int, int]] = deque()
+        self._purgeable = 0
+        self._purged = 0
+        self._reached_ms = 0
+
+    def committed(self, checkpoint: Checkpoint, reached_ms: int) -> None:
+        """Notes a commit. `reached_ms`: what receivers took before then is committed, Unix ms; 0: as before."""
+        self._commits.append((checkpoint.commit_ms, checkpoint.position))
+        self._reached_ms = reached_ms or self._reached_ms
+
+    async def run(self) -> None:
+        """For ever, every ten seconds; the state every ten minutes."""
+        for number in count(1):
+            await self._clock.sleep(_SECONDS)
+            try:
+                await self._purge()
+                if number % _ROUNDS_BETWEEN_SWEEPS == 0:
+                    await self._sweep()
+            except Unavailable as error:
+                log.warning("housekeeping waits", lane=self._lane, reason=error.message)
+            heed_cancellation()
+
+    async def _purge(self) -> None:
+        crowded = await self._log.fill() > _CROWDED
+        keep_ms = 0 if crowded else self._settings.log_keep_seconds * 1000
+        while self._commits and self._commits[0][0] <= self._clock.now_ms() - keep_ms:
+            self._purgeable = self._commits.popleft()[1]
+        if self._purgeable > self._purged:
+            await self._log.purge(self._lane, self._purgeable)
+            self._purged = self._purgeable
+
+    async def _sweep(self) -> None:
+        """Time is what the lane has reached, not what the clock says: the log may hold retries that are hours old, and
+        they are judged by windows of that time."""
+        if self._reached_ms:
+            await self._checkpoints.drop_old(self._lane, self._settings.lanes, self._clock.now_ms(), self._reached_ms)

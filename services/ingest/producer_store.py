@@ -1,0 +1,77 @@
+"""The windows of producers in Postgres: the table `producers`."""
+
+import uuid
+from collections.abc import Collection, Sequence
+
+from chassis.postgres import Connection
+from services.ingest.domain import REMEMBERED_MS, partition_of
+from services.ingest.producers import ProducerKey, ProducerRow
+from services.ingest.windows import Window
+
+#: So many are deleted in one statement.
+_MOST_DROPPED = 20_000
+
+
+async def load(connection: Connection, keys: Collection[ProducerKey]) -> dict[ProducerKey, Window]:
+    """The window of each producer; an empty one for those that are new."""
+    windows = {key: Window() for key in keys}
+    cursor = await connection.execute(
+        """
+        SELECT p.project_id, p.producer, p.floor, p.ranges, p.used_ms FROM producers p
+          JOIN unnest(%s::smallint[], %s::uuid[], %s::uuid[]) AS wanted (partition, project_id, producer)
+         USING (partition, project_id, producer)
+        """,
+        (
+            [partition_of(project_id) for project_id, _ in windows],
+            [uuid.UUID(bytes=project_id) for project_id, _ in windows],
+            [uuid.UUID(bytes=producer) for _, producer in windows],
+        ),
+    )
+    async for row in cursor:
+        key = (row["project_id"].bytes, row["producer"].bytes)
+        windows[key] = Window(row["floor"], list(row["ranges"]), row["used_ms"])
+    return windows
+
+
+async def store(connection: Connection, rows: Sequence[ProducerRow]) -> None:
+    """Keeps what changed, in the transaction of the commit that counted it."""
+    if not rows:
+        return
+    await connection.execute(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS seen_producers (LIKE ingest.producers) ON COMMIT DELETE ROWS"
+    )
+    async with connection.cursor().copy("COPY seen_producers FROM STDIN WITH (FORMAT binary)") as copy:
+        copy.set_types(["int2", "uuid", "uuid", "uuid", "int8", "int8[]", "int8"])
+        for row in rows:
+            project_id, producer = row.key
+            await copy.write_row(
+                (
+                    partition_of(project_id),
+                    uuid.UUID(bytes=row.tenant_id),
+                    uuid.UUID(bytes=project_id),
+                    uuid.UUID(bytes=producer),
+                    row.floor,
+                    row.ranges,
+                    row.used_ms,
+                )
+            )
+    await connection.execute(
+        """
+        INSERT INTO producers SELECT * FROM seen_producers
+        ON CONFLICT (partition, project_id, producer) DO UPDATE
+           SET floor = excluded.floor, ranges = excluded.ranges, used_ms = excluded.used_ms
+        """
+    )
+
+
+async def drop_old(connection: Connection, partitions: tuple[int, int], reached_ms: int) -> bool:
+    """Deletes windows of these partitions, first and last, that were not used for long when what receivers took at
+    `reached_ms` was folded; says whether there may be more."""
+    cursor = await connection.execute(
+        """
+        DELETE FROM producers WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM producers WHERE partition BETWEEN %s AND %s AND used_ms < %s LIMIT %s))
+        """,
+        (*partitions, reached_ms - REMEMBERED_MS, _MOST_DROPPED),
+    )
+    return cursor.rowcount == _MOST_DROPPED

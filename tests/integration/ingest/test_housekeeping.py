@@ -1,0 +1,106 @@
+"""What a lane's owner clears away, and when: by the time that the lane has reached, not by the clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from chassis.clock import SystemClock
+from services.ingest import log
+from services.ingest.domain import REMEMBERED_MS
+from services.ingest.housekeeping import Housekeeping
+from services.ingest.records import Record
+from tests.integration.ingest.pipeline import Pipeline
+from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, Told, delta, record, totals
+from tests.waiting import eventually
+
+_ROUNDS = 60
+
+
+class SweepingClock(SystemClock):
+    """Its seconds pass at once, until the state was swept."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._rounds = 0
+        self.swept = asyncio.Event()
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    async def sleep(self, seconds: float) -> None:
+        if self._rounds == _ROUNDS:
+            self.swept.set()
+            await asyncio.Event().wait()
+        self._rounds += 1
+        await super().sleep(0)
+
+
+@asynccontextmanager
+async def kept(pipeline: Pipeline) -> AsyncIterator[tuple[StoredLane, log.Log]]:
+    async with (
+        log.connected(pipeline.aggregator_settings, "housekeeping") as stream,
+        opened(pipeline.database) as lane,
+    ):
+
+        async def connected() -> bool:
+            return stream.client.is_connected
+
+        await eventually(connected, within_seconds=10.0)
+        yield lane, stream
+
+
+async def sweep(pipeline: Pipeline, lane: StoredLane, stream: log.Log, *, now_ms: int, reached_ms: int) -> None:
+    """Ten minutes of housekeeping after a commit; then the lane begins anew."""
+    clock = SweepingClock(now_ms)
+    housekeeping = Housekeeping(0, pipeline.aggregator_settings, stream, lane.checkpoints, clock)
+    housekeeping.committed(await lane.commit(), reached_ms)
+    working = asyncio.create_task(housekeeping.run())
+    await asyncio.wait_for(clock.swept.wait(), 20.0)
+    working.cancel()
+    await asyncio.wait([working])
+    await lane.restart()
+
+
+def batch(received_ms: int) -> Record:
+    return record(delta(COUNTER, 5.0), producer=b"A" * 16, sequence=1, received_ms=received_ms)
+
+
+def told(received_ms: int) -> Record:
+    return totals(Told(COUNTER, "a", 1, 5.0), received_ms=received_ms)
+
+
+@pytest.mark.parametrize("make", [batch, told], ids=["a retried batch", "a repeated total"])
+async def test_a_backlog_of_days_is_judged_by_what_was_known_when_it_was_sent(
+    pipeline: Pipeline, make: Callable[[int], Record]
+) -> None:
+    after_outage_ms = NOW_MS + 9 * DAY_MS
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(make(NOW_MS))
+        await sweep(pipeline, lane, stream, now_ms=after_outage_ms, reached_ms=NOW_MS)
+        await lane.fold(make(NOW_MS + 7 * DAY_MS))  # was in the log all the time
+        checkpoint = await lane.commit()
+        assert (len(checkpoint.made), len(checkpoint.changed)) == (0, 0)
+
+
+async def test_a_retry_on_the_last_day_meets_its_window_and_one_long_after_does_not(pipeline: Pipeline) -> None:
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(batch(NOW_MS))
+        last_ms = NOW_MS + 8 * DAY_MS
+        await sweep(pipeline, lane, stream, now_ms=last_ms + 1, reached_ms=last_ms + 1)
+        await lane.fold(batch(last_ms))
+        assert not len((await lane.commit()).changed)
+        forgotten_ms = last_ms + REMEMBERED_MS + 1
+        await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms)
+        await lane.fold(batch(forgotten_ms))
+        assert len((await lane.commit()).changed) == 1
+
+
+async def test_nothing_is_swept_before_the_lane_knows_how_far_it_is(pipeline: Pipeline) -> None:
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(batch(NOW_MS))
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS + 20 * DAY_MS, reached_ms=0)
+        await lane.fold(batch(NOW_MS))
+        assert not len((await lane.commit()).changed)
