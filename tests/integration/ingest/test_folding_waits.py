@@ -1,0 +1,113 @@
+"""What is in a commit alone, memory has no more: nobody may look for it in the state before that is stored."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import aiohttp
+import msgspec
+
+from chassis import postgres
+from chassis.clock import SystemClock
+from services.ingest import log, records
+from services.ingest.aggregation import Found, Missing
+from services.ingest.checkpoints import Owned, PostgresCheckpoints
+from services.ingest.fleet import Fleet
+from services.ingest.lane import Lane
+from services.ingest.log import Log, LogReader
+from services.ingest.records import Record
+from services.ingest.sealing import Checkpoint
+from services.ingest.sinks.remote_write import RemoteWrite
+from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
+from tests.unit.ingest.ingestion import definition, delta, ended, record
+from tests.waiting import eventually
+
+ORDERS = definition("orders_total")
+
+
+class HeldCheckpoints(PostgresCheckpoints):
+    """Postgres, in which a commit that has the only copy of values takes until it is let go."""
+
+    def __init__(self, database: postgres.Database) -> None:
+        super().__init__(database)
+        self.begun, self.let_go = asyncio.Event(), asyncio.Event()
+        self.asked_meanwhile: list[Missing] = []
+
+    async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
+        if checkpoint.forgotten:
+            self.begun.set()
+            await self.let_go.wait()
+        await super().commit(owned, checkpoint, watermarks)
+
+    async def load_missing(self, missing: Missing) -> Found:
+        if self.begun.is_set() and not self.let_go.is_set():
+            self.asked_meanwhile.append(missing)
+        return await super().load_missing(missing)
+
+
+@asynccontextmanager
+async def worked_on(pipeline: Pipeline, stream: Log, checkpoints: HeldCheckpoints) -> AsyncIterator[list[LogReader]]:
+    """A lane, and the readers that it makes of the log."""
+    settings, clock, readers = pipeline.aggregator_settings, SystemClock(), list[LogReader]()
+
+    def make_reader(of: Log, lane: int, position: int, made_at: datetime | None) -> LogReader:
+        readers.append(LogReader(of, lane, position, made_at))
+        return readers[-1]
+
+    async with aiohttp.ClientSession() as session:
+        sink = RemoteWrite(session, f"{pipeline.prometheus_url}/api/v1/write")
+        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lane = Lane(0, settings, stream, checkpoints, fleet, [sink], clock, make_reader)
+        working = asyncio.create_task(lane.run())
+        try:
+            yield readers
+        finally:
+            working.cancel()
+            await asyncio.wait([working])
+
+
+async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeline) -> None:
+    settings = pipeline.aggregator_settings
+
+    async def connected() -> bool:
+        return stream.client.is_connected
+
+    async def write(each: Record) -> int:
+        of_project = msgspec.structs.replace(
+            each, tenant_id=uuid.UUID(pipeline.tenant_id).bytes, project_id=uuid.UUID(pipeline.project_id).bytes
+        )
+        frame = records.encode_frame([records.encode(of_project)])
+        return (await stream.jetstream.publish(stream.subject(0), frame)).seq
+
+    async def stored() -> list[float]:
+        async with database.transaction(role="ingest_aggregator") as connection:
+            cursor = await connection.execute("SELECT value FROM series")
+            return [row["value"] async for row in cursor]
+
+    async with log.connected(settings, "held lane") as stream, postgres.connected(settings.dsn) as database:
+        await eventually(connected, within_seconds=PATIENCE_SECONDS)
+        await stream.ensure()
+        checkpoints = HeldCheckpoints(database)
+        async with worked_on(pipeline, stream, checkpoints) as readers:
+            await write(record(delta(ORDERS, 10.0)))
+            await pipeline.expect("orders_total{$project}", 10)
+            await write(record(delta(ORDERS, 5.0)))
+            await write(ended(ORDERS))
+            await asyncio.wait_for(checkpoints.begun.wait(), PATIENCE_SECONDS)
+            late = await write(record(delta(ORDERS, 1.0)))  # of a receiver that has not heard of the deletion
+
+            async def read() -> bool:
+                return readers[-1].position == late
+
+            await eventually(read, within_seconds=PATIENCE_SECONDS)
+            assert await stored() == [10.0]
+            assert checkpoints.asked_meanwhile == []
+            checkpoints.let_go.set()
+
+            async def counted() -> bool:
+                return await stored() == [16.0]
+
+            await eventually(counted, within_seconds=PATIENCE_SECONDS)
+            assert len(readers) == 1, "the lane never began anew"
