@@ -6,10 +6,14 @@ from typing import NamedTuple
 from services.ingest.records import Record
 from services.ingest.windows import Window
 
-#: Producers that have been quiet for so long leave memory, and so do those beyond so many; their windows stay in the
-#: state, from which they come back.
+#: Producers that have been quiet for so long leave memory, and so do those beyond so many or so many bytes; their
+#: windows stay in the state, from which they come back.
 _IDLE_MS = 10 * 60 * 1000
 _MOST = 200_000
+_MOST_BYTES = 256 << 20
+#: What a window takes without its ranges, and one number of these, measured and rounded up.
+_WINDOW_BYTES = 700
+_NUMBER_BYTES = 40
 
 ProducerKey = tuple[bytes, bytes]
 """Project id and producer id."""
@@ -28,9 +32,15 @@ class ProducerRow(NamedTuple):
 class Producers:
     """Windows by producer, the one that was used last at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        #: In the ranges of all windows.
+        self._numbers = 0
         self._windows: OrderedDict[ProducerKey, Window] = OrderedDict()
         self._dirty: dict[ProducerKey, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._windows)
 
     def __contains__(self, key: ProducerKey) -> bool:
         return key in self._windows
@@ -38,6 +48,7 @@ class Producers:
     def admit(self, key: ProducerKey, window: Window) -> None:
         """A producer's window as it was stored, or a new one."""
         self._windows[key] = window
+        self._numbers += len(window.ranges)
 
     def claim(self, record: Record) -> bool:
         """Whether the batch is counted from now on; it is not where it was before. Its producer must be in memory."""
@@ -48,7 +59,10 @@ class Producers:
         window.used_ms = max(window.used_ms, record.received_ms)
         self._windows.move_to_end(key)
         self._dirty[key] = record.tenant_id
-        return window.claim(record.sequence, record.floor)
+        before = len(window.ranges)
+        claimed = window.claim(record.sequence, record.floor)
+        self._numbers += len(window.ranges) - before
+        return claimed
 
     def seal(self) -> list[ProducerRow]:
         """Copies of the windows that changed since the last time."""
@@ -67,6 +81,11 @@ class Producers:
         while self._windows:
             key, window = next(iter(self._windows.items()))
             idle = window.used_ms < now_ms - _IDLE_MS
-            if key in self._dirty or not (idle or len(self._windows) > _MOST):
+            if key in self._dirty or not (idle or self._too_many()):
                 return
             del self._windows[key]
+            self._numbers -= len(window.ranges)
+
+    def _too_many(self) -> bool:
+        windows = len(self._windows)
+        return windows > _MOST or windows * _WINDOW_BYTES + self._numbers * _NUMBER_BYTES > self._most_bytes

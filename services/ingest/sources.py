@@ -17,10 +17,14 @@ from services.ingest.domain import add_finite
 from services.ingest.folding import Portion, Reading
 from services.ingest.records import Distribution
 
-#: Sources that have been quiet for so long leave memory, and so do those beyond so many; their totals stay in the
-#: state, from which they come back.
+#: Sources that have been quiet for so long leave memory, and so do those beyond so many or so many bytes; their totals
+#: stay in the state, from which they come back.
 _IDLE_MS = 10 * 60 * 1000
 _MOST = 200_000
+_MOST_BYTES = 256 << 20
+#: What a source with one total takes without its counts, and one of these, measured and rounded up.
+_SOURCE_BYTES = 900
+_COUNT_BYTES = 40
 
 SourceKey = tuple[bytes, bytes]
 """Project id and source."""
@@ -101,16 +105,23 @@ class Increments:
 class Sources:
     """Totals by source, the one that was used last at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        #: In all totals.
+        self._counts = 0
         self._totals: OrderedDict[SourceKey, list[Total]] = OrderedDict()
         self._dirty: dict[tuple[SourceKey, bytes], tuple[bytes, Total]] = {}
+
+    def __len__(self) -> int:
+        return len(self._totals)
 
     def __contains__(self, key: SourceKey) -> bool:
         return key in self._totals
 
     def admit(self, key: SourceKey, totals: Iterable[Total]) -> None:
         """What a source has told each definition, as it was stored; nothing for a new one."""
-        self._totals[key] = list(totals)
+        self._totals[key] = known = list(totals)
+        self._counts += _counts_of(known)
 
     def increments(self, portion: Portion, definition_ids: Sequence[bytes], native: Mask) -> Increments:
         """Takes the totals of a portion in, in order. `definition_ids`: whom each of them is for; `native`: which of
@@ -141,8 +152,10 @@ class Sources:
         if total is None:
             total = Total(definition_id)
             totals.append(total)
+        before = len(total.counts)
         step = total.advance(reading.taken_ns, value, counts, native=native)
         if step is not None:
+            self._counts += len(counts) - before
             total.used_ms = max(total.used_ms, record.received_ms)
             self._totals.move_to_end(key)
             self._dirty[key, definition_id] = record.tenant_id, total
@@ -165,6 +178,15 @@ class Sources:
             key, totals = next(iter(self._totals.items()))
             changed = any((key, total.definition_id) in self._dirty for total in totals)
             idle = all(total.used_ms < now_ms - _IDLE_MS for total in totals)
-            if changed or not (idle or len(self._totals) > _MOST):
+            if changed or not (idle or self._too_many()):
                 return
             del self._totals[key]
+            self._counts -= _counts_of(totals)
+
+    def _too_many(self) -> bool:
+        sources = len(self._totals)
+        return sources > _MOST or sources * _SOURCE_BYTES + self._counts * _COUNT_BYTES > self._most_bytes
+
+
+def _counts_of(totals: Iterable[Total]) -> int:
+    return sum([len(total.counts) for total in totals])

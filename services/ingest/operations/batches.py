@@ -1,7 +1,6 @@
 """Taking a batch: what a receiver is for."""
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,18 +15,15 @@ from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition, Door, Fault, Outcome, PushGroup, lane_of, partition_of
 from services.ingest.doors.exposition import Push
+from services.ingest.durable_outcomes import BatchId, DurableOutcomes
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
 from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
 from services.ingest.tallies import Tallies
 from services.ingest.validation import Validated, validate
 
-#: Batches remembered as durable, so that a quick retry does not travel through the log again.
-_MOST_REMEMBERED = 100_000
 #: Metrics and data points that may wait for config together, already decoded.
 _MOST_RECONSIDERED = 100_000
-
-_BatchId = tuple[bytes, bytes, int]
 
 
 @dataclass(slots=True)
@@ -39,7 +35,7 @@ class Taken:
     #: Of the metrics in the batch, in order, where the ledger needs them; empty where one could not be read.
     names: Sequence[str] = ()
     frames: Sequence[Frame] = ()
-    batch_id: _BatchId | None = None
+    batch_id: BatchId | None = None
 
 
 class Receiver:
@@ -62,8 +58,7 @@ class Receiver:
         self._writers = writers
         self._tallies = tallies
         self._clock = clock
-        #: What became of batches that are durable.
-        self._durable: OrderedDict[_BatchId, Outcome] = OrderedDict()
+        self._durable = DurableOutcomes()
         #: When the last push arrived.
         self._pushed_ns = 0
         #: Metrics and data points that wait for config.
@@ -233,7 +228,7 @@ class Receiver:
         for frame in taken.frames:
             frame.check()
         if taken.batch_id is not None:
-            self._remember(taken.batch_id, taken.outcome)
+            self._durable.remember(taken.batch_id, taken.outcome)
         _count(taken.outcome)
         if taken.names:
             self._tally(taken)
@@ -247,12 +242,6 @@ class Receiver:
         if taken.outcome.duplicate:
             accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
             self._tallies.duplicate(taken.whose, accepted)
-
-    def _remember(self, batch_id: _BatchId, outcome: Outcome) -> None:
-        """A retry is answered as the batch was at first, which is what counts, whatever became of definitions since."""
-        self._durable.setdefault(batch_id, outcome)
-        if len(self._durable) > _MOST_REMEMBERED:
-            self._durable.popitem(last=False)
 
     def _writer_of(self, project_id: bytes) -> LogWriter:
         return self._writers[lane_of(partition_of(project_id), len(self._writers))]
@@ -276,7 +265,7 @@ class Receiver:
         await self._writer_of(record.project_id).put(records.encode(record)).stored()
 
 
-def _batch_id(principal: Principal, batch: Batch) -> _BatchId:
+def _batch_id(principal: Principal, batch: Batch) -> BatchId:
     return _uuid_bytes(principal.project_id), batch.producer, batch.sequence
 
 

@@ -1,0 +1,119 @@
+"""What receivers and aggregators remember takes no more memory than it may, whatever clients send."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from services.ingest.domain import MetricType, Outcome, Rejection
+from services.ingest.durable_outcomes import DurableOutcomes
+from services.ingest.folding import portions_of
+from services.ingest.producers import Producers
+from services.ingest.sources import Sources
+from services.ingest.windows import Window
+from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, record, totals
+
+WAIT = definition("wait_seconds", MetricType.HISTOGRAM, bounds=tuple(map(float, range(1, 200))))
+ORDERS = definition("orders_total")
+MOST_BYTES = 4 << 20
+
+
+def taken(fill: Callable[[], object]) -> int:
+    """Bytes that stay allocated for what `fill` returns."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = fill()
+        gc.collect()
+        now, _ = tracemalloc.get_traced_memory()
+        del kept
+        return now
+    finally:
+        tracemalloc.stop()
+
+
+def id_of(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def outcome(number: int, rejected: int) -> Outcome:
+    rejections = [
+        Rejection(index=index, code="METRIC_NOT_DEFINED", message=f"{number}-{index}-" + "\u0394" * 150)
+        for index in range(rejected)
+    ]
+    return Outcome(accepted=1, rejected=tuple(rejections))
+
+
+@pytest.mark.parametrize(("rejected", "batches"), [(0, 20_000), (3, 6_000), (99, 600)])
+def test_outcomes_are_remembered_within_their_bytes(rejected: int, batches: int) -> None:
+    def fill() -> DurableOutcomes:
+        remembered = DurableOutcomes(most_bytes=MOST_BYTES)
+        for number in range(batches):
+            remembered.remember((bytes([*PROJECT]), id_of(number), number), outcome(number, rejected))
+        assert (PROJECT, id_of(0), 0) not in remembered
+        assert (PROJECT, id_of(batches - 1), batches - 1) in remembered
+        return remembered
+
+    assert taken(fill) < MOST_BYTES
+
+
+def test_as_many_outcomes_are_remembered_as_may_be_and_the_first_one_of_a_batch_stays() -> None:
+    remembered = DurableOutcomes(most=2)
+    for number in (1, 2, 2, 3):
+        remembered.remember((PROJECT, id_of(number), number), outcome(number, 1))
+    assert [(PROJECT, id_of(number), number) in remembered for number in (1, 2, 3)] == [False, True, True]
+    remembered.remember((PROJECT, id_of(3), 3), outcome(3, 0))
+    known = remembered.get((PROJECT, id_of(3), 3))
+    assert known is not None
+    assert len(known.rejected) == 1
+
+
+@pytest.mark.parametrize(("gaps", "count"), [(0, 12_000), (400, 200)])
+def test_windows_in_memory_take_no_more_than_their_bytes(gaps: int, count: int) -> None:
+    def fill() -> Producers:
+        producers = Producers(MOST_BYTES)
+        for number in range(count):
+            producers.admit((bytes([*PROJECT]), id_of(number)), Window())
+            for sequence in range(2**40, 2**40 + 2 * gaps + 1, 2):
+                producers.claim(record(producer=id_of(number), sequence=sequence))
+            producers.seal()
+            producers.drop_idle(NOW_MS)
+        assert 0 < len(producers) < count
+        return producers
+
+    assert taken(fill) < MOST_BYTES
+
+
+@pytest.mark.parametrize(("buckets", "count"), [(0, 6_000), (200, 800)])
+def test_totals_in_memory_take_no_more_than_their_bytes(buckets: int, count: int) -> None:
+    def fill() -> Sources:
+        sources = Sources(MOST_BYTES)
+        for number in range(count):
+            numbers = list(range(1_000 * number + 1_000, 1_000 * number + 1_000 + buckets))
+            told = totals(Told(WAIT if buckets else ORDERS, f"{number}", 1, 1.5, numbers))
+            [portion] = portions_of([told])
+            [reading] = portion.readings()
+            sources.admit((bytes([*PROJECT]), reading.source), ())
+            sources.increments(portion, [told.definitions[0].id], portion.mask([False]))
+            sources.seal()
+            sources.drop_idle(NOW_MS)
+        assert 0 < len(sources) < count
+        return sources
+
+    assert taken(fill) < MOST_BYTES
+
+
+def test_what_has_left_memory_gives_its_bytes_back() -> None:
+    producers = Producers(MOST_BYTES)
+    for times in range(300):
+        producers.admit((PROJECT, id_of(times)), Window(ranges=list(range(10, 4_010))))
+        producers.drop_idle(NOW_MS)
+    producers.drop_idle(NOW_MS)
+    assert len(producers) == 0, "each was idle"
+    for number in range(20):
+        producers.admit((PROJECT, id_of(number)), Window(ranges=list(range(10, 4_010)), used_ms=NOW_MS))
+        producers.claim(record(delta(ORDERS), producer=id_of(number), sequence=5_000, floor=4_900))
+    producers.seal()
+    producers.drop_idle(NOW_MS)
+    assert len(producers) == 20, "their ranges are gone"
