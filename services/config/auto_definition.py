@@ -13,6 +13,9 @@ from services.config.validation import faults, validated
 #: Definitions that data may make in a project within a minute.
 MOST_A_MINUTE = 100
 
+#: Of the definitions that a project may have, this part is there for data; the rest is left for people.
+_PART_FOR_DATA = 0.75
+
 #: As `MetricDraft.help` of what data has made.
 PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it measures."
 
@@ -23,7 +26,7 @@ class AutoDefinition:
     def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:
         self._database = database
         self._store = store
-        self._most_metrics_per_project = most_metrics_per_project
+        self._most_metrics = int(most_metrics_per_project * _PART_FOR_DATA)
 
     async def settings(self, actor: Actor) -> ProjectSettings:
         """Those of the actor's project."""
@@ -60,7 +63,7 @@ class AutoDefinition:
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
         there, new = await self._store.count_provisional(connection, actor)
-        return max(0, min(self._most_metrics_per_project - there, MOST_A_MINUTE - new))
+        return max(0, min(self._most_metrics - there, MOST_A_MINUTE - new))
 
     async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec) -> bool:
         if await self._store.seconds_since_deletion(connection, actor, spec.name) is not None:

@@ -3,6 +3,7 @@
 They are best effort, at most one a series and commit, and never a reason to refuse or to repeat anything.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from services.ingest.records import Record, RecordedExemplar
 
 #: Prometheus keeps 100 000 of all time, unless it is told otherwise.
 _MOST_IN_COMMIT = 10_000
+#: So that no project takes the places of all others.
+_MOST_OF_PROJECT = 1_000
 _TRACE_ID_BYTES, _SPAN_ID_BYTES = 16, 8
 
 
@@ -52,6 +55,7 @@ class NewestExemplars:
 
     def __init__(self) -> None:
         self._by_row: dict[int, Exemplar] = {}
+        self._per_project: Counter[bytes] = Counter()
 
     def note(self, exemplars: Sequence[tuple[Record, RecordedExemplar]], rows_of: Callable[[Ids], Rows]) -> None:
         """Takes exemplars in, in order. `rows_of` finds the rows of series, -1 where there is none."""
@@ -59,10 +63,18 @@ class NewestExemplars:
             return
         rows = rows_of(Ids.of(b"".join([each.series for _, each in exemplars])))
         for row, (record, each) in zip(rows.tolist(), exemplars, strict=True):
-            if row >= 0 and (row in self._by_row or len(self._by_row) < _MOST_IN_COMMIT):
+            if row >= 0 and (row in self._by_row or self._has_room(record.project_id)):
                 self._by_row[row] = Exemplar(each.value, Span(each.trace_id, each.span_id), record.received_ms)
+
+    def _has_room(self, project_id: bytes) -> bool:
+        """Takes a place for one more series, where there is one."""
+        if len(self._by_row) >= _MOST_IN_COMMIT or self._per_project[project_id] >= _MOST_OF_PROJECT:
+            return False
+        self._per_project[project_id] += 1
+        return True
 
     def seal(self) -> dict[int, Exemplar]:
         """By row; gathering begins anew."""
         sealed, self._by_row = self._by_row, {}
+        self._per_project.clear()
         return sealed
