@@ -93,7 +93,7 @@ async def test_a_reader_leaves_a_server_that_is_cut_off_from_the_log(replicated:
         await _appends(writing)
         leader = await _leader(writing)
         await _connect_to(reading, cluster, leader)
-        reader = log.LogReader(reading, 0, 0)
+        reader = log.LogReader(reading, 0, 0, None)
 
         async def reads(count: int) -> None:
             async def read() -> bool:
