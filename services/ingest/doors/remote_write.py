@@ -94,10 +94,10 @@ def _common(series: pb.TimeSeries) -> _Series | Fault | None:
         return None
     if not name or len(labels) + 1 != len(series.labels):
         return _LABELS_REFUSED
-    if len(name) > MOST_NAME_LENGTH:
-        return NAME_TOO_LONG
     stem, underscore, last = name.rpartition("_")
     component = _COMPONENTS.get(underscore + last)
+    if len(stem if component else name) > MOST_NAME_LENGTH:
+        return NAME_TOO_LONG
     source = source_id("remote write", name, sorted(labels.items()))
     offered = {label: clipped(labels.pop(label)) for label in _OF_TARGET if label in labels}
     bound = _bound(labels.pop("le", "")) if component is ComponentKind.BUCKET else math.inf

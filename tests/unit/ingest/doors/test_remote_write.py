@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors.remote_write import decode
 from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point
@@ -122,6 +122,12 @@ def test_a_name_that_no_definition_can_have_is_refused_before_its_samples_are_lo
     found = decoded(series("a" * 100_000 + "_sum", *[1.0] * 500), series("depth", 1.0))
     assert [each.code for each in found if isinstance(each, Fault)] == ["METRIC_MALFORMED"] * 500
     assert isinstance(found[-1], Point)
+
+
+@pytest.mark.parametrize("suffix", ["_bucket", "_sum", "_count"])
+def test_a_part_of_a_histogram_may_have_the_longest_name_and_its_suffix(suffix: str) -> None:
+    name = "h" * MOST_NAME_LENGTH
+    assert point(series(f"{name}{suffix}", 1.0, le="1")).names == (name,)
 
 
 def test_a_value_that_is_too_long_for_a_label_is_cut_to_one_that_still_is() -> None:
