@@ -22,6 +22,13 @@ _CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
+class Exemplar(msgspec.Struct, rename="camel"):
+    """The span in which a metric was counted or observed, in hexadecimal."""
+
+    trace_id: str
+    span_id: str
+
+
 class Sample(msgspec.Struct, rename="camel"):
     """A metric of a batch."""
 
@@ -30,7 +37,8 @@ class Sample(msgspec.Struct, rename="camel"):
     value: float | list[float]
     labels: dict[str, str] = {}
     #: Unix milliseconds.
-    timestamp: int | None = None
+    timestamp: float | None = None
+    exemplar: Exemplar | None = None
 
 
 class Batch(msgspec.Struct, rename="camel"):
