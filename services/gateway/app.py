@@ -18,6 +18,7 @@ from services.gateway.clients import (
     Definitions,
     Generator,
     Ledger,
+    ProjectDefinitions,
     Prometheus,
     SigningKeys,
     Upstream,
@@ -30,6 +31,7 @@ from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
+from services.gateway.http_api.metadata import MetadataRoutes
 from services.gateway.http_api.openapi import Resource
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.project_settings import ProjectSettingsRoutes
@@ -95,6 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             PushRoutes(upstreams.ingest),
             LedgerRoutes(Ledger(upstreams.ledger), clock),
             QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
+            MetadataRoutes(ProjectDefinitions(upstreams.config)),
             PageRoutes(health, endpoint=settings.endpoint),
         ]
         pipeline = Pipeline(

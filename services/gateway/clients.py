@@ -26,7 +26,7 @@ from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceSt
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
-from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionServiceStub
+from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionFeedServiceStub, DefinitionServiceStub
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
 from services.gateway import metrics
@@ -316,6 +316,21 @@ class Definitions:
         """Version 0: whatever the version is."""
         request = definitions.DeleteMetricRequest(metric_id=metric_id, version=version)
         await self._config.ask(self._stub.DeleteMetric, request)
+
+
+class ProjectDefinitions:
+    """All definitions of the principal's project, for those who may query it: config's DefinitionFeedService, which
+    tells a service of a project without asking for a scope, but on somebody's behalf of theirs alone."""
+
+    def __init__(self, config: Upstream) -> None:
+        self._config = config
+        self._stub = DefinitionFeedServiceStub(config.channel.grpc_channel)
+
+    async def specs(self, project_id: str) -> Sequence[definitions.MetricSpec]:
+        """In the order of their creation."""
+        request = definitions.GetProjectDefinitionsRequest(project_id=project_id)
+        found = await self._config.ask_again(self._stub.GetProjectDefinitions, request)
+        return [metric.spec for metric in found.metrics]
 
 
 class Ledger:

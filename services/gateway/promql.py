@@ -91,13 +91,18 @@ def _restricted(tree: Any, scope: Scope) -> str:
     return printed
 
 
-def _parse_foreign(expression: str) -> Any:
-    """Parses what a caller wrote."""
+def refuse_oversized(expression: str) -> None:
+    """Raises Malformed where parsing the expression would cost too much, here or in Prometheus."""
     if len(expression) > MOST_CHARACTERS:
         raise Malformed(f"An expression may have {MOST_CHARACTERS} characters.")
     bare = _STRING_OR_COMMENT.sub('""', expression)
     if sum(1 for _ in _OPERATOR.finditer(bare)) > MOST_OPERATORS:
         raise Malformed(f"An expression may have {MOST_OPERATORS} operators and brackets.")
+
+
+def _parse_foreign(expression: str) -> Any:
+    """Parses what a caller wrote."""
+    refuse_oversized(expression)
     return _parse(expression)
 
 

@@ -79,6 +79,22 @@ async def test_queries_see_one_project_only_whatever_they_say(project: Project, 
         assert other.tenant_id not in answer.text
 
 
+async def test_metadata_are_of_the_callers_project(project: Project, other: Project) -> None:
+    await project.define("ours_total", help="What we count.")
+    await other.define("theirs_total")
+    asked = [
+        (project.secret_key, {}),
+        (project.secret_key, {"metric": "theirs_total"}),
+        (project.token, {"projectId": project.id}),
+        (project.token, {"projectId": other.id}),
+    ]
+    path = "/prometheus/api/v1/metadata"
+    answers = [await project.api.call("GET", path, credential=whose, params=params) for whose, params in asked]
+    ours = {"ours_total": [{"type": "counter", "help": "What we count.", "unit": ""}]}
+    assert [answer.json.get("data") for answer in answers] == [ours, {}, ours, None]
+    assert answers[-1].status == 404
+
+
 async def test_a_browser_key_cannot_read(project: Project) -> None:
     answer = await project.api.call(
         "GET", "/prometheus/api/v1/query", headers={"X-API-Key": project.publishable_key}, params={"query": "up"}

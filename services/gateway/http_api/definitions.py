@@ -23,7 +23,7 @@ _TYPES: Mapping[TypeName, "pb.MetricType.ValueType"] = {
     "histogram": pb.METRIC_TYPE_HISTOGRAM,
     "summary": pb.METRIC_TYPE_SUMMARY,
 }
-_TYPE_NAMES = {value: name for name, value in _TYPES.items()}
+TYPE_NAMES: Mapping[int, TypeName] = {value: name for name, value in _TYPES.items()}
 _MERGES: Mapping[MergeName, "pb.GaugeMerge.ValueType"] = {
     "last": pb.GAUGE_MERGE_LAST,
     "min": pb.GAUGE_MERGE_MIN,
@@ -207,7 +207,7 @@ def _render(metric: pb.Metric) -> Metric:
     return Metric(
         id=metric.id,
         name=spec.name,
-        type=_TYPE_NAMES[spec.type],
+        type=TYPE_NAMES[spec.type],
         unit=spec.unit,
         help=spec.help,
         labels=[_render_label(label) for label in spec.labels],

@@ -68,6 +68,17 @@ class Range(Asked):
     stats: str = ""
 
 
+class Formatted(Told):
+    status: Literal["success"]
+    #: PromQL.
+    data: str
+
+
+class Expression(Asked):
+    #: PromQL.
+    query: str
+
+
 class Exemplars(Asked):
     #: PromQL.
     query: str
@@ -92,6 +103,7 @@ class QueryRoutes:
                 Route(method, f"{below}/{name}", handler, Door.QUERY, _operation(summary, parameters, method))
                 for name, handler, summary, parameters, method in routes
             ),
+            *(self._formatting(method) for method in _METHODS),
             Route(
                 "GET",
                 f"{below}/label/{{name}}/values",
@@ -100,6 +112,10 @@ class QueryRoutes:
                 Operation("List the values of a label", {200: Found}, query=Selection, errors=_ERRORS),
             ),
         ]
+
+    def _formatting(self, method: str) -> Route:
+        operation = _operation("Format an expression", Expression, method, Formatted)
+        return Route(method, "/prometheus/api/v1/format_query", self.format_query, Door.QUERY, operation)
 
     def _described(self) -> dict[str, tuple[Handler, str, type[Asked]]]:
         return {
@@ -113,13 +129,16 @@ class QueryRoutes:
     async def query(self, request: web.Request) -> web.Response:
         """`query`, `query_range` and `query_exemplars`."""
         parameters = await _parameters(request)
-        expression = _first(parameters, "query")
-        if not expression:
-            raise Malformed("The parameter query is missing.")
-        restricted = promql.restrict(expression, _scope(request))
+        restricted = promql.restrict(_expression(parameters), _scope(request))
         timeout = self._timeout(_first(parameters, "timeout"))
         passed_on = [*_passed_on(parameters), ("query", restricted), ("timeout", f"{timeout * 1000:.0f}ms")]
         return await self._post(request.path.rpartition("/")[2], passed_on)
+
+    async def format_query(self, request: web.Request) -> web.Response:
+        """Reads no series, so it takes the expression as it is."""
+        expression = _expression(await _parameters(request))
+        promql.refuse_oversized(expression)
+        return await self._post("format_query", [("query", expression)])
 
     async def series(self, request: web.Request) -> web.Response:
         parameters = await _parameters(request)
@@ -169,11 +188,11 @@ _ERRORS = (422,)
 _FORM = "application/x-www-form-urlencoded"
 
 
-def _operation(summary: str, parameters: type[Asked], method: str) -> Operation:
+def _operation(summary: str, parameters: type[Asked], method: str, found: type[Told] = Found) -> Operation:
     if method == "GET":
-        return Operation(summary, {200: Found}, query=parameters, errors=_ERRORS)
+        return Operation(summary, {200: found}, query=parameters, errors=_ERRORS)
     form = Media((_FORM,), parameters)
-    return Operation(f"{summary}, by form", {200: Found}, body=form, errors=_ERRORS)
+    return Operation(f"{summary}, by form", {200: found}, body=form, errors=_ERRORS)
 
 
 def _scope(request: web.Request) -> Scope:
@@ -204,6 +223,13 @@ async def _parameters(request: web.Request) -> Parameters:
 
 def _first(parameters: Parameters, wanted: str) -> str | None:
     return next((value for name, value in parameters if name == wanted), None)
+
+
+def _expression(parameters: Parameters) -> str:
+    expression = _first(parameters, "query")
+    if not expression:
+        raise Malformed("The parameter query is missing.")
+    return expression
 
 
 def _passed_on(parameters: Parameters) -> list[tuple[str, str]]:

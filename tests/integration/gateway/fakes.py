@@ -25,7 +25,10 @@ from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServi
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from contracts.pulsegate.config.v1 import definitions_pb2
-from contracts.pulsegate.config.v1.definitions_pb2_grpc import add_DefinitionServiceServicer_to_server
+from contracts.pulsegate.config.v1.definitions_pb2_grpc import (
+    add_DefinitionFeedServiceServicer_to_server,
+    add_DefinitionServiceServicer_to_server,
+)
 from contracts.pulsegate.ingest.v1 import ingest_pb2
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import (
     add_IngestServiceServicer_to_server,
@@ -299,13 +302,17 @@ def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Pla
     """What each service's server serves."""
     accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
     definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
+    project_definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionFeedService"])
     generator = codegen.servicer(codegen_pb2.DESCRIPTOR.services_by_name["CodegenService"])
     return {
         "auth": [
             lambda server: add_AccountServiceServicer_to_server(accounts, server),
             lambda server: add_CredentialServiceServicer_to_server(auth, server),
         ],
-        "config": [lambda server: add_DefinitionServiceServicer_to_server(definitions, server)],
+        "config": [
+            lambda server: add_DefinitionServiceServicer_to_server(definitions, server),
+            lambda server: add_DefinitionFeedServiceServicer_to_server(project_definitions, server),
+        ],
         "codegen": [lambda server: add_CodegenServiceServicer_to_server(generator, server)],
         "receiver": [receiver_registration(ingest)],
     }

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
 
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from deploy.local.servers import Prometheus
 from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
@@ -166,9 +167,46 @@ async def test_several_matches_are_each_bound(querying: Gateway) -> None:
     assert [one["plan"] for one in answer.json["data"]] == ["pro"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_expression_is_formatted_as_prometheus_does(querying: Gateway, method: str) -> None:
+    key = querying.auth.new_key("secret", scopes=["query:read"])
+    asked = {"query": "sum by(plan)(checkout_total)/  2 # of both"}
+    named = {"params": asked} if method == "GET" else {"data": asked}
+    answer = await querying.call(method, f"{API}/format_query", credential=key, **named)
+    assert (answer.status, answer.json["data"]) == (200, "sum by (plan) (checkout_total) / 2")
+
+
+async def test_metadata_are_of_the_projects_definitions(querying: Gateway) -> None:
+    specs = [
+        pb.MetricSpec(name="checkout_total", type=pb.METRIC_TYPE_COUNTER, help="Checkouts."),
+        pb.MetricSpec(name="render_seconds", type=pb.METRIC_TYPE_HISTOGRAM, help="Rendering.", unit="seconds"),
+    ]
+    definitions = pb.GetProjectDefinitionsResponse(metrics=[pb.Metric(spec=spec) for spec in specs])
+    querying.config.answers["GetProjectDefinitions"] = definitions
+    checkouts = {"checkout_total": [{"type": "counter", "help": "Checkouts.", "unit": ""}]}
+    renderings = {"render_seconds": [{"type": "histogram", "help": "Rendering.", "unit": "seconds"}]}
+    assert (await ask(querying, "metadata")).json == {"status": "success", "data": {**checkouts, **renderings}}
+    assert (await ask(querying, "metadata", metric="render_seconds")).json["data"] == renderings
+    assert (await ask(querying, "metadata", limit="1", limit_per_metric="3")).json["data"] == checkouts
+    assert (await ask(querying, "metadata", metric="only_theirs")).json["data"] == {}
+    asked = [(seen.request.project_id, seen.principal and seen.principal.project_id) for seen in querying.config.seen]
+    assert set(asked) == {(PROJECT, PROJECT)}
+
+
+async def test_metadata_need_neither_prometheus_nor_another_scope_than_queries(gateway: Gateway) -> None:
+    gateway.config.answers["GetProjectDefinitions"] = pb.GetProjectDefinitionsResponse()
+    assert (await ask(gateway, "metadata")).json["data"] == {}
+    reader = gateway.auth.new_key("secret", scopes=["config:read"])
+    refused = await gateway.call("GET", f"{API}/metadata", credential=reader)
+    assert (refused.status, refused.json["errorType"]) == (403, "forbidden")
+
+
 @pytest.mark.parametrize(
     ("path", "parameters", "status", "kind"),
     [
+        ("format_query", {"query": "up("}, 400, "bad_data"),
+        ("format_query", {"query": "(" * 401 + "up" + ")" * 401}, 400, "bad_data"),
+        ("metadata", {"limit": "many"}, 400, "bad_data"),
         ("query", {"query": "up("}, 400, "bad_data"),
         ("query", {}, 400, "bad_data"),
         ("query", {"query": 'x{a="b" or c="d"}'}, 400, "bad_data"),
