@@ -1,23 +1,38 @@
-"""The batches of one worker: what they say, and what they add to the series that Prometheus shows."""
+"""The batches of one worker: what they say, and what they do to the series that Prometheus shows."""
 
 import json
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from chassis.ids import uuid7
+from tests.chaos.levels import MERGERS, Level
+from tests.chaos.series import LATENCIES, WAITS, Series, native_observed, observed
+from tests.chaos.windows import SUMMARY, Sizes
 from tests.e2e.api import Json
 
-#: A series as Prometheus names it, and its labels besides those that say whose it is: `plan="pro",le="0.5"`.
-Series = tuple[str, str]
-
-BUCKETS = (0.5, 1.0)
-#: Eighths, so that sums are exact.
-LATENCIES = (0.125, 0.5, 0.75, 1.0, 4.0)
 _PLANS = ("free", "basic", "pro", "enterprise")
+#: So many that a level stays a worker's latest one through several disruptions.
+_ROOMS = 40
+#: Batches of a worker that observe sizes, and how many of these share a series: few, so that one more or less shows.
+_SIZES_PART = 0.1
+_SIZES_TOGETHER = 8
 #: Batches that may be open at the same time.
 _OPEN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One metric of a batch, and what it does."""
+
+    metric: Json
+    #: To counters, histograms and summaries.
+    adds: Mapping[Series, float] = field(default_factory=dict)
+    #: To gauges.
+    sets: Mapping[Series, float] = field(default_factory=dict)
+    level: Level | None = None
+    sizes: Sizes | None = None
 
 
 @dataclass(frozen=True)
@@ -25,12 +40,17 @@ class Batch:
     """One batch as it is sent each time."""
 
     body: bytes
-    #: The names of its metrics, as often as they come.
-    metrics: tuple[str, ...]
-    #: What it adds to counters and histograms.
-    adds: dict[Series, float]
-    #: What it sets gauges to.
-    levels: dict[Series, float]
+    parts: Sequence[Part]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of its metrics, as often as they come."""
+        return tuple(part.metric["name"] for part in self.parts)
+
+    @property
+    def adds(self) -> dict[Series, float]:
+        """What it adds; no two of its parts add to the same series."""
+        return {series: amount for part in self.parts for series, amount in part.adds.items()}
 
 
 class Worker:
@@ -42,54 +62,65 @@ class Worker:
         self._producer = str(uuid7())
         self._sequence = 0
         self._timestamp_ms = 0
+        self._sized = 0
 
     def orders(self) -> Batch:
         """One that is to be sent until it is acknowledged."""
-        return self._batch("chaos_orders_total", "chaos_latency_seconds", "plan", self._chance.choice(_PLANS))
+        plan = self._chance.choice(_PLANS)
+        counted = self._counted("chaos_orders_total", "chaos_latency_seconds", "plan", plan)
+        self._timestamp_ms = max(self._timestamp_ms + 1, int(time.time() * 1000))
+        sizes = [self._sizes()] if self._chance.random() < _SIZES_PART else []
+        return self._batch([*counted, self._queue(), self._sessions(), self._waits(plan), *sizes])
 
     def attempt(self) -> Batch:
         """One that may be given up: its counts have series of their own, and it sets no gauge."""
         attempt = f"{self._name}-{self._sequence + 1}"
-        return self._batch("chaos_attempts_total", "chaos_attempt_seconds", "attempt", attempt, gauge=False)
+        return self._batch(self._counted("chaos_attempts_total", "chaos_attempt_seconds", "attempt", attempt))
 
-    def _batch(self, counter: str, histogram: str, label: str, value: str, *, gauge: bool = True) -> Batch:
+    def _batch(self, parts: Sequence[Part]) -> Batch:
         self._sequence += 1
-        amount = self._chance.randint(1, 5)
-        latencies = self._chance.choices(LATENCIES, k=self._chance.randint(1, 4))
-        metrics: list[Json] = [
-            {"name": counter, "value": amount, "labels": {label: value}},
-            {"name": histogram, "value": latencies, "labels": {label: value}},
-        ]
-        levels: dict[Series, float] = {}
-        if gauge:
-            self._timestamp_ms = max(self._timestamp_ms + 1, int(time.time() * 1000))
-            metrics.append(
-                {
-                    "name": "chaos_queue_size",
-                    "value": self._sequence,
-                    "labels": {"worker": self._name},
-                    "timestamp": self._timestamp_ms,
-                }
-            )
-            levels["chaos_queue_size", f'worker="{self._name}"'] = float(self._sequence)
         body = {
             "producer": self._producer,
             "sequence": self._sequence,
             "floor": max(1, self._sequence - _OPEN),
-            "metrics": metrics,
+            "metrics": [part.metric for part in parts],
         }
-        own = f'{label}="{value}"'
-        adds = {(counter, own): float(amount), **observed(histogram, own, latencies)}
-        names = tuple(metric["name"] for metric in metrics)
-        return Batch(json.dumps(body).encode(), names, adds, levels)
+        return Batch(json.dumps(body).encode(), parts)
 
+    def _counted(self, counter: str, histogram: str, label: str, value: str) -> list[Part]:
+        amount = self._chance.randint(1, 5)
+        latencies = self._chance.choices(LATENCIES, k=self._chance.randint(1, 4))
+        labels, own = {label: value}, f'{label}="{value}"'
+        return [
+            Part(metric={"name": counter, "value": amount, "labels": labels}, adds={(counter, own): float(amount)}),
+            Part(
+                metric={"name": histogram, "value": latencies, "labels": labels},
+                adds=observed(histogram, own, latencies),
+            ),
+        ]
 
-def observed(histogram: str, own: str, latencies: Sequence[float]) -> dict[Series, float]:
-    """A histogram's classic series, with their cumulative buckets."""
-    buckets = {str(bound): sum(each <= bound for each in latencies) for bound in BUCKETS}
-    buckets["+Inf"] = len(latencies)
-    return {
-        (f"{histogram}_count", own): float(len(latencies)),
-        (f"{histogram}_sum", own): sum(latencies),
-        **{(f"{histogram}_bucket", f'{own},le="{le}"'): float(count) for le, count in buckets.items()},
-    }
+    def _queue(self) -> Part:
+        size = self._sequence + 1
+        metric = {"name": "chaos_queue_size", "value": size, "labels": {"worker": self._name}}
+        own = f'worker="{self._name}"'
+        return Part(metric=metric | {"timestamp": self._timestamp_ms}, sets={("chaos_queue_size", own): float(size)})
+
+    def _sessions(self) -> Part:
+        rule, room = self._chance.choice(list(MERGERS)), str(self._chance.randrange(_ROOMS))
+        value = self._chance.randint(-1000, 1000)
+        level = Level(rule, f'room="{room}"', self._producer, self._timestamp_ms, value)
+        metric = {"name": level.series[0], "value": value, "labels": {"room": room}}
+        return Part(metric=metric | {"timestamp": self._timestamp_ms}, level=level)
+
+    def _waits(self, plan: str) -> Part:
+        waits = self._chance.choices(WAITS, k=self._chance.randint(1, 4))
+        metric = {"name": "chaos_wait_seconds", "value": waits, "labels": {"plan": plan}}
+        return Part(metric=metric, adds=native_observed("chaos_wait_seconds", f'plan="{plan}"', waits))
+
+    def _sizes(self) -> Part:
+        self._sized += 1
+        box = f"{self._name}-{self._sized // _SIZES_TOGETHER}"
+        observations = [float(self._chance.randint(1, 1000)) for _ in range(self._chance.randint(1, 4))]
+        sizes = Sizes(f'box="{box}"', observations, time.time())
+        metric = {"name": SUMMARY, "value": observations, "labels": {"box": box}}
+        return Part(metric=metric, adds=sizes.adds, sizes=sizes)

@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tests.chaos.batches import Series
+from tests.chaos.batches import Batch
+from tests.chaos.levels import Levels
+from tests.chaos.series import Series
+from tests.chaos.windows import Windows
 
 #: What a client may meet while processes die: it sends the same request again. 0: no answer.
 RETRIED = frozenset({0, 408, 429, 500, 502, 503, 504})
@@ -17,6 +20,9 @@ class Known:
     """The clients' log, and how it came to be."""
 
     expected: dict[Series, float] = field(default_factory=dict)
+    #: What merged gauges are made of, and the quantiles of summaries; both change as time passes.
+    levels: Levels = field(default_factory=Levels)
+    windows: Windows = field(default_factory=Windows)
     #: What the batches that nobody acknowledged add, each for itself.
     given_up: list[dict[Series, float]] = field(default_factory=list)
     acknowledged: int = 0
@@ -31,8 +37,24 @@ class Known:
     def retries(self) -> int:
         return sum(count for status, count in self.statuses.items() if status not in (200, 202))
 
+    @property
+    def series(self) -> set[Series]:
+        """All that somebody sent."""
+        tried = {series for adds in self.given_up for series in adds}
+        return self.expected.keys() | tried | self.levels.series | self.windows.series
+
+    def count_batch(self, batch: Batch) -> None:
+        """A batch was acknowledged that was not before; batches of one worker in their order."""
+        self.count(batch.metrics, batch.adds)
+        for part in batch.parts:
+            self.expected.update(part.sets)
+            if part.level:
+                self.levels.report(part.level)
+            if part.sizes:
+                self.windows.observe(part.sizes)
+
     def count(self, metrics: Iterable[str], adds: Mapping[Series, float]) -> None:
-        """A batch was acknowledged that was not before."""
+        """A request was acknowledged that was not before."""
         self.acknowledged += 1
         self.metrics.update(metrics)
         for series, amount in adds.items():

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import aiohttp
 
-from tests.chaos.batches import BUCKETS, LATENCIES, Series, observed
 from tests.chaos.knowledge import RETRIED, TIMEOUT_SECONDS, Known
+from tests.chaos.series import BUCKETS, LATENCIES, Series, observed
 from tests.e2e.api import Json, Project
 
 _CUMULATIVE = 2

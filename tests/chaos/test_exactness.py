@@ -59,6 +59,7 @@ def _report(known: Known, mayhem: Mayhem, suite: Suite, given_up: Sequence[bool 
         "paused": _told(mayhem.pauses),
         "failpoints": _told(failpoints_hit(suite)),
         "expected and visible": f"{orders:.0f} orders in {len(known.expected)} series, every one equal",
+        "beside them": f"{len(known.levels.series)} merged gauges and {len(known.windows.series)} quantiles",
     }
     say()
     for what, figure in rows.items():

@@ -1,9 +1,10 @@
 """Clients whose log of acknowledged batches says, to the unit, what Prometheus must answer.
 
-Every batch counts orders (a counter by plan), observes latencies (a histogram by plan) and reports a level (a gauge by
-worker). Most are sent, the same bytes, until they are acknowledged. A few are sent once and given up when no answer
-comes: each of those counts in series of its own, which must then show all of it or nothing. Other clients tell totals
-(`sources.py`).
+Every batch counts orders (a counter by plan), observes latencies (a histogram by plan) and waits (a native histogram),
+reports the size of a queue (a gauge by worker) and sessions in a room (a gauge that is merged over workers); some
+observe sizes (a summary). Most are sent, the same bytes, until they are acknowledged. A few are sent once and given up
+when no answer comes: each of those counts in series of its own, which must then show all of it or nothing. Other
+clients tell totals (`sources.py`).
 """
 
 import asyncio
@@ -15,8 +16,11 @@ from collections.abc import Callable
 import aiohttp
 
 from tests.chaos import sources
-from tests.chaos.batches import BUCKETS, Batch, Worker
+from tests.chaos.batches import Batch, Worker
 from tests.chaos.knowledge import RETRIED, TIMEOUT_SECONDS, Known
+from tests.chaos.levels import MERGERS, merged_gauge
+from tests.chaos.series import BUCKETS
+from tests.chaos.windows import OBJECTIVES, SUMMARY
 from tests.e2e.api import Project
 
 _GIVEN_UP_PART = 0.04
@@ -49,6 +53,10 @@ class Traffic:
         await self._project.define("chaos_latency_seconds", "histogram", buckets=list(BUCKETS), labels=plan)
         await self._project.define("chaos_queue_size", "gauge", labels=[{"name": "worker", "required": True}])
         await self._project.define("chaos_attempts_total", labels=attempt)
+        await self._project.define("chaos_wait_seconds", "histogram", unit="seconds", nativeHistogram=True, labels=plan)
+        for rule in MERGERS:
+            await self._project.define(merged_gauge(rule), "gauge", gaugeMerge=rule, labels=[{"name": "room"}])
+        await self._project.define(SUMMARY, "summary", unit="bytes", objectives=OBJECTIVES, labels=[{"name": "box"}])
         await sources.define(self._project)
         await self._project.define("chaos_attempt_seconds", "histogram", buckets=list(BUCKETS), labels=attempt)
 
@@ -82,11 +90,11 @@ class Traffic:
             if drawn < _GIVEN_UP_PART + _FIFTYFOLD_PART:
                 await self._fiftyfold(batch)
             await self._until_acknowledged(batch)
-            self._count(batch)
+            self.known.count_batch(batch)
             await self._perhaps_again(batch, chance)
         last = worker.orders()
         await self._until_acknowledged(last)
-        self._count(last)
+        self.known.count_batch(last)
 
     async def _perhaps_again(self, batch: Batch, chance: random.Random) -> None:
         drawn = chance.random()
@@ -116,13 +124,9 @@ class Traffic:
 
     async def _try_once(self, batch: Batch) -> None:
         if await self._send(batch) == 202:
-            self._count(batch)
+            self.known.count_batch(batch)
         else:
             self.known.given_up.append(batch.adds)
-
-    def _count(self, batch: Batch) -> None:
-        self.known.count(batch.metrics, batch.adds)
-        self.known.expected.update(batch.levels)
 
     async def _until_acknowledged(self, batch: Batch) -> None:
         pause = 0.05

@@ -1,10 +1,12 @@
 """What Prometheus shows of a chaos run's project, and whether it is what the clients know."""
 
+import math
 import time
 from collections import Counter
 
-from tests.chaos.batches import Series
 from tests.chaos.knowledge import Known
+from tests.chaos.series import Series, native_shown
+from tests.chaos.windows import RELATIVE_ERROR
 from tests.e2e.api import Project, UnavailableError
 from tests.waiting import eventually
 
@@ -13,28 +15,41 @@ _OWNER = frozenset({"__name__", "tenant_id", "project_id"})
 
 
 async def visible(project: Project) -> dict[Series, float]:
-    """The last value of each series. Raises UnavailableError."""
+    """The last value of each series; native histograms are taken apart. Raises UnavailableError."""
     shown: dict[Series, float] = {}
-    for each in await project.query('last_over_time({__name__=~"chaos_.*"}[1h])'):
+    # Prometheus before version 3 has no last_over_time() of native histograms: it answers a number that means nothing.
+    for each in [
+        *await project.query('last_over_time({__name__=~"chaos_.*",__name__!="chaos_wait_seconds"}[1h])'),
+        *await project.query("chaos_wait_seconds"),
+    ]:
         labels = {name: value for name, value in each["metric"].items() if name not in _OWNER}
         ordered = sorted(labels.items(), key=lambda label: (label[0] == "le", label[0]))
-        series = (each["metric"].get("__name__", ""), ",".join(f'{name}="{value}"' for name, value in ordered))
-        shown[series] = float(each["value"][1])
+        name, own = each["metric"].get("__name__", ""), ",".join(f'{name}="{value}"' for name, value in ordered)
+        shown.update(native_shown(name, own, each["histogram"][1]) if "histogram" in each else {})
+        shown.update({(name, own): float(each["value"][1])} if "value" in each else {})
     return shown
 
 
 async def differences(project: Project, known: Known) -> list[str]:
     """Where Prometheus shows something else than what was acknowledged."""
     shown = await visible(project)
+    now = time.time()
+    exact = {**known.expected, **known.levels.merged(int(now * 1000))}
     wrong = [
         f"{name}{{{labels}}}: {shown.get((name, labels))}, not {value}"
-        for (name, labels), value in known.expected.items()
+        for (name, labels), value in exact.items()
         if shown.get((name, labels)) != value
     ]
+    far = [
+        f"{name}{{{labels}}}: {shown.get((name, labels))}, not near {value}"
+        for (name, labels), value in known.windows.quantiles(now).items()
+        if not math.isclose(shown.get((name, labels), math.nan), value, rel_tol=RELATIVE_ERROR)
+    ]
     torn = [adds for adds in known.given_up if counted(adds, shown) is None]
-    strangers = shown.keys() - known.expected.keys() - {series for adds in known.given_up for series in adds}
+    strangers = shown.keys() - known.series
     return [
         *wrong,
+        *far,
         *(f"shown in part: {sorted((series, shown.get(series)) for series in adds)}" for adds in torn),
         *(f"nobody sent {series}" for series in sorted(strangers)),
     ]
