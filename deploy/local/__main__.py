@@ -96,7 +96,7 @@ async def _demo(stack: Stack, *, stay: bool) -> int:
 
 
 def _say_where(stack: Stack) -> None:
-    say(f"Pulsegate   {stack.address}\nLogs        {stack.data.logs}\nCtrl-C stops it.")
+    say(f"Pulsegate   {stack.address}\nLogs        {stack.data.logs}\nMails       {stack.data.mails}\nCtrl-C stops it.")
 
 
 if __name__ == "__main__":

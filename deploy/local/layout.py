@@ -69,6 +69,11 @@ class DataFolder:
         return self.root / "logs"
 
     @property
+    def mails(self) -> Path:
+        """What auth would mail, a file each, unless a mail server is set."""
+        return self.root / "mails"
+
+    @property
     def secrets(self) -> Path:
         return self.root / "secrets"
 

@@ -43,7 +43,7 @@ SERVICES = (
         module=("services.auth",),
         settings=auth.Settings,
         schema="auth",
-        needs=("AUTH_MASTER_KEY_FILE",),
+        needs=("AUTH_MASTER_KEY_FILE", "MAIL_FOLDER"),
     ),
     Service(
         name="config",
@@ -96,7 +96,7 @@ def service_programs(
     backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]
 ) -> tuple[Program, ...]:
     """Every service, in the order of `SERVICES`. The caller's environment is passed on to each."""
-    known = _known_settings(backing, ports)
+    known = _known_settings(backing, ports, data)
     return tuple(
         Program(
             name=service.name,
@@ -136,13 +136,14 @@ def faults_in(environment: Mapping[str, str]) -> list[str]:
     return list(found)
 
 
-def _known_settings(backing: Backing, ports: Ports) -> dict[str, str]:
+def _known_settings(backing: Backing, ports: Ports, data: DataFolder) -> dict[str, str]:
     """What a service may be told, without the names' `PULSEGATE_`; secrets are files."""
     addresses = {"AUTH": "auth", "CONFIG": "config", "CODEGEN": "codegen", "INGEST": "receiver"}
     return {
         **{f"{name}_ADDRESS": f"{HOST}:{ports.grpc(service)}" for name, service in addresses.items()},
         "SERVICE_TOKEN_FILE": str(backing.secrets.key("service_token")),
         "AUTH_MASTER_KEY_FILE": str(backing.secrets.key("auth_master_key")),
+        "MAIL_FOLDER": str(data.mails),
         "REDIS_URL_FILE": str(backing.secrets.write("redis_url", backing.valkey.url)),
         "NATS_URL_FILE": str(backing.secrets.write("nats_url", backing.nats.url)),
         "REMOTE_WRITE_URL": f"{backing.prometheus_url}/api/v1/write",

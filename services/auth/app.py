@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,30 +14,36 @@ from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from services.auth import passwords
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
 from services.auth.grpc_api.credentials import CredentialServicer
+from services.auth.grpc_api.own_account import OwnAccountServicer
+from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.keys import Keys
 from services.auth.operations.members import Members
 from services.auth.operations.projects import Projects
+from services.auth.operations.recovery import Recovery
 from services.auth.operations.sessions import Sessions
 from services.auth.operations.verdicts import Verdicts
+from services.auth.outbox import Outbox, Sender
 from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
+from services.auth.storage.mails import MailedTokenStorage, MailStorage
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.projects import ProjectStorage
 from services.auth.storage.sessions import SessionStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
 from services.auth.storage.verdicts import VerdictStorage
-from services.auth.tokens import RefreshTokens, Tokens
+from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -62,12 +69,13 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         hasher = await stack.enter_async_context(
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
-        account_servicer = _account_servicer(settings, database, master_key, tokens, hasher, clock)
+        servicers = _servicers(settings, database, master_key, tokens, hasher, clock)
         verdicts = Verdicts(
             database, VerdictStorage(), AccountStorage(), tokens, clock, default_plan=settings.default_plan
         )
         credential_servicer = CredentialServicer(verdicts, ring, feed)
 
+        await stack.enter_async_context(_sender(settings, database, master_key, clock).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await stack.enter_async_context(
@@ -75,7 +83,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                 settings.host,
                 settings.grpc_port,
                 [
-                    lambda server: add_AccountServiceServicer_to_server(account_servicer, server),
+                    lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
+                    lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
                     lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
                 ],
                 service_token=settings.service_token,
@@ -110,16 +119,36 @@ def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
     )
 
 
-def _account_servicer(
+def _sender(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> Sender:
+    return Sender(
+        database,
+        MailStorage(),
+        MailedTokenStorage(),
+        AccountStorage(),
+        MailedTokens(master_key),
+        mailer_of(settings.smtp, settings.mail_folder),
+        clock,
+        sender=settings.mail_sender,
+        console_url=settings.console_url,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Servicers:
+    accounts: AccountServicer
+    own_account: OwnAccountServicer
+
+
+def _servicers(
     settings: Settings,
     database: Database,
     master_key: MasterKey,
     tokens: Tokens,
     hasher: PasswordHasher,
     clock: Clock,
-) -> AccountServicer:
+) -> _Servicers:
     accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
-    keys, feed = KeyStorage(), FeedStorage()
+    keys, feed, mailed_tokens = KeyStorage(), FeedStorage(), MailedTokenStorage()
     access = Access(accounts, projects)
     sessions = Sessions(
         database,
@@ -130,12 +159,15 @@ def _account_servicer(
         clock,
         refresh_token_life=timedelta(days=settings.refresh_token_days),
     )
-    return AccountServicer(
+    outbox = Outbox(MailStorage(), mailed_tokens, MailedTokens(master_key))
+    recovery = Recovery(database, accounts, mailed_tokens, outbox, sessions, hasher, clock)
+    account_servicer = AccountServicer(
         accounts=Accounts(
-            database, accounts, members, projects, sessions, hasher, clock, default_plan=settings.default_plan
+            database, accounts, members, projects, sessions, recovery, hasher, clock, default_plan=settings.default_plan
         ),
         sessions=sessions,
         projects=Projects(database, access, accounts, projects, keys, feed, clock),
         keys=Keys(database, access, keys, feed, master_key, clock),
         members=Members(database, access, accounts, members, feed, clock),
     )
+    return _Servicers(accounts=account_servicer, own_account=OwnAccountServicer(recovery, sessions))

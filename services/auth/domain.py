@@ -15,6 +15,7 @@ TenantId = NewType("TenantId", str)
 ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
 SessionId = NewType("SessionId", str)
+MailId = NewType("MailId", str)
 
 #: Rate limit plans, from the smallest.
 PLANS = ("free", "basic", "professional", "enterprise")
@@ -22,7 +23,12 @@ PLANS = ("free", "basic", "professional", "enterprise")
 #: For so long after a rotation a spent refresh token is answered with the same successor: a lost answer is no attack.
 REFRESH_GRACE = timedelta(seconds=10)
 
+#: How long tokens that were mailed are good for.
+PASSWORD_RESET_LIFE = timedelta(minutes=30)
+EMAIL_VERIFICATION_LIFE = timedelta(hours=24)
+
 _MOST_NAME_CHARACTERS = 100
+_MOST_DEVICE_CHARACTERS = 200
 _MOST_EMAIL_CHARACTERS = 254
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
 
@@ -115,6 +121,33 @@ class Session:
     id: SessionId
     user_id: UserId
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where a session is used from, as its owner is shown it."""
+
+    #: What the client says it is.
+    name: str = ""
+    address: str = ""
+
+    @classmethod
+    def of(cls, name: str, address: str) -> "Device":
+        """From what a client sent: without what cannot be printed, and cut to a bearable length."""
+        printable = ["".join(filter(str.isprintable, text))[:_MOST_DEVICE_CHARACTERS] for text in (name, address)]
+        return cls(name=printable[0], address=printable[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSession:
+    """A session that has not ended, as its owner sees it."""
+
+    id: SessionId
+    device: Device
+    created_at: datetime
+    #: When it began or was last renewed by its refresh token.
+    last_used_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Every error that auth answers beyond the chassis's own, each with its stable code."""
 
-from chassis.errors import Conflict, Unauthenticated, Unavailable
+from chassis.errors import Conflict, Invalid, Unauthenticated, Unavailable
 
 
 class InvalidCredentials(Unauthenticated):
@@ -10,6 +10,24 @@ class InvalidCredentials(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__("The e-mail address or the password is wrong.")
+
+
+class WrongPassword(Unauthenticated):
+    """Not the account's present password."""
+
+    code = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("This is not your present password.")
+
+
+class InvalidMailedToken(Invalid):
+    """Unknown, expired, used, or made void by a newer one: never said which."""
+
+    code = "INVALID_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__("The token is unknown, expired or used. Ask for a new one.")
 
 
 class InvalidApiKey(Unauthenticated):

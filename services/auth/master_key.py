@@ -1,4 +1,4 @@
-"""The master key: from it come the keys that encrypt at rest and that derive refresh tokens' successors."""
+"""The master key: from it come the keys that encrypt at rest and that derive tokens which are kept nowhere."""
 
 import hmac
 import os
@@ -23,6 +23,7 @@ class MasterKey:
     def __init__(self, secret: bytes) -> None:
         self._sealing = AESGCM(_derive(secret, b"sealing"))
         self._succession = _derive(secret, b"refresh succession")
+        self._mailing = _derive(secret, b"mailed tokens")
 
     def seal(self, plaintext: bytes, *, owner: str) -> bytes:
         """Nonce and AES-256-GCM ciphertext, bound to the row (`owner`) that it belongs to."""
@@ -39,6 +40,10 @@ class MasterKey:
     def successor(self, spent: bytes) -> bytes:
         """32 bytes that only the master key's holder can derive from a spent refresh token."""
         return hmac.digest(self._succession, spent, sha256)
+
+    def mailed(self, mail_id: bytes) -> bytes:
+        """32 bytes that only the master key's holder can derive from the id of a mail."""
+        return hmac.digest(self._mailing, mail_id, sha256)
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:

@@ -8,6 +8,17 @@ SIGN_INS = Counter(
     "Sign-ins by `result`: `ok` or `invalid_credentials`.",
     ["result"],
 )
+PASSWORD_CHANGES = Counter(
+    "pulsegate_auth_password_changes_total",
+    "Passwords replaced, by `way`: `changed` (with the present one) or `reset` (with a mailed token).",
+    ["way"],
+)
+MAILS = Counter(
+    "pulsegate_auth_mails_total",
+    "Mails by `purpose` and `result`: `sent`, `unwanted` (no such account, or its token is void), `failed` (tried again"
+    " later), `refused` (by the server, for good) or `given_up` (after a day).",
+    ["purpose", "result"],
+)
 REFRESHES = Counter(
     "pulsegate_auth_refreshes_total",
     "Refresh tokens presented, by `result`: `rotated`, `repeated` (a spent token within its grace), `reused` (the"

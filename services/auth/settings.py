@@ -3,9 +3,12 @@
 import base64
 import binascii
 from dataclasses import dataclass
+from email.utils import parseaddr
+from pathlib import Path
 
 from chassis.settings import ServiceSettings, integer, one_of, setting, url
-from services.auth.domain import PLANS
+from services.auth.domain import PLANS, email_fault
+from services.auth.mailers import SmtpServer
 
 _MASTER_KEY_BYTES = 32
 
@@ -19,6 +22,18 @@ def master_key(text: str) -> bytes:
     if len(key) != _MASTER_KEY_BYTES:
         raise ValueError(f"must be {_MASTER_KEY_BYTES} bytes in base64url")
     return key
+
+
+def sender(text: str) -> str:
+    """Parses the sender of mails: an address, perhaps with a name."""
+    if email_fault(parseaddr(text)[1]) or not text.isprintable():
+        raise ValueError("must be an address such as Pulsegate <pulsegate@example.com>")
+    return text
+
+
+def console_url(text: str) -> str:
+    """Parses the address of the console's pages."""
+    return str(url("http", "https")(text)).rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +58,12 @@ class Settings(ServiceSettings):
     bcrypt_threads: int = setting("PULSEGATE_BCRYPT_THREADS", parse=integer(1, 64), default=2)
     #: Passwords that may wait for a thread; more are turned away with 503.
     bcrypt_queue: int = setting("PULSEGATE_BCRYPT_QUEUE", parse=integer(1, 1000), default=16)
+    #: The server that takes mails.
+    smtp: SmtpServer | None = setting("PULSEGATE_SMTP_URL", parse=SmtpServer.parse, default=None, secret=True)
+    #: Where mails are kept as files instead, for development.
+    mail_folder: Path | None = setting("PULSEGATE_MAIL_FOLDER", parse=Path, default=None)
+    mail_sender: str = setting("PULSEGATE_MAIL_SENDER", parse=sender, default="Pulsegate <no-reply@pulsegate.invalid>")
+    #: Whose pages take the tokens that are mailed; None: mails name the token and its route.
+    console_url: str | None = setting("PULSEGATE_CONSOLE_URL", parse=console_url, default=None)
     #: Connections to Postgres, the feed's own not counted.
     most_connections: int = setting("PULSEGATE_POSTGRES_CONNECTIONS", parse=integer(2, 200), default=10)

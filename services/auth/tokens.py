@@ -1,4 +1,4 @@
-"""The tokens that auth gives out: access tokens, principals and refresh tokens."""
+"""The tokens that auth gives out: access tokens, principals, refresh tokens and those that travel by mail."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ import jwt
 
 from chassis import principals
 from chassis.clock import Clock
-from services.auth.domain import SessionId, UserId
+from services.auth.domain import MailId, SessionId, UserId
 from services.auth.errors import SessionOver, TokenExpired
 from services.auth.master_key import MasterKey
 from services.auth.signing_keys import KeyRing
@@ -21,6 +21,7 @@ ACCESS_AUDIENCE = "pulsegate"
 
 _REFRESH_PREFIX = "rt_"
 _REFRESH_BYTES = 32
+_MAILED_PREFIX = "mt_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,11 @@ class RefreshTokens:
 
     def first(self) -> str:
         """A session's first token: 256 random bits."""
-        return _refresh_text(secrets.token_bytes(_REFRESH_BYTES))
+        return _REFRESH_PREFIX + _base64url(secrets.token_bytes(_REFRESH_BYTES))
 
     def successor(self, spent: str) -> str:
         """The same for the same token, each time and in each replica."""
-        return _refresh_text(self._master_key.successor(spent.encode()))
+        return _REFRESH_PREFIX + _base64url(self._master_key.successor(spent.encode()))
 
     @staticmethod
     def digest(token: str) -> bytes:
@@ -130,5 +131,25 @@ class RefreshTokens:
         return hashlib.sha256(token.encode()).digest()
 
 
-def _refresh_text(random: bytes) -> str:
-    return _REFRESH_PREFIX + base64.urlsafe_b64encode(random).decode().rstrip("=")
+class MailedTokens:
+    """Makes the tokens that mails carry.
+
+    Each is derived from its mail's id, so that a mail that waits, or is sent again, needs no token at rest; what takes
+    a token knows it by its SHA-256.
+    """
+
+    def __init__(self, master_key: MasterKey) -> None:
+        self._master_key = master_key
+
+    def of(self, mail_id: MailId) -> str:
+        """The same for the same mail, each time and in each replica: 256 bits."""
+        return _MAILED_PREFIX + _base64url(self._master_key.mailed(mail_id.encode()))
+
+    @staticmethod
+    def digest(token: str) -> bytes:
+        """By which a token is known at rest."""
+        return hashlib.sha256(token.encode()).digest()
+
+
+def _base64url(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")

@@ -18,6 +18,7 @@ from services.gateway.clients import (
     Definitions,
     Generator,
     Ledger,
+    OwnAccount,
     ProjectDefinitions,
     Prometheus,
     SigningKeys,
@@ -33,6 +34,7 @@ from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.metadata import MetadataRoutes
 from services.gateway.http_api.openapi import Resource
+from services.gateway.http_api.own_account import OwnAccountRoutes
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.project_settings import ProjectSettingsRoutes
 from services.gateway.http_api.projects import ProjectRoutes
@@ -86,6 +88,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
         resources: list[Resource] = [
             AccountRoutes(accounts, signing_keys, limits),
+            OwnAccountRoutes(OwnAccount(upstreams.auth), limits),
             ProjectRoutes(accounts),
             KeyRoutes(accounts),
             MemberRoutes(accounts),

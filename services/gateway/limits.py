@@ -84,6 +84,10 @@ class Limits:
         """Counts an attempt to sign in to an account, whether it exists or not."""
         await self._take(request, Bucket(quota=self._sign_in, subject=email_key(email)))
 
+    async def charge_caller(self, request: web.Request) -> None:
+        """Counts an attempt to show the caller's own password, as one to sign in."""
+        await self._take(request, Bucket(quota=self._sign_in, subject=request[CALLER].principal.subject))
+
     async def charge_address(self, request: web.Request) -> None:
         """Counts a call without a valid credential."""
         await self._take(request, Bucket(quota=self._address, subject=self._address_of(request)))
@@ -100,9 +104,13 @@ class Limits:
     def _of(self, request: web.Request) -> Quotas:
         return self._quotas[request[CALLER].plan]
 
-    def _address_of(self, request: web.Request) -> str:
+    def address_of(self, request: web.Request) -> str:
+        """Where the request comes from, as far as that can be believed."""
         peer = request.remote or ""
         if self._trusted_proxies:
             forwarded_for = request.headers.getall("X-Forwarded-For", ())
             peer = client_address(peer, forwarded_for, self._trusted_proxies)
-        return limited_address(peer)
+        return peer
+
+    def _address_of(self, request: web.Request) -> str:
+        return limited_address(self.address_of(request))

@@ -32,7 +32,8 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         self._members = members
 
     async def SignUp(self, request: pb.SignUpRequest, _call: Call) -> pb.SignUpResponse:
-        made = await self._accounts.sign_up(request.email, request.password, request.tenant_name)
+        device = messages.read_device(request.device)
+        made = await self._accounts.sign_up(request.email, request.password, request.tenant_name, device)
         return pb.SignUpResponse(
             user=messages.user(made.user),
             tenant=messages.tenant(made.tenant),
@@ -41,7 +42,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         )
 
     async def SignIn(self, request: pb.SignInRequest, _call: Call) -> pb.SignInResponse:
-        known = await self._accounts.sign_in(request.email, request.password)
+        known = await self._accounts.sign_in(request.email, request.password, messages.read_device(request.device))
         return pb.SignInResponse(
             user=messages.user(known.user),
             memberships=map(messages.membership, known.memberships),
@@ -49,7 +50,7 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         )
 
     async def Refresh(self, request: pb.RefreshRequest, _call: Call) -> pb.RefreshResponse:
-        tokens = await self._sessions.refresh(request.refresh_token)
+        tokens = await self._sessions.refresh(request.refresh_token, messages.read_device(request.device))
         return pb.RefreshResponse(session=messages.session(tokens))
 
     async def SignOut(self, request: pb.SignOutRequest, _call: Call) -> pb.SignOutResponse:
@@ -57,8 +58,12 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         return pb.SignOutResponse()
 
     async def GetMe(self, _request: pb.GetMeRequest, _call: Call) -> pb.GetMeResponse:
-        user, memberships = await self._accounts.me(current())
-        return pb.GetMeResponse(user=messages.user(user), memberships=map(messages.membership, memberships))
+        me = await self._accounts.me(current())
+        return pb.GetMeResponse(
+            user=messages.user(me.user),
+            memberships=map(messages.membership, me.memberships),
+            email_verified=me.email_verified,
+        )
 
     async def ListProjects(self, request: pb.ListProjectsRequest, _call: Call) -> pb.ListProjectsResponse:
         wanted = PageRequest.parse(request.page_size, request.page_token)

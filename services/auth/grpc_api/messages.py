@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from contracts.pulsegate.auth.v1 import own_account_pb2
 from services.auth import domain
 from services.auth.keys import ApiKey, KeyKind, KeyRequest
 from services.auth.operations.sessions import IssuedTokens
@@ -40,6 +41,11 @@ def read_role(number: pb.Role.ValueType) -> domain.Role:
     if role is None:
         raise Invalid.fields({"role": "must be owner, admin, editor or viewer"})
     return role
+
+
+def read_device(device: pb.Device) -> domain.Device:
+    """Where a session is used from; empty where nothing was said."""
+    return domain.Device.of(device.name, device.address)
 
 
 def read_key_request(request: pb.CreateKeyRequest) -> KeyRequest:
@@ -93,3 +99,16 @@ def key(value: ApiKey) -> pb.Key:
 
 def session(value: IssuedTokens) -> pb.Session:
     return pb.Session(access_token=value.access_token, refresh_token=value.refresh_token, expires_in=value.expires_in)
+
+
+def own_session(value: domain.LiveSession, current_id: str) -> own_account_pb2.OwnSession:
+    """`current_id` is the session of the call."""
+    return own_account_pb2.OwnSession(
+        id=value.id,
+        device=value.device.name,
+        address=value.device.address,
+        created_at=timestamp(value.created_at),
+        last_used_at=timestamp(value.last_used_at),
+        expires_at=timestamp(value.expires_at),
+        current=value.id == current_id,
+    )

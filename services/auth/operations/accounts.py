@@ -12,6 +12,7 @@ from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth import metrics
 from services.auth.domain import (
+    Device,
     Member,
     Membership,
     Project,
@@ -26,6 +27,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import EmailTaken, InvalidCredentials
 from services.auth.operations.access import require_person
+from services.auth.operations.recovery import Recovery
 from services.auth.operations.sessions import IssuedTokens, Sessions
 from services.auth.password_rules import password_fault
 from services.auth.passwords import PasswordHasher
@@ -56,6 +58,15 @@ class SignedIn:
     tokens: IssuedTokens
 
 
+@dataclass(frozen=True, kw_only=True)
+class Me:
+    """A person's own view of their account."""
+
+    user: User
+    memberships: Sequence[Membership]
+    email_verified: bool
+
+
 class Accounts:
     """See the methods."""
 
@@ -66,6 +77,7 @@ class Accounts:
         members: MemberStorage,
         projects: ProjectStorage,
         sessions: Sessions,
+        recovery: Recovery,
         hasher: PasswordHasher,
         clock: Clock,
         *,
@@ -76,12 +88,16 @@ class Accounts:
         self._members = members
         self._projects = projects
         self._sessions = sessions
+        self._recovery = recovery
         self._hasher = hasher
         self._clock = clock
         self._default_plan = default_plan
 
-    async def sign_up(self, email: str, password: str, tenant_name: str) -> SignedUp:
-        """Makes user, tenant, ownership, first project and session. Raises Invalid, EmailTaken, TooManyPasswords."""
+    async def sign_up(self, email: str, password: str, tenant_name: str, device: Device) -> SignedUp:
+        """Makes user, tenant, ownership, first project and session, and mails a token that verifies the address.
+
+        Raises Invalid, EmailTaken, TooManyPasswords.
+        """
         email = email.strip()
         _require_valid(email, password, tenant_name)
         bcrypt = await self._hasher.hash(password)
@@ -92,33 +108,40 @@ class Accounts:
                 raise EmailTaken
             await self._accounts.insert_password(connection, user.id, bcrypt)
             project = await self._make_tenant(connection, user, tenant)
-            tokens = await self._sessions.begin(connection, user.id)
+            await self._recovery.begin_verification(connection, user)
+            tokens = await self._sessions.begin(connection, user.id, device)
         metrics.SIGN_UPS.inc()
         return SignedUp(user=user, tenant=tenant, project=project, tokens=tokens)
 
-    async def sign_in(self, email: str, password: str) -> SignedIn:
+    async def sign_in(self, email: str, password: str, device: Device) -> SignedIn:
         """Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password."""
         key = email_key(email)
         async with self._database.transaction(email=key) as connection:
             stored = await self._accounts.find_password(connection, key)
         matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
         if stored is None or not matches:
-            metrics.SIGN_INS.labels("invalid_credentials").inc()
-            raise InvalidCredentials
+            raise _refused()
         async with self._database.transaction(user_id=stored.user.id) as connection:
+            # While it was compared it may have been replaced, which ends the sessions that are there by then.
+            if await self._accounts.lock_password(connection, stored.user.id) != stored.bcrypt:
+                raise _refused()
             memberships = await self._accounts.memberships(connection, stored.user.id)
-            tokens = await self._sessions.begin(connection, stored.user.id)
+            tokens = await self._sessions.begin(connection, stored.user.id, device)
         metrics.SIGN_INS.labels("ok").inc()
         return SignedIn(user=stored.user, memberships=memberships, tokens=tokens)
 
-    async def me(self, principal: Principal) -> tuple[User, Sequence[Membership]]:
+    async def me(self, principal: Principal) -> Me:
         """The person who asks. Raises Unauthenticated where the account is gone."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._accounts.get(connection, user_id)
             if user is None:
                 raise Unauthenticated("This account does not exist any more.")
-            return user, await self._accounts.memberships(connection, user_id)
+            return Me(
+                user=user,
+                memberships=await self._accounts.memberships(connection, user_id),
+                email_verified=await self._accounts.email_verified(connection, user_id),
+            )
 
     async def _make_tenant(self, connection: Connection, owner: User, tenant: Tenant) -> Project:
         now = self._now()
@@ -130,6 +153,11 @@ class Accounts:
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
+
+
+def _refused() -> InvalidCredentials:
+    metrics.SIGN_INS.labels("invalid_credentials").inc()
+    return InvalidCredentials()
 
 
 def _require_valid(email: str, password: str, tenant_name: str) -> None:

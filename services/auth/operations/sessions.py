@@ -4,11 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chassis.clock import Clock, from_unix_ms
-from chassis.ids import uuid7
+from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
+from chassis.principals import Principal
 from services.auth import metrics
-from services.auth.domain import Presented, RefreshToken, SessionId, UserId, presented
+from services.auth.domain import (
+    Device,
+    LiveSession,
+    Page,
+    PageRequest,
+    Presented,
+    RefreshToken,
+    SessionId,
+    UserId,
+    presented,
+)
 from services.auth.errors import SessionOver
+from services.auth.operations.access import no_such, require_person
 from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.sessions import SessionStorage
@@ -26,7 +38,7 @@ class IssuedTokens:
 
 
 class Sessions:
-    """`refresh` and `sign_out` are operations; `begin` is a step of signing up and in."""
+    """`begin` is a step of signing up and in, `end_all` of whatever ends sessions; the others are operations."""
 
     def __init__(
         self,
@@ -47,16 +59,46 @@ class Sessions:
         self._clock = clock
         self._life = refresh_token_life
 
-    async def begin(self, connection: Connection, user_id: UserId) -> IssuedTokens:
+    async def begin(self, connection: Connection, user_id: UserId, device: Device) -> IssuedTokens:
         """A new session of the user whose door is open. Raises SigningKeysMissing."""
         now, session_id, refresh = self._now(), SessionId(str(uuid7())), self._refresh_tokens.first()
         issued = self._issued(user_id, session_id, refresh)
-        await self._sessions.insert(connection, session_id, user_id, now, now + self._life)
+        session = LiveSession(
+            id=session_id, device=device, created_at=now, last_used_at=now, expires_at=now + self._life
+        )
+        await self._sessions.insert(connection, user_id, session)
         await self._sessions.insert_token(connection, self._fresh(refresh, session_id, user_id, now))
         return issued
 
-    async def refresh(self, token: str) -> IssuedTokens:
-        """New tokens for a refresh token, which is spent by it.
+    async def end_all(self, connection: Connection, user_id: UserId, *, but: SessionId | None = None) -> None:
+        """Ends the sessions of the user whose door is open, but the one that is named. The last step: it announces."""
+        ended = await self._sessions.revoke_all(connection, user_id, self._now(), but=but)
+        if ended:
+            await self._feed.announce(connection, ended)
+
+    async def page(self, principal: Principal, page: PageRequest) -> Page[LiveSession]:
+        """The caller's own that have not ended, from the oldest."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            found = await self._sessions.page(connection, user_id, page, self._now())
+        return page.cut(found, lambda session: session.id)
+
+    async def revoke_one(self, principal: Principal, session_id: SessionId) -> None:
+        """One of the caller's own, which may be the one of this call. Raises NotFound where it has ended."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            if not is_uuid(session_id) or not await self._sessions.revoke(connection, session_id, self._now()):
+                raise no_such("session")
+            await self._feed.announce(connection, [session_id])
+
+    async def revoke_others(self, principal: Principal) -> None:
+        """All of the caller's own but the one of this call."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            await self.end_all(connection, user_id, but=SessionId(principal.session_id))
+
+    async def refresh(self, token: str, device: Device) -> IssuedTokens:
+        """New tokens for a refresh token, which is spent by it; the session is used from `device` now.
 
         Raises SessionOver for an unknown, expired or revoked one, and for one that was spent longer ago than the grace:
         that revokes the whole family.
@@ -68,7 +110,7 @@ class Sessions:
             if held is not None and verdict in (Presented.ROTATE, Presented.REPEAT):
                 issued = self._issued(held.user_id, held.session_id, self._refresh_tokens.successor(token))
                 if verdict is Presented.ROTATE:
-                    await self._rotate(connection, held, issued.refresh_token)
+                    await self._rotate(connection, held, issued.refresh_token, device)
             elif held is not None and verdict is Presented.REUSED:
                 await self._revoke(connection, held.session_id)
         metrics.REFRESHES.labels(verdict.value).inc()
@@ -97,11 +139,11 @@ class Sessions:
             return Presented.REFUSE, None
         return presented(held, session, self._now()), held
 
-    async def _rotate(self, connection: Connection, spent: RefreshToken, successor: str) -> None:
+    async def _rotate(self, connection: Connection, spent: RefreshToken, successor: str, device: Device) -> None:
         now = self._now()
         await self._sessions.spend_token(connection, spent.token_hash, now)
         await self._sessions.insert_token(connection, self._fresh(successor, spent.session_id, spent.user_id, now))
-        await self._sessions.extend(connection, spent.session_id, now + self._life)
+        await self._sessions.renew(connection, spent.session_id, device, now, now + self._life)
 
     async def _revoke(self, connection: Connection, session_id: SessionId) -> None:
         if await self._sessions.revoke(connection, session_id, self._now()):

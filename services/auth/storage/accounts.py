@@ -54,6 +54,27 @@ class AccountStorage:
     async def insert_password(self, connection: Connection, user_id: UserId, bcrypt: str) -> None:
         await connection.execute("INSERT INTO passwords (user_id, bcrypt) VALUES (%s, %s)", (user_id, bcrypt))
 
+    async def lock_password(self, connection: Connection, user_id: UserId) -> str | None:
+        """The bcrypt text, which nobody changes until this transaction ends."""
+        cursor = await connection.execute("SELECT bcrypt FROM passwords WHERE user_id = %s FOR UPDATE", (user_id,))
+        row = await cursor.fetchone()
+        return row["bcrypt"] if row else None
+
+    async def update_password(self, connection: Connection, user_id: UserId, bcrypt: str) -> None:
+        await connection.execute("UPDATE passwords SET bcrypt = %s WHERE user_id = %s", (bcrypt, user_id))
+
+    async def email_verified(self, connection: Connection, user_id: UserId) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM users WHERE id = %s AND email_verified_at IS NOT NULL", (user_id,)
+        )
+        return await cursor.fetchone() is not None
+
+    async def verify_email(self, connection: Connection, user_id: UserId, now: datetime) -> None:
+        """An address that was verified before keeps its moment."""
+        await connection.execute(
+            "UPDATE users SET email_verified_at = %s WHERE id = %s AND email_verified_at IS NULL", (now, user_id)
+        )
+
     async def insert_tenant(self, connection: Connection, tenant: Tenant, plan: str, now: datetime) -> None:
         await connection.execute(
             "INSERT INTO tenants (id, name, plan, created_at) VALUES (%s, %s, %s, %s)",

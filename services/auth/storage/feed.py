@@ -53,6 +53,7 @@ class FeedStorage:
         statements: dict[str, LiteralString] = {
             "changes": "DELETE FROM changes",
             "refresh_tokens": "DELETE FROM refresh_tokens",
+            "mailed_tokens": "DELETE FROM mailed_tokens",
             "sessions": "DELETE FROM sessions",
         }
         return {table: (await connection.execute(delete)).rowcount for table, delete in statements.items()}

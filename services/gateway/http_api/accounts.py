@@ -61,6 +61,7 @@ class SignedIn(Session, kw_only=True):
 class Me(Told):
     user: User
     tenants: list[TenantOfMine]
+    email_verified: bool
 
 
 class KeySet(Told):
@@ -122,7 +123,7 @@ class AccountRoutes:
 
     async def sign_up(self, request: web.Request, new: SignUp) -> web.Response:
         await self._limits.charge_account(request, new.email)
-        made = await self._accounts.sign_up(new.email, new.password, new.tenant_name)
+        made = await self._accounts.sign_up(new.email, new.password, new.tenant_name, self._device(request))
         signed_up = SignedUp(
             user=render_user(made.user),
             tenant=Named(made.tenant.id, made.tenant.name),
@@ -135,7 +136,7 @@ class AccountRoutes:
 
     async def sign_in(self, request: web.Request, credentials: SignIn) -> web.Response:
         await self._limits.charge_account(request, credentials.email)
-        found = await self._accounts.sign_in(credentials.email, credentials.password)
+        found = await self._accounts.sign_in(credentials.email, credentials.password, self._device(request))
         signed_in = SignedIn(
             user=render_user(found.user),
             tenants=_render_tenants(found.memberships),
@@ -145,8 +146,8 @@ class AccountRoutes:
         )
         return answer(signed_in)
 
-    async def refresh(self, _request: web.Request, token: RefreshToken) -> web.Response:
-        session = (await self._accounts.refresh(token.refresh_token)).session
+    async def refresh(self, request: web.Request, token: RefreshToken) -> web.Response:
+        session = (await self._accounts.refresh(token.refresh_token, self._device(request))).session
         return answer(Session(session.access_token, session.refresh_token, session.expires_in))
 
     async def sign_out(self, _request: web.Request, token: RefreshToken) -> web.Response:
@@ -155,10 +156,14 @@ class AccountRoutes:
 
     async def me(self, _request: web.Request) -> web.Response:
         found = await self._accounts.me()
-        return answer(Me(render_user(found.user), _render_tenants(found.memberships)))
+        return answer(Me(render_user(found.user), _render_tenants(found.memberships), found.email_verified))
 
     async def keys(self, _request: web.Request) -> web.Response:
         return answer(await self._signing_keys.current(), headers={"Cache-Control": "public, max-age=300"})
+
+    def _device(self, request: web.Request) -> pb.Device:
+        name = request.headers.get("User-Agent", "").encode("utf-8", "replace").decode()
+        return pb.Device(name=name, address=self._limits.address_of(request))
 
 
 def _render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:

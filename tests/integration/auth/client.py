@@ -9,7 +9,13 @@ from typing import Any
 from chassis import api_keys, context, grpc_client
 from chassis.clock import Clock
 from chassis.errors import Unavailable
-from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, credentials_pb2, credentials_pb2_grpc
+from contracts.pulsegate.auth.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    credentials_pb2,
+    credentials_pb2_grpc,
+    own_account_pb2_grpc,
+)
 from services.auth.app import running
 from services.auth.settings import Settings
 from tests.waiting import eventually
@@ -38,13 +44,21 @@ class AuthClient:
     def __init__(self, channel: grpc_client.ServiceChannel) -> None:
         self._channel = channel
         self._accounts = accounts_pb2_grpc.AccountServiceStub(channel.grpc_channel)
+        self._own_account = own_account_pb2_grpc.OwnAccountServiceStub(channel.grpc_channel)
         self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
 
     async def account(self, method: str, request: Any, principal: str = "") -> Any:
         """A call to AccountService."""
+        return await self._call(self._accounts, method, request, principal)
+
+    async def own(self, method: str, request: Any, principal: str = "") -> Any:
+        """A call to OwnAccountService."""
+        return await self._call(self._own_account, method, request, principal)
+
+    async def _call(self, stub: Any, method: str, request: Any, principal: str) -> Any:
         token = context.PRINCIPAL_TOKEN.set(principal)
         try:
-            return await self._channel.call(getattr(self._accounts, method), request)
+            return await self._channel.call(getattr(stub, method), request)
         finally:
             context.PRINCIPAL_TOKEN.reset(token)
 

@@ -169,7 +169,7 @@ def test_migrating_twice_changes_nothing(database: Database, monkeypatch: pytest
     main(["migrate"])
 
     with psycopg.connect(database.superuser_dsn) as connection:
-        assert connection.execute("SELECT max(number) FROM auth.schema_migrations").fetchall() == [(1,)]
+        assert connection.execute("SELECT max(number) FROM auth.schema_migrations").fetchall() == [(2,)]
 
 
 def test_an_unknown_command_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,44 +1,17 @@
 """TLS at the gateway's own door."""
 
 import asyncio
-import datetime as dt
-import ipaddress
 import ssl
 from pathlib import Path
 
 import aiohttp
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from chassis.settings import SettingsError
 from services.gateway.tls import Certificate
+from tests.certificates import self_signed
 from tests.integration.gateway.running import Gateway, StartGateway
-
-
-def _write_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """A key and a certificate for 127.0.0.1 that it has signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_path, key_path = folder / f"{name}.pem", folder / f"{name}.key"
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    kind = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, *kind))
-    return certificate_path, key_path
 
 
 async def _shown(gateway: Gateway) -> str:
@@ -52,7 +25,7 @@ async def _shown(gateway: Gateway) -> str:
 
 
 async def test_the_public_port_speaks_tls_alone(start_gateway: StartGateway, tmp_path: Path) -> None:
-    certificate, key = _write_pair(tmp_path, "first")
+    certificate, key = self_signed(tmp_path, "first")
     async with start_gateway(tls_certificate=certificate, tls_key=key) as gateway:
         assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
         assert await _shown(gateway) == "first"
@@ -61,7 +34,7 @@ async def test_the_public_port_speaks_tls_alone(start_gateway: StartGateway, tmp
 
 
 async def test_a_client_that_never_shakes_hands_is_cut(start_gateway: StartGateway, tmp_path: Path) -> None:
-    certificate, key = _write_pair(tmp_path, "first")
+    certificate, key = self_signed(tmp_path, "first")
     async with start_gateway(tls_certificate=certificate, tls_key=key, slow_client_seconds=0.5) as gateway:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
         async with asyncio.timeout(5):
@@ -70,10 +43,10 @@ async def test_a_client_that_never_shakes_hands_is_cut(start_gateway: StartGatew
 
 
 def test_a_new_certificate_is_taken_and_a_faulty_one_is_not(tmp_path: Path) -> None:
-    certificate, key = _write_pair(tmp_path, "current")
+    certificate, key = self_signed(tmp_path, "current")
     held = Certificate(certificate, key)
     assert _name_in(held.context) == "current"
-    new_certificate, new_key = _write_pair(tmp_path, "renewed")
+    new_certificate, new_key = self_signed(tmp_path, "renewed")
     new_certificate.replace(certificate)
     held.renew()
     assert _name_in(held.context) == "current"  # the key is still another one's
@@ -99,8 +72,8 @@ def _name_in(server: ssl.SSLContext) -> str:
 
 
 async def test_a_pair_that_is_none_is_refused_at_start(start_gateway: StartGateway, tmp_path: Path) -> None:
-    certificate, _ = _write_pair(tmp_path, "one")
-    _, key = _write_pair(tmp_path, "other")
+    certificate, _ = self_signed(tmp_path, "one")
+    _, key = self_signed(tmp_path, "other")
     for pair in ((certificate, key), (certificate, None), (certificate, tmp_path / "nowhere")):
         with pytest.raises(SettingsError, match="PULSEGATE_TLS_KEY_PATH"):
             async with start_gateway(tls_certificate=pair[0], tls_key=pair[1]):

@@ -60,10 +60,20 @@ def test_any_other_master_key_is_refused_without_being_shown(text: str) -> None:
         ("PULSEGATE_ACCESS_TOKEN_SECONDS", "0"),
         ("PULSEGATE_PRINCIPAL_SECONDS", "3600"),
         ("PULSEGATE_POSTGRES_DSN", "mysql://localhost"),
+        ("PULSEGATE_SMTP_URL", "http://localhost"),
+        ("PULSEGATE_MAIL_SENDER", "nobody"),
+        ("PULSEGATE_CONSOLE_URL", "console.example.com"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_named(variable: str, text: str) -> None:
     assert fault_of(variable, text).startswith(f"{variable}: must")
+
+
+def test_the_console_and_the_sender_of_mails_are_taken_as_they_are_written() -> None:
+    changed = {"PULSEGATE_CONSOLE_URL": "https://console.example.com/", "PULSEGATE_MAIL_SENDER": "P <p@example.com>"}
+    read = load(Settings, {**ENVIRONMENT, **changed})
+
+    assert (read.console_url, read.mail_sender) == ("https://console.example.com", "P <p@example.com>")
 
 
 def test_secrets_are_not_shown_when_settings_are_printed() -> None:

@@ -1,0 +1,152 @@
+"""Passwords that were forgotten or are changed, and e-mail addresses that are verified."""
+
+from datetime import datetime
+
+from chassis.clock import Clock, from_unix_ms
+from chassis.emails import email_key
+from chassis.errors import Invalid, Unauthenticated
+from chassis.postgres import Connection, Database
+from chassis.principals import Principal
+from services.auth import metrics
+from services.auth.domain import (
+    EMAIL_VERIFICATION_LIFE,
+    PASSWORD_RESET_LIFE,
+    SessionId,
+    User,
+    UserId,
+    email_fault,
+)
+from services.auth.errors import InvalidMailedToken, WrongPassword
+from services.auth.mails import MailPurpose
+from services.auth.operations.access import require_person
+from services.auth.operations.sessions import Sessions
+from services.auth.outbox import Outbox
+from services.auth.password_rules import password_fault
+from services.auth.passwords import PasswordHasher
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.doors import open_door
+from services.auth.storage.mails import MailedTokenStorage
+from services.auth.tokens import MailedTokens
+
+
+class Recovery:
+    """See the methods. Whoever shows a token that was mailed reads mail at that address, and so has verified it."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: AccountStorage,
+        mailed_tokens: MailedTokenStorage,
+        outbox: Outbox,
+        sessions: Sessions,
+        hasher: PasswordHasher,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._mailed_tokens = mailed_tokens
+        self._outbox = outbox
+        self._sessions = sessions
+        self._hasher = hasher
+        self._clock = clock
+
+    async def request_reset(self, email: str) -> None:
+        """Queues a mail with a token, the same way whether or not there is such an account; whether there is, only the
+        sender of mails looks. What cannot be an address gets none."""
+        email = email.strip()
+        if email_fault(email):
+            return
+        async with self._database.transaction(email=email_key(email)) as connection:
+            await self._outbox.queue_token(
+                connection, MailPurpose.PASSWORD_RESET, email, self._now(), PASSWORD_RESET_LIFE
+            )
+
+    async def reset(self, token: str, password: str) -> None:
+        """Sets a new password and ends every session. Raises InvalidMailedToken, Invalid, TooManyPasswords."""
+        token_hash = MailedTokens.digest(token)
+        # Looked at before the password is hashed: guesses at tokens shall not cost that.
+        async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
+            key = await self._mailed_tokens.find(connection, MailPurpose.PASSWORD_RESET, token_hash, self._now())
+        if key is None:
+            raise InvalidMailedToken
+        _require_good_password(password, key, field="password")
+        bcrypt = await self._hasher.hash(password)
+        async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
+            user = await self._spend(connection, MailPurpose.PASSWORD_RESET, token_hash)
+            await self._accounts.lock_password(connection, user.id)
+            await self._accounts.verify_email(connection, user.id, self._now())
+            await self._replace_password(connection, user, bcrypt)
+        metrics.PASSWORD_CHANGES.labels("reset").inc()
+
+    async def change_password(self, principal: Principal, current: str, new: str) -> None:
+        """Ends every other session. Raises WrongPassword, Invalid, TooManyPasswords."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            user, known = await self._own(connection, user_id)
+        if not await self._hasher.matches(current, known):
+            raise WrongPassword
+        _require_good_password(new, user.email, field="newPassword")
+        bcrypt = await self._hasher.hash(new)
+        async with self._database.transaction(user_id=user_id) as connection:
+            if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
+                raise WrongPassword
+            await self._replace_password(connection, user, bcrypt, but=SessionId(principal.session_id))
+        metrics.PASSWORD_CHANGES.labels("changed").inc()
+
+    async def request_verification(self, principal: Principal) -> None:
+        """Queues a mail with a token, unless the caller's address is verified."""
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            user = await self._accounts.get(connection, user_id)
+            if user is None:
+                raise Unauthenticated("This account does not exist any more.")
+            if not await self._accounts.email_verified(connection, user_id):
+                await self.begin_verification(connection, user)
+
+    async def begin_verification(self, connection: Connection, user: User) -> None:
+        """A step of signing up."""
+        await open_door(connection, "email", email_key(user.email))
+        await self._outbox.queue_token(
+            connection, MailPurpose.EMAIL_VERIFICATION, user.email, self._now(), EMAIL_VERIFICATION_LIFE
+        )
+
+    async def verify(self, token: str) -> None:
+        """Raises InvalidMailedToken."""
+        token_hash = MailedTokens.digest(token)
+        async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
+            user = await self._spend(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
+            await self._accounts.verify_email(connection, user.id, self._now())
+
+    async def _spend(self, connection: Connection, purpose: MailPurpose, token_hash: bytes) -> User:
+        """Whose token it was; their door is open then."""
+        key = await self._mailed_tokens.spend(connection, purpose, token_hash, self._now())
+        if key is None:
+            raise InvalidMailedToken
+        await open_door(connection, "email", key)
+        user = await self._accounts.find_by_email(connection, key)
+        if user is None:
+            raise InvalidMailedToken
+        await open_door(connection, "user_id", user.id)
+        return user
+
+    async def _own(self, connection: Connection, user_id: UserId) -> tuple[User, str]:
+        user = await self._accounts.get(connection, user_id)
+        known = await self._accounts.lock_password(connection, user_id)
+        if user is None or known is None:
+            raise Unauthenticated("This account does not exist any more.")
+        return user, known
+
+    async def _replace_password(
+        self, connection: Connection, user: User, bcrypt: str, *, but: SessionId | None = None
+    ) -> None:
+        await self._accounts.update_password(connection, user.id, bcrypt)
+        await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
+        await self._sessions.end_all(connection, user.id, but=but)
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())
+
+
+def _require_good_password(password: str, email: str, *, field: str) -> None:
+    if fault := password_fault(password, email):
+        raise Invalid.fields({field: fault})

@@ -1,0 +1,168 @@
+"""Mails on their way out: queued in the transaction that causes them, sent after it, tried again for a day.
+
+Each is sent at least once: a process that dies between handing a mail over and deleting it leaves it to be sent again,
+with the same Message-ID and the same token. Replicas share the queue; a claimed mail is left alone by the others.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+
+from chassis import logs
+from chassis.clock import Clock, from_unix_ms
+from chassis.emails import email_key
+from chassis.errors import Unavailable
+from chassis.ids import uuid7
+from chassis.postgres import Connection, Database
+from chassis.tasks import heed_cancellation, in_background
+from services.auth import metrics
+from services.auth.domain import MailId
+from services.auth.mailers import Mailer, MailNotSent, MailRefused
+from services.auth.mails import Mail, MailPurpose, composed
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.mails import MAILER_ROLE, MailedTokenStorage, MailStorage
+from services.auth.tokens import MailedTokens
+
+log = logs.get(__name__)
+
+_POLL_SECONDS = 1.0
+_MOST_AT_A_TIME = 10
+#: A claimed mail whose sender died is free again after that; longer than any attempt takes.
+_CLAIM = timedelta(minutes=2)
+_FIRST_WAIT = timedelta(seconds=15)
+_LONGEST_WAIT = timedelta(hours=1)
+_GIVEN_UP_AFTER = timedelta(days=1)
+
+
+class Outbox:
+    """Where mails are queued: a step of the operations that cause them."""
+
+    def __init__(self, mails: MailStorage, mailed_tokens: MailedTokenStorage, tokens: MailedTokens) -> None:
+        self._mails = mails
+        self._mailed_tokens = mailed_tokens
+        self._tokens = tokens
+
+    async def queue_token(
+        self, connection: Connection, purpose: MailPurpose, recipient: str, now: datetime, life: timedelta
+    ) -> None:
+        """Mails a new token to an address whose door `email` is open, and makes older ones of this purpose void."""
+        mail = _new_mail(purpose, recipient, {}, now)
+        token_hash = self._tokens.digest(self._tokens.of(mail.id))
+        await self._mailed_tokens.replace(connection, purpose, email_key(recipient), token_hash, now + life)
+        await self._mails.insert(connection, mail)
+
+    async def queue_notice(self, connection: Connection, recipient: str, change: str, now: datetime) -> None:
+        """Tells the owner of an account what was changed about it (`change`: a sentence or two)."""
+        await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, recipient, {"change": change}, now))
+
+
+def _new_mail(purpose: MailPurpose, recipient: str, details: Mapping[str, str], now: datetime) -> Mail:
+    return Mail(id=MailId(str(uuid7())), purpose=purpose, recipient=recipient.strip(), details=details, created_at=now)
+
+
+class Sender:
+    """Sends what is queued while `sending` is open."""
+
+    def __init__(
+        self,
+        database: Database,
+        mails: MailStorage,
+        mailed_tokens: MailedTokenStorage,
+        accounts: AccountStorage,
+        tokens: MailedTokens,
+        mailer: Mailer,
+        clock: Clock,
+        *,
+        sender: str,
+        console_url: str | None,
+    ) -> None:
+        self._database = database
+        self._mails = mails
+        self._mailed_tokens = mailed_tokens
+        self._accounts = accounts
+        self._tokens = tokens
+        self._mailer = mailer
+        self._clock = clock
+        self._sender = sender
+        self._console_url = console_url
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        """Looks for due mails every second while open."""
+        async with in_background(self._keep_sending()):
+            yield
+
+    async def _keep_sending(self) -> None:
+        while True:
+            try:
+                found = await self._send_due()
+            except Unavailable as error:
+                log.warning("mails not sent", reason=str(error))
+                found = 0
+            heed_cancellation()
+            if found < _MOST_AT_A_TIME:
+                await self._clock.sleep(_POLL_SECONDS)
+
+    async def _send_due(self) -> int:
+        """How many there were. Raises Unavailable."""
+        now = self._now()
+        async with self._database.transaction(role=MAILER_ROLE) as connection:
+            mails = await self._mails.claim(connection, now, now + _CLAIM, _MOST_AT_A_TIME)
+        outcomes = await asyncio.gather(*map(self._send, mails), return_exceptions=True)
+        for outcome in outcomes:  # once all have ended: none is cancelled while it is handed over
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return len(mails)
+
+    async def _send(self, mail: Mail) -> None:
+        recipient = await self._recipient(mail)
+        if recipient is None:
+            await self._done(mail, "unwanted")
+            return
+        token = self._tokens.of(mail.id)
+        message = composed(mail, recipient, token, sender=self._sender, console_url=self._console_url)
+        try:
+            await self._mailer.send(message, recipient)
+        except MailRefused as refusal:
+            log.warning("mail refused", purpose=mail.purpose, reason=str(refusal))
+            await self._done(mail, "refused")
+        except MailNotSent as failure:
+            log.warning("mail not sent", purpose=mail.purpose, attempts=mail.attempts, reason=str(failure))
+            await self._put_off(mail)
+        else:
+            await self._done(mail, "sent")
+
+    async def _recipient(self, mail: Mail) -> str | None:
+        """The address to send to; None where nobody waits for the mail any more.
+
+        A token goes to the address of the account, never to the one that somebody typed: the two may be spelt
+        differently and yet have one key.
+        """
+        if mail.purpose is MailPurpose.NOTICE:
+            return mail.recipient
+        key = email_key(mail.recipient)
+        async with self._database.transaction(email=key) as connection:
+            user = await self._accounts.find_by_email(connection, key)
+            token_hash = self._tokens.digest(self._tokens.of(mail.id))
+            alive = await self._mailed_tokens.exists(connection, token_hash, self._now())
+        return user.email if user is not None and alive else None
+
+    async def _put_off(self, mail: Mail) -> None:
+        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(mail.attempts - 1, 10))
+        due = self._now() + wait * random.uniform(0.8, 1.2)  # noqa: S311 - spreads attempts
+        if due > mail.created_at + _GIVEN_UP_AFTER:
+            await self._done(mail, "given_up")
+            return
+        metrics.MAILS.labels(mail.purpose.value, "failed").inc()
+        async with self._database.transaction(role=MAILER_ROLE) as connection:
+            await self._mails.put_off(connection, mail.id, due)
+
+    async def _done(self, mail: Mail, result: str) -> None:
+        async with self._database.transaction(role=MAILER_ROLE) as connection:
+            await self._mails.delete(connection, mail.id)
+        metrics.MAILS.labels(mail.purpose.value, result).inc()
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())

@@ -1,0 +1,80 @@
+"""A person's own account, as a client written from the contract meets it; mails lie in the suite's folder."""
+
+import re
+from email import message_from_bytes, policy
+
+import pytest
+
+from tests.e2e.api import PASSWORD, connected, sign_up
+from tests.suite_running import Suite
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+NEW_PASSWORD = "seven green bottles hanging"
+
+
+async def _token(suite: Suite, email: str, subject: str) -> str:
+    async def arrived() -> str:
+        for file in (suite.data / "mails").glob("*.eml"):
+            mail = message_from_bytes(file.read_bytes(), policy=policy.default)
+            if mail["To"] == email and subject in mail["Subject"]:
+                return str(re.findall(r"mt_[\w-]+", mail.get_content())[0])
+        return ""
+
+    return await eventually(arrived, what=f"a mail '{subject}'")
+
+
+async def test_a_forgotten_password_is_replaced_by_mail_and_ends_every_session(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada = await sign_up(api)
+        verification = await _token(suite, ada.email, "Verify")
+        await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", {"token": verification})
+        me = await api.expect(200, "GET", "/api/v1/auth/me", credential=ada.token)
+        unknown = await api.call("POST", "/api/v1/auth/password-reset", {"email": "nobody@example.com"})
+        known = await api.call("POST", "/api/v1/auth/password-reset", {"email": ada.email})
+        body = {"token": await _token(suite, ada.email, "Reset"), "password": NEW_PASSWORD}
+        await api.expect(204, "POST", "/api/v1/auth/password-reset/confirm", body)
+        again = await api.call("POST", "/api/v1/auth/password-reset/confirm", body)
+
+        async def ended() -> bool:
+            return (await api.call("GET", "/api/v1/auth/me", credential=ada.token)).status == 401
+
+        await eventually(ended, within_seconds=1.0, what="the session is over")
+        await api.expect(200, "POST", "/api/v1/auth/signin", {"email": ada.email, "password": NEW_PASSWORD})
+
+    assert me["emailVerified"] is True
+    assert (unknown.status, unknown.text) == (known.status, known.text) == (202, "{}")
+    assert (again.status, again.code) == (422, "INVALID_TOKEN")
+
+
+async def test_sessions_are_listed_and_ended_one_by_one_or_all_others(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada = await sign_up(api)
+        credentials = {"email": ada.email, "password": PASSWORD}
+        phone = {"User-Agent": "Phone/1.0"}
+        tokens = [
+            (await api.expect(200, "POST", "/api/v1/auth/signin", credentials, headers=phone))["accessToken"]
+            for _ in range(3)
+        ]
+        listed = (await api.expect(200, "GET", "/api/v1/auth/sessions", credential=ada.token))["items"]
+        path = f"/api/v1/auth/sessions/{listed[1]['id']}"
+        await api.expect(204, "DELETE", path, credential=ada.token)
+        await api.expect(404, "DELETE", path, credential=ada.token)
+        await api.expect(204, "DELETE", "/api/v1/auth/sessions", credential=tokens[2])
+
+        async def all_but_one_ended() -> bool:
+            answers = [await api.call("GET", "/api/v1/auth/me", credential=one) for one in (ada.token, *tokens)]
+            return [answer.status for answer in answers] == [401, 401, 401, 200]
+
+        await eventually(all_but_one_ended, within_seconds=1.0, what="the other sessions are over")
+        wrong = {"currentPassword": "not the present one", "newPassword": NEW_PASSWORD}
+        refused = await api.call("PUT", "/api/v1/auth/password", wrong, credential=tokens[2])
+        right = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
+        await api.expect(204, "PUT", "/api/v1/auth/password", right, credential=tokens[2])
+        again = await api.call("POST", "/api/v1/auth/email-verification", credential=tokens[2])
+
+    assert [session["current"] for session in listed] == [True, False, False, False]
+    assert (listed[1]["device"], listed[1]["address"]) == ("Phone/1.0", "127.0.0.1")
+    assert (refused.status, refused.code) == (401, "INVALID_CREDENTIALS")
+    assert again.status == 202

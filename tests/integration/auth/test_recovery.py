@@ -1,0 +1,324 @@
+"""Passwords that are forgotten or changed, verified addresses, and sessions; mails are read as files."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from email import message_from_bytes, policy
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from chassis.errors import Invalid, NotFound, Unauthenticated
+from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
+from services.auth.settings import Settings
+from services.auth.tokens import MailedTokens
+from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
+from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
+from tests.suite_database import Database
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NEW_PASSWORD = "seven green bottles hanging"
+RESET, VERIFY, CHANGED = "Reset your", "Verify your", "was changed"
+
+
+class Mails:
+    """The folder that auth mails into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def tokens(self, email: str, subject: str) -> list[str]:
+        """Of the mails to an address, in their order; "" for one without a token."""
+        found = []
+        for file in sorted(self.folder.glob("*.eml")):
+            mail = message_from_bytes(file.read_bytes(), policy=policy.default)
+            if mail["To"] == email and subject in mail["Subject"]:
+                token = re.search(r"mt_[\w-]+", mail.get_content())
+                found.append(token[0] if token else "")
+        return found
+
+    async def token(self, email: str, subject: str, number: int = 1) -> str:
+        """Of the so-manieth mail, as soon as it is there."""
+
+        async def arrived() -> list[str]:
+            tokens = self.tokens(email, subject)
+            return tokens if len(tokens) >= number else []
+
+        return (await eventually(arrived, what=f"mail {number} '{subject}'"))[number - 1]
+
+
+@pytest.fixture
+def mails(tmp_path: Path) -> Mails:
+    return Mails(tmp_path / "mails")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def auth(settings: Settings, mails: Mails, clock: MovableClock) -> AsyncIterator[AuthClient]:
+    async with running_auth(settings, clock, mail_folder=mails.folder) as client:
+        yield client
+
+
+async def sign_in(auth: AuthClient, email: str, password: str, device: str = "") -> accounts_pb2.SignInResponse:
+    request = accounts_pb2.SignInRequest(
+        email=email, password=password, device=accounts_pb2.Device(name=device, address="192.0.2.1")
+    )
+    answer: accounts_pb2.SignInResponse = await auth.account("SignIn", request)
+    return answer
+
+
+async def request_reset(auth: AuthClient, email: str) -> None:
+    await auth.own("RequestPasswordReset", pb.RequestPasswordResetRequest(email=email))
+
+
+async def reset(auth: AuthClient, token: str, password: str = NEW_PASSWORD) -> None:
+    await auth.own("ResetPassword", pb.ResetPasswordRequest(token=token, password=password))
+
+
+async def change_password(auth: AuthClient, person: Person, current: str, new: str = NEW_PASSWORD) -> None:
+    request = pb.ChangePasswordRequest(current_password=current, new_password=new)
+    await auth.own("ChangePassword", request, await auth.principal(person))
+
+
+async def is_verified(auth: AuthClient, person: Person) -> bool:
+    me = await auth.account("GetMe", accounts_pb2.GetMeRequest(), await auth.principal(person))
+    return bool(me.email_verified)
+
+
+async def sessions(auth: AuthClient, person: Person) -> list[own_account_pb2.OwnSession]:
+    answer = await auth.own("ListSessions", pb.ListSessionsRequest(), await auth.principal(person))
+    return list(answer.sessions)
+
+
+async def test_a_mailed_token_sets_a_new_password_once_and_ends_every_session(auth: AuthClient, mails: Mails) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email.upper())
+    token = await mails.token(ada.email, RESET)
+
+    outcomes = await asyncio.gather(*(reset(auth, token) for _ in range(5)), return_exceptions=True)
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Invalid"] * 4 + ["NoneType"]
+    with pytest.raises(Unauthenticated):
+        await auth.authenticate(access_token=ada.access_token)
+    with pytest.raises(Unauthenticated):
+        await auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=ada.refresh_token))
+    with pytest.raises(Unauthenticated):
+        await sign_in(auth, ada.email, PASSWORD)
+    assert (await sign_in(auth, ada.email, NEW_PASSWORD)).session.access_token
+    assert await mails.token(ada.email, CHANGED) == ""
+
+
+async def test_a_new_request_makes_the_older_token_void(auth: AuthClient, mails: Mails) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email)
+    older = await mails.token(ada.email, RESET)
+    await request_reset(auth, ada.email)
+    newer = await mails.token(ada.email, RESET, 2)
+
+    with pytest.raises(Invalid) as refused:
+        await reset(auth, older)
+
+    assert refused.value.code == "INVALID_TOKEN"
+    await reset(auth, newer)
+
+
+@pytest.mark.parametrize(("subject", "life"), [(RESET, timedelta(minutes=30)), (VERIFY, timedelta(hours=24))])
+async def test_a_token_ends_by_itself(
+    auth: AuthClient, mails: Mails, clock: MovableClock, subject: str, life: timedelta
+) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email)
+    token = await mails.token(ada.email, subject)
+
+    await clock.advance(life)
+
+    with pytest.raises(Invalid) as refused:
+        await (reset(auth, token) if subject == RESET else auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token)))
+    assert refused.value.code == "INVALID_TOKEN"
+
+
+async def test_a_token_serves_its_own_purpose_alone_and_a_bad_password_does_not_spend_it(
+    auth: AuthClient, mails: Mails
+) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email)
+    token, verification = await mails.token(ada.email, RESET), await mails.token(ada.email, VERIFY)
+
+    for attempt in (
+        reset(auth, verification),
+        reset(auth, "mt_guessed"),
+        reset(auth, token, "short"),
+        auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token)),
+    ):
+        with pytest.raises(Invalid):
+            await attempt
+
+    await reset(auth, token)
+
+
+async def test_an_address_without_an_account_leaves_the_same_rows_and_gets_no_mail(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, "nobody@example.com")
+    await request_reset(auth, "no address")
+    await request_reset(auth, ada.email)
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        found = connection.execute(
+            "SELECT email_key FROM auth.mailed_tokens WHERE purpose = 'password_reset' ORDER BY email_key"
+        ).fetchall()
+    await mails.token(ada.email, RESET)
+
+    async def queue_is_empty() -> bool:
+        with psycopg.connect(database.superuser_dsn) as connection:
+            return connection.execute("SELECT count(*) FROM auth.mails").fetchall() == [(0,)]
+
+    await eventually(queue_is_empty)
+    assert found == [("nobody@example.com",), (ada.email,)]
+    assert mails.tokens("nobody@example.com", RESET) == []
+
+
+async def test_no_token_stands_in_the_database(auth: AuthClient, mails: Mails, database: Database) -> None:
+    ada = await auth.sign_up()
+    token = await mails.token(ada.email, VERIFY)
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        tokens = str(connection.execute("SELECT t::text FROM auth.mailed_tokens t").fetchall())
+
+    assert MailedTokens.digest(token).hex() in tokens
+    assert token not in tokens
+
+
+async def test_an_address_is_verified_by_the_mail_that_signing_up_sends_and_once(
+    auth: AuthClient, mails: Mails
+) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    assert not await is_verified(auth, ada)
+    older = await mails.token(ada.email, VERIFY)
+    await auth.own("RequestEmailVerification", pb.RequestEmailVerificationRequest(), principal)
+    token = await mails.token(ada.email, VERIFY, 2)
+
+    with pytest.raises(Invalid):
+        await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=older))
+    await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token))
+    await auth.own("RequestEmailVerification", pb.RequestEmailVerificationRequest(), principal)
+
+    assert await is_verified(auth, ada)
+    with pytest.raises(Invalid):
+        await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token))
+
+
+async def test_a_deleted_account_gets_neither_password_nor_mail(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email)
+    token, principal = await mails.token(ada.email, RESET), await auth.principal(ada)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("DELETE FROM auth.users WHERE id = %s", (ada.user_id,))
+
+    with pytest.raises(Invalid):
+        await reset(auth, token)
+    for method, request in (
+        ("RequestEmailVerification", pb.RequestEmailVerificationRequest()),
+        ("ChangePassword", pb.ChangePasswordRequest(current_password=PASSWORD, new_password=NEW_PASSWORD)),
+    ):
+        with pytest.raises(Unauthenticated):
+            await auth.own(method, request, principal)
+
+
+async def test_changing_the_password_ends_the_other_sessions_and_takes_the_present_one(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    other = (await sign_in(auth, ada.email, PASSWORD)).session
+
+    with pytest.raises(Unauthenticated) as refused:
+        await change_password(auth, ada, "not the present one")
+    with pytest.raises(Invalid):
+        await change_password(auth, ada, PASSWORD, "short")
+    await change_password(auth, ada, PASSWORD)
+
+    assert refused.value.code == "INVALID_CREDENTIALS"
+    assert await auth.principal(ada)
+    with pytest.raises(Unauthenticated):
+        await auth.authenticate(access_token=other.access_token)
+    assert (await sign_in(auth, ada.email, NEW_PASSWORD)).session.access_token
+
+
+async def test_a_password_that_is_replaced_while_it_is_compared_opens_nothing(
+    auth: AuthClient, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        await connection.execute("UPDATE auth.passwords SET bcrypt = 'another'")
+        attempt = asyncio.create_task(sign_in(auth, ada.email, PASSWORD))
+        await until_somebody_waits_for_a_lock(database)
+
+    with pytest.raises(Unauthenticated) as refused:
+        await attempt
+    assert refused.value.code == "INVALID_CREDENTIALS"
+
+
+async def test_of_several_changes_of_a_password_at_once_one_succeeds(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+
+    changes = (change_password(auth, ada, PASSWORD, f"{NEW_PASSWORD} {number}") for number in range(4))
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["Unauthenticated"] * 3
+
+
+async def test_sessions_are_listed_with_device_address_and_last_use(auth: AuthClient, clock: MovableClock) -> None:
+    ada = await auth.sign_up()
+    second = (await sign_in(auth, ada.email, PASSWORD, "Phone\r\n" + "x" * 300)).session
+    await clock.advance(timedelta(minutes=5))
+    await auth.account(
+        "Refresh",
+        accounts_pb2.RefreshRequest(
+            refresh_token=second.refresh_token, device=accounts_pb2.Device(name="Tablet", address="2001:db8::1")
+        ),
+    )
+    await auth.account(
+        "SignOut",
+        accounts_pb2.SignOutRequest(refresh_token=(await sign_in(auth, ada.email, PASSWORD)).session.refresh_token),
+    )
+
+    first, renewed = await sessions(auth, ada)
+
+    assert (first.current, renewed.current) == (True, False)
+    assert (renewed.device, renewed.address) == ("Tablet", "2001:db8::1")
+    assert first.last_used_at == first.created_at
+    assert renewed.last_used_at.seconds - renewed.created_at.seconds >= 300
+    assert renewed.expires_at.seconds - renewed.last_used_at.seconds == 7 * 86_400
+
+
+async def test_one_session_or_all_others_end_at_once_and_are_announced(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    others = [(await sign_in(auth, ada.email, PASSWORD)).session for _ in range(3)]
+    principal = await auth.principal(ada)
+    _, one, *rest = await sessions(auth, ada)
+    stream = auth.watch()
+    await anext(stream)
+
+    with pytest.raises(NotFound):
+        await auth.own("RevokeSession", pb.RevokeSessionRequest(session_id=one.id), await auth.principal(eve))
+    with pytest.raises(NotFound):
+        await auth.own("RevokeSession", pb.RevokeSessionRequest(session_id="nonsense"), principal)
+    await auth.own("RevokeSession", pb.RevokeSessionRequest(session_id=one.id), principal)
+    await auth.own("RevokeOtherSessions", pb.RevokeOtherSessionsRequest(), principal)
+    await auth.own("RevokeOtherSessions", pb.RevokeOtherSessionsRequest(), principal)
+
+    changes = (sorted(beat.changed_ids) async for beat in stream if beat.changed_ids)
+    assert [await anext(changes), await anext(changes)] == [[one.id], sorted(session.id for session in rest)]
+    assert [session.current for session in await sessions(auth, ada)] == [True]
+    assert len(await sessions(auth, eve)) == 1
+    for other in others:
+        with pytest.raises(Unauthenticated):
+            await auth.authenticate(access_token=other.access_token)
