@@ -30,7 +30,10 @@ EMAIL_VERIFICATION_LIFE = timedelta(hours=24)
 _MOST_NAME_CHARACTERS = 100
 _MOST_DEVICE_CHARACTERS = 200
 _MOST_EMAIL_CHARACTERS = 254
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(?:\.[^@\s.]+)+")
+# Without what RFC 5322 calls specials: they stand between addresses, or in quotes that hardly any mail server takes.
+# Without encoded words (RFC 2047): the header of a mail would make other characters of them, line ends among them.
+_ATOM = r"[^@\s.\"(),:;<>\[\\\]]"
+_EMAIL = re.compile(rf"(?!.*=\?)(?:{_ATOM}|\.){{1,64}}@{_ATOM}+(?:\.{_ATOM}+)+")
 
 
 class Role(IntEnum):

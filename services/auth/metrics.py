@@ -15,8 +15,8 @@ PASSWORD_CHANGES = Counter(
 )
 MAILS = Counter(
     "pulsegate_auth_mails_total",
-    "Mails by `purpose` and `result`: `sent`, `unwanted` (no such account, or its token is void), `failed` (tried again"
-    " later), `refused` (by the server, for good) or `given_up` (after a day).",
+    "Mails by `purpose` and `result`: `sent`, `unwanted` (no such account, its token is void, or it can have no mail),"
+    " `failed` (tried again later), `refused` (by the server, for good) or `given_up` (after a day).",
     ["purpose", "result"],
 )
 REFRESHES = Counter(

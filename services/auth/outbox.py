@@ -18,7 +18,7 @@ from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
-from services.auth.domain import MailId
+from services.auth.domain import MailId, email_fault
 from services.auth.mailers import Mailer, MailNotSent, MailRefused
 from services.auth.mails import Mail, MailPurpose, composed
 from services.auth.storage.accounts import AccountStorage
@@ -118,7 +118,8 @@ class Sender:
 
     async def _send(self, mail: Mail) -> None:
         recipient = await self._recipient(mail)
-        if recipient is None:
+        # The version before took addresses that no header can hold.
+        if recipient is None or email_fault(recipient):
             await self._done(mail, "unwanted")
             return
         token = self._tokens.of(mail.id)

@@ -49,6 +49,7 @@ CODES: Mapping[int, Sequence[str]] = {
     415: ("UNSUPPORTED_MEDIA_TYPE",),
     422: (
         "VALIDATION_FAILED",
+        "INVALID_TOKEN",
         "METRIC_LIMIT_REACHED",
         "BATCH_EMPTY",
         "BATCH_TOO_LARGE",

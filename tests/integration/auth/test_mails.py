@@ -147,12 +147,7 @@ async def test_a_mail_waits_for_its_server_and_is_given_up_after_a_day(
         )
 
         given_up = counted("notice", "given_up")
-        with psycopg.connect(database.superuser_dsn) as connection:
-            connection.execute(
-                "INSERT INTO auth.mails (id, purpose, recipient, details, created_at, due_at)"
-                " VALUES (uuidv7(), 'notice', %s, '{\"change\": \"It was changed.\"}', now(), now())",
-                (ada.email,),
-            )
+        queue_notice(database, ada.email)
         await clock.advance(timedelta(days=1))
         await eventually(lambda: is_counted("notice", "given_up", given_up + 1))
 
@@ -169,6 +164,27 @@ async def test_a_mail_that_a_server_refuses_is_not_tried_again(
         await eventually(lambda: is_counted("email_verification", "refused", refused + 1))
     with psycopg.connect(database.superuser_dsn) as connection:
         assert connection.execute("SELECT count(*) FROM auth.mails").fetchall() == [(0,)]
+
+
+async def test_an_address_that_no_header_can_hold_gets_no_mail_and_stops_no_other(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    unwanted, sent = counted("notice", "unwanted"), counted("notice", "sent")
+    for address in ("a@[.example", "=?utf-8?q?a=0D=0ABcc=3Ab?=@example.com", RECIPIENT):
+        queue_notice(database, address)
+
+    async with running_auth(settings, mail_folder=tmp_path):
+        await eventually(lambda: is_counted("notice", "unwanted", unwanted + 2))
+        await eventually(lambda: is_counted("notice", "sent", sent + 1))
+
+
+def queue_notice(database: Database, recipient: str) -> None:
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            "INSERT INTO auth.mails (id, purpose, recipient, details, created_at, due_at)"
+            " VALUES (uuidv7(), 'notice', %s, '{\"change\": \"It was changed.\"}', now(), now())",
+            (recipient,),
+        )
 
 
 async def is_counted(purpose: str, result: str, least: float) -> bool:

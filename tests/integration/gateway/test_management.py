@@ -69,9 +69,15 @@ async def test_signing_in_refreshing_and_out(gateway: Gateway) -> None:
 
 
 async def test_who_one_is(gateway: Gateway) -> None:
-    gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(user=USER_MESSAGE, memberships=[MEMBERSHIP])
+    gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(
+        user=USER_MESSAGE, memberships=[MEMBERSHIP], email_verified=True
+    )
     answer = await gateway.call("GET", "/api/v1/auth/me", credential=gateway.auth.new_session())
-    assert answer.json == {"user": RENDERED_USER, "tenants": [{"id": TENANT, "name": "Acme", "role": "owner"}]}
+    assert answer.json == {
+        "user": RENDERED_USER,
+        "tenants": [{"id": TENANT, "name": "Acme", "role": "owner"}],
+        "emailVerified": True,
+    }
     principal = gateway.auth.seen[0].principal
     assert principal is not None
     assert (principal.subject, principal.project_id) == (USER, "")
