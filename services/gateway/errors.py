@@ -56,7 +56,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "BATCH_REJECTED",
         "SEQUENCE_OUT_OF_WINDOW",
     ),
-    429: ("RATE_LIMIT_EXCEEDED",),
+    429: ("RATE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"),
     500: ("INTERNAL",),
     503: ("SERVICE_UNAVAILABLE",),
     504: ("DEADLINE_EXCEEDED",),

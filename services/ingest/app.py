@@ -16,6 +16,7 @@ from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
 from services.ingest import log
+from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
 from services.ingest.checkpoints import PostgresCheckpoints
 from services.ingest.clients import AuthClient, ConfigClient
@@ -55,17 +56,19 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         definitions = DefinitionTable(config, clock, endings.add)
         writers = _writers(stream, settings)
         tallies = Tallies(clock)
-        taking = Receiver(definitions, AutoDefinition(config, definitions, clock), writers, tallies, clock)
+        database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
+        admission = Admission(database, clock)
+        auto_definition = AutoDefinition(config, definitions, clock)
+        taking = Receiver(definitions, auto_definition, writers, tallies, admission, clock)
 
         health.add("log", stream.probe, hard=True)
         health.add("definitions", definitions.probe, hard=True)
         health.add("config", config_channel.probe, hard=False)
         health.add("auth", auth_channel.probe, hard=False)
-        database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
         if database is not None:
             health.add("postgres", schema_probe(database, MIGRATIONS), hard=False)
 
-        work = [*(writer.run() for writer in writers), definitions.follow(), endings.run(taking)]
+        work = [*(writer.run() for writer in writers), definitions.follow(), admission.follow(), endings.run(taking)]
         await stack.enter_async_context(in_background(*work))
         await stack.enter_async_context(tallies.told_to(taking))
         await stack.enter_async_context(health.watching())

@@ -12,11 +12,12 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format, ledger_store, producer_store, recent_store, source_store
+from services.ingest import copy_format, full_projects, ledger_store, producer_store, recent_store, source_store
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import GaugeMerge, MetricType, partition_of, partitions_of
 from services.ingest.errors import LaneLostError
+from services.ingest.full_projects import ProjectLimits
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
@@ -94,6 +95,10 @@ class Checkpoints(Protocol):
         """Deletes lines of the ledger after three months, levels and sketches that do not count any more, and windows
         and totals of sources that were not used for eight days when what receivers took at `reached_ms` was folded:
         what the log still holds is judged by windows that are there."""
+        ...
+
+    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
+        """Counts the lane's producers and sources, and tells receivers which projects may have no more."""
         ...
 
 
@@ -390,6 +395,10 @@ class PostgresCheckpoints:
         await self._drop_all(recent_store.drop_old, partitions, now_ms)
         await self._drop_all(producer_store.drop_old, partitions, reached_ms)
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
+
+    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
+        async with self._database.transaction(role=_ROLE) as connection:
+            await full_projects.note(connection, partitions_of(lane, lanes), limits)
 
     async def _drop_all(
         self,

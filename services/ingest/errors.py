@@ -1,6 +1,6 @@
 """Every error of ingestion, with its stable code."""
 
-from chassis.errors import Invalid, Malformed, TooLarge, Unavailable, UnsupportedMediaType
+from chassis.errors import Invalid, Limited, Malformed, TooLarge, Unavailable, UnsupportedMediaType
 
 
 class MalformedJson(Malformed):
@@ -35,6 +35,20 @@ class BatchTooLarge(Invalid):
 
 class SequenceOutOfWindow(Invalid):
     code = "SEQUENCE_OUT_OF_WINDOW"
+
+
+class TooManyProducers(Limited):
+    """The batch's producer is new, and the project has as many as it may have."""
+
+    code = "QUOTA_EXCEEDED"
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__(
+            "This project has as many producers as it may have (PULSEGATE_PRODUCERS_PER_PROJECT). Those that it has go"
+            " on; each counts until eight days after its last batch.",
+            details={"limit": "producers"},
+            retry_after_seconds=retry_after_seconds,
+        )
 
 
 class LogUnavailable(Unavailable):

@@ -8,6 +8,7 @@ from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest.checkpoints import Checkpoints
+from services.ingest.full_projects import ProjectLimits
 from services.ingest.log import Log
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
@@ -67,5 +68,10 @@ class Housekeeping:
     async def _sweep(self) -> None:
         """Time is what the lane has reached, not what the clock says: the log may hold retries that are hours old, and
         they are judged by windows of that time."""
+        settings = self._settings
         if self._reached_ms:
-            await self._checkpoints.drop_old(self._lane, self._settings.lanes, self._clock.now_ms(), self._reached_ms)
+            await self._checkpoints.drop_old(self._lane, settings.lanes, self._clock.now_ms(), self._reached_ms)
+            limits = ProjectLimits(
+                producers=settings.most_producers_per_project, sources=settings.most_sources_per_project
+            )
+            await self._checkpoints.note_full(self._lane, settings.lanes, limits)

@@ -12,6 +12,11 @@ METRICS_REJECTED = Counter("pulsegate_ingest_metrics_rejected_total", "Metrics t
 CONFIRMATIONS = Counter(
     "pulsegate_ingest_confirmations_total", "Questions to config before a rejection for want of a definition."
 )
+FULL_PROJECTS = Gauge(
+    "pulsegate_ingest_full_projects",
+    "Projects that may have no more `producers`, or `sources` (series of cumulative ones): what is new is refused.",
+    ["what"],
+)
 LOG_APPEND = Histogram(
     "pulsegate_log_append_duration_seconds",
     "Time from publishing a frame to the log's acknowledgement that it is on disk.",

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -38,27 +38,38 @@ _MOST_INCREMENT = 1 << 32
 _MOST_TOTAL = 1 << 40
 #: Labels that a definition may have.
 _MOST_LABELS = 16
+_NO_ROOM = (
+    "This project has as many series of cumulative sources as it may have (PULSEGATE_SOURCES_PER_PROJECT), and this one"
+    " is new. Those that it has go on; each counts until eight days after its last total."
+)
 
 _encoder = msgspec.json.Encoder()
 
 
 def validate_points(
-    points: Sequence[Point | Fault], definitions: Mapping[str, CompiledDefinition], now_ms: int
+    points: Sequence[Point | Fault],
+    definitions: Mapping[str, CompiledDefinition],
+    now_ms: int,
+    refused_sources: Collection[bytes] = (),
 ) -> list[Validated]:
     """Each point taken or rejected, in order, in parts of the size of a batch, which bounds the size of a record.
 
-    Rejections have the point's position among all points.
+    Rejections have the point's position among all points. `refused_sources`: whose totals are none that can be taken.
     """
     return [
-        _validate_part(first, points[first : first + MOST_METRICS_IN_BATCH], definitions, now_ms)
+        _validate_part(first, points[first : first + MOST_METRICS_IN_BATCH], definitions, now_ms, refused_sources)
         for first in range(0, len(points), MOST_METRICS_IN_BATCH)
     ]
 
 
 def _validate_part(
-    first: int, points: Sequence[Point | Fault], definitions: Mapping[str, CompiledDefinition], now_ms: int
+    first: int,
+    points: Sequence[Point | Fault],
+    definitions: Mapping[str, CompiledDefinition],
+    now_ms: int,
+    refused_sources: Collection[bytes],
 ) -> Validated:
-    result = Validated()
+    result = Validated(refused_sources=refused_sources)
     for index, point in enumerate(points, first):
         fault = point if isinstance(point, Fault) else _take(point, definitions, now_ms, result)
         if fault is None:
@@ -195,6 +206,8 @@ def _take_total(
     is far off must not count: the next total brings what this one would have brought."""
     if not now_ms - GAUGE_OLDEST_MS <= origin.taken_ns // 1_000_000 <= now_ms + GAUGE_NEWEST_MS:
         return Fault("TIMESTAMP_OUT_OF_RANGE", "A total's timestamp is from 8 days back to 10 minutes ahead.")
+    if origin.source in result.refused_sources:
+        return Fault("SOURCE_LIMIT_REACHED", _NO_ROOM)
     label_set = compiled.label_set(labels)
     if isinstance(label_set, Fault):
         return label_set

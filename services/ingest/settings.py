@@ -57,6 +57,11 @@ class AggregatorSettings(LogSettings):
     stale_after_seconds: int = setting("PULSEGATE_STALE_AFTER_SECONDS", parse=integer(60, 10**8), default=86_400)
     most_series_per_project: int = setting("PULSEGATE_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=100_000)
     most_series_per_metric: int = setting("PULSEGATE_SERIES_PER_METRIC", parse=integer(1, 10**9), default=10_000)
+    #: Exactly-once windows that the state keeps for one project, and series of cumulative sources.
+    most_producers_per_project: int = setting(
+        "PULSEGATE_PRODUCERS_PER_PROJECT", parse=integer(1, 10**9), default=10_000_000
+    )
+    most_sources_per_project: int = setting("PULSEGATE_SOURCES_PER_PROJECT", parse=integer(1, 10**9), default=5_000_000)
     #: What is committed stays in the log for so long.
     log_keep_seconds: float = setting("PULSEGATE_LOG_KEEP_SECONDS", parse=number(0, 10**7), default=600.0)
     #: Samples older than this are not sent any more: the receiver of remote write would refuse them.

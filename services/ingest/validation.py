@@ -5,7 +5,7 @@ whose bytes were not seen before is decoded and checked.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from weakref import WeakSet
@@ -203,6 +203,8 @@ class Validated:
     native: dict[bytes, NativeBuckets] = field(default_factory=dict)
     #: By series id.
     exemplars: dict[bytes, RecordedExemplar] = field(default_factory=dict)
+    #: Whose totals are not taken.
+    refused_sources: Collection[bytes] = ()
 
     @property
     def curable(self) -> bool:

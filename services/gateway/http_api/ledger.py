@@ -27,6 +27,7 @@ _ADVICE: Mapping[str, str] = {
     "LABEL_UNKNOWN": "Add the label to the definition, or leave it out.",
     "LABEL_VALUE_NOT_ALLOWED": "Add the value to those that the definition allows, or correct it where it is sent.",
     "LABEL_VALUE_TOO_LONG": "Shorten the value; labels are for few distinct, short values.",
+    "SOURCE_LIMIT_REACHED": "Send from fewer sources or series, or ask for more (PULSEGATE_SOURCES_PER_PROJECT).",
     "TIMESTAMP_OUT_OF_RANGE": "Set the sender's clock, or leave the timestamp out.",
 }
 _NO_ADVICE = "See the message of the last one."

@@ -1,7 +1,7 @@
 """Taking a batch: what a receiver is for."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
+from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
@@ -51,12 +52,14 @@ class Receiver:
         auto_definition: AutoDefinition,
         writers: Sequence[LogWriter],
         tallies: Tallies,
+        admission: Admission,
         clock: Clock,
     ) -> None:
         self._definitions = definitions
         self._auto_definition = auto_definition
         self._writers = writers
         self._tallies = tallies
+        self._admission = admission
         self._clock = clock
         self._durable = DurableOutcomes()
         #: When the last push arrived.
@@ -74,7 +77,8 @@ class Receiver:
     ) -> Outcome:
         """What became of the batch; with nothing accepted, nothing was kept.
 
-        Raises the errors of `doors.decode`, Unavailable where definitions cannot be confirmed, LogUnavailable.
+        Raises the errors of `doors.decode`, TooManyProducers, Unavailable where definitions cannot be confirmed,
+        LogUnavailable.
         """
         taken = self.begin(principal, body, content_encoding, door, group)
         if not isinstance(taken, Taken):
@@ -93,13 +97,16 @@ class Receiver:
     ) -> Taken | Batch:
         """Looks at the batch and puts it into a frame of the log.
 
-        Returns the batch itself where a newer definition might change what is to be rejected: it is for `reconsider`.
+        Returns the batch itself where a newer definition might change what is to be rejected, or where it is new to a
+        project that is full: it is for `reconsider`.
         Raises like `take`.
         """
         principal.require("ingest:write")
         batch = doors.decode(body, content_encoding, door, self._push(group) if group is not None else None)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
+        if self._admission.holds_back(_uuid_bytes(principal.project_id), batch):
+            return batch
         parts = self._validate(principal, batch)
         if any(part.rejections and part.curable for part in parts):
             return batch
@@ -110,19 +117,21 @@ class Receiver:
         return Push(group, self._pushed_ns)
 
     async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
-        """Like `begin`, with the definitions as config has them now.
+        """Like `begin`, with the definitions as config has them now, and without what a full project has no room for.
 
-        Raises Unavailable where config is away, or too much waits for it.
+        Raises TooManyProducers, Unavailable where config is away, or too much waits for it.
         """
         size = len(batch.points) + len(batch.metrics)
         if self._reconsidered + size > _MOST_RECONSIDERED:
             raise Unavailable.waiting_for("config", "Too many metrics wait for their definitions.", 1.0)
         self._reconsidered += size
         try:
+            project_id = _uuid_bytes(principal.project_id)
+            refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch)
             await self._confirm(principal, batch)
         finally:
             self._reconsidered -= size
-        return self._keep(principal, batch, self._validate(principal, batch))
+        return self._keep(principal, batch, self._validate(principal, batch, refused))
 
     async def _confirm(self, principal: Principal, batch: Batch) -> None:
         tenant_id, project_id = _whose(principal)
@@ -130,11 +139,13 @@ class Receiver:
         if batch.points:
             await self._auto_definition.define(tenant_id, project_id, batch.points)
 
-    def _validate(self, principal: Principal, batch: Batch) -> Sequence[Validated]:
+    def _validate(
+        self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()
+    ) -> Sequence[Validated]:
         """What was sent, in parts that are a record each."""
         definitions, now_ms = self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms()
         if batch.points:
-            return validate_points(batch.points, definitions, now_ms)
+            return validate_points(batch.points, definitions, now_ms, refused_sources)
         return (validate(batch, definitions, now_ms),)
 
     def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Taken:

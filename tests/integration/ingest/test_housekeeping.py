@@ -1,19 +1,22 @@
 """What a lane's owner clears away, and when: by the time that the lane has reached, not by the clock."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from chassis.clock import SystemClock
-from services.ingest import log
+from services.ingest import full_projects, log
 from services.ingest.domain import REMEMBERED_MS
+from services.ingest.full_projects import FullProjects
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.records import Record
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, Told, delta, record, totals
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, Told, delta, record, totals
 from tests.waiting import eventually
 
 _ROUNDS = 60
@@ -52,10 +55,13 @@ async def kept(pipeline: Pipeline) -> AsyncIterator[tuple[StoredLane, log.Log]]:
         yield lane, stream
 
 
-async def sweep(pipeline: Pipeline, lane: StoredLane, stream: log.Log, *, now_ms: int, reached_ms: int) -> None:
+async def sweep(
+    pipeline: Pipeline, lane: StoredLane, stream: log.Log, *, now_ms: int, reached_ms: int, **changes: Any
+) -> None:
     """Ten minutes of housekeeping after a commit; then the lane begins anew."""
     clock = SweepingClock(now_ms)
-    housekeeping = Housekeeping(0, pipeline.aggregator_settings, stream, lane.checkpoints, clock)
+    settings = dataclasses.replace(pipeline.aggregator_settings, **changes)
+    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, clock)
     housekeeping.committed(await lane.commit(), reached_ms)
     working = asyncio.create_task(housekeeping.run())
     await asyncio.wait_for(clock.swept.wait(), 20.0)
@@ -104,3 +110,23 @@ async def test_nothing_is_swept_before_the_lane_knows_how_far_it_is(pipeline: Pi
         await sweep(pipeline, lane, stream, now_ms=NOW_MS + 20 * DAY_MS, reached_ms=0)
         await lane.fold(batch(NOW_MS))
         assert not len((await lane.commit()).changed)
+
+
+async def full(lane: StoredLane) -> FullProjects:
+    async with lane.database.transaction(full_projects="all") as connection:
+        return await full_projects.read(connection)
+
+
+async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_it_may(pipeline: Pipeline) -> None:
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(batch(NOW_MS), told(NOW_MS))
+        none = {"most_producers_per_project": 1, "most_sources_per_project": 1}
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=2)
+        assert await full(lane) == FullProjects()
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, **none)
+        assert await full(lane) == FullProjects(producers=frozenset({PROJECT}), sources=frozenset({PROJECT}))
+        async with lane.database.transaction() as connection:
+            assert await full_projects.read(connection) == FullProjects(), "without its setting the door is closed"
+        forgotten_ms = NOW_MS + REMEMBERED_MS + 1
+        await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms, **none)
+        assert await full(lane) == FullProjects()

@@ -72,6 +72,7 @@ async def test_the_runtime_role_sees_the_rows_of_the_tenant_that_is_set_and_no_o
         "UPDATE sink_watermarks SET delivered_ms = 0",
         "UPDATE series SET value = 0",
         "DELETE FROM producers",
+        "DELETE FROM full_projects",
         "UPDATE sources SET taken_ns = 0",
         "UPDATE ledger SET committed = 0",
         "DELETE FROM rejections",

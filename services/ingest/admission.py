@@ -1,0 +1,101 @@
+"""Which producers and cumulative sources a receiver takes: all, but new ones of projects that have as many as they may.
+
+What was acknowledged counts, so this is asked before; it costs the batches of such projects alone.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+from chassis import logs
+from chassis.clock import Clock
+from chassis.errors import Unavailable
+from chassis.postgres import Database
+from services.ingest import full_projects, metrics
+from services.ingest.decoding import Batch
+from services.ingest.errors import TooManyProducers
+from services.ingest.full_projects import FullProjects
+from services.ingest.points import Point
+
+log = logs.get(__name__)
+
+_SECONDS = 5.0
+#: Producers and sources of full projects that are remembered to be known to the state.
+_MOST_REMEMBERED = 200_000
+#: When a client may find room: that is made every ten minutes, of what was not used for eight days.
+_RETRY_AFTER_SECONDS = 600.0
+
+_NONE = FullProjects()
+
+
+class Admission:
+    """Holds what is new to a full project back until the state was asked. Without a database everything is taken."""
+
+    def __init__(self, database: Database | None, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._full = _NONE
+        #: Projects with producers and sources that the state is known to know, the one that was used last at the end.
+        self._known: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+
+    async def follow(self) -> None:
+        """Learns of full projects, for ever. While the state is away, those that were known stay."""
+        while self._database is not None:
+            try:
+                await self._learn(self._database)
+            except Unavailable as error:
+                log.warning("which projects are full cannot be read", reason=error.message)
+            await self._clock.sleep(_SECONDS)
+
+    async def _learn(self, database: Database) -> None:
+        async with database.transaction(full_projects="all") as connection:
+            self._full = await full_projects.read(connection)
+        metrics.FULL_PROJECTS.labels("producers").set(len(self._full.producers))
+        metrics.FULL_PROJECTS.labels("sources").set(len(self._full.sources))
+
+    def holds_back(self, project_id: bytes, batch: Batch) -> bool:
+        """Whether the batch is for `refused_sources` first. It never waits."""
+        return bool(self._unknown_producer(project_id, batch) or self._unknown_sources(project_id, batch))
+
+    def _unknown_producer(self, project_id: bytes, batch: Batch) -> bytes:
+        if not batch.producer or project_id not in self._full.producers:
+            return b""
+        return b"" if self._is_known(project_id, batch.producer) else batch.producer
+
+    def _unknown_sources(self, project_id: bytes, batch: Batch) -> set[bytes]:
+        if not batch.points or project_id not in self._full.sources:
+            return set()
+        origins = [point.origin for point in batch.points if isinstance(point, Point)]
+        sources = {origin.source for origin in origins if origin is not None}
+        return {source for source in sources if not self._is_known(project_id, source)}
+
+    async def refused_sources(self, tenant_id: str, project_id: bytes, batch: Batch) -> Collection[bytes]:
+        """The sources in the batch whose totals cannot be taken.
+
+        Raises TooManyProducers where its producer is one too many, Unavailable where the state cannot be asked.
+        """
+        producer, sources = self._unknown_producer(project_id, batch), self._unknown_sources(project_id, batch)
+        if self._database is None or not (producer or sources):
+            return ()
+        try:
+            async with self._database.transaction(tenant_id=tenant_id) as connection:
+                if producer:
+                    if not await full_projects.has_producer(connection, project_id, producer):
+                        raise TooManyProducers(_RETRY_AFTER_SECONDS)
+                    self._remember(project_id, [producer])
+                known = await full_projects.known_sources(connection, project_id, sources) if sources else set()
+        except Unavailable as error:
+            message = "Whether the project has room for what is new cannot be told now."
+            raise Unavailable.waiting_for("postgres", message, 1.0) from error
+        self._remember(project_id, known)
+        return sources - known
+
+    def _is_known(self, project_id: bytes, identity: bytes) -> bool:
+        known = (project_id, identity) in self._known
+        if known:
+            self._known.move_to_end((project_id, identity))
+        return known
+
+    def _remember(self, project_id: bytes, identities: Collection[bytes]) -> None:
+        self._known |= dict.fromkeys((project_id, identity) for identity in identities)
+        while len(self._known) > _MOST_REMEMBERED:
+            self._known.popitem(last=False)

@@ -1,0 +1,81 @@
+"""Projects that have as many producers or sources as they may: what is new is refused before it is acknowledged."""
+
+import dataclasses
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from chassis import postgres
+from chassis.errors import PulsegateError
+from chassis.ids import uuid7
+from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
+from services.ingest import metrics
+from services.ingest.checkpoints import PostgresCheckpoints
+from services.ingest.full_projects import ProjectLimits
+from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
+from tests.integration.ingest.test_doors import totals_of
+from tests.waiting import eventually
+
+
+@asynccontextmanager
+async def full(pipeline: Pipeline, what: str) -> AsyncIterator[None]:
+    """With a receiver that knows that the project may have no more of these than it has."""
+    async with postgres.connected(pipeline.database.dsn("ingest")) as database:
+        limits = dataclasses.replace(ProjectLimits(producers=10**9, sources=10**9), **{what: 1})
+        await PostgresCheckpoints(database).note_full(0, 1, limits)
+
+    metrics.FULL_PROJECTS.clear()
+
+    async def known() -> bool:
+        return bool(REGISTRY.get_sample_value("pulsegate_ingest_full_projects", {"what": what}))
+
+    async with pipeline.receiver():
+        await eventually(known, within_seconds=PATIENCE_SECONDS, what="the receiver knows")
+        yield
+
+
+async def test_a_new_producer_is_refused_and_those_that_are_known_go_on(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    one = {"name": "orders_total", "value": 1}
+    producer = str(uuid7())
+    async with reading.aggregator():
+        async with reading.receiver():
+            await reading.send(one, producer=producer, sequence=1)
+            await reading.expect("orders_total{$project}", 1)
+        async with full(reading, "producers"):
+            with pytest.raises(PulsegateError) as refused:
+                await reading.send(one, producer=str(uuid7()), sequence=1)
+            assert (refused.value.http_status, refused.value.code) == (429, "QUOTA_EXCEEDED")
+            assert refused.value.retry_after_seconds
+            for sequence in (1, 2, 2):  # the first of them was counted by another receiver
+                await reading.send(one, producer=producer, sequence=sequence)
+            await reading.send(one)
+            other = dataclasses.replace(reading, tenant_id=str(uuid7()), project_id=str(uuid7()))
+            other.define("orders_total")
+            await other.send(one, producer=str(uuid7()), sequence=1)
+            await reading.expect("orders_total{$project}", 3)
+            await other.expect("orders_total{$project}", 1)
+    async with reading.aggregator(), full(reading, "producers"):  # another owner, another receiver
+        await reading.send(one, producer=producer, sequence=2)
+        await reading.send(one, producer=producer, sequence=3)
+        await reading.expect("orders_total{$project}", 4)
+
+
+async def test_totals_of_new_sources_are_refused_and_those_that_are_known_go_on(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    now_ms = int(time.time() * 1000)
+    async with reading.aggregator():
+        async with reading.receiver():
+            await reading.send_bytes(totals_of("a", 5, now_ms), door=pb.DOOR_OTLP_PROTOBUF)
+            await reading.expect("orders_total{$project}", 5)
+        async with full(reading, "sources"):
+            answer = await reading.send_bytes(totals_of("b", 1, now_ms), door=pb.DOOR_OTLP_PROTOBUF)
+            assert (answer.accepted, answer.rejected[0].code) == (0, "SOURCE_LIMIT_REACHED")
+            for _ in range(2):
+                answer = await reading.send_bytes(totals_of("a", 7, now_ms + 1), door=pb.DOOR_OTLP_PROTOBUF)
+                assert answer.accepted == 1
+            await reading.send({"name": "orders_total", "value": 1}, producer=str(uuid7()), sequence=1)
+            await reading.expect("orders_total{$project}", 8)
