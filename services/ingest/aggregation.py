@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from services.ingest import additions, metrics, recent
 from services.ingest.columns import Ids, Rows
 from services.ingest.domain import LabelPairs, MetricType, partition_of, series_id
+from services.ingest.ended_definitions import EndedDefinition, EndedDefinitions
 from services.ingest.errors import UnreadableLogError
 from services.ingest.exemplars import NewestExemplars
 from services.ingest.folding import Portion, portions_of
@@ -112,11 +113,7 @@ class LaneState:
         self._label_sets = LabelSets(budgets, self._table)
         self.producers = Producers()
         self.sources = Sources()
-        self._ended = set(loaded.ended)
-        self._newly_ended: list[tuple[bytes, bytes, bytes]] = []
-        #: Definitions whose series end with the next commit: newly ended, or ended and given data once more by a
-        #: receiver that did not know yet.
-        self._ending: dict[bytes, None] = {}
+        self.ended = EndedDefinitions(loaded.ended)
         self._substitutes: dict[bytes, bytes] = {}
         self._newest_received_ms = 0
         self._exemplars = NewestExemplars()
@@ -217,7 +214,8 @@ class LaneState:
                 self._fold(portion)
             for ending in portion.endings:
                 for facts in ending.definitions:
-                    self._end(ending, facts)
+                    if facts.id not in self.ended:
+                        self.ended.end(EndedDefinition(ending.tenant_id, ending.project_id, facts.id))
                 metrics.RECORDS_FOLDED.labels("counted").inc()
         for record in fetch.records:
             if record.kind is Kind.TALLY:
@@ -240,7 +238,9 @@ class LaneState:
     def _admit(self, stored: StoredSeries) -> Rows:
         """Takes stored series into memory. They stay quiet until a record changes them."""
         rows = self._table.restore(stored)
-        self._ending |= dict.fromkeys(self._ended.intersection(family.definition_id for family in stored.families))
+        for family in {each.definition_id: each for each in stored.families}.values():
+            if family.definition_id in self.ended:
+                self.ended.end(EndedDefinition(family.tenant_id, family.project_id, family.definition_id))
         self._label_sets.admit(rows)
         return rows
 
@@ -331,19 +331,19 @@ class LaneState:
             record, facts, stands_for = source
             heir = self._heir(record, facts)
             wanted = identity if heir is facts else series_id(heir.id, stands_for.labels)
-            if heir.id in self._ended:
-                self._ending[heir.id] = None
+            if heir.id in self.ended:
+                self.ended.end(EndedDefinition(record.tenant_id, record.project_id, heir.id))
             rows[place] = self._make_one(record, heir, wanted, stands_for.labels)
         self._table.settle()
 
     def _heir(self, record: Record, facts: DefinitionFacts) -> DefinitionFacts:
         """Whose series a definition's data goes to: its own; or, where it has ended and the receiver did not know yet,
         those of the definition that bears its name now and can take the data."""
-        if facts.id not in self._ended:
+        if facts.id not in self.ended:
             return facts
         for family in self._table.families_of(record.project_id, facts.name):
             alike = (family.type, family.bounds, family.merge) == (facts.type, facts.bounds, facts.gauge_merge)
-            if alike and family.definition_id not in self._ended:
+            if alike and family.definition_id not in self.ended:
                 return replace(facts, id=family.definition_id)
         return facts
 
@@ -375,13 +375,6 @@ class LaneState:
             self._substitutes.clear()
         self._substitutes[identity] = substitute
 
-    def _end(self, record: Record, facts: DefinitionFacts) -> None:
-        if facts.id in self._ended:
-            return
-        self._ended.add(facts.id)
-        self._newly_ended.append((record.tenant_id, record.project_id, facts.id))
-        self._ending[facts.id] = None
-
     def _write_end(self, definition_id: bytes) -> None:
         """What the definition's series have come to is written, then that they end; they leave memory."""
         table = self._table
@@ -408,13 +401,12 @@ class LaneState:
         look reset, and the milliseconds before it are free for the last values of series that end, their stale markers,
         and the first zeros of series that follow them under the same name.
         """
-        ended, self._newly_ended = self._newly_ended, []
-        ending, self._ending = self._ending, {}
         silent = recent.settle(self._table, max(now_ms, self.commit_ms))
         passing = recent.seal(self._table)
-        for definition_id in ending:
-            self._write_end(definition_id)
+        for ending in self.ended.ending:
+            self._write_end(ending.definition_id)
         self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)
+        ended = self.ended.seal(self.commit_ms)
         series = self._sealer.series(self.commit_ms, silent)
         adopted, self._table.adopted = self._table.adopted, []
         newest_received_ms, self._newest_received_ms = self._newest_received_ms, 0
@@ -432,8 +424,13 @@ class LaneState:
             ledger=self._ledger.seal(),
             recent=passing,
             adopted=adopted,
-            forgotten=bool(ending) or silent.size > 0,
+            forgotten=bool(ended) or silent.size > 0,
         )
+
+    def settled(self, reached_ms: int) -> set[bytes]:
+        """Deleted definitions whose series the state need not keep: their ends are delivered to all sinks, and late
+        data does not change them any more. All that receivers took before `reached_ms` is folded."""
+        return {each for each in self.ended.settled(reached_ms) if self._table.family_of(each) is None}
 
     def delivered(self, commit_ms: int) -> None:
         """Every commit up to this one is delivered, to all sinks."""

@@ -1,7 +1,7 @@
 """The aggregator's state in Postgres: leases, loading, and the one transaction that commits a checkpoint."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,10 +12,19 @@ from psycopg.rows import tuple_row
 
 from chassis import failpoints
 from chassis.postgres import Connection, Database
-from services.ingest import copy_format, full_projects, ledger_store, producer_store, recent_store, source_store
+from services.ingest import (
+    copy_format,
+    ended_store,
+    full_projects,
+    ledger_store,
+    producer_store,
+    recent_store,
+    source_store,
+)
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
-from services.ingest.domain import GaugeMerge, MetricType, partition_of, partitions_of
+from services.ingest.domain import GaugeMerge, MetricType, partitions_of
+from services.ingest.ended_store import EndedSeries
 from services.ingest.errors import LaneLostError
 from services.ingest.full_projects import ProjectLimits
 from services.ingest.producers import ProducerKey
@@ -99,6 +108,19 @@ class Checkpoints(Protocol):
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
         """Counts the lane's producers and sources, and tells receivers which projects may have no more."""
+        ...
+
+    async def series_of(
+        self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
+    ) -> Sequence[EndedSeries]:
+        """The lane's series of these definitions, all of them where they are fewer than `most`."""
+        ...
+
+    async def prune(
+        self, owned: Owned, lanes: int, series: Sequence[EndedSeries], forgotten: Collection[bytes]
+    ) -> None:
+        """Deletes series, and ended definitions that are not to be remembered, at once. Raises LaneLostError where the
+        lane is not this owner's."""
         ...
 
 
@@ -212,10 +234,7 @@ class PostgresCheckpoints:
             watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
             delivered_ms = min(watermarks.values())
             since_ms = min(stored["commit_ms"], delivered_ms) - stale_after_ms - REWRITE_SECONDS * 1000
-            cursor = await connection.execute(
-                "SELECT definition_id, ended_ms FROM ended_definitions WHERE partition BETWEEN %s AND %s", bounds
-            )
-            ended = {row["definition_id"].bytes: row["ended_ms"] async for row in cursor}
+            ended = await ended_store.load(connection, bounds)
             table, unmarked = SeriesTable(), []
             settled = [each for each, ended_ms in ended.items() if ended_ms <= delivered_ms]
             async for series in self._stored_series(connection, bounds, since_ms, settled):
@@ -318,7 +337,7 @@ class PostgresCheckpoints:
             await source_store.store(connection, checkpoint.sources)
             await recent_store.add(connection, checkpoint.recent)
             await recent_store.add_objectives(connection, checkpoint.adopted)
-            await self._store_ended(connection, checkpoint)
+            await ended_store.store(connection, checkpoint.ended, checkpoint.commit_ms)
             await self._store_watermarks(connection, owned.lane, watermarks)
             await ledger_store.add(connection, checkpoint.ledger)
             await connection.execute(
@@ -364,19 +383,6 @@ class PostgresCheckpoints:
             (checkpoint.commit_ms,),
         )
 
-    async def _store_ended(self, connection: Connection, checkpoint: Checkpoint) -> None:
-        for tenant_id, project_id, definition_id in checkpoint.ended:
-            await connection.execute(
-                "INSERT INTO ended_definitions (partition, tenant_id, definition_id, ended_ms)"
-                " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (
-                    partition_of(project_id),
-                    uuid.UUID(bytes=tenant_id),
-                    uuid.UUID(bytes=definition_id),
-                    checkpoint.commit_ms,
-                ),
-            )
-
     async def _store_watermarks(self, connection: Connection, lane: int, watermarks: Mapping[str, int]) -> None:
         await connection.execute(
             """
@@ -399,6 +405,25 @@ class PostgresCheckpoints:
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
         async with self._database.transaction(role=_ROLE) as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
+
+    async def series_of(
+        self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
+    ) -> Sequence[EndedSeries]:
+        async with self._database.transaction(role=_ROLE) as connection:
+            return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
+
+    async def prune(
+        self, owned: Owned, lanes: int, series: Sequence[EndedSeries], forgotten: Collection[bytes]
+    ) -> None:
+        async with self._database.transaction(role=_ROLE) as connection:
+            # Until it is done nobody else can own the lane, and nothing can be committed.
+            cursor = await connection.execute(
+                "SELECT FROM lanes WHERE lane = %s AND epoch = %s FOR UPDATE", (owned.lane, owned.epoch)
+            )
+            if cursor.rowcount != 1:
+                raise LaneLostError(f"lane {owned.lane}, epoch {owned.epoch}: somebody else has it")
+            await ended_store.delete_series(connection, series)
+            await ended_store.forget(connection, partitions_of(owned.lane, lanes), forgotten)
 
     async def _drop_all(
         self,

@@ -10,6 +10,7 @@ from chassis.tasks import heed_cancellation
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.full_projects import ProjectLimits
 from services.ingest.log import Log
+from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 
@@ -26,12 +27,19 @@ class Housekeeping:
     """For one ownership of a lane."""
 
     def __init__(
-        self, lane: int, settings: AggregatorSettings, stream: Log, checkpoints: Checkpoints, clock: Clock
+        self,
+        lane: int,
+        settings: AggregatorSettings,
+        stream: Log,
+        checkpoints: Checkpoints,
+        pruning: Pruning,
+        clock: Clock,
     ) -> None:
         self._lane = lane
         self._settings = settings
         self._log = stream
         self._checkpoints = checkpoints
+        self._pruning = pruning
         self._clock = clock
         #: Commits and their positions, until they are old enough to be purged from the log.
         self._commits: deque[tuple[int, int]] = deque()
@@ -75,3 +83,4 @@ class Housekeeping:
                 producers=settings.most_producers_per_project, sources=settings.most_sources_per_project
             )
             await self._checkpoints.note_full(self._lane, settings.lanes, limits)
+            await self._pruning.prune(self._reached_ms)

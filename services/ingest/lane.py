@@ -20,6 +20,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
+from services.ingest.pruning import Pruning
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
@@ -249,9 +250,10 @@ class _Work:
         #: Whether the log was read, to its end or past a part of it.
         self.reading = False
         self._progress = progress
-        self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, clock)
-        #: Between looking up what is missing and folding, nothing may leave memory.
+        #: Between looking up what is missing and folding, nothing may leave memory or the state.
         self._memory = asyncio.Lock()
+        pruning = Pruning(owned, settings.lanes, state, checkpoints, self._memory)
+        self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, pruning, clock)
         self._traceparents: list[str] = []
 
     async def fold_for_ever(self) -> None:

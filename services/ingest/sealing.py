@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
 from services.ingest.domain import LabelPairs, MetricType
+from services.ingest.ended_definitions import EndedDefinition
 from services.ingest.label_sets import LabelSets
 from services.ingest.ledger import LedgerLines
 from services.ingest.producers import ProducerRow
@@ -101,8 +102,8 @@ class Checkpoint:
     overdue: Overdue
     producers: list[ProducerRow] = field(default_factory=list)
     sources: list[SourceRow] = field(default_factory=list)
-    #: Tenant, project and definition ids.
-    ended: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    #: Definitions whose series end, for the first time or once more.
+    ended: list[EndedDefinition] = field(default_factory=list)
     #: The receiver's clock of the newest record, Unix milliseconds; 0: none.
     newest_received_ms: int = 0
     ledger: LedgerLines = field(default_factory=LedgerLines)

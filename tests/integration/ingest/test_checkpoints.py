@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -281,8 +281,8 @@ class LookedAtCheckpoints(PostgresCheckpoints):
         super().__init__(database)
         self._look = look
 
-    async def _store_ended(self, connection: Connection, checkpoint: Checkpoint) -> None:
-        await super()._store_ended(connection, checkpoint)
+    async def _store_watermarks(self, connection: Connection, lane: int, watermarks: Mapping[str, int]) -> None:
+        await super()._store_watermarks(connection, lane, watermarks)
         await self._look(connection)
 
 

@@ -13,6 +13,7 @@ from services.ingest import full_projects, log
 from services.ingest.domain import REMEMBERED_MS
 from services.ingest.full_projects import FullProjects
 from services.ingest.housekeeping import Housekeeping
+from services.ingest.pruning import Pruning
 from services.ingest.records import Record
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
@@ -61,7 +62,8 @@ async def sweep(
     """Ten minutes of housekeeping after a commit; then the lane begins anew."""
     clock = SweepingClock(now_ms)
     settings = dataclasses.replace(pipeline.aggregator_settings, **changes)
-    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, clock)
+    pruning = Pruning(lane.owned(0), 1, lane.state, lane.checkpoints, asyncio.Lock())
+    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, pruning, clock)
     housekeeping.committed(await lane.commit(), reached_ms)
     working = asyncio.create_task(housekeeping.run())
     await asyncio.wait_for(clock.swept.wait(), 20.0)

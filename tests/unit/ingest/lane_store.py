@@ -97,7 +97,7 @@ class Store:
             of_source = self.sources.setdefault((told.project_id, told.source), {})
             of_source[told.definition_id] = told[3:]
         for _, _, definition_id in checkpoint.ended:
-            self._ended.setdefault(definition_id, checkpoint.commit_ms)
+            self._ended[definition_id] = checkpoint.commit_ms
         for family in checkpoint.adopted:
             for identity, stored in self.rows.items():
                 if stored.family.definition_id == family.definition_id:
