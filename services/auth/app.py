@@ -22,12 +22,14 @@ from services.auth.grpc_api.credentials import CredentialServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
 from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
+from services.auth.one_time_codes import OneTimeCodes
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.keys import Keys
 from services.auth.operations.members import Members
 from services.auth.operations.projects import Projects
 from services.auth.operations.recovery import Recovery
+from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import Sessions
 from services.auth.operations.verdicts import Verdicts
 from services.auth.outbox import Outbox, Sender
@@ -40,6 +42,7 @@ from services.auth.storage.keys import KeyStorage
 from services.auth.storage.mails import MailedTokenStorage, MailStorage
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.projects import ProjectStorage
+from services.auth.storage.second_factors import SecondFactorStorage
 from services.auth.storage.sessions import SessionStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
 from services.auth.storage.verdicts import VerdictStorage
@@ -161,13 +164,25 @@ def _servicers(
     )
     outbox = Outbox(MailStorage(), mailed_tokens, MailedTokens(master_key))
     recovery = Recovery(database, accounts, mailed_tokens, outbox, sessions, hasher, clock)
+    second_factors = SecondFactors(
+        database, accounts, SecondFactorStorage(), OneTimeCodes(master_key), sessions, outbox, hasher, clock
+    )
     account_servicer = AccountServicer(
         accounts=Accounts(
-            database, accounts, members, projects, sessions, recovery, hasher, clock, default_plan=settings.default_plan
+            database,
+            accounts,
+            members,
+            projects,
+            sessions,
+            recovery,
+            second_factors,
+            hasher,
+            clock,
+            default_plan=settings.default_plan,
         ),
         sessions=sessions,
         projects=Projects(database, access, accounts, projects, keys, feed, clock),
         keys=Keys(database, access, keys, feed, master_key, clock),
         members=Members(database, access, accounts, members, feed, clock),
     )
-    return _Servicers(accounts=account_servicer, own_account=OwnAccountServicer(recovery, sessions))
+    return _Servicers(accounts=account_servicer, own_account=OwnAccountServicer(recovery, second_factors, sessions))

@@ -1,6 +1,6 @@
 """Every error that auth answers beyond the chassis's own, each with its stable code."""
 
-from chassis.errors import Conflict, Invalid, Unauthenticated, Unavailable
+from chassis.errors import Conflict, Invalid, Limited, Unauthenticated, Unavailable
 
 
 class InvalidCredentials(Unauthenticated):
@@ -19,6 +19,49 @@ class WrongPassword(Unauthenticated):
 
     def __init__(self) -> None:
         super().__init__("This is not your present password.")
+
+
+class TotpRequired(Unauthenticated):
+    """The right password of an account that has a second factor, and no code."""
+
+    code = "TOTP_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("This account has a second factor: send a code of it as totp, or a recovery code.")
+
+
+class InvalidTotp(Unauthenticated):
+    """Not a code of this moment, or one that was used: never said which."""
+
+    code = "INVALID_TOTP"
+
+    def __init__(self) -> None:
+        super().__init__("The code is wrong or was used before. Wait for the next one.")
+
+
+class TooManyCodes(Limited):
+    """Wrong codes, one after the other: the second factor takes none for a while."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__(
+            "Too many wrong codes. Wait before the next one.",
+            details={"limit": "codes"},
+            retry_after_seconds=retry_after_seconds,
+        )
+
+
+class TotpEnabled(Conflict):
+    """A second factor is replaced only after it was disabled."""
+
+    def __init__(self) -> None:
+        super().__init__("The second factor is enabled. Disable it first.")
+
+
+class TotpNotBegun(Conflict):
+    """There is no second factor to do this to."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no second factor yet. Begin with POST /api/v1/auth/totp.")
 
 
 class InvalidMailedToken(Invalid):

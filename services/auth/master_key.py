@@ -24,6 +24,7 @@ class MasterKey:
         self._sealing = AESGCM(_derive(secret, b"sealing"))
         self._succession = _derive(secret, b"refresh succession")
         self._mailing = _derive(secret, b"mailed tokens")
+        self._recovering = _derive(secret, b"recovery codes")
 
     def seal(self, plaintext: bytes, *, owner: str) -> bytes:
         """Nonce and AES-256-GCM ciphertext, bound to the row (`owner`) that it belongs to."""
@@ -44,6 +45,10 @@ class MasterKey:
     def mailed(self, mail_id: bytes) -> bytes:
         """32 bytes that only the master key's holder can derive from the id of a mail."""
         return hmac.digest(self._mailing, mail_id, sha256)
+
+    def recovery_digest(self, code: bytes) -> bytes:
+        """32 bytes by which a recovery code is known at rest; without the master key nobody can try codes on them."""
+        return hmac.digest(self._recovering, code, sha256)
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:

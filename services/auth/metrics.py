@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 SIGN_UPS = Counter("pulsegate_auth_sign_ups_total", "Accounts made.")
 SIGN_INS = Counter(
     "pulsegate_auth_sign_ins_total",
-    "Sign-ins by `result`: `ok` or `invalid_credentials`.",
+    "Sign-ins by `result`: `ok`, or the error's code in lower case.",
     ["result"],
 )
 PASSWORD_CHANGES = Counter(

@@ -18,7 +18,6 @@ from services.gateway.clients import (
     Definitions,
     Generator,
     Ledger,
-    OwnAccount,
     ProjectDefinitions,
     Prometheus,
     SigningKeys,
@@ -41,10 +40,12 @@ from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
+from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
+from services.gateway.own_account import OwnAccount
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.settings import Settings
@@ -86,9 +87,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(health.watching())
 
         accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
+        own_account = OwnAccount(upstreams.auth)
         resources: list[Resource] = [
             AccountRoutes(accounts, signing_keys, limits),
-            OwnAccountRoutes(OwnAccount(upstreams.auth), limits),
+            OwnAccountRoutes(own_account, limits),
+            SecondFactorRoutes(own_account, limits),
             ProjectRoutes(accounts),
             KeyRoutes(accounts),
             MemberRoutes(accounts),

@@ -21,10 +21,8 @@ from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
 from contracts.pulsegate.auth.v1 import credentials_pb2 as credentials
-from contracts.pulsegate.auth.v1 import own_account_pb2 as own_account
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import AccountServiceStub
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceStub
-from contracts.pulsegate.auth.v1.own_account_pb2_grpc import OwnAccountServiceStub
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
@@ -198,8 +196,8 @@ class Accounts:
         request = accounts.SignUpRequest(email=email, password=password, tenant_name=tenant_name, device=device)
         return await self._auth.ask(self._stub.SignUp, request)
 
-    async def sign_in(self, email: str, password: str, device: accounts.Device) -> accounts.SignInResponse:
-        request = accounts.SignInRequest(email=email, password=password, device=device)
+    async def sign_in(self, email: str, password: str, totp: str, device: accounts.Device) -> accounts.SignInResponse:
+        request = accounts.SignInRequest(email=email, password=password, totp=totp, device=device)
         return await self._auth.ask(self._stub.SignIn, request)
 
     async def refresh(self, refresh_token: str, device: accounts.Device) -> accounts.RefreshResponse:
@@ -280,41 +278,6 @@ class Accounts:
     async def remove_member(self, tenant_id: str, user_id: str) -> None:
         request = accounts.RemoveMemberRequest(tenant_id=tenant_id, user_id=user_id)
         await self._auth.ask(self._stub.RemoveMember, request)
-
-
-class OwnAccount:
-    """auth's OwnAccountService, for the person whose principal the call carries."""
-
-    def __init__(self, auth: Upstream) -> None:
-        self._auth = auth
-        self._stub = OwnAccountServiceStub(auth.channel.grpc_channel)
-
-    async def request_password_reset(self, email: str) -> None:
-        await self._auth.ask(self._stub.RequestPasswordReset, own_account.RequestPasswordResetRequest(email=email))
-
-    async def reset_password(self, token: str, password: str) -> None:
-        request = own_account.ResetPasswordRequest(token=token, password=password)
-        await self._auth.ask(self._stub.ResetPassword, request)
-
-    async def change_password(self, current: str, new: str) -> None:
-        request = own_account.ChangePasswordRequest(current_password=current, new_password=new)
-        await self._auth.ask(self._stub.ChangePassword, request)
-
-    async def request_email_verification(self) -> None:
-        await self._auth.ask(self._stub.RequestEmailVerification, own_account.RequestEmailVerificationRequest())
-
-    async def verify_email(self, token: str) -> None:
-        await self._auth.ask(self._stub.VerifyEmail, own_account.VerifyEmailRequest(token=token))
-
-    async def sessions(self, page_size: int, page_token: str) -> own_account.ListSessionsResponse:
-        request = own_account.ListSessionsRequest(page_size=page_size, page_token=page_token)
-        return await self._auth.ask_again(self._stub.ListSessions, request)
-
-    async def revoke_session(self, session_id: str) -> None:
-        await self._auth.ask(self._stub.RevokeSession, own_account.RevokeSessionRequest(session_id=session_id))
-
-    async def revoke_other_sessions(self) -> None:
-        await self._auth.ask(self._stub.RevokeOtherSessions, own_account.RevokeOtherSessionsRequest())
 
 
 class Definitions:

@@ -39,7 +39,14 @@ BELOW_PROMETHEUS = "/prometheus/"
 #: What clients may be told, by status.
 CODES: Mapping[int, Sequence[str]] = {
     400: ("MALFORMED_REQUEST", "MALFORMED_JSON", "SAMPLES_REJECTED", "BATCH_REJECTED"),
-    401: ("UNAUTHENTICATED", "TOKEN_EXPIRED", "INVALID_API_KEY", "INVALID_CREDENTIALS"),
+    401: (
+        "UNAUTHENTICATED",
+        "TOKEN_EXPIRED",
+        "INVALID_API_KEY",
+        "INVALID_CREDENTIALS",
+        "TOTP_REQUIRED",
+        "INVALID_TOTP",
+    ),
     403: ("FORBIDDEN", "INSUFFICIENT_SCOPE", "ORIGIN_NOT_ALLOWED"),
     404: ("NOT_FOUND",),
     405: ("METHOD_NOT_ALLOWED",),

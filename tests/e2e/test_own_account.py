@@ -3,6 +3,7 @@
 import re
 from email import message_from_bytes, policy
 
+import pyotp
 import pytest
 
 from tests.e2e.api import PASSWORD, connected, sign_up
@@ -78,3 +79,24 @@ async def test_sessions_are_listed_and_ended_one_by_one_or_all_others(suite: Sui
     assert (listed[1]["device"], listed[1]["address"]) == ("Phone/1.0", "127.0.0.1")
     assert (refused.status, refused.code) == (401, "INVALID_CREDENTIALS")
     assert again.status == 202
+
+
+async def test_signing_in_takes_a_code_of_the_second_factor_once_it_is_confirmed(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada = await sign_up(api)
+        credentials = {"email": ada.email, "password": PASSWORD}
+        begun = await api.expect(201, "POST", "/api/v1/auth/totp", {"password": PASSWORD}, credential=ada.token)
+        code = {"code": pyotp.TOTP(begun["secret"]).now()}
+        confirmed = await api.expect(200, "POST", "/api/v1/auth/totp/confirm", code, credential=ada.token)
+        state = await api.expect(200, "GET", "/api/v1/auth/totp", credential=ada.token)
+        without = await api.call("POST", "/api/v1/auth/signin", credentials)
+        again = await api.call("POST", "/api/v1/auth/signin", {**credentials, "totp": code["code"]})
+        recovery = {**credentials, "totp": confirmed["recoveryCodes"][0]}
+        await api.expect(200, "POST", "/api/v1/auth/signin", recovery)
+        await api.expect(204, "POST", "/api/v1/auth/totp/disable", {"password": PASSWORD}, credential=ada.token)
+        await api.expect(200, "POST", "/api/v1/auth/signin", credentials)
+
+    assert begun["uri"].startswith("otpauth://totp/Pulsegate:")
+    assert state == {"enabled": True, "recoveryCodesLeft": 10}
+    assert (without.status, without.code) == (401, "TOTP_REQUIRED")
+    assert (again.status, again.code) == (401, "INVALID_TOTP")

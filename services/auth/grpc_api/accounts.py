@@ -42,7 +42,8 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         )
 
     async def SignIn(self, request: pb.SignInRequest, _call: Call) -> pb.SignInResponse:
-        known = await self._accounts.sign_in(request.email, request.password, messages.read_device(request.device))
+        device = messages.read_device(request.device)
+        known = await self._accounts.sign_in(request.email, request.password, request.totp, device)
         return pb.SignInResponse(
             user=messages.user(known.user),
             memberships=map(messages.membership, known.memberships),

@@ -11,6 +11,7 @@ from contracts.pulsegate.auth.v1 import own_account_pb2_grpc
 from services.auth.domain import PageRequest, SessionId
 from services.auth.grpc_api import messages
 from services.auth.operations.recovery import Recovery
+from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import Sessions
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -19,8 +20,9 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class OwnAccountServicer(own_account_pb2_grpc.OwnAccountServiceServicer):
     """One method a call; the principal comes with the call (`chassis.principals`)."""
 
-    def __init__(self, recovery: Recovery, sessions: Sessions) -> None:
+    def __init__(self, recovery: Recovery, second_factors: SecondFactors, sessions: Sessions) -> None:
         self._recovery = recovery
+        self._second_factors = second_factors
         self._sessions = sessions
 
     async def RequestPasswordReset(
@@ -46,6 +48,27 @@ class OwnAccountServicer(own_account_pb2_grpc.OwnAccountServiceServicer):
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, _call: Call) -> pb.VerifyEmailResponse:
         await self._recovery.verify(request.token)
         return pb.VerifyEmailResponse()
+
+    async def GetTotp(self, _request: pb.GetTotpRequest, _call: Call) -> pb.GetTotpResponse:
+        state = await self._second_factors.state(current())
+        return pb.GetTotpResponse(enabled=state.enabled, recovery_codes_left=state.recovery_codes_left)
+
+    async def BeginTotp(self, request: pb.BeginTotpRequest, _call: Call) -> pb.BeginTotpResponse:
+        made = await self._second_factors.begin(current(), request.password)
+        return pb.BeginTotpResponse(secret=made.secret, uri=made.uri)
+
+    async def ConfirmTotp(self, request: pb.ConfirmTotpRequest, _call: Call) -> pb.ConfirmTotpResponse:
+        return pb.ConfirmTotpResponse(recovery_codes=await self._second_factors.confirm(current(), request.code))
+
+    async def RenewRecoveryCodes(
+        self, request: pb.RenewRecoveryCodesRequest, _call: Call
+    ) -> pb.RenewRecoveryCodesResponse:
+        codes = await self._second_factors.renew_codes(current(), request.password)
+        return pb.RenewRecoveryCodesResponse(recovery_codes=codes)
+
+    async def DisableTotp(self, request: pb.DisableTotpRequest, _call: Call) -> pb.DisableTotpResponse:
+        await self._second_factors.disable(current(), request.password)
+        return pb.DisableTotpResponse()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _call: Call) -> pb.ListSessionsResponse:
         principal = current()

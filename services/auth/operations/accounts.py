@@ -6,7 +6,7 @@ from datetime import datetime
 
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
-from chassis.errors import Invalid, Unauthenticated
+from chassis.errors import Invalid, PulsegateError, Unauthenticated
 from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
@@ -28,10 +28,11 @@ from services.auth.domain import (
 from services.auth.errors import EmailTaken, InvalidCredentials
 from services.auth.operations.access import require_person
 from services.auth.operations.recovery import Recovery
+from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import IssuedTokens, Sessions
 from services.auth.password_rules import password_fault
 from services.auth.passwords import PasswordHasher
-from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.accounts import AccountStorage, StoredPassword
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.projects import ProjectStorage
 
@@ -78,6 +79,7 @@ class Accounts:
         projects: ProjectStorage,
         sessions: Sessions,
         recovery: Recovery,
+        second_factors: SecondFactors,
         hasher: PasswordHasher,
         clock: Clock,
         *,
@@ -89,6 +91,7 @@ class Accounts:
         self._projects = projects
         self._sessions = sessions
         self._recovery = recovery
+        self._second_factors = second_factors
         self._hasher = hasher
         self._clock = clock
         self._default_plan = default_plan
@@ -113,22 +116,35 @@ class Accounts:
         metrics.SIGN_UPS.inc()
         return SignedUp(user=user, tenant=tenant, project=project, tokens=tokens)
 
-    async def sign_in(self, email: str, password: str, device: Device) -> SignedIn:
-        """Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password."""
+    async def sign_in(self, email: str, password: str, totp: str, device: Device) -> SignedIn:
+        """`totp` is a code of the second factor or a recovery code; empty where none was given.
+
+        Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password; after the
+        right one TotpRequired, InvalidTotp or TooManyCodes.
+        """
+        stored = await self._proven(email, password)
+        async with self._database.transaction(user_id=stored.user.id) as connection:
+            # While it was compared it may have been replaced, which ends the sessions that are there by then.
+            if await self._accounts.lock_password(connection, stored.user.id) != stored.bcrypt:
+                raise _counted(InvalidCredentials())
+            refusal = await self._second_factors.judge(connection, stored.user, totp)
+            if refusal is None:
+                memberships = await self._accounts.memberships(connection, stored.user.id)
+                tokens = await self._sessions.begin(connection, stored.user.id, device)
+        if refusal is not None:  # raised out here, so that what it counts is committed
+            raise _counted(refusal)
+        metrics.SIGN_INS.labels("ok").inc()
+        return SignedIn(user=stored.user, memberships=memberships, tokens=tokens)
+
+    async def _proven(self, email: str, password: str) -> StoredPassword:
+        """Whose the password is. Raises InvalidCredentials."""
         key = email_key(email)
         async with self._database.transaction(email=key) as connection:
             stored = await self._accounts.find_password(connection, key)
         matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
         if stored is None or not matches:
-            raise _refused()
-        async with self._database.transaction(user_id=stored.user.id) as connection:
-            # While it was compared it may have been replaced, which ends the sessions that are there by then.
-            if await self._accounts.lock_password(connection, stored.user.id) != stored.bcrypt:
-                raise _refused()
-            memberships = await self._accounts.memberships(connection, stored.user.id)
-            tokens = await self._sessions.begin(connection, stored.user.id, device)
-        metrics.SIGN_INS.labels("ok").inc()
-        return SignedIn(user=stored.user, memberships=memberships, tokens=tokens)
+            raise _counted(InvalidCredentials())
+        return stored
 
     async def me(self, principal: Principal) -> Me:
         """The person who asks. Raises Unauthenticated where the account is gone."""
@@ -155,9 +171,9 @@ class Accounts:
         return from_unix_ms(self._clock.now_ms())
 
 
-def _refused() -> InvalidCredentials:
-    metrics.SIGN_INS.labels("invalid_credentials").inc()
-    return InvalidCredentials()
+def _counted(refusal: PulsegateError) -> PulsegateError:
+    metrics.SIGN_INS.labels(refusal.code.lower()).inc()
+    return refusal
 
 
 def _require_valid(email: str, password: str, tenant_name: str) -> None:

@@ -23,6 +23,8 @@ class SignUp(Asked):
 class SignIn(Asked):
     email: str
     password: str
+    #: A code of the second factor, or a recovery code, where the account has one.
+    totp: str = ""
 
 
 class RefreshToken(Asked):
@@ -136,7 +138,9 @@ class AccountRoutes:
 
     async def sign_in(self, request: web.Request, credentials: SignIn) -> web.Response:
         await self._limits.charge_account(request, credentials.email)
-        found = await self._accounts.sign_in(credentials.email, credentials.password, self._device(request))
+        found = await self._accounts.sign_in(
+            credentials.email, credentials.password, credentials.totp, self._device(request)
+        )
         signed_in = SignedIn(
             user=render_user(found.user),
             tenants=_render_tenants(found.memberships),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,30 @@ async def test_an_address_that_no_header_can_hold_gets_no_mail_and_stops_no_othe
     async with running_auth(settings, mail_folder=tmp_path):
         await eventually(lambda: is_counted("notice", "unwanted", unwanted + 2))
         await eventually(lambda: is_counted("notice", "sent", sent + 1))
+
+
+async def test_a_mail_that_meets_a_database_in_trouble_is_tried_again(
+    settings: Settings, database: Database, clock: MovableClock, tmp_path: Path
+) -> None:
+    unwanted = counted("password_reset", "unwanted")
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+
+        async def was_tried(times: int) -> bool:
+            return connection.execute("SELECT attempts FROM auth.mails").fetchall() == [(times,)]
+
+        connection.execute("ALTER TABLE auth.mailed_tokens RENAME TO elsewhere")
+        connection.execute(
+            "INSERT INTO auth.mails (id, purpose, recipient, details, created_at, due_at)"
+            " VALUES (uuidv7(), 'password_reset', %s, '{}', now(), now())",
+            (RECIPIENT,),
+        )
+        async with running_auth(settings, clock, mail_folder=tmp_path):
+            for times in (1, 2):
+                await eventually(partial(was_tried, times), what=f"attempt {times}")
+                await clock.advance(timedelta(minutes=3))
+            connection.execute("ALTER TABLE auth.elsewhere RENAME TO mailed_tokens")
+            await clock.advance(timedelta(minutes=3))
+            await eventually(lambda: is_counted("password_reset", "unwanted", unwanted + 1))
 
 
 def queue_notice(database: Database, recipient: str) -> None:

@@ -28,6 +28,8 @@ TABLES = (
     "sessions",
     "refresh_tokens",
     "mailed_tokens",
+    "second_factors",
+    "recovery_codes",
     "mails",
     "signing_keys",
     "feed",

@@ -353,8 +353,11 @@ class SignInRequest(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    TOTP_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     password: _builtins.str
+    totp: _builtins.str
+    """A code of the second factor, or a recovery code; empty where none was given."""
     @_builtins.property
     def device(self) -> Global___Device: ...
     def __init__(
@@ -363,10 +366,11 @@ class SignInRequest(_message.Message):
         email: _builtins.str = ...,
         password: _builtins.str = ...,
         device: Global___Device | None = ...,
+        totp: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "email", b"email", "password", b"password"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "email", b"email", "password", b"password", "totp", b"totp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OwnAccountServiceStub:
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -61,6 +61,31 @@ class OwnAccountServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailResponse.FromString,
                 _registered_method=True)
+        self.GetTotp = channel.unary_unary(
+                '/pulsegate.auth.v1.OwnAccountService/GetTotp',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpResponse.FromString,
+                _registered_method=True)
+        self.BeginTotp = channel.unary_unary(
+                '/pulsegate.auth.v1.OwnAccountService/BeginTotp',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpResponse.FromString,
+                _registered_method=True)
+        self.ConfirmTotp = channel.unary_unary(
+                '/pulsegate.auth.v1.OwnAccountService/ConfirmTotp',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpResponse.FromString,
+                _registered_method=True)
+        self.RenewRecoveryCodes = channel.unary_unary(
+                '/pulsegate.auth.v1.OwnAccountService/RenewRecoveryCodes',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesResponse.FromString,
+                _registered_method=True)
+        self.DisableTotp = channel.unary_unary(
+                '/pulsegate.auth.v1.OwnAccountService/DisableTotp',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/pulsegate.auth.v1.OwnAccountService/ListSessions',
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ListSessionsRequest.SerializeToString,
@@ -79,7 +104,7 @@ class OwnAccountServiceStub:
 
 
 class OwnAccountServiceServicer:
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -114,6 +139,41 @@ class OwnAccountServiceServicer:
 
     def VerifyEmail(self, request, context):
         """Verifies the address that a token was mailed to; the token is spent by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTotp(self, request, context):
+        """The second factor of the caller, a time-based one-time password (RFC 6238).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginTotp(self, request, context):
+        """A new secret, which counts for nothing until ConfirmTotp shows a code of it, and replaces one that was not confirmed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmTotp(self, request, context):
+        """Asks for codes at each sign-in from now on, and ends every other session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewRecoveryCodes(self, request, context):
+        """New recovery codes; the older ones are void.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableTotp(self, request, context):
+        """Asks for no codes any more. Nothing where there is no second factor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +228,31 @@ def add_OwnAccountServiceServicer_to_server(servicer, server):
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailResponse.SerializeToString,
             ),
+            'GetTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTotp,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpResponse.SerializeToString,
+            ),
+            'BeginTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginTotp,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpResponse.SerializeToString,
+            ),
+            'ConfirmTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmTotp,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpResponse.SerializeToString,
+            ),
+            'RenewRecoveryCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewRecoveryCodes,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesResponse.SerializeToString,
+            ),
+            'DisableTotp': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableTotp,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpResponse.SerializeToString,
+            ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ListSessionsRequest.FromString,
@@ -192,7 +277,7 @@ def add_OwnAccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OwnAccountService:
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -321,6 +406,141 @@ class OwnAccountService:
             '/pulsegate.auth.v1.OwnAccountService/VerifyEmail',
             pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_own__account__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.OwnAccountService/GetTotp',
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.GetTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.OwnAccountService/BeginTotp',
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.BeginTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.OwnAccountService/ConfirmTotp',
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.ConfirmTotpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewRecoveryCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.OwnAccountService/RenewRecoveryCodes',
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.RenewRecoveryCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableTotp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.OwnAccountService/DisableTotp',
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_own__account__pb2.DisableTotpResponse.FromString,
             options,
             channel_credentials,
             insecure,

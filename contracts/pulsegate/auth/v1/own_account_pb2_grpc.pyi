@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OwnAccountServiceStub:
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -47,6 +47,16 @@ class OwnAccountServiceStub:
     """Mails a token to the account's address, and makes older ones void; nothing where the address is verified."""
     VerifyEmail: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.VerifyEmailRequest, _own_account_pb2.VerifyEmailResponse]
     """Verifies the address that a token was mailed to; the token is spent by it."""
+    GetTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.GetTotpRequest, _own_account_pb2.GetTotpResponse]
+    """The second factor of the caller, a time-based one-time password (RFC 6238)."""
+    BeginTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.BeginTotpRequest, _own_account_pb2.BeginTotpResponse]
+    """A new secret, which counts for nothing until ConfirmTotp shows a code of it, and replaces one that was not confirmed."""
+    ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.ConfirmTotpRequest, _own_account_pb2.ConfirmTotpResponse]
+    """Asks for codes at each sign-in from now on, and ends every other session."""
+    RenewRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.RenewRecoveryCodesRequest, _own_account_pb2.RenewRecoveryCodesResponse]
+    """New recovery codes; the older ones are void."""
+    DisableTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.DisableTotpRequest, _own_account_pb2.DisableTotpResponse]
+    """Asks for no codes any more. Nothing where there is no second factor."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.ListSessionsRequest, _own_account_pb2.ListSessionsResponse]
     """The sessions that have not ended, the one of this call among them, from the oldest."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.RevokeSessionRequest, _own_account_pb2.RevokeSessionResponse]
@@ -56,7 +66,7 @@ class OwnAccountServiceStub:
 
 @_typing.type_check_only
 class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -73,6 +83,16 @@ class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
     """Mails a token to the account's address, and makes older ones void; nothing where the address is verified."""
     VerifyEmail: _aio.UnaryUnaryMultiCallable[_own_account_pb2.VerifyEmailRequest, _own_account_pb2.VerifyEmailResponse]  # type: ignore[assignment]
     """Verifies the address that a token was mailed to; the token is spent by it."""
+    GetTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.GetTotpRequest, _own_account_pb2.GetTotpResponse]  # type: ignore[assignment]
+    """The second factor of the caller, a time-based one-time password (RFC 6238)."""
+    BeginTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.BeginTotpRequest, _own_account_pb2.BeginTotpResponse]  # type: ignore[assignment]
+    """A new secret, which counts for nothing until ConfirmTotp shows a code of it, and replaces one that was not confirmed."""
+    ConfirmTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.ConfirmTotpRequest, _own_account_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
+    """Asks for codes at each sign-in from now on, and ends every other session."""
+    RenewRecoveryCodes: _aio.UnaryUnaryMultiCallable[_own_account_pb2.RenewRecoveryCodesRequest, _own_account_pb2.RenewRecoveryCodesResponse]  # type: ignore[assignment]
+    """New recovery codes; the older ones are void."""
+    DisableTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.DisableTotpRequest, _own_account_pb2.DisableTotpResponse]  # type: ignore[assignment]
+    """Asks for no codes any more. Nothing where there is no second factor."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_own_account_pb2.ListSessionsRequest, _own_account_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """The sessions that have not ended, the one of this call among them, from the oldest."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_own_account_pb2.RevokeSessionRequest, _own_account_pb2.RevokeSessionResponse]  # type: ignore[assignment]
@@ -81,7 +101,7 @@ class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
     """Ends every session but the one of this call."""
 
 class OwnAccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a person does about their own account: passwords, the e-mail address, sessions.
+    """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
     Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
     """
 
@@ -126,6 +146,46 @@ class OwnAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_own_account_pb2.VerifyEmailResponse, _abc.Awaitable[_own_account_pb2.VerifyEmailResponse]]:
         """Verifies the address that a token was mailed to; the token is spent by it."""
+
+    @_abc_1.abstractmethod
+    def GetTotp(
+        self,
+        request: _own_account_pb2.GetTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_own_account_pb2.GetTotpResponse, _abc.Awaitable[_own_account_pb2.GetTotpResponse]]:
+        """The second factor of the caller, a time-based one-time password (RFC 6238)."""
+
+    @_abc_1.abstractmethod
+    def BeginTotp(
+        self,
+        request: _own_account_pb2.BeginTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_own_account_pb2.BeginTotpResponse, _abc.Awaitable[_own_account_pb2.BeginTotpResponse]]:
+        """A new secret, which counts for nothing until ConfirmTotp shows a code of it, and replaces one that was not confirmed."""
+
+    @_abc_1.abstractmethod
+    def ConfirmTotp(
+        self,
+        request: _own_account_pb2.ConfirmTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_own_account_pb2.ConfirmTotpResponse, _abc.Awaitable[_own_account_pb2.ConfirmTotpResponse]]:
+        """Asks for codes at each sign-in from now on, and ends every other session."""
+
+    @_abc_1.abstractmethod
+    def RenewRecoveryCodes(
+        self,
+        request: _own_account_pb2.RenewRecoveryCodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_own_account_pb2.RenewRecoveryCodesResponse, _abc.Awaitable[_own_account_pb2.RenewRecoveryCodesResponse]]:
+        """New recovery codes; the older ones are void."""
+
+    @_abc_1.abstractmethod
+    def DisableTotp(
+        self,
+        request: _own_account_pb2.DisableTotpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_own_account_pb2.DisableTotpResponse, _abc.Awaitable[_own_account_pb2.DisableTotpResponse]]:
+        """Asks for no codes any more. Nothing where there is no second factor."""
 
     @_abc_1.abstractmethod
     def ListSessions(
