@@ -28,6 +28,8 @@ from services.ingest.exemplars import Span, span_of_text
 from services.ingest.points import Point
 
 MOST_BODY_BYTES = 4 << 20
+#: Commas of a batch: between all that it may hold, and as many in the values of its labels.
+_MOST_COMMAS = 500_000
 
 _ZSTD_MOST_WINDOW_BYTES = 8 << 20
 #: Members of a gzip body, or frames of a zstd body: each costs a decompressor of its own.
@@ -189,6 +191,8 @@ def _unsnappy(body: bytes) -> bytes:
 
 
 def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
+    if len(plain) > _MOST_COMMAS and plain.count(b",") > _MOST_COMMAS:
+        raise BatchTooLarge(f"A batch has at most {_MOST_COMMAS} commas: its arrays are too long.")
     try:
         plain.decode()  # raw parts are not looked at before they are needed
         body = _body_decoder.decode(plain)

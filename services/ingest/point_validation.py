@@ -20,6 +20,7 @@ from services.ingest.domain import (
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Buckets, Component, ComponentKind, ExponentialBuckets, Observations, Origin, Point
 from services.ingest.records import PART_BUCKETS, PART_COUNT, PART_VALUE, Distribution
+from services.ingest.turns import Steps
 from services.ingest.validation import (
     AcceptedTotal,
     CompiledDefinition,
@@ -51,15 +52,16 @@ def validate_points(
     definitions: Mapping[str, CompiledDefinition],
     now_ms: int,
     refused_sources: Collection[bytes] = (),
-) -> list[Validated]:
+) -> Steps[list[Validated]]:
     """Each point taken or rejected, in order, in parts of the size of a batch, which bounds the size of a record.
 
     Rejections have the point's position among all points. `refused_sources`: whose totals are none that can be taken.
     """
-    return [
-        _validate_part(first, points[first : first + MOST_METRICS_IN_BATCH], definitions, now_ms, refused_sources)
-        for first in range(0, len(points), MOST_METRICS_IN_BATCH)
-    ]
+    parts = []
+    for first in range(0, len(points), MOST_METRICS_IN_BATCH):
+        part = points[first : first + MOST_METRICS_IN_BATCH]
+        parts.append((yield from _validate_part(first, part, definitions, now_ms, refused_sources)))
+    return parts
 
 
 def _validate_part(
@@ -68,7 +70,7 @@ def _validate_part(
     definitions: Mapping[str, CompiledDefinition],
     now_ms: int,
     refused_sources: Collection[bytes],
-) -> Validated:
+) -> Steps[Validated]:
     result = Validated(refused_sources=refused_sources)
     for index, point in enumerate(points, first):
         fault = point if isinstance(point, Fault) else _take(point, definitions, now_ms, result)
@@ -76,6 +78,7 @@ def _validate_part(
             _take_exemplar(point, definitions, result)
         else:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
+        yield
     result.accepted = len(points) - len(result.rejections)
     result.pack_native()
     return result

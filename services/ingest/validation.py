@@ -18,6 +18,7 @@ from services.ingest.domain import (
     GAUGE_NEWEST_MS,
     GAUGE_OLDEST_MS,
     MOST_LABEL_VALUE_BYTES,
+    MOST_METRICS_IN_BATCH,
     MOST_OBSERVATIONS,
     OTHER,
     Definition,
@@ -33,6 +34,7 @@ from services.ingest.native_histograms import NativeBuckets
 from services.ingest.points import Origin
 from services.ingest.records import DefinitionFacts, Distribution, Identity, RecordedExemplar, encode_identity
 from services.ingest.sketches import count_into
+from services.ingest.turns import Steps
 
 #: Codes that a newer definition could undo: a batch is not rejected for them before `config` was asked.
 CURABLE = frozenset(
@@ -217,13 +219,23 @@ class Validated:
             self.distributions[series][1].buckets = buckets.packed()
 
 
-def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
-    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
+def validate(
+    batch: Batch,
+    definitions: Mapping[str, CompiledDefinition],
+    now_ms: int,
+    metrics_a_step: int = MOST_METRICS_IN_BATCH,
+) -> Steps[Validated]:
+    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get.
+
+    A step is so many metrics: all of them where each is small.
+    """
     result = Validated()
-    for index, metric in enumerate(batch.metrics):
-        fault = metric if isinstance(metric, Fault) else take(metric, definitions, now_ms, result)
-        if fault is not None:
-            result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
+    for first in range(0, len(batch.metrics), metrics_a_step):
+        for index, metric in enumerate(batch.metrics[first : first + metrics_a_step], first):
+            fault = metric if isinstance(metric, Fault) else take(metric, definitions, now_ms, result)
+            if fault is not None:
+                result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
+        yield
     result.accepted = len(batch.metrics) - len(result.rejections)
     result.pack_native()
     if batch.spans:

@@ -5,7 +5,7 @@ the sender says when it began to count, one run of that. Gauges are levels. The 
 definition and replace labels of the same name, as in Pushgateway.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
@@ -17,6 +17,8 @@ from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buck
 
 #: Of a series: far more than a definition has.
 MOST_LABELS_OF_SERIES = 64
+#: Likewise.
+_MOST_BUCKETS_OF_SERIES = 4_096
 #: Of all lines, or series, of a push together.
 MOST_LABELS_IN_PUSH = 20 * MOST_POINTS_IN_REQUEST
 
@@ -88,7 +90,7 @@ class _Pushed:
         self.seen.add(key)
 
 
-def points_of(families: Iterable[Family], push: Push) -> list[Point | Fault]:
+def points_of(families: Iterable[Family], push: Push) -> Iterator[Point | Fault]:
     """A point for each series, those of one family after each other.
 
     Raises MalformedBody where a series is there twice, as a counter with `_total` and without may be.
@@ -96,14 +98,15 @@ def points_of(families: Iterable[Family], push: Push) -> list[Point | Fault]:
     reporter = source_id("push", sorted(push.group.items()))
     offered = {label: clipped(value) for label, value in push.group.items()}
     pushed = _Pushed(reporter, offered, push.arrived_ns)
-    return [point for family in families for point in _points(family, pushed)]
+    for family in families:
+        yield from _points(family, pushed)
 
 
-def _points(family: Family, pushed: _Pushed) -> Sequence[Point | Fault]:
+def _points(family: Family, pushed: _Pushed) -> Iterable[Point | Fault]:
     name = as_counter(family.name) if family.type is FamilyType.COUNTER else family.name
     if len(name) > MOST_NAME_LENGTH:
         return [NAME_TOO_LONG] * len(family.series)
-    return [_point((name,), family.type, series, pushed) for series in family.series]
+    return (_point((name,), family.type, series, pushed) for series in family.series)
 
 
 def _point(names: tuple[str], kind: FamilyType, series: Series, pushed: _Pushed) -> Point | Fault:
@@ -127,6 +130,8 @@ def _point(names: tuple[str], kind: FamilyType, series: Series, pushed: _Pushed)
 
 def buckets_of(cumulative: Mapping[float, float], count: float | None, total: float | None) -> Buckets | Fault:
     """A histogram of what lies up to each bound. `count` counts where there is no bucket up to +Inf."""
+    if len(cumulative) > _MOST_BUCKETS_OF_SERIES:
+        return Fault("METRIC_MALFORMED", f"A histogram has at most {_MOST_BUCKETS_OF_SERIES} buckets.")
     ascending = sorted(cumulative.items())
     if not ascending or ascending[-1][0] != float("inf"):
         ascending.append((float("inf"), -1.0 if count is None else count))

@@ -16,6 +16,7 @@ from services.ingest.doors.exposition import (
     summary_of,
 )
 from services.ingest.errors import BatchTooLarge, MalformedBody
+from services.ingest.turns import Steps
 
 _CUT_SHORT = "The body is no sequence of metric families, each with its length before it."
 #: Of all histograms together.
@@ -24,7 +25,7 @@ _MOST_BUCKETS = 5 * MOST_POINTS_IN_REQUEST
 _LONGEST_LENGTH = 5
 
 
-def parse(body: bytes) -> list[Family]:
+def parse(body: bytes) -> Steps[list[Family]]:
     """The families of the body, in order. Raises MalformedBody, BatchTooLarge."""
     families: dict[str, Family] = {}
     budget = _Budget()
@@ -32,7 +33,7 @@ def parse(body: bytes) -> list[Family]:
         budget.take(message)
         if message.name in families:
             raise MalformedBody(f"The metric {message.name[:80]!r} is there twice.")
-        families[message.name] = _family(message)
+        families[message.name] = yield from _family(message)
     return list(families.values())
 
 
@@ -79,7 +80,7 @@ def _length(body: bytes, at: int) -> tuple[int, int]:
     raise MalformedBody(_CUT_SHORT)
 
 
-def _family(message: pb.ExpositionFamily) -> Family:
+def _family(message: pb.ExpositionFamily) -> Steps[Family]:
     try:
         kind, read = _KINDS[message.type]
     except KeyError as error:
@@ -96,6 +97,7 @@ def _family(message: pb.ExpositionFamily) -> Family:
         if len({bucket.upper_bound for bucket in metric.histogram.bucket}) < len(metric.histogram.bucket):
             raise MalformedBody(f"A bucket of {message.name[:80]!r} is there twice.")
         family.series.append(read(metric, labels))
+        yield
     return family
 
 

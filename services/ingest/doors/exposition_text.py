@@ -20,10 +20,13 @@ from services.ingest.doors.exposition import (
     summary_of,
 )
 from services.ingest.errors import BatchTooLarge, MalformedBody
+from services.ingest.turns import Steps
 
 #: Buckets, sums and counts have a line each.
 _MOST_LINES = 5 * MOST_POINTS_IN_REQUEST
 _LONGEST_NUMBER = 400
+#: Characters of a sample: far more than all labels of a definition take.
+_LONGEST_SAMPLE = 1 << 16
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*+")
 _TYPE = re.compile(r"#[ \t]++TYPE[ \t]++(\S++)[ \t]++(\S++)")
@@ -62,7 +65,7 @@ class _Gathering:
     series: dict[_Key, _Gathered] = field(default_factory=dict)
 
 
-def parse(body: bytes) -> list[Family]:
+def parse(body: bytes) -> Steps[list[Family]]:
     """The families of the body, in order. Raises MalformedBody, which names the line, and BatchTooLarge."""
     try:
         text = body.decode()
@@ -76,7 +79,8 @@ def parse(body: bytes) -> list[Family]:
             reader.read(line.strip(" \t\r"))
         except ValueError as error:
             raise MalformedBody(f"Line {number}: {error}.") from error
-    return reader.families()
+        yield
+    return (yield from reader.families())
 
 
 class _Reader:
@@ -107,6 +111,8 @@ class _Reader:
             raise ValueError(f"the type {kind[:80]!r} is unknown") from None
 
     def _read_sample(self, line: str) -> None:
+        if len(line) > _LONGEST_SAMPLE:
+            raise ValueError(f"a sample has at most {_LONGEST_SAMPLE} characters")
         found = _NAME.match(line)
         if not found:
             raise ValueError("a sample begins with the name of its metric")
@@ -175,19 +181,22 @@ class _Reader:
             if family is not None and suffix in _SUFFIXES.get(family.type, ()):
                 yield family, "" if suffix == "_total" else suffix
 
-    def families(self) -> list[Family]:
+    def families(self) -> Steps[list[Family]]:
         """What was read. `_created` series of others say when those began to count."""
         beginnings = {name: stem for name in self._families if (stem := self._begins(name))}
         for name, stem in beginnings.items():
             began = self._families.pop(name).series
-            self._families[stem].series = {
-                key: _Gathered(each.labels, {**each.parts, **_beginning(began.get(key))})
-                for key, each in self._families[stem].series.items()
-            }
-        return [
-            Family(name, gathering.type, [_series(gathering.type, each) for each in gathering.series.values()])
-            for name, gathering in self._families.items()
-        ]
+            for key, each in self._families[stem].series.items():
+                each.parts |= _beginning(began.get(key))
+                yield
+        found = []
+        for name, gathering in self._families.items():
+            family = Family(name, gathering.type)
+            for each in gathering.series.values():
+                family.series.append(_series(gathering.type, each))
+                yield
+            found.append(family)
+        return found
 
     def _begins(self, name: str) -> str:
         """The family whose beginnings a family of that name tells; empty where it tells none."""

@@ -40,9 +40,12 @@ _NO_RECORDED_VALUE = 1
 _MOST_ATTRIBUTES = 128
 #: Of all data points together; more are not looked at.
 _MOST_EXEMPLARS_IN_REQUEST = 2 * MOST_POINTS_IN_REQUEST
-#: Of resources, scopes and data points together, elements of arrays and of maps too: twenty for each of the most data
-#: points that there may be.
+#: Of resources, scopes and data points together: twenty for each of the most data points that there may be.
 _MOST_ATTRIBUTES_IN_REQUEST = 20 * MOST_POINTS_IN_REQUEST
+#: Of arrays and of maps, each as often as it is looked at.
+_MOST_ELEMENTS_IN_REQUEST = 4 * MOST_POINTS_IN_REQUEST
+#: Of a histogram: far more than a definition has.
+_MOST_BUCKETS = 4_096
 #: Of all histograms together.
 _MOST_BUCKETS_IN_REQUEST = 50 * MOST_POINTS_IN_REQUEST
 
@@ -62,21 +65,21 @@ Message = Any
 Points = Iterator[Point | Fault]
 
 
-def decode_protobuf(body: bytes) -> list[Point | Fault]:
+def decode_protobuf(body: bytes) -> Points:
     """Raises MalformedBody, BatchTooLarge."""
     request = ExportMetricsServiceRequest()
     try:
         request.ParseFromString(body)
     except DecodeError as error:
         raise MalformedBody("The body is no OTLP metrics request in protobuf.") from error
-    return list(_points(request))
+    yield from _points(request)
 
 
-def decode_json(body: bytes) -> list[Point | Fault]:
+def decode_json(body: bytes) -> Points:
     """Raises MalformedJson, BatchTooLarge."""
     request = otlp_json.parse(body)
     try:
-        return list(_points(request))
+        yield from _points(request)
     except (RecursionError, ValueError, OverflowError) as error:
         raise MalformedJson("An attribute of a resource is nested too deeply, or no number.") from error
 
@@ -105,6 +108,7 @@ class _Budget:
     def __init__(self) -> None:
         self._left = 2 * MOST_POINTS_IN_REQUEST
         self._attributes_left = _MOST_ATTRIBUTES_IN_REQUEST
+        self._elements_left = _MOST_ELEMENTS_IN_REQUEST
         self._buckets_left = _MOST_BUCKETS_IN_REQUEST
         self._exemplars_left = _MOST_EXEMPLARS_IN_REQUEST
 
@@ -119,8 +123,14 @@ class _Budget:
         """Raises BatchTooLarge where they are too many."""
         self._attributes_left -= count
         if self._attributes_left < 0:
+            raise BatchTooLarge(f"A request has at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes.")
+
+    def spend_elements(self, count: int) -> None:
+        """Raises BatchTooLarge where they are too many."""
+        self._elements_left -= count
+        if self._elements_left < 0:
             raise BatchTooLarge(
-                f"A request has at most {_MOST_ATTRIBUTES_IN_REQUEST} attributes and elements of attributes."
+                f"The arrays and maps of a request have some {_MOST_ELEMENTS_IN_REQUEST} elements at most."
             )
 
     def spend_buckets(self, count: int) -> None:
@@ -270,6 +280,8 @@ def _exponential(point: Message, budget: _Budget) -> ExponentialBuckets:
 
 def _buckets(point: Message, budget: _Budget) -> Buckets:
     budget.spend_buckets(len(point.bucket_counts) + len(point.explicit_bounds))
+    if max(len(point.bucket_counts), len(point.explicit_bounds)) > _MOST_BUCKETS:
+        raise UnusableHistogramError(f"A histogram has at most {_MOST_BUCKETS} buckets.")
     counts = [int(count) for count in point.bucket_counts]
     if sum(counts) != int(point.count):
         raise UnusableHistogramError("A histogram has buckets that add up to its count.")
@@ -360,7 +372,7 @@ def _plain(value: Message, budget: _Budget) -> Any:
         return float(found)
     if which not in ("array_value", "kvlist_value"):
         return found
-    budget.spend_attributes(len(found.values))
+    budget.spend_elements(len(found.values))
     if which == "array_value":
         return [_plain(each, budget) for each in found.values]
     return {each.key: _plain(each.value, budget) for each in found.values}

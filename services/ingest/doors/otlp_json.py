@@ -12,6 +12,8 @@ from services.ingest.errors import BatchTooLarge, MalformedJson
 
 #: Objects in a body, about: more than fit into the largest body with attributes of some use.
 _MOST_OBJECTS = 250_000
+#: Commas: numbers in arrays are short, and an object each in memory.
+_MOST_COMMAS = 750_000
 
 _Integer = int | str
 _Double = float | str
@@ -183,6 +185,8 @@ def parse(body: bytes) -> ExportMetricsServiceRequest:
     """The request. Raises MalformedJson, and BatchTooLarge where it would take up far more memory than its bytes."""
     if body.count(b"{") > _MOST_OBJECTS:
         raise BatchTooLarge(f"A request in JSON has at most {_MOST_OBJECTS} objects.")
+    if body.count(b",") > _MOST_COMMAS:
+        raise BatchTooLarge(f"A request in JSON has at most {_MOST_COMMAS} commas.")
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -40,14 +40,15 @@ _BOUND_REFUSED = Fault("METRIC_MALFORMED", "A series of buckets has a number in 
 _NATIVE_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Native histograms are not taken: have classic buckets scraped.")
 
 
-def decode(body: bytes) -> list[Point | Fault]:
+def decode(body: bytes) -> Iterator[Point | Fault]:
     """Raises MalformedBody, BatchTooLarge."""
     try:
         request = pb.WriteRequest.FromString(body)
     except DecodeError as error:
         raise MalformedBody("The body is no write request of remote write 1.0.") from error
     _check_size(request)
-    return [point for series in request.timeseries for point in _points(series)]
+    for series in request.timeseries:
+        yield from _points(series)
 
 
 def _check_size(request: pb.WriteRequest) -> None:

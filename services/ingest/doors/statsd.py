@@ -7,7 +7,7 @@ Sets, events and service checks are refused. Several values in a line (`1:2:3`) 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from services.ingest.domain import (
@@ -38,7 +38,7 @@ _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value.
 _Levels = dict[tuple[str, str], float]
 
 
-def decode(body: bytes) -> list[Point | Fault]:
+def decode(body: bytes) -> Iterator[Point | Fault]:
     """A point for each line that is not blank. Raises BatchEmpty, BatchTooLarge."""
     if body.count(b"\n") > MOST_POINTS_IN_REQUEST:
         raise BatchTooLarge(f"A request takes at most {MOST_POINTS_IN_REQUEST} lines.")
@@ -48,7 +48,8 @@ def decode(body: bytes) -> list[Point | Fault]:
     if sum([line.partition(b"|")[0].count(b":") for line in lines]) > _MOST_VALUES_IN_REQUEST:
         raise BatchTooLarge(f"The lines of a request have at most {_MOST_VALUES_IN_REQUEST} values.")
     levels: _Levels = {}
-    return [_decode_line(line, levels) for line in lines]
+    for line in lines:
+        yield _decode_line(line, levels)
 
 
 def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:

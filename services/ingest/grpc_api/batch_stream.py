@@ -16,16 +16,14 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.ingest.decoding import Batch
 from services.ingest.grpc_api.outcomes import door_of, group_of, render
 from services.ingest.log_writer import Frame
-from services.ingest.operations.batches import Receiver, Taken
+from services.ingest.operations.batches import LargeBody, Receiver, Taken
+from services.ingest.turns import LONGEST_TURN_SECONDS
 
 log = logs.get(__name__)
 
 #: A stream is asked to make room for the next one before its connection gets too old for the server, so that callers
 #: spread over new receivers. Give or take a quarter, lest all do so at once.
 _LONGEST_SECONDS = 200.0
-#: How long batches are looked at before others have their turn on the loop: one that costs more is followed by
-#: a pause, and cheap ones share one.
-_LONGEST_TURN_SECONDS = 0.005
 
 
 class BatchStream:
@@ -67,7 +65,7 @@ class BatchStream:
         async for request in requests:
             arrived = turn_began = time.monotonic()
             for batch in request.batches:
-                if time.monotonic() - turn_began > _LONGEST_TURN_SECONDS:
+                if time.monotonic() - turn_began > LONGEST_TURN_SECONDS:  # cheap batches share a turn
                     await asyncio.sleep(0)
                     turn_began = time.monotonic()
                 self._under_way += 1
@@ -98,7 +96,7 @@ class BatchStream:
         if isinstance(taken, Taken):
             self._await_frames(batch.number, taken)
         else:
-            self._tasks.create_task(self._receive_slowly(batch, self._receiver.reconsider(principal, taken), deadline))
+            self._tasks.create_task(self._receive_slowly(batch, self._go_on(principal, batch, taken), deadline))
 
     async def _taken_of_stranger(self, batch: pb.StreamedBatch, deadline: float) -> Taken:
         """For a principal that was not seen before."""
@@ -106,7 +104,11 @@ class BatchStream:
         if not principal.project_id:
             raise Unauthenticated("This call needs a principal of a project.")
         taken = self._begin(principal, batch, deadline)
-        return taken if isinstance(taken, Taken) else await self._receiver.reconsider(principal, taken)
+        return taken if isinstance(taken, Taken) else await self._go_on(principal, batch, taken)
+
+    async def _go_on(self, principal: Principal, batch: pb.StreamedBatch, begun: Batch | LargeBody) -> Taken:
+        with tracing.span("go on with batch", carrier={"traceparent": batch.traceparent}):
+            return await self._receiver.go_on(principal, begun)
 
     async def _receive_slowly(
         self, batch: pb.StreamedBatch, taking: Coroutine[Any, Any, Taken], deadline: float
@@ -120,7 +122,7 @@ class BatchStream:
         else:
             self._await_frames(batch.number, taken)
 
-    def _begin(self, principal: Principal, batch: pb.StreamedBatch, deadline: float) -> Taken | Batch:
+    def _begin(self, principal: Principal, batch: pb.StreamedBatch, deadline: float) -> Taken | Batch | LargeBody:
         """Nobody waits for a batch whose deadline has passed: it is not even decoded."""
         if time.monotonic() > deadline:
             raise DeadlineExceeded("The receiver came to this batch too late.")

@@ -1,30 +1,47 @@
 """Taking a batch: what a receiver is for."""
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from chassis import tracing
+from chassis import context, tracing
 from chassis.clock import Clock
-from chassis.errors import Unavailable
+from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
-from services.ingest.decoding import Batch
+from services.ingest.decoding import Batch, decompress
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Definition, Door, Fault, Outcome, PushGroup, lane_of, partition_of
+from services.ingest.domain import (
+    MOST_METRICS_IN_BATCH,
+    Definition,
+    Door,
+    Fault,
+    Outcome,
+    PushGroup,
+    lane_of,
+    partition_of,
+)
 from services.ingest.doors.exposition import Push
 from services.ingest.durable_outcomes import BatchId, DurableOutcomes
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
 from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
 from services.ingest.tallies import Tallies
+from services.ingest.turns import OneByOne, Steps, at_once, in_turns
 from services.ingest.validation import Validated, validate
 
 #: Metrics and data points that may wait for config together, already decoded.
 _MOST_RECONSIDERED = 100_000
+#: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds at most, of the doors' worst
+#: bodies and of the worst metrics, which cost less.
+_MOST_POINTS_AT_ONCE = 16 << 10
+_MOST_METRICS_AT_ONCE = 64 << 10
+#: Larger ones that may wait until they are read.
+_MOST_WAITING_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -39,11 +56,20 @@ class Taken:
     batch_id: BatchId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LargeBody:
+    """A body, decompressed, that others must not wait for."""
+
+    plain: bytes
+    door: Door
+    push: Push | None
+
+
 class Receiver:
     """Takes batches: each is durable, or refused whole, before its outcome is told.
 
-    `begin` does the work and never waits; where it cannot decide, `reconsider` asks config first. `finish` tells the
-    outcome when the log has the batch. `take` is all of that for a single batch.
+    `begin` does the work and never waits; what takes long, or cannot be decided without config, is for `go_on`.
+    `finish` tells the outcome when the log has the batch. `take` is all of that for a single batch.
     """
 
     def __init__(
@@ -66,6 +92,7 @@ class Receiver:
         self._pushed_ns = 0
         #: Metrics and data points that wait for config.
         self._reconsidered = 0
+        self._large_bodies = OneByOne(_MOST_WAITING_BYTES)
 
     async def take(
         self,
@@ -82,7 +109,7 @@ class Receiver:
         """
         taken = self.begin(principal, body, content_encoding, door, group)
         if not isinstance(taken, Taken):
-            taken = await self.reconsider(principal, taken)
+            taken = await self.go_on(principal, taken)
         for frame in taken.frames:
             await frame.stored()
         return self.finish(taken)
@@ -94,29 +121,52 @@ class Receiver:
         content_encoding: str,
         door: Door = Door.METRICS,
         group: PushGroup | None = None,
-    ) -> Taken | Batch:
+    ) -> Taken | Batch | LargeBody:
         """Looks at the batch and puts it into a frame of the log.
 
-        Returns the batch itself where a newer definition might change what is to be rejected, or where it is new to a
-        project that is full: it is for `reconsider`.
-        Raises like `take`.
+        Returns what is for `go_on`: the body where it is large, the batch itself where a newer definition might change
+        what is to be rejected, or where it is new to a project that is full. Raises like `take`.
         """
         principal.require("ingest:write")
-        batch = doors.decode(body, content_encoding, door, self._push(group) if group is not None else None)
+        plain = decompress(body, content_encoding)
+        push = self._push(group) if group is not None else None
+        if len(plain) > (_MOST_METRICS_AT_ONCE if door is Door.METRICS else _MOST_POINTS_AT_ONCE):
+            return LargeBody(plain, door, push)
+        return at_once(self._look_at(principal, plain, door, push))
+
+    def _look_at(
+        self,
+        principal: Principal,
+        plain: bytes,
+        door: Door,
+        push: Push | None,
+        metrics_a_step: int = MOST_METRICS_IN_BATCH,
+    ) -> Steps[Taken | Batch]:
+        batch = yield from doors.decode(plain, door, push)
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
         if self._admission.holds_back(_uuid_bytes(principal.project_id), batch):
             return batch
-        parts = self._validate(principal, batch)
+        parts = yield from self._validate(principal, batch, metrics_a_step)
         if any(part.rejections and part.curable for part in parts):
             return batch
-        return self._keep(principal, batch, parts)
+        return (yield from self._keep(principal, batch, parts))
 
     def _push(self, group: PushGroup) -> Push:
         self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
         return Push(group, self._pushed_ns)
 
-    async def reconsider(self, principal: Principal, batch: Batch) -> Taken:
+    async def go_on(self, principal: Principal, begun: Batch | LargeBody) -> Taken:
+        """Takes what `begin` has returned. Raises like `take`, and Unavailable where too much waits."""
+        if isinstance(begun, Batch):
+            return await self._reconsider(principal, begun)
+        async with self._large_bodies.turn(len(begun.plain)):
+            if context.remaining_seconds(1.0) <= 0:
+                raise DeadlineExceeded("The receiver came to this batch too late.")
+            taken = await in_turns(self._look_at(principal, begun.plain, begun.door, begun.push, metrics_a_step=1))
+        return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken)
+
+    async def _reconsider(self, principal: Principal, batch: Batch) -> Taken:
         """Like `begin`, with the definitions as config has them now, and without what a full project has no room for.
 
         Raises TooManyProducers, Unavailable where config is away, or too much waits for it.
@@ -131,7 +181,11 @@ class Receiver:
             await self._confirm(principal, batch)
         finally:
             self._reconsidered -= size
-        return self._keep(principal, batch, self._validate(principal, batch, refused))
+        return await in_turns(self._judge(principal, batch, refused))
+
+    def _judge(self, principal: Principal, batch: Batch, refused_sources: Collection[bytes]) -> Steps[Taken]:
+        parts = yield from self._validate(principal, batch, 1, refused_sources)
+        return (yield from self._keep(principal, batch, parts))
 
     async def _confirm(self, principal: Principal, batch: Batch) -> None:
         tenant_id, project_id = _whose(principal)
@@ -140,15 +194,17 @@ class Receiver:
             await self._auto_definition.define(tenant_id, project_id, batch.points)
 
     def _validate(
-        self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()
-    ) -> Sequence[Validated]:
+        self, principal: Principal, batch: Batch, metrics_a_step: int, refused_sources: Collection[bytes] = ()
+    ) -> Steps[Sequence[Validated]]:
         """What was sent, in parts that are a record each."""
         definitions, now_ms = self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms()
+        if batch.points or metrics_a_step < MOST_METRICS_IN_BATCH:
+            definitions = {**definitions}  # no record has two versions of one, whatever the feed says in between
         if batch.points:
-            return validate_points(batch.points, definitions, now_ms, refused_sources)
-        return (validate(batch, definitions, now_ms),)
+            return (yield from validate_points(batch.points, definitions, now_ms, refused_sources))
+        return ((yield from validate(batch, definitions, now_ms, metrics_a_step)),)
 
-    def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Taken:
+    def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Steps[Taken]:
         """Puts what was accepted into frames, unless the batch is known to be durable already."""
         batch_id = _batch_id(principal, batch)
         duplicate = batch_id in self._durable
@@ -158,7 +214,10 @@ class Receiver:
         if duplicate or not outcome.accepted:
             return Taken(outcome, _whose(principal), names)
         writer = self._writer_of(_uuid_bytes(principal.project_id))
-        encoded = [record for part in parts if part.accepted for record in self._encoded(principal, batch, part)]
+        encoded: list[bytes] = []
+        for part in parts:
+            encoded += self._encoded(principal, batch, part) if part.accepted else ()
+            yield
         frames = dict.fromkeys([writer.put(record) for record in encoded])  # each once, in order
         return Taken(outcome, _whose(principal), names, tuple(frames), batch_id if batch.producer else None)
 
@@ -294,5 +353,5 @@ def _count(outcome: Outcome) -> None:
     metrics.BATCHES.labels(result).inc()
     if not outcome.duplicate:
         metrics.METRICS_ACCEPTED.inc(outcome.accepted)
-    for rejection in outcome.rejected:
-        metrics.METRICS_REJECTED.labels(rejection.code).inc()
+    for code, count in Counter([rejection.code for rejection in outcome.rejected]).items():
+        metrics.METRICS_REJECTED.labels(code).inc(count)

@@ -23,6 +23,7 @@ from services.ingest.records import (
     int64s,
 )
 from services.ingest.sketches import bin_of
+from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated, validate
 
 TENANT, PROJECT = b"t" * 16, b"p" * 16
@@ -64,7 +65,8 @@ def validated(definitions: list[Definition], *metrics: Any, memory: LabelSetMemo
     """The batch of these metrics, from its JSON on."""
     shared = memory or LabelSetMemory()
     compiled = {each.name: CompiledDefinition(each, shared) for each in definitions}
-    return validate(decoding.decode(json.dumps({"metrics": metrics}).encode(), ""), compiled, NOW_MS)
+    batch = decoding.decode(json.dumps({"metrics": metrics}).encode(), "")
+    return at_once(validate(batch, compiled, NOW_MS))
 
 
 class Delta(NamedTuple):

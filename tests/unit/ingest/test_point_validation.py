@@ -20,6 +20,7 @@ from services.ingest.points import (
 )
 from services.ingest.records import Distribution
 from services.ingest.sketches import bin_of
+from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
 from tests.unit.ingest.ingestion import NOW_MS, definition, label
 
@@ -32,7 +33,7 @@ SIZE = definition("size", MetricType.SUMMARY)
 def parts(points: list[Point | Fault], *definitions: Definition) -> list[Validated]:
     memory = LabelSetMemory()
     compiled = {each.name: CompiledDefinition(each, memory) for each in definitions or (ORDERS, DEPTH, LOAD, SIZE)}
-    return validate_points(points, compiled, NOW_MS)
+    return at_once(validate_points(points, compiled, NOW_MS))
 
 
 def validated(*points: Point | Fault) -> Validated:

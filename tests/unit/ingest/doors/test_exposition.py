@@ -16,6 +16,7 @@ from services.ingest.doors import exposition_protobuf, exposition_text
 from services.ingest.doors.exposition import Push, points_of
 from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buckets, Point
+from services.ingest.turns import at_once
 
 JOB = {"job": "nightly"}
 TWO_BUCKETS_UP_TO_ONE = pb.ExpositionHistogram(bucket=[pb.ExpositionBucket(upper_bound=1.0) for _ in range(2)])
@@ -23,7 +24,11 @@ TWO_BUCKETS_UP_TO_ONE = pb.ExpositionHistogram(bucket=[pb.ExpositionBucket(upper
 
 def points(body: str | bytes, group: dict[str, str] = JOB, at: int = 1) -> list[Point | Fault]:
     text = body.encode() if isinstance(body, str) else body
-    return points_of(exposition_text.parse(text), Push(group, at))
+    return list(points_of(at_once(exposition_text.parse(text)), Push(group, at)))
+
+
+def of_protobuf(body: bytes) -> list[Point | Fault]:
+    return list(points_of(at_once(exposition_protobuf.parse(body)), Push(JOB, 1)))
 
 
 def point(body: str, **group: str) -> Point:
@@ -189,7 +194,7 @@ def test_a_body_without_end_is_refused() -> None:
 def test_a_name_that_no_definition_can_have_is_refused_with_each_of_its_series() -> None:
     metrics: Any = [pb.ExpositionMetric(label=[pb.ExpositionLabel(name="x", value=str(at))]) for at in range(3)]
     long = pb.ExpositionFamily(name="a" * 195, metric=metrics)
-    found = points_of(exposition_protobuf.parse(delimited(long)), Push(JOB, 1))
+    found = of_protobuf(delimited(long))
     assert [each.code for each in found if isinstance(each, Fault)] == ["METRIC_MALFORMED"] * 3
     assert [type(each) for each in points("a" * 201 + " 1\nb 1")] == [Fault, Point]
 
@@ -232,13 +237,12 @@ size_sum 12
 size_count 1
 rows 8
 """
-    parsed = exposition_protobuf.parse(delimited(*families))
-    assert points_of(parsed, Push(JOB, 1)) == points(text)
+    assert of_protobuf(delimited(*families)) == points(text)
 
 
 def test_an_unknown_kind_of_histogram_costs_only_itself() -> None:
     unknown = family("h", pb.EXPOSITION_TYPE_GAUGE_HISTOGRAM)
-    [found] = points_of(exposition_protobuf.parse(delimited(unknown)), Push(JOB, 1))
+    [found] = of_protobuf(delimited(unknown))
     assert isinstance(found, Fault)
     assert found.code == "METRIC_TYPE_MISMATCH"
 
@@ -258,22 +262,18 @@ def test_an_unknown_kind_of_histogram_costs_only_itself() -> None:
 )
 def test_protobuf_that_pushgateway_would_refuse_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedBody):
-        points_of(exposition_protobuf.parse(body), Push(JOB, 1))
+        of_protobuf(body)
 
 
 def test_protobuf_without_end_is_refused() -> None:
     with pytest.raises(BatchTooLarge):
-        exposition_protobuf.parse(
-            delimited(*[pb.ExpositionFamily(name=str(at)) for at in range(MOST_POINTS_IN_REQUEST + 1)])
-        )
+        of_protobuf(delimited(*[pb.ExpositionFamily(name=str(at)) for at in range(MOST_POINTS_IN_REQUEST + 1)]))
     many: Any = [pb.ExpositionMetric()] * (MOST_POINTS_IN_REQUEST + 1)
     with pytest.raises(BatchTooLarge):
-        exposition_protobuf.parse(delimited(pb.ExpositionFamily(name="a", metric=many)))
+        of_protobuf(delimited(pb.ExpositionFamily(name="a", metric=many)))
     endless = pb.ExpositionHistogram(bucket=[pb.ExpositionBucket()] * 60_000)
     with pytest.raises(BatchTooLarge):
-        exposition_protobuf.parse(
-            delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(histogram=endless)]))
-        )
+        of_protobuf(delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(histogram=endless)])))
     labels = [pb.ExpositionLabel(name=f"l{number}") for number in range(65)]
     with pytest.raises(MalformedBody):
-        exposition_protobuf.parse(delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(label=labels)])))
+        of_protobuf(delimited(pb.ExpositionFamily(name="a", metric=[pb.ExpositionMetric(label=labels)])))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from services.ingest.domain import Fault
-from services.ingest.doors.otlp import decode_json, decode_protobuf
+from services.ingest.doors import otlp
 from services.ingest.doors.otlp_names import label_name, metric_names
 from services.ingest.errors import BatchTooLarge, MalformedBody, MalformedJson
 from services.ingest.exemplars import Span
@@ -28,6 +28,14 @@ from services.ingest.points import (
 )
 
 DELTA, CUMULATIVE = 1, 2
+
+
+def decode_json(body: bytes) -> list[Point | Fault]:
+    return list(otlp.decode_json(body))
+
+
+def decode_protobuf(body: bytes) -> list[Point | Fault]:
+    return list(otlp.decode_protobuf(body))
 
 
 def attribute(key: str, **value: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
 from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault
-from services.ingest.doors.remote_write import decode
+from services.ingest.doors import remote_write
 from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point
 
@@ -24,6 +24,10 @@ def series(name: str, *values: float, **labels: str) -> pb.TimeSeries:
         labels=[pb.Label(name=key, value=value) for key, value in sorted(pairs.items())],
         samples=[pb.Sample(value=value, timestamp=AT_MS + at) for at, value in enumerate(values)],
     )
+
+
+def decode(body: bytes) -> list[Point | Fault]:
+    return list(remote_write.decode(body))
 
 
 def decoded(*every: pb.TimeSeries) -> list[Point | Fault]:

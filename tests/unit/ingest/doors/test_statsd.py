@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from statsd import StatsClient
 
 from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
-from services.ingest.doors.statsd import decode
+from services.ingest.doors import statsd
 from services.ingest.errors import BatchEmpty, BatchTooLarge
 from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
+
+
+def decode(body: bytes) -> list[Point | Fault]:
+    return list(statsd.decode(body))
 
 
 def one(line: str) -> Point | Fault:
