@@ -105,6 +105,8 @@ class _Reader:
             raise ValueError(f"{name[:80]!r} is no name of a metric")
         if name in self._families:
             raise ValueError(f"the type of {name[:80]} was told before, or comes after its samples")
+        if len(self._families) == MOST_POINTS_IN_REQUEST:
+            raise BatchTooLarge(f"A push takes at most {MOST_POINTS_IN_REQUEST} metrics.")
         try:
             self._families[name] = _Gathering(FamilyType(kind))
         except ValueError:
