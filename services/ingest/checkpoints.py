@@ -79,11 +79,13 @@ class Checkpoints(Protocol):
         """Gives the lane to whoever asks next."""
         ...
 
-    async def load(self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int) -> Loaded:
+    async def load(
+        self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
+    ) -> Loaded:
         """The lane's position, its live series and the definitions that have ended.
 
         Live is also what stopped being so before that was delivered to each of the sinks. A sink that is new begins
-        with the last commit.
+        with the last commit, one that was not delivered for longer than the longest outage that long before it.
         """
         ...
 
@@ -223,7 +225,9 @@ class PostgresCheckpoints:
                 "UPDATE lanes SET lease_until = '-infinity' WHERE lane = %s AND epoch = %s", (lane, epoch)
             )
 
-    async def load(self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int) -> Loaded:
+    async def load(
+        self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
+    ) -> Loaded:
         bounds = partitions_of(lane, lanes)
         async with self._database.transaction(role=_ROLE) as connection:
             await connection.execute("SET LOCAL statement_timeout = '120s'")
@@ -232,6 +236,8 @@ class PostgresCheckpoints:
             )
             stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "log_made_at": None}
             watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
+            oldest_ms = stored["commit_ms"] - longest_outage_ms
+            watermarks = {sink: max(each_ms, oldest_ms) for sink, each_ms in watermarks.items()}
             delivered_ms = min(watermarks.values())
             since_ms = min(stored["commit_ms"], delivered_ms) - stale_after_ms - REWRITE_SECONDS * 1000
             ended = await ended_store.load(connection, bounds)

@@ -159,7 +159,10 @@ class Lane:
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
         sinks = [sink.name for sink in self._sinks]
-        loaded = await self._checkpoints.load(self._number, self._settings.lanes, sinks, stale_after_ms)
+        outage_ms = self._settings.sink_oldest_seconds * 1000
+        loaded = await self._checkpoints.load(
+            self._number, self._settings.lanes, sinks, stale_after_ms, longest_outage_ms=outage_ms
+        )
         log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.table))
         deliveries = self._deliveries(loaded)
         state = LaneState(
@@ -188,6 +191,7 @@ class Lane:
                     self._clock,
                     delivered_ms=loaded.watermarks[sink.name],
                     most_pending=self._settings.sink_most_pending,
+                    longest_seconds=self._settings.sink_oldest_seconds,
                 )
                 for sink in self._sinks
             ]

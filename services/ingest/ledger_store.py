@@ -13,6 +13,8 @@ from services.ingest.ledger import LedgerKey, LedgerLines
 _KEPT_MS = 92 * 24 * 3600 * 1000
 #: The most lines that a question is answered with.
 MOST_LINES = 5_000
+#: Counts of a metric, code and hour of which the last rejections are found.
+_MOST_LOOKED_AT = 100_000
 
 
 async def add(connection: Connection, lines: LedgerLines) -> None:
@@ -166,15 +168,17 @@ async def delivered_until(connection: Connection) -> dict[str, int]:
 
 
 async def last_rejections(connection: Connection, project_id: bytes) -> list[LastRejection]:
-    """Of each metric and code the last one, the newest first. The connection's tenant must be the project's."""
+    """Of each metric and code the last one, the newest first, as far as the project's newest 100 000 counts of an hour
+    reach back. The connection's tenant must be the project's."""
     cursor = await connection.execute(
         """
         SELECT metric, code, sum(rejected)::bigint AS rejected, max(last_ms) AS last_ms,
                (array_agg(example ORDER BY last_ms DESC))[1] AS example
-          FROM rejections WHERE partition = %s AND project_id = %s
+          FROM (SELECT * FROM rejections WHERE partition = %s AND project_id = %s
+                 ORDER BY hour_ms DESC LIMIT %s) AS newest
          GROUP BY metric, code ORDER BY max(last_ms) DESC LIMIT %s
         """,
-        (partition_of(project_id), uuid.UUID(bytes=project_id), MOST_LINES),
+        (partition_of(project_id), uuid.UUID(bytes=project_id), _MOST_LOOKED_AT, MOST_LINES),
     )
     return [
         LastRejection(

@@ -22,8 +22,10 @@ log = logs.get(__name__)
 _SECONDS = 1.0
 _HOUR_SECONDS = 3600.0
 #: Names a project and hour that have tallies of their own; what comes under further ones is counted under none. Names
-#: that are not defined are whatever somebody sends.
+#: that are not defined are whatever somebody sends, every hour anew, and each is kept for three months.
 _MOST_NAMES = 1_000
+_MOST_UNDEFINED_NAMES = 200
+_UNDEFINED = "METRIC_NOT_DEFINED"
 _NAME = re.compile(r"[A-Za-z_:][A-Za-z0-9_:.-]{0,199}")
 _LONGEST_EXAMPLE = 500
 
@@ -51,7 +53,8 @@ class Tallies:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._counts: dict[_Whose, dict[_What, _Count]] = {}
-        self._names: dict[_Whose, set[str]] = {}
+        #: Those that are defined, and those that are not.
+        self._names: dict[tuple[_Whose, bool], set[str]] = {}
         self._names_since = clock.monotonic()
 
     def rejected(self, whose: _Whose, name: str, code: str, message: str) -> None:
@@ -67,9 +70,10 @@ class Tallies:
 
     def _count(self, whose: _Whose, name: str, code: str) -> _Count:
         counts = self._counts.setdefault(whose, {})
-        known = self._names.setdefault(whose, set())
+        undefined = code == _UNDEFINED
+        known = self._names.setdefault((whose, undefined), set())
         if name not in known:
-            if len(known) < _MOST_NAMES and _NAME.fullmatch(name):
+            if len(known) < (_MOST_UNDEFINED_NAMES if undefined else _MOST_NAMES) and _NAME.fullmatch(name):
                 known.add(name)
             else:
                 name = ""

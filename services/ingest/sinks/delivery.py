@@ -1,14 +1,19 @@
 """One lane's way to one sink: committed values in order, until it has them; knows up to which commit it has.
 
 What was handed to the sink's writer is delivered as it is; what still waits may be coalesced, to one sample a series
-every 15 s where the sink keeps their times, else to the newest.
+every 15 s where the sink keeps their times, else to the newest. A sink that is away for too long, or while too many
+series end, starts over, as a new one does.
 """
 
 import asyncio
+from asyncio.timeouts import Timeout
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
+
+import numpy as np
 
 from chassis import logs
 from chassis.clock import Clock
@@ -65,6 +70,12 @@ class _Entry:
         self.ordinary = Samples.joined(table, (self.ordinary, later.ordinary)).latest()
         self.special = Samples.joined(table, (self.special, later.special))
 
+    @property
+    def parting(self) -> int:
+        """How many of them no later ones replace: special ones, and the last ones of series that ended."""
+        ended = ~self.ordinary.table.live[self.ordinary.rows]
+        return len(self.special) + int(np.count_nonzero(ended))
+
     def in_time(self) -> Samples:
         """All of them by time, so that each series' samples are in order."""
         return Samples.joined(self.ordinary.table, (self.special, self.ordinary)).in_time()
@@ -73,19 +84,27 @@ class _Entry:
 class Delivery:
     """One lane's way to one sink."""
 
-    def __init__(self, sink: Sink, lane: int, clock: Clock, *, delivered_ms: int, most_pending: int) -> None:
+    def __init__(
+        self, sink: Sink, lane: int, clock: Clock, *, delivered_ms: int, most_pending: int, longest_seconds: float
+    ) -> None:
+        """`longest_seconds`: without any delivery for so long the sink starts over."""
         self.sink = sink.name
         self._lane = lane
-        self._writer = sink.writer(lane, clock)
+        self._make_writer = partial(sink.writer, lane, clock)
+        self._writer = self._make_writer()
         self._clock = clock
         #: Every commit up to here is delivered.
         self.delivered_ms = delivered_ms
         #: What earlier owners have committed up to here needs no delivery.
         self.begins_after_ms = delivered_ms if self._writer.keeps_history else -1
         self._most_pending = most_pending
+        self._longest_seconds = longest_seconds
         self._entries: deque[_Entry] = deque()
         #: The one that is being delivered: what was sent of it must not change any more.
         self._under_way: _Entry | None = None
+        #: Since when, on the monotonic clock, and what ends it early.
+        self._began = 0.0
+        self._patience: Timeout | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -96,6 +115,9 @@ class Delivery:
         self._entries.append(self._entry(commit_ms, samples))
         if len(self._entries) > _BEHIND:
             self._coalesce()
+        if self._patience is not None and self._is_too_much():
+            self._patience.reschedule(0.0)
+            self._patience = None
         self._count()
         self._idle.clear()
         self._arrived.set()
@@ -123,6 +145,11 @@ class Delivery:
     def _total(self) -> int:
         return sum(map(len, self._entries))
 
+    def _is_too_much(self) -> bool:
+        if self._clock.monotonic() - self._began > self._longest_seconds:
+            return True
+        return self._total() > self._most_pending < sum(entry.parting for entry in self._entries)
+
     def _count(self) -> None:
         pending = [*([self._under_way] if self._under_way else []), *self._entries]
         metrics.SINK_PENDING.labels(self.sink, self._lane).set(sum(map(len, pending)))
@@ -135,8 +162,11 @@ class Delivery:
             while True:
                 await self._arrived.wait()
                 entry = self._under_way = self._entries.popleft()
-                await self._writer.write(entry.in_time())
-                self.delivered_ms, self._under_way = entry.commit_ms, None
+                if await self._is_written(entry):
+                    self.delivered_ms = entry.commit_ms
+                else:
+                    self._start_over([entry, *self._entries])
+                self._under_way = None
                 self._count()
                 if not self._entries:
                     self._arrived.clear()
@@ -145,8 +175,32 @@ class Delivery:
             metrics.SINK_PENDING.remove(self.sink, self._lane)
             metrics.SINK_DELAY.remove(self.sink, self._lane)
 
+    async def _is_written(self, entry: _Entry) -> bool:
+        """True when the sink has it, False where that is given up."""
+        self._began = self._clock.monotonic()
+        patience = asyncio.timeout(None)
+        try:
+            async with patience as self._patience:
+                await self._writer.write(entry.in_time())
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            return False
+        finally:
+            self._patience = None
+        return True
+
+    def _start_over(self, given_up: Sequence[_Entry]) -> None:
+        """Nothing refers to the rows of ended series from here on. Live ones are written again within 30 seconds."""
+        lost = sum(int(samples.widths.sum()) for entry in given_up for samples in (entry.ordinary, entry.special))
+        metrics.SINK_SAMPLES.labels(self.sink, "given_up").inc(lost)
+        log.error("sink was away for too long: it starts over", sink=self.sink, lane=self._lane, samples=lost)
+        self.delivered_ms = given_up[-1].commit_ms
+        self._entries.clear()
+        self._writer = self._make_writer()
+
     async def flushed(self) -> None:
-        """Returns when everything offered was delivered."""
+        """Returns when everything offered was delivered, or given up."""
         await self._idle.wait()
 
 

@@ -58,7 +58,7 @@ class StoredLane:
         self._position = 0
 
     async def restart(self) -> None:
-        loaded = await self.checkpoints.load(0, 1, [SINK], DAY_MS)
+        loaded = await self.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
         self.table, self._position = loaded.table, loaded.position
         budgets = Budgets(per_project=10**9, per_metric=10**9)
         self.state = LaneState(loaded, budgets, stale_after_ms=DAY_MS, interval_ms=1000)
@@ -245,13 +245,27 @@ async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_
         await lane.fold(ended(COUNTER))
         sealed = lane.state.seal(lane.now_ms + 1000)
         await lane.checkpoints.commit(lane.owned(1), sealed, {SINK: lane.now_ms})
-        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS)
+        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 1)
         assert loaded.table.families[loaded.table.family[loaded.unmarked[0]]].name == "orders_total"
         await lane.restart()
         await lane.commit()
-        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS)
+        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 0)
+
+
+async def test_a_sink_that_is_away_for_too_long_holds_no_series_of_that_time_back(database: Database) -> None:
+    async with opened(database) as lane:
+        await lane.fold(record(delta(COUNTER)))
+        last_delivered = {SINK: (await lane.commit()).commit_ms, "gone": lane.now_ms}
+        for day in range(1, 12):
+            lane.now_ms += DAY_MS
+            await lane.fold(record(delta(GAUGE, 1.0, lane.now_ms, day=str(day))))
+            sealed = lane.state.seal(lane.now_ms)
+            await lane.checkpoints.commit(lane.owned(day), sealed, last_delivered)
+        loaded = await lane.checkpoints.load(0, 1, [SINK, "gone"], DAY_MS, longest_outage_ms=7 * DAY_MS)
+        assert loaded.delivered_ms == loaded.commit_ms - 7 * DAY_MS
+        assert len(loaded.table) == 9, "those of the last seven days, and what was live then"
 
 
 async def test_only_the_owner_at_the_position_it_knows_can_commit(database: Database) -> None:

@@ -129,6 +129,23 @@ async def test_a_long_answer_comes_in_pages(reading: Pipeline) -> None:
     assert {committed for *_, committed in lines} == set(range(10_001))
 
 
+async def test_the_last_rejections_are_found_among_the_newest_counts(reading: Pipeline) -> None:
+    fill = """
+        INSERT INTO ingest.rejections
+               (partition, tenant_id, project_id, metric, hour_ms, code, rejected, example, last_ms)
+        SELECT %s, %s, %s, 'metric_' || n / 100000 || '_total', n * 3600000::bigint, 'LABEL_UNKNOWN', 1, '', n
+          FROM generate_series(0, 199999) AS n
+    """
+    partition = partition_of(uuid.UUID(reading.project_id).bytes)
+    with psycopg.connect(reading.database.superuser_dsn) as connection:
+        connection.execute(fill, (partition, reading.tenant_id, reading.project_id))
+    async with reading.receiver():
+        answer: pb.ListRejectionsResponse = await ask(
+            reading, "ListRejections", pb.ListRejectionsRequest(), "usage:read"
+        )
+    assert [(each.metric, each.count) for each in answer.rejections] == [("metric_1_total", 100_000)]
+
+
 async def test_only_the_project_itself_and_who_may_read_usage_is_told(reading: Pipeline) -> None:
     reading.define("orders_total")
     stranger = dataclasses.replace(reading, tenant_id=str(uuid7()))

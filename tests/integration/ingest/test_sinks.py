@@ -88,3 +88,30 @@ async def test_each_sink_gets_its_own_headers(pipeline: Pipeline) -> None:
             await has_latest(sink, "orders_total", 1.0)
         assert sink.headers[-1]["X-Scope-OrgID"] == "pulsegate"
         assert "Authorization" not in sink.headers[-1]
+
+
+async def test_a_dead_sink_that_has_started_over_goes_on_from_there_with_the_next_owner(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    jobs = pipeline.define("jobs_total", labels=[{"name": "n"}])
+    async with listening() as sink, pipeline.receiver():
+        sink.held.clear()
+        async with pipeline.aggregator(further_sinks=second(sink), sink_most_pending=1000):
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await pipeline.expect("orders_total{$project}", 1)
+            for first in range(0, 600, 100):
+                each = range(first, first + 100)
+                await pipeline.send(*({"name": "jobs_total", "value": 1, "labels": {"n": str(n)}} for n in each))
+            await pipeline.expect("count(jobs_total{$project})", 600)
+            began = watermarks(pipeline)
+            assert began["second"] < began["remote_write"]
+            pipeline.upstreams.config.delete(jobs)
+            await eventually(
+                lambda: asyncio.sleep(0, watermarks(pipeline)["second"] > began["remote_write"]),
+                within_seconds=PATIENCE_SECONDS,
+                what="the sink has started over",
+            )
+        sink.held.set()
+        async with pipeline.aggregator(further_sinks=second(sink)):
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await has_latest(sink, "orders_total", 2.0)
+            await pipeline.expect("orders_total{$project}", 2)

@@ -14,8 +14,8 @@ from services.ingest.samples import Samples
 from services.ingest.sinks.attempts import Answer
 from services.ingest.sinks.delivery import Deliveries, Delivery
 from services.ingest.sinks.remote_write import RemoteWrite
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition
-from tests.unit.ingest.lane_store import Rows
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, delta, ended, label, record
+from tests.unit.ingest.lane_store import Rows, Store
 from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_exemplars, read_histograms
 from tests.waiting import eventually
 
@@ -85,8 +85,10 @@ def clock() -> SteppedClock:
 
 
 @asynccontextmanager
-async def delivering(sink: ScriptedSink, clock: SteppedClock, *, most_pending: int = 1000) -> AsyncIterator[Delivery]:
-    delivery = Delivery(sink, 0, clock, delivered_ms=0, most_pending=most_pending)
+async def delivering(
+    sink: ScriptedSink, clock: SteppedClock, *, most_pending: int = 1000, longest_seconds: float = 604_800.0
+) -> AsyncIterator[Delivery]:
+    delivery = Delivery(sink, 0, clock, delivered_ms=0, most_pending=most_pending, longest_seconds=longest_seconds)
     running = asyncio.create_task(delivery.run())
     try:
         yield delivery
@@ -302,3 +304,69 @@ async def test_a_sink_that_fails_on_and_on_is_given_rests(sink: ScriptedSink, cl
     assert [value for _, value, _ in sink.accepted] == [0.0]
     assert len(clock.slept) > 12, "some attempts were refused by the breaker"
     assert max(clock.slept) <= 5.0
+
+
+async def test_a_dead_sink_starts_over_when_too_much_has_ended_that_it_lacks(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    store, before = Store(), count("given_up")
+
+    def churn(second: int) -> None:
+        """Ten series come, and go with their definition."""
+        store.delivered_ms = delivery.delivered_ms
+        of = definition("jobs_total", labels={"n": label()}, id=second.to_bytes(16, "big"))
+        store.fold(record(delta(ORDERS, 1.0, plan="pro"), *(delta(of, 1.0, n=str(n)) for n in range(10))), ended(of))
+        sealed = store.commit(NOW_MS + second * 1000)
+        delivery.offer(sealed.commit_ms, sealed.samples)
+
+    async with delivering(sink, clock, most_pending=1000) as delivery:
+        sink.open.clear()
+        for second in range(1, 301):
+            churn(second)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert store.table.size < 600, "rows of ended series are used again"
+        assert delivery.delivered_ms > NOW_MS
+        sink.open.set()
+        await flushed(delivery)
+        churn(301)
+        await flushed(delivery)
+        assert delivery.delivered_ms == store.commit_ms
+    assert count("given_up") > before
+    assert max(value for name, value, _ in sink.accepted if name == "orders_total pro") == 301.0
+
+
+async def test_a_sink_that_lacks_live_series_alone_is_waited_for(sink: ScriptedSink, clock: SteppedClock) -> None:
+    store, before = Store(), count("given_up")
+    async with delivering(sink, clock, most_pending=100) as delivery:
+        sink.open.clear()
+        for second in range(1, 101):
+            store.fold(record(*(delta(ORDERS, 1.0, plan=str(n)) for n in range(99))))
+            sealed = store.commit(NOW_MS + second * 1000)
+            delivery.offer(sealed.commit_ms, sealed.samples)
+            await asyncio.sleep(0)
+        sink.open.set()
+        await flushed(delivery)
+    assert count("given_up") == before
+    assert {value for _, value, _ in sink.accepted[-99:]} == {100.0}
+
+
+async def test_a_sink_that_takes_nothing_for_too_long_starts_over(sink: ScriptedSink, clock: SteppedClock) -> None:
+    before = count("given_up")
+    async with delivering(sink, clock, longest_seconds=3600.0) as delivery:
+        sink.open.clear()
+        offer_commits(delivery, [FREE, PRO], range(1))
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
+        offer_commits(delivery, [PRO], range(3600, 3601))
+        await clock.sleep(3600.0)
+        offer_commits(delivery, [PRO], range(3601, 3602))
+        assert delivery.delivered_ms == 0
+        await clock.sleep(1.0)
+        offer_commits(delivery, [PRO], range(3602, 3603))
+        await flushed(delivery)
+        assert delivery.delivered_ms == NOW_MS + 3_602_000
+        sink.open.set()
+        offer_commits(delivery, [PRO], range(3603, 3604))
+        await flushed(delivery)
+    assert count("given_up") - before == 5
+    assert sink.accepted == [("orders_total pro", 3603.0, NOW_MS + 3_603_000)]

@@ -487,7 +487,7 @@ Global___ListRejectionsResponse: _TypeAlias = ListRejectionsResponse  # noqa: Y0
 
 @_typing.final
 class LastRejection(_message.Message):
-    """Of one metric and code, over three months."""
+    """Of one metric and code, among the newest 100 000 counts of an hour."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
