@@ -79,13 +79,13 @@ class _Pushed:
     offered: Mapping[str, str]
     arrived_ns: int
     #: The series so far, by name and labels.
-    seen: set[tuple[str, tuple[tuple[str, str], ...]]] = field(default_factory=set)
+    seen: set[tuple[object, ...]] = field(default_factory=set)
 
-    def meet(self, name: str, labels: Sequence[tuple[str, str]]) -> None:
+    def meet(self, name: str, identifying: Sequence[tuple[str, str]]) -> None:
         """Raises MalformedBody where the series was there before: one of the two would be lost."""
-        key = name, tuple(labels)
+        key = (name, *identifying)
         if key in self.seen:
-            told = ",".join([f'{label}="{value}"' for label, value in labels])
+            told = ",".join([f'{label}="{value}"' for label, value in identifying])
             raise MalformedBody(f"The series {clipped(f'{name}{{{told}}}')} is there twice.")
         self.seen.add(key)
 
@@ -106,25 +106,30 @@ def _points(family: Family, pushed: _Pushed) -> Iterable[Point | Fault]:
     name = as_counter(family.name) if family.type is FamilyType.COUNTER else family.name
     if len(name) > MOST_NAME_LENGTH:
         return [NAME_TOO_LONG] * len(family.series)
-    return (_point((name,), family.type, series, pushed) for series in family.series)
+    types = _TYPES[family.type]
+    return (_point((name,), types, series, pushed) for series in family.series)
 
 
-def _point(names: tuple[str], kind: FamilyType, series: Series, pushed: _Pushed) -> Point | Fault:
-    labels = {label: value for label, value in series.labels.items() if label not in pushed.offered}
+def _point(names: tuple[str], types: frozenset[MetricType], series: Series, pushed: _Pushed) -> Point | Fault:
+    labels, offered = series.labels, pushed.offered
+    if not offered.keys().isdisjoint(labels):
+        labels = {label: value for label, value in labels.items() if label not in offered}
     identifying = sorted(labels.items())
     # An empty value is an absent label.
     pushed.meet(names[0], [pair for pair in identifying if pair[1]] if "" in labels.values() else identifying)
     if isinstance(series.value, Fault):
         return series.value
-    source = source_id(pushed.reporter, names[0], identifying, series.began)
+    origin = None
+    if types is not GAUGES:
+        origin = Origin(source_id(pushed.reporter, names[0], identifying, series.began), pushed.arrived_ns)
     return Point(
         names=names,
         labels=labels,
-        offered=pushed.offered,
-        types=_TYPES[kind],
+        offered=offered,
+        types=types,
         value=series.value,
         reporter=pushed.reporter,
-        origin=None if kind is FamilyType.GAUGE else Origin(source, pushed.arrived_ns),
+        origin=origin,
     )
 
 

@@ -41,7 +41,6 @@ _SUFFIXES: Mapping[FamilyType, tuple[str, ...]] = {
     FamilyType.SUMMARY: ("_sum", "_count"),
     FamilyType.COUNTER: ("_total",),
 }
-#: The label that tells the samples of one distribution apart.
 _WITHIN = {FamilyType.HISTOGRAM: "le", FamilyType.SUMMARY: "quantile"}
 
 _Labels = dict[str, str]
@@ -63,6 +62,11 @@ class _Gathering:
 
     type: FamilyType
     series: dict[_Key, _Gathered] = field(default_factory=dict)
+    #: The label that tells the samples of one distribution apart; empty where there are no such.
+    within: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.within = _WITHIN.get(self.type, "")
 
 
 def parse(body: bytes) -> Steps[list[Family]]:
@@ -119,10 +123,10 @@ class _Reader:
         if not found:
             raise ValueError("a sample begins with the name of its metric")
         labels, rest = self._labels(line, found.end())
-        value, *others = rest.split(maxsplit=1) or [""]
-        if others:
+        value = rest.split(maxsplit=1)
+        if len(value) > 1:
             raise ValueError("pushed samples have no timestamps, and nothing else behind the value")
-        self._keep(found[0], labels, _number(value))
+        self._keep(found[0], labels, _number(value[0] if value else ""))
 
     def _labels(self, line: str, at: int) -> tuple[_Labels, str]:
         """The labels of a sample and what comes behind them."""
@@ -134,16 +138,16 @@ class _Reader:
         labels: _Labels = {}
         if empty := _EMPTY.match(rest, 1):
             return labels, rest[empty.end() :]
-        end, closed = 1, None
+        end, closed = 1, False
         while not closed:
             found = _LABEL.match(rest, end)
             if not found:
                 raise ValueError('labels are name="value" pairs with commas between them, in braces')
-            name, value, *closing = found.groups()
+            name, value = found.group(1, 2)
             if name in labels or len(labels) == MOST_LABELS_OF_SERIES:
                 raise ValueError(f"the label {name[:80]} is there twice, or one of more than {MOST_LABELS_OF_SERIES}")
-            labels[name] = _unescaped(value)
-            end, closed = found.end(), any(closing)
+            labels[name] = _unescaped(value) if "\\" in value else value
+            end, closed = found.end(), found.lastindex != 2  # one of the groups behind has the closing brace
         self._labels_left -= len(labels)
         if self._labels_left < 0:
             raise BatchTooLarge(f"The lines of a push have at most {MOST_LABELS_IN_PUSH} labels.")
@@ -151,7 +155,7 @@ class _Reader:
 
     def _keep(self, name: str, labels: _Labels, value: float) -> None:
         family, suffix = self._places.get(name) or self._place(name)
-        within: str | float = labels.pop(_WITHIN.get(family.type, ""), "")
+        within: str | float = labels.pop(family.within, "")
         if suffix == "_bucket":
             within = _number(str(within))
         key = frozenset(labels.items())
@@ -238,7 +242,5 @@ def _number(text: str) -> float:
 
 
 def _unescaped(value: str) -> str:
-    if "\\" not in value:
-        return value
     between = value.split("\\\\")
     return "\\".join([part.replace("\\n", "\n").replace('\\"', '"') for part in between])
