@@ -5,6 +5,7 @@ an acknowledged frame is on disk.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -38,6 +39,11 @@ log = logs.get(__name__)
 
 #: A server that was gone to gets so long before it is left again.
 _BETWEEN_MOVES_SECONDS = 3.0
+#: A lane without data is asked about so often: each time is three requests, and lanes without data are most of all.
+_SILENCE_SECONDS = 2.0
+#: So many answers in a row must say that this is not the log of the position. A server that was cut off from the others
+#: a moment ago, or has begun to lead, tells of a log that was.
+_ANSWERS = 3
 
 
 class Extent(NamedTuple):
@@ -221,6 +227,10 @@ class LogReader:
         self.pending: int | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
         self._delivered = 0
+        #: When the consumer last showed that it is there, in seconds of the monotonic clock.
+        self._heard_at = 0.0
+        #: Answers in a row that told of another log than the position's.
+        self._answers_amiss = 0
 
     async def fetch(self, most: int, wait_seconds: float) -> list[tuple[int, bytes]]:
         """The next frames with their positions, at most `most`; none where none came in time. Raises Unavailable."""
@@ -238,10 +248,13 @@ class LogReader:
         with self._log.asking():
             subscription = self._subscription or await self._subscribe()
             try:
-                return await subscription.fetch(most, timeout=wait_seconds)
+                messages = await subscription.fetch(most, timeout=wait_seconds)
             except TimeoutError:
-                await self._check_alive(subscription)
+                if self.pending or time.monotonic() - self._heard_at >= _SILENCE_SECONDS:
+                    await self._check_alive(subscription)
                 return []
+            self._heard_at = time.monotonic()
+            return messages
 
     def _in_order(self, messages: list[Msg]) -> list[tuple[int, bytes]]:
         frames: list[tuple[int, bytes]] = []
@@ -271,23 +284,38 @@ class LogReader:
         self._delivered = 0
         self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
         self.pending = info.num_pending
+        self._heard_at = time.monotonic()
         return self._subscription
 
     async def _check_log(self) -> None:
-        """Raises UnreadableLogError where this is not the log that the position is of. To be called once there is a
-        consumer, which does not outlive its log."""
-        made_at, last = await self._log.extent()
-        if self.made_at is not None and made_at != self.made_at:
-            raise UnreadableLogError(f"the log was made anew at {made_at}; the committed position is of another one")
-        if last < self.position:
-            raise UnreadableLogError(f"the log ends at {last}, before the committed position {self.position}")
-        self.made_at = made_at
+        """Raises UnreadableLogError where this is not the log that the position is of, and Unavailable while that may
+        yet turn out to be wrong. To be called once there is a consumer: it does not outlive its log, and none is made
+        by a server that is cut off."""
+        connection = self._log.connection
+        extent = await self._log.extent()
+        if not (amiss := self._amiss(extent)):
+            self.made_at, self._answers_amiss = extent.made_at, 0
+            return
+        self._answers_amiss += 1
+        if self._answers_amiss >= _ANSWERS:
+            raise UnreadableLogError(amiss)
+        self._log.distrust(connection)
+        raise Unavailable(f"The log is asked again: {amiss}.", retry_after_seconds=1.0)
+
+    def _amiss(self, extent: Extent) -> str:
+        """Why a log cannot be the one that the position is of; empty where it can."""
+        if self.made_at is not None and extent.made_at != self.made_at:
+            return f"the log was made anew at {extent.made_at}; the committed position is of another one"
+        if extent.last < self.position:
+            return f"the log ends at {extent.last}, before the committed position {self.position}"
+        return ""
 
     async def _check_alive(self, subscription: JetStreamContext.PullSubscription) -> None:
         """Silence may mean that the server forgot the consumer, as it does when it restarts, or that it is cut off."""
         info = await subscription.consumer_info()
         self.pending = info.num_pending or 0
         await self._log.extent()
+        self._heard_at = time.monotonic()
 
     async def close(self) -> None:
         """Forgets the consumer; the server drops it when it has been idle for a while."""

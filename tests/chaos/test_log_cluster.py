@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -107,6 +107,41 @@ async def test_a_reader_leaves_a_server_that_is_cut_off_from_the_log(replicated:
         with cluster.cut_off(leader):
             await _appends(writing)
             await reads(2)
+
+
+async def test_a_reader_is_not_halted_by_a_server_that_was_cut_off_a_moment_ago(
+    replicated: Pipeline, cluster: LogCluster
+) -> None:
+    """Between making the consumer and telling of the log, which by then has frames that this server lacks."""
+    settings = replicated.receiver_settings
+    async with log.connected(settings, "writer") as writing, log.connected(settings, "reader") as reading:
+        await _appends(writing)
+        leader = await _leader(writing)
+        await _connect_to(reading, cluster, leader)
+        told, present = list[int](), reading.extent
+        with ExitStack() as cut:
+
+            async def extent_once_cut_off() -> log.Extent:
+                if not told:
+                    cut.enter_context(cluster.cut_off(leader))
+                extent = await present()
+                told.append(extent.last)
+                return extent
+
+            reading.extent = extent_once_cut_off  # type: ignore[method-assign]
+            reader = log.LogReader(reading, 0, 2, (await writing.extent()).made_at)
+            with pytest.raises(Unavailable, match="ends at 1, before the committed position 2"):
+                await reader.fetch(10, 0.2)
+            for _ in range(2):
+                await _appends(writing)
+
+            async def reads_on() -> bool:
+                with suppress(Unavailable):
+                    await reader.fetch(10, 0.2)
+                return reader.position == 3
+
+            await eventually(reads_on, within_seconds=_ELECTION_SECONDS, what="the frame behind the position is read")
+        assert told[0] == 1
 
 
 @pytest.mark.parametrize("fault", [LogCluster.killed, LogCluster.paused, LogCluster.cut_off], ids=lambda f: f.__name__)

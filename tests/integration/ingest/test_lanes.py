@@ -1,14 +1,19 @@
 """Several lanes side by side; a lane whose log cannot be read; readers that lose their place."""
 
 import dataclasses
+from collections.abc import Sequence
+from datetime import timedelta
 
 import nats
 import pytest
 
 from chassis import postgres
+from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
+from services.ingest.log import Extent, Log, LogReader, connected
+from services.ingest.settings import LogSettings
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline
 from tests.waiting import eventually
 
@@ -87,6 +92,32 @@ async def test_a_log_that_was_made_anew_halts_the_lane_however_long_it_is(pipeli
 
                 await eventually(halted, within_seconds=PATIENCE_SECONDS)
                 assert await pipeline.value("orders_total{$project}") == 5
+
+
+class TellingFirst(Log):
+    """A log that is told of wrongly at first, then as it is."""
+
+    def __init__(self, stream: Log, settings: LogSettings, told: Sequence[Extent]) -> None:
+        super().__init__(stream.client, settings)
+        self._told = iter(told)
+
+    async def extent(self) -> Extent:
+        return next(self._told, None) or await super().extent()
+
+
+async def test_an_answer_that_is_not_of_the_present_log_halts_no_lane(pipeline: Pipeline) -> None:
+    """As a server gives it that was cut off from the others of its cluster a moment ago."""
+    pipeline.define("orders_total")
+    settings = pipeline.aggregator_settings
+    async with pipeline.receiver(), connected(settings, "reader") as stream:
+        await sent_one_by_one(pipeline, 3)
+        made_at, last = await stream.extent()
+        stale = [Extent(made_at, 1), Extent(made_at - timedelta(days=1), last)]
+        reader = LogReader(TellingFirst(stream, settings, stale), 0, last - 1, made_at)
+        for _ in stale:
+            with pytest.raises(Unavailable, match="asked again"):
+                await reader.fetch(10, 1.0)
+        assert [position for position, _ in await reader.fetch(10, 5.0)] == [last]
 
 
 async def test_a_lane_that_an_earlier_version_left_takes_the_log_that_is_there(pipeline: Pipeline) -> None:
