@@ -51,6 +51,7 @@ class Admission:
             self._full = await full_projects.read(connection)
         metrics.FULL_PROJECTS.labels("producers").set(len(self._full.producers))
         metrics.FULL_PROJECTS.labels("sources").set(len(self._full.sources))
+        metrics.FULL_PROJECTS.labels("series").set(len(self._full.series))
 
     def holds_back(self, project_id: bytes, batch: Batch) -> bool:
         """Whether the batch is for `refused_sources` first. It never waits."""

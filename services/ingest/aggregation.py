@@ -4,7 +4,7 @@ Records are folded in place, so that folding goes on while the checkpoint before
 copy taken at one moment (`sealing.py`). After an error the whole state is dropped and loaded anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -78,6 +78,8 @@ class Loaded:
     recent: Recent = NOTHING_RECENT
     #: Of which log the position is; None where that was not stored.
     log_made_at: datetime | None = None
+    #: Projects with as many series in the state as they may have.
+    full_of_series: Collection[bytes] = ()
 
     @property
     def delivered_ms(self) -> int:
@@ -110,7 +112,7 @@ class LaneState:
         self.position = loaded.position
         self.commit_ms = loaded.commit_ms
         self._table = loaded.table
-        self._label_sets = LabelSets(budgets, self._table)
+        self.label_sets = LabelSets(budgets, self._table, loaded.full_of_series)
         self.producers = Producers()
         self.sources = Sources()
         self.ended = EndedDefinitions(loaded.ended)
@@ -120,7 +122,7 @@ class LaneState:
         self._ledger = Ledger()
         self._sealer = Sealer(
             self._table,
-            self._label_sets,
+            self.label_sets,
             stale_after_ms=stale_after_ms,
             interval_ms=interval_ms,
             ended_ms=max(loaded.ended.values(), default=0),
@@ -130,7 +132,7 @@ class LaneState:
     def _begin(self, loaded: Loaded, *, write_all: bool) -> None:
         table = self._table
         rows = np.flatnonzero(table.present[: table.size])
-        self._label_sets.admit(rows)
+        self.label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
         recent.restore(table, loaded.recent)
         table.levels.touch(rows[table.merged[rows]])
@@ -241,7 +243,7 @@ class LaneState:
         for family in {each.definition_id: each for each in stored.families}.values():
             if family.definition_id in self.ended:
                 self.ended.end(EndedDefinition(family.tenant_id, family.project_id, family.definition_id))
-        self._label_sets.admit(rows)
+        self.label_sets.admit(rows)
         return rows
 
     def _let_go(self, admitted: Rows) -> None:
@@ -249,7 +251,7 @@ class LaneState:
         table = self._table
         unused = admitted[table.present[admitted] & ~table.live[admitted] & ~table.folded[admitted]]
         if unused.size:
-            self._label_sets.remove(unused)
+            self.label_sets.remove(unused)
             table.reclaim(unused)
 
     def _fold(self, portion: Portion) -> None:
@@ -351,7 +353,7 @@ class LaneState:
         row = self._table.row_of(self._substitutes.get(identity, identity))
         if row >= 0:  # made by an earlier record of the same portion
             return row
-        bounded = self._label_sets.bounded(record.project_id, facts, labels)
+        bounded = self.label_sets.bounded(record.project_id, facts, labels)
         if bounded is not labels:
             substitute = series_id(facts.id, bounded)
             self._substitute(identity, substitute)
@@ -368,7 +370,7 @@ class LaneState:
             merge=facts.gauge_merge,
             objectives=facts.objectives,
         )
-        return self._label_sets.make(identity, family, bounded)
+        return self.label_sets.make(identity, family, bounded)
 
     def _substitute(self, identity: bytes, substitute: bytes) -> None:
         if len(self._substitutes) >= _MOST_SUBSTITUTES:
@@ -382,7 +384,7 @@ class LaneState:
         if family is not None:
             live = rows[table.live[rows]]
             self._sealer.end(family, live, live[table.dirty[live]])
-            self._label_sets.remove(rows)
+            self.label_sets.remove(rows)
             table.leave(rows)
             self._write_namesakes(family.project_id, family.name)
 

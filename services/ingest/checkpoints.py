@@ -26,7 +26,7 @@ from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import GaugeMerge, MetricType, partitions_of
 from services.ingest.ended_store import EndedSeries
 from services.ingest.errors import LaneLostError
-from services.ingest.full_projects import ProjectLimits
+from services.ingest.full_projects import FullProjects, ProjectLimits
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
@@ -108,8 +108,8 @@ class Checkpoints(Protocol):
         what the log still holds is judged by windows that are there."""
         ...
 
-    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
-        """Counts the lane's producers and sources, and tells receivers which projects may have no more."""
+    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
+        """Counts what the lane's projects have, and tells everybody which of them may have no more."""
         ...
 
     async def series_of(
@@ -255,6 +255,7 @@ class PostgresCheckpoints:
                 ended=ended,
                 unmarked=joined_rows(unmarked),
                 recent=await recent_store.load(connection, bounds, stored["commit_ms"]),
+                full_of_series=(await full_projects.read(connection)).series,
             )
 
     async def _load_watermarks(self, connection: Connection, lane: int, new: dict[str, int]) -> dict[str, int]:
@@ -408,9 +409,10 @@ class PostgresCheckpoints:
         await self._drop_all(producer_store.drop_old, partitions, reached_ms)
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
-    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> None:
+    async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
         async with self._database.transaction(role=_ROLE) as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
+            return await full_projects.read(connection)
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int

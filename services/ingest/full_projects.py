@@ -1,4 +1,4 @@
-"""Which projects have as many producers and sources as they may have, in Postgres: the table `full_projects`."""
+"""Which projects have as many producers, sources or series as they may have: the table `full_projects`."""
 
 import uuid
 from collections.abc import Collection
@@ -15,11 +15,13 @@ _COUNTING_MS = 120_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectLimits:
-    """What the state keeps of one project at most; new ones are refused then."""
+    """What the state keeps of one project at most: then new producers and sources are refused, label sets folded."""
 
     producers: int
     #: Of cumulative sources, one for each of their series.
     sources: int
+    #: Live and quiet.
+    series: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +30,15 @@ class FullProjects:
 
     producers: Collection[bytes] = field(default_factory=frozenset)
     sources: Collection[bytes] = field(default_factory=frozenset)
+    series: Collection[bytes] = field(default_factory=frozenset)
 
 
 async def note(connection: Connection, partitions: tuple[int, int], limits: ProjectLimits) -> None:
     """Counts what projects of these partitions, first and last, have, and keeps which of them are full."""
     await connection.execute(SQL("SET LOCAL statement_timeout = {}").format(_COUNTING_MS))
     await connection.execute("DELETE FROM full_projects WHERE partition BETWEEN %s AND %s", partitions)
-    for what, most in (("producers", limits.producers), ("sources", limits.sources)):
-        # Counted by the primary key alone; the tenant is looked up for the few that are full.
+    for what, most in (("producers", limits.producers), ("sources", limits.sources), ("series", limits.series)):
+        # Of what there is most of, counted by the primary key alone; the tenant is looked up for the few that are full.
         statement = SQL(
             """
             INSERT INTO full_projects (partition, tenant_id, project_id, what)
@@ -51,12 +54,13 @@ async def note(connection: Connection, partitions: tuple[int, int], limits: Proj
 
 
 async def read(connection: Connection) -> FullProjects:
-    """All of them. The connection's setting `app.full_projects` must be `all`."""
+    """All of them, which a connection of the runtime role sees where its setting `app.full_projects` is `all`."""
     cursor = await connection.execute("SELECT project_id, what FROM full_projects")
     rows = [(row["project_id"].bytes, row["what"]) async for row in cursor]
     return FullProjects(
         producers=frozenset(project_id for project_id, what in rows if what == "producers"),
         sources=frozenset(project_id for project_id, what in rows if what == "sources"),
+        series=frozenset(project_id for project_id, what in rows if what == "series"),
     )
 
 

@@ -9,6 +9,7 @@ from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest.checkpoints import Checkpoints
 from services.ingest.full_projects import ProjectLimits
+from services.ingest.label_sets import LabelSets
 from services.ingest.log import Log
 from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
@@ -33,6 +34,7 @@ class Housekeeping:
         stream: Log,
         checkpoints: Checkpoints,
         pruning: Pruning,
+        label_sets: LabelSets,
         clock: Clock,
     ) -> None:
         self._lane = lane
@@ -40,6 +42,7 @@ class Housekeeping:
         self._log = stream
         self._checkpoints = checkpoints
         self._pruning = pruning
+        self._label_sets = label_sets
         self._clock = clock
         #: Commits and their positions, until they are old enough to be purged from the log.
         self._commits: deque[tuple[int, int]] = deque()
@@ -80,7 +83,10 @@ class Housekeeping:
         if self._reached_ms:
             await self._checkpoints.drop_old(self._lane, settings.lanes, self._clock.now_ms(), self._reached_ms)
             limits = ProjectLimits(
-                producers=settings.most_producers_per_project, sources=settings.most_sources_per_project
+                producers=settings.most_producers_per_project,
+                sources=settings.most_sources_per_project,
+                series=settings.most_stored_series_per_project,
             )
-            await self._checkpoints.note_full(self._lane, settings.lanes, limits)
+            full = await self._checkpoints.note_full(self._lane, settings.lanes, limits)
+            self._label_sets.full_projects = full.series
             await self._pruning.prune(self._reached_ms)

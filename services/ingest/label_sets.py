@@ -1,6 +1,7 @@
 """The label sets in memory, counted against the budgets; what is over one is folded into `__other__`. No I/O."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,10 @@ class Budgets:
 class LabelSets:
     """Which label sets a definition and a project have, and how many values a limited label has."""
 
-    def __init__(self, budgets: Budgets, table: SeriesTable) -> None:
+    def __init__(self, budgets: Budgets, table: SeriesTable, full_projects: Collection[bytes] = ()) -> None:
+        """`full_projects`: those with as many series in the state as they may have."""
         self._budgets = budgets
+        self.full_projects = full_projects
         self._table = table
         self._per_project: Counter[bytes] = Counter()
         self._per_definition: Counter[bytes] = Counter()
@@ -106,7 +109,8 @@ class LabelSets:
         if not within or (within is not labels and self._known(facts.id, within)):
             return within
         over_metric = self._per_definition[facts.id] >= self._budgets.per_metric
-        if over_metric or self._per_project[project_id] >= self._budgets.per_project:
+        over_project = self._per_project[project_id] >= self._budgets.per_project
+        if over_metric or over_project or project_id in self.full_projects:
             return self._other(facts.id, within)
         return within
 

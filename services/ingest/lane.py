@@ -257,7 +257,7 @@ class _Work:
         #: Between looking up what is missing and folding, nothing may leave memory or the state.
         self._memory = asyncio.Lock()
         pruning = Pruning(owned, settings.lanes, state, checkpoints, self._memory)
-        self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, pruning, clock)
+        self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, pruning, state.label_sets, clock)
         self._traceparents: list[str] = []
 
     async def fold_for_ever(self) -> None:

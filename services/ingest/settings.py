@@ -57,6 +57,10 @@ class AggregatorSettings(LogSettings):
     stale_after_seconds: int = setting("PULSEGATE_STALE_AFTER_SECONDS", parse=integer(60, 10**8), default=86_400)
     most_series_per_project: int = setting("PULSEGATE_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=100_000)
     most_series_per_metric: int = setting("PULSEGATE_SERIES_PER_METRIC", parse=integer(1, 10**9), default=10_000)
+    #: With those that are quiet, which the state keeps.
+    most_stored_series_per_project: int = setting(
+        "PULSEGATE_STORED_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=10_000_000
+    )
     #: Exactly-once windows that the state keeps for one project, and series of cumulative sources.
     most_producers_per_project: int = setting(
         "PULSEGATE_PRODUCERS_PER_PROJECT", parse=integer(1, 10**9), default=10_000_000

@@ -10,14 +10,14 @@ import pytest
 
 from chassis.clock import SystemClock
 from services.ingest import full_projects, log
-from services.ingest.domain import REMEMBERED_MS
+from services.ingest.domain import OTHER, REMEMBERED_MS
 from services.ingest.full_projects import FullProjects
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.pruning import Pruning
 from services.ingest.records import Record
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, Told, delta, record, totals
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, Told, delta, label, record, totals
 from tests.waiting import eventually
 
 _ROUNDS = 60
@@ -63,7 +63,7 @@ async def sweep(
     clock = SweepingClock(now_ms)
     settings = dataclasses.replace(pipeline.aggregator_settings, **changes)
     pruning = Pruning(lane.owned(0), 1, lane.state, lane.checkpoints, asyncio.Lock())
-    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, pruning, clock)
+    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, pruning, lane.state.label_sets, clock)
     housekeeping.committed(await lane.commit(), reached_ms)
     working = asyncio.create_task(housekeeping.run())
     await asyncio.wait_for(clock.swept.wait(), 20.0)
@@ -122,13 +122,42 @@ async def full(lane: StoredLane) -> FullProjects:
 async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_it_may(pipeline: Pipeline) -> None:
     async with kept(pipeline) as (lane, stream):
         await lane.fold(batch(NOW_MS), told(NOW_MS))
-        none = {"most_producers_per_project": 1, "most_sources_per_project": 1}
+        none = {
+            "most_producers_per_project": 1,
+            "most_sources_per_project": 1,
+            "most_stored_series_per_project": 1,
+        }
         await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=2)
         assert await full(lane) == FullProjects()
         await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, **none)
-        assert await full(lane) == FullProjects(producers=frozenset({PROJECT}), sources=frozenset({PROJECT}))
+        only = frozenset({PROJECT})
+        assert await full(lane) == FullProjects(producers=only, sources=only, series=only)
         async with lane.database.transaction() as connection:
             assert await full_projects.read(connection) == FullProjects(), "without its setting the door is closed"
         forgotten_ms = NOW_MS + REMEMBERED_MS + 1
         await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms, **none)
-        assert await full(lane) == FullProjects()
+        assert await full(lane) == FullProjects(series=only)
+
+
+async def test_new_label_sets_of_a_project_full_of_series_are_folded_and_quiet_ones_wake_up(pipeline: Pipeline) -> None:
+    free = dataclasses.replace(COUNTER, labels={"user": label()})
+
+    async def sent(user: str) -> list[float]:
+        await lane.fold(record(delta(free, 1.0, user=user)))
+        changed: list[float] = (await lane.commit()).changed.value.tolist()
+        return changed
+
+    async with kept(pipeline) as (lane, stream):
+        await sent("a")
+        await sent("b")
+        lane.now_ms += DAY_MS + 60_000  # both are quiet from now on
+        await lane.commit()
+        full_of = {"most_stored_series_per_project": 2}
+        await sweep(pipeline, lane, stream, now_ms=lane.now_ms, reached_ms=lane.now_ms, **full_of)  # and another owner
+        for user, changed in (("a", [2.0]), ("c", []), ("d", [2.0]), ("b", [2.0]), ("c", [3.0])):
+            assert await sent(user) == changed, user
+        labels = {lane.table.label_pairs(row) for row in lane.table.of_family(free.id).tolist()}
+        assert labels == {("user", "a"), ("user", "b"), ("user", OTHER)}
+        await sweep(pipeline, lane, stream, now_ms=lane.now_ms, reached_ms=lane.now_ms)
+        await sent("e")
+        assert len(lane.table.of_family(free.id)) == 4
