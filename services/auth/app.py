@@ -14,17 +14,20 @@ from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from services.auth import passwords
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
 from services.auth.grpc_api.credentials import CredentialServicer
+from services.auth.grpc_api.invitations import InvitationServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
 from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
 from services.auth.one_time_codes import OneTimeCodes
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
+from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
 from services.auth.operations.members import Members
 from services.auth.operations.projects import Projects
@@ -38,6 +41,7 @@ from services.auth.settings import Settings
 from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
+from services.auth.storage.invitations import InvitationStorage
 from services.auth.storage.keys import KeyStorage
 from services.auth.storage.mails import MailedTokenStorage, MailStorage
 from services.auth.storage.members import MemberStorage
@@ -88,6 +92,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                 [
                     lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
                     lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
+                    lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
                     lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
                 ],
                 service_token=settings.service_token,
@@ -128,6 +133,7 @@ def _sender(settings: Settings, database: Database, master_key: MasterKey, clock
         MailStorage(),
         MailedTokenStorage(),
         AccountStorage(),
+        InvitationStorage(),
         MailedTokens(master_key),
         mailer_of(settings.smtp, settings.mail_folder),
         clock,
@@ -140,6 +146,7 @@ def _sender(settings: Settings, database: Database, master_key: MasterKey, clock
 class _Servicers:
     accounts: AccountServicer
     own_account: OwnAccountServicer
+    invitations: InvitationServicer
 
 
 def _servicers(
@@ -185,4 +192,9 @@ def _servicers(
         keys=Keys(database, access, keys, feed, master_key, clock),
         members=Members(database, access, accounts, members, feed, clock),
     )
-    return _Servicers(accounts=account_servicer, own_account=OwnAccountServicer(recovery, second_factors, sessions))
+    invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, clock)
+    return _Servicers(
+        accounts=account_servicer,
+        own_account=OwnAccountServicer(recovery, second_factors, sessions),
+        invitations=InvitationServicer(invitations),
+    )

@@ -16,6 +16,7 @@ ProjectId = NewType("ProjectId", str)
 KeyId = NewType("KeyId", str)
 SessionId = NewType("SessionId", str)
 MailId = NewType("MailId", str)
+InvitationId = NewType("InvitationId", str)
 
 #: Rate limit plans, from the smallest.
 PLANS = ("free", "basic", "professional", "enterprise")
@@ -26,6 +27,10 @@ REFRESH_GRACE = timedelta(seconds=10)
 #: How long tokens that were mailed are good for.
 PASSWORD_RESET_LIFE = timedelta(minutes=30)
 EMAIL_VERIFICATION_LIFE = timedelta(hours=24)
+INVITATION_LIFE = timedelta(days=7)
+
+#: Of one tenant at a time.
+MOST_OPEN_INVITATIONS = 100
 
 _MOST_NAME_CHARACTERS = 100
 _MOST_DEVICE_CHARACTERS = 200
@@ -105,6 +110,19 @@ class Member:
     user: User
     role: Role
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invitation:
+    """Somebody with an e-mail address who is asked to become a member."""
+
+    id: InvitationId
+    tenant_id: TenantId
+    #: As whoever invites wrote it.
+    email: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

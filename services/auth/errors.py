@@ -1,6 +1,6 @@
 """Every error that auth answers beyond the chassis's own, each with its stable code."""
 
-from chassis.errors import Conflict, Invalid, Limited, Unauthenticated, Unavailable
+from chassis.errors import Conflict, Forbidden, Invalid, Limited, Unauthenticated, Unavailable
 
 
 class InvalidCredentials(Unauthenticated):
@@ -110,6 +110,20 @@ class AlreadyMember(Conflict):
 
     def __init__(self) -> None:
         super().__init__("This user is a member already. Change the role instead.")
+
+
+class TooManyInvitations(Conflict):
+    """So many open ones that another would have to wait."""
+
+    def __init__(self) -> None:
+        super().__init__("This tenant has as many open invitations as it may have. Revoke some first.")
+
+
+class OtherAddress(Forbidden):
+    """An invitation in the hands of somebody else than it was mailed to."""
+
+    def __init__(self) -> None:
+        super().__init__("This invitation is for another e-mail address. Sign in, or sign up, with that one.")
 
 
 class LastOwner(Conflict):

@@ -53,7 +53,7 @@ class FolderMailer:
 
     def _write(self, name: str, content: bytes) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = self._folder / f".{name}"
+        unfinished = self._folder / f".{name}.part"  # which no pattern of mails finds
         unfinished.touch(mode=0o600)
         unfinished.write_bytes(content)
         unfinished.replace(self._folder / name)

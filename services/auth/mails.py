@@ -16,6 +16,7 @@ class MailPurpose(StrEnum):
 
     PASSWORD_RESET = "password_reset"  # noqa: S105 - a purpose
     EMAIL_VERIFICATION = "email_verification"
+    INVITATION = "invitation"
     #: Tells the owner of an account what was changed about it; carries no token.
     NOTICE = "notice"
 
@@ -61,6 +62,14 @@ _TEXTS: Mapping[MailPurpose, _Text] = {
         "This works once, within 24 hours. If it was not you, do nothing: the address stays unverified.\n",
         page="verify-email",
         route="/api/v1/auth/email-verification/confirm",
+    ),
+    MailPurpose.INVITATION: _Text(
+        subject="You are invited to Pulsegate",
+        body="{inviter} invites you to {tenant} on Pulsegate, as {role}.\n\n{place}\n\n"
+        "This works once, within 7 days, for the account with this e-mail address: sign up with it if you have none."
+        " If you do not know who invites you, do nothing.\n",
+        page="accept-invitation",
+        route="/api/v1/invitations/accept",
     ),
     MailPurpose.NOTICE: _Text(
         subject="Your Pulsegate account was changed",

@@ -22,6 +22,7 @@ from services.auth.domain import MailId, email_fault
 from services.auth.mailers import Mailer, MailNotSent, MailRefused
 from services.auth.mails import Mail, MailPurpose, composed
 from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.invitations import InvitationStorage
 from services.auth.storage.mails import MAILER_ROLE, MailedTokenStorage, MailStorage
 from services.auth.tokens import MailedTokens
 
@@ -53,6 +54,17 @@ class Outbox:
         await self._mailed_tokens.replace(connection, purpose, email_key(recipient), token_hash, now + life)
         await self._mails.insert(connection, mail)
 
+    async def queue_invitation(
+        self, connection: Connection, recipient: str, details: Mapping[str, str], now: datetime
+    ) -> bytes:
+        """Mails a token, by whose SHA-256, which is returned, the caller keeps the invitation.
+
+        `details`: the names of `tenant`, `role` and `inviter`.
+        """
+        mail = _new_mail(MailPurpose.INVITATION, recipient, details, now)
+        await self._mails.insert(connection, mail)
+        return self._tokens.digest(self._tokens.of(mail.id))
+
     async def queue_notice(self, connection: Connection, recipient: str, change: str, now: datetime) -> None:
         """Tells the owner of an account what was changed about it (`change`: a sentence or two)."""
         await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, recipient, {"change": change}, now))
@@ -71,6 +83,7 @@ class Sender:
         mails: MailStorage,
         mailed_tokens: MailedTokenStorage,
         accounts: AccountStorage,
+        invitations: InvitationStorage,
         tokens: MailedTokens,
         mailer: Mailer,
         clock: Clock,
@@ -82,6 +95,7 @@ class Sender:
         self._mails = mails
         self._mailed_tokens = mailed_tokens
         self._accounts = accounts
+        self._invitations = invitations
         self._tokens = tokens
         self._mailer = mailer
         self._clock = clock
@@ -138,17 +152,23 @@ class Sender:
     async def _recipient(self, mail: Mail) -> str | None:
         """The address to send to; None where nobody waits for the mail any more.
 
-        A token goes to the address of the account, never to the one that somebody typed: the two may be spelt
-        differently and yet have one key.
+        An invitation goes where it was sent. Any other token goes to the address of the account, never to the one that
+        somebody typed: the two may be spelt differently and yet have one key.
         """
         if mail.purpose is MailPurpose.NOTICE:
             return mail.recipient
+        token_hash = self._tokens.digest(self._tokens.of(mail.id))
+        if mail.purpose is MailPurpose.INVITATION:
+            return mail.recipient if await self._invites(token_hash) else None
         key = email_key(mail.recipient)
         async with self._database.transaction(email=key) as connection:
             user = await self._accounts.find_by_email(connection, key)
-            token_hash = self._tokens.digest(self._tokens.of(mail.id))
             alive = await self._mailed_tokens.exists(connection, token_hash, self._now())
         return user.email if user is not None and alive else None
+
+    async def _invites(self, token_hash: bytes) -> bool:
+        async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
+            return await self._invitations.find(connection, token_hash, self._now()) is not None
 
     async def _put_off(self, mail: Mail) -> None:
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(mail.attempts - 1, 10))

@@ -28,6 +28,7 @@ from services.gateway.http_api.definitions import DefinitionRoutes
 from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
+from services.gateway.http_api.invitations import InvitationRoutes
 from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
@@ -42,6 +43,7 @@ from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
 from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.ingestion_streams import IngestionStreams
+from services.gateway.invitations import Invitations
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
@@ -95,6 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             ProjectRoutes(accounts),
             KeyRoutes(accounts),
             MemberRoutes(accounts),
+            InvitationRoutes(Invitations(upstreams.auth)),
             DefinitionRoutes(Definitions(upstreams.config)),
             ProjectSettingsRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),

@@ -37,6 +37,8 @@ async def test_another_tenants_ids_are_not_found(project: Project, other: Projec
         ("GET", f"{base}/rejections", None),
         ("GET", f"/api/v1/tenants/{other.tenant_id}/members", None),
         ("POST", f"/api/v1/tenants/{other.tenant_id}/members", {"email": project.email, "role": "owner"}),
+        ("GET", f"/api/v1/tenants/{other.tenant_id}/invitations", None),
+        ("POST", f"/api/v1/tenants/{other.tenant_id}/invitations", {"email": project.email, "role": "owner"}),
         # and below one's own project
         ("GET", f"/api/v1/projects/{project.id}/metrics/{metric['id']}", None),
         ("DELETE", f"/api/v1/projects/{project.id}/keys/{other.secret_key_id}", None),

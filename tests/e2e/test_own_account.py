@@ -100,3 +100,29 @@ async def test_signing_in_takes_a_code_of_the_second_factor_once_it_is_confirmed
     assert state == {"enabled": True, "recoveryCodesLeft": 10}
     assert (without.status, without.code) == (401, "TOTP_REQUIRED")
     assert (again.status, again.code) == (401, "INVALID_TOTP")
+
+
+async def test_who_is_invited_joins_and_works_in_the_tenant_within_a_second(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada, eve = await sign_up(api), await sign_up(api)
+        invitations = f"/api/v1/tenants/{ada.tenant_id}/invitations"
+        body = {"email": eve.email, "role": "editor"}
+        made = await api.expect(201, "POST", invitations, body, credential=ada.token)
+        listed = await api.expect(200, "GET", invitations, credential=ada.token)
+        token = {"token": await _token(suite, eve.email, "You are invited")}
+        stranger = await api.call("POST", "/api/v1/invitations/accept", token, credential=ada.token)
+        joined = await api.expect(200, "POST", "/api/v1/invitations/accept", token, credential=eve.token)
+        metrics = f"/api/v1/projects/{ada.id}/metrics"
+
+        async def works() -> bool:
+            return (await api.call("GET", metrics, credential=eve.token)).status == 200
+
+        await eventually(works, within_seconds=1.0, what="the new member works")
+        again = await api.call("POST", "/api/v1/invitations/accept", token, credential=eve.token)
+        await api.expect(404, "DELETE", f"{invitations}/{made['id']}", credential=ada.token)
+
+    assert listed["items"] == [made]
+    assert (stranger.status, stranger.code) == (403, "FORBIDDEN")
+    assert joined["tenant"]["id"] == ada.tenant_id
+    assert joined["tenant"]["role"] == "editor"
+    assert (again.status, again.code) == (422, "INVALID_TOKEN")

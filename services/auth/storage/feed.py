@@ -54,6 +54,7 @@ class FeedStorage:
             "changes": "DELETE FROM changes",
             "refresh_tokens": "DELETE FROM refresh_tokens",
             "mailed_tokens": "DELETE FROM mailed_tokens",
+            "invitations": "DELETE FROM invitations",
             "sessions": "DELETE FROM sessions",
         }
         return {table: (await connection.execute(delete)).rowcount for table, delete in statements.items()}

@@ -39,6 +39,14 @@ class MemberStorage:
         user = User(id=row["id"], email=row["email"])
         return Member(user=user, role=Role.of(row["role"]), created_at=row["created_at"])
 
+    async def has_address(self, connection: Connection, tenant_id: TenantId, email_key: str) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND users.email_key = %s",
+            (tenant_id, email_key),
+        )
+        return await cursor.fetchone() is not None
+
     async def insert(self, connection: Connection, tenant_id: TenantId, member: Member) -> bool:
         """False where the user is a member already."""
         cursor = await connection.execute(

@@ -13,13 +13,13 @@ from services.gateway.routes import Door, Operation, Route
 
 RoleName = Literal["viewer", "editor", "admin", "owner"]
 
-_ROLES: Mapping[RoleName, "pb.Role.ValueType"] = {
+ROLES: Mapping[RoleName, "pb.Role.ValueType"] = {
     "viewer": pb.ROLE_VIEWER,
     "editor": pb.ROLE_EDITOR,
     "admin": pb.ROLE_ADMIN,
     "owner": pb.ROLE_OWNER,
 }
-ROLE_NAMES: Mapping["pb.Role.ValueType", RoleName] = {role: name for name, role in _ROLES.items()}
+ROLE_NAMES: Mapping["pb.Role.ValueType", RoleName] = {role: name for name, role in ROLES.items()}
 
 
 class NewMember(Asked):
@@ -82,12 +82,12 @@ class MemberRoutes:
         return answer(Members([_render(member) for member in found.members], found.next_page_token))
 
     async def add(self, request: web.Request, new: NewMember) -> web.Response:
-        added = await self._accounts.add_member(path_id(request, "tenantId"), new.email, _ROLES[new.role])
+        added = await self._accounts.add_member(path_id(request, "tenantId"), new.email, ROLES[new.role])
         return answer(_render(added), status=201)
 
     async def change(self, request: web.Request, new: NewRole) -> web.Response:
         tenant_id, user_id = path_id(request, "tenantId"), path_id(request, "userId")
-        return answer(_render(await self._accounts.change_role(tenant_id, user_id, _ROLES[new.role])))
+        return answer(_render(await self._accounts.change_role(tenant_id, user_id, ROLES[new.role])))
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._accounts.remove_member(path_id(request, "tenantId"), path_id(request, "userId"))

@@ -1,4 +1,4 @@
-"""Waiting until a statement of another connection is held up, to put two transactions into a certain order."""
+"""Waiting until statements of other connections are held up, to put two transactions into a certain order."""
 
 import asyncio
 
@@ -7,14 +7,15 @@ import psycopg
 from tests.suite_database import Database
 
 
-async def until_somebody_waits_for_a_lock(database: Database) -> None:
+async def until_somebody_waits_for_a_lock(database: Database, many: int = 1) -> None:
     async with (
         asyncio.timeout(10),
         await psycopg.AsyncConnection.connect(database.superuser_dsn, autocommit=True) as connection,
     ):
         while True:
             cursor = await connection.execute(
-                "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             )
-            if await cursor.fetchone() is not None:
+            [(waiting,)] = await cursor.fetchall()
+            if waiting >= many:
                 return

@@ -1,10 +1,8 @@
 """Passwords that are forgotten or changed, verified addresses, and sessions; mails are read as files."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from email import message_from_bytes, policy
 from pathlib import Path
 
 import psycopg
@@ -19,6 +17,7 @@ from services.auth.tokens import MailedTokens
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.locks import until_somebody_waits_for_a_lock
+from tests.integration.auth.mail_folder import Mails
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -26,32 +25,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NEW_PASSWORD = "seven green bottles hanging"
 RESET, VERIFY, CHANGED = "Reset your", "Verify your", "was changed"
-
-
-class Mails:
-    """The folder that auth mails into."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def tokens(self, email: str, subject: str) -> list[str]:
-        """Of the mails to an address, in their order; "" for one without a token."""
-        found = []
-        for file in sorted(self.folder.glob("*.eml")):
-            mail = message_from_bytes(file.read_bytes(), policy=policy.default)
-            if mail["To"] == email and subject in mail["Subject"]:
-                token = re.search(r"mt_[\w-]+", mail.get_content())
-                found.append(token[0] if token else "")
-        return found
-
-    async def token(self, email: str, subject: str, number: int = 1) -> str:
-        """Of the so-manieth mail, as soon as it is there."""
-
-        async def arrived() -> list[str]:
-            tokens = self.tokens(email, subject)
-            return tokens if len(tokens) >= number else []
-
-        return (await eventually(arrived, what=f"mail {number} '{subject}'"))[number - 1]
 
 
 @pytest.fixture

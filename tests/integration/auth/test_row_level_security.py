@@ -29,6 +29,7 @@ TABLES = (
     "refresh_tokens",
     "mailed_tokens",
     "second_factors",
+    "invitations",
     "recovery_codes",
     "mails",
     "signing_keys",

@@ -1,0 +1,86 @@
+"""Invitations to tenants."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from chassis.postgres import Connection
+from services.auth.domain import Invitation, InvitationId, PageRequest, Role, TenantId
+
+
+class InvitationStorage:
+    """Doors: `tenant_id`; `mailed_hash` for `find`."""
+
+    async def replace(self, connection: Connection, invitation: Invitation, email_key: str, token_hash: bytes) -> None:
+        """The one before to the same address is void."""
+        await connection.execute(
+            "DELETE FROM invitations WHERE tenant_id = %s AND email_key = %s", (invitation.tenant_id, email_key)
+        )
+        await connection.execute(
+            "INSERT INTO invitations (id, tenant_id, email, email_key, role, token_hash, created_at, expires_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                invitation.id, invitation.tenant_id, invitation.email, email_key, invitation.role.word, token_hash,
+                invitation.created_at, invitation.expires_at,
+            ),
+        )  # fmt: skip
+
+    async def open(self, connection: Connection, tenant_id: TenantId, now: datetime) -> int:
+        """How many have not expired."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS open FROM invitations WHERE tenant_id = %s AND expires_at > %s", (tenant_id, now)
+        )
+        [row] = await cursor.fetchall()
+        return int(row["open"])
+
+    async def page(
+        self, connection: Connection, tenant_id: TenantId, page: PageRequest, now: datetime
+    ) -> Sequence[Invitation]:
+        """Those that have not expired; one more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
+            " WHERE tenant_id = %s AND id > %s AND expires_at > %s ORDER BY invitations.id LIMIT %s",
+            (tenant_id, page.after, now, page.size + 1),
+        )
+        return [_invitation(row) for row in await cursor.fetchall()]
+
+    async def get(
+        self, connection: Connection, tenant_id: TenantId, invitation_id: InvitationId, now: datetime
+    ) -> Invitation | None:
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
+            " WHERE tenant_id = %s AND id = %s AND expires_at > %s",
+            (tenant_id, invitation_id, now),
+        )
+        row = await cursor.fetchone()
+        return _invitation(row) if row else None
+
+    async def to_address(
+        self, connection: Connection, tenant_id: TenantId, email_key: str, now: datetime
+    ) -> Invitation | None:
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
+            " WHERE tenant_id = %s AND email_key = %s AND expires_at > %s",
+            (tenant_id, email_key, now),
+        )
+        row = await cursor.fetchone()
+        return _invitation(row) if row else None
+
+    async def find(self, connection: Connection, token_hash: bytes, now: datetime) -> Invitation | None:
+        """The one whose token this is, neither void nor used nor expired."""
+        cursor = await connection.execute(
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
+            " WHERE token_hash = %s AND expires_at > %s",
+            (token_hash, now),
+        )
+        row = await cursor.fetchone()
+        return _invitation(row) if row else None
+
+    async def delete(self, connection: Connection, invitation_id: InvitationId) -> bool:
+        """False where it is gone. Of several at once one succeeds."""
+        cursor = await connection.execute("DELETE FROM invitations WHERE id = %s", (invitation_id,))
+        return cursor.rowcount == 1
+
+
+def _invitation(row: dict[str, Any]) -> Invitation:
+    return Invitation(**{**row, "role": Role.of(row["role"])})

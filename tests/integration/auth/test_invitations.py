@@ -1,0 +1,250 @@
+"""Invitations: mailed, accepted once by whom they are for, revoked, replaced, and never above the inviter's role."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import pytest_asyncio
+from prometheus_client import REGISTRY
+
+from chassis.errors import Conflict, Forbidden, Invalid, NotFound
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
+from services.auth.settings import Settings
+from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
+from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
+from tests.integration.auth.mail_folder import Mails
+from tests.suite_database import Database
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+INVITED = "You are invited"
+VIEWER, EDITOR = accounts_pb2.ROLE_VIEWER, accounts_pb2.ROLE_EDITOR
+ADMIN, OWNER = accounts_pb2.ROLE_ADMIN, accounts_pb2.ROLE_OWNER
+
+
+@pytest.fixture
+def mails(tmp_path: Path) -> Mails:
+    return Mails(tmp_path / "mails")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def auth(settings: Settings, mails: Mails, clock: MovableClock) -> AsyncIterator[AuthClient]:
+    async with running_auth(settings, clock, mail_folder=mails.folder) as client:
+        yield client
+
+
+async def invite(
+    auth: AuthClient, actor: Person, tenant: Person, email: str, role: accounts_pb2.Role.ValueType = EDITOR
+) -> pb.Invitation:
+    request = pb.CreateInvitationRequest(tenant_id=tenant.tenant_id, email=email, role=role)
+    answer: pb.CreateInvitationResponse = await auth.invitation(
+        "CreateInvitation", request, await auth.principal(actor)
+    )
+    return answer.invitation
+
+
+async def accept(auth: AuthClient, person: Person, token: str) -> accounts_pb2.Membership:
+    request = pb.AcceptInvitationRequest(token=token)
+    answer: pb.AcceptInvitationResponse = await auth.invitation(
+        "AcceptInvitation", request, await auth.principal(person)
+    )
+    return answer.membership
+
+
+async def revoke(auth: AuthClient, actor: Person, tenant: Person, invitation_id: str) -> None:
+    request = pb.RevokeInvitationRequest(tenant_id=tenant.tenant_id, invitation_id=invitation_id)
+    await auth.invitation("RevokeInvitation", request, await auth.principal(actor))
+
+
+async def listed(auth: AuthClient, actor: Person, tenant: Person, page_size: int = 50) -> pb.ListInvitationsResponse:
+    request = pb.ListInvitationsRequest(tenant_id=tenant.tenant_id, page_size=page_size)
+    answer: pb.ListInvitationsResponse = await auth.invitation("ListInvitations", request, await auth.principal(actor))
+    return answer
+
+
+async def joined(auth: AuthClient, mails: Mails, owner: Person, role: accounts_pb2.Role.ValueType) -> Person:
+    """Somebody who became a member of the owner's tenant."""
+    person = await auth.sign_up()
+    await invite(auth, owner, owner, person.email, role)
+    await accept(auth, person, await mails.token(person.email, INVITED))
+    return person
+
+
+async def test_who_is_invited_becomes_a_member_at_once_and_once(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada, eve = await auth.sign_up(tenant_name="{Engines} & Sons"), await auth.sign_up()
+    invitation = await invite(auth, ada, ada, eve.email.upper())
+    token = await mails.token(eve.email.upper(), INVITED)
+    with pytest.raises(NotFound):
+        await auth.principal(eve, ada.project_id)
+    stream = auth.watch()
+    await anext(stream)
+
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        # As somebody does who changes roles: until then all four have found the invitation.
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"roles of {ada.tenant_id}",)
+        )
+        attempts = [asyncio.create_task(accept(auth, eve, token)) for _ in range(4)]
+        await until_somebody_waits_for_a_lock(database, many=4)
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+
+    [membership] = [outcome for outcome in outcomes if isinstance(outcome, accounts_pb2.Membership)]
+    assert sum(isinstance(outcome, Invalid) for outcome in outcomes) == 3
+    assert (membership.tenant.id, membership.tenant.name) == (ada.tenant_id, "{Engines} & Sons")
+    assert membership.role == invitation.role == EDITOR
+    assert invitation.expires_at.seconds - invitation.created_at.seconds == 7 * 86_400
+    assert await auth.principal(eve, ada.project_id)
+    changes = (list(beat.changed_ids) async for beat in stream if beat.changed_ids)
+    assert await anext(changes) == [eve.user_id]
+    assert (await listed(auth, ada, ada)).invitations == []
+
+
+async def test_an_address_without_an_account_signs_up_and_accepts(auth: AuthClient, mails: Mails) -> None:
+    ada = await auth.sign_up()
+    await invite(auth, ada, ada, "newcomer@example.com", VIEWER)
+    token = await mails.token("newcomer@example.com", INVITED)
+
+    newcomer = await auth.sign_up("newcomer@example.com")
+
+    assert (await accept(auth, newcomer, token)).role == VIEWER
+
+
+async def test_an_invitation_is_for_its_address_alone(auth: AuthClient, mails: Mails) -> None:
+    ada, eve, mallory = await auth.sign_up(), await auth.sign_up(), await auth.sign_up()
+    await invite(auth, ada, ada, eve.email)
+    token = await mails.token(eve.email, INVITED)
+
+    with pytest.raises(Forbidden):
+        await accept(auth, mallory, token)
+    with pytest.raises(Invalid) as unknown:
+        await accept(auth, eve, token[:-1])
+
+    assert unknown.value.code == "INVALID_TOKEN"
+    assert await accept(auth, eve, token)
+
+
+async def test_an_invitation_ends_by_time_by_revocation_and_by_a_newer_one(
+    auth: AuthClient, mails: Mails, clock: MovableClock
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await invite(auth, ada, ada, eve.email)
+    replaced = await mails.token(eve.email, INVITED)
+    newer = await invite(auth, ada, ada, eve.email, VIEWER)
+    revoked = await mails.token(eve.email, INVITED, 2)
+    assert [one.id for one in (await listed(auth, ada, ada)).invitations] == [newer.id]
+    with pytest.raises(Invalid):
+        await accept(auth, eve, replaced)
+    await revoke(auth, ada, ada, newer.id)
+    with pytest.raises(Invalid):
+        await accept(auth, eve, revoked)
+    await invite(auth, ada, ada, eve.email)
+    expired = await mails.token(eve.email, INVITED, 3)
+
+    await clock.advance(timedelta(days=7))
+
+    ada, eve = await _signed_in_again(auth, ada), await _signed_in_again(auth, eve)
+    with pytest.raises(Invalid):
+        await accept(auth, eve, expired)
+    assert (await listed(auth, ada, ada)).invitations == []
+
+
+async def _signed_in_again(auth: AuthClient, person: Person) -> Person:
+    answer = await auth.account("SignIn", accounts_pb2.SignInRequest(email=person.email, password=PASSWORD))
+    return replace(person, access_token=answer.session.access_token)
+
+
+async def test_nobody_invites_or_revokes_above_their_own_role(auth: AuthClient, mails: Mails) -> None:
+    ada = await auth.sign_up()
+    admin, editor = await joined(auth, mails, ada, ADMIN), await joined(auth, mails, ada, EDITOR)
+    to_owner = await invite(auth, ada, ada, "owner@example.com", OWNER)
+
+    for actor, role in ((admin, OWNER), (editor, VIEWER)):
+        with pytest.raises(Forbidden):
+            await invite(auth, actor, ada, "friend@example.com", role)
+    with pytest.raises(Forbidden):  # which would make the owner's invitation void
+        await invite(auth, admin, ada, "owner@example.com", VIEWER)
+    with pytest.raises(Forbidden):
+        await revoke(auth, admin, ada, to_owner.id)
+    with pytest.raises(Forbidden):
+        await listed(auth, editor, ada)
+
+    by_admin = await invite(auth, admin, ada, "friend@example.com", ADMIN)
+    await revoke(auth, admin, ada, by_admin.id)
+    assert [one.email for one in (await listed(auth, admin, ada)).invitations] == ["owner@example.com"]
+
+
+async def test_another_tenants_invitations_are_not_found(auth: AuthClient) -> None:
+    ada, mallory = await auth.sign_up(), await auth.sign_up()
+    invitation = await invite(auth, ada, ada, "friend@example.com")
+
+    for attempt in (
+        invite(auth, mallory, ada, "friend@example.com"),
+        listed(auth, mallory, ada),
+        revoke(auth, mallory, ada, invitation.id),
+        revoke(auth, mallory, mallory, invitation.id),
+        revoke(auth, mallory, mallory, "nonsense"),
+    ):
+        with pytest.raises(NotFound):
+            await attempt
+    assert [one.id for one in (await listed(auth, ada, ada)).invitations] == [invitation.id]
+
+
+async def test_members_are_not_invited_and_addresses_are_checked(auth: AuthClient, mails: Mails) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await invite(auth, ada, ada, eve.email)
+    token = await mails.token(eve.email, INVITED)
+    add = accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=VIEWER)
+    await auth.account("AddMember", add, await auth.principal(ada))
+
+    with pytest.raises(Conflict):
+        await accept(auth, eve, token)
+    with pytest.raises(Conflict):
+        await invite(auth, ada, ada, eve.email)
+    with pytest.raises(Invalid):
+        await invite(auth, ada, ada, "=?utf-8?q?a=0D=0ABcc=3Ab?=@example.com")
+
+
+async def test_open_invitations_are_bounded_and_come_in_pages(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    for number in range(100):
+        await invite(auth, ada, ada, f"guest-{number}@example.com")
+
+    with pytest.raises(Conflict):
+        await invite(auth, ada, ada, "one-too-many@example.com")
+    await invite(auth, ada, ada, "guest-7@example.com", VIEWER)
+
+    page = await listed(auth, ada, ada, page_size=60)
+    assert len(page.invitations) == 60
+    assert page.next_page_token
+
+
+async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(
+    settings: Settings, database: Database, clock: MovableClock, tmp_path: Path
+) -> None:
+    def unwanted() -> float:
+        labels = {"purpose": "invitation", "result": "unwanted"}
+        return REGISTRY.get_sample_value("pulsegate_auth_mails_total", labels) or 0.0
+
+    before = unwanted()
+    async with running_auth(settings, clock) as auth:
+        ada = await auth.sign_up()
+        invitation = await invite(auth, ada, ada, "friend@example.com")
+        await revoke(auth, ada, ada, invitation.id)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE auth.mails SET due_at = now()")
+    async with running_auth(settings, clock, mail_folder=tmp_path):
+
+        async def dropped() -> bool:
+            return unwanted() == before + 1
+
+        await eventually(dropped)
+    assert Mails(tmp_path).tokens("friend@example.com", INVITED) == []
