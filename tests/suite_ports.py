@@ -1,6 +1,7 @@
 """Blocks of sixteen free ports that no other test run on this machine is given at the same time.
 
-Fixture `port_blocks`: a function that reserves a block until the end of the session and returns its `Ports`.
+Fixture `port_blocks`: a function that reserves a block until the end of the test and returns its `Ports`.
+Fixture `lasting_port_blocks` (session): the same, until the end of the session.
 """
 
 import fcntl
@@ -22,8 +23,14 @@ from deploy.local.settings import PORT_COUNT
 _BLOCKS = range(20000, 32000, PORT_COUNT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def port_blocks() -> Iterator[Callable[[], Ports]]:
+    with ExitStack() as held:
+        yield lambda: _reserve(held)
+
+
+@pytest.fixture(scope="session")
+def lasting_port_blocks() -> Iterator[Callable[[], Ports]]:
     with ExitStack() as held:
         yield lambda: _reserve(held)
 

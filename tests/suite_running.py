@@ -209,14 +209,14 @@ def _signal_each(pids: list[int], number: signal.Signals) -> None:
 
 @pytest.fixture(scope="session")
 def start_suite(
-    request: pytest.FixtureRequest, port_blocks: Callable[[], Ports], prometheus_binary: Path
+    request: pytest.FixtureRequest, lasting_port_blocks: Callable[[], Ports], prometheus_binary: Path
 ) -> Iterator[Callable[..., Suite]]:
     started = request.config.stash.setdefault(_SUITES, [])
 
     def start(**environment: str) -> Suite:
         folder = Path(tempfile.mkdtemp(prefix="pulsegate-suite-"))
         folder.chmod(0o711)
-        suite = Suite(folder / "data", port_blocks(), {**environment, "PROMETHEUS_BIN": str(prometheus_binary)})
+        suite = Suite(folder / "data", lasting_port_blocks(), {**environment, "PROMETHEUS_BIN": str(prometheus_binary)})
         started.append(suite)
         suite.start()
         return suite

@@ -122,8 +122,8 @@ def data_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server_ports(port_blocks: Callable[[], Ports]) -> Ports:
-    return port_blocks()
+def server_ports(lasting_port_blocks: Callable[[], Ports]) -> Ports:
+    return lasting_port_blocks()
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from tests.suite_database import Database
 
 
 @pytest.fixture(scope="session")
-def ports(port_blocks: Callable[[], Ports]) -> Ports:
-    return port_blocks()
+def ports(lasting_port_blocks: Callable[[], Ports]) -> Ports:
+    return lasting_port_blocks()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
