@@ -18,20 +18,29 @@ from services.gateway.domain import Bucket, Quota
 from services.gateway.leases import LeasingLimiter
 from services.gateway.redis_limits import Grant, RedisLimiter
 from tests.suite_servers import RunningServer
+from tests.waiting import eventually
 
 #: A call may be stamped so much later or earlier than Redis decided about it.
 _CLOCKS_SECONDS = 0.02
 
 
 class CountedLessor(RedisLimiter):
-    """Counts leases and single decisions."""
+    """Counts leases, begun and under way, and single decisions."""
 
     leases = 0
+    leasing = 0
     decisions = 0
+
+    async def at_rest(self) -> bool:
+        return not self.leasing
 
     async def lease(self, *buckets: Any, **arguments: Any) -> Grant:
         self.leases += 1
-        return await super().lease(*buckets, **arguments)
+        self.leasing += 1
+        try:
+            return await super().lease(*buckets, **arguments)
+        finally:
+            self.leasing -= 1
 
     async def take(self, buckets: Any) -> Any:
         self.decisions += 1
@@ -182,6 +191,7 @@ async def test_a_share_is_used_although_redis_hangs(
     (gateway,) = replicas(1)
     await asyncio.gather(*(gateway.call(tested) for _ in range(256)))
     await asyncio.gather(*(gateway.call(tested) for _ in range(256)))
+    await eventually(gateway.lessor.at_rest, what="the share is renewed")
     with valkey_server.paused():
         began = time.monotonic()
         assert await gateway.call(tested)
