@@ -55,7 +55,7 @@ _ACCEPTED = (
 )
 _PREFLIGHT_SECONDS = "7200"
 #: What pages of any origin may call: a publishable key says which origins may use it.
-_FOR_ANY_PAGE = ("/api/v1/metrics", "/v1/metrics", "/sdk/")
+_FOR_ANY_PAGE = ("/api/v1/metrics", "/v1/metrics", "/api/v1/statsd", "/api/v1/write", "/metrics/job", "/sdk/")
 
 _CORRELATION_ID = istr("X-Correlation-Id")
 _ORIGIN = istr("Origin")

@@ -98,7 +98,7 @@ class LedgerLine:
 
 @dataclass(frozen=True, kw_only=True)
 class LastRejection:
-    """What was last rejected of a metric for one reason, and how many in all."""
+    """What was last rejected of a metric for one reason, and how many in all; or what was folded."""
 
     metric: str
     code: str
@@ -187,6 +187,30 @@ async def last_rejections(connection: Connection, project_id: bytes) -> list[Las
             count=row["rejected"],
             example=row["example"],
             last_ms=row["last_ms"],
+        )
+        async for row in cursor
+    ]
+
+
+async def folded(connection: Connection, project_id: bytes) -> list[LastRejection]:
+    """As CARDINALITY_LIMIT what of each metric was taken and counted as `__other__`, the newest first, as far back as
+    rejections are told. Of the last one only the hour is known. The connection's tenant must be the project's."""
+    cursor = await connection.execute(
+        """
+        SELECT metric, sum(folded)::bigint AS folded, max(hour_ms) AS hour_ms
+          FROM (SELECT * FROM ledger WHERE partition = %s AND project_id = %s AND folded > 0
+                 ORDER BY hour_ms DESC LIMIT %s) AS newest
+         GROUP BY metric ORDER BY max(hour_ms) DESC LIMIT %s
+        """,
+        (partition_of(project_id), uuid.UUID(bytes=project_id), _MOST_LOOKED_AT, MOST_LINES),
+    )
+    return [
+        LastRejection(
+            metric=row["metric"],
+            code="CARDINALITY_LIMIT",
+            count=row["folded"],
+            example="Taken, and counted as __other__: the label set was new, and over a budget.",
+            last_ms=row["hour_ms"],
         )
         async for row in cursor
     ]

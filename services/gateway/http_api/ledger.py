@@ -28,8 +28,13 @@ _ADVICE: Mapping[str, str] = {
     "LABEL_VALUE_NOT_ALLOWED": "Add the value to those that the definition allows, or correct it where it is sent.",
     "LABEL_VALUE_TOO_LONG": "Shorten the value; labels are for few distinct, short values.",
     "SOURCE_LIMIT_REACHED": "Send from fewer sources or series, or ask for more (PULSEGATE_SOURCES_PER_PROJECT).",
+    "CARDINALITY_LIMIT": "Send fewer distinct values, no ids; or raise the label's maxDistinct or the series' budget.",
     "TIMESTAMP_OUT_OF_RANGE": "Set the sender's clock, or leave the timestamp out.",
 }
+_REJECTIONS = (
+    "The last one of each metric and code. CARDINALITY_LIMIT is no rejection: it tells what was taken over a budget of "
+    "series and counted as __other__, and in which hour."
+)
 _NO_ADVICE = "See the message of the last one."
 
 
@@ -76,6 +81,8 @@ class LastRejection(Told):
 
 class LastRejections(Told):
     items: list[LastRejection]
+    #: Always empty: all are told at once, 5 000 at most.
+    next_page_token: str = ""
 
 
 class LedgerRoutes:
@@ -102,7 +109,7 @@ class LedgerRoutes:
                 project + "/rejections",
                 self.rejections,
                 Door.READ,
-                Operation("List rejections", {200: LastRejections}, "The last one of each metric and code."),
+                Operation("List rejections", {200: LastRejections}, _REJECTIONS),
             ),
         ]
 

@@ -52,10 +52,13 @@ class LedgerReader:
         return LedgerPage(lines=told, next_page_token=token, delivered_until_ms=delivered)
 
     async def last_rejections(self, principal: Principal) -> list[LastRejection]:
-        """The last one of each metric and code. Raises Unavailable."""
+        """The last one of each metric and code, and what was folded, the newest first. Raises Unavailable."""
         principal.require("usage:read")
         async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
-            return await ledger_store.last_rejections(connection, uuid.UUID(principal.project_id).bytes)
+            project_id = uuid.UUID(principal.project_id).bytes
+            rejected = await ledger_store.last_rejections(connection, project_id)
+            folded = await ledger_store.folded(connection, project_id)
+        return sorted([*rejected, *folded], key=lambda each: each.last_ms, reverse=True)[:MOST_LINES]
 
     def _known(self) -> Database:
         if self._database is None:

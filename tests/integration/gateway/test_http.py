@@ -98,12 +98,22 @@ async def preflight(gateway: Gateway, path: str, origin: str, method: str = "POS
     return answer.status, {name: value for name, value in answer.headers.items() if name.startswith("Access-")}
 
 
-async def test_pages_of_any_origin_may_ask_to_send_metrics(gateway: Gateway) -> None:
-    status, headers = await preflight(gateway, "/api/v1/metrics", "https://anything.example")
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/v1/metrics", "POST"),
+        ("/v1/metrics", "POST"),
+        ("/api/v1/statsd", "POST"),
+        ("/api/v1/write", "POST"),
+        ("/metrics/job/nightly", "DELETE, POST, PUT"),
+    ],
+)
+async def test_pages_of_any_origin_may_ask_to_send_metrics(gateway: Gateway, path: str, methods: str) -> None:
+    status, headers = await preflight(gateway, path, "https://anything.example")
     assert status == 204
     assert headers["Access-Control-Allow-Origin"] == "*"
     assert "X-API-Key" in headers["Access-Control-Allow-Headers"]
-    assert headers["Access-Control-Allow-Methods"] == "POST"
+    assert headers["Access-Control-Allow-Methods"] == methods
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ async def test_the_last_rejections_come_with_advice(gateway: Gateway) -> None:
     gateway.ingest.answers["ListRejections"] = pb.ListRejectionsResponse(rejections=[rejection])
     path = f"/api/v1/projects/{PROJECT}/rejections"
     answer = await gateway.call("GET", path, credential=gateway.auth.new_session())
+    assert answer.json["nextPageToken"] == ""
     (item,) = answer.json["items"]
     assert "Define the metric" in item.pop("advice")
     assert item == {

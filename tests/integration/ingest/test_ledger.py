@@ -94,6 +94,23 @@ async def test_what_was_sent_is_what_the_ledger_says(reading: Pipeline) -> None:
         assert "missing_total" in last["missing_total", "METRIC_NOT_DEFINED"].example
 
 
+async def test_what_is_over_a_budget_is_accepted_and_told_as_a_limit(reading: Pipeline) -> None:
+    reading.define("visits_total", labels=[{"name": "page", "max_distinct": 2}])
+    async with reading.receiver():
+        for pages, accepted in ((5, 5), (7, 12)):  # with a takeover between them
+            async with reading.aggregator():
+                batch = [{"name": "visits_total", "value": 1, "labels": {"page": f"p{each}"}} for each in range(pages)]
+                await reading.send(*batch)
+                await expect(reading, "visits_total", accepted=accepted)
+        await expect(reading, "visits_total", received=12, committed=12, folded=8, rejected={})
+        told_of: pb.ListRejectionsResponse = await ask(
+            reading, "ListRejections", pb.ListRejectionsRequest(), "usage:read"
+        )
+        (only,) = told_of.rejections
+        assert (only.metric, only.code, only.count) == ("visits_total", "CARDINALITY_LIMIT", 8)
+        assert time.time() * 1000 - only.last_ms < 2 * HOUR_MS
+
+
 async def test_a_batch_that_reaches_the_log_twice_is_committed_once(reading: Pipeline) -> None:
     reading.define("orders_total")
     producer = str(uuid7())
