@@ -443,6 +443,7 @@ class PostgresCheckpoints:
         more = True
         while more:
             async with self._database.transaction(role=_ROLE) as connection:
+                await connection.execute("SET LOCAL statement_timeout = '120s'")  # it looks through all of a lane's
                 more = await drop_some(connection, partitions, at_ms)
 
 
