@@ -7,7 +7,7 @@ so that a malformed one costs only itself.
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cramjam
 import msgspec
@@ -92,11 +92,16 @@ class _LooseMetric(msgspec.Struct):
     timestamp: float | None = None
 
 
+class _Named(msgspec.Struct):
+    name: str
+
+
 _body_decoder = msgspec.json.Decoder(_Body)
 _exemplar_decoder = msgspec.json.Decoder(_MetricWithExemplar)
 _loose_body_decoder = msgspec.json.Decoder(_LooseBody)
 _metric_decoder = msgspec.json.Decoder(Metric)
 _loose_metric_decoder = msgspec.json.Decoder(_LooseMetric)
+_name_decoder = msgspec.json.Decoder(_Named)
 _loose_value_decoder = msgspec.json.Decoder(list[msgspec.Raw] | str | bool | float | dict | None)
 _observation_decoder = msgspec.json.Decoder(str | float)
 _NOT_FINITE_WORDS = frozenset({"nan", "inf", "infinity", "+inf", "-inf", "+infinity", "-infinity", "-nan", "+nan"})
@@ -224,7 +229,15 @@ def _decode_metric(raw: msgspec.Raw) -> Metric | Fault:
     try:
         return _metric_decoder.decode(raw)
     except (msgspec.DecodeError, RecursionError):
-        return _diagnose(raw)
+        return replace(_diagnose(raw), metric=_name(raw))
+
+
+def _name(raw: msgspec.Raw) -> str:
+    """What a metric calls itself, whatever else is wrong with it; empty where that cannot be read."""
+    try:
+        return _name_decoder.decode(raw).name
+    except (msgspec.DecodeError, RecursionError):
+        return ""
 
 
 def _spans(plain: bytes) -> dict[int, Span]:

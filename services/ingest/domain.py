@@ -111,6 +111,8 @@ class Fault:
 
     code: str
     message: str
+    #: The metric's name, where that could be read.
+    metric: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

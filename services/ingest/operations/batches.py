@@ -224,7 +224,7 @@ class Receiver:
     def _names(self, principal: Principal, batch: Batch) -> list[str]:
         """Of all that the batch brought; a point's is that of its definition, where there is one."""
         if not batch.points:
-            return ["" if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
+            return [metric.metric if isinstance(metric, Fault) else metric.name for metric in batch.metrics]
         defined = self._definitions.of_project(_uuid_bytes(principal.project_id))
         return [
             "" if isinstance(point, Fault) else next(filter(defined.__contains__, point.names), point.names[0])

@@ -67,18 +67,20 @@ async def test_what_was_sent_is_what_the_ledger_says(reading: Pipeline) -> None:
     reading.define("load_seconds", "histogram", buckets=[1])
     producer = str(uuid7())
     batch: list[dict[str, Any]] = [{"name": "orders_total", "value": 1}, {"name": "load_seconds", "value": [0.5, 2]}]
+    values: list[Any] = [-1, "NaN", {}]
+    wrong = [{"name": "orders_total", "value": value} for value in values]
     async with reading.running():
         for _ in range(3):
-            await reading.send(*batch, {"name": "orders_total", "value": -1}, producer=producer, sequence=1)
+            await reading.send(*batch, *wrong, producer=producer, sequence=1)
         with pytest.raises(PulsegateError):
             await reading.send_bytes(b"{")
         await reading.send({"name": "missing_total", "value": 1})
         await expect(
             reading,
             "orders_total",
-            received=6,
+            received=12,
             accepted=3,
-            rejected={"VALUE_NEGATIVE": 3},
+            rejected={"VALUE_NEGATIVE": 3, "VALUE_NOT_FINITE": 3, "METRIC_MALFORMED": 3},
             duplicate=2,
             committed=1,
             folded=0,
@@ -90,7 +92,8 @@ async def test_what_was_sent_is_what_the_ledger_says(reading: Pipeline) -> None:
             reading, "ListRejections", pb.ListRejectionsRequest(), "usage:read"
         )
         last = {(each.metric, each.code): each for each in rejections.rejections}
-        assert last.keys() == {("orders_total", "VALUE_NEGATIVE"), ("missing_total", "METRIC_NOT_DEFINED")}
+        codes = {"VALUE_NEGATIVE", "VALUE_NOT_FINITE", "METRIC_MALFORMED"}
+        assert last.keys() == {*(("orders_total", code) for code in codes), ("missing_total", "METRIC_NOT_DEFINED")}
         assert "missing_total" in last["missing_total", "METRIC_NOT_DEFINED"].example
 
 
