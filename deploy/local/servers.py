@@ -138,8 +138,8 @@ class Postgres:
         pid_file = self.folder.resolve() / "cluster" / "postmaster.pid"
         deadline = time.monotonic() + _LEFT_BEHIND_SECONDS
         while pid_file.exists() and time.monotonic() < deadline:
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            if not _works_in(pid, pid_file.parent):
+            first_line = pid_file.read_text().split("\n", 1)[0]
+            if not (first_line.isdecimal() and _works_in(pid := int(first_line), pid_file.parent)):
                 pid_file.unlink(missing_ok=True)
                 return
             os.kill(pid, signal.SIGQUIT)

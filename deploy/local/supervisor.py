@@ -79,7 +79,7 @@ class Supervised:
     async def _lack(self) -> str:
         """What keeps it from being ready, or nothing."""
         if self._process is None:
-            return "it does not run"
+            return f"it does not run: {self._death}" if self._death else "it does not run"
         try:
             await asyncio.to_thread(self.program.probe)
         except NotReady as lack:
@@ -92,8 +92,8 @@ class Supervised:
             started = time.monotonic()
             try:
                 await self._run_once()
-            except OSError as error:
-                self._death = str(error)
+            except Exception as error:  # noqa: BLE001 - whatever keeps it from running is told, and it is tried again
+                self._death = str(error) or type(error).__name__
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 in_a_row = 0
             await asyncio.sleep(_BACKOFF_SECONDS[min(in_a_row, len(_BACKOFF_SECONDS) - 1)])
@@ -111,6 +111,8 @@ class Supervised:
         self._changed()
 
     def _log_tail(self) -> str:
+        if not self.program.log.exists():
+            return ""
         lines = self.program.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         return f"\nthe end of {self.program.log}:\n  " + "\n  ".join(lines)
 

@@ -126,6 +126,7 @@ class LaneState:
             stale_after_ms=stale_after_ms,
             interval_ms=interval_ms,
             ended_ms=max(loaded.ended.values(), default=0),
+            delivered_ms=loaded.delivered_ms,
         )
         self._begin(loaded, write_all=write_all)
 

@@ -1,7 +1,7 @@
 """The composition root of both roles."""
 
 from asyncio import TaskGroup
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -128,6 +128,11 @@ def _sink(address: SinkAddress, session: aiohttp.ClientSession, settings: Aggreg
     )
 
 
+async def _probe_sink(lanes: Sequence[Lane], sink: Sink) -> None:
+    for lane in lanes:
+        await lane.probe_sink(sink.name)
+
+
 @asynccontextmanager
 async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -> AsyncIterator[None]:
     """The aggregator, at work while open. Leaving commits what was read and gives the lanes back."""
@@ -145,6 +150,8 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
         health.add("log", stream.probe, hard=True)
         for number, lane in enumerate(lanes):
             health.add(f"lane {number}", lane.probe, hard=True)
+        for sink in sinks:
+            health.add(f"sink {sink.name}", partial(_probe_sink, lanes, sink), hard=False)
 
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))

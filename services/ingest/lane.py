@@ -48,6 +48,8 @@ _UNREADABLE_SECONDS = 10.0
 _MOST_SPANS = 64
 #: At the end, how long sinks may take for what is committed; the next owner delivers the rest.
 _LAST_DELIVERY_SECONDS = 3.0
+#: A sink that needs longer for a commit is told in readiness. Tens of thousands of series take one second.
+_SINK_LATE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -81,6 +83,8 @@ class Lane:
         self._make_reader = make_reader
         self._stopping = asyncio.Event()
         self._progress = _Progress()
+        #: While the lane is owned.
+        self._deliveries: Deliveries | None = None
         metrics.LOG_LAG_SECONDS.labels(number).set_function(self._lag_seconds)
         #: Why the lane is not being worked on; empty while it is, or while another process does.
         self.trouble = "not started"
@@ -93,6 +97,12 @@ class Lane:
         """A health check: raises Unavailable while this process should work on the lane and cannot."""
         if self.trouble:
             raise Unavailable(self.trouble)
+
+    async def probe_sink(self, name: str) -> None:
+        """A health check: raises Unavailable while a sink has not taken for some seconds what this lane gives it."""
+        late_seconds = self._deliveries.late_seconds(name) if self._deliveries else 0.0
+        if late_seconds > _SINK_LATE_SECONDS:
+            raise Unavailable(f"lane {self._number} has waited {late_seconds:.0f} s for it to take a commit")
 
     def _lag_seconds(self) -> float:
         current_ms = self._progress.current_ms
@@ -144,6 +154,8 @@ class Lane:
                 await failpoints.reached("lane-taken")
             work = await self._load(epoch)
             stack.push_async_callback(work.reader.close)
+            self._deliveries = work.deliveries
+            stack.callback(setattr, self, "_deliveries", None)
             folding = tasks.create_task(work.fold_for_ever())
             delivering = tasks.create_task(work.deliveries.run())
             housekeeping = tasks.create_task(work.housekeeping.run())
@@ -164,7 +176,7 @@ class Lane:
             self._number, self._settings.lanes, sinks, stale_after_ms, longest_outage_ms=outage_ms
         )
         log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.table))
-        deliveries = self._deliveries(loaded)
+        deliveries = self._new_deliveries(loaded)
         state = LaneState(
             loaded,
             Budgets(
@@ -182,7 +194,7 @@ class Lane:
             owned, self._settings, self._log, self._checkpoints, self._clock, state, reader, deliveries, self._progress
         )
 
-    def _deliveries(self, loaded: Loaded) -> Deliveries:
+    def _new_deliveries(self, loaded: Loaded) -> Deliveries:
         return Deliveries(
             [
                 Delivery(

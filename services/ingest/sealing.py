@@ -144,7 +144,14 @@ class Sealer:
     """Finds out what has changed, what is due for the sinks, and what has been quiet for too long."""
 
     def __init__(
-        self, table: SeriesTable, label_sets: LabelSets, *, stale_after_ms: int, interval_ms: int, ended_ms: int
+        self,
+        table: SeriesTable,
+        label_sets: LabelSets,
+        *,
+        stale_after_ms: int,
+        interval_ms: int,
+        ended_ms: int,
+        delivered_ms: int,
     ) -> None:
         self._table = table
         self._label_sets = label_sets
@@ -155,7 +162,9 @@ class Sealer:
         self._ended_ms = ended_ms
         #: What the next commit ends, in order.
         self._endings: list[_Ending] = []
-        self._swept_second = 0
+        #: Up to which second quiet series were rewritten, by an earlier owner as far as its commits were delivered:
+        #: after a pause all of them are due at once, before queries no longer find them.
+        self._swept_second = delivered_ms // 1000
         #: Rows whose end is to be written.
         self._stale: list[Rows] = []
         self._undelivered = NO_ROWS
@@ -276,9 +285,8 @@ class Sealer:
     def _sweep(self, commit_ms: int, besides: Rows) -> Rows:
         """The quiet live rows whose turn it is; ends those without data for too long."""
         table, second = self._table, commit_ms // 1000
-        swept = self._swept_second or second - 1
-        first = max(swept + 1, second - REWRITE_SECONDS + 1)
-        self._swept_second = max(second, swept)
+        first = max(self._swept_second + 1, second - REWRITE_SECONDS + 1)
+        self._swept_second = max(second, self._swept_second)
         slots = (due % REWRITE_SECONDS for due in range(first, second + 1))
         rows = joined_rows(slot + REWRITE_SECONDS * np.flatnonzero(self._quiet(slot, commit_ms)) for slot in slots)
         if besides.size:

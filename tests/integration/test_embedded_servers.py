@@ -39,11 +39,12 @@ def test_postgres_sorts_by_code_point_and_has_its_own_uuidv7(postgres_server: Ru
     assert row == (True, "ä", 7)
 
 
-def test_postgres_starts_again_after_a_kill_and_a_foreign_process_id(postgres_server: RunningServer[Postgres]) -> None:
+@pytest.mark.parametrize("process_id", [str(os.getpid()), ""], ids=["foreign", "lost"])
+def test_postgres_starts_again_after_a_kill(postgres_server: RunningServer[Postgres], process_id: str) -> None:
     with postgres_server.away():
         pid_file = postgres_server.server.folder.resolve() / "cluster" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
-        pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]))
+        pid_file.write_text("\n".join([process_id, *lines[1:]]) if process_id else "")
     with psycopg.connect(postgres_server.server.dsn()) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

@@ -122,6 +122,11 @@ class Delivery:
         self._idle.clear()
         self._arrived.set()
 
+    @property
+    def late_seconds(self) -> float:
+        """For how long the sink has not taken what it is being given."""
+        return self._clock.monotonic() - self._began if self._under_way else 0.0
+
     def _entry(self, commit_ms: int, samples: Samples) -> _Entry:
         if not self._writer.keeps_history:
             return _Entry(commit_ms, samples.in_time().latest(), samples.at(slice(0)))
@@ -224,6 +229,10 @@ class Deliveries:
     def need_all(self) -> bool:
         """Whether a sink is to be given every live series with an owner's first commit."""
         return any(delivery.begins_after_ms < 0 for delivery in self._each)
+
+    def late_seconds(self, sink: str) -> float:
+        """For how long that sink has not taken what it is being given."""
+        return max(delivery.late_seconds for delivery in self._each if delivery.sink == sink)
 
     def offer(self, checkpoint: Checkpoint) -> None:
         """Takes what a commit made deliverable; it never waits."""

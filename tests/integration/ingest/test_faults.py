@@ -188,6 +188,23 @@ async def test_prometheus_down_and_back(pipeline: Pipeline, prometheus_server: R
         await check_exact(pipeline, load)
 
 
+async def test_a_sink_that_takes_nothing_is_told_in_readiness(
+    pipeline: Pipeline, prometheus_server: RunningServer[Prometheus]
+) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        await pipeline.expect("orders_total{$project}", 1)
+        await pipeline.expect_readiness("aggregator", "ready")
+        with prometheus_server.paused():
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await pipeline.expect_readiness("aggregator", "degraded")
+            check = (await pipeline.readiness("aggregator"))["checks"]["sink remote_write"]
+            assert (check["status"], check["hard"]) == ("down", False)
+            assert "has waited" in check["reason"]
+        await pipeline.expect_readiness("aggregator", "ready")
+
+
 async def test_prometheus_down_over_a_restart_of_the_aggregator(
     pipeline: Pipeline, prometheus_server: RunningServer[Prometheus]
 ) -> None:

@@ -137,6 +137,27 @@ async def test_a_program_that_dies_when_started_is_given_up(supervisor: Supervis
         await supervisor.start([new_program("broken", "print('PULSEGATE_X is required'); exit(78)", probe=probe)])
 
 
+async def test_a_program_whose_traces_cannot_be_cleared_is_tried_again(
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path
+) -> None:
+    faults = [ValueError("no number"), KeyError("pid")]
+
+    def clear_up() -> None:
+        if faults:
+            raise faults.pop()
+
+    await supervisor.start([new_program("a", clear_up=clear_up, probe=lambda: None)])
+    assert process(tmp_path, "a")["restarts"] == 2
+
+
+async def test_what_keeps_a_program_from_starting_is_told(supervisor: Supervisor, new_program: NewProgram) -> None:
+    def clear_up() -> None:
+        raise ValueError("no number")
+
+    with pytest.raises(StartFailed, match="no number"):
+        await supervisor.start([new_program("a", clear_up=clear_up, ready_seconds=1.0)])
+
+
 async def test_a_program_that_is_not_there_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
     absent = Program(name="absent", argv=("/nowhere/absent",), log=tmp_path / "log", ports={}, probe=lambda: None)
     with pytest.raises(StartFailed, match="No such file or directory: '/nowhere/absent'"):

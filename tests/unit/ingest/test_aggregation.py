@@ -231,6 +231,15 @@ def test_after_a_long_pause_every_series_is_rewritten_at_once() -> None:
     assert len(ordinary(store.commit(NOW_MS + 300_000))) == 100
 
 
+@pytest.mark.parametrize(("away_ms", "rewritten"), [(300_000, 90), (3_000, 9)])
+def test_a_new_owner_rewrites_at_once_what_became_due_while_nobody_owned_the_lane(away_ms: int, rewritten: int) -> None:
+    store = Store()
+    store.fold(*[record(delta(ORDERS, plan=f"p{number}")) for number in range(90)])
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.crash()
+    assert len(ordinary(store.commit(NOW_MS + away_ms))) == rewritten
+
+
 def run_to(store: Store, from_ms: int, to_ms: int, step_ms: int = 1000) -> list[Checkpoint]:
     return [store.commit(now_ms) for now_ms in range(from_ms, to_ms + 1, step_ms)]
 
