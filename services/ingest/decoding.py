@@ -1,13 +1,16 @@
 """From a request's bytes to a typed batch: decompression under a limit, one JSON decode, the batch's own rules.
 
 A well-formed batch is decoded in one go. Where that fails for a wrong type somewhere, each metric is decoded by itself,
-so that a malformed one costs only itself.
+so that a malformed one costs only itself. So does one with half a character in its text: JSON's grammar has escapes of
+lone surrogates, which are left where a program cuts a text in the middle of an emoji, and UTF-8 has none.
 """
 
+import re
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import cramjam
 import msgspec
@@ -35,6 +38,15 @@ _ZSTD_MOST_WINDOW_BYTES = 8 << 20
 #: Members of a gzip body, or frames of a zstd body: each costs a decompressor of its own.
 _MOST_MEMBERS = 100
 _MOST_SEQUENCE = 2**62
+#: The escape of a surrogate that is not one of a pair, in a text without escaped backslashes.
+_HALF_CHARACTER = re.compile(
+    rb"\\u[dD](?:[89abAB][\dA-Fa-f]{2}(?!\\u[dD][c-fC-F][\dA-Fa-f]{2})"
+    rb"|(?<!\\u[dD][89abAB][\dA-Fa-f]{2}\\u[dD])[c-fC-F][\dA-Fa-f]{2})"
+)
+#: A batch that has more of them is no JSON: what each costs is bounded.
+_MOST_HALF_CHARACTERS = 1_000
+#: Of the same length, and no character (Unicode, "noncharacters"): it is in no text that anybody means to send.
+_STAND_IN = rb"\uffff"
 _NULL = b"null"
 _ABSENT = msgspec.Raw(_NULL)
 
@@ -114,7 +126,14 @@ def decode(body: bytes, content_encoding: str) -> Batch:
     SequenceOutOfWindow, or Invalid (`details.fields`) for a bad producer, sequence or floor.
     """
     plain = decompress(body, content_encoding)
-    decoded, metrics = _parse(plain)
+    _check_text(plain)
+    try:
+        decoded, metrics = _parse(plain)
+    except MalformedJson:
+        plain = _without_half_characters(plain)
+        if not plain:
+            raise
+        decoded, metrics = _parse_around_stand_ins(plain)
     if not metrics:
         raise BatchEmpty("A batch needs at least one metric.")
     if len(metrics) > MOST_METRICS_IN_BATCH:
@@ -195,15 +214,21 @@ def _unsnappy(body: bytes) -> bytes:
         raise MalformedCompression("The body is not snappy in its block format.") from error
 
 
-def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
+def _check_text(plain: bytes) -> None:
     if len(plain) > _MOST_COMMAS and plain.count(b",") > _MOST_COMMAS:
         raise BatchTooLarge(f"A batch has at most {_MOST_COMMAS} commas: its arrays are too long.")
     try:
         plain.decode()  # raw parts are not looked at before they are needed
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"The body is not JSON: it is not UTF-8 at byte {error.start}.") from error
+
+
+def _parse(plain: bytes) -> tuple[_Body | _LooseBody, list[Metric | Fault]]:
+    try:
         body = _body_decoder.decode(plain)
     except msgspec.ValidationError:
         return _parse_loosely(plain)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedJson(f"The body is not JSON: {_reason(error)}.") from error
     return body, list(body.metrics)
 
@@ -219,6 +244,31 @@ def _parse_loosely(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
     if len(body.metrics) > MOST_METRICS_IN_BATCH:
         raise _too_large(len(body.metrics))
     return body, [_decode_metric(raw) for raw in body.metrics]
+
+
+def _without_half_characters(plain: bytes) -> bytes:
+    """The body with stand-ins for half characters, empty where there are none. Takes time linear in its length."""
+    # Without escaped backslashes each further one begins an escape.
+    escapes = plain.replace(rb"\\", b"  ")
+    mended = bytearray(plain)
+    found = False
+    for half in islice(_HALF_CHARACTER.finditer(escapes), _MOST_HALF_CHARACTERS):
+        mended[half.start() : half.end()] = _STAND_IN
+        found = True
+    return bytes(mended) if found else b""
+
+
+def _parse_around_stand_ins(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
+    body, metrics = _parse_loosely(plain)
+    for index, raw in enumerate(body.metrics):
+        if _STAND_IN in bytes(raw):
+            name = _name(raw)
+            metrics[index] = Fault(
+                "METRIC_MALFORMED",
+                "A text has half a surrogate pair, as where an emoji was cut in two: \\ud83d.",
+                metric="" if "\uffff" in name else name,
+            )
+    return body, metrics
 
 
 def _too_large(count: int) -> BatchTooLarge:
@@ -264,8 +314,12 @@ def _diagnose(raw: msgspec.Raw) -> Fault:
             "METRIC_MALFORMED", f"A metric is an object with name, value, labels, timestamp: {_reason(error)}."
         )
     if _has_not_finite(values):
-        return Fault("VALUE_NOT_FINITE", "The value must be a finite number.")
-    return Fault("METRIC_MALFORMED", "The value must be a number, or an array of numbers for a histogram or summary.")
+        return Fault("VALUE_NOT_FINITE", "The value must be a finite number.", is_array=isinstance(values, list))
+    return Fault(
+        "METRIC_MALFORMED",
+        "The value must be a number, or an array of numbers for a histogram or summary.",
+        is_array=isinstance(values, list),
+    )
 
 
 def _has_not_finite(values: object) -> bool:
@@ -336,6 +390,4 @@ def _reason(error: Exception) -> str:
     """Why something could not be decoded, in words for the client."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return f"it is not UTF-8 at byte {error.start}"
     return str(error).rstrip(".")[:200]

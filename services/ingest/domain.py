@@ -113,6 +113,8 @@ class Fault:
     message: str
     #: The metric's name, where that could be read.
     metric: str = ""
+    #: Whether its value is an array, which is the first fault of all if its type takes none.
+    is_array: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -232,7 +232,10 @@ def validate(
     result = Validated()
     for first in range(0, len(batch.metrics), metrics_a_step):
         for index, metric in enumerate(batch.metrics[first : first + metrics_a_step], first):
-            fault = metric if isinstance(metric, Fault) else take(metric, definitions, now_ms, result)
+            if isinstance(metric, Fault):
+                fault: Fault | None = _refused_array(metric, definitions) or metric
+            else:
+                fault = take(metric, definitions, now_ms, result)
             if fault is not None:
                 result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
         yield
@@ -269,8 +272,7 @@ def take(metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: 
     if not compiled.is_scalar:
         return _take_observations(metric.labels, [value] if isinstance(value, float) else value, compiled, result)
     if not isinstance(value, float):
-        kind = compiled.definition.type.words
-        return Fault("METRIC_TYPE_MISMATCH", f"A {kind} takes one number, not an array.")
+        return _no_array(compiled)
     if value < 0.0 and compiled.is_counter:
         return Fault("VALUE_NEGATIVE", "A counter's value is what is added to it, and never negative.")
     raw = bytes(metric.labels)
@@ -288,6 +290,16 @@ def take(metric: Metric, definitions: Mapping[str, CompiledDefinition], now_ms: 
     result.values.append(value)
     result.timestamps.append(timestamp_ms)
     return None
+
+
+def _refused_array(fault: Fault, definitions: Mapping[str, CompiledDefinition]) -> Fault | None:
+    """Of what could not be decoded: what its definition says first."""
+    compiled = definitions.get(fault.metric) if fault.is_array else None
+    return _no_array(compiled) if compiled is not None and compiled.is_scalar else None
+
+
+def _no_array(compiled: CompiledDefinition) -> Fault:
+    return Fault("METRIC_TYPE_MISMATCH", f"A {compiled.definition.type.words} takes one number, not an array.")
 
 
 def _take_observations(

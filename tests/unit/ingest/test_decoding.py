@@ -122,9 +122,11 @@ def test_compressed_bodies_of_one_or_several_parts(encoding: str) -> None:
         with_value(b"01"),
         with_value(b'"\xff"'),
         with_value(b'"\xed\xa0\x80"'),
-        with_value(b'"\\ud800"'),
-        b'{"metrics":[{"name":"\\ud800","value":1}]}',
-        b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\\udfff"}}]}',
+        b'{"metrics":[{"name":"\\ud8","value":1}]}',
+        b'{"metrics":[{"name":"\\ud800","value":NaN}]}',
+        b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\\ud800\n"}}]}',
+        b'{"metrics":[{"name":"\\ud800\xff","value":1}]}',
+        b'{"metrics":[{"name":"%s","value":1}]}' % (rb"\ud83d" * 1_001),
         b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\n"}}]}',
         b'{"metrics":[{"name":"a","value":1,"labels":{"plan":NaN}}]}',
         b'{"producer":"\xc3","metrics":[{"name":"a","value":1}]}',
@@ -135,6 +137,59 @@ def test_compressed_bodies_of_one_or_several_parts(encoding: str) -> None:
 def test_what_is_not_json(body: bytes) -> None:
     error = refused(body)
     assert (error.http_status, error.code) == (400, "MALFORMED_JSON")
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        rb"\ud83d",
+        rb"\uDBFF",
+        rb"\ude00",
+        rb"\uDFff x",
+        rb"\ud83d\u0041",
+        rb"\ud83d\n",
+        rb"\ud83d\ud83d\ude00",
+        rb"\ud83d\ude00\ude00",
+        rb"\\\ud83d",
+        rb"\\ud83d\ude00",
+        rb"\ud83d\\\ude00",
+    ],
+)
+def test_half_a_character_costs_its_own_metric_alone(half: bytes) -> None:
+    whole = rb"\ud83d\ude00 \\ud83d \\\\ude00 \uffef"
+    metrics = [
+        b'{"name":"%s","value":1}' % half,
+        b'{"name":"a","value":1,"labels":{"plan":"%s"}}' % half,
+        b'{"name":"a","value":1,"labels":{"%s":""}}' % half,
+        b'{"name":"a","value":"%s"}' % half,
+        b'{"name":"%s","value":2,"labels":{"plan":"%s"}}' % (whole, whole),
+        b'{"name":"a","value":"NaN"}',
+    ]
+    decoded = decode(
+        b'{"%s":1,"producer":"%s","sequence":1,"metrics":[%s]}' % (half, PRODUCER.encode(), b",".join(metrics)), ""
+    )
+    *halves, good, not_finite = decoded.metrics
+    assert [each.code for each in halves if isinstance(each, Fault)] == ["METRIC_MALFORMED"] * 4
+    assert isinstance(good, Metric)
+    assert [good.name, json.loads(bytes(good.labels))] == [
+        "😀 \\ud83d \\\\ude00 \uffef",
+        {"plan": json.loads(b'"%s"' % whole)},
+    ]
+    assert isinstance(not_finite, Fault)
+    assert not_finite.code == "VALUE_NOT_FINITE"
+
+
+def test_half_a_character_elsewhere_is_judged_where_it_is() -> None:
+    [metric] = decode(rb'{"\ud800":"\udc00","metrics":[{"name":"a","value":1}]}', "").metrics
+    assert isinstance(metric, Metric)
+    error = refused(rb'{"producer":"\ud800","sequence":1,"metrics":[{"name":"a","value":1}]}')
+    assert list((error.details or {})["fields"]) == ["producer"]
+
+
+def test_spans_are_read_beside_half_a_character() -> None:
+    span = b'"exemplar":{"traceId":"%s","spanId":"%s"}' % (b"0a" * 16, b"01" * 8)
+    decoded = decode(rb'{"metrics":[{"name":"\ud800","value":1},{"name":"a","value":1,' + span + b"}]}", "")
+    assert decoded.spans == {1: Span(b"\x0a" * 16, b"\x01" * 8)}
 
 
 @pytest.mark.parametrize(
