@@ -49,6 +49,7 @@ SELECT pg_temp.make_service('ingest');
 SELECT pg_temp.make_door('auth_feed', 'auth');
 SELECT pg_temp.make_door('auth_cleaner', 'auth');
 SELECT pg_temp.make_door('auth_mailer', 'auth');
+SELECT pg_temp.make_door('auth_operator', 'auth');
 SELECT pg_temp.make_door('config_feed', 'config');
 SELECT pg_temp.make_door('ingest_aggregator', 'ingest');
 

@@ -15,12 +15,14 @@ from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
 from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
+from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from services.auth import passwords
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
 from services.auth.grpc_api.credentials import CredentialServicer
 from services.auth.grpc_api.invitations import InvitationServicer
+from services.auth.grpc_api.operators import OperatorServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
 from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
@@ -30,6 +32,7 @@ from services.auth.operations.accounts import Accounts
 from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
 from services.auth.operations.members import Members
+from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.second_factors import SecondFactors
@@ -49,6 +52,7 @@ from services.auth.storage.projects import ProjectStorage
 from services.auth.storage.second_factors import SecondFactorStorage
 from services.auth.storage.sessions import SessionStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
+from services.auth.storage.tenants import TenantStorage
 from services.auth.storage.verdicts import VerdictStorage
 from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
@@ -93,6 +97,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                     lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
                     lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
                     lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
+                    lambda server: add_OperatorServiceServicer_to_server(servicers.operators, server),
                     lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
                 ],
                 service_token=settings.service_token,
@@ -147,6 +152,7 @@ class _Servicers:
     accounts: AccountServicer
     own_account: OwnAccountServicer
     invitations: InvitationServicer
+    operators: OperatorServicer
 
 
 def _servicers(
@@ -193,8 +199,10 @@ def _servicers(
         members=Members(database, access, accounts, members, feed, clock),
     )
     invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, clock)
+    operators = Operators(database, accounts, TenantStorage(), feed, clock, addresses=settings.operators)
     return _Servicers(
         accounts=account_servicer,
         own_account=OwnAccountServicer(recovery, second_factors, sessions),
         invitations=InvitationServicer(invitations),
+        operators=OperatorServicer(operators),
     )

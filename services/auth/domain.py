@@ -94,6 +94,18 @@ class Tenant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatedTenant:
+    """An operator's view of a tenant."""
+
+    tenant: Tenant
+    #: Its rate limit plan.
+    plan: str
+    created_at: datetime
+    #: None unless nobody may use it at present.
+    suspended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Membership:
     """A person's own view of one of their tenants."""
 

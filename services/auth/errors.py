@@ -119,6 +119,15 @@ class TooManyInvitations(Conflict):
         super().__init__("This tenant has as many open invitations as it may have. Revoke some first.")
 
 
+class TenantSuspended(Forbidden):
+    """An operator has suspended the tenant: nobody and no key uses it until it is resumed."""
+
+    code = "TENANT_SUSPENDED"
+
+    def __init__(self) -> None:
+        super().__init__("This tenant is suspended. Ask the operators of this Pulsegate.")
+
+
 class OtherAddress(Forbidden):
     """An invitation in the hands of somebody else than it was mailed to."""
 

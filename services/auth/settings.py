@@ -36,6 +36,14 @@ def console_url(text: str) -> str:
     return str(url("http", "https")(text)).rstrip("/")
 
 
+def addresses(text: str) -> tuple[str, ...]:
+    """Parses e-mail addresses with commas between them."""
+    found = tuple(address.strip() for address in text.split(","))
+    if any(map(email_fault, found)):
+        raise ValueError("must be e-mail addresses with commas between them")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(ServiceSettings):
     """See chassis.settings; secrets may be given as NAME_FILE."""
@@ -63,6 +71,8 @@ class Settings(ServiceSettings):
     #: Where mails are kept as files instead, for development.
     mail_folder: Path | None = setting("PULSEGATE_MAIL_FOLDER", parse=Path, default=None)
     mail_sender: str = setting("PULSEGATE_MAIL_SENDER", parse=sender, default="Pulsegate <no-reply@pulsegate.invalid>")
+    #: Who may set plans and suspend tenants, once they have verified these addresses.
+    operators: tuple[str, ...] = setting("PULSEGATE_OPERATORS", parse=addresses, default=())
     #: Whose pages take the tokens that are mailed; None: mails name the token and its route.
     console_url: str | None = setting("PULSEGATE_CONSOLE_URL", parse=console_url, default=None)
     #: Connections to Postgres, the feed's own not counted.

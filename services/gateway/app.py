@@ -34,6 +34,7 @@ from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.metadata import MetadataRoutes
 from services.gateway.http_api.openapi import Resource
+from services.gateway.http_api.operators import OperatorRoutes
 from services.gateway.http_api.own_account import OwnAccountRoutes
 from services.gateway.http_api.pages import PageRoutes
 from services.gateway.http_api.project_settings import ProjectSettingsRoutes
@@ -47,6 +48,7 @@ from services.gateway.invitations import Invitations
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
+from services.gateway.operators import Operators
 from services.gateway.own_account import OwnAccount
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.redis_limits import RedisLimiter
@@ -98,6 +100,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             KeyRoutes(accounts),
             MemberRoutes(accounts),
             InvitationRoutes(Invitations(upstreams.auth)),
+            OperatorRoutes(Operators(upstreams.auth)),
             DefinitionRoutes(Definitions(upstreams.config)),
             ProjectSettingsRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),

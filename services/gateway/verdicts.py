@@ -14,7 +14,7 @@ from typing import Protocol
 
 from chassis import api_keys, logs
 from chassis.clock import Clock
-from chassis.errors import DeadlineExceeded, PulsegateError, Unauthenticated, Unavailable
+from chassis.errors import DeadlineExceeded, Forbidden, PulsegateError, Unauthenticated, Unavailable
 from chassis.tasks import in_background
 from services.gateway import metrics
 from services.gateway.domain import Credential, Verdict
@@ -60,7 +60,7 @@ class Authority(Protocol):
     """Who knows: auth."""
 
     async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
-        """Raises Unauthenticated, NotFound (another tenant's project) or Unavailable."""
+        """Raises Unauthenticated, NotFound (another tenant's project), Forbidden (suspended) or Unavailable."""
         ...
 
     def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:
@@ -100,7 +100,7 @@ class Verdicts:
         #: The oldest first.
         self._entries: dict[Question, _Entry] = {}
         self._questions_by_id: dict[str, set[Question]] = {}
-        self._refusals: dict[Question, tuple[float, Unauthenticated]] = {}
+        self._refusals: dict[Question, tuple[float, Unauthenticated | Forbidden]] = {}
         self._lookups: dict[Question, _Lookup] = {}
         self._tasks: set[asyncio.Task[Verdict]] = set()
 
@@ -113,7 +113,7 @@ class Verdicts:
         """The verdict on a credential, for a person's call about a project (or about their own account, "").
 
         `writes` says that the call adds data, which a known key may go on doing for a while without auth.
-        Raises Unauthenticated, NotFound or Unavailable.
+        Raises Unauthenticated, NotFound, Forbidden or Unavailable.
         """
         question = _question(credential, project_id)
         if self._feed_is_fresh and (entry := self._known(question)):
@@ -174,7 +174,7 @@ class Verdicts:
         until, refusal = self._refusals.get(question, (0.0, None))
         if refusal is not None and self._clock.monotonic() < until:
             metrics.VERDICTS.labels("refused").inc()
-            raise Unauthenticated(refusal.message, code=refusal.code)
+            raise type(refusal)(refusal.message, code=refusal.code)
 
     async def _ask(self, question: Question, credential: Credential, timeout_seconds: float) -> Verdict:
         """Asks auth, together with whoever asks the same just now."""
@@ -209,7 +209,7 @@ class Verdicts:
     async def _look_up(self, question: Question, credential: Credential) -> Verdict:
         try:
             verdict = await self._authority.authenticate(credential, question[1], _LOOKUP_SECONDS)
-        except Unauthenticated as refusal:
+        except (Unauthenticated, Forbidden) as refusal:
             self._forget(question)
             self._remember_refusal(question, refusal)
             raise
@@ -243,7 +243,7 @@ class Verdicts:
                 del self._questions_by_id[changeable_id]
         metrics.VERDICTS_CACHED.set(len(self._entries))
 
-    def _remember_refusal(self, question: Question, refusal: Unauthenticated) -> None:
+    def _remember_refusal(self, question: Question, refusal: Unauthenticated | Forbidden) -> None:
         self._refusals.pop(question, None)
         self._refusals[question] = (self._clock.monotonic() + _REFUSED_SECONDS, refusal)
         if len(self._refusals) > _MOST_REFUSALS:

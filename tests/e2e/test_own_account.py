@@ -126,3 +126,32 @@ async def test_who_is_invited_joins_and_works_in_the_tenant_within_a_second(suit
     assert joined["tenant"]["id"] == ada.tenant_id
     assert joined["tenant"]["role"] == "editor"
     assert (again.status, again.code) == (422, "INVALID_TOKEN")
+
+
+async def test_a_suspended_tenant_stops_within_a_second_and_goes_on_when_it_is_resumed(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada = await sign_up(api)
+        await ada.define("orders_total")
+        new = {"email": "operator@example.com", "password": PASSWORD, "tenantName": "Operators"}
+        operator = (await api.expect(201, "POST", "/api/v1/auth/signup", new))["accessToken"]
+        early = await api.call("GET", "/api/v1/operator/tenants", credential=operator)
+        token = {"token": await _token(suite, "operator@example.com", "Verify")}
+        await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", token)
+        tenant = f"/api/v1/operator/tenants/{ada.tenant_id}"
+
+        async def answers(*statuses: int) -> bool:
+            sent = await ada.send({"name": "orders_total", "value": 1})
+            seen = await api.call("GET", f"/api/v1/projects/{ada.id}/metrics", credential=ada.token)
+            return (sent.status, seen.status) == statuses
+
+        await eventually(lambda: answers(202, 200), what="the tenant works")
+        suspended = await api.expect(200, "PATCH", tenant, {"suspended": True}, credential=operator)
+        await eventually(lambda: answers(403, 403), within_seconds=1.0, what="the tenant is refused")
+        refused = await ada.send({"name": "orders_total", "value": 1})
+        resumed = await api.expect(200, "PATCH", tenant, {"suspended": False}, credential=operator)
+        await eventually(lambda: answers(202, 200), within_seconds=3.0, what="the tenant works again")
+
+    assert (early.status, early.code) == (403, "FORBIDDEN")
+    assert suspended["suspendedAt"] is not None
+    assert resumed["suspendedAt"] is None
+    assert refused.code == "TENANT_SUSPENDED"

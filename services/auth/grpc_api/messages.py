@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from contracts.pulsegate.auth.v1 import invitations_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import invitations_pb2, operators_pb2, own_account_pb2
 from services.auth import domain
 from services.auth.keys import ApiKey, KeyKind, KeyRequest
 from services.auth.operations.sessions import IssuedTokens
@@ -77,6 +77,16 @@ def membership(value: domain.Membership) -> pb.Membership:
 
 def member(value: domain.Member) -> pb.Member:
     return pb.Member(user=user(value.user), role=_ROLE_NUMBERS[value.role], created_at=timestamp(value.created_at))
+
+
+def operated_tenant(value: domain.OperatedTenant) -> operators_pb2.OperatedTenant:
+    return operators_pb2.OperatedTenant(
+        id=value.tenant.id,
+        name=value.tenant.name,
+        plan=value.plan,
+        created_at=timestamp(value.created_at),
+        suspended_at=timestamp(value.suspended_at),
+    )
 
 
 def invitation(value: domain.Invitation) -> invitations_pb2.Invitation:

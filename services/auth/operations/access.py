@@ -7,6 +7,7 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection
 from chassis.principals import Principal
 from services.auth.domain import Project, ProjectId, Role, TenantId, UserId
+from services.auth.errors import TenantSuspended
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.projects import ProjectStorage
@@ -43,7 +44,7 @@ class Access:
     async def to_tenant(
         self, connection: Connection, user_id: UserId, tenant_id: TenantId, least: Role = Role.VIEWER
     ) -> Actor:
-        """Opens the tenant's door. Raises NotFound to strangers, Forbidden where the role is too low."""
+        """Opens the tenant's door. Raises NotFound to strangers, Forbidden (role too low), TenantSuspended."""
         role = await self._accounts.role(connection, user_id, tenant_id) if is_uuid(tenant_id) else None
         if role is None:
             raise no_such("tenant")
@@ -70,4 +71,6 @@ class Access:
         if actor.role < least:
             raise Forbidden(f"This takes the role {least.word}; yours in this tenant is {actor.role.word}.")
         await open_door(connection, "tenant_id", actor.tenant_id)
+        if await self._accounts.is_suspended(connection, actor.tenant_id):
+            raise TenantSuspended
         return actor

@@ -11,7 +11,7 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import ProjectId, Role, best_plan
-from services.auth.errors import InvalidApiKey, SessionOver
+from services.auth.errors import InvalidApiKey, SessionOver, TenantSuspended
 from services.auth.operations.access import no_such
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.verdicts import KeyVerdict, ProjectVerdict, VerdictStorage
@@ -63,7 +63,7 @@ class Verdicts:
         self._default_plan = default_plan
 
     async def of_key(self, key_hash: bytes) -> Verdict:
-        """Raises InvalidApiKey for an unknown, revoked or expired key."""
+        """Raises InvalidApiKey for an unknown, revoked or expired key, TenantSuspended for another."""
         with _counted("api_key"):
             if len(key_hash) != _SHA256_BYTES:
                 raise InvalidApiKey
@@ -71,12 +71,14 @@ class Verdicts:
                 seen = await self._verdicts.of_key(connection, key_hash, self._now())
             if seen.found is None:
                 raise InvalidApiKey
+            if seen.found.suspended:
+                raise TenantSuspended
             return self._key_verdict(seen.found, seen.revision)
 
     async def of_access_token(self, token: str, project_id: ProjectId) -> Verdict:
         """About a project, or about the person's own account where `project_id` is empty.
 
-        Raises TokenExpired, SessionOver, and NotFound for a project that is not of the person's tenants.
+        Raises TokenExpired, SessionOver, NotFound for a project that is not of the person's tenants, TenantSuspended.
         """
         with _counted("access_token"):
             claims = self._tokens.read_access_token(token)
@@ -105,6 +107,8 @@ class Verdicts:
     ) -> Verdict:
         if found.role is None or found.tenant_id is None or found.plan is None:
             raise no_such("project")
+        if found.suspended:
+            raise TenantSuspended
         principal = self._person(claims, found.role, found.tenant_id, project_id)
         return Verdict(principal=principal, revision=revision, allowed_origins=(), plan=found.plan)
 

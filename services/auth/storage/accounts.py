@@ -94,6 +94,12 @@ class AccountStorage:
             for row in await cursor.fetchall()
         ]
 
+    async def is_suspended(self, connection: Connection, tenant_id: TenantId) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM tenants WHERE id = %s AND suspended_at IS NOT NULL", (tenant_id,)
+        )
+        return await cursor.fetchone() is not None
+
     async def role(self, connection: Connection, user_id: UserId, tenant_id: TenantId) -> Role | None:
         """The user's role in a tenant; None for no member."""
         cursor = await connection.execute(

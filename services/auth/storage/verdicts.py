@@ -30,6 +30,7 @@ class KeyVerdict:
     allowed_origins: tuple[str, ...]
     expires_at: datetime | None
     plan: str
+    suspended: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class ProjectVerdict:
     tenant_id: TenantId | None
     role: Role | None
     plan: str | None
+    #: Of the tenant.
+    suspended: bool
 
 
 class VerdictStorage:
@@ -48,7 +51,7 @@ class VerdictStorage:
         cursor = await connection.execute(
             "SELECT feed.revision, keys.id::text AS key_id, keys.tenant_id::text AS tenant_id,"
             " keys.project_id::text AS project_id, keys.kind, keys.scopes, keys.allowed_origins, keys.expires_at,"
-            " tenants.plan"
+            " tenants.plan, tenants.suspended_at IS NOT NULL AS suspended"
             " FROM feed LEFT JOIN (keys JOIN tenants ON tenants.id = keys.tenant_id)"
             " ON keys.key_hash = %s AND keys.revoked_at IS NULL AND (keys.expires_at IS NULL OR keys.expires_at > %s)",
             (key_hash, now),
@@ -66,7 +69,7 @@ class VerdictStorage:
         """`found` is None where the session is over."""
         cursor = await connection.execute(
             "SELECT feed.revision, sessions.id IS NOT NULL AS alive, tenants.id::text AS tenant_id, memberships.role,"
-            " tenants.plan"
+            " tenants.plan, tenants.suspended_at IS NOT NULL AS suspended"
             " FROM feed"
             " LEFT JOIN sessions ON sessions.id = %s AND sessions.user_id = %s AND sessions.revoked_at IS NULL"
             " LEFT JOIN (projects JOIN memberships ON memberships.tenant_id = projects.tenant_id"
@@ -78,5 +81,5 @@ class VerdictStorage:
         if not row["alive"]:
             return Seen(revision=row["revision"], found=None)
         role = Role.of(row["role"]) if row["role"] else None
-        verdict = ProjectVerdict(tenant_id=row["tenant_id"], role=role, plan=row["plan"])
+        verdict = ProjectVerdict(tenant_id=row["tenant_id"], role=role, plan=row["plan"], suspended=row["suspended"])
         return Seen(revision=row["revision"], found=verdict)

@@ -15,6 +15,7 @@ from contracts.pulsegate.auth.v1 import (
     credentials_pb2,
     credentials_pb2_grpc,
     invitations_pb2_grpc,
+    operators_pb2_grpc,
     own_account_pb2_grpc,
 )
 from services.auth.app import running
@@ -47,6 +48,7 @@ class AuthClient:
         self._accounts = accounts_pb2_grpc.AccountServiceStub(channel.grpc_channel)
         self._own_account = own_account_pb2_grpc.OwnAccountServiceStub(channel.grpc_channel)
         self._invitations = invitations_pb2_grpc.InvitationServiceStub(channel.grpc_channel)
+        self._operators = operators_pb2_grpc.OperatorServiceStub(channel.grpc_channel)
         self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
 
     async def account(self, method: str, request: Any, principal: str = "") -> Any:
@@ -60,6 +62,10 @@ class AuthClient:
     async def invitation(self, method: str, request: Any, principal: str = "") -> Any:
         """A call to InvitationService."""
         return await self._call(self._invitations, method, request, principal)
+
+    async def operate(self, method: str, request: Any, principal: str = "") -> Any:
+        """A call to OperatorService."""
+        return await self._call(self._operators, method, request, principal)
 
     async def _call(self, stub: Any, method: str, request: Any, principal: str) -> Any:
         token = context.PRINCIPAL_TOKEN.set(principal)

@@ -63,16 +63,19 @@ def test_any_other_master_key_is_refused_without_being_shown(text: str) -> None:
         ("PULSEGATE_SMTP_URL", "http://localhost"),
         ("PULSEGATE_MAIL_SENDER", "nobody"),
         ("PULSEGATE_CONSOLE_URL", "console.example.com"),
+        ("PULSEGATE_OPERATORS", "ada@example.com,"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_named(variable: str, text: str) -> None:
     assert fault_of(variable, text).startswith(f"{variable}: must")
 
 
-def test_the_console_and_the_sender_of_mails_are_taken_as_they_are_written() -> None:
+def test_the_console_the_sender_of_mails_and_operators_are_taken_as_they_are_written() -> None:
     changed = {"PULSEGATE_CONSOLE_URL": "https://console.example.com/", "PULSEGATE_MAIL_SENDER": "P <p@example.com>"}
-    read = load(Settings, {**ENVIRONMENT, **changed})
+    operators = {"PULSEGATE_OPERATORS": "ada@example.com, eve@example.com"}
+    read = load(Settings, {**ENVIRONMENT, **changed, **operators})
 
+    assert read.operators == ("ada@example.com", "eve@example.com")
     assert (read.console_url, read.mail_sender) == ("https://console.example.com", "P <p@example.com>")
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chassis.errors import NotFound, PulsegateError, Unauthenticated, Unavailable
+from chassis.errors import Forbidden, NotFound, PulsegateError, Unauthenticated, Unavailable
 from chassis.principals import Principal
 from services.gateway.domain import Credential, Verdict
 from services.gateway.verdicts import HEARTBEAT_SECONDS, FeedEntry, Verdicts
@@ -147,14 +147,17 @@ async def test_without_a_heartbeat_each_use_is_asked_anew(
         await verdicts.of(KEY, writes=True)
 
 
+@pytest.mark.parametrize(
+    "refusal", [Unauthenticated("unknown", code="INVALID_API_KEY"), Forbidden("suspended", code="TENANT_SUSPENDED")]
+)
 async def test_a_refusal_is_remembered_for_a_second(
-    verdicts: Verdicts, authority: Authority, clock: MovedClock
+    verdicts: Verdicts, authority: Authority, clock: MovedClock, refusal: PulsegateError
 ) -> None:
-    authority.error = Unauthenticated("unknown", code="INVALID_API_KEY")
+    authority.error = refusal
     for _ in range(5):
-        with pytest.raises(Unauthenticated) as refused:
+        with pytest.raises(type(refusal)) as refused:
             await verdicts.of(KEY)
-        assert refused.value.code == "INVALID_API_KEY"
+        assert refused.value.code == refusal.code
     assert len(authority.asked) == 1
     clock.seconds += 1.1
     authority.error = None

@@ -1,0 +1,86 @@
+"""What operators do above the tenants: plans, suspension, and nothing inside of one."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from chassis import logs
+from chassis.clock import Clock, from_unix_ms
+from chassis.emails import email_key
+from chassis.errors import Forbidden, Invalid
+from chassis.ids import is_uuid
+from chassis.postgres import Database
+from chassis.principals import Principal
+from services.auth.domain import PLANS, OperatedTenant, Page, PageRequest, TenantId
+from services.auth.operations.access import no_such, require_person
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.tenants import OPERATOR_ROLE, TenantStorage
+
+log = logs.get(__name__)
+
+
+class Operators:
+    """For accounts whose address is on the list and verified; the list is looked at in each call."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: AccountStorage,
+        tenants: TenantStorage,
+        feed: FeedStorage,
+        clock: Clock,
+        *,
+        addresses: Collection[str],
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._tenants = tenants
+        self._feed = feed
+        self._clock = clock
+        self._keys = frozenset(map(email_key, addresses))
+
+    async def page(self, principal: Principal, page: PageRequest) -> Page[OperatedTenant]:
+        """Every tenant, from the oldest. Raises Forbidden."""
+        await self._require_operator(principal)
+        async with self._database.transaction(role=OPERATOR_ROLE) as connection:
+            found = await self._tenants.page(connection, page)
+        return page.cut(found, lambda operated: operated.tenant.id)
+
+    async def update(
+        self, principal: Principal, tenant_id: TenantId, plan: str | None, suspended: bool | None
+    ) -> OperatedTenant:
+        """Sets what is not None; everybody hears of it within a second. Raises Forbidden, Invalid, NotFound."""
+        await self._require_operator(principal)
+        if plan is not None and plan not in PLANS:
+            raise Invalid.fields({"plan": f"must be one of {', '.join(PLANS)}"})
+        async with self._database.transaction(role=OPERATOR_ROLE) as connection:
+            known = await self._tenants.lock(connection, tenant_id) if is_uuid(tenant_id) else None
+            if known is None:
+                raise no_such("tenant")
+            wanted = self._changed(known, plan, suspended)
+            if wanted != known:
+                await self._tenants.update(connection, tenant_id, wanted.plan, wanted.suspended_at)
+                await self._feed.announce(connection, [tenant_id])
+        log.info(
+            "operator set a tenant",
+            operator=principal.subject,
+            tenant=tenant_id,
+            plan=wanted.plan,
+            suspended=wanted.suspended_at is not None,
+        )
+        return wanted
+
+    def _changed(self, known: OperatedTenant, plan: str | None, suspended: bool | None) -> OperatedTenant:
+        """A tenant that stays suspended keeps its moment."""
+        suspended_at = known.suspended_at
+        if suspended is not None and suspended != (suspended_at is not None):
+            suspended_at = from_unix_ms(self._clock.now_ms()) if suspended else None
+        return replace(known, plan=plan or known.plan, suspended_at=suspended_at)
+
+    async def _require_operator(self, principal: Principal) -> None:
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            user = await self._accounts.get(connection, user_id)
+            verified = await self._accounts.email_verified(connection, user_id)
+        if user is None or not verified or email_key(user.email) not in self._keys:
+            raise Forbidden("This takes an operator: an account whose verified address is in PULSEGATE_OPERATORS.")
