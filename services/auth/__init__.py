@@ -1,7 +1,7 @@
 """auth owns who people are, what they may do, and what stands behind a credential.
 
-It owns the schema `auth`: users and their passwords, tenants, memberships, projects, API keys, sessions and their
-refresh tokens, the keys that sign tokens, and the feed of changes. The gateway calls it for every management route and
+It owns the schema `auth`: users, their passwords and second factors, tenants, memberships, invitations, projects, API
+keys, sessions and their refresh tokens, mails that wait to be sent, the keys that sign tokens, and the feed of changes. The gateway calls it for every management route and
 whenever it meets a credential that it does not know; every service takes its public keys from it; codegen asks it for a
 publishable key's text.
 

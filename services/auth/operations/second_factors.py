@@ -175,7 +175,7 @@ class SecondFactors:
     async def _prove(self, user_id: UserId, password: str) -> str:
         """The account's password at rest, which `password` is. Raises WrongPassword."""
         async with self._database.transaction(user_id=user_id) as connection:
-            known = await self._accounts.lock_password(connection, user_id)
+            known = await self._accounts.password(connection, user_id)
         if not await self._hasher.matches(password, known) or known is None:
             raise WrongPassword
         return known

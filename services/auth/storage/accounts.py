@@ -54,6 +54,12 @@ class AccountStorage:
     async def insert_password(self, connection: Connection, user_id: UserId, bcrypt: str) -> None:
         await connection.execute("INSERT INTO passwords (user_id, bcrypt) VALUES (%s, %s)", (user_id, bcrypt))
 
+    async def password(self, connection: Connection, user_id: UserId) -> str | None:
+        """The bcrypt text at this moment."""
+        cursor = await connection.execute("SELECT bcrypt FROM passwords WHERE user_id = %s", (user_id,))
+        row = await cursor.fetchone()
+        return row["bcrypt"] if row else None
+
     async def lock_password(self, connection: Connection, user_id: UserId) -> str | None:
         """The bcrypt text, which nobody changes until this transaction ends."""
         cursor = await connection.execute("SELECT bcrypt FROM passwords WHERE user_id = %s FOR UPDATE", (user_id,))

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
-import bcrypt
 import psycopg
 import pyotp
 import pytest
 import pytest_asyncio
-from prometheus_client import REGISTRY
 
 from chassis.errors import Conflict, Limited, PulsegateError, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2
@@ -18,8 +16,8 @@ from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -233,16 +231,10 @@ async def test_a_password_that_is_replaced_while_it_is_compared_changes_no_secon
     auth: AuthClient, clock: MovableClock, database: Database
 ) -> None:
     ada, _, _ = await enrolled(auth, clock)
-    slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(13)).decode()
-    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
-        connection.execute("UPDATE auth.passwords SET bcrypt = %s", (slow,))
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        await connection.execute("UPDATE auth.passwords SET bcrypt = 'another'")
         attempt = asyncio.create_task(own(auth, ada, pb.DisableTotpRequest(password=PASSWORD)))
-
-        async def compares() -> bool:
-            return REGISTRY.get_sample_value("pulsegate_auth_passwords_pending") == 1
-
-        await eventually(compares)
-        connection.execute("UPDATE auth.passwords SET bcrypt = 'another'")
+        await until_somebody_waits_for_a_lock(database)
 
     with pytest.raises(Unauthenticated):
         await attempt
