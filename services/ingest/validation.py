@@ -18,7 +18,6 @@ from services.ingest.domain import (
     GAUGE_NEWEST_MS,
     GAUGE_OLDEST_MS,
     MOST_LABEL_VALUE_BYTES,
-    MOST_METRICS_IN_BATCH,
     MOST_OBSERVATIONS,
     OTHER,
     Definition,
@@ -219,26 +218,39 @@ class Validated:
             self.distributions[series][1].buckets = buckets.packed()
 
 
-def validate(
-    batch: Batch,
+def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
+    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
+    result = Validated()
+    _take_all(batch.metrics, 0, definitions, now_ms, result)
+    return _completed(batch, definitions, result)
+
+
+def validate_in_steps(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Steps[Validated]:
+    """The same, one metric a step: for those that are large."""
+    result = Validated()
+    for index, metric in enumerate(batch.metrics):
+        _take_all((metric,), index, definitions, now_ms, result)
+        yield
+    return _completed(batch, definitions, result)
+
+
+def _take_all(
+    metrics: Sequence[Metric | Fault],
+    first: int,
     definitions: Mapping[str, CompiledDefinition],
     now_ms: int,
-    metrics_a_step: int = MOST_METRICS_IN_BATCH,
-) -> Steps[Validated]:
-    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get.
+    result: Validated,
+) -> None:
+    for index, metric in enumerate(metrics, first):
+        if isinstance(metric, Fault):
+            fault: Fault | None = _refused_array(metric, definitions) or metric
+        else:
+            fault = take(metric, definitions, now_ms, result)
+        if fault is not None:
+            result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
 
-    A step is so many metrics: all of them where each is small.
-    """
-    result = Validated()
-    for first in range(0, len(batch.metrics), metrics_a_step):
-        for index, metric in enumerate(batch.metrics[first : first + metrics_a_step], first):
-            if isinstance(metric, Fault):
-                fault: Fault | None = _refused_array(metric, definitions) or metric
-            else:
-                fault = take(metric, definitions, now_ms, result)
-            if fault is not None:
-                result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
-        yield
+
+def _completed(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> Validated:
     result.accepted = len(batch.metrics) - len(result.rejections)
     result.pack_native()
     if batch.spans:

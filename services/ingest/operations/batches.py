@@ -13,10 +13,9 @@ from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
-from services.ingest.decoding import Batch, decompress
+from services.ingest.decoding import Batch, decode, decompress
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import (
-    MOST_METRICS_IN_BATCH,
     Definition,
     Door,
     Fault,
@@ -32,7 +31,7 @@ from services.ingest.point_validation import validate_points
 from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
 from services.ingest.tallies import Tallies
 from services.ingest.turns import OneByOne, Steps, at_once, in_turns
-from services.ingest.validation import Validated, validate
+from services.ingest.validation import Validated, validate, validate_in_steps
 
 #: Metrics and data points that may wait for config together, already decoded.
 _MOST_RECONSIDERED = 100_000
@@ -132,25 +131,35 @@ class Receiver:
         push = self._push(group) if group is not None else None
         if len(plain) > (_MOST_METRICS_AT_ONCE if door is Door.METRICS else _MOST_POINTS_AT_ONCE):
             return LargeBody(plain, door, push)
+        if door is Door.METRICS:
+            return self._look_at_metrics(principal, decode(plain, ""))
         return at_once(self._look_at(principal, plain, door, push))
 
-    def _look_at(
-        self,
-        principal: Principal,
-        plain: bytes,
-        door: Door,
-        push: Push | None,
-        metrics_a_step: int = MOST_METRICS_IN_BATCH,
-    ) -> Steps[Taken | Batch]:
-        batch = yield from doors.decode(plain, door, push)
-        if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
-            return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
-        if self._admission.holds_back(_uuid_bytes(principal.project_id), batch):
+    def _look_at_metrics(self, principal: Principal, batch: Batch) -> Taken | Batch:
+        """`_look_at` without its steps, which would cost the common batch more than they are worth."""
+        if (early := self._early(principal, batch)) is not None:
+            return early
+        definitions = self._definitions.of_project(_uuid_bytes(principal.project_id))
+        part = validate(batch, definitions, self._clock.now_ms())
+        if part.rejections and part.curable:
             return batch
-        parts = yield from self._validate(principal, batch, metrics_a_step)
+        taken, worth_keeping = self._judged(principal, batch, (part,))
+        return self._kept(principal, batch, taken, self._encoded(principal, batch, part)) if worth_keeping else taken
+
+    def _look_at(self, principal: Principal, plain: bytes, door: Door, push: Push | None) -> Steps[Taken | Batch]:
+        batch = yield from doors.decode(plain, door, push)
+        if (early := self._early(principal, batch)) is not None:
+            return early
+        parts = yield from self._validate(principal, batch)
         if any(part.rejections and part.curable for part in parts):
             return batch
         return (yield from self._keep(principal, batch, parts))
+
+    def _early(self, principal: Principal, batch: Batch) -> Taken | Batch | None:
+        """What becomes of a batch that need not be looked at, or not yet."""
+        if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
+            return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
+        return batch if self._admission.holds_back(_uuid_bytes(principal.project_id), batch) else None
 
     def _push(self, group: PushGroup) -> Push:
         self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
@@ -163,7 +172,7 @@ class Receiver:
         async with self._large_bodies.turn(len(begun.plain)):
             if context.remaining_seconds(1.0) <= 0:
                 raise DeadlineExceeded("The receiver came to this batch too late.")
-            taken = await in_turns(self._look_at(principal, begun.plain, begun.door, begun.push, metrics_a_step=1))
+            taken = await in_turns(self._look_at(principal, begun.plain, begun.door, begun.push))
         return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken)
 
     async def _reconsider(self, principal: Principal, batch: Batch) -> Taken:
@@ -181,11 +190,8 @@ class Receiver:
             await self._confirm(principal, batch)
         finally:
             self._reconsidered -= size
-        return await in_turns(self._judge(principal, batch, refused))
-
-    def _judge(self, principal: Principal, batch: Batch, refused_sources: Collection[bytes]) -> Steps[Taken]:
-        parts = yield from self._validate(principal, batch, 1, refused_sources)
-        return (yield from self._keep(principal, batch, parts))
+        parts = await in_turns(self._validate(principal, batch, refused))
+        return await in_turns(self._keep(principal, batch, parts))
 
     async def _confirm(self, principal: Principal, batch: Batch) -> None:
         tenant_id, project_id = _whose(principal)
@@ -194,32 +200,40 @@ class Receiver:
             await self._auto_definition.define(tenant_id, project_id, batch.points)
 
     def _validate(
-        self, principal: Principal, batch: Batch, metrics_a_step: int, refused_sources: Collection[bytes] = ()
+        self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()
     ) -> Steps[Sequence[Validated]]:
         """What was sent, in parts that are a record each."""
-        definitions, now_ms = self._definitions.of_project(_uuid_bytes(principal.project_id)), self._clock.now_ms()
-        if batch.points or metrics_a_step < MOST_METRICS_IN_BATCH:
-            definitions = {**definitions}  # no record has two versions of one, whatever the feed says in between
+        # A copy: no record has two versions of a definition, whatever the feed says between the steps.
+        definitions = {**self._definitions.of_project(_uuid_bytes(principal.project_id))}
+        now_ms = self._clock.now_ms()
         if batch.points:
             return (yield from validate_points(batch.points, definitions, now_ms, refused_sources))
-        return ((yield from validate(batch, definitions, now_ms, metrics_a_step)),)
+        return ((yield from validate_in_steps(batch, definitions, now_ms)),)
 
     def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Steps[Taken]:
-        """Puts what was accepted into frames, unless the batch is known to be durable already."""
-        batch_id = _batch_id(principal, batch)
-        duplicate = batch_id in self._durable
-        rejected = tuple([rejection for part in parts for rejection in part.rejections])
-        outcome = Outcome(accepted=sum([part.accepted for part in parts]), rejected=rejected, duplicate=duplicate)
-        names = self._names(principal, batch) if duplicate or rejected else ()
-        if duplicate or not outcome.accepted:
-            return Taken(outcome, _whose(principal), names)
-        writer = self._writer_of(_uuid_bytes(principal.project_id))
+        taken, worth_keeping = self._judged(principal, batch, parts)
+        if not worth_keeping:
+            return taken
         encoded: list[bytes] = []
         for part in parts:
             encoded += self._encoded(principal, batch, part) if part.accepted else ()
             yield
-        frames = dict.fromkeys([writer.put(record) for record in encoded])  # each once, in order
-        return Taken(outcome, _whose(principal), names, tuple(frames), batch_id if batch.producer else None)
+        return self._kept(principal, batch, taken, encoded)
+
+    def _judged(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> tuple[Taken, bool]:
+        """The outcome, and whether there is something that is not known to be durable already."""
+        duplicate = _batch_id(principal, batch) in self._durable
+        rejected = tuple([rejection for part in parts for rejection in part.rejections])
+        outcome = Outcome(accepted=sum([part.accepted for part in parts]), rejected=rejected, duplicate=duplicate)
+        names = self._names(principal, batch) if duplicate or rejected else ()
+        return Taken(outcome, _whose(principal), names), bool(outcome.accepted) and not duplicate
+
+    def _kept(self, principal: Principal, batch: Batch, taken: Taken, encoded: Sequence[bytes]) -> Taken:
+        """Puts the records into frames."""
+        writer = self._writer_of(_uuid_bytes(principal.project_id))
+        taken.frames = tuple(dict.fromkeys([writer.put(record) for record in encoded]))  # each once, in order
+        taken.batch_id = _batch_id(principal, batch) if batch.producer else None
+        return taken
 
     def _names(self, principal: Principal, batch: Batch) -> list[str]:
         """Of all that the batch brought; a point's is that of its definition, where there is one."""

@@ -23,7 +23,6 @@ from services.ingest.records import (
     int64s,
 )
 from services.ingest.sketches import bin_of
-from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated, validate
 
 TENANT, PROJECT = b"t" * 16, b"p" * 16
@@ -66,7 +65,7 @@ def validated(definitions: list[Definition], *metrics: Any, memory: LabelSetMemo
     shared = memory or LabelSetMemory()
     compiled = {each.name: CompiledDefinition(each, shared) for each in definitions}
     batch = decoding.decode(json.dumps({"metrics": metrics}).encode(), "")
-    return at_once(validate(batch, compiled, NOW_MS))
+    return validate(batch, compiled, NOW_MS)
 
 
 class Delta(NamedTuple):

@@ -10,29 +10,18 @@ import gc
 import sys
 import time
 import tracemalloc
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import pytest
 
-from chassis.clock import SystemClock
 from chassis.errors import PulsegateError
-from chassis.principals import Principal
-from chassis.tasks import ended
-from services.ingest.admission import Admission
-from services.ingest.auto_definition import AutoDefinition
 from services.ingest.decoding import decompress
-from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Door
-from services.ingest.log_writer import LogWriter
 from services.ingest.operations.batches import Receiver, Taken
-from services.ingest.tallies import Tallies
-from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT
-from tests.unit.ingest.test_definitions import ScriptedConfig, living
+from tests.unit.ingest.receiving import a_sender, receiver_of
 from tests.unit.ingest.worst_bodies import DEFINITIONS, WORST, Worst
-from tests.waiting import eventually
 
 #: What a machine that does other things at the same time makes of processor time.
 NOISE = 4.0
@@ -56,41 +45,8 @@ class Cost(NamedTuple):
     longest_hold: float
 
 
-class StoppedClock(SystemClock):
-    def now_ms(self) -> int:
-        return NOW_MS
-
-
-async def _receiver() -> Receiver:
-    clock, config = StoppedClock(), ScriptedConfig()
-    table = DefinitionTable(config, clock, on_deleted=lambda _: None)
-    config.tell(1, *map(living, DEFINITIONS), snapshot=True)
-    following = asyncio.create_task(table.follow())
-
-    async def loaded() -> bool:
-        return table.loaded
-
-    await eventually(loaded, within_seconds=5)
-    await ended([following])
-    nobody = cast("Any", None)  # nothing is defined by data, and the log is not reached
-    writer = LogWriter(nobody, 0, timeout_seconds=600, most_queued_bytes=1 << 30)
-    automatic = AutoDefinition(nobody, table, clock)
-    return Receiver(table, automatic, [writer], Tallies(clock), Admission(None, clock), clock)
-
-
-def _sender() -> Principal:
-    return Principal(
-        subject="key",
-        kind="secret",
-        scopes=frozenset({"ingest:write"}),
-        expires_at=1e12,
-        tenant_id=str(uuid.UUID(bytes=TENANT)),
-        project_id=str(uuid.UUID(bytes=PROJECT)),
-    )
-
-
 async def _take(receiver: Receiver, worst: Worst, body: bytes) -> None:
-    sender = _sender()
+    sender = a_sender()
     with suppress(PulsegateError):  # refusing is an answer too
         taken = receiver.begin(sender, body, worst.encoding, worst.door, worst.group or None)
         if not isinstance(taken, Taken):
@@ -112,28 +68,28 @@ def _nothing_else() -> Iterator[None]:
 
 
 async def _cost(worst: Worst, body: bytes) -> Cost:
-    receiver = await _receiver()
-    with _nothing_else():
-        longest, began = 0.0, time.process_time()
-        last = began
-        taking = asyncio.create_task(_take(receiver, worst, body))
-        while not taking.done():
-            await asyncio.sleep(0)
-            now = time.process_time()
-            longest, last = max(longest, now - last), now
+    async with receiver_of(DEFINITIONS) as (receiver, _):
+        with _nothing_else():
+            longest, began = 0.0, time.process_time()
+            last = began
+            taking = asyncio.create_task(_take(receiver, worst, body))
+            while not taking.done():
+                await asyncio.sleep(0)
+                now = time.process_time()
+                longest, last = max(longest, now - last), now
     taking.result()
     return Cost(last - began, longest)
 
 
 async def _peak_bytes(worst: Worst, body: bytes) -> int:
-    receiver = await _receiver()
-    with _nothing_else():
-        tracemalloc.start()
-        try:
-            await _take(receiver, worst, body)
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+    async with receiver_of(DEFINITIONS) as (receiver, _):
+        with _nothing_else():
+            tracemalloc.start()
+            try:
+                await _take(receiver, worst, body)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
 
 
 @pytest.mark.parametrize("worst", WORST, ids=lambda worst: f"{worst.door.name.lower()}: {worst.name}")

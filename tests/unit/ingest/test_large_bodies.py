@@ -1,0 +1,68 @@
+"""While a large body is read, others are taken, and what changes meanwhile does not get into the middle of it."""
+
+import asyncio
+import time
+
+import pytest
+
+from chassis import context
+from chassis.errors import DeadlineExceeded
+from services.ingest import records
+from services.ingest.domain import Door, MetricType
+from services.ingest.operations.batches import LargeBody, Taken
+from tests.unit.ingest.ingestion import definition, label
+from tests.unit.ingest.receiving import a_sender, receiver_of
+from tests.unit.ingest.test_definitions import living
+
+ORDERS = definition("orders_total")
+ANY = {"l0": label()}
+LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(1.0, 2.0), labels=ANY)
+LINES = 5_000
+LARGE = b"\n".join([b"load_seconds:9|h|#l0:%d" % at for at in range(LINES)])
+SMALL = b'{"metrics":[{"name":"orders_total","value":1}]}'
+
+
+async def test_small_batches_are_taken_while_a_large_body_is_read() -> None:
+    async with receiver_of([ORDERS, LOAD]) as (receiver, _):
+        begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
+        assert isinstance(begun, LargeBody)
+        reading = asyncio.create_task(receiver.go_on(a_sender(), begun))
+        meanwhile = 0
+        while not reading.done():
+            assert isinstance(receiver.begin(a_sender(), SMALL, ""), Taken)
+            meanwhile += 1
+            await asyncio.sleep(0)
+        assert meanwhile > 2
+        assert receiver.finish(reading.result()).accepted == LINES
+
+
+async def test_a_definition_that_changes_while_a_body_is_read_is_in_its_records_once() -> None:
+    async with receiver_of([LOAD]) as (receiver, config):
+        begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
+        assert isinstance(begun, LargeBody)
+        reading = asyncio.create_task(receiver.go_on(a_sender(), begun))
+        for revision in range(2, 2_000):
+            bounds = tuple(map(float, range(1, revision)))
+            config.tell(revision, living(definition("load_seconds", MetricType.HISTOGRAM, bounds=bounds, labels=ANY)))
+            await asyncio.sleep(0)
+            if reading.done():
+                break
+        taken = reading.result()
+        told = [record for frame in taken.frames for each in frame.records for record in decoded(each)]
+        assert sum(len(record.distributions) for record in told) == LINES
+        for record in told:
+            [facts] = record.definitions
+            assert {len(each.buckets) for each in record.distributions} == {len(facts.bounds) + 1}
+
+
+async def test_a_large_body_that_nobody_waits_for_any_more_is_not_read() -> None:
+    async with receiver_of([LOAD]) as (receiver, _):
+        begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
+        assert isinstance(begun, LargeBody)
+        context.DEADLINE.set(time.monotonic())
+        with pytest.raises(DeadlineExceeded):
+            await receiver.go_on(a_sender(), begun)
+
+
+def decoded(encoded: bytes) -> list[records.Record]:
+    return records.decode_frame(records.encode_frame([encoded]))
