@@ -1,14 +1,17 @@
 """Which passwords are refused although they are long enough: those that a guesser tries first.
 
-Long passwords that many people have are rarely one word: they are a common word with digits behind it, two common
-words, a row of the keyboard, something short repeated, or the e-mail address. So these are rules over a short list of
-words (`common_words.txt`, ours), which together refuse far more than a list of passwords of the same size would.
+zxcvbn estimates how many guesses one takes, from lists of passwords that were breached, of words and of names. Long
+passwords that many people have are rarely one word, though: they are a common word with digits behind it, two common
+words, a row of the keyboard, something short repeated, or the e-mail address. These are refused by rules over a short
+list of words (`common_words.txt`, ours), whatever the estimate says.
 """
 
 import re
 import unicodedata
 from functools import cache
 from pathlib import Path
+
+from zxcvbn import zxcvbn
 
 from services.auth.passwords import length_fault
 
@@ -38,6 +41,11 @@ _AROUND_LETTERS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 #: So many common words alone make no password.
 _MOST_COMMON_WORDS = 2
 
+#: What zxcvbn calls "safely unguessable": moderate protection where a slow hash was stolen.
+_LEAST_GUESSES = 1e8
+#: So many characters are estimated: 20 ms at worst, which would be seconds for 72.
+_MOST_ESTIMATED = 24
+
 #: Different characters that a password has at least.
 _LEAST_VARIETY = 5
 
@@ -51,9 +59,14 @@ def password_fault(password: str, email: str) -> str | None:
         return "must not repeat a few characters over and over"
     if _says_only(plain, _parts_of(email)):
         return "must not be made from your e-mail address"
-    if _consists_of_common_parts(plain):
+    if _consists_of_common_parts(plain) or _is_soon_guessed(password, email):
         return "is among the first that a guesser tries; use several unrelated words"
     return None
+
+
+def _is_soon_guessed(password: str, email: str) -> bool:
+    estimate = zxcvbn(password[:_MOST_ESTIMATED], user_inputs=sorted(_parts_of(email)))
+    return float(estimate["guesses"]) < _LEAST_GUESSES
 
 
 def _is_repetition(plain: str) -> bool:

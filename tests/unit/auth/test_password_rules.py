@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from services.auth.password_rules import password_fault
 
@@ -61,6 +62,11 @@ def test_a_password_that_nobody_tries_first_is_taken(password: str) -> None:
         ("2026-01-31 12:00", "that a guesser tries"),
         ("Sommer2026!!", "that a guesser tries"),
         ("monkey-dragon-99", "that a guesser tries"),
+        ("leavemealone", "that a guesser tries"),
+        ("justinbieber", "that a guesser tries"),
+        ("gfhjkmgfhjkm", "that a guesser tries"),
+        ("1qa2ws3ed4rf", "that a guesser tries"),
+        ("correcthorse", "that a guesser tries"),
         (EMAIL, "e-mail address"),
         ("ada.lovelace1", "e-mail address"),
         ("Lovelace2026!", "e-mail address"),
@@ -73,6 +79,19 @@ def test_a_password_that_guessers_try_first_is_refused(password: str, says: str)
 
     assert fault is not None
     assert says in fault
+
+
+def test_passwords_that_were_breached_are_refused() -> None:
+    breached = [password for password in FREQUENCY_LISTS["passwords"] if len(password) >= 12]
+    assert len(breached) > 200
+    assert [password for password in breached if password_fault(password, EMAIL) is None] == []
+
+
+@pytest.mark.parametrize("password", ["4@8({<3#69&1!|0$5+7%2" * 3, "a" * 72, "1qaz@WSX" * 9])
+def test_no_password_takes_long_to_judge(password: str) -> None:
+    began = time.process_time()
+    password_fault(password, EMAIL)
+    assert time.process_time() - began < 0.25
 
 
 @given(st.text(), st.emails())
