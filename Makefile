@@ -8,6 +8,9 @@ NPM     := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix $(BROWSER)
 # A registry that does not answer ends an installation after a minute.
 NPM_PATIENCE := --fetch-timeout=30000 --fetch-retries=1 --fetch-retry-mintimeout=1000
 
+# Scanners that do not go together with what the services need.
+SCAN := .tools/scan
+
 # Stamps: what was last installed, and when.
 INSTALLED := $(VENV)/.installed
 NODE      := $(VENV)/.node
@@ -33,7 +36,7 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
-.PHONY: test chaos security unit
+.PHONY: test chaos security chart unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
 	$(PYTHON) -m pytest $(T)
@@ -55,6 +58,14 @@ chaos: build ## Kill, freeze and fail everything under load for 20 minutes; tota
 
 security: build ## Send the running suite hundreds of made-up requests a route; SECURITY_EXAMPLES says how many
 	SECURITY_EXAMPLES=$(or $(SECURITY_EXAMPLES),200) $(PYTHON) -m pytest -p no:cacheprovider tests/security
+
+chart: build $(SCAN)/.installed ## Lint, render, validate, scan and run the Helm chart, image and Compose files
+	CHART_KUBERNETES="1.31 1.34 1.37" $(PYTHON) -m pytest -p no:cacheprovider tests/unit/chart tests/unit/images \
+	    tests/e2e/test_chart.py
+	$(PYTHON) -m tests.rehearse_images
+	$(PYTHON) -m tests.write_chart .tools/chart
+	$(SCAN)/bin/checkov --config-file deploy/helm/checkov.yaml --directory .tools/chart
+	$(SCAN)/bin/checkov --config-file deploy/helm/checkov.yaml --framework dockerfile --file deploy/docker/Dockerfile
 
 unit: $(INSTALLED) ## Run the tests that need no servers
 	$(PYTHON) -m pytest tests/unit
@@ -102,7 +113,7 @@ proto-freeze: $(INSTALLED) ## Make today's proto/ the image that later changes m
 build: $(INSTALLED) $(BUNDLE) ## Install what is missing and build the browser client's runtime
 
 lock: $(INSTALLED) ## Lock the newest versions that requirements/*.in allow
-	cd requirements && for name in services dev node; do \
+	cd requirements && for name in services dev node scan; do \
 	    ../$(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header \
 	        --python-version 3.11 $$name.in --output-file $$name.txt; \
 	done
@@ -113,6 +124,10 @@ clean: ## Remove everything that was installed or built; data folders stay
 
 $(INSTALLED): requirements/dev.txt requirements/install.sh
 	@PYTHON3=$(PYTHON3) requirements/install.sh $(VENV) $<
+	@touch $@
+
+$(SCAN)/.installed: requirements/scan.txt requirements/install.sh
+	@PYTHON3=$(PYTHON3) requirements/install.sh $(SCAN) $<
 	@touch $@
 
 $(NODE): requirements/node.txt requirements/node.sh | $(INSTALLED)

@@ -1,6 +1,7 @@
 """Fresh databases in the session's Postgres, with every schema migrated.
 
-Fixtures: `database` (a new one for each test) and `module_database` (one for all tests of a file), each a `Database`:
+Fixtures: `database` (a new one for each test), `module_database` (one for all tests of a file) and
+`unmigrated_database` (without tables), each a `Database`:
 
     database.dsn("auth")            address for the runtime role, bound by row-level security
     database.owner_dsn("auth")      address for the owner role, which migrations use
@@ -81,6 +82,15 @@ def new_database(postgres_server: RunningServer[Postgres], data_folder: Path) ->
 def database(new_database: NewDatabase) -> Iterator[Database]:
     with new_database() as database:
         yield database
+
+
+@pytest.fixture
+def unmigrated_database(new_database: NewDatabase, postgres_server: RunningServer[Postgres]) -> Iterator[Database]:
+    """One as `deploy/postgres/bootstrap.sql` leaves it; the roles have their passwords from `new_database`."""
+    server, name = postgres_server.server, "test_unmigrated"
+    bootstrap(server, name, {})
+    yield Database(name=name, server=server, faults={})
+    _execute(server, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 @pytest.fixture(scope="module")

@@ -1,81 +1,24 @@
 """Every service is restarted under load, one after the other: no request fails, and totals stay exact."""
 
 import asyncio
-import itertools
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import aiohttp
 import pytest
 
-from chassis.tasks import in_background
 from deploy.local.layout import Ports
 from deploy.local.servers import HOST
 from deploy.local.services import SERVICES
-from tests.e2e.api import Answer, Api, Json, Project
-from tests.e2e.load import Load
+from tests.e2e.api import Api, Project
+from tests.e2e.balanced_load import BalancedLoad
 from tests.e2e.replicas import Replica, running
 from tests.suite_running import Suite
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-_LOOK_EVERY_SECONDS = 0.1
-
-
-@dataclass
-class BalancedLoad(Load):
-    """A load through several gateways, as a load balancer spreads it: over those that say that they are ready.
-
-    A refused connection goes to another one. Nothing else is tried again: whatever else is not a 202 has failed.
-    """
-
-    gateways: list[Api] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    #: Batches that each gateway has acknowledged.
-    taken: Counter[Api] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self._ready = dict.fromkeys(self.gateways, True)
-        self._turns = itertools.count()
-
-    @asynccontextmanager
-    async def looking(self) -> AsyncIterator[None]:
-        """Looks after the gateways' readiness while open."""
-        async with in_background(*(self._look(gateway) for gateway in self.gateways)):
-            yield
-
-    async def _look(self, gateway: Api) -> None:
-        while True:
-            try:
-                answer = await gateway.call("GET", "/health/ready", timeout_seconds=2.0)
-                self._ready[gateway] = answer.status == 200
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                self._ready[gateway] = False
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
-
-    async def _ask(self, batch: Json) -> Answer:
-        candidates = [gateway for gateway in self.gateways if self._ready[gateway]]
-        first = next(self._turns) % max(len(candidates), 1)
-        for gateway in [*candidates[first:], *candidates[:first]]:
-            try:
-                answer = await gateway.call("POST", "/api/v1/metrics", batch, credential=self.project.secret_key)
-            except aiohttp.ClientConnectorError:
-                self._ready[gateway] = False
-                continue
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self.failed.append(f"{gateway.base_url}: {error!r}")
-                raise
-            if answer.status != 202:
-                self.failed.append(f"{gateway.base_url}: {answer.status} {answer.text}")
-            else:
-                self.taken[gateway] += 1
-            return answer
-        self.failed.append("no gateway is ready")
-        raise ConnectionError
 
 
 @dataclass
@@ -115,22 +58,12 @@ async def _restart_each(suite: Suite, cluster: Cluster, load: BalancedLoad) -> N
     for service in SERVICES:
         pid = suite.kill(service.name, signal.SIGTERM)
         await asyncio.to_thread(suite.wait_restarted, service.name, pid)
-        await _goes_on(load)
+        await load.goes_on()
     for replica in cluster.replicas:
         await asyncio.to_thread(replica.stop)
         replica.start()
         await asyncio.to_thread(replica.wait_ready)
-        await _goes_on(load)
-
-
-async def _goes_on(load: BalancedLoad) -> None:
-    """Through each gateway, which then knows the key: without auth only known ones go on."""
-    enough = {gateway: load.taken[gateway] + 10 for gateway in load.gateways}
-
-    async def reached() -> bool:
-        return all(load.taken[gateway] >= count for gateway, count in enough.items())
-
-    await eventually(reached, within_seconds=30, what="each gateway acknowledges more batches")
+        await load.goes_on()
 
 
 async def test_every_service_restarts_under_load_and_no_request_fails(
@@ -143,7 +76,7 @@ async def test_every_service_restarts_under_load_and_no_request_fails(
         await load.define()
         async with load.looking(), asyncio.TaskGroup() as tasks:
             tasks.create_task(load.run(producers=4, batches=10, going_on=lambda: going_on))
-            await _goes_on(load)
+            await load.goes_on()
             await _restart_each(suite, cluster, load)
             going_on = False
         assert not load.failed, Counter(load.failed)

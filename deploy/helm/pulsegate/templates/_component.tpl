@@ -1,0 +1,142 @@
+{{/*
+Everything that Kubernetes keeps for one service: its account, a Deployment with autoscaler and disruption budget for
+each track, a Service and the network paths. Takes root and name.
+*/}}
+{{- define "pulsegate.component" -}}
+{{- $spec := fromYaml (include "pulsegate.spec" .) }}
+{{- $facts := index (fromYaml (include "pulsegate.topology" .root)) .name }}
+{{- $scope := dict "root" .root "name" .name "spec" $spec "facts" $facts }}
+{{- include "pulsegate.serviceAccount" $scope }}
+{{- range $track, $values := .root.Values.tracks }}
+{{- if or (empty $values.components) (has $.name $values.components) }}
+{{- $of := merge (dict "track" $track "trackValues" $values) $scope }}
+{{- include "pulsegate.deployment" $of }}
+{{- include "pulsegate.autoscaler" $of }}
+{{- include "pulsegate.disruptionBudget" $of }}
+{{- end }}
+{{- end }}
+{{- include "pulsegate.services" $scope }}
+{{- if .root.Values.networkPolicy.enabled }}{{ include "pulsegate.networkPolicy" $scope }}{{ end }}
+{{- end }}
+
+{{/* The name of what exists once a track. The track `stable` is not named. Takes root, name and track. */}}
+{{- define "pulsegate.trackName" -}}
+{{ include "pulsegate.fullname" .root }}-{{ .name }}{{ if ne .track "stable" }}-{{ .track }}{{ end }}
+{{- end }}
+
+{{- define "pulsegate.trackLabel" -}}
+pulsegate.dev/track: {{ .track }}
+{{- end }}
+
+{{- define "pulsegate.serviceAccount" }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "pulsegate.fullname" .root }}-{{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "pulsegate.labels" . | nindent 4 }}
+  {{- with .spec.serviceAccount.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+# No service speaks to the Kubernetes API.
+automountServiceAccountToken: false
+{{- end }}
+
+{{- define "pulsegate.deployment" }}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "pulsegate.trackName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "pulsegate.labels" . | nindent 4 }}
+    {{- include "pulsegate.trackLabel" . | nindent 4 }}
+spec:
+  {{- if not .spec.autoscaling.enabled }}
+  replicas: {{ .trackValues.replicas | default .spec.replicas }}
+  {{- end }}
+  revisionHistoryLimit: {{ .root.Values.revisionHistoryLimit }}
+  # One more before one less: at no time are there fewer that work than asked for.
+  strategy:
+    type: RollingUpdate
+    rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+  selector:
+    matchLabels:
+      {{- include "pulsegate.selectorLabels" . | nindent 6 }}
+      {{- include "pulsegate.trackLabel" . | nindent 6 }}
+  template:
+    metadata:
+      # Without the chart's version: an upgrade that changes nothing else restarts nothing.
+      labels:
+        {{- include "pulsegate.selectorLabels" . | nindent 8 }}
+        {{- include "pulsegate.trackLabel" . | nindent 8 }}
+        {{- with .spec.podLabels }}{{ toYaml . | nindent 8 }}{{ end }}
+      annotations:
+        checksum/secrets: {{ include "pulsegate.secretsChecksum" . }}
+        {{- with .spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{ end }}
+    spec: {{- include "pulsegate.pod" . | nindent 6 }}
+{{- end }}
+
+{{/*
+The CPU decides; for the aggregator, where a metrics adapter offers it, also how much waits in the log. More aggregators
+than lanes would stand by.
+*/}}
+{{- define "pulsegate.autoscaler" }}
+{{- with .spec.autoscaling }}
+{{- if .enabled }}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ include "pulsegate.trackName" $ }}
+  namespace: {{ $.root.Release.Namespace }}
+  labels: {{- include "pulsegate.labels" $ | nindent 4 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "pulsegate.trackName" $ }}
+  minReplicas: {{ .minReplicas }}
+  maxReplicas: {{ .maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target: {type: Utilization, averageUtilization: {{ .targetCPUUtilizationPercentage }}}
+    {{- if .logLag.enabled }}
+    - type: External
+      external:
+        metric:
+          name: pulsegate_log_lag_frames
+          selector:
+            matchLabels: {namespace: {{ $.root.Release.Namespace }}}
+        target: {type: AverageValue, averageValue: {{ .logLag.framesPerReplica | quote }}}
+    {{- end }}
+  behavior:
+    scaleDown:
+      stabilizationWindowSeconds: 300
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "pulsegate.disruptionBudget" }}
+{{- if .spec.podDisruptionBudget.enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "pulsegate.trackName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "pulsegate.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: {{ .spec.podDisruptionBudget.maxUnavailable }}
+  # What is not ready serves nobody, and must not hold up the drain of a node.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "pulsegate.selectorLabels" . | nindent 6 }}
+      {{- include "pulsegate.trackLabel" . | nindent 6 }}
+{{- end }}
+{{- end }}

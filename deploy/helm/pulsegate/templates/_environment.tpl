@@ -1,0 +1,71 @@
+{{/*
+What a process is told, as a map of variables. The chart's own come from the topology, the rest from values; a
+component's `settings` come last. Takes root, name, spec and facts (its row of the topology).
+*/}}
+{{- define "pulsegate.environment" -}}
+{{- $ports := fromYaml (include "pulsegate.ports" .root) }}
+{{- $told := dict
+    "PULSEGATE_HOST" "0.0.0.0"
+    "PULSEGATE_OPS_PORT" $ports.operations
+    "PULSEGATE_LOG_LEVEL" .root.Values.logLevel
+    "PULSEGATE_DRAIN_SECONDS" .spec.shutdown.drainSeconds }}
+{{- with .root.Values.otlpEndpoint }}{{ $_ := set $told "PULSEGATE_OTLP_ENDPOINT" . }}{{ end }}
+{{- if has "grpc" .facts.ports }}{{ $_ := set $told "PULSEGATE_GRPC_PORT" $ports.grpc }}{{ end }}
+{{- if has "public" .facts.ports }}{{ $_ := set $told "PULSEGATE_PORT" $ports.public }}{{ end }}
+{{- $variables := fromYaml (include "pulsegate.addressVariables" .) }}
+{{- range $callee := .facts.calls }}
+{{- $host := include "pulsegate.serviceHost" (dict "root" $.root "name" $callee) }}
+{{- $_ := set $told (index $variables $callee) (printf "%s:%v" $host $ports.grpc) }}
+{{- end }}
+{{- range $variable, $item := fromYaml (include "pulsegate.secretsOf" .) }}
+{{- $_ := set $told (printf "%s_FILE" $variable) (printf "/run/secrets/pulsegate/%s" $item) }}
+{{- end }}
+{{- range $variable, $value := fromYaml (include (printf "pulsegate.settings.%s" .name) .) }}
+{{- $_ := set $told $variable $value }}
+{{- end }}
+{{- range $variable, $value := .spec.settings }}{{ $_ := set $told $variable $value }}{{ end }}
+{{- range $variable, $value := $told }}
+{{ $variable }}: {{ include "pulsegate.text" $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The secrets that a component mounts: variable -> item. Takes root, name and facts. */}}
+{{- define "pulsegate.secretsOf" -}}
+PULSEGATE_SERVICE_TOKEN: serviceToken
+{{ toYaml .facts.secrets }}
+{{- if and (eq .name "auth") .root.Values.mail.enabled }}
+PULSEGATE_SMTP_URL: smtpUrl
+{{- end }}
+{{- if eq .name "aggregator" }}
+{{- if not (include "pulsegate.remoteWriteUrl" .root) }}
+PULSEGATE_REMOTE_WRITE_URL: remoteWriteUrl
+{{- end }}
+{{- if .root.Values.sinks.headersFromSecret }}
+PULSEGATE_SINK_HEADERS: sinkHeaders
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "pulsegate.remoteWriteUrl" -}}
+{{- if .Values.evaluation.enabled -}}
+http://{{ include "pulsegate.evaluationHost" (dict "root" . "name" "prometheus") }}:9090/api/v1/write
+{{- else -}}
+{{ .Values.sinks.remoteWriteUrl }}
+{{- end -}}
+{{- end }}
+
+{{- define "pulsegate.prometheusUrl" -}}
+{{- if .Values.evaluation.enabled -}}
+http://{{ include "pulsegate.evaluationHost" (dict "root" . "name" "prometheus") }}:9090
+{{- else -}}
+{{ .Values.prometheusUrl }}
+{{- end -}}
+{{- end }}
+
+{{/* What receivers and aggregators must agree on. */}}
+{{- define "pulsegate.logSettings" -}}
+PULSEGATE_LOG_STREAM: {{ .Values.log.stream }}
+PULSEGATE_LOG_LANES: {{ .Values.log.lanes }}
+PULSEGATE_LOG_REPLICAS: {{ .Values.log.replicas }}
+PULSEGATE_LOG_MAX_BYTES: {{ .Values.log.maxBytes | int64 }}
+{{- end }}

@@ -1,0 +1,167 @@
+{{/* A pod of one track. Takes what `pulsegate.component` puts together. */}}
+{{- define "pulsegate.pod" -}}
+{{- $ports := fromYaml (include "pulsegate.ports" .root) -}}
+serviceAccountName: {{ include "pulsegate.fullname" .root }}-{{ .name }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+securityContext: {{- include "pulsegate.podSecurity" .root | nindent 2 }}
+terminationGracePeriodSeconds: {{ include "pulsegate.graceSeconds" . }}
+containers:
+  - name: {{ .name }}
+    image: {{ include "pulsegate.trackImage" . }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    command: [python, -m, {{ .facts.module }}]
+    {{- with .facts.arguments }}
+    args: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    env:
+      {{- range $variable, $value := fromYaml (include "pulsegate.environment" .) }}
+      - name: {{ $variable }}
+        value: {{ $value | quote }}
+      {{- end }}
+    ports:
+      {{- range $port := append .facts.ports "operations" }}
+      - {name: {{ $port }}, containerPort: {{ index $ports $port }}, protocol: TCP}
+      {{- end }}
+    {{- include "pulsegate.probes" . | nindent 4 }}
+    {{- if and (has "grpc" .facts.ports) (gt (int .spec.shutdown.preStopSeconds) 0) }}
+    # Callers find another one by DNS before this one refuses new calls.
+    lifecycle:
+      preStop:
+        sleep: {seconds: {{ .spec.shutdown.preStopSeconds }}}
+    {{- end }}
+    resources: {{- toYaml .spec.resources | nindent 6 }}
+    securityContext: {{- include "pulsegate.containerSecurity" .root | nindent 6 }}
+    volumeMounts:
+      - {name: secrets, mountPath: /run/secrets/pulsegate, readOnly: true}
+      - {name: tmp, mountPath: /tmp}
+      {{- if include "pulsegate.tlsMounted" . }}
+      - {name: tls, mountPath: /run/tls/pulsegate, readOnly: true}
+      {{- end }}
+volumes:
+  - name: secrets
+    {{- include "pulsegate.secretVolume" . | nindent 4 }}
+  - name: tmp
+    emptyDir: {sizeLimit: 64Mi}
+  {{- if include "pulsegate.tlsMounted" . }}
+  - name: tls
+    secret: {secretName: {{ include "pulsegate.tlsSecret" .root }}, defaultMode: 0440}
+  {{- end }}
+topologySpreadConstraints: {{- include "pulsegate.spread" . | nindent 2 }}
+{{- with .spec.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "pulsegate.trackImage" -}}
+{{- include "pulsegate.image" (dict "root" .root "image" .spec.image
+    "trackTag" .trackValues.tag "trackDigest" (index (.trackValues.digests | default dict) .name | default "")) -}}
+{{- end }}
+
+{{/* The time that a container has between the wish that it ends and SIGKILL: all that it takes, and a little. */}}
+{{- define "pulsegate.graceSeconds" -}}
+{{- $before := ternary .spec.shutdown.preStopSeconds 0 (has "grpc" .facts.ports) -}}
+{{- $unready := ternary .spec.shutdown.unreadySeconds 0 (eq .name "gateway") -}}
+{{ add (int $before) (int $unready) (int .spec.shutdown.drainSeconds) 20 }}
+{{- end }}
+
+{{/*
+The first answers once every hard dependency was there, so a start may wait for five minutes; the second never looks at
+a dependency; the third is gRPC's own health service where the service speaks it, which says the same as /health/ready.
+*/}}
+{{- define "pulsegate.probes" -}}
+{{- $ports := fromYaml (include "pulsegate.ports" .root) -}}
+startupProbe:
+  httpGet: {path: /health/startup, port: operations}
+  {{- toYaml .root.Values.probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet: {path: /health/live, port: operations}
+  {{- toYaml .root.Values.probes.live | nindent 2 }}
+readinessProbe:
+  {{- if has "grpc" .facts.ports }}
+  grpc: {port: {{ $ports.grpc }}}
+  {{- else }}
+  httpGet: {path: /health/ready, port: operations}
+  {{- end }}
+  {{- toYaml .root.Values.probes.ready | nindent 2 }}
+{{- end }}
+
+{{/* Only the items that this component needs, from whatever Secrets they are in. */}}
+{{- define "pulsegate.secretVolume" -}}
+projected:
+  defaultMode: 0440
+  sources:
+    {{- $bySecret := dict }}
+    {{- range $item := values (fromYaml (include "pulsegate.secretsOf" .)) | uniq | sortAlpha }}
+    {{- $secret := include "pulsegate.secretName" (dict "root" $.root "item" $item) }}
+    {{- $_ := set $bySecret $secret (append (index $bySecret $secret | default list) $item) }}
+    {{- end }}
+    {{- range $secret, $items := $bySecret }}
+    - secret:
+        name: {{ $secret }}
+        items:
+          {{- range $items }}
+          - {key: {{ (index $.root.Values.secrets.items .).key }}, path: {{ . }}}
+          {{- end }}
+    {{- end }}
+{{- end }}
+
+{{/*
+Changes when a mounted Secret has changed, so that the next upgrade restarts who reads it. Always the same where the
+cluster cannot be asked (`helm template`, Argo CD) or must not (`secrets.restartOnChange: false`), and for evaluation,
+whose Secret comes with the first installation and never changes.
+*/}}
+{{- define "pulsegate.secretsChecksum" -}}
+{{- $found := list -}}
+{{- if and .root.Values.secrets.restartOnChange (not .root.Values.evaluation.enabled) -}}
+{{- range $item := values (fromYaml (include "pulsegate.secretsOf" .)) | uniq | sortAlpha -}}
+{{- $name := include "pulsegate.secretName" (dict "root" $.root "item" $item) -}}
+{{- $secret := lookup "v1" "Secret" $.root.Release.Namespace $name -}}
+{{- $found = append $found (index ($secret.data | default dict) (index $.root.Values.secrets.items $item).key) -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $found | sha256sum }}
+{{- end }}
+
+{{/* Over zones first, over nodes then; each revision of a Deployment by itself. */}}
+{{- define "pulsegate.spread" -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: {{ $.spec.spread.whenUnsatisfiable }}
+  matchLabelKeys: [pod-template-hash]
+  labelSelector:
+    matchLabels:
+      {{- include "pulsegate.selectorLabels" $ | nindent 6 }}
+      {{- include "pulsegate.trackLabel" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* The pod security standard `restricted`, and no write to the image's files. */}}
+{{- define "pulsegate.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "pulsegate.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}

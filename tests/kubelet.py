@@ -1,0 +1,220 @@
+"""Pods of the rendered chart as processes of this machine, started, probed and stopped as a kubelet does it.
+
+Each pod has an address of its own in 127.0.0.0/8, so every container listens on the ports that the chart says. A
+process is told what its container is told, with the three things that a node makes of it: the pod's address for
+0.0.0.0, the folder of a mount for its path, and for a Service's name the addresses of the pods that its selector
+chooses.
+
+    with Cluster(rendered, secrets, folder) as cluster:
+        cluster.run_jobs()                            the migrations, in the hooks' place
+        pods = cluster.place(rendered.services())     gives addresses; the names of Services lead to them from now on
+        for pod in pods: pod.start(); pod.wait_ready()
+"""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.local.programs import Program
+from tests.chart_rendering import NAMESPACE, Object, Pod, Rendered
+from tests.waiting import wait_for
+
+_SERVICE_ADDRESS = re.compile(rf"([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local:(\d+)")
+#: Of this machine's environment; nothing else reaches a container.
+_PASSED_ON = ("PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "GRPC_ENABLE_FORK_SUPPORT")
+_JOB_SECONDS = 60
+
+#: name → key → text
+Secrets = Mapping[str, Mapping[str, str]]
+
+
+class RunningPod:
+    """One pod on an address."""
+
+    def __init__(self, pod: Pod, address: str, cluster: "Cluster") -> None:
+        self.pod = pod
+        self.address = address
+        self._cluster = cluster
+        self._folder = cluster.folder / f"{pod.component}-{address}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def port(self, port: str | int) -> int:
+        """A container port, by its name where it is not a number."""
+        if isinstance(port, int):
+            return port
+        (found,) = (each["containerPort"] for each in self.pod.container["ports"] if each["name"] == port)
+        return int(found)
+
+    def start(self) -> None:
+        """Call it from a thread that stays: the process ends with it."""
+        self._folder.mkdir()
+        program = Program(
+            name=self.pod.component,
+            argv=self._argv(),
+            log=self.log,
+            ports={},
+            probe=lambda: None,
+            environment=self._environment(),
+        )
+        self._process = program.start()
+
+    @property
+    def log(self) -> Path:
+        return self._cluster.folder / f"{self.pod.component}-{self.address}.log"
+
+    def wait_ready(self) -> None:
+        """Startup, then readiness, within the time that the startup probe gives; then it must be found alive."""
+        startup = self.pod.container["startupProbe"]
+        patience = startup["periodSeconds"] * startup["failureThreshold"]
+        for probe in ("startupProbe", "readinessProbe"):
+            wait_for(partial(self._succeeds, probe), within_seconds=patience, what=f"{self.pod.component}: {probe}")
+        assert self.probe("livenessProbe") == ""
+
+    def _succeeds(self, probe: str) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()[-3000:]
+        return self.probe(probe) == ""
+
+    def probe(self, name: str) -> str:
+        """Asks once, as a kubelet asks; what is wrong, empty where nothing is."""
+        probe = self.pod.container[name]
+        if "grpc" in probe:
+            return _probe_grpc(f"{self.address}:{probe['grpc']['port']}", probe["timeoutSeconds"])
+        port = self.port(probe["httpGet"]["port"])
+        return _probe_http(f"http://{self.address}:{port}{probe['httpGet']['path']}", probe["timeoutSeconds"])
+
+    def stop(self) -> int:
+        """The `preStop` hook, SIGTERM, and the exit status; fails where SIGKILL would have been sent."""
+        assert self._process is not None, "it does not run"
+        hook = self.pod.container.get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+        time.sleep(hook["sleep"]["seconds"])  # what the chart says that a kubelet does
+        self._process.terminate()
+        status = self._process.wait(timeout=self.pod.spec["terminationGracePeriodSeconds"])
+        self._process = None
+        return status
+
+    def run(self) -> None:
+        """Runs it to its end, which must be a good one."""
+        self._folder.mkdir()
+        ended = subprocess.run(
+            self._argv(), env=self._environment(), capture_output=True, timeout=_JOB_SECONDS, check=False
+        )
+        assert ended.returncode == 0, (ended.stdout + ended.stderr).decode()
+
+    def kill(self) -> None:
+        """Ends it if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _argv(self) -> tuple[str, ...]:
+        command, *rest = self.pod.container["command"]
+        assert command == "python"
+        return (sys.executable, *rest, *self.pod.container.get("args", []))
+
+    def _environment(self) -> dict[str, str]:
+        told = {name: self._here(value) for name, value in self.pod.environment.items()}
+        assert not [value for value in told.values() if NAMESPACE + ".svc" in value], told
+        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | told
+
+    def _here(self, value: str) -> str:
+        if value == "0.0.0.0":  # noqa: S104 - compared, not bound
+            return self.address
+        for mount in self.pod.container["volumeMounts"]:
+            if value.startswith(mount["mountPath"] + "/"):
+                return str(self._mounted(mount["name"]) / value.removeprefix(mount["mountPath"] + "/"))
+        return _SERVICE_ADDRESS.sub(lambda found: self._cluster.resolve(found[1], int(found[2])), value)
+
+    def _mounted(self, name: str) -> Path:
+        """The folder of a volume, with the secrets that it names."""
+        (volume,) = (volume for volume in self.pod.spec["volumes"] if volume["name"] == name)
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        for source in _secret_sources(volume):
+            secret = self._cluster.secrets[source.get("name") or source["secretName"]]
+            for item in source["items"]:
+                (folder / item["path"]).write_text(secret[item["key"]])
+        return folder
+
+
+class Cluster:
+    """Where the pods run; at the end of the block none does."""
+
+    def __init__(self, rendered: Rendered, secrets: Secrets, folder: Path) -> None:
+        self.rendered = rendered
+        self.secrets = secrets
+        self.folder = folder
+        self._network = f"127.{random.randint(16, 250)}.{random.randint(0, 255)}"
+        self._placed: list[RunningPod] = []
+
+    def __enter__(self) -> "Cluster":
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pod in self._placed:
+            pod.kill()
+        if error is None:
+            shutil.rmtree(self.folder)
+
+    def place(self, pods: Sequence[Pod]) -> list[RunningPod]:
+        """As many of each as its owner asks for."""
+        wanted = [pod for pod in pods for _ in range(pod.owner["spec"].get("replicas", 1))]
+        first = len(self._placed) + 1
+        placed = [RunningPod(pod, f"{self._network}.{number}", self) for number, pod in enumerate(wanted, first)]
+        self._placed += placed
+        return placed
+
+    def run_jobs(self) -> None:
+        """What Helm runs before anything else."""
+        for pod in self.place([pod for pod in self.rendered.pods() if pod.owner["kind"] == "Job"]):
+            pod.run()
+
+    def resolve(self, service: str, port: int) -> str:
+        """The addresses behind a Service, as gRPC takes them."""
+        found = self.rendered.named("Service", service)
+        (target,) = (each["targetPort"] for each in found["spec"]["ports"] if each["port"] == port)
+        chosen = [pod for pod in self._placed if pod.pod.is_selected_by(found["spec"]["selector"])]
+        assert chosen, f"no pod is chosen by {service}"
+        return "ipv4:" + ",".join(f"{pod.address}:{pod.port(target)}" for pod in chosen)
+
+
+def _secret_sources(volume: Object) -> list[dict[str, Any]]:
+    if "projected" in volume:
+        return [source["secret"] for source in volume["projected"]["sources"]]
+    return [volume["secret"]]
+
+
+def _probe_http(url: str, timeout_seconds: float) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as response:  # noqa: S310 - an address made here
+            return "" if 200 <= response.status < 400 else str(response.status)
+    except (urllib.error.URLError, OSError) as error:
+        return str(error)
+
+
+def _probe_grpc(target: str, timeout_seconds: float) -> str:
+    with grpc.insecure_channel(target) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = health.Check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
+        except grpc.RpcError as error:
+            return str(error)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    return "" if answer.status == serving else health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -1,0 +1,199 @@
+"""Who may reach whom, and what the Services lead to."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from chassis import metrics as chassis_metrics
+from deploy.local.layout import CHECKOUT
+from deploy.local.services import SERVICES
+from services.gateway import metrics as gateway_metrics
+from services.ingest import metrics as ingest_metrics
+from tests.chart_rendering import CASES, CHART, NAMESPACE, Object, Rendered, case, render
+
+_METRICS = (chassis_metrics, gateway_metrics, ingest_metrics)
+_COMPONENT = "app.kubernetes.io/component"
+_CALLEES = {
+    "AUTH_ADDRESS": "auth",
+    "CONFIG_ADDRESS": "config",
+    "CODEGEN_ADDRESS": "codegen",
+    "INGEST_ADDRESS": "receiver",
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return case(request.param)
+
+
+def _policy(rendered: Rendered, component: str) -> Object:
+    spec: Object = rendered.named("NetworkPolicy", f"pulsegate-{component}")["spec"]
+    assert spec["podSelector"]["matchLabels"][_COMPONENT] == component
+    return spec
+
+
+def _peers(rules: list[Object], side: str, port: object) -> set[str]:
+    """The components on the other side of what is allowed on a port."""
+    return {
+        peer["podSelector"]["matchLabels"][_COMPONENT]
+        for rule in rules
+        if any(each["port"] == port for each in rule["ports"])
+        for peer in rule.get(side, [])
+    }
+
+
+def test_services_may_call_whom_they_are_told_of_and_nobody_else() -> None:
+    rendered = case("defaults")
+    calls = {service.name: {_CALLEES[need] for need in service.needs if need in _CALLEES} for service in SERVICES}
+    for caller, callees in calls.items():
+        assert _peers(_policy(rendered, caller)["egress"], "to", 9000) == callees
+    for callee in calls:
+        allowed = _peers(_policy(rendered, callee)["ingress"], "from", "grpc")
+        assert allowed == {caller for caller, callees in calls.items() if callee in callees}
+
+
+def test_everything_else_is_denied() -> None:
+    rendered = case("defaults")
+    denied = rendered.named("NetworkPolicy", "pulsegate-default-deny")["spec"]
+    assert denied["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in denied
+    assert "egress" not in denied
+    assert all(pod.is_selected_by(denied["podSelector"]["matchLabels"]) for pod in rendered.pods())
+
+
+def test_evaluation_servers_are_reached_by_those_who_need_them_alone() -> None:
+    rendered = case("evaluation")
+    reached = {
+        server: _peers(_policy(rendered, f"evaluation-{server}")["ingress"], "from", server)
+        for server in ("postgres", "valkey", "nats", "prometheus")
+    }
+    assert reached == {
+        "postgres": {"auth", "config", "codegen", "receiver", "aggregator", "migration"},
+        "valkey": {"gateway"},
+        "nats": {"receiver", "aggregator"},
+        "prometheus": {"gateway", "aggregator"},
+    }
+
+
+def test_every_service_leads_to_ports_that_its_pods_have(rendered: Rendered) -> None:
+    for service in rendered.objects("Service"):
+        chosen = [pod for pod in rendered.pods() if pod.is_selected_by(service["spec"]["selector"])]
+        assert chosen, service["metadata"]["name"]
+        for pod in chosen:
+            names = {port["name"] for port in pod.container["ports"]}
+            assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+
+
+def test_every_address_that_a_pod_is_told_is_a_service_of_the_release(rendered: Rendered) -> None:
+    ports = {
+        f"{service['metadata']['name']}.{NAMESPACE}.svc.cluster.local": {
+            port["port"] for port in service["spec"]["ports"]
+        }
+        for service in rendered.objects("Service")
+    }
+    for pod in rendered.services():
+        for variable in ("AUTH", "CONFIG", "CODEGEN", "INGEST"):
+            if address := pod.environment.get(f"PULSEGATE_{variable}_ADDRESS"):
+                host, port = address.rsplit(":", 1)
+                assert int(port) in ports[host]
+
+
+def _chosen(rendered: Rendered, service: str) -> set[str | None]:
+    selector = rendered.named("Service", service)["spec"]["selector"]
+    return {pod.track for pod in rendered.pods() if pod.is_selected_by(selector)}
+
+
+def test_a_canary_shares_the_traffic() -> None:
+    rendered = case("gateway-api-canary")
+    assert _chosen(rendered, "pulsegate-gateway") == {"stable", "canary"}
+    assert _chosen(rendered, "pulsegate-auth") == {"stable"}
+    (rule,) = rendered.named("HTTPRoute", "pulsegate")["spec"]["rules"]
+    weights = {backend["name"]: backend["weight"] for backend in rule["backendRefs"]}
+    assert weights == {"pulsegate-gateway-track-stable": 95, "pulsegate-gateway-track-canary": 5}
+    assert _chosen(rendered, "pulsegate-gateway-track-canary") == {"canary"}
+    images = {pod.track: pod.container["image"] for pod in rendered.services() if pod.component == "gateway"}
+    assert images["stable"] == "pulsegate-gateway:0.1.0"
+    assert images["canary"].startswith("pulsegate-gateway:0.2.0@sha256:")
+
+
+def test_blue_and_green_change_places_in_the_services_alone() -> None:
+    before = CASES["blue-green"]
+    after = {
+        **before,
+        "tracks": {"stable": None, "blue": {"tag": "0.1.0", "serving": False}, "green": {"tag": "0.2.0"}},
+    }
+    first, second = render(before), render(after)
+    for component in (service.name for service in SERVICES):
+        assert _chosen(first, f"pulsegate-{component}") == {"blue"}
+        assert _chosen(second, f"pulsegate-{component}") == {"green"}
+    assert first.objects("Deployment") == second.objects("Deployment")
+    assert _chosen(first, "pulsegate-gateway-track-green") == {"green"}
+
+
+def test_the_way_in_ends_at_the_gateway() -> None:
+    (rule,) = case("production").named("Ingress", "pulsegate")["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "pulsegate-gateway", "port": {"name": "public"}}
+    (reference,) = case("gateway-api-canary").named("HTTPRoute", "pulsegate")["spec"]["parentRefs"]
+    listeners = case("gateway-api-canary").named("Gateway", reference["name"])["spec"]["listeners"]
+    assert [listener["protocol"] for listener in listeners] == ["HTTPS"]
+
+
+def test_the_gateways_certificate_is_the_one_that_is_kept() -> None:
+    rendered = case("blue-green")
+    secret = rendered.named("Certificate", "pulsegate-gateway")["spec"]["secretName"]
+    for pod in (pod for pod in rendered.services() if pod.component == "gateway"):
+        assert secret in {volume["secret"]["secretName"] for volume in pod.spec["volumes"] if "secret" in volume}
+        assert pod.environment["PULSEGATE_TLS_KEY_PATH"] == "/run/tls/pulsegate/tls.key"
+
+
+def _known_metrics() -> set[str]:
+    collectors = [each for module in _METRICS for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
+    return {name for each in collectors for metric in each.describe() for name in (metric.name, f"{metric.name}_total")}
+
+
+def test_alerts_ask_for_metrics_that_services_have() -> None:
+    (rule,) = case("production").objects("PrometheusRule")
+    expressions = [alert["expr"] for group in rule["spec"]["groups"] for alert in group["rules"]]
+    assert expressions
+    asked = {name for expression in expressions for name in re.findall(r"pulsegate_\w+", expression)}
+    assert asked <= _known_metrics()
+
+
+def test_metrics_are_read_from_every_service() -> None:
+    rendered = case("production")
+    (monitor,) = rendered.objects("PodMonitor")
+    selected = [pod for pod in rendered.pods() if pod.is_selected_by(monitor["spec"]["selector"]["matchLabels"])]
+    assert {pod.component for pod in selected if pod.track} == {service.name for service in SERVICES}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert all(endpoint["port"] in {port["name"] for port in pod.container["ports"]} for pod in selected if pod.track)
+
+
+def test_the_evaluation_profile_makes_the_database_as_the_services_expect_it() -> None:
+    rendered = case("evaluation")
+    scripts = rendered.named("ConfigMap", "pulsegate-evaluation-postgres")["data"]
+    assert scripts["10-bootstrap.sql"] == (CHECKOUT / "deploy/postgres/bootstrap.sql").read_text()
+    scraped = yaml.safe_load(rendered.named("ConfigMap", "pulsegate-evaluation-prometheus")["data"]["prometheus.yml"])
+    services = {f"{each['metadata']['name']}.{NAMESPACE}.svc.cluster.local" for each in rendered.objects("Service")}
+    names = {job["job_name"]: job["dns_sd_configs"][0]["names"][0] for job in scraped["scrape_configs"]}
+    assert set(names) == {service.name for service in SERVICES}
+    assert set(names.values()) <= services
+
+
+def _objects_of(schema: Any, at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+            yield at, schema
+        for name, each in schema.items():
+            yield from _objects_of(each, f"{at}/{name}")
+
+
+def test_the_schema_knows_every_key() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for at, each in _objects_of(schema):
+        assert at.endswith("/global") or each["additionalProperties"] is False, at

@@ -1,0 +1,183 @@
+"""What the chart says about each pod: what it is told, when it is ready, and what it may not do."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from chassis.settings import load
+from deploy.local.services import SERVICES, Service
+from tests.chart_rendering import CASES, CHART, Pod, Rendered, case
+
+_SERVICES = {service.name: service for service in SERVICES}
+_SECRETS = {
+    "serviceToken": "a-secret-that-is-shared",
+    "authMasterKey": "A" * 43 + "=",
+    "natsUrl": "nats://pulsegate:secret@nats:4222",
+    "valkeyUrl": "redis://:secret@valkey:6379/0",
+    "remoteWriteUrl": "http://prometheus:9090/api/v1/write",
+    "smtpUrl": "smtp://pulsegate:secret@smtp:587",
+    "sinkHeaders": '{"mimir": {"X-Scope-OrgID": "pulsegate"}}',
+    **{f"{schema}Dsn": f"postgresql://{schema}@db/pulsegate" for schema in ("auth", "config", "codegen", "ingest")},
+}
+#: Settings that no value of the chart changes.
+_NOT_OFFERED = {
+    "PULSEGATE_TEST_INSTALLATION",
+    "PULSEGATE_FAILPOINTS",
+    "PULSEGATE_SDK_DIRECTORY",
+    "PULSEGATE_MAIL_FOLDER",
+}
+#: Told only where values ask for it.
+_OPTIONAL = {
+    "PULSEGATE_CONSOLE_URL",
+    "PULSEGATE_MAIL_SENDER",
+    "PULSEGATE_SMTP_URL",
+    "PULSEGATE_OTLP_ENDPOINT",
+    "PULSEGATE_SINKS",
+    "PULSEGATE_SINK_HEADERS",
+    "PULSEGATE_TLS_CERTIFICATE_PATH",
+    "PULSEGATE_TLS_KEY_PATH",
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return case(request.param)
+
+
+@pytest.fixture(scope="module")
+def defaults() -> Rendered:
+    return case("defaults")
+
+
+def _with_secrets_in(folder: Path, pod: Pod) -> dict[str, str]:
+    """The pod's environment, its secrets in a folder of this machine; without a certificate."""
+    for item, text in _SECRETS.items():
+        (folder / item).write_text(text)
+    told = {name: text.replace("/run/secrets/pulsegate", str(folder)) for name, text in pod.environment.items()}
+    return {name: text for name, text in told.items() if not name.startswith("PULSEGATE_TLS_")}
+
+
+def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_path: Path) -> None:
+    pods = rendered.services()
+    assert {pod.component for pod in pods} == set(_SERVICES)
+    for pod in pods:
+        service = _SERVICES[pod.component]
+        load(service.settings, _with_secrets_in(tmp_path, pod))
+        command = [*pod.container["command"], *pod.container.get("args", [])]
+        assert command == ["python", "-m", *service.module]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_every_setting_is_told_offered_or_left_out_on_purpose(service: Service, defaults: Rendered) -> None:
+    (pod,) = (pod for pod in defaults.services() if pod.component == service.name)
+    told = {name.removesuffix("_FILE") for name in pod.environment}
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    offered = set(schema["properties"][service.name]["allOf"][1]["properties"]["settings"]["propertyNames"]["enum"])
+    read = {field.metadata["variable"] for field in dataclasses.fields(service.settings)}
+    assert offered <= read
+    assert not offered & (told | _NOT_OFFERED | _OPTIONAL)
+    missing = read - offered - told - _NOT_OFFERED - _OPTIONAL
+    assert not missing, f"offer them in values.schema.json, {service.name}.settings: {sorted(missing)}"
+
+
+def test_probes_ask_what_each_is_for(rendered: Rendered) -> None:
+    for pod in rendered.services():
+        container = pod.container
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        http = {"periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 3}
+        startup = {"periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 30}
+        assert container["startupProbe"] == {"httpGet": {"path": "/health/startup", "port": "operations"}, **startup}
+        assert container["livenessProbe"] == {"httpGet": {"path": "/health/live", "port": "operations"}, **http}
+        ready = {"grpc": {"port": ports["grpc"]}} if "grpc" in ports else _ready_by_http()
+        assert container["readinessProbe"] == {**ready, **http}
+
+
+def _ready_by_http() -> dict[str, dict[str, str]]:
+    return {"httpGet": {"path": "/health/ready", "port": "operations"}}
+
+
+def test_every_pod_keeps_to_the_restricted_standard(rendered: Rendered) -> None:
+    for pod in rendered.pods():
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
+        assert pod.spec["securityContext"]["runAsUser"] >= (65532 if pod.track else 999)
+        assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert not any("hostPath" in volume for volume in pod.spec["volumes"])
+        assert "memory" in pod.container["resources"]["limits"]
+
+
+def test_a_pod_mounts_the_secrets_that_its_service_reads_and_no_others(defaults: Rendered) -> None:
+    mounted = {pod.component: _mounted(pod) for pod in defaults.services()}
+    assert mounted == {
+        "auth": {"serviceToken", "authMasterKey", "authDsn"},
+        "config": {"serviceToken", "configDsn"},
+        "codegen": {"serviceToken", "codegenDsn"},
+        "receiver": {"serviceToken", "natsUrl", "ingestDsn"},
+        "aggregator": {"serviceToken", "natsUrl", "ingestDsn"},
+        "gateway": {"serviceToken", "valkeyUrl"},
+    }
+
+
+def _mounted(pod: Pod) -> set[str]:
+    (projected,) = (volume["projected"] for volume in pod.spec["volumes"] if "projected" in volume)
+    return {item["path"] for source in projected["sources"] for item in source["secret"]["items"]}
+
+
+def test_owner_addresses_are_for_migrations_alone() -> None:
+    rendered = case("production")
+    jobs = [pod for pod in rendered.pods() if pod.owner["kind"] == "Job"]
+    assert {pod.container["command"][-1] for pod in jobs} == {
+        "services.auth",
+        "services.config",
+        "services.codegen",
+        "services.ingest",
+    }
+    for job in jobs:
+        assert job.owner["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert job.container["args"] == ["migrate"]
+        assert {volume["secret"]["secretName"] for volume in job.spec["volumes"] if "secret" in volume} == {
+            "pulsegate-migrations"
+        }
+    assert not any("Owner" in item for pod in rendered.services() for item in _mounted(pod))
+
+
+def test_the_time_to_end_covers_all_that_an_end_takes(rendered: Rendered) -> None:
+    for pod in rendered.services():
+        before = pod.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        told = pod.environment
+        needed = before + int(told.get("PULSEGATE_UNREADY_SECONDS", 0)) + int(told["PULSEGATE_DRAIN_SECONDS"])
+        assert pod.spec["terminationGracePeriodSeconds"] > needed
+
+
+def test_values_reach_the_pods_exactly() -> None:
+    rendered = case("production")
+    pods = {pod.component: pod for pod in rendered.services()}
+    assert pods["gateway"].environment["PULSEGATE_INGEST_REQUESTS_PER_MINUTE"] == "1000000"
+    assert pods["receiver"].environment["PULSEGATE_LOG_MAX_BYTES"] == "107374182400"
+    assert pods["gateway"].environment["PULSEGATE_GATEWAY_REPLICAS"] == "20"
+    assert (
+        pods["gateway"].container["image"].startswith("registry.example.com/pulsegate/pulsegate-gateway:0.1.0@sha256:")
+    )
+    assert pods["auth"].container["image"] == "registry.example.com/pulsegate/pulsegate-auth:0.1.0"
+
+
+def test_an_autoscaler_and_a_fixed_number_do_not_quarrel() -> None:
+    rendered = case("production")
+    scaled = {
+        each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in rendered.objects("HorizontalPodAutoscaler")
+    }
+    assert set(scaled) == {"pulsegate-gateway", "pulsegate-receiver", "pulsegate-aggregator"}
+    for deployment in rendered.objects("Deployment"):
+        assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
+    lag = scaled["pulsegate-aggregator"]["metrics"][1]["external"]
+    assert (lag["metric"]["name"], lag["target"]["averageValue"]) == ("pulsegate_log_lag_frames", "1000")
+    assert (scaled["pulsegate-aggregator"]["minReplicas"], scaled["pulsegate-aggregator"]["maxReplicas"]) == (2, 4)

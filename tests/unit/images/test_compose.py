@@ -1,0 +1,130 @@
+"""The Compose file: valid, and each service is told what it needs to start."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import pytest
+import yaml
+
+from chassis.settings import MigrationSettings, load
+from deploy.local.layout import CHECKOUT
+from deploy.local.services import SERVICES
+
+_FOLDER = CHECKOUT / "deploy" / "compose"
+_FILE = _FOLDER / "compose.yaml"
+_VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
+_SCHEMAS = ("auth", "config", "codegen", "ingest")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(_filled(_FILE.read_text()))["services"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What secrets.sh makes."""
+    folder = tmp_path_factory.mktemp("compose")
+    script = Path(shutil.copy(_FOLDER / "secrets.sh", folder))
+    for _ in range(2):
+        subprocess.run([script], check=True)
+    return folder / "secrets"
+
+
+def _filled(text: str) -> str:
+    """With the variables of .env.example, as Compose fills them in."""
+    lines = (_FOLDER / ".env.example").read_text().splitlines()
+    known = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    def value(found: re.Match[str]) -> str:
+        name, kind, default = found.groups()
+        assert name in known, f"{name} is not in .env.example"
+        assert known[name] or kind != ":?", f"{name} is required"
+        return known[name] or (default if kind == ":-" else "")
+
+    return _VARIABLE.sub(value, text)
+
+
+def test_it_is_what_compose_takes(services: dict[str, Any]) -> None:
+    parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(_filled(_FILE.read_text()))))
+    parsed.validate()
+    assert set(parsed.service_names()) == set(services)
+
+
+def test_what_compose_does_not_know_is_refused(services: dict[str, Any]) -> None:
+    mistyped = {"services": {"auth": {**services["auth"], "enviroment": {}}}}
+    with pytest.raises(ValueError, match="enviroment"):
+        compose_spec.PyCompose.from_json(json.dumps(mistyped))
+
+
+def test_secrets_are_made_once_and_only_those_that_are_mounted(secrets: Path) -> None:
+    files = {each["file"].removeprefix("./secrets/") for each in yaml.safe_load(_FILE.read_text())["secrets"].values()}
+    made = {path.name for path in secrets.iterdir()}
+    assert made - files == {"valkey_password", "nats_password"}  # they are inside other files
+    assert files <= made
+    assert (secrets / "service_token").read_text() != (secrets / "postgres_password").read_text()
+    assert secrets.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_service_starts_with_what_it_is_told(services: dict[str, Any], secrets: Path) -> None:
+    for service in SERVICES:
+        described = services[service.name]
+        assert described["image"] == f"pulsegate-{service.module[0].removeprefix('services.')}"
+        assert described.get("command", []) == list(service.module[1:])
+        told = {name: _here(text, described, secrets) for name, text in described["environment"].items()}
+        load(service.settings, told)
+
+
+def _here(text: str, described: dict[str, Any], secrets: Path) -> str:
+    """A mounted secret by its file on this machine; it must be mounted."""
+    if not text.startswith("/run/secrets/"):
+        return text
+    name = text.removeprefix("/run/secrets/")
+    assert name in described["secrets"]
+    return str(secrets / name)
+
+
+def test_every_schema_is_migrated_before_its_services_start(services: dict[str, Any], secrets: Path) -> None:
+    for schema in _SCHEMAS:
+        migration = services[f"migrate-{schema}"]
+        assert migration["command"] == ["migrate"]
+        load(
+            MigrationSettings,
+            {name: _here(text, migration, secrets) for name, text in migration["environment"].items()},
+        )
+    for service in SERVICES:
+        if service.schema:
+            awaited = services[service.name]["depends_on"][f"migrate-{service.schema}"]
+            assert awaited["condition"] == "service_completed_successfully"
+
+
+def test_addresses_are_those_of_services(services: dict[str, Any]) -> None:
+    for service in SERVICES:
+        for name, value in services[service.name]["environment"].items():
+            if name.endswith("_ADDRESS"):
+                host, port = value.split(":")
+                assert services[host]["environment"]["PULSEGATE_GRPC_PORT"] == port
+
+
+def test_nothing_but_the_gateway_and_grafana_can_be_reached_from_outside(services: dict[str, Any]) -> None:
+    assert {name for name, each in services.items() if "ports" in each} == {"gateway", "gateway-tls", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for each in services.values() for port in each.get("ports", []))
+
+
+def test_profiles_add_to_the_core(services: dict[str, Any]) -> None:
+    profiles = {name: each["profiles"] for name, each in services.items() if "profiles" in each}
+    assert {service.name for service in SERVICES}.isdisjoint(profiles)
+    assert {profile for each in profiles.values() for profile in each} == {"observability", "tls"}
+
+
+def test_what_is_mounted_from_the_checkout_is_there(services: dict[str, Any]) -> None:
+    sources = {volume.split(":")[0] for each in services.values() for volume in each.get("volumes", [])}
+    for source in sources:
+        if source.startswith(".") and source != "./tls":
+            assert (_FOLDER / source).exists(), source
