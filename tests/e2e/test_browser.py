@@ -98,7 +98,8 @@ async def _adds_up(project: Project, site: Site, visitor: Visitor, *, recorded: 
 _TRAFFIC = """() => {
   order(200, "pro");
   order(50, "free");
-  shop.ordersTotal({ plan: "free" }, 7);
+  const { ordersTotal } = globalThis.pulsegate ?? { ordersTotal: shop.ordersTotal.bind(shop) };
+  ordersTotal({ plan: "free" }, 7);
   for (const level of [3, 12]) shop.openCarts({ region: "eu" }, level);
   shop.openCarts(4);
   for (let i = 0; i < 100; i++) shop.checkoutSeconds([0.2, 3.0]);
@@ -108,6 +109,8 @@ _TRAFFIC = """() => {
 #: What a page that is plain JavaScript may call; each is to be ignored, and counted.
 _WRONG_USE = """() => {
   const circular = {};
+  const revoked = Proxy.revocable({}, {});
+  revoked.revoke();
   circular.plan = circular;
   const hostile = { get plan() { throw new Error("a getter of the page"); } };
   const calls = [
@@ -117,6 +120,8 @@ _WRONG_USE = """() => {
     () => shop.ordersTotal({ plan: "pro" }, [1, 2]),
     () => shop.ordersTotal({ plan: "pro" }, null),
     () => shop.ordersTotal({ plan: Symbol("pro") }),
+    () => shop.ordersTotal({ plan: "Hello \\u{1f600}".slice(0, 7) }),
+    () => shop.ordersTotal(revoked.proxy),
     () => shop.ordersTotal({ plan: Object.create(null) }),
     () => shop.ordersTotal(hostile),
     () => shop.ordersTotal("pro"),

@@ -1,4 +1,4 @@
-import { newRecorder, type Recorder } from "./recorder";
+import { newRecorder } from "./recorder";
 
 /** A metric's type, where the caller knows it: it decides what may be folded before it is sent. */
 export type Kind = "counter" | "gauge" | "histogram" | "summary";
@@ -7,7 +7,7 @@ export type Kind = "counter" | "gauge" | "histogram" | "summary";
 export type Labels = Record<string, string | undefined>;
 
 export type DropReason =
-  /** A wrong type, a value that is not finite, a negative increment. */
+  /** A wrong type, a value that is not finite, a negative increment, half a surrogate pair. */
   | "invalid"
   /** More than a batch may have, or than the server takes. */
   | "too_large"
@@ -62,36 +62,27 @@ export interface Stats {
   faults: number;
 }
 
-/** Sends metrics to Pulsegate. No method throws, none waits for the network except those that return a promise. */
+/**
+ * Sends metrics to Pulsegate. No method throws, none waits for the network except those that return a promise, and each
+ * may be called apart from its client.
+ */
 export class Client {
-  readonly #recorder: Recorder;
-
-  constructor(options: Options) {
-    this.#recorder = newRecorder(options);
-  }
-
-  get stats(): Stats {
-    return this.#recorder.stats();
-  }
-
+  declare readonly stats: Stats;
   /**
    * Records an increment, a level, or one or more observations.
    * `timestamp`: Unix milliseconds, of gauges only; now where it is missing.
    */
-  record(
+  declare readonly record: (
     ...call: [name: string, value: number | number[], labels?: Labels, timestamp?: number | undefined, kind?: Kind]
-  ): void {
-    this.#recorder.record(...call);
-  }
-
+  ) => void;
   /** Sends what is recorded. True once all of it is settled: accepted, rejected or counted as dropped. */
-  flush(timeoutMs?: number): Promise<boolean> {
-    return this.#recorder.flush(timeoutMs);
-  }
-
+  declare readonly flush: (timeoutMs?: number) => Promise<boolean>;
   /** Flushes and ends. What storage holds by then is left to the origin's next page. */
-  close(timeoutMs?: number): Promise<void> {
-    return this.#recorder.close(timeoutMs);
+  declare readonly close: (timeoutMs?: number) => Promise<void>;
+
+  constructor(options: Options) {
+    // The recorder becomes the client: closures need no `this`, and no second set of methods.
+    return Object.setPrototypeOf(newRecorder(options), new.target.prototype);
   }
 }
 
@@ -100,15 +91,13 @@ export class Client {
  * or is newer than the browser's copy of the script, is counted as dropped from now on, instead of throwing.
  */
 export function tolerate(): void {
-  const get = (known: Record<string, unknown>, name: string): unknown => {
+  const warned: Record<string, boolean> = {};
+  const get = (known: Record<string, unknown>, name: string, client: { record(): void }): unknown => {
     // Symbols have no length.
-    if (name.length && !(name in known)) {
-      console.warn(`pulsegate: ${name}()?`);
-      known[name] = function (this: { record(): void }) {
-        this.record(); // without a name or value, which makes it an invalid one
-      };
-    }
-    return known[name];
+    if (!name.length || name in known) return known[name];
+    if (!warned[name]) console.warn(`pulsegate: ${name}()?`);
+    warned[name] = true;
+    return () => client.record(); // without a name or value, which makes it an invalid one
   };
   // Whoever awaits a client looks whether it is a promise.
   Object.setPrototypeOf(Client.prototype, new Proxy({ then: undefined }, { get }));

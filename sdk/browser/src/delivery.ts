@@ -35,8 +35,6 @@ export interface Delivery {
 
 export function newDelivery(options: Options, queue: Queue, tally: Tally, onRecovered: () => void): Delivery {
   const { counts, guard, warnOnce } = tally;
-  const address = `${options.endpoint}`.replace(/\/+$/, "");
-  const url = `${address}/api/v1/metrics?key=${encodeURIComponent(options.key)}`;
   // On the monotonic clock: no attempt before, by this client's patience and by the server's wish.
   let backoffUntil = 0;
   let retryAfterUntil = 0;
@@ -76,6 +74,9 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     let retryAfter: string | null = null;
     let answer: Answer = {};
     try {
+      // Not before: options that are no text throw.
+      const address = `${options.endpoint}`.replace(/\/+$/, "");
+      const url = `${address}/api/v1/metrics?key=${encodeURIComponent(options.key)}`;
       // A simple request (text/plain, the publishable key in the address) needs no preflight: one round trip, not two.
       const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
       const response = await fetch(url, { method: "POST", body, keepalive, credentials: "omit", signal });
@@ -83,7 +84,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
       retryAfter = response.headers.get("Retry-After");
       answer = Object(await response.json());
     } catch {
-      // No answer (status 0 is retried), or one that is no JSON: the status says enough.
+      // No answer (status 0 is retried), no address, or an answer that is no JSON: the status says enough.
     }
     keepaliveBytes -= body.length;
     batch.inFlight = false;

@@ -27,10 +27,17 @@ export function newMeasurement(
   const values: number[] = several ? value : [value];
   const observed = kind === "histogram" || kind === "summary" || (several && !kind);
   const counted = observed || kind === "counter";
-  check(name && typeof name === "string" && typeof labels === "object");
-  check(values.length && values.every(Number.isFinite) && (observed || !several));
-  check((kind !== "counter" || values[0]! >= 0) && (counted || Number.isFinite(timestamp)));
-  const head = `{"name":${JSON.stringify(name)}${labelsJson(labels ?? {})}`;
+  check(
+    name &&
+      typeof name === "string" &&
+      typeof labels === "object" &&
+      values.length &&
+      values.every(Number.isFinite) &&
+      (observed || !several) &&
+      (kind !== "counter" || values[0]! >= 0) &&
+      (counted || Number.isFinite(timestamp)),
+  );
+  const head = `{"name":${json(name as string)}${labelsJson(labels ?? {})}`;
   return {
     kind: observed ? "histogram" : kind,
     head,
@@ -43,10 +50,16 @@ function check(condition: unknown): void {
   if (!condition) throw new TypeError();
 }
 
+/** The server takes no half of a surrogate pair, as where an emoji was cut in two. (Node 18 has no isWellFormed().) */
+function json(text: string): string {
+  check(!/\p{Cs}/u.test(text));
+  return JSON.stringify(text);
+}
+
 function labelsJson(labels: object): string {
   const pairs = Object.entries(labels)
     .filter(([, value]) => value !== undefined && value !== null)
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([label, value]) => `${JSON.stringify(label)}:${JSON.stringify(`${value}`)}`);
+    .map(([label, value]) => `${json(label)}:${json(`${value}`)}`);
   return pairs.length ? `,"labels":{${pairs}}` : "";
 }

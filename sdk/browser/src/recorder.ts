@@ -1,18 +1,10 @@
 import { newProducer } from "./batch";
-import type { Client, Options, Stats } from "./client";
+import type { Client, Options } from "./client";
 import { KEEPALIVE_BYTES, newDelivery } from "./delivery";
 import { newMeasurement } from "./measurement";
 import { newOpenBatch } from "./open_batch";
 import { newQueue } from "./queue";
 import { newTally, type Timer } from "./tally";
-
-/** What a Client does: composed of functions over closed variables, which minify to half of what fields do. */
-export interface Recorder {
-  record(...call: RecordCall): void;
-  flush(timeoutMs?: number): Promise<boolean>;
-  close(timeoutMs?: number): Promise<void>;
-  stats(): Stats;
-}
 
 type RecordCall = Parameters<Client["record"]>;
 
@@ -21,7 +13,8 @@ const MAX_SEQUENCE_SPAN = 4096;
 const ADOPT_INTERVAL_MS = 30_000;
 const MAX_SLOWDOWN = 30;
 
-export function newRecorder(options: Options): Recorder {
+/** What a Client is: composed of functions over closed variables, which minify to half of what fields do. */
+export function newRecorder(options: Options): Client {
   const { flushIntervalMs = 1000, maxBatchMetrics = 100, maxBatchBytes = 30_000 } = options;
   const batchMetrics = Math.min(maxBatchMetrics, 100);
   const batchBytes = Math.min(maxBatchBytes, KEEPALIVE_BYTES / 2);
@@ -148,14 +141,16 @@ export function newRecorder(options: Options): Recorder {
       await flush(timeoutMs);
       guard(stop);
     },
-    stats: () => ({ ...counts, dropped: { ...counts.dropped }, queuedBatches: queue.batches().length }),
+    get stats() {
+      return { ...counts, dropped: { ...counts.dropped }, queuedBatches: queue.batches().length };
+    },
   };
 }
 
 /** null where there is no page (Node, workers), or it may not store anything. */
 function pageStorage(): Storage | null {
   try {
-    return typeof document === "undefined" ? null : localStorage;
+    return globalThis.document ? localStorage : null;
   } catch {
     return null;
   }

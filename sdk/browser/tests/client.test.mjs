@@ -74,7 +74,8 @@ for (const build of BUILDS) {
       tolerate();
       client.checkoutCompletedTotal({ plan: "pro" });
       client.deletedTotal({ plan: "pro" });
-      client.deletedTotal();
+      const { deletedTotal } = client;
+      deletedTotal();
       assert.equal(await client.flush(), true);
       assert.equal(await client, client);
       assert.equal(String(client), "[object Object]");
@@ -138,6 +139,7 @@ for (const build of BUILDS) {
       const calls = [
         ["", 1], [7, 1], [undefined, 1], ["a", "1"], ["a", NaN], ["a", Infinity], ["a", null], ["a", 1n], ["a"], ["a", []],
         ["a", [1, "2"]], ["a", 1, "labels"], ["a", 1, { plan: Symbol("x") }], ["a", 1, {}, "now"], ["a", 1, {}, NaN],
+        ["a\ud83d", 1], ["a", 1, { plan: "Hello \u{1f600}".slice(0, 7) }], ["a", 1, { "\udc00": "" }],
         ["a_total", -1, {}, undefined, "counter"], ["a_total", [1], {}, undefined, "counter"], ["a", [1], {}, 5, "gauge"],
       ];
       for (const call of calls) client.record(...call);
@@ -149,13 +151,32 @@ for (const build of BUILDS) {
       assert.deepEqual(server.requests, []);
     });
 
+    it("throws nothing for an address or a key that is no text", async () => {
+      for (const options of [{ endpoint: Symbol("x") }, { key: Symbol("x") }]) {
+        const client = newClient({ ...options, storage: new MemoryStorage() });
+        client.checkoutCompletedTotal({ plan: "pro" });
+        assert.equal(await client.flush(20), false);
+        assert.equal(client.stats.queuedBatches, 1);
+      }
+      assert.deepEqual(server.requests, []);
+    });
+
+    it("has methods that may be called apart from their client", async () => {
+      const client = newClient();
+      const { record, flush, close } = client;
+      record("a_total", 1, {}, undefined, "counter");
+      assert.equal(await flush(), true);
+      await close();
+      assert.equal(client.stats.accepted, 1);
+    });
+
     it("escapes names and labels as JSON does", async () => {
-      const labels = { 'quo"te': "line\nbreak $& \u2028 \ud800 é", number: 7 };
+      const labels = { 'quo"te': "line\nbreak $& \u2028 \ud83d\ude00 \\ud83d é", number: 7 };
       const client = newClient();
       client.record("a_total", 1, labels, undefined, "counter");
       await client.flush();
       const sent = metricsSent()[0].labels;
-      assert.deepEqual(sent, { 'quo"te': "line\nbreak $& \u2028 \ud800 é", number: "7" });
+      assert.deepEqual(sent, { ...labels, number: "7" });
     });
 
     it("drops a record that is larger than a batch", async () => {

@@ -76,6 +76,37 @@ def test_a_wrong_call_is_the_runtimes_to_count_and_never_throws(javascript: Node
 
 
 @pytest.mark.parametrize("minify", [False, True])
+def test_a_method_apart_from_its_client_records_with_the_pages(javascript: Node, minify: bool) -> None:
+    use = """
+    const { jobsTotal, depth } = new Pulsegate.Metrics({ key: "other" });
+    jobsTotal({ plan: "pro" }, 2);
+    depth.call({ record: "of an element" }, 5);
+    """
+    labelled = _generate(metric("jobs_total", "counter", Label(name="plan")), metric("depth", "gauge"), minify=minify)
+    assert javascript.run(labelled + use, "Pulsegate.Client.calls") == [
+        ["jobs_total", 2, {"plan": "pro"}, None, "counter"],
+        ["depth", 5, {}, None, "gauge"],
+    ]
+    without_key = _generate(metric("jobs_total"), metric("depth", "gauge"), minify=minify, key="")
+    assert javascript.run(without_key + use, "Pulsegate.Client.calls") == []
+
+
+@pytest.mark.parametrize("minify", [False, True])
+def test_a_revoked_proxy_is_counted_as_invalid_and_throws_nothing(javascript: Node, minify: bool) -> None:
+    source = _generate(
+        metric("jobs_total"), minify=minify, runtime=samples.real_runtime(Language.JAVASCRIPT, minify=minify)
+    )
+    use = """
+    const { proxy, revoke } = Proxy.revocable([], {});
+    revoke();
+    pulsegate.jobsTotal(proxy);
+    void pulsegate.close(0);
+    """
+    setting = "var performance = { now: () => 0 };"
+    assert javascript.run(setting + source + use, "pulsegate.stats.dropped") == {"invalid": 1}
+
+
+@pytest.mark.parametrize("minify", [False, True])
 def test_the_endpoint_and_the_key_are_filled_in_and_can_be_replaced(javascript: Node, minify: bool) -> None:
     with_key = _generate(minify=minify)
     assert javascript.run(with_key, "Pulsegate.Client.options") == {"endpoint": ENDPOINT, "key": KEY}
