@@ -43,8 +43,9 @@ _HALF_CHARACTER = re.compile(
     rb"\\u[dD](?:[89abAB][\dA-Fa-f]{2}(?!\\u[dD][c-fC-F][\dA-Fa-f]{2})"
     rb"|(?<!\\u[dD][89abAB][\dA-Fa-f]{2}\\u[dD])[c-fC-F][\dA-Fa-f]{2})"
 )
-#: A batch that has more of them is no JSON: what each costs is bounded.
+#: A batch that has more of them, or that is larger, is no JSON: what they cost is bounded.
 _MOST_HALF_CHARACTERS = 1_000
+_MOST_BYTES_AROUND_HALF_CHARACTERS = 1 << 20
 #: Of the same length, and no character (Unicode, "noncharacters"): it is in no text that anybody means to send.
 _STAND_IN = rb"\uffff"
 _NULL = b"null"
@@ -248,6 +249,8 @@ def _parse_loosely(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
 
 def _without_half_characters(plain: bytes) -> bytes:
     """The body with stand-ins for half characters, empty where there are none. Takes time linear in its length."""
+    if len(plain) > _MOST_BYTES_AROUND_HALF_CHARACTERS:
+        return b""
     # Without escaped backslashes each further one begins an escape.
     escapes = plain.replace(rb"\\", b"  ")
     mended = bytearray(plain)

@@ -127,6 +127,7 @@ def test_compressed_bodies_of_one_or_several_parts(encoding: str) -> None:
         b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\\ud800\n"}}]}',
         b'{"metrics":[{"name":"\\ud800\xff","value":1}]}',
         b'{"metrics":[{"name":"%s","value":1}]}' % (rb"\ud83d" * 1_001),
+        b'{"metrics":[{"name":"\\ud83d","value":1}]}' + b" " * (1 << 20),
         b'{"metrics":[{"name":"a","value":1,"labels":{"plan":"\n"}}]}',
         b'{"metrics":[{"name":"a","value":1,"labels":{"plan":NaN}}]}',
         b'{"producer":"\xc3","metrics":[{"name":"a","value":1}]}',

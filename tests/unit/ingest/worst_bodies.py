@@ -95,6 +95,10 @@ def _deep(points: int) -> bytes:
     return b'{"metrics":' + b"[" * half + b"]" * half + b"}"
 
 
+def _half_a_character(points: int) -> bytes:
+    return _batch([f'{{"name":"{chr(92) * 2 * (_part(points) // 8 - 50)}\\ud800","value":1}}'])
+
+
 def _huge_integer(points: int) -> bytes:
     return b'{"metrics":[{"name":"depth","value":' + b"9" * (_part(points) - 50) + b"}]}"
 
@@ -119,6 +123,7 @@ _JSON = [
     Worst(name="too many metrics", door=Door.METRICS, make=_objects),
     Worst(name="too many elements", door=Door.METRICS, make=_commas),
     Worst(name="deep nesting", door=Door.METRICS, make=_deep),
+    Worst(name="half a character behind escapes", door=Door.METRICS, make=_half_a_character),
     Worst(name="a huge integer", door=Door.METRICS, make=_huge_integer),
     Worst(
         name="gzip to the limit", door=Door.METRICS, make=lambda points: gzip.compress(_blanks(points)), encoding="gzip"
