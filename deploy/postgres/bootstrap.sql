@@ -49,8 +49,11 @@ SELECT pg_temp.make_service('ingest');
 SELECT pg_temp.make_door('auth_feed', 'auth');
 SELECT pg_temp.make_door('auth_cleaner', 'auth');
 SELECT pg_temp.make_door('auth_mailer', 'auth');
+SELECT pg_temp.make_door('auth_auditor', 'auth');
+SELECT pg_temp.make_door('auth_key_usage', 'auth');
 SELECT pg_temp.make_door('auth_operator', 'auth');
 SELECT pg_temp.make_door('config_feed', 'config');
+SELECT pg_temp.make_door('config_audit_sender', 'config');
 SELECT pg_temp.make_door('ingest_aggregator', 'ingest');
 
 -- The aggregator copies what changed into temporary tables and merges from there.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from chassis import grpc_server, http_server, postgres
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
@@ -13,24 +15,31 @@ from chassis.migrations import schema_probe
 from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
 from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from services.auth import passwords
+from services.auth.audit_chain import HeadSignature
+from services.auth.audit_heads import HeadSigner
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
+from services.auth.grpc_api.audit import AuditServicer
 from services.auth.grpc_api.credentials import CredentialServicer
 from services.auth.grpc_api.invitations import InvitationServicer
 from services.auth.grpc_api.operators import OperatorServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
+from services.auth.key_usage import KeyUsage
 from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
 from services.auth.one_time_codes import OneTimeCodes
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
+from services.auth.operations.audit import AuditLog, AuditTrail
 from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
+from services.auth.operations.leaks import Leaks
 from services.auth.operations.members import Members
 from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
@@ -43,9 +52,10 @@ from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.audit import AuditStorage, SignedHeadStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.invitations import InvitationStorage
-from services.auth.storage.keys import KeyStorage
+from services.auth.storage.keys import KeyStorage, KeyUsageStorage
 from services.auth.storage.mails import MailedTokenStorage, MailStorage
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.projects import ProjectStorage
@@ -81,11 +91,14 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
         servicers = _servicers(settings, database, master_key, tokens, hasher, clock)
+        usage = KeyUsage(database, KeyUsageStorage(), clock)
+        await stack.enter_async_context(usage.noting())
         verdicts = Verdicts(
-            database, VerdictStorage(), AccountStorage(), tokens, clock, default_plan=settings.default_plan
+            database, VerdictStorage(), AccountStorage(), tokens, usage, clock, default_plan=settings.default_plan
         )
         credential_servicer = CredentialServicer(verdicts, ring, feed)
 
+        await stack.enter_async_context(_signer(database, master_key, clock).signing())
         await stack.enter_async_context(_sender(settings, database, master_key, clock).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
@@ -93,13 +106,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [
-                    lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
-                    lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
-                    lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
-                    lambda server: add_OperatorServiceServicer_to_server(servicers.operators, server),
-                    lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
-                ],
+                _registrations(servicers, credential_servicer),
                 service_token=settings.service_token,
                 verifier=PrincipalVerifier(ring.jwks),
                 process_health=health,
@@ -126,10 +133,19 @@ def key_ring(settings: Settings, database: Database, master_key: MasterKey, cloc
     )
 
 
+def head_signature(master_key: MasterKey) -> HeadSignature:
+    """Signs heads of the audit log, with the same key for as long as there is the master key."""
+    return HeadSignature(Ed25519PrivateKey.from_private_bytes(master_key.audit_seed))
+
+
 def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
     return Tokens(
         ring, clock, access_seconds=settings.access_token_seconds, principal_seconds=settings.principal_seconds
     )
+
+
+def _signer(database: Database, master_key: MasterKey, clock: Clock) -> HeadSigner:
+    return HeadSigner(database, SignedHeadStorage(), head_signature(master_key), clock)
 
 
 def _sender(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> Sender:
@@ -151,8 +167,20 @@ def _sender(settings: Settings, database: Database, master_key: MasterKey, clock
 class _Servicers:
     accounts: AccountServicer
     own_account: OwnAccountServicer
+    audit: AuditServicer
     invitations: InvitationServicer
     operators: OperatorServicer
+
+
+def _registrations(servicers: _Servicers, credential_servicer: CredentialServicer) -> list[grpc_server.Registration]:
+    return [
+        lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
+        lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
+        lambda server: add_AuditServiceServicer_to_server(servicers.audit, server),
+        lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
+        lambda server: add_OperatorServiceServicer_to_server(servicers.operators, server),
+        lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
+    ]
 
 
 def _servicers(
@@ -165,20 +193,22 @@ def _servicers(
 ) -> _Servicers:
     accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
     keys, feed, mailed_tokens = KeyStorage(), FeedStorage(), MailedTokenStorage()
-    access = Access(accounts, projects)
+    access, audit_entries = Access(accounts, projects), AuditStorage()
+    trail = AuditTrail(audit_entries, accounts, clock)
     sessions = Sessions(
         database,
         SessionStorage(),
         feed,
+        trail,
         tokens,
         RefreshTokens(master_key),
         clock,
         refresh_token_life=timedelta(days=settings.refresh_token_days),
     )
     outbox = Outbox(MailStorage(), mailed_tokens, MailedTokens(master_key))
-    recovery = Recovery(database, accounts, mailed_tokens, outbox, sessions, hasher, clock)
+    recovery = Recovery(database, accounts, mailed_tokens, outbox, sessions, trail, hasher, clock)
     second_factors = SecondFactors(
-        database, accounts, SecondFactorStorage(), OneTimeCodes(master_key), sessions, outbox, hasher, clock
+        database, accounts, SecondFactorStorage(), OneTimeCodes(master_key), sessions, outbox, trail, hasher, clock
     )
     account_servicer = AccountServicer(
         accounts=Accounts(
@@ -189,20 +219,24 @@ def _servicers(
             sessions,
             recovery,
             second_factors,
+            trail,
             hasher,
             clock,
             default_plan=settings.default_plan,
         ),
         sessions=sessions,
-        projects=Projects(database, access, accounts, projects, keys, feed, clock),
-        keys=Keys(database, access, keys, feed, master_key, clock),
-        members=Members(database, access, accounts, members, feed, clock),
+        projects=Projects(database, access, accounts, projects, keys, feed, trail, clock),
+        keys=Keys(database, access, keys, feed, trail, master_key, clock),
+        leaks=Leaks(database, VerdictStorage(), keys, members, feed, trail, outbox, clock),
+        members=Members(database, access, accounts, members, feed, trail, clock),
     )
-    invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, clock)
-    operators = Operators(database, accounts, TenantStorage(), feed, clock, addresses=settings.operators)
+    invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, trail, clock)
+    signature = head_signature(master_key)
+    operators = Operators(database, accounts, TenantStorage(), feed, trail, clock, addresses=settings.operators)
     return _Servicers(
         accounts=account_servicer,
         own_account=OwnAccountServicer(recovery, second_factors, sessions),
         invitations=InvitationServicer(invitations),
+        audit=AuditServicer(AuditLog(database, access, audit_entries, signature, clock), signature),
         operators=OperatorServicer(operators),
     )

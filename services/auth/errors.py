@@ -135,6 +135,13 @@ class OtherAddress(Forbidden):
         super().__init__("This invitation is for another e-mail address. Sign in, or sign up, with that one.")
 
 
+class KeyEnded(Conflict):
+    """A key that does not live any more does not change or get a successor."""
+
+    def __init__(self) -> None:
+        super().__init__("This key is revoked or expired. Make a new one.")
+
+
 class LastOwner(Conflict):
     """A tenant never goes without an owner."""
 

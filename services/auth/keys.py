@@ -3,14 +3,15 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from chassis import api_keys
 from chassis.errors import Invalid
 from chassis.ids import uuid7
 from services.auth.domain import KeyId, Project, ProjectId, TenantId, name_fault
+from services.auth.errors import KeyEnded
 
 
 class KeyKind(StrEnum):
@@ -32,6 +33,9 @@ ANY_ORIGIN = "*"
 
 #: Characters of a key that are shown afterwards, to recognise it by: its prefix and eight random ones.
 _SHOWN_CHARACTERS = 11
+
+#: A key that was rotated goes on working for 30 days at most.
+MOST_GRACE_SECONDS = 30 * 86_400
 
 _MOST_ORIGINS = 100
 _ORIGIN = re.compile(
@@ -73,6 +77,22 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    #: Within minutes; None where it was never used, or before that was noted.
+    last_used_at: datetime | None = None
+
+    def is_alive(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyChange:
+    """What shall become of a key; what is empty or None stays."""
+
+    name: str = ""
+    allowed_origins: Sequence[str] = ()
+    expires_at: datetime | None = None
+    never_expires: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +114,50 @@ def new_key(request: KeyRequest, project: Project, now: datetime) -> tuple[ApiKe
         name=request.name.strip(),
         kind=kind.value,
         scopes=tuple(sorted(set(request.scopes))) or INGEST_SCOPES,
-        allowed_origins=tuple(dict.fromkeys(filter(None, map(normal_origin, request.allowed_origins)))),
+        allowed_origins=_normal_origins(request.allowed_origins),
         prefix=text[:_SHOWN_CHARACTERS],
         created_at=now,
         expires_at=request.expires_at,
     )
     return key, text
+
+
+def changed_key(key: ApiKey, change: KeyChange, now: datetime) -> ApiKey:
+    """The key after the change. Raises Invalid, and KeyEnded where more than the name of a dead key would change."""
+    possible = {
+        "name": name_fault(change.name) if change.name else None,
+        "allowedOrigins": _origins_fault(KeyKind(key.kind), change.allowed_origins) if change.allowed_origins else None,
+        "expiresAt": _expiry_fault(change.expires_at, now),
+    }
+    _refuse(possible)
+    if (change.allowed_origins or change.expires_at or change.never_expires) and not key.is_alive(now):
+        raise KeyEnded
+    return replace(
+        key,
+        name=change.name.strip() or key.name,
+        allowed_origins=_normal_origins(change.allowed_origins) or key.allowed_origins,
+        expires_at=None if change.never_expires else change.expires_at or key.expires_at,
+    )
+
+
+def rotated(key: ApiKey, grace_seconds: int, now: datetime) -> tuple[ApiKey, ApiKey, str]:
+    """The key, which ends after the grace, its successor with the same rights, and the successor's text.
+
+    Raises Invalid, and KeyEnded for a key that is revoked or expired.
+    """
+    if not 0 <= grace_seconds <= MOST_GRACE_SECONDS:
+        raise Invalid.fields({"graceSeconds": f"must be from 0 to {MOST_GRACE_SECONDS}"})
+    if not key.is_alive(now):
+        raise KeyEnded
+    text = _random_text(KeyKind(key.kind))
+    successor = replace(key, id=KeyId(str(uuid7())), prefix=text[:_SHOWN_CHARACTERS], created_at=now, last_used_at=None)
+    end = now + timedelta(seconds=grace_seconds)
+    ending = replace(key, expires_at=min(end, key.expires_at) if key.expires_at else end)
+    return ending, successor, text
+
+
+def _normal_origins(origins: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, map(normal_origin, origins))))
 
 
 def normal_origin(origin: str) -> str | None:
@@ -125,12 +183,21 @@ def _require_valid(request: KeyRequest, now: datetime) -> KeyKind:
         "name": name_fault(request.name),
         "scopes": _scopes_fault(request.kind, request.scopes),
         "allowedOrigins": _origins_fault(request.kind, request.allowed_origins),
-        "expiresAt": "must be in the future" if request.expires_at and request.expires_at <= now else None,
+        "expiresAt": _expiry_fault(request.expires_at, now),
     }
-    faults: Mapping[str, str] = {field: fault for field, fault in possible.items() if fault}
+    _refuse(possible)
+    return request.kind
+
+
+def _refuse(possible: Mapping[str, str | None]) -> None:
+    """Raises Invalid with the faults that there are."""
+    faults = {field: fault for field, fault in possible.items() if fault}
     if faults:
         raise Invalid.fields(faults)
-    return request.kind
+
+
+def _expiry_fault(expires_at: datetime | None, now: datetime) -> str | None:
+    return "must be in the future" if expires_at and expires_at <= now else None
 
 
 def _scopes_fault(kind: KeyKind, scopes: Sequence[str]) -> str | None:

@@ -18,6 +18,8 @@ class MailPurpose(StrEnum):
     EMAIL_VERIFICATION = "email_verification"
     INVITATION = "invitation"
     #: Tells the owner of an account what was changed about it; carries no token.
+    #: An API key was found in public, and revoked.
+    KEY_LEAKED = "key_leaked"
     NOTICE = "notice"
 
 
@@ -74,6 +76,11 @@ _TEXTS: Mapping[MailPurpose, _Text] = {
     MailPurpose.NOTICE: _Text(
         subject="Your Pulsegate account was changed",
         body="{change}\n\nIf it was not you, reset your password now: that ends all sessions.\n",
+    ),
+    MailPurpose.KEY_LEAKED: _Text(
+        subject="A Pulsegate API key was leaked and revoked",
+        body='The secret API key "{key}" ({prefix}…) was found in {found}.\n\nIt does not work any more. Make a new one'
+        " for whatever used it, and look at what was done with the old one.\n",
     ),
 }
 

@@ -25,6 +25,8 @@ class MasterKey:
         self._succession = _derive(secret, b"refresh succession")
         self._mailing = _derive(secret, b"mailed tokens")
         self._recovering = _derive(secret, b"recovery codes")
+        #: 32 bytes, of which the key that signs heads of the audit log is made.
+        self.audit_seed = _derive(secret, b"audit heads")
 
     def seal(self, plaintext: bytes, *, owner: str) -> bytes:
         """Nonce and AES-256-GCM ciphertext, bound to the row (`owner`) that it belongs to."""

@@ -57,3 +57,11 @@ EXPIRED_ROWS = Counter(
     "Rows deleted after their time, by `table`.",
     ["table"],
 )
+AUDIT_HEADS_SIGNED = Counter(
+    "pulsegate_auth_audit_heads_signed_total",
+    "Heads of audit chains that were signed.",
+)
+KEYS_LEAKED = Counter(
+    "pulsegate_auth_keys_leaked_total",
+    "Secret keys that were reported as leaked, and revoked.",
+)

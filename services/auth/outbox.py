@@ -69,6 +69,12 @@ class Outbox:
         """Tells the owner of an account what was changed about it (`change`: a sentence or two)."""
         await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, recipient, {"change": change}, now))
 
+    async def queue_leak(
+        self, connection: Connection, recipient: str, details: Mapping[str, str], now: datetime
+    ) -> None:
+        """Tells an admin that a key (`key`, `prefix`) was found somewhere (`found`) and revoked."""
+        await self._mails.insert(connection, _new_mail(MailPurpose.KEY_LEAKED, recipient, details, now))
+
 
 def _new_mail(purpose: MailPurpose, recipient: str, details: Mapping[str, str], now: datetime) -> Mail:
     return Mail(id=MailId(str(uuid7())), purpose=purpose, recipient=recipient.strip(), details=details, created_at=now)
@@ -155,7 +161,7 @@ class Sender:
         An invitation goes where it was sent. Any other token goes to the address of the account, never to the one that
         somebody typed: the two may be spelt differently and yet have one key.
         """
-        if mail.purpose is MailPurpose.NOTICE:
+        if mail.purpose in (MailPurpose.NOTICE, MailPurpose.KEY_LEAKED):
             return mail.recipient
         token_hash = self._tokens.digest(self._tokens.of(mail.id))
         if mail.purpose is MailPurpose.INVITATION:

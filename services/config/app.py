@@ -9,6 +9,8 @@ from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc
+from services.config.audit import AuditSender, AuditTrail
+from services.config.audit_storage import AuditOutboxStorage
 from services.config.auto_definition import AutoDefinition
 from services.config.clients import AuthClient
 from services.config.feed import DefinitionFeed
@@ -35,10 +37,13 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health.add("auth", auth.probe, hard=False)
 
         store = PostgresDefinitionStore()
-        definitions = Definitions(database, store, settings.most_metrics_per_project)
-        auto_definition = AutoDefinition(database, store, settings.most_metrics_per_project)
+        outbox, auth_client = AuditOutboxStorage(), AuthClient(auth)
+        trail = AuditTrail(outbox)
+        definitions = Definitions(database, store, trail, settings.most_metrics_per_project)
+        auto_definition = AutoDefinition(database, store, trail, settings.most_metrics_per_project)
         feed = DefinitionFeed(database, store)
 
+        await stack.enter_async_context(AuditSender(database, outbox, auth_client).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await stack.enter_async_context(feed.polling())
@@ -55,7 +60,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                     ),
                 ],
                 service_token=settings.service_token,
-                verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
+                verifier=PrincipalVerifier(auth_client.signing_keys),
                 process_health=health,
                 drain_seconds=settings.drain_seconds,
             )

@@ -6,6 +6,7 @@ from chassis import ids
 from chassis.errors import NotFound
 from chassis.postgres import Connection, Database
 from services.config import metrics
+from services.config.audit import AuditTrail
 from services.config.domain import Action, Actor, MetricDraft, MetricSpec, ProjectSettings
 from services.config.storage import DefinitionStore
 from services.config.validation import faults, validated
@@ -23,9 +24,12 @@ PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it meas
 class AutoDefinition:
     """What owners and admins of a project have decided, and the definitions that follow from it."""
 
-    def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:
+    def __init__(
+        self, database: Database, store: DefinitionStore, trail: AuditTrail, most_metrics_per_project: int
+    ) -> None:
         self._database = database
         self._store = store
+        self._trail = trail
         self._most_metrics = int(most_metrics_per_project * _PART_FOR_DATA)
 
     async def settings(self, actor: Actor) -> ProjectSettings:
@@ -36,7 +40,10 @@ class AutoDefinition:
     async def change_settings(self, actor: Actor, settings: ProjectSettings) -> ProjectSettings:
         """Keeps and returns them."""
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+            before = await self._store.settings(connection, actor.project_id)
             await self._store.set_settings(connection, actor, settings)
+            if settings != before:
+                await self._trail.of_settings(connection, actor, before, settings)
         return settings
 
     async def define(self, tenant_id: str, project_id: str, drafts: Sequence[MetricDraft]) -> int:
@@ -73,4 +80,5 @@ class AutoDefinition:
         if metric is None:
             return False
         await self._store.record_version(connection, actor, metric, Action.CREATED)
+        await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return True

@@ -15,3 +15,7 @@ FEED_POLL_FAILURES = Counter(
     "Polls of the database that failed; watchers hear nothing meanwhile.",
 )
 TOMBSTONES_PURGED = Counter("pulsegate_config_tombstones_purged_total", "Deleted definitions forgotten for good.")
+AUDIT_WAITING = Gauge(
+    "pulsegate_config_audit_entries_waiting",
+    "Entries of the audit log that auth has not confirmed yet.",
+)

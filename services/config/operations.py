@@ -7,6 +7,7 @@ from chassis import ids, pages
 from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
 from services.config import changes, metrics
+from services.config.audit import AuditTrail
 from services.config.domain import Action, Actor, Metric, MetricDraft, ProjectSettings
 from services.config.errors import TooManyMetrics
 from services.config.storage import DefinitionStore, FeedPage
@@ -26,9 +27,12 @@ class Definitions:
     `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock.
     """
 
-    def __init__(self, database: Database, store: DefinitionStore, most_metrics_per_project: int) -> None:
+    def __init__(
+        self, database: Database, store: DefinitionStore, trail: AuditTrail, most_metrics_per_project: int
+    ) -> None:
         self._database = database
         self._store = store
+        self._trail = trail
         self._most_metrics_per_project = most_metrics_per_project
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
@@ -46,6 +50,7 @@ class Definitions:
                     details={"fields": {"name": "is taken"}},
                 )
             await self._store.record_version(connection, actor, metric, Action.CREATED)
+            await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc()
         return metric
 
@@ -86,6 +91,7 @@ class Definitions:
             revision = await self._store.next_revision(connection)
             metric = await self._store.update(connection, metric_id, spec, revision)
             await self._store.record_version(connection, actor, metric, Action.UPDATED)
+            await self._trail.of_metric(connection, actor, metric, Action.UPDATED, old.spec)
         metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()
         return metric
 
@@ -98,6 +104,7 @@ class Definitions:
             revision = await self._store.next_revision(connection)
             metric = await self._store.mark_deleted(connection, metric_id, revision)
             await self._store.record_version(connection, actor, metric, Action.DELETED)
+            await self._trail.of_metric(connection, actor, metric, Action.DELETED)
         metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
 
     async def of_project(self, project_id: str) -> tuple[FeedPage, ProjectSettings]:

@@ -14,6 +14,7 @@ from services.gateway import clients, connections, http_api, middlewares, redis_
 from services.gateway.authentication import Authentication
 from services.gateway.clients import (
     Accounts,
+    Audit,
     Credentials,
     Definitions,
     Generator,
@@ -24,12 +25,14 @@ from services.gateway.clients import (
     Upstream,
 )
 from services.gateway.http_api.accounts import AccountRoutes
+from services.gateway.http_api.audit import AuditRoutes
 from services.gateway.http_api.definitions import DefinitionRoutes
 from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.invitations import InvitationRoutes
 from services.gateway.http_api.keys import KeyRoutes
+from services.gateway.http_api.leaked_keys import LeakedKeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.metadata import MetadataRoutes
@@ -98,7 +101,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             SecondFactorRoutes(own_account, limits),
             ProjectRoutes(accounts),
             KeyRoutes(accounts),
+            LeakedKeyRoutes(accounts),
             MemberRoutes(accounts),
+            AuditRoutes(Audit(upstreams.auth), limits),
             InvitationRoutes(Invitations(upstreams.auth)),
             OperatorRoutes(Operators(upstreams.auth)),
             DefinitionRoutes(Definitions(upstreams.config)),

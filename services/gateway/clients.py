@@ -20,8 +20,10 @@ from chassis.grpc_client import ServiceChannel
 from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
+from contracts.pulsegate.auth.v1 import audit_pb2 as audit
 from contracts.pulsegate.auth.v1 import credentials_pb2 as credentials
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import AccountServiceStub
+from contracts.pulsegate.auth.v1.audit_pb2_grpc import AuditServiceStub
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceStub
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
@@ -247,12 +249,20 @@ class Accounts:
             project_id=project_id, name=name, kind=kind, scopes=scopes, allowed_origins=allowed_origins
         )
         if expires_at is not None:
-            request.expires_at.CopyFrom(_timestamp(expires_at))
+            request.expires_at.CopyFrom(timestamp(expires_at))
         return await self._auth.ask(self._stub.CreateKey, request)
 
-    async def rename_key(self, project_id: str, key_id: str, name: str) -> accounts.Key:
-        request = accounts.UpdateKeyRequest(project_id=project_id, key_id=key_id, name=name)
+    async def change_key(self, request: accounts.UpdateKeyRequest) -> accounts.Key:
         return (await self._auth.ask(self._stub.UpdateKey, request)).key
+
+    async def rotate_key(self, project_id: str, key_id: str, grace_seconds: int) -> accounts.RotateKeyResponse:
+        request = accounts.RotateKeyRequest(project_id=project_id, key_id=key_id, grace_seconds=grace_seconds)
+        return await self._auth.ask(self._stub.RotateKey, request)
+
+    async def report_leaked_keys(self, leaked: Sequence[accounts.LeakedKey]) -> Sequence[bool]:
+        """For each key whether it was a live secret one."""
+        request = accounts.ReportLeakedKeysRequest(keys=leaked)
+        return (await self._auth.ask(self._stub.ReportLeakedKeys, request)).revoked
 
     async def revoke_key(self, project_id: str, key_id: str) -> None:
         request = accounts.RevokeKeyRequest(project_id=project_id, key_id=key_id)
@@ -278,6 +288,23 @@ class Accounts:
     async def remove_member(self, tenant_id: str, user_id: str) -> None:
         request = accounts.RemoveMemberRequest(tenant_id=tenant_id, user_id=user_id)
         await self._auth.ask(self._stub.RemoveMember, request)
+
+
+class Audit:
+    """auth's AuditService, for the person or key whose principal the call carries."""
+
+    def __init__(self, auth: Upstream) -> None:
+        self._auth = auth
+        self._stub = AuditServiceStub(auth.channel.grpc_channel)
+
+    async def entries(
+        self, tenant_id: str, *, after: int, page_size: int, page_token: str = ""
+    ) -> audit.ListAuditEntriesResponse:
+        """From the oldest after a sequence number, or after the page before."""
+        request = audit.ListAuditEntriesRequest(
+            tenant_id=tenant_id, after=after, page_size=page_size, page_token=page_token
+        )
+        return await self._auth.ask_again(self._stub.ListAuditEntries, request)
 
 
 class Definitions:
@@ -435,7 +462,8 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _timestamp(moment: datetime) -> Timestamp:
+def timestamp(moment: datetime) -> Timestamp:
+    """As messages have it."""
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp

@@ -51,6 +51,8 @@ class Media:
     types: Sequence[str]
     #: A struct where all these formats say what it says as JSON.
     shape: type[msgspec.Struct] | None = None
+    #: Further formats, which say it otherwise.
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ async def test_another_tenants_ids_are_not_found(project: Project, other: Projec
         ("POST", f"{base}/keys", {"name": "x", "kind": "secret", "scopes": ["ingest:write"]}),
         ("PATCH", f"{base}/keys/{other.secret_key_id}", {"name": "x"}),
         ("DELETE", f"{base}/keys/{other.secret_key_id}", None),
+        ("POST", f"{base}/keys/{other.secret_key_id}/rotate", {"graceSeconds": 0}),
+        ("GET", f"/api/v1/tenants/{other.tenant_id}/audit", None),
         ("GET", f"{base}/metrics", None),
         ("POST", f"{base}/metrics", {"name": "x_total", "type": "counter", "help": "x"}),
         ("GET", f"{base}/metrics/{metric['id']}", None),

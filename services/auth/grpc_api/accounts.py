@@ -12,6 +12,7 @@ from services.auth.domain import KeyId, PageRequest, ProjectId, TenantId, UserId
 from services.auth.grpc_api import messages
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.keys import Keys
+from services.auth.operations.leaks import LeakReport, Leaks
 from services.auth.operations.members import Members
 from services.auth.operations.projects import Projects
 from services.auth.operations.sessions import Sessions
@@ -23,12 +24,13 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
     """One method a call; the principal comes with the call (`chassis.principals`)."""
 
     def __init__(
-        self, accounts: Accounts, sessions: Sessions, projects: Projects, keys: Keys, members: Members
+        self, accounts: Accounts, sessions: Sessions, projects: Projects, keys: Keys, leaks: Leaks, members: Members
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
         self._projects = projects
         self._keys = keys
+        self._leaks = leaks
         self._members = members
 
     async def SignUp(self, request: pb.SignUpRequest, _call: Call) -> pb.SignUpResponse:
@@ -98,12 +100,23 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         return pb.CreateKeyResponse(key=messages.key(key), token=text)
 
     async def UpdateKey(self, request: pb.UpdateKeyRequest, _call: Call) -> pb.UpdateKeyResponse:
-        key = await self._keys.rename(current(), ProjectId(request.project_id), KeyId(request.key_id), request.name)
+        change = messages.read_key_change(request)
+        key = await self._keys.change(current(), ProjectId(request.project_id), KeyId(request.key_id), change)
         return pb.UpdateKeyResponse(key=messages.key(key))
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, _call: Call) -> pb.RevokeKeyResponse:
         await self._keys.revoke(current(), ProjectId(request.project_id), KeyId(request.key_id))
         return pb.RevokeKeyResponse()
+
+    async def RotateKey(self, request: pb.RotateKeyRequest, _call: Call) -> pb.RotateKeyResponse:
+        key, text = await self._keys.rotate(
+            current(), ProjectId(request.project_id), KeyId(request.key_id), request.grace_seconds
+        )
+        return pb.RotateKeyResponse(key=messages.key(key), token=text)
+
+    async def ReportLeakedKeys(self, request: pb.ReportLeakedKeysRequest, _call: Call) -> pb.ReportLeakedKeysResponse:
+        reports = [LeakReport(key_hash=key.api_key_sha256, place=key.place) for key in request.keys]
+        return pb.ReportLeakedKeysResponse(revoked=await self._leaks.report(reports))
 
     async def GetPublishableKey(
         self, request: pb.GetPublishableKeyRequest, _call: Call

@@ -9,7 +9,7 @@ from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from contracts.pulsegate.auth.v1 import invitations_pb2, operators_pb2, own_account_pb2
 from services.auth import domain
-from services.auth.keys import ApiKey, KeyKind, KeyRequest
+from services.auth.keys import ApiKey, KeyChange, KeyKind, KeyRequest
 from services.auth.operations.sessions import IssuedTokens
 
 _ROLES: Mapping[pb.Role.ValueType, domain.Role] = {
@@ -50,17 +50,30 @@ def read_device(device: pb.Device) -> domain.Device:
 
 def read_key_request(request: pb.CreateKeyRequest) -> KeyRequest:
     """Raises Invalid for a moment that no calendar has."""
-    try:
-        expires_at = request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None
-    except (ValueError, OverflowError) as error:
-        raise Invalid.fields({"expiresAt": "must be a time of RFC 3339"}) from error
     return KeyRequest(
         name=request.name,
         kind=_KINDS.get(request.kind),
         scopes=list(request.scopes),
         allowed_origins=list(request.allowed_origins),
-        expires_at=expires_at,
+        expires_at=_read_expiry(request),
     )
+
+
+def read_key_change(request: pb.UpdateKeyRequest) -> KeyChange:
+    """Raises Invalid for a moment that no calendar has."""
+    return KeyChange(
+        name=request.name,
+        allowed_origins=list(request.allowed_origins),
+        expires_at=_read_expiry(request),
+        never_expires=request.never_expires,
+    )
+
+
+def _read_expiry(request: pb.CreateKeyRequest | pb.UpdateKeyRequest) -> datetime | None:
+    try:
+        return request.expires_at.ToDatetime(UTC) if request.HasField("expires_at") else None
+    except (ValueError, OverflowError) as error:
+        raise Invalid.fields({"expiresAt": "must be a time of RFC 3339"}) from error
 
 
 def user(value: domain.User) -> pb.User:
@@ -114,6 +127,7 @@ def key(value: ApiKey) -> pb.Key:
         created_at=timestamp(value.created_at),
         expires_at=timestamp(value.expires_at),
         revoked_at=timestamp(value.revoked_at),
+        last_used_at=timestamp(value.last_used_at),
     )
 
 

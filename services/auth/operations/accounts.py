@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
 from chassis.errors import Invalid, PulsegateError, Unauthenticated
@@ -11,6 +13,7 @@ from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth import metrics
+from services.auth.audit_chain import PLATFORM
 from services.auth.domain import (
     Device,
     Member,
@@ -26,7 +29,9 @@ from services.auth.domain import (
     name_fault,
 )
 from services.auth.errors import EmailTaken, InvalidCredentials
-from services.auth.operations.access import require_person
+from services.auth.operations.access import Actor, require_person
+from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.projects import project_change
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import IssuedTokens, Sessions
@@ -80,6 +85,7 @@ class Accounts:
         sessions: Sessions,
         recovery: Recovery,
         second_factors: SecondFactors,
+        trail: AuditTrail,
         hasher: PasswordHasher,
         clock: Clock,
         *,
@@ -92,6 +98,7 @@ class Accounts:
         self._sessions = sessions
         self._recovery = recovery
         self._second_factors = second_factors
+        self._trail = trail
         self._hasher = hasher
         self._clock = clock
         self._default_plan = default_plan
@@ -112,6 +119,7 @@ class Accounts:
             await self._accounts.insert_password(connection, user.id, bcrypt)
             project = await self._make_tenant(connection, user, tenant)
             await self._recovery.begin_verification(connection, user)
+            await self._tell_of_sign_up(connection, user, tenant, project, device)
             tokens = await self._sessions.begin(connection, user.id, device)
         metrics.SIGN_UPS.inc()
         return SignedUp(user=user, tenant=tenant, project=project, tokens=tokens)
@@ -122,29 +130,58 @@ class Accounts:
         Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password; after the
         right one TotpRequired, InvalidTotp or TooManyCodes.
         """
-        stored = await self._proven(email, password)
-        async with self._database.transaction(user_id=stored.user.id) as connection:
-            # While it was compared it may have been replaced, which ends the sessions that are there by then.
-            if await self._accounts.lock_password(connection, stored.user.id) != stored.bcrypt:
-                raise _counted(InvalidCredentials())
-            refusal = await self._second_factors.judge(connection, stored.user, totp)
-            if refusal is None:
-                memberships = await self._accounts.memberships(connection, stored.user.id)
-                tokens = await self._sessions.begin(connection, stored.user.id, device)
-        if refusal is not None:  # raised out here, so that what it counts is committed
-            raise _counted(refusal)
+        stored, matches = await self._compared(email, password)
+        outcome: SignedIn | PulsegateError = InvalidCredentials()
+        if stored is not None and matches:
+            outcome = await self._begin(stored, totp, device)
+        if isinstance(outcome, PulsegateError):
+            await self._tell_of_failure(stored, outcome, device)
+            metrics.SIGN_INS.labels(outcome.code.lower()).inc()
+            raise outcome
         metrics.SIGN_INS.labels("ok").inc()
-        return SignedIn(user=stored.user, memberships=memberships, tokens=tokens)
+        return outcome
 
-    async def _proven(self, email: str, password: str) -> StoredPassword:
-        """Whose the password is. Raises InvalidCredentials."""
+    async def _compared(self, email: str, password: str) -> tuple[StoredPassword | None, bool]:
+        """Whose address it is, and whether the password is theirs; after the same time where it is nobody's."""
         key = email_key(email)
         async with self._database.transaction(email=key) as connection:
             stored = await self._accounts.find_password(connection, key)
         matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
-        if stored is None or not matches:
-            raise _counted(InvalidCredentials())
-        return stored
+        return stored, matches
+
+    async def _begin(self, stored: StoredPassword, totp: str, device: Device) -> SignedIn | PulsegateError:
+        """A session, or what to refuse it with, once what that counts is committed."""
+        user = stored.user
+        async with self._database.transaction(user_id=user.id) as connection:
+            # While it was compared it may have been replaced, which ends the sessions that are there by then.
+            if await self._accounts.lock_password(connection, user.id) != stored.bcrypt:
+                return InvalidCredentials()
+            refusal = await self._second_factors.judge(connection, user, totp)
+            if refusal is not None:
+                return refusal
+            memberships = await self._accounts.memberships(connection, user.id)
+            await self._trail.of_member(connection, memberships, user.id, "sign_in.succeeded", **_from(device))
+            tokens = await self._sessions.begin(connection, user.id, device)
+        return SignedIn(user=user, memberships=memberships, tokens=tokens)
+
+    async def _tell_of_failure(self, stored: StoredPassword | None, refusal: PulsegateError, device: Device) -> None:
+        """The same statements for an address that nobody has: these fail in the platform's chain, without the address,
+        which may well be a password in the wrong field."""
+        user_id = stored.user.id if stored else UserId(PLATFORM)
+        async with self._database.transaction(user_id=user_id) as connection:
+            said = _from(device, reason=refusal.code)
+            await self._trail.of_person(connection, user_id, "sign_in.failed", **said)
+
+    async def _tell_of_sign_up(
+        self, connection: Connection, user: User, tenant: Tenant, project: Project, device: Device
+    ) -> None:
+        await self._trail.of_tenant(
+            connection,
+            Actor(user_id=user.id, tenant_id=tenant.id, role=Role.OWNER),
+            Change(action="account.created", target=Party(kind="user", id=user.id), **_from(device)),
+            Change(action="tenant.created", target=Party(kind="tenant", id=tenant.id, name=tenant.name)),
+            project_change("project.created", project),
+        )
 
     async def me(self, principal: Principal) -> Me:
         """The person who asks. Raises Unauthenticated where the account is gone."""
@@ -171,9 +208,9 @@ class Accounts:
         return from_unix_ms(self._clock.now_ms())
 
 
-def _counted(refusal: PulsegateError) -> PulsegateError:
-    metrics.SIGN_INS.labels(refusal.code.lower()).inc()
-    return refusal
+def _from(device: Device, **details: str) -> dict[str, Any]:
+    """What the audit log says of where somebody signs in from."""
+    return {"address": device.address, "details": {"device": device.name, **details}}
 
 
 def _require_valid(email: str, password: str, tenant_name: str) -> None:

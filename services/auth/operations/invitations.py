@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
 from chassis.errors import Invalid
@@ -26,6 +27,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import AlreadyMember, InvalidMailedToken, OtherAddress, TooManyInvitations
 from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
@@ -47,6 +49,7 @@ class Invitations:
         invitations: InvitationStorage,
         outbox: Outbox,
         feed: FeedStorage,
+        trail: AuditTrail,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -56,6 +59,7 @@ class Invitations:
         self._invitations = invitations
         self._outbox = outbox
         self._feed = feed
+        self._trail = trail
         self._clock = clock
 
     async def create(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Invitation:
@@ -83,6 +87,7 @@ class Invitations:
             if older is None and await self._invitations.open(connection, tenant_id, now) >= MOST_OPEN_INVITATIONS:
                 raise TooManyInvitations
             await self._mail(connection, actor.user_id, invitation)
+            await self._trail.of_tenant(connection, actor, _change("invitation.created", invitation))
         return invitation
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Invitation]:
@@ -104,6 +109,7 @@ class Invitations:
                 raise no_such("invitation")
             check_grant(actor.role, current=found.role, wanted=None)
             await self._invitations.delete(connection, found.id)
+            await self._trail.of_tenant(connection, actor, _change("invitation.revoked", found))
 
     async def accept(self, principal: Principal, token: str) -> Membership:
         """Makes the caller a member. Raises InvalidMailedToken, OtherAddress, AlreadyMember."""
@@ -144,6 +150,14 @@ class Invitations:
         member = Member(user=user, role=invitation.role, created_at=self._now())
         if not await self._members.insert(connection, invitation.tenant_id, member):
             raise AlreadyMember
+        actor = Actor(user_id=user.id, tenant_id=invitation.tenant_id, role=invitation.role)
+        await self._trail.of_tenant(connection, actor, _change("invitation.accepted", invitation))
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
+
+
+def _change(action: str, invitation: Invitation) -> Change:
+    """What the audit log is told: not the address."""
+    target = Party(kind="invitation", id=invitation.id)
+    return Change(action=action, target=target, details={"role": invitation.role.word})

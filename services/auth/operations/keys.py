@@ -1,22 +1,26 @@
 """API keys of a project."""
 
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from chassis import api_keys
-from chassis.clock import Clock, from_unix_ms
+from chassis.audit import Party
+from chassis.clock import Clock, from_unix_ms, rfc3339
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import KeyId, Page, PageRequest, ProjectId, Role, require_name
-from services.auth.keys import ApiKey, KeyKind, KeyRequest, new_key
+from services.auth.domain import KeyId, Page, PageRequest, ProjectId, Role
+from services.auth.keys import ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
 from services.auth.master_key import MasterKey
-from services.auth.operations.access import Access, no_such, require_person
+from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
 
 
 class Keys:
-    """Every member sees a project's keys, without their texts; admins make, rename and revoke them."""
+    """Every member sees a project's keys, without their texts; admins make, change, rotate and revoke them."""
 
     def __init__(
         self,
@@ -24,6 +28,7 @@ class Keys:
         access: Access,
         keys: KeyStorage,
         feed: FeedStorage,
+        trail: AuditTrail,
         master_key: MasterKey,
         clock: Clock,
     ) -> None:
@@ -31,6 +36,7 @@ class Keys:
         self._access = access
         self._keys = keys
         self._feed = feed
+        self._trail = trail
         self._master_key = master_key
         self._clock = clock
 
@@ -38,10 +44,11 @@ class Keys:
         """The key and its text, which a secret key never shows again. Raises Invalid, NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
             project = await self._access.project(connection, project_id)
             key, text = new_key(request, project, self._now())
             await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
+            await self._tell(connection, actor, "key.created", key, **_rights(key))
             return key, text
 
     async def page(self, principal: Principal, project_id: ProjectId, page: PageRequest) -> Page[ApiKey]:
@@ -51,24 +58,49 @@ class Keys:
             await self._access.to_project(connection, user_id, project_id)
             return page.cut(await self._keys.page(connection, project_id, page), lambda key: key.id)
 
-    async def rename(self, principal: Principal, project_id: ProjectId, key_id: KeyId, name: str) -> ApiKey:
-        """Raises Invalid, NotFound, Forbidden."""
-        user_id, name = require_person(principal), require_name(name)
+    async def change(self, principal: Principal, project_id: ProjectId, key_id: KeyId, change: KeyChange) -> ApiKey:
+        """Raises Invalid, NotFound, Forbidden, and KeyEnded where more than the name of a dead key would change."""
+        user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
-            key = await self._keys.rename(connection, project_id, key_id, name) if is_uuid(key_id) else None
-        if key is None:
-            raise no_such("key")
-        return key
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            before = await self._key(connection, project_id, key_id)
+            key = changed_key(before, change, self._now())
+            if key == before:
+                return key
+            await self._keys.update(connection, key)
+            if key == replace(before, name=key.name):
+                await self._tell(connection, actor, "key.renamed", key)
+            else:
+                await self._tell(connection, actor, "key.changed", key, **_rights(key))
+                await self._feed.announce(connection, [key_id])
+            return key
+
+    async def rotate(
+        self, principal: Principal, project_id: ProjectId, key_id: KeyId, grace_seconds: int
+    ) -> tuple[ApiKey, str]:
+        """A key with the same rights, and its text; the one before goes on working for the grace, 0 for not at all.
+
+        Raises Invalid, NotFound, Forbidden, KeyEnded.
+        """
+        user_id = require_person(principal)
+        async with self._database.transaction(user_id=user_id) as connection:
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            before = await self._key(connection, project_id, key_id)
+            ending, key, text = rotated(before, grace_seconds, self._now())
+            await self._keys.update(connection, ending)
+            await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
+            await self._tell(connection, actor, "key.rotated", ending, successor=key.id, **_rights(ending))
+            await self._feed.announce(connection, [key_id])
+            return key, text
 
     async def revoke(self, principal: Principal, project_id: ProjectId, key_id: KeyId) -> None:
         """For good; revoking it again changes nothing. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
-            if not is_uuid(key_id) or not await self._keys.exists(connection, project_id, key_id):
-                raise no_such("key")
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            key = await self._key(connection, project_id, key_id)
             if await self._keys.revoke(connection, project_id, key_id, self._now()):
+                await self._tell(connection, actor, "key.revoked", key)
                 await self._feed.announce(connection, [key_id])
 
     async def publishable_text(self, principal: Principal, project_id: ProjectId, key_id: KeyId) -> str:
@@ -91,6 +123,17 @@ class Keys:
         elif principal.project_id != project_id:
             raise no_such("project")
 
+    async def _key(self, connection: Connection, project_id: ProjectId, key_id: KeyId) -> ApiKey:
+        key = await self._keys.lock(connection, project_id, key_id) if is_uuid(key_id) else None
+        if key is None:
+            raise no_such("key")
+        return key
+
+    async def _tell(self, connection: Connection, actor: Actor, action: str, key: ApiKey, **details: Any) -> None:
+        target = Party(kind="key", id=key.id, name=key.name)
+        change = Change(action=action, target=target, project_id=key.project_id, details=details)
+        await self._trail.of_tenant(connection, actor, change)
+
     def _sealed(self, key: ApiKey, text: str) -> bytes | None:
         if key.kind == KeyKind.SECRET:
             return None
@@ -98,6 +141,16 @@ class Keys:
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
+
+
+def _rights(key: ApiKey) -> dict[str, Any]:
+    """What the audit log says of what a key may."""
+    return {
+        "kind": key.kind,
+        "scopes": list(key.scopes),
+        "allowedOrigins": list(key.allowed_origins),
+        "expiresAt": rfc3339(key.expires_at) if key.expires_at else "",
+    }
 
 
 def _doors(principal: Principal) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Members of a tenant and their roles."""
 
+from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
 from chassis.errors import NotFound
@@ -9,6 +10,7 @@ from chassis.principals import Principal
 from services.auth.domain import Member, Page, PageRequest, Role, TenantId, UserId, check_grant
 from services.auth.errors import AlreadyMember, LastOwner
 from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
@@ -25,6 +27,7 @@ class Members:
         accounts: AccountStorage,
         members: MemberStorage,
         feed: FeedStorage,
+        trail: AuditTrail,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -32,6 +35,7 @@ class Members:
         self._accounts = accounts
         self._members = members
         self._feed = feed
+        self._trail = trail
         self._clock = clock
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Member]:
@@ -54,6 +58,7 @@ class Members:
             member = Member(user=user, role=role, created_at=from_unix_ms(self._clock.now_ms()))
             if not await self._members.insert(connection, tenant_id, member):
                 raise AlreadyMember
+            await self._tell(connection, actor, "member.added", user.id, role=role.word)
             await self._feed.announce(connection, [user.id])
             return member
 
@@ -66,6 +71,9 @@ class Members:
             if role != member.role:
                 await self._keep_an_owner(connection, tenant_id, member)
                 await self._members.update(connection, tenant_id, user_id, role)
+                await self._tell(
+                    connection, actor, "member.role_changed", user_id, role=role.word, before=member.role.word
+                )
                 await self._feed.announce(connection, [user_id])
             return Member(user=member.user, role=role, created_at=member.created_at)
 
@@ -78,7 +86,12 @@ class Members:
                 check_grant(actor.role, current=member.role, wanted=None)
             await self._keep_an_owner(connection, tenant_id, member)
             await self._members.delete(connection, tenant_id, user_id)
+            await self._tell(connection, actor, "member.removed", user_id, before=member.role.word)
             await self._feed.announce(connection, [user_id])
+
+    async def _tell(self, connection: Connection, actor: Actor, action: str, user_id: UserId, **details: str) -> None:
+        change = Change(action=action, target=Party(kind="user", id=user_id), details=details)
+        await self._trail.of_tenant(connection, actor, change)
 
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> Actor:
         """Alone among those who change this tenant's roles; the actor's own role is read after waiting for them."""

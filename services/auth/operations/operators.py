@@ -4,15 +4,18 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from chassis import logs
+from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
 from chassis.errors import Forbidden, Invalid
 from chassis.ids import is_uuid
-from chassis.postgres import Database
+from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import PLANS, OperatedTenant, Page, PageRequest, TenantId
 from services.auth.operations.access import no_such, require_person
+from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.tenants import OPERATOR_ROLE, TenantStorage
 
@@ -28,6 +31,7 @@ class Operators:
         accounts: AccountStorage,
         tenants: TenantStorage,
         feed: FeedStorage,
+        trail: AuditTrail,
         clock: Clock,
         *,
         addresses: Collection[str],
@@ -36,6 +40,7 @@ class Operators:
         self._accounts = accounts
         self._tenants = tenants
         self._feed = feed
+        self._trail = trail
         self._clock = clock
         self._keys = frozenset(map(email_key, addresses))
 
@@ -60,6 +65,7 @@ class Operators:
             wanted = self._changed(known, plan, suspended)
             if wanted != known:
                 await self._tenants.update(connection, tenant_id, wanted.plan, wanted.suspended_at)
+                await self._tell(connection, principal, wanted)
                 await self._feed.announce(connection, [tenant_id])
         log.info(
             "operator set a tenant",
@@ -69,6 +75,17 @@ class Operators:
             suspended=wanted.suspended_at is not None,
         )
         return wanted
+
+    async def _tell(self, connection: Connection, principal: Principal, wanted: OperatedTenant) -> None:
+        """The tenant's own log says what an operator did to it."""
+        tenant = wanted.tenant
+        change = Change(
+            action="tenant.operated",
+            target=Party(kind="tenant", id=tenant.id, name=tenant.name),
+            details={"plan": wanted.plan, "suspended": wanted.suspended_at is not None},
+        )
+        await open_door(connection, "tenant_id", tenant.id)
+        await self._trail.by(connection, tenant.id, Party(kind="operator", id=principal.subject), change)
 
     def _changed(self, known: OperatedTenant, plan: str | None, suspended: bool | None) -> OperatedTenant:
         """A tenant that stays suspended keeps its moment."""

@@ -1,5 +1,6 @@
 """Projects of a person's tenants."""
 
+from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Invalid
 from chassis.ids import uuid7
@@ -7,6 +8,7 @@ from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import Page, PageRequest, Project, ProjectId, Role, TenantId, UserId, require_name
 from services.auth.operations.access import Access, no_such, require_person
+from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
@@ -24,6 +26,7 @@ class Projects:
         projects: ProjectStorage,
         keys: KeyStorage,
         feed: FeedStorage,
+        trail: AuditTrail,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -32,6 +35,7 @@ class Projects:
         self._projects = projects
         self._keys = keys
         self._feed = feed
+        self._trail = trail
         self._clock = clock
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Project]:
@@ -50,10 +54,11 @@ class Projects:
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
             wanted = tenant_id or await self._only_tenant(connection, user_id)
-            await self._access.to_tenant(connection, user_id, wanted, Role.ADMIN)
+            actor = await self._access.to_tenant(connection, user_id, wanted, Role.ADMIN)
             now = from_unix_ms(self._clock.now_ms())
             project = Project(id=ProjectId(str(uuid7())), tenant_id=wanted, name=name, created_at=now)
             await self._projects.insert(connection, project)
+            await self._trail.of_tenant(connection, actor, project_change("project.created", project))
             return project
 
     async def get(self, principal: Principal, project_id: ProjectId) -> Project:
@@ -73,20 +78,24 @@ class Projects:
         """Raises Invalid, NotFound, Forbidden."""
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
             project = await self._projects.rename(connection, project_id, name)
-        if project is None:
-            raise no_such("project")
-        return project
+            if project is None:
+                raise no_such("project")
+            await self._trail.of_tenant(connection, actor, project_change("project.renamed", project))
+            return project
 
     async def delete(self, principal: Principal, project_id: ProjectId) -> None:
         """With its keys, which stop working. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            project = await self._access.project(connection, project_id)
             keys = await self._keys.ids(connection, project_id)
             if not await self._projects.delete(connection, project_id):
                 raise no_such("project")
+            change = project_change("project.deleted", project, keys=len(keys))
+            await self._trail.of_tenant(connection, actor, change)
             await self._feed.announce(connection, [project_id, *keys])
 
     async def _tenants_of(self, connection: Connection, user_id: UserId) -> list[TenantId]:
@@ -97,3 +106,9 @@ class Projects:
         if len(tenant_ids) != 1:
             raise Invalid.fields({"tenantId": f"is required, since you belong to {len(tenant_ids)} tenants"})
         return tenant_ids[0]
+
+
+def project_change(action: str, project: Project, **details: int) -> Change:
+    """What the audit log is told of a project."""
+    target = Party(kind="project", id=project.id, name=project.name)
+    return Change(action=action, target=target, project_id=project.id, details=details)

@@ -19,6 +19,7 @@ from services.auth.domain import (
 from services.auth.errors import InvalidMailedToken, WrongPassword
 from services.auth.mails import MailPurpose
 from services.auth.operations.access import require_person
+from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
 from services.auth.outbox import Outbox
 from services.auth.password_rules import password_fault
@@ -39,6 +40,7 @@ class Recovery:
         mailed_tokens: MailedTokenStorage,
         outbox: Outbox,
         sessions: Sessions,
+        trail: AuditTrail,
         hasher: PasswordHasher,
         clock: Clock,
     ) -> None:
@@ -47,6 +49,7 @@ class Recovery:
         self._mailed_tokens = mailed_tokens
         self._outbox = outbox
         self._sessions = sessions
+        self._trail = trail
         self._hasher = hasher
         self._clock = clock
 
@@ -75,7 +78,7 @@ class Recovery:
             user = await self._spend(connection, MailPurpose.PASSWORD_RESET, token_hash)
             await self._accounts.lock_password(connection, user.id)
             await self._accounts.verify_email(connection, user.id, self._now())
-            await self._replace_password(connection, user, bcrypt)
+            await self._replace_password(connection, user, bcrypt, "password.reset")
         metrics.PASSWORD_CHANGES.labels("reset").inc()
 
     async def change_password(self, principal: Principal, current: str, new: str) -> None:
@@ -90,7 +93,8 @@ class Recovery:
         async with self._database.transaction(user_id=user_id) as connection:
             if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
                 raise WrongPassword
-            await self._replace_password(connection, user, bcrypt, but=SessionId(principal.session_id))
+            this_one = SessionId(principal.session_id)
+            await self._replace_password(connection, user, bcrypt, "password.changed", but=this_one)
         metrics.PASSWORD_CHANGES.labels("changed").inc()
 
     async def request_verification(self, principal: Principal) -> None:
@@ -116,6 +120,7 @@ class Recovery:
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
             user = await self._spend(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
             await self._accounts.verify_email(connection, user.id, self._now())
+            await self._trail.of_person(connection, user.id, "email.verified")
 
     async def _spend(self, connection: Connection, purpose: MailPurpose, token_hash: bytes) -> User:
         """Whose token it was; their door is open then."""
@@ -137,9 +142,10 @@ class Recovery:
         return user, known
 
     async def _replace_password(
-        self, connection: Connection, user: User, bcrypt: str, *, but: SessionId | None = None
+        self, connection: Connection, user: User, bcrypt: str, action: str, *, but: SessionId | None = None
     ) -> None:
         await self._accounts.update_password(connection, user.id, bcrypt)
+        await self._trail.of_person(connection, user.id, action)
         await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
         await self._sessions.end_all(connection, user.id, but=but)
 

@@ -19,6 +19,7 @@ from services.auth.errors import (
 )
 from services.auth.one_time_codes import CLOSED_FOR, MOST_FAILURES, OneTimeCodes, SecondFactor, is_totp
 from services.auth.operations.access import require_person
+from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
 from services.auth.outbox import Outbox
 from services.auth.passwords import PasswordHasher
@@ -55,6 +56,7 @@ class SecondFactors:
         codes: OneTimeCodes,
         sessions: Sessions,
         outbox: Outbox,
+        trail: AuditTrail,
         hasher: PasswordHasher,
         clock: Clock,
     ) -> None:
@@ -64,6 +66,7 @@ class SecondFactors:
         self._codes = codes
         self._sessions = sessions
         self._outbox = outbox
+        self._trail = trail
         self._hasher = hasher
         self._clock = clock
 
@@ -122,6 +125,7 @@ class SecondFactors:
             await self._second_factors.confirm(connection, user_id, self._now())
             codes = await self._new_codes(connection, user_id)
             await self._tell(connection, user, "A second factor was enabled: signing in takes a code from now on.")
+            await self._trail.of_person(connection, user_id, "second_factor.enabled")
             await self._sessions.end_all(connection, user_id, but=SessionId(principal.session_id))
         return codes
 
@@ -135,6 +139,7 @@ class SecondFactors:
             if factor is None or not factor.confirmed:
                 raise TotpNotBegun
             await self._tell(connection, user, "The recovery codes of your second factor were replaced.")
+            await self._trail.of_person(connection, user_id, "recovery_codes.replaced")
             return await self._new_codes(connection, user_id)
 
     async def disable(self, principal: Principal, password: str) -> None:
@@ -147,6 +152,7 @@ class SecondFactors:
             await self._second_factors.delete(connection, user_id)
             if factor is not None and factor.confirmed:
                 await self._tell(connection, user, "The second factor was disabled: a password suffices to sign in.")
+                await self._trail.of_person(connection, user_id, "second_factor.disabled")
 
     async def _is_good(self, connection: Connection, user_id: UserId, factor: SecondFactor, code: str) -> bool:
         if is_totp(code):

@@ -1,5 +1,6 @@
 """Sessions: their beginning, the rotation of their refresh tokens, and their end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +22,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import SessionOver
 from services.auth.operations.access import no_such, require_person
+from services.auth.operations.audit import AuditTrail
 from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.sessions import SessionStorage
@@ -45,6 +47,7 @@ class Sessions:
         database: Database,
         sessions: SessionStorage,
         feed: FeedStorage,
+        trail: AuditTrail,
         tokens: Tokens,
         refresh_tokens: RefreshTokens,
         clock: Clock,
@@ -54,6 +57,7 @@ class Sessions:
         self._database = database
         self._sessions = sessions
         self._feed = feed
+        self._trail = trail
         self._tokens = tokens
         self._refresh_tokens = refresh_tokens
         self._clock = clock
@@ -74,6 +78,7 @@ class Sessions:
         """Ends the sessions of the user whose door is open, but the one that is named. The last step: it announces."""
         ended = await self._sessions.revoke_all(connection, user_id, self._now(), but=but)
         if ended:
+            await self._tell(connection, user_id, "session.ended", ended)
             await self._feed.announce(connection, ended)
 
     async def page(self, principal: Principal, page: PageRequest) -> Page[LiveSession]:
@@ -89,6 +94,7 @@ class Sessions:
         async with self._database.transaction(user_id=user_id) as connection:
             if not is_uuid(session_id) or not await self._sessions.revoke(connection, session_id, self._now()):
                 raise no_such("session")
+            await self._tell(connection, user_id, "session.ended", [session_id])
             await self._feed.announce(connection, [session_id])
 
     async def revoke_others(self, principal: Principal) -> None:
@@ -112,7 +118,7 @@ class Sessions:
                 if verdict is Presented.ROTATE:
                     await self._rotate(connection, held, issued.refresh_token, device)
             elif held is not None and verdict is Presented.REUSED:
-                await self._revoke(connection, held.session_id)
+                await self._revoke(connection, held, "session.token_reused")
         metrics.REFRESHES.labels(verdict.value).inc()
         if issued is None:  # raised out here, so that a revocation is committed
             raise SessionOver
@@ -125,7 +131,7 @@ class Sessions:
             held = await self._sessions.find_token(connection, token_hash)
             if held is not None:
                 await open_door(connection, "user_id", held.user_id)
-                await self._revoke(connection, held.session_id)
+                await self._revoke(connection, held, "session.ended")
 
     async def _judge(self, connection: Connection, token_hash: bytes) -> tuple[Presented, RefreshToken | None]:
         """Locks the token's family, then judges the token as it is now."""
@@ -145,9 +151,15 @@ class Sessions:
         await self._sessions.insert_token(connection, self._fresh(successor, spent.session_id, spent.user_id, now))
         await self._sessions.renew(connection, spent.session_id, device, now, now + self._life)
 
-    async def _revoke(self, connection: Connection, session_id: SessionId) -> None:
-        if await self._sessions.revoke(connection, session_id, self._now()):
-            await self._feed.announce(connection, [session_id])
+    async def _revoke(self, connection: Connection, held: RefreshToken, action: str) -> None:
+        if await self._sessions.revoke(connection, held.session_id, self._now()):
+            await self._tell(connection, held.user_id, action, [held.session_id])
+            await self._feed.announce(connection, [held.session_id])
+
+    async def _tell(
+        self, connection: Connection, user_id: UserId, action: str, session_ids: Sequence[SessionId]
+    ) -> None:
+        await self._trail.of_person(connection, user_id, action, details={"sessions": list(session_ids)})
 
     def _fresh(self, token: str, session_id: SessionId, user_id: UserId, now: datetime) -> RefreshToken:
         return RefreshToken(

@@ -12,6 +12,7 @@ from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import ProjectId, Role, best_plan
 from services.auth.errors import InvalidApiKey, SessionOver, TenantSuspended
+from services.auth.key_usage import KeyUsage
 from services.auth.operations.access import no_such
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.verdicts import KeyVerdict, ProjectVerdict, VerdictStorage
@@ -51,6 +52,7 @@ class Verdicts:
         verdicts: VerdictStorage,
         accounts: AccountStorage,
         tokens: Tokens,
+        usage: KeyUsage,
         clock: Clock,
         *,
         default_plan: str,
@@ -59,6 +61,7 @@ class Verdicts:
         self._verdicts = verdicts
         self._accounts = accounts
         self._tokens = tokens
+        self._usage = usage
         self._clock = clock
         self._default_plan = default_plan
 
@@ -73,6 +76,7 @@ class Verdicts:
                 raise InvalidApiKey
             if seen.found.suspended:
                 raise TenantSuspended
+            self._usage.used(seen.found.key_id)
             return self._key_verdict(seen.found, seen.revision)
 
     async def of_access_token(self, token: str, project_id: ProjectId) -> Verdict:

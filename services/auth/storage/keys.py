@@ -1,12 +1,15 @@
 """API keys, as a project's administrators see them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from chassis.postgres import Connection
 from services.auth.domain import KeyId, PageRequest, ProjectId
 from services.auth.keys import ApiKey, SealedText
+
+#: Role that notes when keys were used.
+KEY_USAGE_ROLE = "auth_key_usage"
 
 
 class KeyStorage:
@@ -27,28 +30,29 @@ class KeyStorage:
         """Revoked and expired ones too; one more than the page's size, where there are so many."""
         cursor = await connection.execute(
             "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
-            " allowed_origins, prefix, created_at, expires_at, revoked_at"
+            " allowed_origins, prefix, created_at, expires_at, revoked_at, last_used_at"
             " FROM keys WHERE project_id = %s AND id > %s ORDER BY keys.id LIMIT %s",
             (project_id, page.after, page.size + 1),
         )
         return [_key(row) for row in await cursor.fetchall()]
 
-    async def rename(self, connection: Connection, project_id: ProjectId, key_id: KeyId, name: str) -> ApiKey | None:
+    async def update(self, connection: Connection, key: ApiKey) -> None:
+        """Name, origins and end."""
+        await connection.execute(
+            "UPDATE keys SET name = %s, allowed_origins = %s, expires_at = %s WHERE project_id = %s AND id = %s",
+            (key.name, list(key.allowed_origins), key.expires_at, key.project_id, key.id),
+        )
+
+    async def lock(self, connection: Connection, project_id: ProjectId, key_id: KeyId) -> ApiKey | None:
+        """The key, which nobody else changes until this transaction ends."""
         cursor = await connection.execute(
-            "UPDATE keys SET name = %s WHERE project_id = %s AND id = %s"
-            " RETURNING id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind,"
-            " scopes, allowed_origins, prefix, created_at, expires_at, revoked_at",
-            (name, project_id, key_id),
+            "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
+            " allowed_origins, prefix, created_at, expires_at, revoked_at, last_used_at"
+            " FROM keys WHERE project_id = %s AND id = %s FOR UPDATE",
+            (project_id, key_id),
         )
         row = await cursor.fetchone()
         return _key(row) if row else None
-
-    async def exists(self, connection: Connection, project_id: ProjectId, key_id: KeyId) -> bool:
-        cursor = await connection.execute(
-            "SELECT FROM keys WHERE project_id = %s AND id = %s",
-            (project_id, key_id),
-        )
-        return await cursor.fetchone() is not None
 
     async def revoke(self, connection: Connection, project_id: ProjectId, key_id: KeyId, now: datetime) -> bool:
         """False where it was revoked before."""
@@ -74,6 +78,21 @@ class KeyStorage:
         )
         row = await cursor.fetchone()
         return SealedText(**row) if row else None
+
+
+class KeyUsageStorage:
+    """For the role."""
+
+    async def note(self, connection: Connection, used_at: Mapping[KeyId, datetime]) -> None:
+        """Later moments alone count. A key that somebody is changing is left out: its next use is soon."""
+        await connection.execute(
+            "WITH used AS (SELECT keys.id, noted.at FROM keys"
+            " JOIN unnest(%s::uuid[], %s::timestamptz[]) AS noted (id, at) ON noted.id = keys.id"
+            " WHERE keys.last_used_at IS NULL OR keys.last_used_at < noted.at"
+            " ORDER BY keys.id FOR UPDATE OF keys SKIP LOCKED)"
+            " UPDATE keys SET last_used_at = used.at FROM used WHERE keys.id = used.id",
+            (list(used_at), list(used_at.values())),
+        )
 
 
 def _key(row: dict[str, Any]) -> ApiKey:

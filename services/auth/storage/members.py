@@ -65,6 +65,15 @@ class MemberStorage:
     async def delete(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> None:
         await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
 
+    async def emails_of_admins(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
+        """Of owners too."""
+        cursor = await connection.execute(
+            "SELECT users.email FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND memberships.role IN ('admin', 'owner') ORDER BY users.id",
+            (tenant_id,),
+        )
+        return [row["email"] for row in await cursor.fetchall()]
+
     async def owners(self, connection: Connection, tenant_id: TenantId) -> int:
         cursor = await connection.execute(
             "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'", (tenant_id,)

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.gateway.clients import Accounts
+from services.gateway.clients import Accounts, timestamp
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, optional_moment, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route
@@ -32,8 +32,19 @@ class NewKey(Asked):
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-class KeyName(Asked):
-    name: Name
+class KeyChanges(Asked):
+    """What is left out stays as it is."""
+
+    name: Name | None = None
+    #: Of a publishable key.
+    allowed_origins: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    #: null: never.
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Rotation(Asked):
+    #: How long the key goes on working beside the new one; 0: not at all.
+    grace_seconds: Annotated[int, msgspec.Meta(ge=0, le=2_592_000)]
 
 
 class Key(Told):
@@ -46,6 +57,8 @@ class Key(Told):
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
+    #: Within minutes.
+    last_used_at: Moment | None
 
 
 class NewlyMadeKey(Key):
@@ -58,9 +71,9 @@ class Keys(Told):
     next_page_token: str
 
 
-def _expiry(moment: datetime | None) -> datetime | None:
+def _within_calendars(moment: datetime) -> datetime:
     """Raises Invalid where the moment has no place on every clock that it meets on its way."""
-    if moment is not None and not 1970 <= moment.year <= 9998:
+    if not 1970 <= moment.year <= 9998:
         raise Invalid.fields({"expiresAt": "must lie in the years 1970 to 9998"})
     return moment
 
@@ -87,9 +100,21 @@ class KeyRoutes:
             Route(
                 "PATCH",
                 keys + "/{keyId}",
-                Taking(KeyName, self.rename),
+                Taking(KeyChanges, self.change),
                 Door.WRITE,
-                Operation("Rename a key", {200: Key}, errors=(409,)),
+                Operation("Change a key", {200: Key}, "A dead key can only be renamed.", errors=(409,)),
+            ),
+            Route(
+                "POST",
+                keys + "/{keyId}/rotate",
+                Taking(Rotation, self.rotate),
+                Door.WRITE,
+                Operation(
+                    "Rotate a key",
+                    {201: NewlyMadeKey},
+                    "Makes one with the same rights. The new key itself is shown only here.",
+                    errors=(409,),
+                ),
             ),
             Route("DELETE", keys + "/{keyId}", self.revoke, Door.WRITE, Operation("Revoke a key", {204: None})),
         ]
@@ -105,13 +130,27 @@ class KeyRoutes:
             _KINDS[new.kind],
             new.scopes,
             new.allowed_origins,
-            _expiry(new.expires_at),
+            _within_calendars(new.expires_at) if new.expires_at else None,
         )
         return answer(NewlyMadeKey(**_members(made.key), key=made.token), status=201)
 
-    async def rename(self, request: web.Request, new: KeyName) -> web.Response:
-        key = await self._accounts.rename_key(path_id(request, "projectId"), path_id(request, "keyId"), new.name)
-        return answer(Key(**_members(key)))
+    async def change(self, request: web.Request, new: KeyChanges) -> web.Response:
+        wanted = pb.UpdateKeyRequest(
+            project_id=path_id(request, "projectId"),
+            key_id=path_id(request, "keyId"),
+            name=new.name or "",
+            allowed_origins=new.allowed_origins or (),
+            never_expires=new.expires_at is None,
+        )
+        if isinstance(new.expires_at, datetime):
+            wanted.expires_at.CopyFrom(timestamp(_within_calendars(new.expires_at)))
+        return answer(Key(**_members(await self._accounts.change_key(wanted))))
+
+    async def rotate(self, request: web.Request, wanted: Rotation) -> web.Response:
+        made = await self._accounts.rotate_key(
+            path_id(request, "projectId"), path_id(request, "keyId"), wanted.grace_seconds
+        )
+        return answer(NewlyMadeKey(**_members(made.key), key=made.token), status=201)
 
     async def revoke(self, request: web.Request) -> web.Response:
         await self._accounts.revoke_key(path_id(request, "projectId"), path_id(request, "keyId"))
@@ -129,4 +168,5 @@ def _members(key: pb.Key) -> dict[str, Any]:
         "created_at": moment(key.created_at),
         "expires_at": optional_moment(key, "expires_at"),
         "revoked_at": optional_moment(key, "revoked_at"),
+        "last_used_at": optional_moment(key, "last_used_at"),
     }

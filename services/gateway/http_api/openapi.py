@@ -293,7 +293,8 @@ def _header(says: str, schema: Json) -> Json:
 def _content(body: Shape | Media, references: Mapping[Shape, Json]) -> Json:
     if not isinstance(body, Media):
         return {_JSON: {"schema": references[body]}}
-    return {media_type: {"schema": references[body.shape]} if body.shape else {} for media_type in body.types}
+    shaped = {media_type: {"schema": references[body.shape]} if body.shape else {} for media_type in body.types}
+    return {**shaped, **{media_type: {} for media_type in body.others}}
 
 
 def _headers_of(status: int, route: Route) -> Json:

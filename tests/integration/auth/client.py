@@ -12,6 +12,7 @@ from chassis.errors import Unavailable
 from contracts.pulsegate.auth.v1 import (
     accounts_pb2,
     accounts_pb2_grpc,
+    audit_pb2_grpc,
     credentials_pb2,
     credentials_pb2_grpc,
     invitations_pb2_grpc,
@@ -47,6 +48,7 @@ class AuthClient:
         self._channel = channel
         self._accounts = accounts_pb2_grpc.AccountServiceStub(channel.grpc_channel)
         self._own_account = own_account_pb2_grpc.OwnAccountServiceStub(channel.grpc_channel)
+        self._audit = audit_pb2_grpc.AuditServiceStub(channel.grpc_channel)
         self._invitations = invitations_pb2_grpc.InvitationServiceStub(channel.grpc_channel)
         self._operators = operators_pb2_grpc.OperatorServiceStub(channel.grpc_channel)
         self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
@@ -58,6 +60,10 @@ class AuthClient:
     async def own(self, method: str, request: Any, principal: str = "") -> Any:
         """A call to OwnAccountService."""
         return await self._call(self._own_account, method, request, principal)
+
+    async def audit(self, method: str, request: Any, principal: str = "") -> Any:
+        """A call to AuditService."""
+        return await self._call(self._audit, method, request, principal)
 
     async def invitation(self, method: str, request: Any, principal: str = "") -> Any:
         """A call to InvitationService."""

@@ -248,3 +248,24 @@ async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(
 
         await eventually(dropped)
     assert Mails(tmp_path).tokens("friend@example.com", INVITED) == []
+
+
+async def test_what_becomes_of_invitations_is_in_the_audit_log_without_the_address(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    unwanted = await invite(auth, ada, ada, "nobody@example.com")
+    await revoke(auth, ada, ada, unwanted.id)
+    eve = await joined(auth, mails, ada, EDITOR)
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = "SELECT document::json FROM auth.audit_entries WHERE tenant_id = %s AND sequence > 3 ORDER BY sequence"
+        entries = [entry for (entry,) in connection.execute(query, (ada.tenant_id,)).fetchall()]
+    assert [(entry["action"], entry["actor"]["id"], entry["details"]["role"]) for entry in entries] == [
+        ("invitation.created", ada.user_id, "editor"),
+        ("invitation.revoked", ada.user_id, "editor"),
+        ("invitation.created", ada.user_id, "editor"),
+        ("invitation.accepted", eve.user_id, "editor"),
+    ]
+    assert entries[0]["target"]["id"] == entries[1]["target"]["id"] == unwanted.id
+    assert "@" not in str(entries)

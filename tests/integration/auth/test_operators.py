@@ -138,3 +138,22 @@ async def test_the_operators_role_sees_and_changes_nothing_but_names_and_plans(
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
                 connection.execute(statement.encode())
+
+
+async def test_what_an_operator_does_to_a_tenant_is_in_the_tenants_audit_log(
+    auth: AuthClient, operator: Person, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    for suspended in (True, True, False):
+        await update(auth, operator, ada.tenant_id, plan="basic", suspended=suspended)
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = "SELECT document::json FROM auth.audit_entries WHERE tenant_id = %s AND sequence > 3 ORDER BY sequence"
+        entries = [entry for (entry,) in connection.execute(query, (ada.tenant_id,)).fetchall()]
+    assert [entry["details"] for entry in entries] == [
+        {"plan": "basic", "suspended": True},
+        {"plan": "basic", "suspended": False},
+    ]
+    assert {(entry["action"], entry["actor"]["kind"], entry["actor"]["id"]) for entry in entries} == {
+        ("tenant.operated", "operator", operator.user_id)
+    }

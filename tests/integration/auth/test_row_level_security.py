@@ -32,6 +32,9 @@ TABLES = (
     "invitations",
     "recovery_codes",
     "mails",
+    "audit_heads",
+    "audit_entries",
+    "audit_signed_heads",
     "signing_keys",
     "feed",
     "changes",
@@ -103,6 +106,8 @@ async def test_a_tenants_door_shows_that_tenant_alone(auth: AuthClient, runtime:
         "projects": 1,
         "keys": 1,
         "feed": 1,
+        "audit_heads": 1,
+        "audit_entries": 5,
     }
     runtime.execute("SELECT set_config('app.tenant_id', %s, true)", (ada.tenant_id,))
     for table, column, value in (

@@ -1,17 +1,22 @@
 """The config service as its callers see it."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
+
 from chassis import context
 from chassis.grpc_client import ServiceChannel
 from chassis.ids import uuid7
+from contracts.pulsegate.auth.v1 import audit_pb2, audit_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import Ports
 from tests.stand_in_auth import StandInAuth
+from tests.waiting import eventually
 
 SERVICE_TOKEN = "shared-by-all-services"
 
@@ -78,6 +83,40 @@ class Person:
             context.PRINCIPAL_TOKEN.set("")
 
 
+class StandInAudit(audit_pb2_grpc.AuditServiceServicer):
+    """auth, as far as it keeps the audit log: each entry once, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, str] = {}
+        #: What befalls a call: nothing, "refused", or "lost": kept, but its answer does not arrive.
+        self.trouble = ""
+        self.calls = 0
+
+    async def RecordAuditEntries(  # noqa: N802 - the contract's name
+        self, request: audit_pb2.RecordAuditEntriesRequest, call: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> audit_pb2.RecordAuditEntriesResponse:
+        self.calls += 1
+        if self.trouble != "refused":
+            for entry in request.entries:
+                self.documents.setdefault(entry.id, entry.document)
+        if self.trouble:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, self.trouble)
+        return audit_pb2.RecordAuditEntriesResponse()
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(document) for document in self.documents.values()]
+
+    async def arrived(self, entries: int) -> list[dict[str, Any]]:
+        """All entries, once there are so many."""
+
+        async def there() -> bool:
+            return len(self.documents) >= entries
+
+        await eventually(there, what=f"{entries} entries of the audit log")
+        return self.entries
+
+
 class Feed:
     """One stream of WatchDefinitions, read message by message."""
 
@@ -114,6 +153,8 @@ class Config:
     channel: ServiceChannel
     auth: StandInAuth
     ports: Ports
+    #: Where its service sends entries, in this folder's tests.
+    audit: StandInAudit = field(default_factory=StandInAudit)
 
     def person(self, **who: Any) -> Person:
         """Somebody with both scopes in a project of their own, unless said otherwise."""

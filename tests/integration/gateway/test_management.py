@@ -1,11 +1,13 @@
 """The management routes: what reaches the services, and the JSON that comes back, to the letter of the contract."""
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from chassis import api_keys
 from chassis.errors import Conflict, VersionMismatch
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
@@ -130,6 +132,7 @@ async def test_keys(gateway: Gateway) -> None:
         "createdAt": MOMENT,
         "expiresAt": None,
         "revokedAt": None,
+        "lastUsedAt": None,
     }
     path = f"/api/v1/projects/{PROJECT}/keys"
     body = {
@@ -148,6 +151,68 @@ async def test_keys(gateway: Gateway) -> None:
     assert (renamed.json, auth.requests("UpdateKey")[0].name) == (rendered, "site")
     assert (await gateway.call("DELETE", f"{path}/{ID}", credential=session)).status == 204
     assert (await gateway.call("DELETE", f"{path}/no-id", credential=session)).status == 404
+
+
+async def test_a_key_is_changed_in_what_is_named_and_rotated(gateway: Gateway) -> None:
+    auth, session, path = gateway.auth, gateway.auth.new_session(), f"/api/v1/projects/{PROJECT}/keys/{ID}"
+    key = accounts_pb2.Key(
+        id=ID, name="web", kind=accounts_pb2.KEY_KIND_SECRET, created_at=timestamp(), last_used_at=timestamp()
+    )
+    auth.answers["UpdateKey"] = accounts_pb2.UpdateKeyResponse(key=key)
+    auth.answers["RotateKey"] = accounts_pb2.RotateKeyResponse(key=key, token="sk_whole")
+    for body in ({"allowedOrigins": ["*"]}, {"expiresAt": None}, {"expiresAt": MOMENT}):
+        answer = await gateway.call("PATCH", path, credential=session, json=body)
+        assert (answer.status, answer.json["lastUsedAt"]) == (200, MOMENT)
+    refused = await gateway.call("PATCH", path, credential=session, json={"allowedOrigins": [], "name": ""})
+    made = await gateway.call("POST", path + "/rotate", credential=session, json={"graceSeconds": 60})
+    wrong = await gateway.call("POST", path + "/rotate", credential=session, json={"graceSeconds": -1})
+    which: dict[str, Any] = {"project_id": PROJECT, "key_id": ID}
+    assert auth.requests("UpdateKey") == [
+        accounts_pb2.UpdateKeyRequest(**which, allowed_origins=["*"]),
+        accounts_pb2.UpdateKeyRequest(**which, never_expires=True),
+        accounts_pb2.UpdateKeyRequest(**which, expires_at=timestamp()),
+    ]
+    assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"allowedOrigins", "name"})
+    assert (made.status, made.json["key"], wrong.status) == (201, "sk_whole", 422)
+    assert auth.requests("RotateKey") == [accounts_pb2.RotateKeyRequest(**which, grace_seconds=60)]
+
+
+async def test_a_scanner_reports_keys_that_it_found_and_is_told_which_were_live(gateway: Gateway) -> None:
+    live, dead, public = (gateway.auth.new_key(kind) for kind in ("secret", "secret", "publishable"))
+    gateway.auth.answers["ReportLeakedKeys"] = accounts_pb2.ReportLeakedKeysResponse(revoked=[True, False])
+    found = [{"token": token, "type": "pulsegate_key", "url": "https://x.example", "source": "content"} for token in
+             (live, public, "sk_look_alike", dead)]  # fmt: skip
+    answer = await gateway.call("POST", "/api/v1/leaked-keys", json=found)
+    assert (answer.status, [judged["label"] for judged in answer.json]) == (
+        200,
+        ["true_positive", "false_positive", "false_positive", "false_positive"],
+    )
+    assert answer.json[0]["token_hash"] == base64.b64encode(api_keys.digest(live)).decode()
+    (request,) = gateway.auth.requests("ReportLeakedKeys")
+    assert [key.api_key_sha256 for key in request.keys] == [api_keys.digest(live), api_keys.digest(dead)]
+    assert request.keys[0].place == "https://x.example"
+    nothing = await gateway.call("POST", "/api/v1/leaked-keys", json=[{"token": public}])
+    assert (nothing.status, len(gateway.auth.requests("ReportLeakedKeys"))) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        (b"[]", "application/json", 422, "VALIDATION_FAILED"),
+        (b'{"token": "x"}', "application/json", 422, "VALIDATION_FAILED"),
+        (b'[{"token": 1}]', "application/json", 422, "VALIDATION_FAILED"),
+        (b'[{"token": "\\ud800"}]', "application/json", 400, "MALFORMED_JSON"),
+        (b'[{"x": ' + b"[" * 100_000, "application/json", 400, "MALFORMED_JSON"),
+        (b"[", "application/json", 400, "MALFORMED_JSON"),
+        (b"[]", "text/plain", 415, "UNSUPPORTED_MEDIA_TYPE"),
+    ],
+)
+async def test_a_report_that_is_none_is_refused(
+    gateway: Gateway, body: bytes, content_type: str, status: int, code: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    answer = await gateway.call("POST", "/api/v1/leaked-keys", data=body, headers=headers)
+    assert (answer.status, answer.json["error"]["code"]) == (status, code)
 
 
 async def test_members(gateway: Gateway) -> None:

@@ -7,13 +7,17 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis.clock import SystemClock
 from chassis.errors import Unavailable
 from chassis.postgres import Database
+from services.auth.audit_chain import HeadSignature
+from services.auth.audit_heads import HeadSigner
 from services.auth.feed import CredentialFeed
 from services.auth.master_key import MasterKey
 from services.auth.signing_keys import KeyRing
+from services.auth.storage.audit import SignedHeadStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
 
@@ -49,7 +53,12 @@ def keeping_keys_fresh(database: Database) -> AbstractAsyncContextManager[None]:
     return ring.keeping_fresh()
 
 
-@pytest.mark.parametrize("working", [reading, keeping_keys_fresh])
+def signing_audit_heads(database: Database) -> AbstractAsyncContextManager[None]:
+    signature = HeadSignature(Ed25519PrivateKey.generate())
+    return HeadSigner(database, SignedHeadStorage(), signature, SystemClock()).signing()
+
+
+@pytest.mark.parametrize("working", [reading, keeping_keys_fresh, signing_audit_heads])
 async def test_work_in_the_background_ends_although_a_cancellation_is_forgotten(working: Any) -> None:
     database, before = HangingDatabase(), asyncio.all_tasks()
     async with asyncio.timeout(20):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis import api_keys
-from chassis.errors import Invalid
+from chassis.errors import Conflict, Invalid
 from services.auth.domain import Project, ProjectId, TenantId
-from services.auth.keys import KeyKind, KeyRequest, new_key, normal_origin
+from services.auth.keys import KeyChange, KeyKind, KeyRequest, changed_key, new_key, normal_origin, rotated
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROJECT = Project(id=ProjectId("p"), tenant_id=TenantId("t"), name="P", created_at=NOW)
@@ -120,3 +120,64 @@ def test_what_is_asked_for_is_what_the_key_has() -> None:
     assert key.allowed_origins == ("http://b", "https://a.example")
     assert key.expires_at == expires_at
     assert key.scopes == ("ingest:write",)
+
+
+def test_what_is_not_named_in_a_change_stays() -> None:
+    key, _ = new_key(replace(PUBLISHABLE, expires_at=NOW + timedelta(days=1)), PROJECT, NOW)
+
+    assert changed_key(key, KeyChange(), NOW) == key
+    assert changed_key(key, KeyChange(name=" site "), NOW) == replace(key, name="site")
+    assert changed_key(key, KeyChange(never_expires=True), NOW) == replace(key, expires_at=None)
+    later = NOW + timedelta(days=2)
+    wider = KeyChange(allowed_origins=["HTTPS://B.example:443"], expires_at=later)
+    assert changed_key(key, wider, NOW) == replace(key, allowed_origins=("https://b.example",), expires_at=later)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (KeyChange(name=" "), "name"),
+        (KeyChange(allowed_origins=["https://shop.example.com/path"]), "allowedOrigins"),
+        (KeyChange(expires_at=NOW), "expiresAt"),
+    ],
+)
+def test_a_change_is_held_to_the_rules_of_new_keys(change: KeyChange, field: str) -> None:
+    key, _ = new_key(PUBLISHABLE, PROJECT, NOW)
+
+    with pytest.raises(Invalid) as refused:
+        changed_key(key, change, NOW)
+
+    assert list((refused.value.details or {})["fields"]) == [field]
+
+
+@pytest.mark.parametrize("dead", [{"revoked_at": NOW}, {"expires_at": NOW}])
+def test_a_dead_key_is_renamed_and_neither_rises_nor_is_rotated(dead: dict[str, datetime]) -> None:
+    key = replace(new_key(SECRET, PROJECT, NOW)[0], **dead)  # type: ignore[arg-type]
+
+    assert changed_key(key, KeyChange(name="old"), NOW).name == "old"
+    with pytest.raises(Conflict):
+        changed_key(key, KeyChange(never_expires=True), NOW)
+    with pytest.raises(Conflict):
+        rotated(key, 60, NOW)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "grace_seconds", "ends_in"), [(None, 60, 60), (30, 60, 30), (90, 60, 60), (None, 0, 0)]
+)
+def test_a_rotated_key_ends_after_the_grace_and_never_later_than_it_would(
+    expires_in: int | None, grace_seconds: int, ends_in: int
+) -> None:
+    expires_at = NOW + timedelta(seconds=expires_in) if expires_in else None
+    key, text = new_key(replace(SECRET, expires_at=expires_at), PROJECT, NOW)
+
+    ending, successor, new_text = rotated(key, grace_seconds, NOW)
+
+    assert ending == replace(key, expires_at=NOW + timedelta(seconds=ends_in))
+    assert successor == replace(key, id=successor.id, prefix=new_text[:11])
+    assert len({text, new_text, key.id, successor.id}) == 4
+
+
+@pytest.mark.parametrize("grace_seconds", [-1, 30 * 86_400 + 1])
+def test_a_grace_has_bounds(grace_seconds: int) -> None:
+    with pytest.raises(Invalid):
+        rotated(new_key(SECRET, PROJECT, NOW)[0], grace_seconds, NOW)

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class AccountServiceStub:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     def __init__(self, channel):
@@ -106,6 +106,16 @@ class AccountServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/pulsegate.auth.v1.AccountService/RotateKey',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
+        self.ReportLeakedKeys = channel.unary_unary(
+                '/pulsegate.auth.v1.AccountService/ReportLeakedKeys',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysResponse.FromString,
+                _registered_method=True)
         self.GetPublishableKey = channel.unary_unary(
                 '/pulsegate.auth.v1.AccountService/GetPublishableKey',
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.GetPublishableKeyRequest.SerializeToString,
@@ -135,7 +145,7 @@ class AccountServiceStub:
 
 class AccountServiceServicer:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     def SignUp(self, request, context):
@@ -220,6 +230,20 @@ class AccountServiceServicer:
 
     def RevokeKey(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """A key with the same rights; the one before goes on working for a while. CONFLICT where it is revoked or expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportLeakedKeys(self, request, context):
+        """Keys that were found where they should not be: live secret ones are revoked. For whoever had the keys.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -328,6 +352,16 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyResponse.SerializeToString,
             ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyResponse.SerializeToString,
+            ),
+            'ReportLeakedKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLeakedKeys,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysResponse.SerializeToString,
+            ),
             'GetPublishableKey': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPublishableKey,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.GetPublishableKeyRequest.FromString,
@@ -363,7 +397,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     @staticmethod
@@ -734,6 +768,60 @@ class AccountService:
             '/pulsegate.auth.v1.AccountService/RevokeKey',
             pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.AccountService/RotateKey',
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.RotateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLeakedKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.AccountService/ReportLeakedKeys',
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ReportLeakedKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class AccountServiceStub:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     @_typing.overload
@@ -52,6 +52,10 @@ class AccountServiceStub:
     CreateKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.CreateKeyRequest, _accounts_pb2.CreateKeyResponse]
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.UpdateKeyRequest, _accounts_pb2.UpdateKeyResponse]
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RevokeKeyRequest, _accounts_pb2.RevokeKeyResponse]
+    RotateKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RotateKeyRequest, _accounts_pb2.RotateKeyResponse]
+    """A key with the same rights; the one before goes on working for a while. CONFLICT where it is revoked or expired."""
+    ReportLeakedKeys: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ReportLeakedKeysRequest, _accounts_pb2.ReportLeakedKeysResponse]
+    """Keys that were found where they should not be: live secret ones are revoked. For whoever had the keys."""
     GetPublishableKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetPublishableKeyRequest, _accounts_pb2.GetPublishableKeyResponse]
     """The text of a publishable key, for embedding in generated code. Secret keys are never given back: NOT_FOUND."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListMembersRequest, _accounts_pb2.ListMembersResponse]
@@ -62,7 +66,7 @@ class AccountServiceStub:
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,6 +87,10 @@ class AccountServiceAsyncStub(AccountServiceStub):
     CreateKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.CreateKeyRequest, _accounts_pb2.CreateKeyResponse]  # type: ignore[assignment]
     UpdateKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateKeyRequest, _accounts_pb2.UpdateKeyResponse]  # type: ignore[assignment]
     RevokeKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RevokeKeyRequest, _accounts_pb2.RevokeKeyResponse]  # type: ignore[assignment]
+    RotateKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RotateKeyRequest, _accounts_pb2.RotateKeyResponse]  # type: ignore[assignment]
+    """A key with the same rights; the one before goes on working for a while. CONFLICT where it is revoked or expired."""
+    ReportLeakedKeys: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ReportLeakedKeysRequest, _accounts_pb2.ReportLeakedKeysResponse]  # type: ignore[assignment]
+    """Keys that were found where they should not be: live secret ones are revoked. For whoever had the keys."""
     GetPublishableKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetPublishableKeyRequest, _accounts_pb2.GetPublishableKeyResponse]  # type: ignore[assignment]
     """The text of a publishable key, for embedding in generated code. Secret keys are never given back: NOT_FOUND."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListMembersRequest, _accounts_pb2.ListMembersResponse]  # type: ignore[assignment]
@@ -92,7 +100,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh and SignOut needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
     """
 
     @_abc_1.abstractmethod
@@ -195,6 +203,22 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.RevokeKeyResponse, _abc.Awaitable[_accounts_pb2.RevokeKeyResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _accounts_pb2.RotateKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.RotateKeyResponse, _abc.Awaitable[_accounts_pb2.RotateKeyResponse]]:
+        """A key with the same rights; the one before goes on working for a while. CONFLICT where it is revoked or expired."""
+
+    @_abc_1.abstractmethod
+    def ReportLeakedKeys(
+        self,
+        request: _accounts_pb2.ReportLeakedKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.ReportLeakedKeysResponse, _abc.Awaitable[_accounts_pb2.ReportLeakedKeysResponse]]:
+        """Keys that were found where they should not be: live secret ones are revoked. For whoever had the keys."""
 
     @_abc_1.abstractmethod
     def GetPublishableKey(

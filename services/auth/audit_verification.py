@@ -1,0 +1,130 @@
+"""`python -m services.auth verify-audit [export …]`: whether the audit log is what was written to it."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from chassis import postgres
+from chassis.postgres import Connection, Database
+from chassis.settings import setting, url
+from services.auth.audit_chain import ChainCheck, HeadSignature, SealedEntry
+from services.auth.domain import TenantId
+from services.auth.master_key import MasterKey
+from services.auth.settings import master_key
+from services.auth.storage.audit import AUDITOR_ROLE, AuditStorage, SignedHeadStorage
+
+_MOST_AT_A_TIME = 1000
+
+#: Hashes that are certain, by tenant and sequence.
+Known = dict[TenantId, dict[int, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationSettings:
+    """What the command reads from its environment: the service's own settings."""
+
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    master_key: bytes = setting("PULSEGATE_AUTH_MASTER_KEY", parse=master_key, secret=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """One chain."""
+
+    tenant_id: TenantId
+    entries: int
+    signed_heads: int
+    faults: list[str]
+
+
+async def verify(settings: VerificationSettings, exports: Iterable[Path]) -> list[str]:
+    """A line for each chain and each fault. Raises SystemExit with them where there is a fault or no such file."""
+    signature = signature_of(settings.master_key)
+    known = _known_from(exports, signature)
+    lines: list[str] = []
+    faulty = False
+    async with postgres.connected(settings.dsn) as database:
+        for chain in await verified_chains(database, signature, known):
+            faulty |= bool(chain.faults)
+            lines.append(f"{chain.tenant_id}: {chain.entries} entries, {chain.signed_heads} signed heads")
+            lines += [f"{chain.tenant_id}: FAULT {fault}" for fault in chain.faults]
+    if faulty:
+        raise SystemExit("\n".join([*lines, "The audit log is NOT what was written to it."]))
+    return [*lines, "The audit log is what was written to it."]
+
+
+def signature_of(secret: bytes) -> HeadSignature:
+    """That of the service with this master key."""
+    return HeadSignature(Ed25519PrivateKey.from_private_bytes(MasterKey(secret).audit_seed))
+
+
+async def verified_chains(database: Database, signature: HeadSignature, known: Known) -> list[Verified]:
+    """Every chain there is, and those that are only known from elsewhere."""
+    async with database.transaction(role=AUDITOR_ROLE) as connection:
+        tenants = await SignedHeadStorage().tenants(connection)
+    return [
+        await _verified(database, signature, tenant_id, known.get(tenant_id, {}))
+        for tenant_id in sorted({*tenants, *known})
+    ]
+
+
+async def _verified(
+    database: Database, signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
+) -> Verified:
+    async with database.transaction(role=AUDITOR_ROLE) as connection:
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one moment of the whole chain
+        signed = await SignedHeadStorage().of_tenant(connection, tenant_id)
+        certain, faults = _certain(signed, signature, tenant_id, known)
+        check = ChainCheck(tenant_id, certain)
+        async for entry in _entries(connection, tenant_id):
+            faults += check.faults_of(entry)
+        faults += check.faults_of_end(await AuditStorage().head(connection, tenant_id))
+    return Verified(tenant_id=tenant_id, entries=check.entries, signed_heads=len(signed), faults=faults)
+
+
+async def _entries(connection: Connection, tenant_id: TenantId) -> AsyncIterator[SealedEntry]:
+    after, storage = -1, AuditStorage()
+    while page := await storage.page(connection, tenant_id, after, _MOST_AT_A_TIME):
+        for entry in page:
+            yield entry
+        after = page[-1].sequence
+
+
+def _certain(
+    signed: Iterable[str], signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
+) -> tuple[dict[int, bytes], list[str]]:
+    """What signed heads and exports say of a chain, and what is wrong with these heads."""
+    certain, faults = dict(known), []
+    for text in signed:
+        head = signature.read(text)
+        if head is None or head.tenant_id != tenant_id:
+            faults.append("a signed head is not genuine")
+        elif certain.setdefault(head.sequence, head.hash) != head.hash:
+            faults.append(f"the signed head of entry {head.sequence} contradicts an export")
+    return certain, faults
+
+
+def _known_from(exports: Iterable[Path], signature: HeadSignature) -> Known:
+    """What exports (JSON lines) say. Raises SystemExit where one cannot be read or its signature is not genuine."""
+    known: Known = {}
+    for path in exports:
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                tenant_id, sequence, entry_hash = _known_from_line(json.loads(line), signature)
+                known.setdefault(tenant_id, {})[sequence] = entry_hash
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SystemExit(f"{path} is no export of the audit log: {error}") from error
+    return known
+
+
+def _known_from_line(line: dict[str, Any], signature: HeadSignature) -> tuple[TenantId, int, bytes]:
+    if "signedHead" not in line:
+        return TenantId(line["entry"]["tenantId"]), int(line["sequence"]), bytes.fromhex(line["hash"])
+    head = signature.read(line["signedHead"])
+    if head is None:
+        raise ValueError("its signature is not genuine")
+    return head.tenant_id, head.sequence, head.hash

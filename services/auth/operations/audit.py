@@ -1,0 +1,182 @@
+"""The audit log: what every operation leaves in it, and what its readers are shown."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from chassis import audit, pages
+from chassis.audit import Party
+from chassis.clock import Clock, from_unix_ms
+from chassis.errors import Invalid
+from chassis.ids import is_uuid
+from chassis.postgres import Connection, Database
+from chassis.principals import Principal
+from services.auth.audit_chain import GENESIS, PLATFORM, Head, HeadSignature, SealedEntry, says_the_same
+from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId
+from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.audit import AuditStorage
+from services.auth.storage.doors import open_door
+
+_SERVICE = "auth"
+_LONGEST_DOCUMENT = 64_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What an operation did."""
+
+    #: The kind of thing and what happened to it: "key.created".
+    action: str
+    target: Party
+    project_id: str = ""
+    #: Where the request came from, where that matters.
+    address: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class AuditTrail:
+    """A step of every operation that changes something, in its transaction, before it announces to the feed.
+
+    A chain belongs to one transaction at a time, so chains are taken late, in the order of tenants' ids, and always
+    before the feed: no two transactions can wait for each other.
+    """
+
+    def __init__(self, storage: AuditStorage, accounts: AccountStorage, clock: Clock) -> None:
+        self._storage = storage
+        self._accounts = accounts
+        self._clock = clock
+
+    async def of_tenant(self, connection: Connection, actor: Actor, *changes: Change) -> None:
+        """Changes in the tenant whose door is open."""
+        await self.by(connection, actor.tenant_id, _person(actor.user_id), *changes)
+
+    async def by(self, connection: Connection, tenant_id: TenantId, actor: Party, *changes: Change) -> None:
+        """The same by somebody who need not be a member."""
+        for change in changes:
+            entry = audit.Entry(
+                tenant_id=tenant_id,
+                at=self._now(),
+                service=_SERVICE,
+                action=change.action,
+                actor=actor,
+                target=change.target,
+                project_id=change.project_id,
+                address=change.address,
+                details=change.details,
+            )
+            await self._storage.append(connection, tenant_id, entry.id, entry.project_id, audit.document(entry))
+
+    async def of_person(self, connection: Connection, user_id: UserId, action: str, **said: Any) -> None:
+        """What a person did about their own account, told to each of their tenants; their door is open."""
+        memberships = await self._accounts.memberships(connection, user_id)
+        await self.of_member(connection, memberships, user_id, action, **said)
+
+    async def of_member(
+        self, connection: Connection, memberships: Sequence[Membership], user_id: UserId, action: str, **said: Any
+    ) -> None:
+        """The same where the memberships, in the order of tenants' ids, are known. Leaves no tenant's door open."""
+        person = _person(user_id)
+        for tenant_id in [membership.tenant.id for membership in memberships] or [PLATFORM]:
+            await open_door(connection, "tenant_id", tenant_id)
+            await self.by(connection, tenant_id, person, Change(action=action, target=person, **said))
+        await open_door(connection, "tenant_id", "")
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())
+
+
+def _person(user_id: UserId) -> Party:
+    return Party(kind="user", id=user_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPage:
+    """Part of a chain, and where the chain ends."""
+
+    entries: Sequence[SealedEntry]
+    #: Where the next part begins; empty at the end.
+    next_token: str
+    #: Covers the whole chain, whatever is shown of it.
+    signed_head: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignEntry:
+    """An entry that another service has made, in canonical form."""
+
+    id: str
+    tenant_id: TenantId
+    project_id: str
+    document: str
+
+
+class AuditLog:
+    """Admins read their tenant's chain; a key with `audit:read` what is about its own project."""
+
+    def __init__(
+        self, database: Database, access: Access, storage: AuditStorage, signature: HeadSignature, clock: Clock
+    ) -> None:
+        self._database = database
+        self._access = access
+        self._storage = storage
+        self._signature = signature
+        self._clock = clock
+
+    async def page(self, principal: Principal, tenant_id: TenantId, *, after: int, token: str, size: int) -> AuditPage:
+        """From the oldest that follows entry `after`, or the page before. Raises Invalid, NotFound, Forbidden."""
+        after, most = _position(token) if token else after, pages.page_size(size)
+        doors = {"user_id": principal.subject} if principal.kind == "user" else {}
+        async with self._database.transaction(**doors) as connection:
+            project_id = await self._enter(connection, principal, tenant_id)
+            # The head first: what is appended in between, it need not cover.
+            head = await self._storage.head(connection, tenant_id)
+            found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
+        shown = found[:most]
+        return AuditPage(
+            entries=shown,
+            next_token=str(shown[-1].sequence) if len(found) > most else "",
+            signed_head=self._signed(head or Head(tenant_id=tenant_id, sequence=0, hash=GENESIS)),
+        )
+
+    async def record(self, entries: Sequence[ForeignEntry]) -> None:
+        """Seals what another service has kept since its change; entries that are there already stay as they are.
+
+        Raises Invalid.
+        """
+        for entry in entries:
+            _require_sound(entry)
+        for tenant_id in sorted({entry.tenant_id for entry in entries}):
+            async with self._database.transaction(tenant_id=tenant_id) as connection:
+                for entry in entries:
+                    if entry.tenant_id == tenant_id:
+                        await self._storage.append(connection, tenant_id, entry.id, entry.project_id, entry.document)
+
+    async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> ProjectId | None:
+        """Opens the tenant's door; the project to which the principal is confined, if any."""
+        if principal.kind == "user":
+            await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
+            return None
+        if principal.tenant_id != tenant_id:
+            raise no_such("tenant")
+        principal.require("audit:read")
+        await open_door(connection, "tenant_id", tenant_id)
+        return ProjectId(principal.project_id)
+
+    def _signed(self, head: Head) -> str:
+        return self._signature.sign(head, from_unix_ms(self._clock.now_ms()))
+
+
+def _position(token: str) -> int:
+    if not (token.isascii() and token.isdecimal() and len(token) < 16):
+        raise Invalid.fields({"pageToken": "is not a token that a list has answered"})
+    return int(token)
+
+
+def _require_sound(entry: ForeignEntry) -> None:
+    ids = [entry.id, entry.tenant_id, *([entry.project_id] if entry.project_id else [])]
+    if not all(map(is_uuid, ids)) or len(entry.document) > _LONGEST_DOCUMENT:
+        raise Invalid("An entry of the audit log has ids, and a document of bounded length.")
+    if not says_the_same(entry.document, entry.id, entry.tenant_id, entry.project_id):
+        raise Invalid("The document of an entry of the audit log has the ids of the entry.")

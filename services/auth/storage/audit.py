@@ -1,0 +1,81 @@
+"""The audit log's chains."""
+
+from collections.abc import Sequence
+
+from chassis.postgres import Connection
+from services.auth.audit_chain import Head, SealedEntry
+from services.auth.domain import ProjectId, TenantId
+
+#: Role that reads the chains of all tenants, and keeps signed heads.
+AUDITOR_ROLE = "auth_auditor"
+
+
+class AuditStorage:
+    """Door: `tenant_id`; `page` also with the role."""
+
+    async def append(
+        self, connection: Connection, tenant_id: TenantId, entry_id: str, project_id: str, document: str
+    ) -> None:
+        """Seals an entry at the end of its chain, once; others who append to it wait for this transaction's end."""
+        await connection.execute(
+            "SELECT append_audit_entry(%s, %s, %s, %s)", (tenant_id, entry_id, project_id or None, document)
+        )
+
+    async def head(self, connection: Connection, tenant_id: TenantId) -> Head | None:
+        """None where nothing was ever appended."""
+        cursor = await connection.execute(
+            "SELECT tenant_id::text AS tenant_id, sequence, hash FROM audit_heads WHERE tenant_id = %s", (tenant_id,)
+        )
+        row = await cursor.fetchone()
+        return Head(**row) if row else None
+
+    async def page(
+        self, connection: Connection, tenant_id: TenantId, after: int, most: int, project_id: ProjectId | None = None
+    ) -> Sequence[SealedEntry]:
+        """Entries after a sequence number, in their order; of one project where it is named."""
+        cursor = await connection.execute(
+            "SELECT sequence, id::text AS id, coalesce(project_id::text, '') AS project_id, document, previous_hash,"
+            " hash FROM audit_entries"
+            " WHERE tenant_id = %s AND sequence > %s AND (%s::uuid IS NULL OR project_id = %s::uuid)"
+            " ORDER BY sequence LIMIT %s",
+            (tenant_id, after, project_id, project_id, most),
+        )
+        return [SealedEntry(**row) for row in await cursor.fetchall()]
+
+
+class SignedHeadStorage:
+    """For the role."""
+
+    async def tenants(self, connection: Connection) -> Sequence[TenantId]:
+        """Everybody of whom there is anything."""
+        cursor = await connection.execute(
+            "SELECT tenant_id::text AS id FROM audit_heads UNION SELECT tenant_id::text FROM audit_entries"
+            " UNION SELECT tenant_id::text FROM audit_signed_heads ORDER BY id"
+        )
+        return [row["id"] for row in await cursor.fetchall()]
+
+    async def unsigned(self, connection: Connection, most: int) -> Sequence[Head]:
+        """Heads further than any that was signed."""
+        cursor = await connection.execute(
+            "SELECT tenant_id::text AS tenant_id, sequence, hash FROM audit_heads WHERE NOT EXISTS"
+            " (SELECT FROM audit_signed_heads AS signed"
+            " WHERE signed.tenant_id = audit_heads.tenant_id AND signed.sequence >= audit_heads.sequence)"
+            " ORDER BY tenant_id LIMIT %s",
+            (most,),
+        )
+        return [Head(**row) for row in await cursor.fetchall()]
+
+    async def insert(self, connection: Connection, head: Head, signed_head: str) -> None:
+        """Nothing where another replica was first."""
+        await connection.execute(
+            "INSERT INTO audit_signed_heads (tenant_id, sequence, signed_head) VALUES (%s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
+            (head.tenant_id, head.sequence, signed_head),
+        )
+
+    async def of_tenant(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
+        """All signed heads of a chain, from the oldest."""
+        cursor = await connection.execute(
+            "SELECT signed_head FROM audit_signed_heads WHERE tenant_id = %s ORDER BY sequence", (tenant_id,)
+        )
+        return [row["signed_head"] for row in await cursor.fetchall()]

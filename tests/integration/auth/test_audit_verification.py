@@ -1,0 +1,277 @@
+"""The audit log's chains: their order, their signed heads, and that nobody touches them unnoticed."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from chassis import postgres
+from chassis.clock import SystemClock
+from contracts.pulsegate.auth.v1 import audit_pb2 as pb
+from services.auth.__main__ import main
+from services.auth.audit_chain import HeadSignature, hash_of
+from services.auth.audit_heads import HeadSigner
+from services.auth.audit_verification import signature_of, verified_chains
+from services.auth.domain import TenantId
+from services.auth.settings import Settings
+from services.auth.storage.audit import SignedHeadStorage
+from tests.integration.auth.client import AuthClient, running_auth
+from tests.integration.auth.clocks import MovableClock
+from tests.suite_database import Database
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MASTER_KEY = bytes(range(32))
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """What an operator has: the database, the master key, and exports that somebody kept."""
+
+    database: postgres.Database
+    signature: HeadSignature
+
+    async def faults(self, tenant_id: str, known: dict[int, bytes] | None = None) -> list[str]:
+        chains = await verified_chains(self.database, self.signature, {TenantId(tenant_id): known or {}})
+        [chain] = [chain for chain in chains if chain.tenant_id == tenant_id]
+        return chain.faults
+
+    async def sign(self) -> int:
+        return await HeadSigner(self.database, SignedHeadStorage(), self.signature, SystemClock()).sign()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def verifier(module_database: Database) -> AsyncIterator[Verifier]:
+    async with postgres.connected(module_database.dsn("auth")) as database:
+        yield Verifier(database, signature_of(MASTER_KEY))
+
+
+@pytest.fixture
+def intruder(module_database: Database) -> Iterator[Connection]:
+    """Somebody who may do anything in the database."""
+    with psycopg.connect(module_database.superuser_dsn, autocommit=True) as connection:
+        yield connection
+
+
+async def test_changes_at_the_same_time_have_an_order_without_gaps(auth: AuthClient, verifier: Verifier) -> None:
+    ada = await auth.sign_up()
+    await asyncio.gather(*(auth.create_key(ada) for _ in range(12)))
+
+    page = await auth.audit(
+        "ListAuditEntries", pb.ListAuditEntriesRequest(tenant_id=ada.tenant_id), await auth.principal(ada)
+    )
+
+    assert [entry.sequence for entry in page.entries] == list(range(1, 16))
+    before = bytes(32)
+    for entry in page.entries:
+        assert entry.previous_hash == before
+        before = hash_of(TenantId(ada.tenant_id), entry.sequence, before, entry.document)
+        assert entry.hash == before
+    head = verifier.signature.read(page.signed_head)
+    assert head is not None
+    assert (head.tenant_id, head.sequence, head.hash) == (ada.tenant_id, 15, before)
+    assert await verifier.faults(ada.tenant_id) == []
+
+
+def rewritten(connection: Connection, tenant_id: str) -> None:
+    """Leaves out the second entry and makes every hash after it fit again, head included."""
+    rows = connection.execute(
+        "DELETE FROM auth.audit_entries WHERE tenant_id = %s RETURNING sequence, id, document", (tenant_id,)
+    ).fetchall()
+    kept = [row for row in sorted(rows) if row[0] != 2]
+    before = bytes(32)
+    for sequence, (_, entry_id, document) in enumerate(kept, start=1):
+        entry_hash = hash_of(TenantId(tenant_id), sequence, before, document)
+        project = json.loads(document)["projectId"] or None
+        connection.execute(
+            "INSERT INTO auth.audit_entries VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            (tenant_id, sequence, entry_id, project, document, before, entry_hash),
+        )
+        before = entry_hash
+    head = "UPDATE auth.audit_heads SET sequence = %s, hash = %s WHERE tenant_id = %s"
+    connection.execute(head, (len(kept), before, tenant_id))
+
+
+def by(*statements: str) -> Callable[[Connection, str], None]:
+    def tamper(connection: Connection, tenant_id: str) -> None:
+        for statement in statements:
+            connection.execute(statement.encode(), (tenant_id,))
+
+    return tamper
+
+
+CUT = "DELETE FROM auth.audit_entries WHERE sequence > 2 AND tenant_id = %s"
+MOVE_HEAD = (
+    "UPDATE auth.audit_heads AS heads SET sequence = entries.sequence, hash = entries.hash"
+    " FROM auth.audit_entries AS entries WHERE entries.tenant_id = heads.tenant_id AND entries.sequence = 2"
+    " AND heads.tenant_id = %s"
+)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "found"),
+    [
+        (
+            by(
+                "UPDATE auth.audit_entries SET document = replace(document, 'tenant.created', 'tenant.renamed')"
+                " WHERE sequence = 2 AND tenant_id = %s"
+            ),
+            "entry 2 was edited: its hash does not fit",
+        ),
+        (
+            by("UPDATE auth.audit_entries SET project_id = NULL WHERE sequence = 3 AND tenant_id = %s"),
+            "entry 3 was edited: its columns and its document differ",
+        ),
+        (by("DELETE FROM auth.audit_entries WHERE sequence = 2 AND tenant_id = %s"), "entry 2 is missing"),
+        (
+            by(
+                "UPDATE auth.audit_entries SET sequence = -sequence WHERE sequence IN (1, 2) AND tenant_id = %s",
+                "UPDATE auth.audit_entries SET sequence = 3 + sequence WHERE sequence < 0 AND tenant_id = %s",
+            ),
+            "entry 1 does not follow the entry before it",
+        ),
+        (
+            by(
+                "INSERT INTO auth.audit_entries SELECT tenant_id, 4, gen_random_uuid(), project_id, document,"
+                " previous_hash, hash FROM auth.audit_entries WHERE sequence = 3 AND tenant_id = %s"
+            ),
+            "entry 4 does not follow the entry before it",
+        ),
+        (by(CUT), "the chain ends with entry 2, its head says 3"),
+        (by(CUT, MOVE_HEAD), "entries 3 to 3, which were signed or exported, are missing"),
+        (
+            by(
+                "DELETE FROM auth.audit_entries WHERE tenant_id = %s",
+                "DELETE FROM auth.audit_heads WHERE tenant_id = %s",
+            ),
+            "entries 1 to 3, which were signed or exported, are missing",
+        ),
+        (rewritten, "entries 3 to 3, which were signed or exported, are missing"),
+        (
+            by("UPDATE auth.audit_signed_heads SET signed_head = signed_head || 'x' WHERE tenant_id = %s"),
+            "a signed head is not genuine",
+        ),
+        (
+            by("UPDATE auth.audit_entries SET document = '{', hash = hash WHERE sequence = 1 AND tenant_id = %s"),
+            "entry 1 was edited: its hash does not fit",
+        ),
+    ],
+)
+async def test_who_touches_a_chain_is_found_out(
+    auth: AuthClient,
+    verifier: Verifier,
+    intruder: Connection,
+    tamper: Callable[[Connection, str], None],
+    found: str,
+) -> None:
+    ada = await auth.sign_up()
+    assert await verifier.sign() > 0
+    assert await verifier.faults(ada.tenant_id) == []
+
+    tamper(intruder, ada.tenant_id)
+
+    assert any(fault.startswith(found) for fault in await verifier.faults(ada.tenant_id))
+
+
+async def test_a_chain_that_was_rewritten_and_grew_again_is_not_the_one_that_was_signed(
+    auth: AuthClient, verifier: Verifier, intruder: Connection
+) -> None:
+    ada = await auth.sign_up()
+    await verifier.sign()
+    rewritten(intruder, ada.tenant_id)
+    await auth.create_key(ada)
+
+    assert await verifier.faults(ada.tenant_id) == ["entry 3 is not the one that was signed or exported"]
+
+
+def export(path: Path, entries: Sequence[pb.SealedAuditEntry], signed_head: str) -> Path:
+    lines = [
+        json.dumps({"sequence": entry.sequence, "hash": entry.hash.hex(), "entry": json.loads(entry.document)})
+        for entry in entries
+    ]
+    path.write_text("\n".join([*lines, json.dumps({"signedHead": signed_head})]), encoding="utf-8")
+    return path
+
+
+async def test_the_command_verifies_every_chain_and_holds_it_to_exports(
+    settings: Settings,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PULSEGATE_POSTGRES_DSN", settings.dsn)
+    monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", base64.urlsafe_b64encode(MASTER_KEY).decode())
+    async with running_auth(settings) as auth, postgres.connected(settings.dsn) as runtime:
+        ada = await auth.sign_up()
+        await Verifier(runtime, signature_of(MASTER_KEY)).sign()
+        request = pb.ListAuditEntriesRequest(tenant_id=ada.tenant_id)
+        page = await auth.audit("ListAuditEntries", request, await auth.principal(ada))
+
+    async def command(*arguments: str) -> None:
+        await asyncio.to_thread(main, ["verify-audit", *arguments])
+
+    kept = str(export(tmp_path / "kept.ndjson", page.entries, page.signed_head))
+    capsys.readouterr()
+    await command(kept)
+    said = capsys.readouterr().out
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        by(CUT, MOVE_HEAD, "DELETE FROM auth.audit_signed_heads WHERE tenant_id = %s")(connection, ada.tenant_id)
+    await command()
+    with pytest.raises(SystemExit, match=r"FAULT entries 3 to 3, which were signed or exported, are missing"):
+        await command(kept)
+
+    assert said == f"{ada.tenant_id}: 3 entries, 1 signed heads\nThe audit log is what was written to it.\n"
+    for wrong in (tmp_path / "absent", export(tmp_path / "forged", [], page.signed_head + "x")):
+        with pytest.raises(SystemExit, match=r"is no export of the audit log"):
+            await command(str(wrong))
+
+
+async def test_an_export_that_contradicts_a_signed_head_is_told(auth: AuthClient, verifier: Verifier) -> None:
+    ada = await auth.sign_up()
+    await verifier.sign()
+
+    faults = await verifier.faults(ada.tenant_id, {3: bytes(32)})
+
+    assert faults == [
+        "the signed head of entry 3 contradicts an export",
+        "entry 3 is not the one that was signed or exported",
+    ]
+
+
+async def test_heads_are_signed_by_themselves_and_each_once(settings: Settings, database: Database) -> None:
+    async with running_auth(settings) as auth, postgres.connected(database.dsn("auth")) as runtime:
+        ada = await auth.sign_up()
+        verifier = Verifier(runtime, signature_of(MASTER_KEY))
+        await verifier.sign()
+
+        assert await verifier.sign() == 0
+        assert await verifier.faults(ada.tenant_id) == []
+
+
+async def test_heads_are_signed_after_the_database_was_away(
+    settings: Settings, database: Database, clock: MovableClock
+) -> None:
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute("ALTER TABLE auth.audit_heads RENAME TO away")
+        async with running_auth(settings, clock) as auth:
+            connection.execute("ALTER TABLE auth.away RENAME TO audit_heads")
+            ada = await auth.sign_up()
+
+            async def signed() -> bool:
+                await clock.advance(timedelta(seconds=60))
+                query = "SELECT FROM auth.audit_signed_heads WHERE tenant_id = %s"
+                return bool(connection.execute(query, (ada.tenant_id,)).fetchall())
+
+            await eventually(signed)

@@ -1,0 +1,225 @@
+"""The life of a key: changed, rotated with an overlap, seen in use, found in public."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis import api_keys, postgres
+from chassis.clock import SystemClock
+from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from services.auth.domain import KeyId
+from services.auth.key_usage import KeyUsage
+from services.auth.settings import Settings
+from services.auth.storage.keys import KeyUsageStorage
+from tests.integration.auth.client import AuthClient, Person, running_auth
+from tests.integration.auth.clocks import MovableClock
+from tests.suite_database import Database
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def works(auth: AuthClient, key: str) -> bool:
+    try:
+        await auth.authenticate(key=key)
+    except Unauthenticated:
+        return False
+    return True
+
+
+async def rotate(auth: AuthClient, person: Person, key_id: str, grace_seconds: int) -> pb.RotateKeyResponse:
+    request = pb.RotateKeyRequest(project_id=person.project_id, key_id=key_id, grace_seconds=grace_seconds)
+    answer: pb.RotateKeyResponse = await auth.account("RotateKey", request, await auth.principal(person))
+    return answer
+
+
+async def keys_of(auth: AuthClient, person: Person, principal: str = "") -> list[pb.Key]:
+    request = pb.ListKeysRequest(project_id=person.project_id)
+    return list((await auth.account("ListKeys", request, principal or await auth.principal(person))).keys)
+
+
+async def report(auth: AuthClient, *keys: str, place: str = "https://code.example/a") -> list[bool]:
+    leaked = [pb.LeakedKey(api_key_sha256=api_keys.digest(key), place=place) for key in keys]
+    return list((await auth.account("ReportLeakedKeys", pb.ReportLeakedKeysRequest(keys=leaked))).revoked)
+
+
+def rows(database: Database, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(database.superuser_dsn) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+async def test_a_rotated_key_works_beside_its_successor_until_the_grace_is_over(
+    settings: Settings, clock: MovableClock
+) -> None:
+    async with running_auth(settings, clock) as auth:
+        ada = await auth.sign_up()
+        old = await auth.create_key(ada, name="shop", scopes=["query:read", "ingest:write"])
+        principal, feed = await auth.principal(ada), auth.watch()
+        await anext(feed)
+
+        new = await rotate(auth, ada, old.key.id, 60)
+        told = await eventually_named(feed, old.key.id)
+        both = [await works(auth, old.token), await works(auth, new.token)]
+        await clock.advance(timedelta(seconds=61))
+        later = [await works(auth, old.token), await works(auth, new.token)]
+        listed = await keys_of(auth, ada, principal)
+
+    assert told
+    assert (both, later) == ([True, True], [False, True])
+    assert (new.key.name, list(new.key.scopes)) == ("shop", ["ingest:write", "query:read"])
+    assert [key.id for key in listed] == [old.key.id, new.key.id]
+    assert listed[0].HasField("expires_at")
+    assert not listed[1].HasField("expires_at")
+
+
+async def eventually_named(feed: Any, key_id: str) -> bool:
+    """Whether the feed of credentials tells of a key, so that nobody goes on with an older verdict."""
+    async with asyncio.timeout(10):
+        while key_id not in (await anext(feed)).changed_ids:
+            pass
+    return True
+
+
+async def test_without_a_grace_the_old_key_ends_at_once_and_a_publishable_one_is_replaced_too(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    old = await auth.create_key(ada, kind=pb.KEY_KIND_PUBLISHABLE, allowed_origins=["https://a.example"])
+    new = await rotate(auth, ada, old.key.id, 0)
+    asked = pb.GetPublishableKeyRequest(project_id=ada.project_id, key_id=new.key.id)
+
+    assert [await works(auth, old.token), await works(auth, new.token)] == [False, True]
+    assert list(new.key.allowed_origins) == ["https://a.example"]
+    assert (await auth.account("GetPublishableKey", asked, await auth.principal(ada))).token == new.token
+
+
+async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    made = await auth.create_key(ada)
+    with pytest.raises(NotFound):
+        await rotate(auth, eve, made.key.id, 0)
+    adding = pb.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=pb.ROLE_EDITOR)
+    await auth.account("AddMember", adding, await auth.principal(ada))
+    for method, request in (
+        ("RotateKey", pb.RotateKeyRequest(project_id=ada.project_id, key_id=made.key.id)),
+        ("UpdateKey", pb.UpdateKeyRequest(project_id=ada.project_id, key_id=made.key.id, never_expires=True)),
+    ):
+        with pytest.raises(Forbidden):
+            await auth.account(method, request, await auth.principal(eve))
+    with pytest.raises(Invalid):
+        await rotate(auth, ada, made.key.id, -1)
+
+
+async def test_origins_and_end_of_a_key_are_changed_at_once(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    made = await auth.create_key(ada, kind=pb.KEY_KIND_PUBLISHABLE, allowed_origins=["https://a.example"])
+    feed = auth.watch()
+    await anext(feed)
+    expires_at = Timestamp()
+    expires_at.FromDatetime(datetime(2099, 1, 1, tzinfo=UTC))
+    request = pb.UpdateKeyRequest(
+        project_id=ada.project_id, key_id=made.key.id, allowed_origins=["https://b.example"], expires_at=expires_at
+    )
+
+    changed = (await auth.account("UpdateKey", request, await auth.principal(ada))).key
+
+    assert (list(changed.allowed_origins), changed.expires_at) == (["https://b.example"], expires_at)
+    assert await eventually_named(feed, made.key.id)
+    assert list((await auth.authenticate(key=made.token)).allowed_origins) == ["https://b.example"]
+    assert await keys_of(auth, ada) == [changed]
+    again = (await auth.account("UpdateKey", request, await auth.principal(ada))).key
+    assert again == changed
+
+
+async def test_the_last_use_of_a_key_is_noted_soon_and_at_the_end(
+    settings: Settings, clock: MovableClock, database: Database
+) -> None:
+    def used_at() -> list[datetime | None]:
+        return [at for (at,) in rows(database, "SELECT last_used_at FROM auth.keys ORDER BY id")]
+
+    async with running_auth(settings, clock) as auth:
+        ada = await auth.sign_up()
+        used, idle = await auth.create_key(ada), await auth.create_key(ada)
+        await works(auth, used.token)
+
+        async def noted() -> bool:
+            await clock.advance(timedelta(seconds=10))
+            return used_at()[0] is not None
+
+        await eventually(noted)
+        listed = await keys_of(auth, ada)
+        first = used_at()[0]
+        await works(auth, used.token)
+
+    assert [(key.id, key.HasField("last_used_at")) for key in listed] == [(used.key.id, True), (idle.key.id, False)]
+    assert (first < used_at()[0], used_at()[1]) == (True, None)  # type: ignore[operator]
+
+
+async def test_uses_that_cannot_be_noted_are_noted_later(settings: Settings, database: Database) -> None:
+    async with running_auth(settings) as auth:
+        made = await auth.create_key(await auth.sign_up())
+    async with postgres.connected(settings.dsn) as runtime:
+        usage = KeyUsage(runtime, KeyUsageStorage(), SystemClock())
+        usage.used(KeyId(made.key.id))
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            connection.execute("ALTER TABLE auth.keys RENAME TO away")
+            async with usage.noting():
+                pass
+            connection.execute("ALTER TABLE auth.away RENAME TO keys")
+        async with usage.noting():
+            pass
+
+    assert rows(database, "SELECT last_used_at IS NOT NULL FROM auth.keys") == [(True,)]
+
+
+async def test_the_role_that_notes_uses_sees_and_changes_nothing_else(module_database: Database) -> None:
+    for statement in ("SELECT name FROM keys", "UPDATE keys SET revoked_at = NULL", "SELECT FROM users"):
+        with psycopg.connect(module_database.dsn("auth")) as connection:
+            connection.execute("SET LOCAL ROLE auth_key_usage")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+async def test_a_secret_key_that_was_found_is_revoked_and_its_admins_are_told(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    adding = pb.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=pb.ROLE_EDITOR)
+    await auth.account("AddMember", adding, await auth.principal(ada))
+    made = await auth.create_key(ada, name="shop")
+
+    answers = [await report(auth, made.token, place="https://code.example/a\n\x00"), await report(auth, made.token)]
+
+    assert answers == [[True], [False]]
+    assert not await works(auth, made.token)
+    mails = rows(module_database, "SELECT recipient, details FROM auth.mails WHERE purpose = 'key_leaked'")
+    assert mails == [(ada.email, {"key": "shop", "prefix": made.key.prefix, "found": "https://code.example/a"})]
+    everything = rows(module_database, "SELECT document::json FROM auth.audit_entries ORDER BY sequence")
+    [*_, document] = [document for (document,) in everything if document["tenantId"] == ada.tenant_id]
+    assert (document["action"], document["target"]["id"], document["actor"]["kind"]) == (
+        "key.leaked",
+        made.key.id,
+        "reporter",
+    )
+    assert made.token not in str(document)
+
+
+async def test_what_is_no_live_secret_key_is_left_alone(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    public = await auth.create_key(ada, kind=pb.KEY_KIND_PUBLISHABLE, allowed_origins=["*"])
+
+    assert await report(auth, public.token, "sk_unknown") == [False, False]
+    assert await works(auth, public.token)
+    with pytest.raises(Invalid):
+        await auth.account("ReportLeakedKeys", pb.ReportLeakedKeysRequest(keys=[pb.LeakedKey(api_key_sha256=b"x")]))
+
+
+async def test_a_key_that_is_reported_many_times_at_once_is_revoked_once(auth: AuthClient) -> None:
+    made = await auth.create_key(await auth.sign_up())
+
+    answers = await asyncio.gather(*(report(auth, made.token) for _ in range(5)))
+
+    assert sorted(answers) == [[False]] * 4 + [[True]]

@@ -1,0 +1,72 @@
+"""The audit log's route: pages for people, lines for machines, and the bytes that were hashed in both."""
+
+import json
+
+import pytest
+
+from contracts.pulsegate.auth.v1 import audit_pb2 as pb
+from tests.integration.gateway.fakes import PROJECT, TENANT, USER
+from tests.integration.gateway.running import Gateway
+
+AUDIT = f"/api/v1/tenants/{TENANT}/audit"
+LINES = {"Accept": "application/x-ndjson"}
+ENTRY = {
+    "action": "key.created",
+    "actor": {"id": USER, "kind": "user", "name": ""},
+    "address": "",
+    "at": "2026-01-31T08:15:30.123Z",
+    "correlationId": "c-1",
+    "details": {"kind": "secret", "scopes": ["query:read"]},
+    "id": "0192f0c1-0000-7000-8000-00000000000f",
+    "projectId": PROJECT,
+    "service": "auth",
+    "target": {"id": "0192f0c1-0000-7000-8000-00000000000e", "kind": "key", "name": "Grüße"},
+    "tenantId": TENANT,
+}
+DOCUMENT = json.dumps(ENTRY, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+SEALED = pb.SealedAuditEntry(sequence=7, document=DOCUMENT, previous_hash=bytes(32), hash=b"\1" * 32)
+
+
+def answered(entries: int = 1, **members: str) -> pb.ListAuditEntriesResponse:
+    return pb.ListAuditEntriesResponse(
+        entries=[SEALED] * entries, signed_head="head.of.chain", public_jwk_json='{"kid":"audit-1"}', **members
+    )
+
+
+async def test_a_page_has_entries_in_their_places_and_where_the_chain_ends(gateway: Gateway) -> None:
+    gateway.auth.answers["ListAuditEntries"] = answered(next_page_token="7")
+    session = gateway.auth.new_session()
+
+    answer = await gateway.call("GET", f"{AUDIT}?after=6&pageSize=1", credential=session)
+
+    assert answer.json == {
+        "items": [{"sequence": 7, "previousHash": "00" * 32, "hash": "01" * 32, "entry": ENTRY}],
+        "nextPageToken": "7",
+        "signedHead": "head.of.chain",
+        "signedBy": {"kid": "audit-1"},
+    }
+    assert DOCUMENT.encode() in answer.body
+    (request,) = gateway.auth.requests("ListAuditEntries")
+    assert request == pb.ListAuditEntriesRequest(tenant_id=TENANT, after=6, page_size=1)
+
+
+@pytest.mark.parametrize(("more", "lines"), [("", 400), ("7", 5200)])
+async def test_an_export_has_a_line_an_entry_up_to_a_bound_and_ends_with_the_signed_head(
+    gateway: Gateway, more: str, lines: int
+) -> None:
+    gateway.auth.answers["ListAuditEntries"] = answered(400, next_page_token=more)
+
+    answer = await gateway.call("GET", AUDIT, credential=gateway.auth.new_session(), headers=LINES)
+
+    exported = answer.body.splitlines()
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+    assert len(exported) == lines + 1
+    assert json.loads(exported[0])["entry"] == ENTRY
+    assert json.loads(exported[-1]) == {"signedHead": "head.of.chain"}
+    assert "expensive" in answer.headers["RateLimit-Policy"]
+
+
+async def test_a_range_that_is_none_is_refused(gateway: Gateway) -> None:
+    answer = await gateway.call("GET", f"{AUDIT}?after=-1", credential=gateway.auth.new_session())
+
+    assert (answer.status, set(answer.json["error"]["details"]["fields"])) == (422, {"after"})
