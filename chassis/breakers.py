@@ -1,8 +1,10 @@
 """Circuit breakers for async code, on pybreaker.
 
 A breaker opens when at least half of the calls of the last ten seconds failed (of the last minute where those were too
-few to judge by), refuses for `reset_seconds`, then lets one call try. pybreaker keeps the state and tells of changes;
-it counts consecutive failures and sees no coroutines, so the rolling window and the guard of a call are our own.
+few to judge by), or when several in a row got no answer in time, as from an upstream that hangs: health checks that got
+none count among these, so that few callers wait in vain. It refuses for `reset_seconds`, then lets one call try.
+pybreaker keeps the state and tells of changes; it counts consecutive failures and sees no coroutines, so the rolling
+window and the guard of a call are our own.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ from types import TracebackType
 import pybreaker
 
 from chassis import logs, metrics
-from chassis.errors import WAITING_FOR, PulsegateError, Unavailable
+from chassis.errors import WAITING_FOR, DeadlineExceeded, PulsegateError, Unavailable
 
 log = logs.get(__name__)
 
@@ -26,6 +28,10 @@ _LONGEST_WINDOWS = 6
 
 #: Kinds of errors that say something about the upstream rather than about the call.
 _UPSTREAM_FAULTS = frozenset({"internal", "unavailable", "deadline_exceeded"})
+
+
+class NotAsked(Unavailable):
+    """The upstream was kept from a call: nothing was done, and to try again at once is useless."""
 
 
 @dataclass(slots=True)
@@ -84,7 +90,12 @@ class RollingWindow:
 
 
 class Breaker:
-    """Guards calls to one upstream."""
+    """Guards calls to one upstream.
+
+    A call that is given up for its time before `patience_seconds` says nothing about the upstream: its caller had
+    little time left. `most_silences` calls or health checks in a row without an answer in time open it; None: they
+    count as other failures do.
+    """
 
     def __init__(
         self,
@@ -93,10 +104,18 @@ class Breaker:
         reset_seconds: float = 30.0,
         window_seconds: float = 10.0,
         least_calls: int = 5,
+        patience_seconds: float = 0.0,
+        most_silences: int | None = None,
         is_fault: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self.upstream = upstream
         self.is_fault = is_fault or upstream_fault
+        self.patience_seconds = patience_seconds
+        self._most_silences = most_silences
+        #: Calls without an answer in time since the last call that got one; health checks likewise.
+        self._silent_calls = self._silent_checks = 0
+        #: Whether the last health check got no answer, and whether it was such a one that opened it.
+        self._check_silent = self._opened_by_check = False
         self._window = RollingWindow(window_seconds=window_seconds, least_calls=least_calls)
         self._reset_seconds = reset_seconds
         self._opened_at = 0.0
@@ -111,18 +130,18 @@ class Breaker:
         return self.state == pybreaker.STATE_OPEN
 
     def guarded(self) -> "Guard":
-        """A block that raises Unavailable at once while open, or half-open and being tried; else sees what is raised.
+        """A block that raises NotAsked at once while open, or half-open and being tried; else sees what is raised.
 
         It awaits nothing itself: `with breaker.guarded(): await …`.
         """
         return Guard(self)
 
     def admit(self) -> bool:
-        """Whether a call that begins now is the trial of a half-open breaker. Raises Unavailable where none may."""
+        """Whether a call that begins now is the trial of a half-open breaker. Raises NotAsked where none may."""
         if self.state == pybreaker.STATE_CLOSED:
             return False
         if self._trying or (self.is_open and time.monotonic() < self._opened_at + self._reset_seconds):
-            raise Unavailable(
+            raise NotAsked(
                 f"{self.upstream} is failing and is given a rest.", retry_after_seconds=self._seconds_to_reset()
             )
         if self.is_open:
@@ -130,14 +149,18 @@ class Breaker:
         self._trying = True
         return True
 
-    def record(self, *, failed: bool | None, trial: bool) -> None:
-        """What came of an admitted call; None where that says nothing, because it was cancelled."""
+    def record(self, *, failed: bool | None, trial: bool, silent: bool = False) -> None:
+        """What came of an admitted call; None where that says nothing. `silent`: it failed for want of an answer."""
         self._trying = self._trying and not trial
         if failed is None:
             return
         if self.state == pybreaker.STATE_CLOSED:
             self._window.record(failed=failed)
-            if failed and self._window.failing:
+            if silent:
+                self._silent_calls += 1
+            else:
+                self._silent_calls = self._silent_checks = 0
+            if failed and (self._window.failing or self._is_silent):
                 self._breaker.open()
         elif trial and failed:
             self._breaker.open()
@@ -145,9 +168,29 @@ class Breaker:
             self._breaker.close()
         # What began before the breaker opened says nothing about the upstream as it is now.
 
+    @property
+    def _is_silent(self) -> bool:
+        return self._most_silences is not None and self._silent_calls + self._silent_checks >= self._most_silences
+
+    def checked(self, *, answered: bool) -> None:
+        """What came of a health check. An answer says that a silent upstream is back, and nothing more: it may come
+        while calls fail."""
+        if answered and self._check_silent:
+            self.try_again()
+        self._check_silent = not answered
+        self._silent_checks = 0 if answered else self._silent_checks + 1
+        if self._is_silent and not answered and self.state == pybreaker.STATE_CLOSED:
+            self._breaker.open()
+            self._opened_by_check = True
+
     def try_again(self) -> None:
-        """Lets one call try before the time is up, because something says that the upstream is back."""
-        if self.is_open:
+        """Lets one call try before the time is up, because something says that the upstream is back.
+
+        Where no call failed, but health checks alone, there is nothing to try.
+        """
+        if self.is_open and self._opened_by_check:
+            self._breaker.close()
+        elif self.is_open:
             self._breaker.half_open()
 
     def _seconds_to_reset(self) -> float:
@@ -162,27 +205,35 @@ class Breaker:
             self._opened_at = time.monotonic()
         else:
             self._window.forget()
+            self._silent_calls = self._silent_checks = 0
+            self._opened_by_check = False
 
 
 class Guard:
     """One call; see `Breaker.guarded`."""
 
-    __slots__ = ("_breaker", "_trial")
+    __slots__ = ("_began", "_breaker", "_trial")
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
         self._trial = False
+        self._began = 0.0
 
     def __enter__(self) -> None:
         self._trial = self._breaker.admit()
+        self._began = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        failed: bool | None = False
-        if error is not None:
-            failed = None if isinstance(error, asyncio.CancelledError) else self._breaker.is_fault(error)
-        self._breaker.record(failed=failed, trial=self._trial)
+        if error is None:
+            self._breaker.record(failed=False, trial=self._trial)
+            return
+        late = isinstance(error, DeadlineExceeded | TimeoutError)
+        hurried = late and time.monotonic() - self._began < self._breaker.patience_seconds
+        says_nothing = hurried or isinstance(error, asyncio.CancelledError)
+        failed = None if says_nothing else self._breaker.is_fault(error)
+        self._breaker.record(failed=failed, trial=self._trial, silent=late and bool(failed))
 
 
 class _Announcer(pybreaker.CircuitBreakerListener):

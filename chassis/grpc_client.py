@@ -43,6 +43,10 @@ _PROBE_SECONDS = 1.5
 _RETRY_AFTER_SECONDS = 1.0
 
 
+class Silent(Unavailable):
+    """A health check that got no answer."""
+
+
 class ServiceChannel:
     """A channel to one service.
 
@@ -123,14 +127,17 @@ class ServiceChannel:
         return Internal(f"{self.service} failed.")
 
     async def probe(self) -> None:
-        """A health check: returns where the service answers that it serves, raises Unavailable where it does not."""
+        """A health check: returns where the service answers that it serves.
+
+        Raises Silent where it does not answer, Unavailable where it answers that it does not serve.
+        """
         try:
             request = health_pb2.HealthCheckRequest()
             answer = await self._health.Check(request, timeout=_PROBE_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return  # it answers
-            raise Unavailable(f"{self.service} does not answer") from error
+            raise Silent(f"{self.service} does not answer") from error
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             raise Unavailable(f"{self.service} is not ready")
 

@@ -30,6 +30,8 @@ class Check:
     name: str
     hard: bool
     probe: Probe
+    #: The state of the circuit breaker towards it; None: there is none.
+    breaker: Callable[[], str] | None = None
     up: bool = False
     latency_ms: float = 0.0
     #: Why it is down, without secrets.
@@ -44,8 +46,8 @@ class Health:
     started: bool = False
     stopping: bool = False
 
-    def add(self, name: str, probe: Probe, *, hard: bool) -> None:
-        self.checks.append(Check(name, hard, probe))
+    def add(self, name: str, probe: Probe, *, hard: bool, breaker: Callable[[], str] | None = None) -> None:
+        self.checks.append(Check(name, hard, probe, breaker))
 
     @property
     def status(self) -> str:
@@ -100,6 +102,8 @@ def _render(check: Check, *, with_reason: bool) -> dict[str, Any]:
         "hard": check.hard,
         "latencyMs": round(check.latency_ms, 1),
     }
+    if check.breaker is not None:
+        rendered["breaker"] = check.breaker()
     if with_reason and not check.up:
         rendered["reason"] = check.reason
     return rendered

@@ -5,12 +5,14 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 import aiohttp
+from redis.asyncio import Redis
 
 from chassis import grpc_client, http_server
 from chassis.breakers import Breaker
 from chassis.clock import SystemClock
 from chassis.health import Health
-from services.gateway import clients, connections, http_api, middlewares, redis_limits
+from services.gateway import connections, http_api, middlewares, redis_limits
+from services.gateway import upstreams as services_behind
 from services.gateway.authentication import Authentication
 from services.gateway.clients import (
     Accounts,
@@ -22,18 +24,19 @@ from services.gateway.clients import (
     ProjectDefinitions,
     Prometheus,
     SigningKeys,
-    Upstream,
 )
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.audit import AuditRoutes
 from services.gateway.http_api.definitions import DefinitionRoutes
 from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
+from services.gateway.http_api.idempotency import Idempotency
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.invitations import InvitationRoutes
 from services.gateway.http_api.keys import KeyRoutes
 from services.gateway.http_api.leaked_keys import LeakedKeyRoutes
 from services.gateway.http_api.ledger import LedgerRoutes
+from services.gateway.http_api.limits import LimitRoutes
 from services.gateway.http_api.members import MemberRoutes
 from services.gateway.http_api.metadata import MetadataRoutes
 from services.gateway.http_api.openapi import Resource
@@ -45,9 +48,11 @@ from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
+from services.gateway.http_api.revalidation import revalidated
 from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.invitations import Invitations
+from services.gateway.kept_answers import KeptAnswers
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
@@ -56,6 +61,7 @@ from services.gateway.own_account import OwnAccount
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.settings import Settings
+from services.gateway.upstreams import Checked, Upstream
 from services.gateway.verdicts import Verdicts
 
 #: Redis is asked again so soon after it was found away: deciding alone is worse than a late answer now and then.
@@ -87,7 +93,8 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
         await stack.enter_async_context(verdicts.watching())
-        in_redis = RedisLimiter(redis, Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5))
+        redis_breaker = Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5)
+        in_redis = RedisLimiter(redis, redis_breaker)
         limits = _limits(settings, in_redis, clock)
         prometheus = await _prometheus(stack, settings)
         health = _health(upstreams, in_redis, prometheus, signing_keys, verdicts)
@@ -104,6 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             LeakedKeyRoutes(accounts),
             MemberRoutes(accounts),
             AuditRoutes(Audit(upstreams.auth), limits),
+            LimitRoutes(accounts, limits),
             InvitationRoutes(Invitations(upstreams.auth)),
             OperatorRoutes(Operators(upstreams.auth)),
             DefinitionRoutes(Definitions(upstreams.config)),
@@ -117,13 +125,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             MetadataRoutes(ProjectDefinitions(upstreams.config)),
             PageRoutes(health, endpoint=settings.endpoint),
         ]
-        pipeline = Pipeline(
-            timeout_seconds=settings.request_timeout_seconds,
-            slow_client_seconds=settings.slow_client_seconds,
-            cors_origins=settings.cors_origins,
-        )
         resources.append(ReferenceRoutes(resources, endpoint=settings.endpoint))
-        api = http_api.Api(resources, middlewares.doors(authentication, limits), pipeline)
+        kept_answers = _kept_answers(settings, redis, redis_breaker)
+        once = Idempotency(kept_answers).once
+        stages = middlewares.doors(authentication, limits, once=once, revalidated=revalidated)
+        api = http_api.Api(resources, stages, _pipeline(settings))
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await health.refresh()  # the first client's call finds connections that are there
         await stack.enter_async_context(_serving(api, settings))
@@ -134,21 +140,37 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             await clock.sleep(settings.unready_seconds)
 
 
+def _pipeline(settings: Settings) -> Pipeline:
+    return Pipeline(
+        timeout_seconds=settings.request_timeout_seconds,
+        slow_client_seconds=settings.slow_client_seconds,
+        cors_origins=settings.cors_origins,
+    )
+
+
+def _kept_answers(settings: Settings, redis: Redis, breaker: Breaker) -> KeptAnswers:
+    return KeptAnswers(
+        redis, breaker, secret=settings.service_token, longest_request_seconds=settings.request_timeout_seconds
+    )
+
+
 async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
-    async def connect(service: str, address: str) -> Upstream:
+    async def connect(service: str, address: str, most_calls: int = settings.upstream_calls) -> Upstream:
         return await stack.enter_async_context(
-            clients.connected(
+            services_behind.connected(
                 service,
                 address,
                 settings.service_token,
                 reset_seconds=settings.breaker_reset_seconds,
                 timeout_seconds=settings.request_timeout_seconds,
+                most_calls=most_calls,
             )
         )
 
     return Upstreams(
         auth=await connect("auth", settings.auth_address),
-        credentials=await connect("credentials", settings.auth_address),
+        # Small questions, which come all at once where a gateway has just started.
+        credentials=await connect("credentials", settings.auth_address, 4 * settings.upstream_calls),
         config=await connect("config", settings.config_address),
         codegen=await connect("codegen", settings.codegen_address),
         ledger=await connect("ledger", settings.ingest_address),
@@ -198,8 +220,14 @@ def _limits(settings: Settings, in_redis: RedisLimiter, clock: SystemClock) -> L
 async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus | None:
     if settings.prometheus_url is None:
         return None
-    session = await stack.enter_async_context(aiohttp.ClientSession())
-    return Prometheus(session, settings.prometheus_url.rstrip("/"), reset_seconds=settings.breaker_reset_seconds)
+    # Nothing waits for a connection: what is too much is turned away before.
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+    return Prometheus(
+        session,
+        settings.prometheus_url.rstrip("/"),
+        reset_seconds=settings.breaker_reset_seconds,
+        most_calls=settings.upstream_calls,
+    )
 
 
 def _health(
@@ -217,9 +245,16 @@ def _health(
 
     health = Health()
     health.add("auth-keys", auth_seen, hard=True)
-    for upstream in (upstreams.auth, upstreams.config, upstreams.codegen, upstreams.ingest):
-        health.add(upstream.channel.service, upstream.channel.probe, hard=False)
-    health.add("redis", in_redis.probe, hard=False)
+    behind: list[tuple[Upstream | IngestionStreams, list[Breaker]]] = [
+        (upstreams.auth, [upstreams.auth.breaker, upstreams.credentials.breaker]),
+        (upstreams.config, [upstreams.config.breaker]),
+        (upstreams.codegen, [upstreams.codegen.breaker]),
+        (upstreams.ingest, [upstreams.ingest.breaker, upstreams.ledger.breaker]),
+    ]
+    for service, breakers in behind:
+        checked = Checked(service.channel, breakers)
+        health.add(service.channel.service, checked.probe, hard=False, breaker=checked.state)
+    health.add("redis", in_redis.probe, hard=False, breaker=lambda: in_redis.breaker.state)
     if prometheus is not None:
-        health.add("prometheus", prometheus.probe, hard=False)
+        health.add("prometheus", prometheus.probe, hard=False, breaker=lambda: prometheus.breaker.state)
     return health

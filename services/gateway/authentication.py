@@ -12,6 +12,7 @@ from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
 from services.gateway.limits import Limits
 from services.gateway.routes import CALLER, Handler
+from services.gateway.upstreams import HOLDER
 from services.gateway.verdicts import Verdicts
 
 #: Access tokens are JWTs of a few hundred bytes.
@@ -90,6 +91,7 @@ def _bearer(header: str) -> Credential:
 def _let_in(request: web.Request, verdict: Verdict) -> None:
     request[CALLER] = verdict
     context.PRINCIPAL_TOKEN.set(verdict.token)
+    HOLDER.set(verdict.principal.tenant_id or verdict.principal.subject)
 
 
 def _check_origin(request: web.Request, verdict: Verdict) -> None:

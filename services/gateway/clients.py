@@ -1,38 +1,34 @@
-"""The services that the gateway calls: each behind its own breaker, with retries for calls that may be repeated."""
+"""The services that the gateway calls, each by an `Upstream`, and Prometheus."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import aiohttp
-import grpc
-import tenacity
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis import api_keys, context, grpc_client
+from chassis import api_keys, context
 from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import DeadlineExceeded, Invalid, PulsegateError, Unavailable
-from chassis.grpc_client import ServiceChannel
 from chassis.principals import PrincipalVerifier
-from chassis.tasks import in_background
 from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
 from contracts.pulsegate.auth.v1 import audit_pb2 as audit
 from contracts.pulsegate.auth.v1 import credentials_pb2 as credentials
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import AccountServiceStub
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import AuditServiceStub
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceStub
+from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import CodegenServiceStub
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
 from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionFeedServiceStub, DefinitionServiceStub
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
-from services.gateway import metrics
-from services.gateway.domain import Credential, Verdict
+from services.gateway.domain import NO_OVERRIDES, Credential, Overrides, Verdict
+from services.gateway.upstreams import HOLDER, Places, Upstream, refuse_while_open
 from services.gateway.verdicts import FeedEntry
 
 _LONGEST_QUERY_SECONDS = 300.0
@@ -42,82 +38,8 @@ _RETRY_AFTER_SECONDS = 2.0
 #: Names and values of an HTTP request's parameters; a name may come several times.
 Parameters = Sequence[tuple[str, str]]
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
-
-_ATTEMPTS = 3
-_FIRST_WAIT_SECONDS = 0.05
-_LONGEST_WAIT_SECONDS = 1.0
-
-#: Each call earns a tenth of a retry; so many may be saved up.
-_RETRY_PER_CALL = 0.1
-_MOST_RETRIES_SAVED = 10.0
-
 #: How long auth's public keys are answered from memory.
 _KEYS_SECONDS = 30.0
-
-
-class Upstream:
-    """One service: `ask` calls it once, `ask_again` up to three times."""
-
-    def __init__(self, channel: ServiceChannel, *, reset_seconds: float, timeout_seconds: float) -> None:
-        self.channel = channel
-        self._breaker = Breaker(channel.service, reset_seconds=reset_seconds)
-        self._timeout_seconds = timeout_seconds
-        self._retries_left = _MOST_RETRIES_SAVED
-
-    async def ask(
-        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
-    ) -> Response:
-        """One call. Raises the service's PulsegateError, or Unavailable at once while its breaker is open."""
-        with self._breaker.guarded():
-            timeout_seconds = timeout_seconds or self._timeout_seconds
-            response: Response = await self.channel.call(method, request, timeout_seconds=timeout_seconds)
-            return response
-
-    async def ask_again(
-        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
-    ) -> Response:
-        """A call that may be repeated without harm: it is, where the service was away and the budget allows it."""
-        self._retries_left = min(_MOST_RETRIES_SAVED, self._retries_left + _RETRY_PER_CALL)
-        attempts = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
-            retry=tenacity.retry_if_exception(self._may_repeat),
-            reraise=True,
-        )
-        response: Response = await attempts(self.ask, method, request, timeout_seconds=timeout_seconds)
-        return response
-
-    def _may_repeat(self, error: BaseException) -> bool:
-        if not isinstance(error, Unavailable) or self._breaker.is_open:
-            return False
-        if context.remaining_seconds(_LONGEST_WAIT_SECONDS) < _FIRST_WAIT_SECONDS:
-            return False
-        allowed = self._retries_left >= 1
-        metrics.RETRIES.labels(self.channel.service, "tried" if allowed else "refused").inc()
-        if allowed:
-            self._retries_left -= 1
-        return allowed
-
-    async def watch_connection(self) -> None:
-        """Lets the breaker try again as soon as the connection is back. Runs until it is cancelled."""
-        while True:
-            await self.channel.ready()
-            self._breaker.try_again()
-            await self.channel.grpc_channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-
-
-@asynccontextmanager
-async def connected(
-    service: str, address: str, service_token: str, *, reset_seconds: float, timeout_seconds: float
-) -> AsyncIterator[Upstream]:
-    """A service, while open."""
-    async with grpc_client.connected(service, address, service_token) as channel:
-        upstream = Upstream(channel, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
-        async with in_background(upstream.watch_connection()):
-            yield upstream
 
 
 class Credentials:
@@ -138,6 +60,7 @@ class Credentials:
         # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal.
         context.DEADLINE.set(None)
         context.PRINCIPAL_TOKEN.set("")
+        HOLDER.set("")
         answer = await self._auth.ask_again(self._stub.Authenticate, request, timeout_seconds=timeout_seconds)
         return Verdict(
             principal=await self._verifier.verify(answer.principal),
@@ -145,6 +68,7 @@ class Credentials:
             revision=answer.revision,
             plan=answer.plan,
             allowed_origins=frozenset(answer.allowed_origins),
+            overrides=overrides_of(answer.limits) if answer.HasField("limits") else NO_OVERRIDES,
         )
 
     async def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:
@@ -410,10 +334,12 @@ _FAILURES = frozenset({500, 502, 504})
 class Prometheus:
     """The series, over Prometheus' HTTP API. Expressions that get here see one project only (`promql`)."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, *, reset_seconds: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, *, reset_seconds: float, most_calls: int) -> None:
         self._session = session
         self._address = address
-        self._breaker = Breaker("prometheus", reset_seconds=reset_seconds)
+        # How long a query takes is its author's choice: silence alone says little.
+        self.breaker = Breaker("prometheus", reset_seconds=reset_seconds)
+        self._places = Places("prometheus", most_calls)
 
     async def get(self, path: str, parameters: Parameters) -> tuple[int, bytes]:
         """A GET below `/api/v1/`: status and JSON body. Raises Unavailable, DeadlineExceeded or Invalid (too large)."""
@@ -429,7 +355,7 @@ class Prometheus:
         url = f"{self._address}/api/v1/{path}"
         timeout = aiohttp.ClientTimeout(total=context.remaining_seconds(_LONGEST_QUERY_SECONDS))
         try:
-            with self._breaker.guarded():
+            with self._places.one(), self.breaker.guarded():
                 async with self._session.request(
                     method, url, params=params, data=data, timeout=timeout, allow_redirects=False
                 ) as response:
@@ -445,10 +371,11 @@ class Prometheus:
             raise Unavailable("Prometheus is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
 
     async def probe(self) -> None:
-        """A health check. Raises where Prometheus is not ready."""
+        """A health check. Raises where Prometheus is not ready, or its breaker is open."""
         async with self._session.get(f"{self._address}/-/ready") as response:
             if response.status != HTTPStatus.OK:
                 raise Unavailable(f"Prometheus answers {response.status}")
+        refuse_while_open([self.breaker])
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
@@ -460,6 +387,16 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     if response.content_type != "application/json":
         raise Unavailable("Prometheus answered something else than JSON.", retry_after_seconds=_RETRY_AFTER_SECONDS)
     return bytes(body)
+
+
+def overrides_of(limits: Limits) -> Overrides:
+    """What auth tells of an operator's limits. What is negative is none."""
+    return Overrides(
+        writes_per_hour=max(0, limits.writes_per_hour),
+        reads_per_hour=max(0, limits.reads_per_hour),
+        expensive_per_hour=max(0, limits.expensive_per_hour),
+        ingestion_per_minute=max(0, limits.ingestion_per_minute),
+    )
 
 
 def timestamp(moment: datetime) -> Timestamp:

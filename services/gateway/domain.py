@@ -12,12 +12,14 @@ Network = IPv4Network | IPv6Network
 
 PLANS: Sequence[str] = ("free", "basic", "professional", "enterprise")
 
+_DAY_SECONDS = 86_400
 _HOUR_SECONDS = 3600
 _MINUTE_SECONDS = 60
 _API_CALLS_PER_HOUR = {"free": 100, "basic": 1_000, "professional": 5_000, "enterprise": 10_000}
 _INGESTIONS_PER_MINUTE = {"free": 100, "basic": 1_000, "professional": 10_000, "enterprise": 100_000}
 _EXPENSIVE_CALLS_PER_HOUR = {"free": 10, "basic": 100, "professional": 1_000, "enterprise": 10_000}
 
+_HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
@@ -55,20 +57,39 @@ class Quotas:
     reads: Quota
     #: Generation, exports and bulk operations.
     expensive: Quota
+    #: Calls of one tenant with an Idempotency-Key, whose answers are kept for a day.
+    keyed: Quota
     #: Ingestion of one secret key, or of one publishable key from one address.
     ingestion: Quota
     #: Ingestion of one publishable key from all addresses together.
     ingestion_in_all: Quota
 
 
-def quotas_of(plan: str, ingest_requests_per_minute: int | None = None) -> Quotas:
-    """The quotas of a plan; the ingestion limit may be given instead."""
-    calls = _API_CALLS_PER_HOUR[plan]
-    ingestions = ingest_requests_per_minute or _INGESTIONS_PER_MINUTE[plan]
+@dataclass(frozen=True, kw_only=True)
+class Overrides:
+    """What an operator has set for one tenant; 0: what the plan says."""
+
+    writes_per_hour: int = 0
+    reads_per_hour: int = 0
+    expensive_per_hour: int = 0
+    ingestion_per_minute: int = 0
+
+
+NO_OVERRIDES = Overrides()
+
+
+@lru_cache(maxsize=4096)
+def quotas_of(plan: str, ingest_requests_per_minute: int | None = None, overrides: Overrides = NO_OVERRIDES) -> Quotas:
+    """The quotas of a plan; the ingestion limit may be given instead, and an operator's overrides go before both."""
+    calls = overrides.writes_per_hour or _API_CALLS_PER_HOUR[plan]
+    reads = overrides.reads_per_hour or 10 * _API_CALLS_PER_HOUR[plan]
+    expensive = overrides.expensive_per_hour or _EXPENSIVE_CALLS_PER_HOUR[plan]
+    ingestions = overrides.ingestion_per_minute or ingest_requests_per_minute or _INGESTIONS_PER_MINUTE[plan]
     return Quotas(
         writes=Quota(name="api", limit=calls, period_seconds=_HOUR_SECONDS),
-        reads=Quota(name="reads", limit=10 * calls, period_seconds=_HOUR_SECONDS),
-        expensive=Quota(name="expensive", limit=_EXPENSIVE_CALLS_PER_HOUR[plan], period_seconds=_HOUR_SECONDS),
+        reads=Quota(name="reads", limit=reads, period_seconds=_HOUR_SECONDS),
+        expensive=Quota(name="expensive", limit=expensive, period_seconds=_HOUR_SECONDS),
+        keyed=Quota(name="idempotency", limit=2 * calls, period_seconds=_DAY_SECONDS),
         ingestion=Quota(name="ingestion", limit=ingestions, period_seconds=_MINUTE_SECONDS),
         ingestion_in_all=Quota(name="ingestion-key", limit=10 * ingestions, period_seconds=_MINUTE_SECONDS),
     )
@@ -95,6 +116,8 @@ class Verdict:
     #: "" where the call belongs to no tenant.
     plan: str
     allowed_origins: frozenset[str]
+    #: Of the tenant.
+    overrides: Overrides = NO_OVERRIDES
 
     @property
     def ids(self) -> frozenset[str]:
@@ -121,7 +144,7 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted_proxies: Ite
     hops = [hop.strip() for line in forwarded_for for hop in line.split(",")]
     trusted = tuple(trusted_proxies)
     while hops and any(address in network for network in trusted):
-        hop = _parse(hops.pop())
+        hop = _parse(_without_port(hops.pop()))
         if hop is None:
             break
         address = hop
@@ -135,6 +158,12 @@ def limited_address(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(ip_network((parsed, 64), strict=False))
     return address if parsed is None else str(parsed)
+
+
+def _without_port(hop: str) -> str:
+    """Some proxies write the port too: `192.0.2.7:4711`, `[2001:db8::7]:4711`."""
+    match = _HOP.fullmatch(hop)
+    return hop if match is None else match[1] or match[2]
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:

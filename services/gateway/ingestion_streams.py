@@ -21,7 +21,6 @@ from prometheus_client import Histogram
 
 from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
-from chassis.breakers import Breaker
 from chassis.errors import DeadlineExceeded, PulsegateError, Unavailable
 from chassis.grpc_client import ServiceChannel
 from chassis.tasks import ended, in_background
@@ -29,6 +28,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
 from services.gateway.batch_stream import Batch, BatchStream, away
+from services.gateway.upstreams import breaker_of
 
 log = logs.get(__name__)
 
@@ -81,7 +81,7 @@ class IngestionStreams:
     ) -> None:
         self.channel = channel
         self._stub = IngestServiceStub(channel.grpc_channel)
-        self._breaker = Breaker(channel.service, reset_seconds=reset_seconds)
+        self.breaker = breaker_of(channel.service, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._most_batches, self._most_bytes = most_batches, most_bytes
         self._stream_seconds = stream_seconds
@@ -115,8 +115,9 @@ class IngestionStreams:
         the batch) or DeadlineExceeded.
         """
         if self._batches >= self._most_batches or self._bytes + len(body) > self._most_bytes:
+            metrics.SHED.labels(self.channel.service).inc()
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-        with self._breaker.guarded():
+        with self.breaker.guarded():
             if not tracing.enabled():
                 return await self._outcome(body, content_encoding, door, group)
             with tracing.span(_METHOD, kind=SpanKind.CLIENT):
@@ -177,7 +178,7 @@ class IngestionStreams:
             losing_hope.cancel()
             self._hopeful.add(position)
             if reason != "aged":
-                self._breaker.try_again()
+                self.breaker.try_again()
             reason = await self._last(stream)
             hope = _HOPE_AFTER_DRAINING_SECONDS if reason == "drained" else _HOPE_SECONDS
 

@@ -3,7 +3,7 @@
 from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
 from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
 from contracts.pulsegate.auth.v1.invitations_pb2_grpc import InvitationServiceStub
-from services.gateway.clients import Upstream
+from services.gateway.upstreams import Upstream
 
 
 class Invitations:

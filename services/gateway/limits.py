@@ -7,9 +7,11 @@ from aiohttp import web
 from chassis.emails import email_key
 from services.gateway import errors, rate_limits
 from services.gateway.domain import (
+    NO_OVERRIDES,
     PLANS,
     Bucket,
     Network,
+    Overrides,
     Quota,
     Quotas,
     client_address,
@@ -17,7 +19,7 @@ from services.gateway.domain import (
     quotas_of,
 )
 from services.gateway.rate_limits import Limiter
-from services.gateway.routes import ADDED_HEADERS, CALLER, Handler
+from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, Handler
 
 
 class Limits:
@@ -34,6 +36,8 @@ class Limits:
         trusted_proxies: Iterable[Network],
     ) -> None:
         self._limiter = limiter
+        self._ingest_requests_per_minute = ingest_requests_per_minute
+        self._default_plan = default_plan
         quotas = {plan: quotas_of(plan, ingest_requests_per_minute) for plan in PLANS}
         #: By plan; "" is the plan of what belongs to no tenant.
         self._quotas: Mapping[str, Quotas] = {**quotas, "": quotas[default_plan]}
@@ -93,7 +97,12 @@ class Limits:
         await self._take(request, Bucket(quota=self._address, subject=self._address_of(request)))
 
     async def _take_by_caller(self, request: web.Request, quota: Quota) -> None:
-        await self._take(request, Bucket(quota=quota, subject=request[CALLER].principal.subject))
+        principal = request[CALLER].principal
+        buckets = [Bucket(quota=quota, subject=principal.subject)]
+        if request.method == "POST" and IDEMPOTENCY_KEY in request.headers:
+            # What is kept takes memory that all tenants share.
+            buckets.append(Bucket(quota=self._of(request).keyed, subject=principal.tenant_id or principal.subject))
+        await self._take(request, *buckets)
 
     async def _take(self, request: web.Request, *buckets: Bucket) -> None:
         decision = await self._limiter.take(buckets)
@@ -101,8 +110,15 @@ class Limits:
         if not decision.allowed:
             raise errors.rate_limit_exceeded(decision.refused_by.name, decision.retry_after_seconds)
 
+    def of_tenant(self, plan: str, overrides: Overrides) -> Quotas:
+        """What each user and key of a tenant may do; plan "": that of what belongs to no tenant."""
+        if overrides is NO_OVERRIDES:
+            return self._quotas[plan]
+        return quotas_of(plan or self._default_plan, self._ingest_requests_per_minute, overrides)
+
     def _of(self, request: web.Request) -> Quotas:
-        return self._quotas[request[CALLER].plan]
+        verdict = request[CALLER]
+        return self.of_tenant(verdict.plan, verdict.overrides)
 
     def address_of(self, request: web.Request) -> str:
         """Where the request comes from, as far as that can be believed."""

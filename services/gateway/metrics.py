@@ -29,10 +29,23 @@ VERDICTS = Counter(
 VERDICTS_CACHED = Gauge("pulsegate_gateway_verdicts_cached", "Verdicts in the cache.")
 FEED_REVISION = Gauge("pulsegate_gateway_credential_feed_revision", "Newest revision seen of auth's feed.")
 FEED_FRESH = Gauge("pulsegate_gateway_credential_feed_fresh", "1 while auth's feed has a recent heartbeat, else 0.")
+UPSTREAM_CALLS = Gauge("pulsegate_gateway_upstream_calls", "Calls under way to a service behind.", ["upstream"])
+SHED = Counter(
+    "pulsegate_gateway_shed_total",
+    "Calls that were turned away because a service behind had as many as it may have at a time.",
+    ["upstream"],
+)
 RETRIES = Counter(
     "pulsegate_gateway_retries_total",
     "Repeated calls to a service, and those that the retry budget did not allow, by outcome (tried, refused).",
     ["upstream", "outcome"],
+)
+KEYED_REQUESTS = Counter(
+    "pulsegate_gateway_keyed_requests_total",
+    "Requests with an Idempotency-Key, by what became of them: answered (for the first time, and kept), replayed, "
+    "refused (under way, or another request had the key), failed (429 or 5xx: may be sent again), lost (answered, but "
+    "Redis did not keep it).",
+    ["outcome"],
 )
 SLOW_CLIENTS = Counter(
     "pulsegate_gateway_slow_clients_total",

@@ -19,6 +19,7 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
+from services.gateway.upstreams import HOLDER
 
 log = logs.get(__name__)
 
@@ -48,10 +49,11 @@ _QUIET_ROUTES = frozenset(
 
 _EXPOSED = (
     "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity, "
-    "Deprecation, Sunset"
+    "Deprecation, Sunset, Idempotent-Replayed"
 )
 _ACCEPTED = (
-    "Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, X-API-Key, X-Correlation-Id, traceparent"
+    "Authorization, Content-Encoding, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-API-Key, "
+    "X-Correlation-Id, traceparent"
 )
 _PREFLIGHT_SECONDS = "7200"
 #: What pages of any origin may call: a publishable key says which origins may use it.
@@ -111,6 +113,7 @@ class Pipeline:
         context.CORRELATION_ID.set(context.correlation_id_or_new(request.headers.get(_CORRELATION_ID)))
         context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
         context.PRINCIPAL_TOKEN.set("")
+        HOLDER.set("")
         request[ADDED_HEADERS] = {}
         request[SLOW_CLIENT_SECONDS] = self._slow_client_seconds
 
@@ -196,8 +199,14 @@ def _requests(method: str, route: str, status: int) -> Histogram:
     return chassis_metrics.HTTP_REQUESTS.labels(method, route, str(status))
 
 
-def doors(authentication: Authentication, limits: Limits) -> Mapping[Door, Sequence[Stage]]:
-    """What stands before the handlers of a route, the outermost first. The caller is known before their limit is."""
+def doors(
+    authentication: Authentication, limits: Limits, *, once: Stage, revalidated: Stage
+) -> Mapping[Door, Sequence[Stage]]:
+    """What stands before the handlers of a route, the outermost first. The caller is known before their limit is.
+
+    `once` answers again what is sent again, `revalidated` spares what the client has: innermost, because both are for
+    a caller who may read the answer, and count as calls.
+    """
     return {
         # Static and cheap, and what watches the health of this process must not be turned away.
         Door.OPEN: [],
@@ -205,9 +214,9 @@ def doors(authentication: Authentication, limits: Limits) -> Mapping[Door, Seque
         Door.ANYBODY: [limits.by_address],
         # Guessing passwords must be slow; the account is counted by the handler, which has read its name.
         Door.SIGN_IN: [limits.signing_in],
-        Door.READ: [authentication.of_anybody, limits.reads],
-        Door.WRITE: [authentication.of_anybody, limits.writes],
-        Door.EXPENSIVE: [authentication.of_anybody, limits.expensive],
+        Door.READ: [authentication.of_anybody, limits.reads, revalidated],
+        Door.WRITE: [authentication.of_anybody, limits.writes, once],
+        Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once],
         Door.QUERY: [authentication.of_readers, limits.reads],
         # The hot path: nothing else.
         Door.INGESTION: [authentication.of_writers, limits.ingestion],

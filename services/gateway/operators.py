@@ -2,7 +2,7 @@
 
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import OperatorServiceStub
-from services.gateway.clients import Upstream
+from services.gateway.upstreams import Upstream
 
 
 class Operators:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import OwnAccountServiceStub
-from services.gateway.clients import Upstream
+from services.gateway.upstreams import Upstream
 
 
 class OwnAccount:

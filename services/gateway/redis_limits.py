@@ -187,7 +187,7 @@ class RedisLimiter:
     def __init__(self, redis: Redis, breaker: Breaker) -> None:
         self._redis = redis
         self._script = redis.register_script(_SCRIPT)
-        self._breaker = breaker
+        self.breaker = breaker
         self._waiting: deque[_Question[Any]] = deque()
         self._asking: asyncio.Task[None] | None = None
 
@@ -247,7 +247,7 @@ class RedisLimiter:
     async def _round_trip(self, questions: Sequence[_Question[Any]]) -> list[Any]:
         keys = [key for question in questions for key in question.keys]
         arguments = [argument for question in questions for argument in question.arguments]
-        with self._breaker.guarded():
+        with self.breaker.guarded():
             numbers = _Numbers(await _in_time(self._script(keys, arguments)))
         return [question.read(numbers) for question in questions]
 

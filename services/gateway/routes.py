@@ -23,6 +23,10 @@ ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
 #: How long the client may take to send a body.
 SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
 
+#: The name that a client gives to a request that it may send again, and what says that an answer is one from before.
+IDEMPOTENCY_KEY = "Idempotency-Key"
+IDEMPOTENT_REPLAYED = "Idempotent-Replayed"
+
 
 class Door(Enum):
     """Who may use a route, and what it counts towards. `middlewares.doors` says what each one does."""
@@ -109,3 +113,13 @@ class Route:
     direct: bool = False
     #: None: it stays.
     deprecation: Deprecation | None = None
+
+    @property
+    def takes_idempotency_key(self) -> bool:
+        """Whether it may be sent again under its Idempotency-Key: the POSTs of known callers, batches excepted."""
+        return self.method == "POST" and self.door in (Door.WRITE, Door.EXPENSIVE)
+
+    @property
+    def is_revalidated(self) -> bool:
+        """Whether its clients may ask whether what they have is still true."""
+        return self.method == "GET" and self.door is Door.READ

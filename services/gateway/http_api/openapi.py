@@ -11,7 +11,7 @@ import msgspec
 from services.gateway import errors
 from services.gateway.http_api.bodies import Asking, Taking
 from services.gateway.http_api.shapes import Told
-from services.gateway.routes import Door, Header, Media, Route
+from services.gateway.routes import IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Door, Header, Media, Route
 
 Json = dict[str, Any]
 Shape = type[msgspec.Struct]
@@ -34,6 +34,7 @@ _ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
 }
 _ERRORS_OF_BODIES = (400, 413, 415, 422)
 _ERRORS_OF_PARAMETERS = (422,)
+_ERRORS_OF_KEYS = (409, 413, 422)
 
 _PERSON_OR_KEY: list[dict[str, list[str]]] = [{"accessToken": []}, {"secretKey": []}, {"apiKey": []}]
 _KEY: list[dict[str, list[str]]] = [{"apiKey": []}, {"secretKey": []}, {"keyInAddress": []}, {"keyAsPassword": []}]
@@ -85,7 +86,15 @@ _ANSWER_HEADERS: Mapping[str, tuple[str, Json]] = {
     "X-Content-Integrity": ("The hash for a script tag (subresource integrity).", _TEXT),
     "Deprecation": ("Since when this is deprecated (RFC 9745): @ and Unix seconds.", _TEXT),
     "Sunset": ("When this may stop to answer (RFC 8594).", _TEXT),
+    IDEMPOTENT_REPLAYED: ("true where a request with the same key was answered so before.", _TEXT),
 }
+
+_IDEMPOTENCY_KEY = Header(
+    IDEMPOTENCY_KEY,
+    "A name for this request, such as a UUID: sent again under it within a day, it is carried out once.",
+)
+
+_IF_NONE_MATCH = Header("If-None-Match", "The ETag of the answer that the client has.")
 
 _DESCRIPTION = """\
 Metrics for everything that Prometheus cannot scrape.
@@ -184,7 +193,7 @@ def _schemas(shapes: Sequence[Shape]) -> tuple[Mapping[Shape, Json], Json]:
 def _shapes(routes: Iterator[Route]) -> Iterator[Shape]:
     """The structs of all bodies."""
     for route in routes:
-        bodies = [_body_of(route), *route.operation.answers.values()]
+        bodies = [_body_of(route), *_answers_of(route).values()]
         for body in bodies:
             shape = body.shape if isinstance(body, Media) else body
             if shape is not None:
@@ -199,17 +208,35 @@ def _query_of(route: Route) -> Shape | None:
     return route.handler.shape if isinstance(route.handler, Asking) else route.operation.query
 
 
+def _answers_of(route: Route) -> Mapping[int, Shape | Media | None]:
+    """With what its door answers for it."""
+    return {**route.operation.answers, **({304: None} if route.is_revalidated else {})}
+
+
+def _headers_taken(route: Route) -> Sequence[Header]:
+    """With what its door reads for it."""
+    return [
+        *route.operation.headers,
+        *([_IDEMPOTENCY_KEY] if route.takes_idempotency_key else []),
+        *([_IF_NONE_MATCH] if route.is_revalidated else []),
+    ]
+
+
 def _operation(title: str, route: Route, references: Mapping[Shape, Json]) -> Json:
     told, body = route.operation, _body_of(route)
     made: Json = {"operationId": _camel(told.summary), "summary": told.summary, "tags": [title]}
     if description := _description(route):
         made["description"] = description
-    if parameters := [*_path_parameters(route), *_query_parameters(route), *map(_header_parameter, told.headers)]:
+    if parameters := [
+        *_path_parameters(route),
+        *_query_parameters(route),
+        *map(_header_parameter, _headers_taken(route)),
+    ]:
         made["parameters"] = parameters
     if body is not None:
         made["requestBody"] = {"required": True, "content": _content(body, references)}
     made["responses"] = {
-        **{str(status): _answer(status, route, references) for status in told.answers},
+        **{str(status): _answer(status, route, references) for status in _answers_of(route)},
         **{str(status): _error(status, route, references) for status in statuses_of_errors(route)},
     }
     made["security"] = _SECURITY.get(route.door, [])
@@ -236,8 +263,9 @@ def statuses_of_errors(route: Route) -> Sequence[int]:
     """The statuses of errors that a route may answer, beside those that are answers of their own."""
     body = _ERRORS_OF_BODIES if _body_of(route) is not None else ()
     parameters = _ERRORS_OF_PARAMETERS if _query_of(route) is not None else ()
-    found = {*_ERRORS_OF_DOORS[route.door], *body, *parameters, *route.operation.errors}
-    return sorted(found - set(route.operation.answers))
+    keys = _ERRORS_OF_KEYS if route.takes_idempotency_key else ()
+    found = {*_ERRORS_OF_DOORS[route.door], *body, *parameters, *keys, *route.operation.errors}
+    return sorted(found - set(_answers_of(route)))
 
 
 def _path_parameters(route: Route) -> Iterator[Json]:
@@ -304,20 +332,19 @@ def _headers_of(status: int, route: Route) -> Json:
         names += ["RateLimit", "RateLimit-Policy"]
     if route.deprecation is not None:
         names += ["Deprecation", "Sunset"]
-    if (
-        status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-        and status not in route.operation.answers
-    ):
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE) and status not in _answers_of(route):
         names.append("Retry-After")
     if status == HTTPStatus.UNAUTHORIZED:
         names.append("WWW-Authenticate")
     if status < HTTPStatus.BAD_REQUEST:
-        names += route.operation.answer_headers
+        names += dict.fromkeys((*route.operation.answer_headers, *(["ETag"] if route.is_revalidated else [])))
+    if route.takes_idempotency_key and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        names.append(IDEMPOTENT_REPLAYED)
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _answer(status: int, route: Route, references: Mapping[Shape, Json]) -> Json:
-    body = route.operation.answers[status]
+    body = _answers_of(route)[status]
     made: Json = {"description": HTTPStatus(status).phrase, "headers": _headers_of(status, route)}
     if body is not None:
         made["content"] = _content(body, references)

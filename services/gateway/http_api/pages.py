@@ -22,10 +22,12 @@ class State(Told):
     status: Literal["alive", "started", "starting"]
 
 
-class Check(Told):
+class Check(Told, omit_defaults=True):
     status: Literal["up", "down"]
     hard: bool
     latency_ms: float
+    #: The state of the circuit breaker, where there is one.
+    breaker: Literal["closed", "half-open", "open"] | None = None
 
 
 class Readiness(Told):

@@ -94,6 +94,8 @@ class QueryRoutes:
     def __init__(self, prometheus: Prometheus | None, *, timeout_seconds: float) -> None:
         self._prometheus = prometheus
         self._timeout_seconds = timeout_seconds
+        #: Less, so that Prometheus says itself of a query that takes too long.
+        self._evaluation_seconds = 0.9 * timeout_seconds
 
     def routes(self) -> Sequence[Route]:
         below = "/prometheus/api/v1"
@@ -172,12 +174,12 @@ class QueryRoutes:
     def _timeout(self, asked: str | None) -> float:
         """How long Prometheus may work on a query, in seconds: what is asked for, within the limit."""
         if not asked:
-            return self._timeout_seconds
+            return self._evaluation_seconds
         try:
             seconds = float(asked) if asked[-1].isdigit() else promql_parser.parse_duration(asked).total_seconds()
         except (ValueError, OverflowError) as error:
             raise Malformed("The parameter timeout is no duration.") from error
-        return min(seconds, self._timeout_seconds) if seconds > 0 else self._timeout_seconds
+        return min(seconds, self._evaluation_seconds) if seconds > 0 else self._evaluation_seconds
 
 
 _METHODS = ("GET", "POST")

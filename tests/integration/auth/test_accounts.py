@@ -29,7 +29,9 @@ async def test_signing_up_makes_a_tenant_owned_by_the_user_with_a_first_project(
     projects = await auth.account("ListProjects", pb.ListProjectsRequest(), principal)
 
     assert me.user == pb.User(id=ada.user_id, email="ada@example.com")
-    assert [(m.tenant.id, m.tenant.name, m.role) for m in me.memberships] == [(ada.tenant_id, "Engines", pb.ROLE_OWNER)]
+    assert [(m.tenant.id, m.tenant.name, m.role, m.plan) for m in me.memberships] == [
+        (ada.tenant_id, "Engines", pb.ROLE_OWNER, "enterprise")
+    ]
     assert [(p.id, p.tenant_id, p.name) for p in projects.projects] == [(ada.project_id, ada.tenant_id, "Default")]
 
 

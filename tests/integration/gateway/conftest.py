@@ -102,5 +102,6 @@ def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
         "query_timeout_seconds": 10.0,
         "slow_client_seconds": 10.0,
         "unready_seconds": 0.0,
+        "upstream_calls": 256,
         "breaker_reset_seconds": 30.0,
     }

@@ -23,6 +23,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2, audit_pb2, credentials_pb2
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from contracts.pulsegate.config.v1 import definitions_pb2
@@ -160,6 +161,8 @@ class PlayedAuth(StandInAuth, Played):
         self._changes: list[tuple[int, tuple[str, ...]]] = []
         self._revision = 1
         self.plan = "enterprise"
+        #: What an operator has set for the tenant.
+        self.limits: Limits | None = None
         self.principal_seconds = 120.0
         #: False: the feed falls silent, although auth answers.
         self.heartbeats = True
@@ -193,6 +196,10 @@ class PlayedAuth(StandInAuth, Played):
         self._known[token] = {"sub": USER, "kind": "user", "scopes": scopes, "sid": str(uuid7())}
         return token
 
+    def move(self, key: str, tenant_id: str) -> None:
+        """Gives a new key to another tenant."""
+        self._known[api_keys.digest(key)]["tid"] = tenant_id
+
     def revoke(self, credential: str) -> None:
         """Forgets a key or session and tells the feed."""
         found = self._known.pop(credential, None) or self._known.pop(api_keys.digest(credential))
@@ -220,6 +227,7 @@ class PlayedAuth(StandInAuth, Played):
             revision=self._revision,
             allowed_origins=known.get("origins", ()),
             plan=self.plan,
+            limits=self.limits,
         )
 
     def _sign(self, claims: Mapping[str, Any]) -> str:
@@ -286,6 +294,20 @@ class PlayedServer:
         try:
             yield
         finally:
+            await self.start()
+
+    @asynccontextmanager
+    async def hanging(self) -> AsyncIterator[None]:
+        """Inside the block something listens there, and says nothing."""
+        await self.stop()
+        writers: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(lambda _, writer: writers.append(writer), self._host, self._port)
+        try:
+            yield
+        finally:
+            silent.close()
+            for writer in writers:
+                writer.transport.abort()
             await self.start()
 
 

@@ -1,16 +1,20 @@
 """Rate limits through the real door, decided by a real Valkey."""
 
 import asyncio
+import time
+from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from deploy.local.servers import Valkey
-from tests.integration.gateway.fakes import PROJECT, TENANT, USER
+from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT, TENANT, USER
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
 
@@ -135,25 +139,97 @@ async def test_what_is_exempt_counts_nothing(start_gateway: StartGateway) -> Non
             assert (await gateway.call("OPTIONS", "/api/v1/metrics", headers=preflight)).status == 204
 
 
-async def test_limits_hold_over_two_replicas(start_gateway: StartGateway) -> None:
-    async with (
-        start_gateway(ingest_requests_per_minute=10) as one,
-        start_gateway(ingest_requests_per_minute=10) as two,
-    ):
-        key = one.auth.new_key("secret")
-        two.auth._known.update(one.auth._known)
-        answers = await asyncio.gather(*((one, two)[i % 2].ingest_one(key) for i in range(30)))
-        assert sum(answer.status == 202 for answer in answers) == 10
+@pytest.mark.parametrize(("limit", "asked", "decided_by"), [(10, 60, "redis"), (1_200, 1_700, "share")])
+async def test_limits_hold_over_three_replicas(
+    start_gateway: StartGateway, limit: int, asked: int, decided_by: str
+) -> None:
+    """Small ones, decided call by call, and large ones, of which each replica leases shares."""
+    async with AsyncExitStack() as stack:
+        settings = {"ingest_requests_per_minute": limit, "replicas": 3}
+        replicas = [await stack.enter_async_context(start_gateway(**settings)) for _ in range(3)]
+        key = replicas[0].auth.new_key("secret")
+        for replica in replicas[1:]:
+            replica.auth._known.update(replicas[0].auth._known)
+        before = decisions(decided_by)
+        began = time.monotonic()
+
+        async def send(caller: int) -> int:
+            answers = [await replicas[i % 3].ingest_one(key) for i in range(caller, asked, 30)]
+            return sum(answer.status == 202 for answer in answers)
+
+        allowed = sum(await asyncio.gather(*(send(caller) for caller in range(30))))
+        refilled = (time.monotonic() - began) * limit / 60
+        assert limit <= allowed <= limit + refilled
+        assert decisions(decided_by) > before
+
+
+def decisions(decided_by: str) -> float:
+    """Calls that were let on so far, by who decided."""
+    sample = {"quota": "ingestion", "decided_by": decided_by, "outcome": "allowed"}
+    return REGISTRY.get_sample_value("pulsegate_gateway_limit_decisions_total", sample) or 0.0
+
+
+async def test_what_an_operator_has_set_for_a_tenant_goes_before_its_plan(start_gateway: StartGateway) -> None:
+    async with start_gateway(ingest_requests_per_minute=7) as gateway:
+        gateway.auth.plan = "free"
+        gateway.auth.limits = Limits(reads_per_hour=12, ingestion_per_minute=9)
+        gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+        key = gateway.auth.new_key("secret", scopes=["config:read", "ingest:write"])
+        read = await gateway.call("GET", f"/api/v1/projects/{PROJECT}/keys", credential=key)
+        assert read.headers["RateLimit-Policy"] == '"reads";q=12;w=3600'
+        assert (await gateway.ingest_one(key)).headers["RateLimit-Policy"] == '"ingestion";q=9;w=60'
+        limits = await gateway.call("GET", f"/api/v1/tenants/{TENANT}/limits", credential=key)
+        assert {limit["name"]: (limit["limit"], limit["periodSeconds"]) for limit in limits.json["limits"]} == {
+            "api": (100, 3600),
+            "reads": (12, 3600),
+            "expensive": (10, 3600),
+            "idempotency": (200, 86_400),
+            "ingestion": (9, 60),
+            "ingestion-key": (90, 60),
+        }
+        elsewhere = await gateway.call("GET", f"/api/v1/tenants/{OTHER_PROJECT}/limits", credential=key)
+        assert (elsewhere.status, elsewhere.code) == (404, "NOT_FOUND")
+
+
+async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:
+    tenant = accounts_pb2.Tenant(id=TENANT, name="Shop")
+    membership = accounts_pb2.Membership(
+        tenant=tenant, role=accounts_pb2.ROLE_OWNER, plan="basic", limits=Limits(expensive_per_hour=3)
+    )
+    gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(memberships=[membership])
+    session = gateway.auth.new_session()
+    limits = await gateway.call("GET", f"/api/v1/tenants/{TENANT}/limits", credential=session)
+    assert limits.json["plan"] == "basic"
+    assert limits.json["limits"][:3] == [
+        {"name": "api", "limit": 1_000, "periodSeconds": 3600, "countedFor": "user or key"},
+        {"name": "reads", "limit": 10_000, "periodSeconds": 3600, "countedFor": "user or key"},
+        {"name": "expensive", "limit": 3, "periodSeconds": 3600, "countedFor": "user or key"},
+    ]
+    assert (await gateway.call("GET", f"/api/v1/tenants/{PROJECT}/limits", credential=session)).status == 404
+
+
+async def test_pages_may_read_the_limits_of_each_answer(start_gateway: StartGateway) -> None:
+    async with start_gateway(ingest_requests_per_minute=1) as gateway:
+        key = gateway.auth.new_key()
+        for status in (202, 429):
+            answer = await gateway.ingest_one(key, Origin="https://shop.example")
+            assert answer.status == status
+            exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+            assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed)
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 async def test_without_redis_each_replica_keeps_its_share(
-    start_gateway: StartGateway, valkey_server: RunningServer[Valkey]
+    start_gateway: StartGateway, valkey_server: RunningServer[Valkey], capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with start_gateway(ingest_requests_per_minute=20, replicas=2) as gateway:
         key = gateway.auth.new_key("secret")
         with valkey_server.away():
+            before = decisions("local")
             statuses = [(await gateway.ingest_one(key)).status for _ in range(15)]
         assert statuses == [202] * 10 + [429] * 5
+        assert decisions("local") - before == 10
+        assert "rate limit decided without Redis" in capsys.readouterr().out
 
 
 async def test_a_redis_that_hangs_is_no_outage(gateway: Gateway, valkey_server: RunningServer[Valkey]) -> None:

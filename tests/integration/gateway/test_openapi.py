@@ -9,13 +9,14 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.layout import Ports
 from services.gateway import http_api
 from services.gateway.http_api.openapi import document
 from services.gateway.http_api.shapes import Told
 from services.gateway.middlewares import Pipeline
 from services.gateway.routes import Deprecation, Door, Operation, Route
-from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT
 from tests.integration.gateway.running import Gateway
 from tests.openapi_conformance import Conformance
 
@@ -46,6 +47,36 @@ async def test_what_a_client_has_is_not_sent_again(gateway: Gateway, path: str) 
     first = await gateway.call("GET", path)
     again = await gateway.call("GET", path, headers={"If-None-Match": first.headers["ETag"]})
     assert (first.status, again.status, again.body) == (200, 304, b"")
+
+
+async def test_a_read_that_the_client_has_is_not_sent_again(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    path = f"/api/v1/projects/{PROJECT}/metrics"
+    gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse()
+    first = await gateway.call("GET", path, credential=session)
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = await gateway.call("GET", path, credential=session, headers=known)
+    assert (again.status, again.body, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert "RateLimit" in again.headers
+    gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse(next_page_token="more")
+    changed = await gateway.call("GET", path, credential=session, headers=known)
+    assert changed.status == 200
+    assert changed.headers["ETag"] != first.headers["ETag"]
+    assert (await gateway.call("GET", path, headers=known)).status == 401
+
+
+async def test_a_metric_is_revalidated_by_its_version(gateway: Gateway) -> None:
+    spec = definitions_pb2.MetricSpec(name="a_total", type=definitions_pb2.METRIC_TYPE_COUNTER)
+    metric = definitions_pb2.Metric(id=OTHER_PROJECT, spec=spec, version=3)
+    gateway.config.answers["GetMetric"] = definitions_pb2.GetMetricResponse(metric=metric)
+    path = f"/api/v1/projects/{PROJECT}/metrics/{OTHER_PROJECT}"
+    session = gateway.auth.new_session()
+    statuses = [
+        (await gateway.call("GET", path, credential=session, headers={"If-None-Match": etag})).status
+        for etag in ('"2"', '"3"', 'W/"3"', "*")
+    ]
+    assert statuses == [200, 304, 304, 304]
 
 
 async def test_the_page_has_every_route_and_nothing_from_elsewhere(gateway: Gateway) -> None:

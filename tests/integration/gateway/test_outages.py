@@ -114,17 +114,17 @@ async def test_reads_are_repeated_and_changes_are_not(gateway: Gateway) -> None:
     session = gateway.auth.new_session()
     calls = 0
 
-    async def away_twice(_request: object) -> definitions_pb2.ListMetricsResponse:
+    async def away_at_first(_request: object) -> definitions_pb2.ListMetricsResponse:
         nonlocal calls
         calls += 1
-        if calls <= 2:
+        if calls <= 3:
             raise Unavailable("restarting")
         return definitions_pb2.ListMetricsResponse()
 
-    gateway.config.answers["ListMetrics"] = away_twice
+    gateway.config.answers["ListMetrics"] = away_at_first
     gateway.config.answers["CreateMetric"] = Unavailable("restarting")
     assert (await gateway.call("GET", METRICS, credential=session)).status == 200
-    assert calls == 3
+    assert calls == 4
     body = {"name": "a_total", "type": "counter", "help": "A."}
     assert (await gateway.call("POST", METRICS, credential=session, json=body)).status == 503
     assert len(gateway.config.requests("CreateMetric")) == 1
@@ -155,6 +155,13 @@ async def test_a_failing_service_is_given_a_rest_and_the_others_go_on(gateway: G
     assert metrics.BREAKER_OPEN.labels("config")._value.get() == 1
     assert (await gateway.call("GET", KEYS, credential=session)).status == 200
     assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
+
+    async def shown() -> bool:
+        ready = await gateway.call("GET", "/health/ready")
+        config = ready.json["checks"]["config"]
+        return (ready.status, config["status"], config["breaker"]) == (200, "down", "open")
+
+    await eventually(shown, what="readiness tells of the breaker")
 
 
 async def test_sign_ins_that_auth_sheds_keep_no_credential_unchecked(gateway: Gateway) -> None:
@@ -206,6 +213,7 @@ async def test_readiness_names_what_is_away_and_only_auths_keys_are_hard(
     gateway: Gateway, valkey_server: RunningServer[Valkey]
 ) -> None:
     checks = (await gateway.call("GET", "/health/ready")).json["checks"]
+    assert {name for name, check in checks.items() if check.get("breaker") == "closed"} == {*checks} - {"auth-keys"}
     assert {name for name, check in checks.items() if check["hard"]} == {"auth-keys"}
     assert set(checks) == {"auth-keys", "auth", "config", "codegen", "ingest", "redis"}
 

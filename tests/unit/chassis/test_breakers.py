@@ -191,6 +191,53 @@ async def test_its_state_is_a_metric(breaker: Breaker) -> None:
     assert shown() == 1
 
 
+@pytest.fixture
+def impatient() -> Breaker:
+    """A breaker that three silences open, whatever came before."""
+    return Breaker("upstream", least_calls=100, most_silences=3)
+
+
+async def test_calls_in_a_row_that_get_no_answer_open_it(impatient: Breaker) -> None:
+    for _ in range(2):
+        await fail(impatient, DeadlineExceeded("late"))
+    await answer(impatient)
+    for _ in range(2):
+        await fail(impatient, DeadlineExceeded("late"))
+    await fail(impatient, Conflict("an answer"))
+    for _ in range(3):
+        assert impatient.state == "closed"
+        await fail(impatient, DeadlineExceeded("late"))
+    assert impatient.state == "open"
+
+
+async def test_health_checks_without_an_answer_open_it_before_callers_wait_in_vain(impatient: Breaker) -> None:
+    for answered in (False, True, False, False):
+        impatient.checked(answered=answered)
+    assert impatient.state == "closed"
+    impatient.checked(answered=False)
+    await refused(impatient)
+    impatient.checked(answered=True)
+    assert impatient.state == "closed"  # no call has failed: there is nothing to try
+
+
+async def test_a_health_check_that_is_answered_opens_no_door_where_calls_fail(impatient: Breaker) -> None:
+    for _ in range(3):
+        await fail(impatient, DeadlineExceeded("late"))
+    impatient.checked(answered=True)
+    assert impatient.state == "open"
+    impatient.checked(answered=False)
+    impatient.checked(answered=True)
+    assert impatient.state == "half-open"
+
+
+async def test_what_a_caller_in_a_hurry_gave_up_says_nothing() -> None:
+    breaker = Breaker("upstream", least_calls=1, patience_seconds=60, most_silences=1)
+    await fail(breaker, DeadlineExceeded("no time was left"))
+    assert breaker.state == "closed"
+    await fail(breaker, Unavailable("away"))
+    assert breaker.state == "open"
+
+
 def test_the_window_forgets_what_is_older() -> None:
     now = [0.0]
     window = RollingWindow(window_seconds=10, least_calls=2, now=lambda: now[0])

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from contracts.pulsegate.auth.v1 import limits_pb2 as _limits_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -55,6 +56,7 @@ class AuthenticateResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ALLOWED_ORIGINS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """A JWT (EdDSA): see chassis/principals.py for its claims."""
     revision: _builtins.int
@@ -65,6 +67,8 @@ class AuthenticateResponse(_message.Message):
     def allowed_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Origins from which a publishable key may be used; ["*"] for any. Empty for other credentials."""
 
+    @_builtins.property
+    def limits(self) -> _limits_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -72,10 +76,11 @@ class AuthenticateResponse(_message.Message):
         revision: _builtins.int = ...,
         allowed_origins: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.str = ...,
+        limits: _limits_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_origins", b"allowed_origins", "plan", b"plan", "principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_origins", b"allowed_origins", "limits", b"limits", "plan", b"plan", "principal", b"principal", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

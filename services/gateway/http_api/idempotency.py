@@ -1,0 +1,104 @@
+"""Idempotency-Key: a POST that comes again under the same key is answered again, and carried out once.
+
+As draft-ietf-httpapi-idempotency-key-header has it. A key belongs to one caller and one route. What was answered is
+kept for a day, refusals too; a 429 or 5xx is not, because the client is to try again: it is then carried out anew.
+"""
+
+import re
+
+from aiohttp import web
+
+from chassis.errors import Conflict, Invalid, Malformed, PulsegateError, from_wire, to_wire
+from services.gateway import metrics
+from services.gateway.http_api.bodies import read
+from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
+from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Handler
+
+#: A string of structured fields (RFC 9651), as the draft wants it, or the same without quotes, as many clients send it.
+_KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class Idempotency:
+    """A stage, after the one that says who calls."""
+
+    def __init__(self, kept: KeptAnswers) -> None:
+        self._kept = kept
+
+    async def once(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Lets a POST with a key on where it is the first one, and answers it again where it is not.
+
+        Raises IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_KEY_IN_USE, or Unavailable where it cannot tell: without the
+        certainty that the client asked for, nothing is done.
+        """
+        if request.method != "POST" or IDEMPOTENCY_KEY not in request.headers:
+            return await handler(request)
+        asked = _name(request, key_of(request.headers.getall(IDEMPOTENCY_KEY)))
+        found = await self._kept.claim(asked, await _identity(request))
+        if isinstance(found, Claim):
+            return await self._carry_out(found, request, handler)
+        metrics.KEYED_REQUESTS.labels("replayed" if isinstance(found, Answer) else "refused").inc()
+        if found is Taken.BY_ANOTHER:
+            raise Invalid(
+                "This Idempotency-Key was used for another request. Choose a new one for each request.",
+                code="IDEMPOTENCY_KEY_REUSED",
+            )
+        if found is Taken.UNDER_WAY:
+            raise Conflict(
+                "The request with this Idempotency-Key is under way. Ask again for its answer.",
+                code="IDEMPOTENCY_KEY_IN_USE",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        return _answered_again(request, found)
+
+    async def _carry_out(self, claim: Claim, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Runs the request. Where it is cancelled nobody knows what came of it: the claim ends by itself."""
+        try:
+            response = await handler(request)
+        except PulsegateError as error:
+            await self._settle(claim, error.http_status, Answer(error.http_status, error=to_wire(error)))
+            raise
+        except Exception:
+            await self._settle(claim, 500, None)
+            raise
+        assert isinstance(response, web.Response)  # noqa: S101 - no POST behind this stage streams
+        assert response.body is None or isinstance(response.body, bytes)  # noqa: S101
+        headers = [(str(name), value) for name, value in response.headers.items()]
+        answer = Answer(response.status, headers, response.body or b"")
+        await self._settle(claim, response.status, answer)
+        return response
+
+    async def _settle(self, claim: Claim, status: int, answer: Answer | None) -> None:
+        final = status < 500 and status != 429
+        kept = await self._kept.settle(claim, answer if final else None)
+        metrics.KEYED_REQUESTS.labels(("answered" if kept else "lost") if final else "failed").inc()
+
+
+def key_of(lines: list[str]) -> str:
+    """The key in the header's lines. Raises Malformed."""
+    match = _KEY.fullmatch(lines[0].strip()) if len(lines) == 1 else None
+    if match is None:
+        raise Malformed("Send one Idempotency-Key of 1 to 255 printable ASCII characters, such as a UUID.")
+    return str(match[1] or match[2])
+
+
+def _name(request: web.Request, key: str) -> bytes:
+    """Whose key it is, for which route."""
+    principal, resource = request[CALLER].principal, request.match_info.route.resource
+    route = resource.canonical if resource is not None else request.path
+    return "\n".join((principal.tenant_id, principal.project_id, principal.subject, route, key)).encode()
+
+
+async def _identity(request: web.Request) -> bytes:
+    """All of the request that its answer depends on."""
+    head = "\n".join((request.rel_url.raw_path_qs, request.headers.get("Content-Type", ""), ""))
+    return head.encode("utf-8", "surrogateescape") + await read(request)
+
+
+def _answered_again(request: web.Request, answer: Answer) -> web.Response:
+    request[ADDED_HEADERS][IDEMPOTENT_REPLAYED] = "true"
+    if answer.body is None:
+        raise Conflict("This request was carried out before. Its answer was too large to keep: read what it changed.")
+    if answer.error:
+        raise from_wire(answer.error)
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

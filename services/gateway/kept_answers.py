@@ -1,0 +1,145 @@
+"""Answers that are kept in Redis for requests that may be sent again (`http_api.idempotency`).
+
+A request claims its name; who comes next finds it claimed, or answered. A claim ends by itself soon after the longest
+time that a request may take, so that a gateway that died holds up nobody for long. Redis sees neither keys nor answers,
+which may hold a new API key: names are keyed hashes, and what is stored is sealed.
+"""
+
+import asyncio
+import hmac
+import os
+import zlib
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chassis import logs
+from chassis.breakers import Breaker
+from chassis.errors import Unavailable
+
+log = logs.get(__name__)
+
+#: How long an answer is kept.
+KEPT_SECONDS = 24 * 3600
+#: Answers that take more, compressed, are not kept: what is remembered is that the request was carried out.
+_MOST_BYTES = 4096
+#: How much longer a claim lasts than a request may take.
+_MARGIN_SECONDS = 2.0
+_PATIENCE_SECONDS = 1.0
+_RETRY_AFTER_SECONDS = 1.0
+_NONCE_BYTES = 12
+
+#: Replaces a claim that is still one's own by an answer, or gives it up where there is none.
+_SETTLE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then return redis.call('DEL', KEYS[1]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """What a request was answered: headers and body, or an error as `chassis.errors.to_wire` writes it."""
+
+    status: int
+    headers: list[tuple[str, str]] = []
+    #: None: it was too large.
+    body: bytes | None = b""
+    error: bytes = b""
+
+
+class _Entry(msgspec.Struct, array_like=True):
+    fingerprint: bytes
+    #: None: the request is under way.
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A request that is to be carried out now, by whoever holds this."""
+
+    name: str
+    fingerprint: bytes
+    #: As it is stored.
+    stored: bytes
+
+
+class Taken(Enum):
+    """Why a request is not to be carried out."""
+
+    #: The same one is under way.
+    UNDER_WAY = "under way"
+    #: Another request had the same name.
+    BY_ANOTHER = "by another"
+
+
+class KeptAnswers:
+    """Claims and answers, shared by all gateways with the same secret and the same Redis."""
+
+    def __init__(self, redis: Redis, breaker: Breaker, *, secret: str, longest_request_seconds: float) -> None:
+        self._redis = redis
+        self._settle = redis.register_script(_SETTLE)
+        self._breaker = breaker
+        self._naming = hmac.digest(secret.encode(), b"pulsegate gateway: names of kept answers", "sha256")
+        self._sealing = AESGCM(hmac.digest(secret.encode(), b"pulsegate gateway: kept answers", "sha256"))
+        self._claim_ms = int((longest_request_seconds + _MARGIN_SECONDS) * 1000)
+
+    async def claim(self, asked: bytes, request: bytes) -> Claim | Answer | Taken:
+        """What is to be done about a request: `asked` names it, `request` tells it from others of the same name.
+
+        Raises Unavailable where Redis does not say.
+        """
+        name = f"answers:{self._digest(asked).hex()}"
+        fingerprint = self._digest(request)
+        stored = self._seal(name, _Entry(fingerprint))
+        try:
+            with self._breaker.guarded():
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    found: Any = await self._redis.set(name, stored, nx=True, get=True, px=self._claim_ms)
+        except (RedisError, OSError) as error:
+            raise Unavailable(
+                "Whether this request was carried out before cannot be told at the moment. Nothing was done.",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            ) from error
+        if found is None:
+            return Claim(name, fingerprint, stored)
+        entry = self._unseal(name, found)
+        if not hmac.compare_digest(entry.fingerprint, fingerprint):
+            return Taken.BY_ANOTHER
+        return entry.answer or Taken.UNDER_WAY
+
+    async def settle(self, claim: Claim, answer: Answer | None) -> bool:
+        """Keeps the answer; None gives the claim up, so that the request may be carried out anew. Never raises.
+
+        False where Redis did not take it, or the claim has ended.
+        """
+        stored = self._sealed_answer(claim, answer) if answer else b""
+        try:
+            with self._breaker.guarded():
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    return bool(await self._settle([claim.name], [claim.stored, stored, KEPT_SECONDS * 1000]))
+        except (RedisError, OSError, Unavailable) as error:
+            log.warning("an answer could not be kept", reason=type(error).__name__)
+            return False
+
+    def _digest(self, text: bytes) -> bytes:
+        return hmac.digest(self._naming, text, "sha256")
+
+    def _sealed_answer(self, claim: Claim, answer: Answer) -> bytes:
+        sealed = self._seal(claim.name, _Entry(claim.fingerprint, answer))
+        if len(sealed) <= _MOST_BYTES:
+            return sealed
+        return self._seal(claim.name, _Entry(claim.fingerprint, Answer(answer.status, body=None)))
+
+    def _seal(self, name: str, entry: _Entry) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._sealing.encrypt(nonce, zlib.compress(msgspec.msgpack.encode(entry), 1), name.encode())
+
+    def _unseal(self, name: str, sealed: bytes) -> _Entry:
+        plain = self._sealing.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
+        return msgspec.msgpack.decode(zlib.decompress(plain), type=_Entry)

@@ -1,0 +1,184 @@
+"""One service behind the gateway: how many calls it may have at a time, its breaker, and retries within a budget.
+
+A service that is slow or away must cost the routes of the others nothing: what is too much for it is turned away at
+once instead of waiting here.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import TypeAlias, TypeVar
+
+import grpc
+import tenacity
+
+from chassis import context, grpc_client
+from chassis.breakers import Breaker, NotAsked
+from chassis.errors import Unavailable
+from chassis.grpc_client import ServiceChannel, Silent
+from chassis.tasks import in_background
+from services.gateway import metrics
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
+
+#: On whose behalf calls are made: a tenant, or a person about their own account; "": nobody that is known.
+HOLDER: ContextVar[str] = ContextVar("holder", default="")
+
+#: Retries of one call, and how long they wait: full jitter below a bound that doubles.
+_RETRIES = 3
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 1.0
+
+#: Each call earns a tenth of a retry; so many may be saved up.
+_RETRY_PER_CALL = 0.1
+_MOST_RETRIES_SAVED = 10.0
+
+#: Calls or health checks in a row without an answer, after which an upstream counts as one that hangs.
+_MOST_SILENCES = 3
+#: A call with less time than this says nothing about its upstream: its client took the time.
+_PATIENCE_SECONDS = 1.0
+_RETRY_AFTER_SECONDS = 1.0
+
+
+def breaker_of(upstream: str, *, reset_seconds: float, timeout_seconds: float) -> Breaker:
+    """The breaker towards an upstream whose calls may take `timeout_seconds`."""
+    return Breaker(
+        upstream,
+        reset_seconds=reset_seconds,
+        patience_seconds=min(_PATIENCE_SECONDS, timeout_seconds / 2),
+        most_silences=_MOST_SILENCES,
+    )
+
+
+class Places:
+    """So many calls to one upstream at a time, and of each holder half as many. More are turned away."""
+
+    def __init__(self, upstream: str, most_calls: int) -> None:
+        self._upstream = upstream
+        self._most_calls = most_calls
+        self._taken = 0
+        self._taken_by: Counter[str] = Counter()
+        metrics.UPSTREAM_CALLS.labels(upstream).set_function(lambda: self._taken)
+        self._shed = metrics.SHED.labels(upstream)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A place for the block. Raises NotAsked where there is none."""
+        holder = HOLDER.get()
+        if self._taken >= self._most_calls or (holder and self._taken_by[holder] * 2 >= self._most_calls):
+            self._shed.inc()
+            raise NotAsked(f"{self._upstream} has too much to do.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+        self._taken += 1
+        self._taken_by[holder] += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._taken_by[holder] -= 1
+            if not self._taken_by[holder]:
+                del self._taken_by[holder]
+
+
+class Upstream:
+    """One service: `ask` calls it once, `ask_again` and then up to three times more."""
+
+    def __init__(
+        self, channel: ServiceChannel, *, reset_seconds: float, timeout_seconds: float, most_calls: int
+    ) -> None:
+        self.channel = channel
+        self.breaker = breaker_of(channel.service, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
+        self._places = Places(channel.service, most_calls)
+        self._timeout_seconds = timeout_seconds
+        self._retries_left = _MOST_RETRIES_SAVED
+
+    async def ask(
+        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
+    ) -> Response:
+        """One call. Raises the service's PulsegateError, or NotAsked at once while its breaker is open or it has as
+        many calls as it may have."""
+        with self._places.one(), self.breaker.guarded():
+            timeout_seconds = timeout_seconds or self._timeout_seconds
+            response: Response = await self.channel.call(method, request, timeout_seconds=timeout_seconds)
+            return response
+
+    async def ask_again(
+        self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
+    ) -> Response:
+        """A call that may be repeated without harm: it is, where the service was away and the budget allows it."""
+        self._retries_left = min(_MOST_RETRIES_SAVED, self._retries_left + _RETRY_PER_CALL)
+        attempts = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(1 + _RETRIES),
+            wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            retry=tenacity.retry_if_exception(self._may_repeat),
+            reraise=True,
+        )
+        response: Response = await attempts(self.ask, method, request, timeout_seconds=timeout_seconds)
+        return response
+
+    def _may_repeat(self, error: BaseException) -> bool:
+        if not isinstance(error, Unavailable) or isinstance(error, NotAsked) or self.breaker.is_open:
+            return False
+        if context.remaining_seconds(_LONGEST_WAIT_SECONDS) < _FIRST_WAIT_SECONDS:
+            return False
+        allowed = self._retries_left >= 1
+        metrics.RETRIES.labels(self.channel.service, "tried" if allowed else "refused").inc()
+        if allowed:
+            self._retries_left -= 1
+        return allowed
+
+    async def watch_connection(self) -> None:
+        """Lets the breaker try again as soon as the connection is back. Runs until it is cancelled."""
+        while True:
+            await self.channel.ready()
+            self.breaker.try_again()
+            await self.channel.grpc_channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
+
+class Checked:
+    """The health check of a process behind, which one or several breakers are told of."""
+
+    def __init__(self, channel: ServiceChannel, breakers: Sequence[Breaker]) -> None:
+        self._channel = channel
+        self._breakers = breakers
+
+    async def probe(self) -> None:
+        """Raises Unavailable where it does not answer or does not serve, or where a breaker towards it is open."""
+        try:
+            await self._channel.probe()
+        except Silent:
+            for breaker in self._breakers:
+                breaker.checked(answered=False)
+            raise
+        for breaker in self._breakers:
+            breaker.checked(answered=True)
+        refuse_while_open(self._breakers)
+
+    def state(self) -> str:
+        """Of the breaker that is the least well."""
+        return max((breaker.state for breaker in self._breakers), key=_WORSE.index)
+
+
+#: A breaker's states, from the best to the worst.
+_WORSE = ("closed", "half-open", "open")
+
+
+def refuse_while_open(breakers: Sequence[Breaker]) -> None:
+    """For a health check that has passed. Raises Unavailable while a breaker is open."""
+    if any(breaker.is_open for breaker in breakers):
+        raise Unavailable("its circuit breaker is open")
+
+
+@asynccontextmanager
+async def connected(
+    service: str, address: str, service_token: str, *, reset_seconds: float, timeout_seconds: float, most_calls: int
+) -> AsyncIterator[Upstream]:
+    """A service, while open."""
+    async with grpc_client.connected(service, address, service_token) as channel:
+        upstream = Upstream(
+            channel, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds, most_calls=most_calls
+        )
+        async with in_background(upstream.watch_connection()):
+            yield upstream

@@ -1,0 +1,248 @@
+"""Idempotency-Key through the real door, with answers kept in a real Valkey."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from chassis.errors import Conflict, Unavailable
+from chassis.ids import uuid7
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.config.v1 import definitions_pb2
+from deploy.local.servers import Valkey
+from tests.integration.gateway.fakes import PROJECT, TENANT
+from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+PROJECTS = "/api/v1/projects"
+KEYS = f"/api/v1/projects/{PROJECT}/keys"
+SECRET = "sk_shown-only-once"
+
+
+def new_key() -> str:
+    return str(uuid7())
+
+
+@pytest.fixture(autouse=True)
+def answers(gateway: Gateway) -> None:
+    """Each project that is made is another one, and so is each key."""
+
+    async def make_project(request: accounts_pb2.CreateProjectRequest) -> accounts_pb2.CreateProjectResponse:
+        project = accounts_pb2.Project(id=str(uuid7()), tenant_id=TENANT, name=request.name)
+        return accounts_pb2.CreateProjectResponse(project=project)
+
+    made = accounts_pb2.Key(id=str(uuid7()), name="k", kind=accounts_pb2.KEY_KIND_SECRET)
+    gateway.auth.answers["CreateProject"] = make_project
+    gateway.auth.answers["CreateKey"] = accounts_pb2.CreateKeyResponse(key=made, token=SECRET)
+
+
+async def make(gateway: Gateway, session: str, key: str, name: str = "shop", **more: Any) -> Answer:
+    """A project, made under an Idempotency-Key."""
+    headers = {"Idempotency-Key": key, **more}
+    return await gateway.call("POST", PROJECTS, credential=session, json={"name": name}, headers=headers)
+
+
+async def test_a_request_sent_again_is_answered_again_and_carried_out_once(
+    gateway: Gateway, start_gateway: StartGateway
+) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    first = await make(gateway, session, key)
+    again = await make(gateway, session, f'"{key}"', **{"X-Correlation-Id": "another"})
+    assert (first.status, again.status) == (201, 201)
+    assert again.body == first.body
+    assert again.headers["Location"] == first.headers["Location"]
+    assert (first.headers.get("Idempotent-Replayed"), again.headers["Idempotent-Replayed"]) == (None, "true")
+    assert again.headers["X-Correlation-Id"] == "another"
+    assert len(gateway.auth.requests("CreateProject")) == 1
+    async with start_gateway() as other_replica:
+        other_replica.auth._known.update(gateway.auth._known)
+        assert (await make(other_replica, session, key)).body == first.body
+
+
+async def test_fifty_at_once_are_carried_out_once(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    statuses = [answer.status for answer in await asyncio.gather(*(make(gateway, session, key) for _ in range(50)))]
+    assert set(statuses) <= {201, 409}
+    assert len(gateway.auth.requests("CreateProject")) == 1
+
+
+async def test_a_key_belongs_to_one_request_of_one_caller_for_one_route(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    made = await make(gateway, session, key)
+    reused = await make(gateway, session, key, name="another")
+    assert (reused.status, reused.code) == (422, "IDEMPOTENCY_KEY_REUSED")
+    elsewhere = await gateway.call(
+        "POST", KEYS, credential=session, json={"name": "k", "kind": "secret"}, headers={"Idempotency-Key": key}
+    )
+    assert elsewhere.json["key"] == SECRET
+    other_caller = await make(gateway, gateway.auth.new_key("secret", scopes=["config:write"]), key)
+    assert other_caller.status == 201
+    assert other_caller.json["id"] != made.json["id"]
+
+
+async def test_while_it_is_under_way_the_same_request_is_told_to_wait(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_request: object) -> accounts_pb2.CreateProjectResponse:
+        arrived.set()
+        await release.wait()
+        return accounts_pb2.CreateProjectResponse(project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT))
+
+    gateway.auth.answers["CreateProject"] = slowly
+    first = asyncio.create_task(make(gateway, session, key))
+    await arrived.wait()
+    second = await make(gateway, session, key)
+    assert (second.status, second.code) == (409, "IDEMPOTENCY_KEY_IN_USE")
+    assert second.headers["Retry-After"] == "1"
+    assert (await make(gateway, session, key, name="another")).code == "IDEMPOTENCY_KEY_REUSED"
+    release.set()
+    assert (await make(gateway, session, key)).body == (await first).body
+
+
+async def test_a_client_that_left_reads_the_answer_later(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_request: object) -> accounts_pb2.CreateProjectResponse:
+        arrived.set()
+        await release.wait()
+        return accounts_pb2.CreateProjectResponse(project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT))
+
+    gateway.auth.answers["CreateProject"] = slowly
+    leaving = asyncio.create_task(make(gateway, session, key))
+    await arrived.wait()
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    release.set()
+
+    async def answered() -> bool:
+        return (await make(gateway, session, key)).status == 201
+
+    await eventually(answered, what="the answer is kept")
+    assert len(gateway.auth.requests("CreateProject")) == 1
+
+
+async def test_refusals_are_kept_and_failures_are_not(gateway: Gateway) -> None:
+    session, taken, failing = gateway.auth.new_session(), new_key(), new_key()
+    gateway.auth.answers["CreateProject"] = Conflict("There is one of this name.", details={"name": "shop"})
+    refused = await make(gateway, session, taken)
+    gateway.auth.answers["CreateProject"] = Unavailable("restarting", retry_after_seconds=1)
+    again = await make(gateway, session, taken)
+    assert (again.status, again.code) == (refused.status, refused.code) == (409, "CONFLICT")
+    assert again.json["error"]["details"] == {"name": "shop"}
+    assert (await make(gateway, session, failing)).status == 503
+    gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(
+        project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT)
+    )
+    carried_out = await make(gateway, session, failing)
+    assert (carried_out.status, carried_out.headers.get("Idempotent-Replayed")) == (201, None)
+
+
+async def test_a_gateway_that_died_holds_up_nobody_for_long(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.kept_answers._MARGIN_SECONDS", 0.1)
+    async with start_gateway(request_timeout_seconds=0.5) as gateway:
+        session, key = gateway.auth.new_session(), new_key()
+        died = asyncio.Event()
+
+        async def dies(_request: object) -> accounts_pb2.CreateProjectResponse:
+            died.set()
+            monkeypatch.setattr("services.gateway.kept_answers.KeptAnswers.settle", never_settled)
+            raise Unavailable("the gateway never hears this")
+
+        async def never_settled(*_arguments: object) -> bool:
+            return False
+
+        gateway.auth.answers["CreateProject"] = dies
+        await make(gateway, session, key)
+        assert died.is_set()
+        gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(
+            project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT)
+        )
+        assert (await make(gateway, session, key)).code == "IDEMPOTENCY_KEY_IN_USE"
+
+        async def carried_out() -> bool:
+            return (await make(gateway, session, key)).status == 201
+
+        await eventually(carried_out, within_seconds=3, what="the claim ends")
+
+
+async def test_without_redis_nothing_is_done_under_a_key_and_everything_without(
+    gateway: Gateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    session = gateway.auth.new_session()
+    with valkey_server.away():
+        refused = await make(gateway, session, new_key())
+        assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert not gateway.auth.requests("CreateProject")
+        without = await gateway.call("POST", PROJECTS, credential=session, json={"name": "shop"})
+        assert without.status == 201
+
+
+async def test_redis_sees_neither_keys_nor_answers(gateway: Gateway, valkey_server: RunningServer[Valkey]) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    body = {"name": "k", "kind": "secret"}
+    headers = {"Idempotency-Key": key}
+    answers = [await gateway.call("POST", KEYS, credential=session, json=body, headers=headers) for _ in range(2)]
+    assert [answer.json["key"] for answer in answers] == [SECRET] * 2
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        names = list(client.scan_iter("answers:*"))
+        stored = b"".join([*names, *(client.get(name) or b"" for name in names)])
+        assert names
+        assert all(0 < client.ttl(name) <= 24 * 3600 for name in names)
+    assert key.encode() not in stored
+    assert SECRET.encode() not in stored
+
+
+async def test_of_an_answer_that_is_too_large_it_is_known_that_there_was_one(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    labels = [definitions_pb2.Label(name=str(uuid7()), values=[str(uuid7())]) for _ in range(200)]
+    spec = definitions_pb2.MetricSpec(name="a_total", type=definitions_pb2.METRIC_TYPE_COUNTER, labels=labels)
+    metric = definitions_pb2.Metric(id=str(uuid7()), spec=spec, version=1)
+    gateway.config.answers["CreateMetric"] = definitions_pb2.CreateMetricResponse(metric=metric)
+    path, body = f"{PROJECTS}/{PROJECT}/metrics", {"name": "a_total", "type": "counter", "help": "A."}
+    headers = {"Idempotency-Key": key}
+    first, again = [await gateway.call("POST", path, credential=session, json=body, headers=headers) for _ in range(2)]
+    assert (first.status, again.status, again.code) == (201, 409, "CONFLICT")
+    assert len(gateway.config.requests("CreateMetric")) == 1
+
+
+@pytest.mark.parametrize("key", ["", "two words", "k" * 256, "ke\u00fd", '"open'])
+async def test_what_is_no_key_is_refused(gateway: Gateway, key: str) -> None:
+    refused = await make(gateway, gateway.auth.new_session(), key)
+    assert (refused.status, refused.code) == (400, "MALFORMED_REQUEST")
+    assert not gateway.auth.requests("CreateProject")
+
+
+async def test_keys_count_towards_a_limit_of_the_tenant(gateway: Gateway) -> None:
+    gateway.auth.plan = "free"
+    session = gateway.auth.new_session()
+    answer = await gateway.call(
+        "POST", KEYS, credential=session, json={"name": "k", "kind": "secret"}, headers={"Idempotency-Key": new_key()}
+    )
+    assert answer.headers["RateLimit-Policy"] == '"api";q=100;w=3600, "idempotency";q=200;w=86400'
+
+
+async def test_pages_may_send_a_key_and_read_that_an_answer_is_one_from_before(gateway: Gateway) -> None:
+    asked = {"Origin": "https://console.example.com", "Access-Control-Request-Method": "POST"}
+    preflight = await gateway.call("OPTIONS", PROJECTS, headers=asked)
+    assert "Idempotency-Key" in preflight.headers["Access-Control-Allow-Headers"]
+    answer = await make(gateway, gateway.auth.new_session(), new_key(), Origin="https://console.example.com")
+    assert "Idempotent-Replayed" in answer.headers["Access-Control-Expose-Headers"]
+
+
+async def test_the_document_says_which_routes_take_a_key(gateway: Gateway) -> None:
+    paths = (await gateway.call("GET", "/api/v1/openapi.json")).json["paths"]
+    takers = {
+        path
+        for path, operations in paths.items()
+        for parameter in operations.get("post", {}).get("parameters", ())
+        if parameter["name"] == "Idempotency-Key"
+    }
+    assert {PROJECTS, PROJECTS + "/{projectId}/keys", PROJECTS + "/{projectId}/metrics"} <= takers
+    assert not takers & {"/api/v1/metrics", "/api/v1/auth/signin", "/prometheus/api/v1/query"}
