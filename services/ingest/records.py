@@ -131,10 +131,10 @@ class Record(msgspec.Struct, array_like=True, kw_only=True):
     tenant_id: bytes
     project_id: bytes
     #: Empty where the client named no producer; then `sequence` and `floor` are 0.
-    producer: bytes
-    sequence: int
+    producer: bytes = b""
+    sequence: int = 0
     #: Everything below it is settled; 0: the client did not say.
-    floor: int
+    floor: int = 0
     #: The receiver's clock, Unix milliseconds.
     received_ms: int
     #: Of all series in the record.

@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from chassis import context, tracing
+from chassis import context
 from chassis.clock import Clock
 from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
+from services.ingest.batch_records import encoded_records
 from services.ingest.decoding import Batch, decode, decompress
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import (
@@ -28,7 +29,7 @@ from services.ingest.doors.exposition import Push
 from services.ingest.durable_outcomes import BatchId, DurableOutcomes
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
-from services.ingest.records import DefinitionFacts, Distribution, Kind, Origins, Record
+from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.tallies import Tallies
 from services.ingest.turns import OneByOne, Steps, at_once, in_turns
 from services.ingest.validation import Validated, validate, validate_in_steps
@@ -144,7 +145,11 @@ class Receiver:
         if part.rejections and part.curable:
             return batch
         taken, worth_keeping = self._judged(principal, batch, (part,))
-        return self._kept(principal, batch, taken, self._encoded(principal, batch, part)) if worth_keeping else taken
+        return (
+            self._kept(principal, batch, taken, encoded_records(_whose(principal), batch, part, self._clock.now_ms()))
+            if worth_keeping
+            else taken
+        )
 
     def _look_at(self, principal: Principal, plain: bytes, door: Door, push: Push | None) -> Steps[Taken | Batch]:
         batch = yield from doors.decode(plain, door, push)
@@ -216,7 +221,7 @@ class Receiver:
             return taken
         encoded: list[bytes] = []
         for part in parts:
-            encoded += self._encoded(principal, batch, part) if part.accepted else ()
+            encoded += encoded_records(_whose(principal), batch, part, self._clock.now_ms()) if part.accepted else ()
             yield
         return self._kept(principal, batch, taken, encoded)
 
@@ -244,68 +249,6 @@ class Receiver:
             "" if isinstance(point, Fault) else next(filter(defined.__contains__, point.names), point.names[0])
             for point in batch.points
         ]
-
-    def _encoded(self, principal: Principal, batch: Batch, validated: Validated) -> list[bytes]:
-        """What was accepted as records: one, or two where totals of cumulative sources are among others."""
-        if not validated.totals:
-            return [records.encode(self._record(principal, batch, validated))]
-        totals = records.encode(self._cumulative_record(principal, validated))
-        if not (validated.label_sets or validated.distributions):
-            return [totals]
-        return [records.encode(self._record(principal, batch, validated)), totals]
-
-    def _cumulative_record(self, principal: Principal, validated: Validated) -> Record:
-        carrier: dict[str, str] = {}
-        tracing.inject(carrier)
-        scalars = [(each, each.value) for each in validated.totals if not isinstance(each.value, Distribution)]
-        others = [(each, each.value) for each in validated.totals if isinstance(each.value, Distribution)]
-        every = [each for each, _ in (*scalars, *others)]
-        parts = [each.part for each, _ in scalars]
-        return Record(
-            kind=Kind.CUMULATIVE,
-            tenant_id=_uuid_bytes(principal.tenant_id),
-            project_id=_uuid_bytes(principal.project_id),
-            producer=b"",
-            sequence=0,
-            floor=0,
-            received_ms=self._clock.now_ms(),
-            definitions=[compiled.facts for compiled in validated.definitions],
-            ids=b"".join([each.label_set.id for each, _ in scalars]),
-            values=records.float64s([value for _, value in scalars]),
-            distributions=[distribution for _, distribution in others],
-            identities=b"".join([each.label_set.identity for each in every]),
-            traceparent=carrier.get("traceparent", ""),
-            origins=Origins(
-                b"".join([each.origin.source for each in every]),
-                records.int64s([each.origin.taken_ns for each in every]),
-                records.int64s(parts) if any(parts) else b"",
-            ),
-            exemplars=list(validated.exemplars.values()),
-        )
-
-    def _record(self, principal: Principal, batch: Batch, validated: Validated) -> Record:
-        carrier: dict[str, str] = {}
-        tracing.inject(carrier)
-        label_sets, distributions = validated.label_sets, validated.distributions.values()
-        reporters, nobody = validated.reporters, bytes(records.ID_BYTES)
-        return Record(
-            kind=Kind.DELTA,
-            tenant_id=_uuid_bytes(principal.tenant_id),
-            project_id=_uuid_bytes(principal.project_id),
-            producer=batch.producer,
-            sequence=batch.sequence,
-            floor=batch.floor,
-            received_ms=self._clock.now_ms(),
-            definitions=[compiled.facts for compiled in validated.definitions],
-            ids=b"".join([each.id for each in label_sets]),
-            values=records.float64s(validated.values),
-            timestamps=records.int64s(validated.timestamps) if any(validated.timestamps) else b"",
-            distributions=[distribution for _, distribution in distributions],
-            identities=b"".join([each.identity for each in (*label_sets, *(each for each, _ in distributions))]),
-            reporters=b"".join([reporters.get(at, nobody) for at in range(len(label_sets))]) if reporters else b"",
-            traceparent=carrier.get("traceparent", ""),
-            exemplars=list(validated.exemplars.values()),
-        )
 
     def finish(self, taken: Taken) -> Outcome:
         """The outcome of a batch whose frames are on disk. Raises LogUnavailable where one is not, or maybe not."""
@@ -336,9 +279,6 @@ class Receiver:
             kind=Kind.END,
             tenant_id=definition.tenant_id,
             project_id=definition.project_id,
-            producer=b"",
-            sequence=0,
-            floor=0,
             received_ms=self._clock.now_ms(),
             definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
         )
