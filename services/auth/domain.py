@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from typing import Generic, NewType, TypeVar
 
 from chassis import pages
+from chassis.emails import MOST_EMAIL_CHARACTERS
 from chassis.errors import Forbidden, Invalid
 
 UserId = NewType("UserId", str)
@@ -34,7 +35,6 @@ MOST_OPEN_INVITATIONS = 100
 
 _MOST_NAME_CHARACTERS = 100
 _MOST_DEVICE_CHARACTERS = 200
-_MOST_EMAIL_CHARACTERS = 254
 # Without what RFC 5322 calls specials: they stand between addresses, or in quotes that hardly any mail server takes.
 # Without encoded words (RFC 2047): the header of a mail would make other characters of them, line ends among them.
 _ATOM = r"[^@\s.\"(),:;<>\[\\\]]"
@@ -231,8 +231,8 @@ def best_plan(memberships: Sequence[Membership], default: str) -> str:
 
 def email_fault(email: str) -> str | None:
     """What is wrong with an e-mail address, or None. Only what would never work is refused."""
-    if len(email) > _MOST_EMAIL_CHARACTERS or not _EMAIL.fullmatch(email) or not email.isprintable():
-        return f"must be an e-mail address of at most {_MOST_EMAIL_CHARACTERS} characters"
+    if len(email) > MOST_EMAIL_CHARACTERS or not _EMAIL.fullmatch(email) or not email.isprintable():
+        return f"must be an e-mail address of at most {MOST_EMAIL_CHARACTERS} characters"
     return None
 
 

@@ -34,6 +34,8 @@ _ENDINGS = (_TOTAL, *_RESERVED_SUFFIXES)
 
 #: How much of a name a suggestion keeps, so that a unit and `_total` still fit behind it.
 _KEPT_LENGTH = 110
+#: So many characters of a name that is not valid are looked at: normalising takes time by the square of the length.
+_MOST_CLEANED = 500
 
 #: Units that a name must not end in, by the base unit to use instead.
 _UNITS_BY_BASE: Mapping[str, str] = {
@@ -142,7 +144,7 @@ def _plain(name: str) -> str:
 
 
 def _cleaned(name: str) -> str:
-    return re.sub(r"_{2,}", "_", re.sub(r"[^a-zA-Z0-9_]+", "_", _plain(name))).strip("_")
+    return re.sub(r"_{2,}", "_", re.sub(r"[^a-zA-Z0-9_]+", "_", _plain(name[:_MOST_CLEANED]))).strip("_")
 
 
 def _without_endings(stem: str) -> str:

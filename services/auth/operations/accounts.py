@@ -214,9 +214,11 @@ def _from(device: Device, **details: str) -> dict[str, Any]:
 
 
 def _require_valid(email: str, password: str, tenant_name: str) -> None:
+    wrong_email = email_fault(email)
     possible = {
-        "email": email_fault(email),
-        "password": password_fault(password, email),
+        "email": wrong_email,
+        # What is no address is not compared with: it may be as long as a request.
+        "password": password_fault(password, "" if wrong_email else email),
         "tenantName": name_fault(tenant_name),
     }
     faults = {field: fault for field, fault in possible.items() if fault}

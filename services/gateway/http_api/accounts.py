@@ -21,7 +21,7 @@ class SignUp(Asked):
 
 
 class SignIn(Asked):
-    email: str
+    email: Email
     password: str
     #: A code of the second factor, or a recovery code, where the account has one.
     totp: str = ""

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
+from chassis.emails import MOST_EMAIL_CHARACTERS
+
 
 class Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What a request holds: the members of its body, or its parameters."""
@@ -23,7 +25,7 @@ Id = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 #: The name of a tenant, a project or a key: printable characters.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-Email = Annotated[str, msgspec.Meta(max_length=254, extra_json_schema={"format": "email"})]
+Email = Annotated[str, msgspec.Meta(max_length=MOST_EMAIL_CHARACTERS, extra_json_schema={"format": "email"})]
 
 #: What is wrong, by member as its author wrote it (`labels[2].name`).
 Faults = dict[str, str]

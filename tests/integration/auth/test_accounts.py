@@ -62,6 +62,20 @@ async def test_a_sign_up_names_every_fault_at_once(auth: AuthClient) -> None:
     assert set(refused.value.details["fields"]) == {"email", "password", "tenantName"}
 
 
+async def test_what_is_too_long_for_an_address_is_refused_before_it_costs_anything(auth: AuthClient) -> None:
+    text = "a" + "\u0301\u0316" * 400_000 + "@example.com"
+    began = time.monotonic()
+    for method, request in [
+        ("SignIn", signing_in(text)),
+        ("SignUp", pb.SignUpRequest(email=text, password=PASSWORD, tenant_name="Shop")),
+    ]:
+        with pytest.raises(Invalid) as refused:
+            await auth.account(method, request)
+        assert refused.value.details is not None
+        assert set(refused.value.details["fields"]) == {"email"}
+    assert time.monotonic() - began < 2
+
+
 async def test_signing_in_answers_the_tenants_and_a_new_session(auth: AuthClient) -> None:
     ada = await auth.sign_up()
 

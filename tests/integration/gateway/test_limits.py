@@ -73,6 +73,17 @@ async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: St
         assert [await sign_in(address(), spelling) for spelling in spellings] == [200] * 5 + [429]
 
 
+@pytest.mark.parametrize("path", ["signin", "signup", "password-reset"])
+async def test_a_text_that_is_too_long_for_an_address_costs_nothing(gateway: Gateway, path: str) -> None:
+    body = {"email": "a" + "\u0301\u0316" * 50_000 + "@example.com", "password": "x", "tenantName": "Shop"}
+    wanted = {name: body[name] for name in body if path != "password-reset" or name == "email"}
+    began = time.monotonic()
+    refused = await gateway.call("POST", f"/api/v1/auth/{path}", json=wanted)
+    assert time.monotonic() - began < 1
+    assert refused.status == 422
+    assert "email" in refused.json["error"]["details"]["fields"]
+
+
 async def test_calls_without_a_credential_are_limited_by_address(start_gateway: StartGateway) -> None:
     async with start_gateway(address_requests_per_15_minutes=4, **PROXIED) as gateway:
         headers = {"X-Forwarded-For": address()}
