@@ -19,7 +19,7 @@ from services.ingest.ended_definitions import EndedDefinition, EndedDefinitions
 from services.ingest.errors import UnreadableLogError
 from services.ingest.exemplars import NewestExemplars
 from services.ingest.folding import Portion, portions_of
-from services.ingest.label_sets import Budgets, LabelSets
+from services.ingest.label_sets import Budgets, LabelSets, folded_whole
 from services.ingest.ledger import Ledger
 from services.ingest.producers import ProducerKey, Producers
 from services.ingest.recent import NOTHING_RECENT, Recent
@@ -182,11 +182,21 @@ class LaneState:
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
         ids = portion.ids.at(absent).each()
         for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
-            wanted = self._substitutes.get(identity, identity)
-            if wanted is identity and (heir := self._heir(record, facts)) is not facts:
-                wanted = series_id(heir.id, stands_for.labels)
-                self._substitute(identity, wanted)
-            missing.series.add((partition_of(record.project_id), wanted))
+            wanted = {self._substitutes.get(identity, identity)}
+            if facts.id in self.ended:
+                wanted = self._late(identity, record, facts, stands_for.labels)
+            missing.series.update((partition_of(record.project_id), each) for each in wanted)
+
+    def _late(self, identity: bytes, record: Record, facts: DefinitionFacts, labels: LabelPairs) -> set[bytes]:
+        """What must be found for data of a definition that has ended: of its heir, whose series are in memory as far as
+        they are live; or of its own, none of which are, what it may be folded into not either."""
+        if (heir := self._heir(record, facts)) is not facts:
+            identity = series_id(heir.id, labels)
+            wanted = {self._substitutes.get(identity, identity)}
+        else:
+            substitute = self._substitutes.get(identity, identity)
+            wanted = {identity, substitute, series_id(facts.id, folded_whole(labels))}
+        return {each for each in wanted if self._table.row_of(each) < 0}
 
     def _rows_of(self, ids: Ids) -> Rows:
         """The row of each id, or of what stands for it because it was over a budget; -1 where there is none."""
@@ -356,6 +366,8 @@ class LaneState:
             return row
         bounded = self.label_sets.bounded(record.project_id, facts, labels)
         if bounded is not labels:
+            if facts.id in self.ended:
+                bounded = folded_whole(labels)  # which was looked for in the state
             substitute = series_id(facts.id, bounded)
             self._substitute(identity, substitute)
             identity = substitute

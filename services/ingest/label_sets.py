@@ -118,7 +118,7 @@ class LabelSets:
         return self._table.row_of(series_id(definition_id, labels)) >= 0
 
     def _other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
-        folded = tuple(OTHER if at % 2 else text for at, text in enumerate(labels))
+        folded = folded_whole(labels)
         most = self._budgets.per_metric + _MOST_OTHERS
         if self._per_definition[definition_id] < most or self._known(definition_id, folded):
             return folded
@@ -144,3 +144,8 @@ class LabelSets:
                 values.update(value for name, value in zip(pairs[::2], pairs[1::2], strict=True) if name == label)
             limited[label] = values
         return limited[label]
+
+
+def folded_whole(labels: LabelPairs) -> LabelPairs:
+    """The label set that has `__other__` for every value."""
+    return tuple(OTHER if at % 2 else text for at, text in enumerate(labels))

@@ -1,0 +1,90 @@
+"""Data of a metric that was deleted, from a receiver that did not know yet."""
+
+import pytest
+
+from services.ingest.domain import Definition, GaugeMerge, MetricType
+from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record, renamed
+from tests.unit.ingest.lane_store import Store
+
+ORDERS = definition("orders_total", labels={"plan": label(max_distinct=2)})
+VISITS = definition("visits_total")
+DEPTH = definition("depth", MetricType.GAUGE, gauge_merge=GaugeMerge.SUM)
+LIMITED = definition("limited_total", labels={"u": label(max_distinct=1)})
+
+
+def commit(store: Store, seconds: int) -> None:
+    store.delivered_ms = store.commit(NOW_MS + 1000 * seconds).commit_ms
+
+
+def delete(store: Store, deleted: Definition, seconds: int) -> None:
+    store.fold(ended(deleted))
+    commit(store, seconds)
+    commit(store, seconds + 1)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_it_is_folded_into_what_the_state_has_already(crashes: bool) -> None:
+    store = Store()
+    store.fold(record(*(delta(ORDERS, 1, plan=plan) for plan in "abc")))
+    commit(store, 0)
+    delete(store, ORDERS, 1)
+    if crashes:
+        store.crash()
+    store.fold(record(*(delta(ORDERS, 1, plan=plan) for plan in "abd")))
+    commit(store, 3)
+    plans = {"a": 2.0, "b": 2.0, "__other__": 2.0}
+    assert store.totals() == {("orders_total", "plan", plan): total for plan, total in plans.items()}
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_in_a_project_that_is_full_it_is_folded_too(crashes: bool) -> None:
+    store = Store(per_project=3)
+    store.fold(record(*(delta(ORDERS, 1, other=each) for each in "123"), *(delta(VISITS, 1, u=each) for each in "45")))
+    commit(store, 0)
+    delete(store, VISITS, 1)
+    if crashes:
+        store.crash()
+    store.fold(record(delta(VISITS, 1, u="6")))
+    commit(store, 3)
+    assert store.totals()["visits_total", "u", "__other__"] == 3.0
+
+
+def test_it_counts_for_the_metric_that_bears_the_name_and_overwrites_nothing() -> None:
+    store, anew = Store(), renamed(DEPTH, b"2" * 16)
+    store.fold(record(delta(DEPTH, 1.0, NOW_MS), producer=b"B" * 16, sequence=1))
+    commit(store, 0)
+    delete(store, DEPTH, 1)
+    store.fold(record(delta(anew, 10.0, NOW_MS + 2000), producer=b"A" * 16, sequence=1))
+    commit(store, 3)
+    store.fold(record(delta(anew, 50.0, NOW_MS + 3000), producer=b"A" * 16, sequence=2))
+    store.fold(record(delta(DEPTH, 3.0, NOW_MS + 3100), producer=b"B" * 16, sequence=2))
+    commit(store, 4)
+    assert {row.family.definition_id: row.value for row in store.rows.values()} == {DEPTH.id: 1.0, anew.id: 53.0}
+
+
+def test_increments_that_are_not_committed_yet_are_kept_beside_it() -> None:
+    store, anew = Store(), renamed(VISITS, b"3" * 16)
+    filling = definition("filling_total")
+    store.fold(record(delta(VISITS, 1, u="0")))
+    delete(store, VISITS, 1)
+    store.fold(record(*(delta(filling, 1, n=str(each)) for each in range(500))))
+    commit(store, 3)
+    store.fold(record(*(delta(anew, 5, u=str(each)) for each in range(60))))
+    commit(store, 4)
+    delete(store, filling, 5)  # its places in the index are free for others
+    for late, increment in ((anew, 100), (VISITS, 1), (anew, 1000)):
+        store.fold(record(*(delta(late, increment, u=str(each)) for each in range(60))))
+    commit(store, 7)
+    assert {row.value for row in store.rows.values() if row.family.definition_id == anew.id} == {1106.0}
+
+
+def test_what_was_over_a_budget_counts_for_the_metric_that_bears_the_name_too() -> None:
+    store, anew = Store(), renamed(LIMITED, b"4" * 16)
+    store.fold(record(delta(LIMITED, 1, u="1"), delta(LIMITED, 1, u="2")))
+    delete(store, LIMITED, 1)
+    store.fold(record(delta(anew, 10, u="1")))
+    commit(store, 3)
+    store.fold(record(delta(LIMITED, 5, u="2")))
+    commit(store, 4)
+    of_new = [row.value for row in store.rows.values() if row.family.definition_id == anew.id]
+    assert sorted(of_new) == [5.0, 10.0]
