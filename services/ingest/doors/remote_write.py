@@ -2,14 +2,18 @@
 
 Source: https://prometheus.io/docs/specs/prw/remote_write_spec/. Names say what a series is, as the conventions have
 it: `x_total` is a counter, `x_bucket`, `x_sum` and `x_count` are parts of the histogram x, anything else is a gauge.
-A sender's counters are totals since the start of whatever it scraped, and all its labels together identify them.
+A sender's counters are totals since the start of whatever it scraped, and all its labels together identify them. A
+bucket's bound counts as the number that it is: Prometheus spells it as it was scraped (`1`) up to version 2, and all
+alike (`1.0`) from version 3 on.
 """
 
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
@@ -63,6 +67,16 @@ def _samples(request: pb.WriteRequest) -> int:
     return sum([len(series.samples) + len(series.histograms) for series in request.timeseries])
 
 
+class _Bound(NamedTuple):
+    """Up to where a bucket counts; `spelled` in the one way that identifies it, empty of what is no bucket."""
+
+    value: float
+    spelled: str
+
+
+_NO_BOUND = _Bound(math.inf, "")
+
+
 class _Series(NamedTuple):
     """What all samples of a series have in common."""
 
@@ -99,14 +113,18 @@ def _common(series: pb.TimeSeries) -> _Series | Fault | None:
     component = _COMPONENTS.get(underscore + last)
     if len(stem if component else name) > MOST_NAME_LENGTH:
         return NAME_TOO_LONG
-    source = source_id("remote write", name, sorted(labels.items()))
-    offered = {label: clipped(labels.pop(label)) for label in _OF_TARGET if label in labels}
-    bound = _bound(labels.pop("le", "")) if component is ComponentKind.BUCKET else math.inf
+    bound = _bound(labels.get("le", "")) if component is ComponentKind.BUCKET else _NO_BOUND
     if bound is None:
         return _BOUND_REFUSED
+    if bound.spelled:
+        labels["le"] = bound.spelled
+    source = source_id("remote write", name, sorted(labels.items()))
+    offered = {label: clipped(labels.pop(label)) for label in _OF_TARGET if label in labels}
+    if bound.spelled:
+        del labels["le"]
     kept = {clipped(label): clipped(value) for label, value in labels.items()}
     types = HISTOGRAMS if component else COUNTERS if name.endswith("_total") else GAUGES
-    return _Series((stem if component else name,), kept, offered, types, source, component, bound)
+    return _Series((stem if component else name,), kept, offered, types, source, component, bound.value)
 
 
 def _point(series: _Series, sample: pb.Sample) -> Point:
@@ -123,11 +141,26 @@ def _point(series: _Series, sample: pb.Sample) -> Point:
     )
 
 
-def _bound(text: str) -> float | None:
+def _bound(text: str) -> _Bound | None:
+    return _read_bound(text) if len(text) <= _LONGEST_BOUND else None
+
+
+@lru_cache(maxsize=16_384)
+def _read_bound(text: str) -> _Bound | None:
     try:
-        return float(text) if len(text) <= _LONGEST_BOUND else None
+        value = float(text)
     except ValueError:
         return None
+    return _Bound(value, _spelled(value))
+
+
+def _spelled(value: float) -> str:
+    """As OpenMetrics has it, and Prometheus from version 3 on: `1.0`, `0.005`, `1e+06`, `+Inf`."""
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return repr(value + 0.0)  # zero has no sign
+    return np.format_float_scientific(value, trim="-", exp_digits=2)
 
 
 def _is_stale(value: float) -> bool:

@@ -12,7 +12,7 @@ from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
 from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault
 from services.ingest.doors import remote_write
 from services.ingest.errors import BatchTooLarge, MalformedBody
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point
+from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point, source_id
 
 AT_MS = 1_795_200_000_000
 STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
@@ -78,6 +78,31 @@ def test_all_labels_identify_a_series_and_each_sample_has_its_time() -> None:
         )
     ]
     assert len({each.source for each in sources if each}) == 6
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("1.0", "1", "1.00", "+1", "1e0"),
+        ("0.005", "5e-3", "0.0050"),
+        ("100000.0", "100000", "1e5"),
+        ("1e+06", "1000000", "1e6"),
+        ("1.23456789e+08", "123456789"),
+        ("2.5e-05", "0.000025"),
+        ("-1.0", "-1"),
+        ("0.0", "0", "-0"),
+        ("+Inf", "Inf", "inf"),
+    ],
+)
+def test_a_bucket_is_one_source_however_its_bound_is_spelled(spellings: tuple[str, ...]) -> None:
+    as_prometheus_3_has_it = source_id(
+        "remote write", "load_bucket", [("instance", "h:1"), ("job", "shop"), ("le", spellings[0])]
+    )
+    for spelled in spellings:
+        found = point(series("load_bucket", 1.0, le=spelled))
+        assert found.origin is not None
+        assert found.origin.source == as_prometheus_3_has_it
+        assert found.labels == {}
 
 
 def test_stale_markers_and_times_of_creation_are_passed_over() -> None:
