@@ -251,7 +251,7 @@ class _Announcer(pybreaker.CircuitBreakerListener):
 
 def upstream_fault(error: BaseException) -> bool:
     """Whether an error speaks against the upstream: not a cancellation, not the caller's own mistake, and not what the
-    upstream, itself well and quick to say so, cannot do for want of something else (`Unavailable.waiting_for`)."""
+    upstream, itself well and quick to say so, cannot do for want of something else (`WAITING_FOR`)."""
     if isinstance(error, PulsegateError):
         return error.kind in _UPSTREAM_FAULTS and WAITING_FOR not in (error.details or {})
     return isinstance(error, Exception)

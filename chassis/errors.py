@@ -123,7 +123,7 @@ class Internal(PulsegateError):
     kind, code = "internal", "INTERNAL"
 
 
-#: The member of an error's details that names what a service waits for.
+#: The member of an error's details that names what a service, itself well, lacks or has too much to do with.
 WAITING_FOR = "waitingFor"
 
 

@@ -1,6 +1,6 @@
 """Every error that auth answers beyond the chassis's own, each with its stable code."""
 
-from chassis.errors import Conflict, Forbidden, Invalid, Limited, Unauthenticated, Unavailable
+from chassis.errors import WAITING_FOR, Conflict, Forbidden, Invalid, Limited, Unauthenticated, Unavailable
 
 
 class InvalidCredentials(Unauthenticated):
@@ -153,7 +153,9 @@ class TooManyPasswords(Unavailable):
     """More passwords are waiting to be checked than PULSEGATE_BCRYPT_QUEUE allows."""
 
     def __init__(self) -> None:
-        super().__init__("Too many people are signing in at this moment.", retry_after_seconds=1.0)
+        # Whoever asks something else is served: nobody's breaker is to open for this.
+        details = {WAITING_FOR: "password-checks"}
+        super().__init__("Too many people are signing in at this moment.", details=details, retry_after_seconds=1.0)
 
 
 class SigningKeysMissing(Unavailable):

@@ -81,16 +81,20 @@ class Limits:
 
     async def signing_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the address, for the routes below /auth/."""
-        await self._take(request, Bucket(quota=self._sign_in, subject=self._address_of(request)))
+        await self._take(request, self._attempt("address", self._address_of(request)))
         return await handler(request)
 
     async def charge_account(self, request: web.Request, email: str) -> None:
         """Counts an attempt to sign in to an account, whether it exists or not."""
-        await self._take(request, Bucket(quota=self._sign_in, subject=email_key(email)))
+        await self._take(request, self._attempt("account", email_key(email)))
 
     async def charge_caller(self, request: web.Request) -> None:
         """Counts an attempt to show the caller's own password, as one to sign in."""
-        await self._take(request, Bucket(quota=self._sign_in, subject=request[CALLER].principal.subject))
+        await self._take(request, self._attempt("user", request[CALLER].principal.subject))
+
+    def _attempt(self, kind: str, subject: str) -> Bucket:
+        """Told apart by kind: what somebody types as an e-mail address may look like somebody else's address or id."""
+        return Bucket(quota=self._sign_in, subject=f"{kind} {subject}")
 
     async def charge_address(self, request: web.Request) -> None:
         """Counts a call without a valid credential."""

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis.ids import uuid7
-from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from deploy.local.servers import Valkey
@@ -71,6 +71,25 @@ async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: St
         assert [await sign_in(source, f"{uuid7()}@example.com") for _ in range(6)] == [200] * 5 + [429]
         spellings = [email, email.upper(), f" {email}", email.replace("v", "\uff56"), email, email]
         assert [await sign_in(address(), spelling) for spelling in spellings] == [200] * 5 + [429]
+
+
+async def test_what_is_typed_as_an_address_uses_up_nobody_elses_limit(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth_requests_per_minute=3, **PROXIED) as gateway:
+        gateway.auth.answers["SignIn"] = accounts_pb2.SignInResponse(user=accounts_pb2.User(id=USER))
+        gateway.auth.answers["RequestEmailVerification"] = own_account_pb2.RequestEmailVerificationResponse()
+
+        async def sign_in(source: str, email: str) -> int:
+            body, headers = {"email": email, "password": "x"}, {"X-Forwarded-For": source}
+            return (await gateway.call("POST", "/api/v1/auth/signin", json=body, headers=headers)).status
+
+        victim = address()
+        network = str(ip_network((victim, 64), strict=False))
+        for name in (network, USER):
+            assert [await sign_in(address(), name) for _ in range(4)] == [200] * 3 + [429]
+        assert await sign_in(victim, "ada@example.com") == 200
+        session = gateway.auth.new_session()
+        asked = await gateway.call("POST", "/api/v1/auth/email-verification", credential=session)
+        assert asked.status == 202
 
 
 @pytest.mark.parametrize("path", ["signin", "signup", "password-reset"])

@@ -12,6 +12,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from contracts.pulsegate.ingest.v1 import ingest_pb2
 from deploy.local.servers import Valkey
+from services.auth.errors import TooManyPasswords
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.suite_servers import RunningServer
@@ -171,6 +172,15 @@ async def test_sign_ins_that_auth_sheds_keep_no_credential_unchecked(gateway: Ga
     for _ in range(20):
         assert (await gateway.call("POST", "/api/v1/auth/signin", json=body)).status == 503
     assert (await gateway.ingest_one(gateway.auth.new_key())).status == 202
+
+
+async def test_sign_ins_that_auth_sheds_keep_nobody_else_from_auth(gateway: Gateway) -> None:
+    gateway.auth.answers["SignIn"] = TooManyPasswords()
+    gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
+    body = {"email": "ada@example.com", "password": "x"}
+    shed = [await gateway.call("POST", "/api/v1/auth/signin", json=body) for _ in range(5)]
+    assert {answer.status for answer in shed} == {503}
+    assert (await gateway.call("GET", KEYS, credential=gateway.auth.new_session())).status == 200
 
 
 async def test_a_breaker_tries_again_as_soon_as_the_service_is_back(gateway: Gateway) -> None:
