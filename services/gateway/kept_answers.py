@@ -1,8 +1,8 @@
 """Answers that are kept in Redis for requests that may be sent again (`http_api.idempotency`).
 
 A request claims its name; who comes next finds it claimed, or answered. A claim ends by itself soon after the longest
-time that a request may take, so that a gateway that died holds up nobody for long. Redis sees neither keys nor answers,
-which may hold a new API key: names are keyed hashes, and what is stored is sealed.
+time that a request may take, so that a gateway that died holds up nobody for long. Redis sees neither keys nor answers:
+names are keyed hashes, and what is stored is sealed.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Answer(msgspec.Struct, array_like=True):
 
     status: int
     headers: list[tuple[str, str]] = []
-    #: None: it was too large.
+    #: None: it was too large, or showed a secret.
     body: bytes | None = b""
     error: bytes = b""
 

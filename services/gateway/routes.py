@@ -20,6 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER = web.RequestKey("caller", Verdict)
 #: Headers that the answer gets, also where a later stage raises.
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
+#: In an answer: it shows a secret, which is shown once and kept nowhere.
+SHOWN_ONCE = web.ResponseKey("shown_once", bool)
 #: How long the client may take to send a body.
 SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
 

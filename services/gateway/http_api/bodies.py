@@ -16,7 +16,7 @@ from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
 from services.gateway import errors, metrics
 from services.gateway.http_api.shapes import MOST_FAULTS, Asked, Faults, read_from_texts, shaped
-from services.gateway.routes import SLOW_CLIENT_SECONDS
+from services.gateway.routes import SHOWN_ONCE, SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -188,6 +188,12 @@ def answer(
 ) -> web.Response:
     """A JSON answer."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def shown_once(response: web.Response) -> web.Response:
+    """An answer with a secret: it is not kept to be given again."""
+    response[SHOWN_ONCE] = True
+    return response
 
 
 def no_content() -> web.Response:

@@ -1,7 +1,8 @@
 """Idempotency-Key: a POST that comes again under the same key is answered again, and carried out once.
 
 As draft-ietf-httpapi-idempotency-key-header has it. A key belongs to one caller and one route. What was answered is
-kept for a day, refusals too; a 429 or 5xx is not, because the client is to try again: it is then carried out anew.
+kept for a day, refusals too; of one with a secret only that there was one. A 429 or 5xx is not, because the client is
+to try again: it is then carried out anew.
 """
 
 import re
@@ -12,7 +13,7 @@ from chassis.errors import Conflict, Invalid, Malformed, PulsegateError, from_wi
 from services.gateway import metrics
 from services.gateway.http_api.bodies import read
 from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
-from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Handler
+from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, SHOWN_ONCE, Handler
 
 #: A string of structured fields (RFC 9651), as the draft wants it, or the same without quotes, as many clients send it.
 _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
@@ -62,16 +63,22 @@ class Idempotency:
             await self._settle(claim, 500, None)
             raise
         assert isinstance(response, web.Response)  # noqa: S101 - no POST behind this stage streams
-        assert response.body is None or isinstance(response.body, bytes)  # noqa: S101
-        headers = [(str(name), value) for name, value in response.headers.items()]
-        answer = Answer(response.status, headers, response.body or b"")
-        await self._settle(claim, response.status, answer)
+        await self._settle(claim, response.status, _kept(response))
         return response
 
     async def _settle(self, claim: Claim, status: int, answer: Answer | None) -> None:
         final = status < 500 and status != 429
         kept = await self._kept.settle(claim, answer if final else None)
         metrics.KEYED_REQUESTS.labels(("answered" if kept else "lost") if final else "failed").inc()
+
+
+def _kept(response: web.Response) -> Answer:
+    """What is remembered of an answer: all of it, or of one with a secret that there was one."""
+    if SHOWN_ONCE in response:
+        return Answer(response.status, body=None)
+    assert response.body is None or isinstance(response.body, bytes)  # noqa: S101 - no POST behind this stage streams
+    headers = [(str(name), value) for name, value in response.headers.items()]
+    return Answer(response.status, headers, response.body or b"")
 
 
 def key_of(lines: list[str]) -> str:
@@ -98,7 +105,11 @@ async def _identity(request: web.Request) -> bytes:
 def _answered_again(request: web.Request, answer: Answer) -> web.Response:
     request[ADDED_HEADERS][IDEMPOTENT_REPLAYED] = "true"
     if answer.body is None:
-        raise Conflict("This request was carried out before. Its answer was too large to keep: read what it changed.")
+        raise Conflict(
+            "This request was carried out before. Its answer is not kept, because it showed a secret or was too large:"
+            " read what it changed, and make a new secret where that one is lost.",
+            code="IDEMPOTENT_ANSWER_NOT_KEPT",
+        )
     if answer.error:
         raise from_wire(answer.error)
     return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

@@ -10,7 +10,17 @@ from aiohttp import web
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients import Accounts, timestamp
-from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, optional_moment, path_id
+from services.gateway.http_api.bodies import (
+    Asking,
+    Page,
+    Taking,
+    answer,
+    moment,
+    no_content,
+    optional_moment,
+    path_id,
+    shown_once,
+)
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route
 
@@ -132,7 +142,7 @@ class KeyRoutes:
             new.allowed_origins,
             _within_calendars(new.expires_at) if new.expires_at else None,
         )
-        return answer(NewlyMadeKey(**_members(made.key), key=made.token), status=201)
+        return _newly_made(made.key, made.token)
 
     async def change(self, request: web.Request, new: KeyChanges) -> web.Response:
         wanted = pb.UpdateKeyRequest(
@@ -150,11 +160,16 @@ class KeyRoutes:
         made = await self._accounts.rotate_key(
             path_id(request, "projectId"), path_id(request, "keyId"), wanted.grace_seconds
         )
-        return answer(NewlyMadeKey(**_members(made.key), key=made.token), status=201)
+        return _newly_made(made.key, made.token)
 
     async def revoke(self, request: web.Request) -> web.Response:
         await self._accounts.revoke_key(path_id(request, "projectId"), path_id(request, "keyId"))
         return no_content()
+
+
+def _newly_made(key: pb.Key, text: str) -> web.Response:
+    made = answer(NewlyMadeKey(**_members(key), key=text), status=201)
+    return shown_once(made) if key.kind == pb.KEY_KIND_SECRET else made
 
 
 def _members(key: pb.Key) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from services.gateway.http_api.bodies import Taking, answer, no_content
+from services.gateway.http_api.bodies import Taking, answer, no_content, shown_once
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.limits import Limits
 from services.gateway.own_account import OwnAccount
@@ -86,15 +86,15 @@ class SecondFactorRoutes:
     async def begin(self, request: web.Request, body: OwnPassword) -> web.Response:
         await self._limits.charge_caller(request)
         made = await self._own_account.begin_totp(body.password)
-        return answer(NewSecret(made.secret, made.uri), status=201)
+        return shown_once(answer(NewSecret(made.secret, made.uri), status=201))
 
     async def confirm(self, request: web.Request, body: Code) -> web.Response:
         await self._limits.charge_caller(request)
-        return answer(RecoveryCodes(list(await self._own_account.confirm_totp(body.code))))
+        return shown_once(answer(RecoveryCodes(list(await self._own_account.confirm_totp(body.code)))))
 
     async def renew_codes(self, request: web.Request, body: OwnPassword) -> web.Response:
         await self._limits.charge_caller(request)
-        return answer(RecoveryCodes(list(await self._own_account.renew_recovery_codes(body.password))))
+        return shown_once(answer(RecoveryCodes(list(await self._own_account.renew_recovery_codes(body.password)))))
 
     async def disable(self, request: web.Request, body: OwnPassword) -> web.Response:
         await self._limits.charge_caller(request)

@@ -8,9 +8,11 @@ import redis
 
 from chassis.errors import Conflict, Unavailable
 from chassis.ids import uuid7
-from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.servers import Valkey
+from services.gateway import kept_answers
+from services.gateway.kept_answers import Claim, KeptAnswers
 from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
@@ -19,6 +21,16 @@ from tests.waiting import eventually
 PROJECTS = "/api/v1/projects"
 KEYS = f"/api/v1/projects/{PROJECT}/keys"
 SECRET = "sk_shown-only-once"
+ID = "0192f0c1-0000-7000-8000-00000000000f"
+TOTP = "/api/v1/auth/totp"
+#: What routes take whose answers show a secret.
+BODIES: dict[str, dict[str, object]] = {
+    KEYS: {"name": "k", "kind": "secret"},
+    f"{KEYS}/{ID}/rotate": {"graceSeconds": 0},
+    TOTP: {"password": "x"},
+    f"{TOTP}/confirm": {"code": "123456"},
+    f"{TOTP}/recovery-codes": {"password": "x"},
+}
 
 
 def new_key() -> str:
@@ -36,6 +48,10 @@ def answers(gateway: Gateway) -> None:
     made = accounts_pb2.Key(id=str(uuid7()), name="k", kind=accounts_pb2.KEY_KIND_SECRET)
     gateway.auth.answers["CreateProject"] = make_project
     gateway.auth.answers["CreateKey"] = accounts_pb2.CreateKeyResponse(key=made, token=SECRET)
+    gateway.auth.answers["RotateKey"] = accounts_pb2.RotateKeyResponse(key=made, token=SECRET)
+    gateway.auth.answers["BeginTotp"] = own_account_pb2.BeginTotpResponse(secret=SECRET, uri="otpauth://totp/x")
+    gateway.auth.answers["ConfirmTotp"] = own_account_pb2.ConfirmTotpResponse(recovery_codes=[SECRET])
+    gateway.auth.answers["RenewRecoveryCodes"] = own_account_pb2.RenewRecoveryCodesResponse(recovery_codes=[SECRET])
 
 
 async def make(gateway: Gateway, session: str, key: str, name: str = "shop", **more: Any) -> Answer:
@@ -76,7 +92,7 @@ async def test_a_key_belongs_to_one_request_of_one_caller_for_one_route(gateway:
     elsewhere = await gateway.call(
         "POST", KEYS, credential=session, json={"name": "k", "kind": "secret"}, headers={"Idempotency-Key": key}
     )
-    assert elsewhere.json["key"] == SECRET
+    assert elsewhere.status == 201
     other_caller = await make(gateway, gateway.auth.new_key("secret", scopes=["config:write"]), key)
     assert other_caller.status == 201
     assert other_caller.json["id"] != made.json["id"]
@@ -186,17 +202,38 @@ async def test_without_redis_nothing_is_done_under_a_key_and_everything_without(
 
 async def test_redis_sees_neither_keys_nor_answers(gateway: Gateway, valkey_server: RunningServer[Valkey]) -> None:
     session, key = gateway.auth.new_session(), new_key()
-    body = {"name": "k", "kind": "secret"}
-    headers = {"Idempotency-Key": key}
-    answers = [await gateway.call("POST", KEYS, credential=session, json=body, headers=headers) for _ in range(2)]
-    assert [answer.json["key"] for answer in answers] == [SECRET] * 2
+    answers = [await make(gateway, session, key, name="a-shop-of-its-own") for _ in range(2)]
+    assert [answer.json["name"] for answer in answers] == ["a-shop-of-its-own"] * 2
     with redis.Redis.from_url(valkey_server.server.url) as client:
         names = list(client.scan_iter("answers:*"))
         stored = b"".join([*names, *(client.get(name) or b"" for name in names)])
         assert names
         assert all(0 < client.ttl(name) <= 24 * 3600 for name in names)
     assert key.encode() not in stored
-    assert SECRET.encode() not in stored
+    assert b"a-shop-of-its-own" not in stored
+
+
+@pytest.mark.parametrize("path", [KEYS, f"{KEYS}/{ID}/rotate", TOTP, f"{TOTP}/confirm", f"{TOTP}/recovery-codes"])
+async def test_an_answer_that_shows_a_secret_is_kept_nowhere(
+    gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[kept_answers.Answer | None] = []
+    settle = KeptAnswers.settle
+
+    async def seen(answers: KeptAnswers, claim: Claim, answer: kept_answers.Answer | None) -> bool:
+        kept.append(answer)
+        return await settle(answers, claim, answer)
+
+    monkeypatch.setattr(KeptAnswers, "settle", seen)
+    session, headers = gateway.auth.new_session(), {"Idempotency-Key": new_key()}
+    first, again = [
+        await gateway.call("POST", path, credential=session, json=BODIES[path], headers=headers) for _ in range(2)
+    ]
+    assert first.status in (200, 201)
+    assert SECRET.encode() in first.body
+    assert (again.status, again.code) == (409, "IDEMPOTENT_ANSWER_NOT_KEPT")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert kept == [kept_answers.Answer(first.status, body=None)]
 
 
 async def test_of_an_answer_that_is_too_large_it_is_known_that_there_was_one(gateway: Gateway) -> None:
@@ -208,7 +245,7 @@ async def test_of_an_answer_that_is_too_large_it_is_known_that_there_was_one(gat
     path, body = f"{PROJECTS}/{PROJECT}/metrics", {"name": "a_total", "type": "counter", "help": "A."}
     headers = {"Idempotency-Key": key}
     first, again = [await gateway.call("POST", path, credential=session, json=body, headers=headers) for _ in range(2)]
-    assert (first.status, again.status, again.code) == (201, 409, "CONFLICT")
+    assert (first.status, again.status, again.code) == (201, 409, "IDEMPOTENT_ANSWER_NOT_KEPT")
     assert len(gateway.config.requests("CreateMetric")) == 1
 
 
