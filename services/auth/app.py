@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from chassis import grpc_server, http_server, postgres
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
@@ -133,11 +131,6 @@ def key_ring(settings: Settings, database: Database, master_key: MasterKey, cloc
     )
 
 
-def head_signature(master_key: MasterKey) -> HeadSignature:
-    """Signs heads of the audit log, with the same key for as long as there is the master key."""
-    return HeadSignature(Ed25519PrivateKey.from_private_bytes(master_key.audit_seed))
-
-
 def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
     return Tokens(
         ring, clock, access_seconds=settings.access_token_seconds, principal_seconds=settings.principal_seconds
@@ -145,7 +138,7 @@ def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
 
 
 def _signer(database: Database, master_key: MasterKey, clock: Clock) -> HeadSigner:
-    return HeadSigner(database, SignedHeadStorage(), head_signature(master_key), clock)
+    return HeadSigner(database, SignedHeadStorage(), HeadSignature.of(master_key), clock)
 
 
 def _sender(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> Sender:
@@ -231,7 +224,7 @@ def _servicers(
         members=Members(database, access, accounts, members, feed, trail, clock),
     )
     invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, trail, clock)
-    signature = head_signature(master_key)
+    signature = HeadSignature.of(master_key)
     operators = Operators(database, accounts, TenantStorage(), feed, trail, clock, addresses=settings.operators)
     return _Servicers(
         accounts=account_servicer,

@@ -21,6 +21,7 @@ from jwt.algorithms import OKPAlgorithm
 from chassis.audit import canonical
 from chassis.principals import ISSUER
 from services.auth.domain import TenantId
+from services.auth.master_key import MasterKey
 
 #: Whose chain takes what belongs to no tenant.
 PLATFORM = TenantId("00000000-0000-0000-0000-000000000000")
@@ -72,6 +73,11 @@ class HeadSignature:
         thumbprint = hashlib.sha256(canonical({name: members[name] for name in ("crv", "kty", "x")}).encode())
         #: The public half (RFC 8037), named by the beginning of its thumbprint (RFC 7638); it never changes.
         self.public_jwk = {**members, "use": "sig", "alg": "EdDSA", "kid": f"audit-{thumbprint.hexdigest()[:16]}"}
+
+    @classmethod
+    def of(cls, master_key: MasterKey) -> "HeadSignature":
+        """The same for as long as there is the master key."""
+        return cls(Ed25519PrivateKey.from_private_bytes(master_key.audit_seed))
 
     def sign(self, head: Head, now: datetime) -> str:
         """A JWS with the head's tenant (`tid`), sequence (`seq`), hash (`hash`, hex) and the moment (`iat`)."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from chassis import postgres
 from chassis.postgres import Connection, Database
 from chassis.settings import setting, url
@@ -43,7 +41,7 @@ class Verified:
 
 async def verify(settings: VerificationSettings, exports: Iterable[Path]) -> list[str]:
     """A line for each chain and each fault. Raises SystemExit with them where there is a fault or no such file."""
-    signature = signature_of(settings.master_key)
+    signature = HeadSignature.of(MasterKey(settings.master_key))
     known = _known_from(exports, signature)
     lines: list[str] = []
     faulty = False
@@ -55,11 +53,6 @@ async def verify(settings: VerificationSettings, exports: Iterable[Path]) -> lis
     if faulty:
         raise SystemExit("\n".join([*lines, "The audit log is NOT what was written to it."]))
     return [*lines, "The audit log is what was written to it."]
-
-
-def signature_of(secret: bytes) -> HeadSignature:
-    """That of the service with this master key."""
-    return HeadSignature(Ed25519PrivateKey.from_private_bytes(MasterKey(secret).audit_seed))
 
 
 async def verified_chains(database: Database, signature: HeadSignature, known: Known) -> list[Verified]:

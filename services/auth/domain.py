@@ -113,6 +113,8 @@ class Membership:
     role: Role
     #: The tenant's rate limit plan.
     plan: str
+    #: Whether the person has founded the tenant or accepted its invitation; else somebody has added them.
+    consented: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ class MailPurpose(StrEnum):
     EMAIL_VERIFICATION = "email_verification"
     INVITATION = "invitation"
     #: Tells the owner of an account what was changed about it; carries no token.
+    NOTICE = "notice"
     #: An API key was found in public, and revoked.
     KEY_LEAKED = "key_leaked"
-    NOTICE = "notice"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,7 +199,8 @@ class Accounts:
     async def _make_tenant(self, connection: Connection, owner: User, tenant: Tenant) -> Project:
         now = self._now()
         await self._accounts.insert_tenant(connection, tenant, self._default_plan, now)
-        await self._members.insert(connection, tenant.id, Member(user=owner, role=Role.OWNER, created_at=now))
+        founder = Member(user=owner, role=Role.OWNER, created_at=now)
+        await self._members.insert(connection, tenant.id, founder, consented=True)
         project = Project(id=ProjectId(str(uuid7())), tenant_id=tenant.id, name=FIRST_PROJECT, created_at=now)
         await self._projects.insert(connection, project)
         return project

@@ -39,8 +39,9 @@ class Change:
 class AuditTrail:
     """A step of every operation that changes something, in its transaction, before it announces to the feed.
 
-    A chain belongs to one transaction at a time, so chains are taken late, in the order of tenants' ids, and always
-    before the feed: no two transactions can wait for each other.
+    A chain belongs to one transaction at a time, so chains are taken late: after every row that the operation changes
+    (of an account: password, second factor, sessions, in this order), in the order of tenants' ids, and always before
+    the feed. So no two transactions can wait for each other.
     """
 
     def __init__(self, storage: AuditStorage, accounts: AccountStorage, clock: Clock) -> None:
@@ -69,7 +70,8 @@ class AuditTrail:
             await self._storage.append(connection, tenant_id, entry.id, entry.project_id, audit.document(entry))
 
     async def of_person(self, connection: Connection, user_id: UserId, action: str, **said: Any) -> None:
-        """What a person did about their own account, told to each of their tenants; their door is open."""
+        """What a person did about their own account, which is told to each tenant that they have chosen themselves, and
+        to none to which others have added them; their door is open."""
         memberships = await self._accounts.memberships(connection, user_id)
         await self.of_member(connection, memberships, user_id, action, **said)
 
@@ -78,7 +80,8 @@ class AuditTrail:
     ) -> None:
         """The same where the memberships, in the order of tenants' ids, are known. Leaves no tenant's door open."""
         person = _person(user_id)
-        for tenant_id in [membership.tenant.id for membership in memberships] or [PLATFORM]:
+        chosen = [membership.tenant.id for membership in memberships if membership.consented]
+        for tenant_id in chosen or [PLATFORM]:
             await open_door(connection, "tenant_id", tenant_id)
             await self.by(connection, tenant_id, person, Change(action=action, target=person, **said))
         await open_door(connection, "tenant_id", "")

@@ -148,7 +148,7 @@ class Invitations:
         if not await self._invitations.delete(connection, invitation.id):  # used or revoked in between
             raise InvalidMailedToken
         member = Member(user=user, role=invitation.role, created_at=self._now())
-        if not await self._members.insert(connection, invitation.tenant_id, member):
+        if not await self._members.insert(connection, invitation.tenant_id, member, consented=True):
             raise AlreadyMember
         actor = Actor(user_id=user.id, tenant_id=invitation.tenant_id, role=invitation.role)
         await self._trail.of_tenant(connection, actor, _change("invitation.accepted", invitation))

@@ -46,7 +46,7 @@ class Members:
             return page.cut(await self._members.page(connection, tenant_id, page), lambda member: member.user.id)
 
     async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
-        """A known user becomes a member. Raises NotFound, Forbidden, AlreadyMember."""
+        """A known user becomes a member; nobody has asked them. Raises NotFound, Forbidden, AlreadyMember."""
         key = email_key(email)
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
@@ -56,7 +56,7 @@ class Members:
             if user is None:
                 raise NotFound("Nobody with this e-mail address has an account yet.")
             member = Member(user=user, role=role, created_at=from_unix_ms(self._clock.now_ms()))
-            if not await self._members.insert(connection, tenant_id, member):
+            if not await self._members.insert(connection, tenant_id, member, consented=False):
                 raise AlreadyMember
             await self._tell(connection, actor, "member.added", user.id, role=role.word)
             await self._feed.announce(connection, [user.id])

@@ -50,7 +50,8 @@ class Projects:
             return page.cut(await self._projects.page(connection, tenant_ids, page), lambda project: project.id)
 
     async def create(self, principal: Principal, tenant_id: TenantId, name: str) -> Project:
-        """`tenant_id` may be empty where the caller has exactly one tenant. Raises Invalid, NotFound, Forbidden."""
+        """`tenant_id` may be empty where the caller has exactly one tenant; one to which somebody has merely added them
+        counts only where there is no other. Raises Invalid, NotFound, Forbidden."""
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
             wanted = tenant_id or await self._only_tenant(connection, user_id)
@@ -102,7 +103,9 @@ class Projects:
         return [membership.tenant.id for membership in await self._accounts.memberships(connection, user_id)]
 
     async def _only_tenant(self, connection: Connection, user_id: UserId) -> TenantId:
-        tenant_ids = await self._tenants_of(connection, user_id)
+        memberships = await self._accounts.memberships(connection, user_id)
+        chosen = [membership for membership in memberships if membership.consented] or memberships
+        tenant_ids = [membership.tenant.id for membership in chosen]
         if len(tenant_ids) != 1:
             raise Invalid.fields({"tenantId": f"is required, since you belong to {len(tenant_ids)} tenants"})
         return tenant_ids[0]

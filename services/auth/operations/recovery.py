@@ -145,9 +145,8 @@ class Recovery:
         self, connection: Connection, user: User, bcrypt: str, action: str, *, but: SessionId | None = None
     ) -> None:
         await self._accounts.update_password(connection, user.id, bcrypt)
-        await self._trail.of_person(connection, user.id, action)
         await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
-        await self._sessions.end_all(connection, user.id, but=but)
+        await self._sessions.end_all(connection, user.id, because=action, but=but)
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())

@@ -125,8 +125,8 @@ class SecondFactors:
             await self._second_factors.confirm(connection, user_id, self._now())
             codes = await self._new_codes(connection, user_id)
             await self._tell(connection, user, "A second factor was enabled: signing in takes a code from now on.")
-            await self._trail.of_person(connection, user_id, "second_factor.enabled")
-            await self._sessions.end_all(connection, user_id, but=SessionId(principal.session_id))
+            this_one = SessionId(principal.session_id)
+            await self._sessions.end_all(connection, user_id, because="second_factor.enabled", but=this_one)
         return codes
 
     async def renew_codes(self, principal: Principal, password: str) -> Sequence[str]:

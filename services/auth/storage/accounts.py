@@ -90,13 +90,18 @@ class AccountStorage:
     async def memberships(self, connection: Connection, user_id: UserId) -> Sequence[Membership]:
         """All of a user's, by tenant id."""
         cursor = await connection.execute(
-            "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role"
+            "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role, memberships.consented"
             " FROM memberships JOIN tenants ON tenants.id = memberships.tenant_id"
             " WHERE memberships.user_id = %s ORDER BY tenants.id",
             (user_id,),
         )
         return [
-            Membership(tenant=Tenant(id=row["id"], name=row["name"]), role=Role.of(row["role"]), plan=row["plan"])
+            Membership(
+                tenant=Tenant(id=row["id"], name=row["name"]),
+                role=Role.of(row["role"]),
+                plan=row["plan"],
+                consented=row["consented"],
+            )
             for row in await cursor.fetchall()
         ]
 

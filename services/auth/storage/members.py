@@ -47,12 +47,12 @@ class MemberStorage:
         )
         return await cursor.fetchone() is not None
 
-    async def insert(self, connection: Connection, tenant_id: TenantId, member: Member) -> bool:
-        """False where the user is a member already."""
+    async def insert(self, connection: Connection, tenant_id: TenantId, member: Member, *, consented: bool) -> bool:
+        """False where the user is a member already. `consented`: as in `Membership`."""
         cursor = await connection.execute(
-            "INSERT INTO memberships (tenant_id, user_id, role, created_at) VALUES (%s, %s, %s, %s)"
+            "INSERT INTO memberships (tenant_id, user_id, role, created_at, consented) VALUES (%s, %s, %s, %s, %s)"
             " ON CONFLICT DO NOTHING",
-            (tenant_id, member.user.id, member.role.word, member.created_at),
+            (tenant_id, member.user.id, member.role.word, member.created_at, consented),
         )
         return cursor.rowcount == 1
 

@@ -1,5 +1,6 @@
 """The audit log: what leaves an entry, who reads it, and that no role may change it."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from services.auth.audit_chain import PLATFORM
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -105,7 +107,7 @@ async def test_a_change_that_is_refused_or_fails_leaves_none(auth: AuthClient) -
     assert await actions_of(auth, ada) == BEGINNING
 
 
-async def test_signing_in_and_failing_to_are_told_to_each_of_the_persons_tenants(auth: AuthClient) -> None:
+async def test_signing_in_and_failing_to_are_told_to_no_tenant_that_somebody_else_chose(auth: AuthClient) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     adding = accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=accounts_pb2.ROLE_VIEWER)
     await auth.account("AddMember", adding, await auth.principal(ada))
@@ -116,14 +118,35 @@ async def test_signing_in_and_failing_to_are_told_to_each_of_the_persons_tenants
         await auth.account("SignIn", wrong)
     await auth.account("SignOut", accounts_pb2.SignOutRequest(refresh_token=session.refresh_token))
 
-    told = [entries[-3:] for entries in (await entries_of(auth, ada), await entries_of(auth, eve))]
+    entries = (await entries_of(auth, eve))[-3:]
 
-    for entries in told:
-        assert [entry["action"] for entry in entries] == ["sign_in.succeeded", "sign_in.failed", "session.ended"]
-        assert {(entry["actor"]["id"], entry["target"]["id"]) for entry in entries} == {(eve.user_id, eve.user_id)}
-        assert [entry["address"] for entry in entries] == ["192.0.2.7", "192.0.2.7", ""]
-        assert entries[0]["details"] == {"device": "Phone/1.0"}
-        assert entries[1]["details"] == {"device": "Phone/1.0", "reason": "INVALID_CREDENTIALS"}
+    assert [entry["action"] for entry in entries] == ["sign_in.succeeded", "sign_in.failed", "session.ended"]
+    assert {(entry["actor"]["id"], entry["target"]["id"]) for entry in entries} == {(eve.user_id, eve.user_id)}
+    assert [entry["address"] for entry in entries] == ["192.0.2.7", "192.0.2.7", ""]
+    assert entries[0]["details"] == {"device": "Phone/1.0"}
+    assert entries[1]["details"] == {"device": "Phone/1.0", "reason": "INVALID_CREDENTIALS"}
+    assert await actions_of(auth, ada) == [*BEGINNING, "member.added"]
+
+
+async def test_signing_out_while_the_password_is_changed_blocks_nobody(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    signing_in = accounts_pb2.SignInRequest(email=ada.email, password=PASSWORD)
+    other = (await auth.account("SignIn", signing_in)).session.refresh_token
+    changing = own_account_pb2.ChangePasswordRequest(current_password=PASSWORD, new_password="seven green bottles")
+    async with await psycopg.AsyncConnection.connect(module_database.superuser_dsn) as connection:
+        await connection.execute("SELECT FROM auth.audit_heads WHERE tenant_id = %s FOR UPDATE", (ada.tenant_id,))
+        change = asyncio.create_task(auth.own("ChangePassword", changing, principal))
+        await until_somebody_waits_for_a_lock(module_database)
+        leaving = auth.account("SignOut", accounts_pb2.SignOutRequest(refresh_token=other))
+        leave = asyncio.create_task(leaving)
+        await until_somebody_waits_for_a_lock(module_database, many=2)
+    await asyncio.gather(change, leave)
+
+    entries = (await entries_of(auth, ada, principal))[4:]
+    assert [entry["action"] for entry in entries] == ["password.changed", "session.ended"]
 
 
 async def test_failing_with_an_unknown_address_is_told_to_the_platform_without_the_address(

@@ -19,8 +19,9 @@ from contracts.pulsegate.auth.v1 import audit_pb2 as pb
 from services.auth.__main__ import main
 from services.auth.audit_chain import HeadSignature, hash_of
 from services.auth.audit_heads import HeadSigner
-from services.auth.audit_verification import signature_of, verified_chains
+from services.auth.audit_verification import verified_chains
 from services.auth.domain import TenantId
+from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
 from services.auth.storage.audit import SignedHeadStorage
 from tests.integration.auth.client import AuthClient, running_auth
@@ -54,7 +55,7 @@ class Verifier:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def verifier(module_database: Database) -> AsyncIterator[Verifier]:
     async with postgres.connected(module_database.dsn("auth")) as database:
-        yield Verifier(database, signature_of(MASTER_KEY))
+        yield Verifier(database, HeadSignature.of(MasterKey(MASTER_KEY)))
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ async def test_the_command_verifies_every_chain_and_holds_it_to_exports(
     monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", base64.urlsafe_b64encode(MASTER_KEY).decode())
     async with running_auth(settings) as auth, postgres.connected(settings.dsn) as runtime:
         ada = await auth.sign_up()
-        await Verifier(runtime, signature_of(MASTER_KEY)).sign()
+        await Verifier(runtime, HeadSignature.of(MasterKey(MASTER_KEY))).sign()
         request = pb.ListAuditEntriesRequest(tenant_id=ada.tenant_id)
         page = await auth.audit("ListAuditEntries", request, await auth.principal(ada))
 
@@ -253,7 +254,7 @@ async def test_an_export_that_contradicts_a_signed_head_is_told(auth: AuthClient
 async def test_heads_are_signed_by_themselves_and_each_once(settings: Settings, database: Database) -> None:
     async with running_auth(settings) as auth, postgres.connected(database.dsn("auth")) as runtime:
         ada = await auth.sign_up()
-        verifier = Verifier(runtime, signature_of(MASTER_KEY))
+        verifier = Verifier(runtime, HeadSignature.of(MasterKey(MASTER_KEY)))
         await verifier.sign()
 
         assert await verifier.sign() == 0

@@ -250,6 +250,22 @@ async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(
     assert Mails(tmp_path).tokens("friend@example.com", INVITED) == []
 
 
+async def test_who_accepts_has_two_tenants_which_both_hear_of_them(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    eve = await joined(auth, mails, ada, ADMIN)
+    await _signed_in_again(auth, eve)
+    with pytest.raises(Invalid) as refused:
+        await auth.account("CreateProject", accounts_pb2.CreateProjectRequest(name="Shop"), await auth.principal(eve))
+    assert refused.value.details == {"fields": {"tenantId": "is required, since you belong to 2 tenants"}}
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = "SELECT tenant_id::text FROM auth.audit_entries WHERE document::json ->> 'action' = 'sign_in.succeeded'"
+        told = connection.execute(query).fetchall()
+    assert sorted(told) == sorted([(ada.tenant_id,), (eve.tenant_id,)])
+
+
 async def test_what_becomes_of_invitations_is_in_the_audit_log_without_the_address(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:

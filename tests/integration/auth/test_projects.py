@@ -98,15 +98,17 @@ async def test_a_name_that_nobody_could_read_is_refused(auth: AuthClient, name: 
     assert refused.value.details == {"fields": {"name": "must be 1 to 100 printable characters"}}
 
 
-async def test_who_has_several_tenants_says_which(auth: AuthClient) -> None:
+async def test_whom_others_add_to_their_tenant_makes_projects_in_their_own_unless_they_say_otherwise(
+    auth: AuthClient,
+) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     await join(auth, ada, eve, pb.ROLE_ADMIN)
 
-    with pytest.raises(Invalid) as refused:
-        await create(auth, eve, "Shop")
+    own = await create(auth, eve, "Own")
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=own.id), await auth.principal(eve))
     await create(auth, eve, "Shop", ada.tenant_id)
 
-    assert refused.value.details == {"fields": {"tenantId": "is required, since you belong to 2 tenants"}}
+    assert own.tenant_id == eve.tenant_id
     assert await names(auth, eve) == ["Default", "Default", "Shop"]
     assert await names(auth, eve, ada.tenant_id) == ["Default", "Shop"]
     assert await names(auth, ada) == ["Default", "Shop"]
