@@ -199,9 +199,10 @@ def _servicers(
         refresh_token_life=timedelta(days=settings.refresh_token_days),
     )
     outbox = Outbox(MailStorage(), mailed_tokens, MailedTokens(master_key))
-    recovery = Recovery(database, accounts, mailed_tokens, outbox, sessions, trail, hasher, clock)
+    factors = SecondFactorStorage()
+    recovery = Recovery(database, accounts, mailed_tokens, factors, outbox, sessions, trail, hasher, clock)
     second_factors = SecondFactors(
-        database, accounts, SecondFactorStorage(), OneTimeCodes(master_key), sessions, outbox, trail, hasher, clock
+        database, accounts, factors, OneTimeCodes(master_key), sessions, outbox, trail, hasher, clock
     )
     account_servicer = AccountServicer(
         accounts=Accounts(
@@ -221,7 +222,9 @@ def _servicers(
         projects=Projects(database, access, accounts, projects, keys, feed, trail, clock),
         keys=Keys(database, access, keys, feed, trail, master_key, clock),
         leaks=Leaks(database, VerdictStorage(), keys, members, feed, trail, outbox, clock),
-        members=Members(database, access, accounts, members, feed, trail, clock),
+        members=Members(
+            database, access, accounts, members, feed, trail, clock, only_verified=settings.addresses_can_be_verified
+        ),
     )
     invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, trail, clock)
     signature = HeadSignature.of(master_key)

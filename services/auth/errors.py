@@ -129,10 +129,10 @@ class TenantSuspended(Forbidden):
 
 
 class OtherAddress(Forbidden):
-    """An invitation in the hands of somebody else than it was mailed to."""
+    """A mailed token in the hands of somebody else than it was mailed to."""
 
     def __init__(self) -> None:
-        super().__init__("This invitation is for another e-mail address. Sign in, or sign up, with that one.")
+        super().__init__("This was mailed to another e-mail address. Sign in, or sign up, with that one.")
 
 
 class KeyEnded(Conflict):

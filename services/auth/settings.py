@@ -77,3 +77,8 @@ class Settings(ServiceSettings):
     console_url: str | None = setting("PULSEGATE_CONSOLE_URL", parse=console_url, default=None)
     #: Connections to Postgres, the feed's own not counted.
     most_connections: int = setting("PULSEGATE_POSTGRES_CONNECTIONS", parse=integer(2, 200), default=10)
+
+    @property
+    def addresses_can_be_verified(self) -> bool:
+        """Whether mails reach people; without a mail server nobody could verify an address."""
+        return self.smtp is not None

@@ -30,7 +30,9 @@ async def test_a_forgotten_password_is_replaced_by_mail_and_ends_every_session(s
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)
         verification = await _token(suite, ada.email, "Verify")
-        await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", {"token": verification})
+        await api.expect(
+            204, "POST", "/api/v1/auth/email-verification/confirm", {"token": verification}, credential=ada.token
+        )
         me = await api.expect(200, "GET", "/api/v1/auth/me", credential=ada.token)
         unknown = await api.call("POST", "/api/v1/auth/password-reset", {"email": "nobody@example.com"})
         known = await api.call("POST", "/api/v1/auth/password-reset", {"email": ada.email})
@@ -136,7 +138,7 @@ async def test_a_suspended_tenant_stops_within_a_second_and_goes_on_when_it_is_r
         operator = (await api.expect(201, "POST", "/api/v1/auth/signup", new))["accessToken"]
         early = await api.call("GET", "/api/v1/operator/tenants", credential=operator)
         token = {"token": await _token(suite, "operator@example.com", "Verify")}
-        await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", token)
+        await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", token, credential=operator)
         tenant = f"/api/v1/operator/tenants/{ada.tenant_id}"
 
         async def answers(*statuses: int) -> bool:

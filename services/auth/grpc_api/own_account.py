@@ -46,7 +46,7 @@ class OwnAccountServicer(own_account_pb2_grpc.OwnAccountServiceServicer):
         return pb.RequestEmailVerificationResponse()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, _call: Call) -> pb.VerifyEmailResponse:
-        await self._recovery.verify(request.token)
+        await self._recovery.verify(current(), request.token)
         return pb.VerifyEmailResponse()
 
     async def GetTotp(self, _request: pb.GetTotpRequest, _call: Call) -> pb.GetTotpResponse:

@@ -7,7 +7,7 @@ from chassis.errors import NotFound
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Member, Page, PageRequest, Role, TenantId, UserId, check_grant
+from services.auth.domain import Member, Page, PageRequest, Role, TenantId, User, UserId, check_grant
 from services.auth.errors import AlreadyMember, LastOwner
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
@@ -29,6 +29,8 @@ class Members:
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
+        *,
+        only_verified: bool,
     ) -> None:
         self._database = database
         self._access = access
@@ -37,6 +39,8 @@ class Members:
         self._feed = feed
         self._trail = trail
         self._clock = clock
+        #: Whether nobody is added whose address is not verified: anybody may have signed up with it.
+        self._only_verified = only_verified
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Member]:
         """By user id. Raises NotFound to strangers."""
@@ -52,15 +56,21 @@ class Members:
             actor = await self._enter(connection, principal, tenant_id)
             check_grant(actor.role, current=None, wanted=role)
             await open_door(connection, "email", key)
-            user = await self._accounts.find_by_email(connection, key)
-            if user is None:
-                raise NotFound("Nobody with this e-mail address has an account yet.")
+            user = await self._known_user(connection, key)
             member = Member(user=user, role=role, created_at=from_unix_ms(self._clock.now_ms()))
             if not await self._members.insert(connection, tenant_id, member, consented=False):
                 raise AlreadyMember
             await self._tell(connection, actor, "member.added", user.id, role=role.word)
             await self._feed.announce(connection, [user.id])
             return member
+
+    async def _known_user(self, connection: Connection, key: str) -> User:
+        user = await self._accounts.find_by_email(connection, key)
+        if user is None:
+            raise NotFound("Nobody with this e-mail address has an account yet.")
+        if self._only_verified and not await self._accounts.email_verified(connection, user.id):
+            raise NotFound("Nobody has verified this e-mail address yet. Invite them instead.")
+        return user
 
     async def change_role(self, principal: Principal, tenant_id: TenantId, user_id: UserId, role: Role) -> Member:
         """Raises NotFound, Forbidden, LastOwner."""

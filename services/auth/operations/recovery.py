@@ -16,7 +16,7 @@ from services.auth.domain import (
     UserId,
     email_fault,
 )
-from services.auth.errors import InvalidMailedToken, WrongPassword
+from services.auth.errors import InvalidMailedToken, OtherAddress, WrongPassword
 from services.auth.mails import MailPurpose
 from services.auth.operations.access import require_person
 from services.auth.operations.audit import AuditTrail
@@ -27,17 +27,19 @@ from services.auth.passwords import PasswordHasher
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.mails import MailedTokenStorage
+from services.auth.storage.second_factors import SecondFactorStorage
 from services.auth.tokens import MailedTokens
 
 
 class Recovery:
-    """See the methods. Whoever shows a token that was mailed reads mail at that address, and so has verified it."""
+    """See the methods. Whoever shows a token for a reset reads mail at that address, and so has verified it."""
 
     def __init__(
         self,
         database: Database,
         accounts: AccountStorage,
         mailed_tokens: MailedTokenStorage,
+        second_factors: SecondFactorStorage,
         outbox: Outbox,
         sessions: Sessions,
         trail: AuditTrail,
@@ -47,6 +49,7 @@ class Recovery:
         self._database = database
         self._accounts = accounts
         self._mailed_tokens = mailed_tokens
+        self._second_factors = second_factors
         self._outbox = outbox
         self._sessions = sessions
         self._trail = trail
@@ -65,7 +68,8 @@ class Recovery:
             )
 
     async def reset(self, token: str, password: str) -> None:
-        """Sets a new password and ends every session. Raises InvalidMailedToken, Invalid, TooManyPasswords."""
+        """Sets a new password and ends every session; where the address was not verified yet, it is now, and a second
+        factor is removed. Raises InvalidMailedToken, Invalid, TooManyPasswords."""
         token_hash = MailedTokens.digest(token)
         # Looked at before the password is hashed: guesses at tokens shall not cost that.
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
@@ -75,9 +79,9 @@ class Recovery:
         _require_good_password(password, key, field="password")
         bcrypt = await self._hasher.hash(password)
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
-            user = await self._spend(connection, MailPurpose.PASSWORD_RESET, token_hash)
+            user = await self._spend(connection, token_hash)
             await self._accounts.lock_password(connection, user.id)
-            await self._accounts.verify_email(connection, user.id, self._now())
+            await self._first_proof(connection, user)
             await self._replace_password(connection, user, bcrypt, "password.reset")
         metrics.PASSWORD_CHANGES.labels("reset").inc()
 
@@ -114,17 +118,34 @@ class Recovery:
             connection, MailPurpose.EMAIL_VERIFICATION, user.email, self._now(), EMAIL_VERIFICATION_LIFE
         )
 
-    async def verify(self, token: str) -> None:
-        """Raises InvalidMailedToken."""
-        token_hash = MailedTokens.digest(token)
-        async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
-            user = await self._spend(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
-            await self._accounts.verify_email(connection, user.id, self._now())
-            await self._trail.of_person(connection, user.id, "email.verified")
+    async def verify(self, principal: Principal, token: str) -> None:
+        """By whoever is signed in to the account and reads its mail: somebody else may have signed up with the address.
 
-    async def _spend(self, connection: Connection, purpose: MailPurpose, token_hash: bytes) -> User:
-        """Whose token it was; their door is open then."""
-        key = await self._mailed_tokens.spend(connection, purpose, token_hash, self._now())
+        Raises InvalidMailedToken, OtherAddress.
+        """
+        user_id, token_hash = require_person(principal), MailedTokens.digest(token)
+        async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
+            user = await self._accounts.get(connection, user_id)
+            key = await self._mailed_tokens.spend(connection, MailPurpose.EMAIL_VERIFICATION, token_hash, self._now())
+            if key is None:
+                raise InvalidMailedToken
+            if user is None or email_key(user.email) != key:
+                raise OtherAddress
+            await self._accounts.verify_email(connection, user_id, self._now())
+            await self._trail.of_person(connection, user_id, "email.verified")
+
+    async def _first_proof(self, connection: Connection, user: User) -> None:
+        """Whoever has signed up need not be who reads the mail: their second factor would lock the reader out."""
+        if await self._accounts.email_verified(connection, user.id):
+            return
+        await self._accounts.verify_email(connection, user.id, self._now())
+        if await self._second_factors.delete(connection, user.id):
+            change = "The second factor was removed: it was set up before this address was verified."
+            await self._outbox.queue_notice(connection, user.email, change, self._now())
+
+    async def _spend(self, connection: Connection, token_hash: bytes) -> User:
+        """Whose token for a reset it was; their door is open then."""
+        key = await self._mailed_tokens.spend(connection, MailPurpose.PASSWORD_RESET, token_hash, self._now())
         if key is None:
             raise InvalidMailedToken
         await open_door(connection, "email", key)

@@ -104,8 +104,8 @@ class OwnAccountRoutes:
                 "POST",
                 verification + "/confirm",
                 Taking(MailedToken, self.verify),
-                Door.SIGN_IN,
-                Operation("Verify an e-mail address", {204: None}),
+                Door.WRITE,
+                Operation("Verify my e-mail address", {204: None}, "With the token that was mailed there."),
             ),
         ]
 

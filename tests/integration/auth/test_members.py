@@ -2,11 +2,15 @@
 
 import asyncio
 
+import psycopg
 import pytest
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, PulsegateError
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from tests.integration.auth.client import AuthClient, Person
+from services.auth.mailers import SmtpServer
+from services.auth.settings import Settings
+from tests.integration.auth.client import AuthClient, Person, running_auth
+from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -47,6 +51,21 @@ async def test_a_known_user_becomes_a_member_with_the_roles_scopes(auth: AuthCli
     assert member.created_at.seconds > 0
     assert await members(auth, eve, ada) == {ada.email: pb.ROLE_OWNER, eve.email: pb.ROLE_EDITOR}
     assert await auth.principal(eve, ada.project_id)
+
+
+async def test_where_addresses_can_be_verified_only_those_who_did_are_added(
+    settings: Settings, database: Database
+) -> None:
+    nobody_listens = SmtpServer.parse("smtp+plain://127.0.0.1:1")
+    async with running_auth(settings, smtp=nobody_listens) as auth:
+        ada, eve = await auth.sign_up(), await auth.sign_up()
+        with pytest.raises(NotFound, match="Nobody has verified"):
+            await add(auth, ada, ada, eve, pb.ROLE_VIEWER)
+
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (eve.user_id,))
+
+        assert await add(auth, ada, ada, eve, pb.ROLE_VIEWER)
 
 
 async def test_members_come_in_pages(auth: AuthClient) -> None:

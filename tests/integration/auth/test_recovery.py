@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import psycopg
+import pyotp
 import pytest
 import pytest_asyncio
 
-from chassis.errors import Invalid, NotFound, Unauthenticated
+from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
 from services.auth.settings import Settings
@@ -57,6 +59,17 @@ async def reset(auth: AuthClient, token: str, password: str = NEW_PASSWORD) -> N
 async def change_password(auth: AuthClient, person: Person, current: str, new: str = NEW_PASSWORD) -> None:
     request = pb.ChangePasswordRequest(current_password=current, new_password=new)
     await auth.own("ChangePassword", request, await auth.principal(person))
+
+
+async def verify(auth: AuthClient, person: Person, token: str) -> None:
+    await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token), await auth.principal(person))
+
+
+async def enable_second_factor(auth: AuthClient, person: Person, clock: MovableClock) -> None:
+    principal = await auth.principal(person)
+    secret = (await auth.own("BeginTotp", pb.BeginTotpRequest(password=PASSWORD), principal)).secret
+    code = pyotp.TOTP(secret).generate_otp(clock.now_ms() // 30_000)
+    await auth.own("ConfirmTotp", pb.ConfirmTotpRequest(code=code), principal)
 
 
 async def is_verified(auth: AuthClient, person: Person) -> bool:
@@ -111,8 +124,9 @@ async def test_a_token_ends_by_itself(
 
     await clock.advance(life)
 
+    ada = replace(ada, access_token=(await sign_in(auth, ada.email, PASSWORD)).session.access_token)
     with pytest.raises(Invalid) as refused:
-        await (reset(auth, token) if subject == RESET else auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token)))
+        await (reset(auth, token) if subject == RESET else verify(auth, ada, token))
     assert refused.value.code == "INVALID_TOKEN"
 
 
@@ -127,7 +141,7 @@ async def test_a_token_serves_its_own_purpose_alone_and_a_bad_password_does_not_
         reset(auth, verification),
         reset(auth, "mt_guessed"),
         reset(auth, token, "short"),
-        auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token)),
+        verify(auth, ada, token),
     ):
         with pytest.raises(Invalid):
             await attempt
@@ -180,13 +194,47 @@ async def test_an_address_is_verified_by_the_mail_that_signing_up_sends_and_once
     token = await mails.token(ada.email, VERIFY, 2)
 
     with pytest.raises(Invalid):
-        await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=older))
-    await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token))
+        await verify(auth, ada, older)
+    with pytest.raises(Forbidden):
+        await verify(auth, await auth.sign_up(), token)
+    with pytest.raises(Unauthenticated):
+        await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token))
+    await verify(auth, ada, token)
     await auth.own("RequestEmailVerification", pb.RequestEmailVerificationRequest(), principal)
 
     assert await is_verified(auth, ada)
     with pytest.raises(Invalid):
-        await auth.own("VerifyEmail", pb.VerifyEmailRequest(token=token))
+        await verify(auth, ada, token)
+
+
+async def test_who_reads_the_mail_gets_an_account_that_somebody_else_has_made_with_the_address(
+    auth: AuthClient, mails: Mails, clock: MovableClock
+) -> None:
+    mallory = await auth.sign_up("victim@example.com")
+    await enable_second_factor(auth, mallory, clock)
+    await request_reset(auth, mallory.email)
+
+    await reset(auth, await mails.token(mallory.email, RESET))
+
+    assert (await sign_in(auth, mallory.email, NEW_PASSWORD)).session.access_token
+    with pytest.raises(Unauthenticated):
+        await auth.principal(mallory)
+    assert await mails.token(mallory.email, CHANGED, 3) == ""
+
+
+async def test_a_reset_leaves_the_second_factor_of_a_verified_address_alone(
+    auth: AuthClient, mails: Mails, clock: MovableClock
+) -> None:
+    ada = await auth.sign_up()
+    await verify(auth, ada, await mails.token(ada.email, VERIFY))
+    await enable_second_factor(auth, ada, clock)
+    await request_reset(auth, ada.email)
+
+    await reset(auth, await mails.token(ada.email, RESET))
+
+    with pytest.raises(Unauthenticated) as refused:
+        await sign_in(auth, ada.email, NEW_PASSWORD)
+    assert refused.value.code == "TOTP_REQUIRED"
 
 
 async def test_a_deleted_account_gets_neither_password_nor_mail(
