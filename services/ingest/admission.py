@@ -12,8 +12,11 @@ from chassis.errors import Unavailable
 from chassis.postgres import Database
 from services.ingest import full_projects, metrics
 from services.ingest.decoding import Batch
+from services.ingest.definitions import DefinitionTable
+from services.ingest.domain import MetricType
 from services.ingest.errors import TooManyProducers
 from services.ingest.full_projects import FullProjects
+from services.ingest.point_validation import defined_as
 from services.ingest.points import Point
 
 log = logs.get(__name__)
@@ -30,8 +33,9 @@ _NONE = FullProjects()
 class Admission:
     """Holds what is new to a full project back until the state was asked. Without a database everything is taken."""
 
-    def __init__(self, database: Database | None, clock: Clock) -> None:
+    def __init__(self, database: Database | None, definitions: DefinitionTable, clock: Clock) -> None:
         self._database = database
+        self._definitions = definitions
         self._clock = clock
         self._full = _NONE
         #: Projects with producers and sources that the state is known to know, the one that was used last at the end.
@@ -65,18 +69,29 @@ class Admission:
     def _unknown_sources(self, project_id: bytes, batch: Batch) -> set[bytes]:
         if not batch.points or project_id not in self._full.sources:
             return set()
-        origins = [point.origin for point in batch.points if isinstance(point, Point)]
-        sources = {origin.source for origin in origins if origin is not None}
+        sources = {
+            point.origin.source
+            for point in batch.points
+            if isinstance(point, Point) and point.origin is not None and not self._is_level(project_id, point)
+        }
         return {source for source in sources if not self._is_known(project_id, source)}
 
-    async def refused_sources(self, tenant_id: str, project_id: bytes, batch: Batch) -> Collection[bytes]:
+    def _is_level(self, project_id: bytes, point: Point) -> bool:
+        """Whether what may be a total, as what is untyped in a push, is a gauge's level, which the state keeps of no
+        source."""
+        if MetricType.GAUGE not in point.types:
+            return False
+        compiled = defined_as(point, self._definitions.of_project(project_id))
+        return compiled is not None and compiled.is_gauge
+
+    async def refused_sources(self, tenant_id: str, project_id: bytes, batch: Batch) -> frozenset[bytes]:
         """The sources in the batch whose totals cannot be taken.
 
         Raises TooManyProducers where its producer is one too many, Unavailable where the state cannot be asked.
         """
         producer, sources = self._unknown_producer(project_id, batch), self._unknown_sources(project_id, batch)
         if self._database is None or not (producer or sources):
-            return ()
+            return frozenset()
         try:
             async with self._database.transaction(tenant_id=tenant_id) as connection:
                 if producer:
@@ -88,7 +103,7 @@ class Admission:
             message = "Whether the project has room for what is new cannot be told now."
             raise Unavailable.waiting_for("postgres", message, 1.0) from error
         self._remember(project_id, known)
-        return sources - known
+        return frozenset(sources - known)
 
     def _is_known(self, project_id: bytes, identity: bytes) -> bool:
         known = (project_id, identity) in self._known

@@ -57,7 +57,7 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         writers = _writers(stream, settings)
         tallies = Tallies(clock)
         database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
-        admission = Admission(database, clock)
+        admission = Admission(database, definitions, clock)
         auto_definition = AutoDefinition(config, definitions, clock)
         taking = Receiver(definitions, auto_definition, writers, tallies, admission, clock)
 

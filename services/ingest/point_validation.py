@@ -84,8 +84,13 @@ def _validate_part(
     return result
 
 
+def defined_as(point: Point, definitions: Mapping[str, CompiledDefinition]) -> CompiledDefinition | None:
+    """Under the likeliest of its names that has a definition; None: under none of them."""
+    return next((definitions[name] for name in point.names if name in definitions), None)
+
+
 def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: int, result: Validated) -> Fault | None:
-    compiled = next((definitions[name] for name in point.names if name in definitions), None)
+    compiled = defined_as(point, definitions)
     if compiled is None:
         names = " or ".join([shown(name) for name in point.names])
         return Fault("METRIC_NOT_DEFINED", f"This project has no metric {names}.")
@@ -113,8 +118,9 @@ def _take(point: Point, definitions: Mapping[str, CompiledDefinition], now_ms: i
 
 def _take_exemplar(point: Point | Fault, definitions: Mapping[str, CompiledDefinition], result: Validated) -> None:
     if isinstance(point, Point) and point.exemplar is not None and math.isfinite(point.exemplar[0]):
-        compiled = next(definitions[name] for name in point.names if name in definitions)
-        take_exemplar(compiled, _labels(point, compiled), *point.exemplar, result)
+        compiled = defined_as(point, definitions)
+        if compiled is not None:
+            take_exemplar(compiled, _labels(point, compiled), *point.exemplar, result)
 
 
 def _labels(point: Point, compiled: CompiledDefinition) -> bytes:

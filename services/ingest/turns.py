@@ -6,11 +6,8 @@ small is done at once.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
 from typing import TypeVar
-
-from chassis.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -43,25 +40,3 @@ async def in_turns(steps: Steps[T]) -> T:
         if time.monotonic() - began > LONGEST_TURN_SECONDS:
             await asyncio.sleep(0)
             began = time.monotonic()
-
-
-class OneByOne:
-    """Lets large bodies in one at a time, in the order in which they came: what each takes up while it is read is many
-    times its size. What may wait is bounded."""
-
-    def __init__(self, most_waiting_bytes: int) -> None:
-        self._most_waiting_bytes = most_waiting_bytes
-        self._waiting_bytes = 0
-        self._turn = asyncio.Lock()
-
-    @asynccontextmanager
-    async def turn(self, size_bytes: int) -> AsyncIterator[None]:
-        """Open while it is this body's turn. Raises Unavailable where too much waits."""
-        if self._waiting_bytes + size_bytes > self._most_waiting_bytes:
-            raise Unavailable("Too many large requests wait to be read.", retry_after_seconds=1.0)
-        self._waiting_bytes += size_bytes
-        try:
-            async with self._turn:
-                yield
-        finally:
-            self._waiting_bytes -= size_bytes

@@ -128,6 +128,7 @@ def _point(names: tuple[str], types: frozenset[MetricType], series: Series, push
         offered=offered,
         types=types,
         value=series.value,
+        timestamp_ms=pushed.arrived_ns // 1_000_000,
         reporter=pushed.reporter,
         origin=origin,
     )

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
-from chassis import context
 from chassis.clock import Clock
-from chassis.errors import DeadlineExceeded, Unavailable
+from chassis.errors import Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.admission import Admission
@@ -27,21 +27,26 @@ from services.ingest.domain import (
 )
 from services.ingest.doors.exposition import Push
 from services.ingest.durable_outcomes import BatchId, DurableOutcomes
+from services.ingest.fair_turns import FairTurns, Room
 from services.ingest.log_writer import Frame, LogWriter
 from services.ingest.point_validation import validate_points
 from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.tallies import Tallies
-from services.ingest.turns import OneByOne, Steps, at_once, in_turns
+from services.ingest.turns import Steps, at_once, in_turns
 from services.ingest.validation import Validated, validate, validate_in_steps
 
-#: Metrics and data points that may wait for config together, already decoded.
+T = TypeVar("T")
+
+#: Metrics and data points that may wait for config or the state, already decoded: all together, and of one tenant.
 _MOST_RECONSIDERED = 100_000
+_MOST_RECONSIDERED_OF_TENANT = 50_000
 #: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds at most, of the doors' worst
 #: bodies and of the worst metrics, which cost less.
 _MOST_POINTS_AT_ONCE = 16 << 10
 _MOST_METRICS_AT_ONCE = 64 << 10
-#: Larger ones that may wait until they are read.
+#: Larger ones that may wait until they are read: all together, and of one tenant.
 _MOST_WAITING_BYTES = 64 << 20
+_MOST_WAITING_BYTES_OF_TENANT = 16 << 20
 
 
 @dataclass(slots=True)
@@ -90,9 +95,8 @@ class Receiver:
         self._durable = DurableOutcomes()
         #: When the last push arrived.
         self._pushed_ns = 0
-        #: Metrics and data points that wait for config.
-        self._reconsidered = 0
-        self._large_bodies = OneByOne(_MOST_WAITING_BYTES)
+        self._reconsidered = Room(_MOST_RECONSIDERED, _MOST_RECONSIDERED_OF_TENANT, _too_many_reconsidered)
+        self._large_bodies = FairTurns(_MOST_WAITING_BYTES, _MOST_WAITING_BYTES_OF_TENANT)
 
     async def take(
         self,
@@ -155,9 +159,19 @@ class Receiver:
         batch = yield from doors.decode(plain, door, push)
         if (early := self._early(principal, batch)) is not None:
             return early
-        parts = yield from self._validate(principal, batch)
+        return (yield from self._judge(principal, batch))
+
+    def _judge(
+        self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()
+    ) -> Steps[Taken | Batch]:
+        """The batch itself where a newer definition might change what is to be rejected."""
+        parts = yield from self._validate(principal, batch, refused_sources)
         if any(part.rejections and part.curable for part in parts):
             return batch
+        return (yield from self._keep(principal, batch, parts))
+
+    def _judge_finally(self, principal: Principal, batch: Batch, refused_sources: Collection[bytes]) -> Steps[Taken]:
+        parts = yield from self._validate(principal, batch, refused_sources)
         return (yield from self._keep(principal, batch, parts))
 
     def _early(self, principal: Principal, batch: Batch) -> Taken | Batch | None:
@@ -174,29 +188,32 @@ class Receiver:
         """Takes what `begin` has returned. Raises like `take`, and Unavailable where too much waits."""
         if isinstance(begun, Batch):
             return await self._reconsider(principal, begun)
-        async with self._large_bodies.turn(len(begun.plain)):
-            if context.remaining_seconds(1.0) <= 0:
-                raise DeadlineExceeded("The receiver came to this batch too late.")
-            taken = await in_turns(self._look_at(principal, begun.plain, begun.door, begun.push))
-        return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken)
+        size_bytes = len(begun.plain)
+        taken = await self._work(principal, size_bytes, self._look_at(principal, begun.plain, begun.door, begun.push))
+        return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken, size_bytes)
 
-    async def _reconsider(self, principal: Principal, batch: Batch) -> Taken:
-        """Like `begin`, with the definitions as config has them now, and without what a full project has no room for.
+    async def _work(self, principal: Principal, large_bytes: int, steps: Steps[T]) -> T:
+        """What the steps come to, in a turn of their own where they are for a body that is large."""
+        if not large_bytes:
+            return await in_turns(steps)
+        async with self._large_bodies.turn(principal.tenant_id, large_bytes):
+            return await in_turns(steps)
 
-        Raises TooManyProducers, Unavailable where config is away, or too much waits for it.
+    async def _reconsider(self, principal: Principal, batch: Batch, large_bytes: int = 0) -> Taken:
+        """Like `begin`, without what a full project has no room for, and with the definitions as config has them now
+        where these might change what is to be rejected. `large_bytes`: of its body, 0 where that is not large.
+
+        Raises TooManyProducers, Unavailable where config or the state must be asked and is away, or too much waits.
         """
-        size = len(batch.points) + len(batch.metrics)
-        if self._reconsidered + size > _MOST_RECONSIDERED:
-            raise Unavailable.waiting_for("config", "Too many metrics wait for their definitions.", 1.0)
-        self._reconsidered += size
-        try:
-            project_id = _uuid_bytes(principal.project_id)
-            refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch)
+        with self._reconsidered.taken(principal.tenant_id, len(batch.points) + len(batch.metrics)):
+            project_id, refused = _uuid_bytes(principal.project_id), frozenset[bytes]()
+            if self._admission.holds_back(project_id, batch):
+                refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch)
+                taken = await self._work(principal, large_bytes, self._judge(principal, batch, refused))
+                if isinstance(taken, Taken):
+                    return taken
             await self._confirm(principal, batch)
-        finally:
-            self._reconsidered -= size
-        parts = await in_turns(self._validate(principal, batch, refused))
-        return await in_turns(self._keep(principal, batch, parts))
+            return await self._work(principal, large_bytes, self._judge_finally(principal, batch, refused))
 
     async def _confirm(self, principal: Principal, batch: Batch) -> None:
         tenant_id, project_id = _whose(principal)
@@ -287,6 +304,10 @@ class Receiver:
     async def append(self, record: Record) -> None:
         """See `tallies.Appending`."""
         await self._writer_of(record.project_id).put(records.encode(record)).stored()
+
+
+def _too_many_reconsidered() -> Unavailable:
+    return Unavailable.waiting_for("config", "Too many metrics wait for their definitions.", 1.0)
 
 
 def _batch_id(principal: Principal, batch: Batch) -> BatchId:

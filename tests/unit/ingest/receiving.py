@@ -40,7 +40,7 @@ async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[
 
     async with in_background(table.follow()):
         await eventually(loaded, within_seconds=5)
-        yield Receiver(table, automatic, [writer], Tallies(clock), Admission(None, clock), clock), config
+        yield Receiver(table, automatic, [writer], Tallies(clock), Admission(None, table, clock), clock), config
 
 
 def a_sender() -> Principal:

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+import uuid
+from dataclasses import replace
 
 import pytest
 
 from chassis import context
 from chassis.errors import DeadlineExceeded
+from chassis.principals import Principal
 from services.ingest import records
 from services.ingest.domain import Door, MetricType
-from services.ingest.operations.batches import LargeBody, Taken
+from services.ingest.operations.batches import LargeBody, Receiver, Taken
 from tests.unit.ingest.ingestion import definition, label
 from tests.unit.ingest.receiving import a_sender, receiver_of
 from tests.unit.ingest.test_definitions import living
@@ -18,8 +21,14 @@ ORDERS = definition("orders_total")
 ANY = {"l0": label()}
 LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(1.0, 2.0), labels=ANY)
 LINES = 5_000
-LARGE = b"\n".join([b"load_seconds:9|h|#l0:%d" % at for at in range(LINES)])
 SMALL = b'{"metrics":[{"name":"orders_total","value":1}]}'
+
+
+def lines(count: int) -> bytes:
+    return b"\n".join([b"load_seconds:9|h|#l0:%d" % at for at in range(count)])
+
+
+LARGE = lines(LINES)
 
 
 async def test_small_batches_are_taken_while_a_large_body_is_read() -> None:
@@ -62,6 +71,37 @@ async def test_a_large_body_that_nobody_waits_for_any_more_is_not_read() -> None
         context.DEADLINE.set(time.monotonic())
         with pytest.raises(DeadlineExceeded):
             await receiver.go_on(a_sender(), begun)
+
+
+async def test_a_tenant_does_not_wait_for_all_that_another_has_sent() -> None:
+    one = a_sender()
+    other = replace(one, tenant_id=str(uuid.uuid4()))
+    async with receiver_of([LOAD]) as (receiver, _), asyncio.TaskGroup() as tasks:
+        read = [tasks.create_task(read_by(receiver, one, LARGE)) for _ in range(8)]
+        await read_by(receiver, other, lines(1_000))
+        assert sum(each.done() for each in read) <= 2
+        for each in read:
+            each.cancel()
+
+
+async def test_large_bodies_that_have_asked_config_are_judged_one_at_a_time() -> None:
+    unknown = b"nope:1|c\n"
+    async with receiver_of([LOAD]) as (receiver, config), asyncio.TaskGroup() as tasks:
+        config.open.clear()
+        larger = tasks.create_task(read_by(receiver, a_sender(), unknown + LARGE))
+        smaller = tasks.create_task(read_by(receiver, a_sender(), unknown + lines(1_000)))
+        await read_by(receiver, a_sender(), lines(1_000))  # behind both, which ask config now
+        assert not larger.done()
+        config.open.set()
+        await larger
+        assert not smaller.done()
+        assert len(receiver.finish(await smaller).rejected) == 1
+
+
+async def read_by(receiver: Receiver, sender: Principal, body: bytes) -> Taken:
+    begun = receiver.begin(sender, body, "", Door.STATSD)
+    assert isinstance(begun, LargeBody)
+    return await receiver.go_on(sender, begun)
 
 
 def decoded(encoded: bytes) -> list[records.Record]:

@@ -77,6 +77,15 @@ def test_what_prometheus_client_writes_comes_to_points_of_its_metrics() -> None:
     assert {name for name, each in found.items() if each.origin is None} == {"depth", "build_info"}
 
 
+def test_levels_and_totals_are_of_when_the_push_arrived() -> None:
+    arrived_ns = 1_795_200_000_123_456_789
+    [total, level] = points("# TYPE orders counter\norders 1\n# TYPE depth gauge\ndepth 2", at=arrived_ns)
+    assert isinstance(total, Point)
+    assert isinstance(level, Point)
+    assert total.origin is not None
+    assert (total.origin.taken_ns, level.timestamp_ms) == (arrived_ns, 1_795_200_000_123)
+
+
 def test_the_groups_labels_are_offered_and_replace_labels_of_the_body() -> None:
     found = point('rows{job="mine",kind="new"} 5', instance="db-1")
     assert (found.labels, found.offered) == ({"kind": "new"}, {"job": "nightly", "instance": "db-1"})
