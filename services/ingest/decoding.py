@@ -251,8 +251,7 @@ def _without_half_characters(plain: bytes) -> bytes:
     """The body with stand-ins for half characters, empty where there are none. Takes time linear in its length."""
     if len(plain) > _MOST_BYTES_AROUND_HALF_CHARACTERS:
         return b""
-    # Without escaped backslashes each further one begins an escape.
-    escapes = plain.replace(rb"\\", b"  ")
+    escapes = _without_escaped_backslashes(plain)
     mended = bytearray(plain)
     found = False
     for half in islice(_HALF_CHARACTER.finditer(escapes), _MOST_HALF_CHARACTERS):
@@ -261,15 +260,21 @@ def _without_half_characters(plain: bytes) -> bytes:
     return bytes(mended) if found else b""
 
 
+def _without_escaped_backslashes(json: bytes) -> bytes:
+    """Of the same length, and each backslash in it begins an escape."""
+    return json.replace(rb"\\", b"  ")
+
+
 def _parse_around_stand_ins(plain: bytes) -> tuple[_LooseBody, list[Metric | Fault]]:
     body, metrics = _parse_loosely(plain)
     for index, raw in enumerate(body.metrics):
-        if _STAND_IN in bytes(raw):
-            name = _name(raw)
+        if _STAND_IN in _without_escaped_backslashes(bytes(raw)):
+            name, read = _name(raw), metrics[index]
             metrics[index] = Fault(
                 "METRIC_MALFORMED",
                 "A text has half a surrogate pair, as where an emoji was cut in two: \\ud83d.",
                 metric="" if "\uffff" in name else name,
+                is_array=read.is_array if isinstance(read, Fault) else isinstance(read.value, list),
             )
     return body, metrics
 

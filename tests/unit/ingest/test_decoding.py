@@ -180,6 +180,23 @@ def test_half_a_character_costs_its_own_metric_alone(half: bytes) -> None:
     assert not_finite.code == "VALUE_NOT_FINITE"
 
 
+def test_an_escaped_backslash_beside_half_a_character_is_no_escape() -> None:
+    [_, good] = decode(
+        rb'{"metrics":[{"name":"\ud83d","value":1},{"name":"a","value":1,"labels":{"path":"C:\\uffff"}}]}', ""
+    ).metrics
+    assert isinstance(good, Metric)
+    assert json.loads(bytes(good.labels)) == {"path": r"C:\uffff"}
+
+
+def test_an_array_with_half_a_character_is_an_array_first() -> None:
+    halves = decode(
+        rb'{"metrics":[{"name":"a","value":["\ud83d"]},{"name":"a","value":[1],"labels":{"x":"\ud83d"}},'
+        rb'{"name":"a","value":1,"labels":{"x":"\ud83d"}}]}',
+        "",
+    ).metrics
+    assert [each.is_array for each in halves if isinstance(each, Fault)] == [True, True, False]
+
+
 def test_half_a_character_elsewhere_is_judged_where_it_is() -> None:
     [metric] = decode(rb'{"\ud800":"\udc00","metrics":[{"name":"a","value":1}]}', "").metrics
     assert isinstance(metric, Metric)
