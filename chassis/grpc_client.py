@@ -43,6 +43,14 @@ _PROBE_SECONDS = 1.5
 _RETRY_AFTER_SECONDS = 1.0
 
 
+#: How gRPC says that a call did not leave this process; a test holds it to that.
+_NOT_SENT = "connections to all backends failing"
+
+
+class NotReached(Unavailable):
+    """A call that was never sent, because there was no connection: nothing was done."""
+
+
 class Silent(Unavailable):
     """A health check that got no answer."""
 
@@ -123,7 +131,8 @@ class ServiceChannel:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{self.service} did not answer in time.")
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            return Unavailable(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+            away = NotReached if (error.details() or "").startswith(_NOT_SENT) else Unavailable
+            return away(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         return Internal(f"{self.service} failed.")
 
     async def probe(self) -> None:

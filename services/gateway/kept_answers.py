@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chassis import logs
-from chassis.breakers import Breaker
+from chassis.breakers import Breaker, NotAsked
 from chassis.errors import Unavailable
 
 log = logs.get(__name__)
@@ -101,7 +101,7 @@ class KeptAnswers:
             with self._breaker.guarded():
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     found: Any = await self._redis.set(name, stored, nx=True, get=True, px=self._claim_ms)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, NotAsked) as error:
             raise Unavailable(
                 "Whether this request was carried out before cannot be told at the moment. Nothing was done.",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,

@@ -43,8 +43,8 @@ RETRIES = Counter(
 KEYED_REQUESTS = Counter(
     "pulsegate_gateway_keyed_requests_total",
     "Requests with an Idempotency-Key, by what became of them: answered (for the first time, and kept), replayed, "
-    "refused (under way, or another request had the key), failed (429 or 5xx: may be sent again), lost (answered, but "
-    "Redis did not keep it).",
+    "refused (under way, or another request had the key), failed (not carried out: may be sent again), unknown (a 5xx "
+    "that leaves open whether it was carried out), lost (Redis did not keep what came of it).",
     ["outcome"],
 )
 SLOW_CLIENTS = Counter(

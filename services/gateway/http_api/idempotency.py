@@ -1,15 +1,19 @@
 """Idempotency-Key: a POST that comes again under the same key is answered again, and carried out once.
 
 As draft-ietf-httpapi-idempotency-key-header has it. A key belongs to one caller and one route. What was answered is
-kept for a day, refusals too; of one with a secret only that there was one. A 429 or 5xx is not, because the client is
-to try again: it is then carried out anew.
+kept for a day, refusals too; of one with a secret only that there was one. Where it certainly was not
+carried out (429, and what says so of the 503s) it is when it comes again. Any other 5xx leaves that open: nothing is
+done under its key any more, because who asks for a key wants it done at most once.
 """
 
 import re
+from http import HTTPStatus
 
 from aiohttp import web
 
-from chassis.errors import Conflict, Invalid, Malformed, PulsegateError, from_wire, to_wire
+from chassis.breakers import NotAsked
+from chassis.errors import WAITING_FOR, Conflict, Invalid, Limited, Malformed, PulsegateError, from_wire, to_wire
+from chassis.grpc_client import NotReached
 from services.gateway import metrics
 from services.gateway.http_api.bodies import read
 from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
@@ -57,19 +61,46 @@ class Idempotency:
         try:
             response = await handler(request)
         except PulsegateError as error:
-            await self._settle(claim, error.http_status, Answer(error.http_status, error=to_wire(error)))
+            await self._settle(claim, _kept_of(error))
             raise
         except Exception:
-            await self._settle(claim, 500, None)
+            await self._settle(claim, _OUTCOME_UNKNOWN)
             raise
         assert isinstance(response, web.Response)  # noqa: S101 - no POST behind this stage streams
-        await self._settle(claim, response.status, _kept(response))
+        await self._settle(claim, _kept(response))
         return response
 
-    async def _settle(self, claim: Claim, status: int, answer: Answer | None) -> None:
-        final = status < 500 and status != 429
-        kept = await self._kept.settle(claim, answer if final else None)
-        metrics.KEYED_REQUESTS.labels(("answered" if kept else "lost") if final else "failed").inc()
+    async def _settle(self, claim: Claim, answer: Answer | None) -> None:
+        kept = await self._kept.settle(claim, answer)
+        if answer is None:
+            outcome = "failed"
+        elif not kept:
+            outcome = "lost"
+        else:
+            outcome = "unknown" if answer is _OUTCOME_UNKNOWN else "answered"
+        metrics.KEYED_REQUESTS.labels(outcome).inc()
+
+
+#: What is answered where a request may have been carried out or not.
+_OUTCOME_UNKNOWN = Answer(
+    409,
+    error=to_wire(
+        Conflict(
+            "This request failed before in a way that leaves open whether it was carried out. Look, and where it was"
+            " not, send it under a new Idempotency-Key.",
+            code="IDEMPOTENT_OUTCOME_UNKNOWN",
+        )
+    ),
+)
+
+
+def _kept_of(error: PulsegateError) -> Answer | None:
+    """What is remembered of an error; None where nothing was carried out and the client is to try again."""
+    if isinstance(error, Limited | NotAsked | NotReached) or WAITING_FOR in (error.details or {}):
+        return None
+    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _OUTCOME_UNKNOWN
+    return Answer(error.http_status, error=to_wire(error))
 
 
 def _kept(response: web.Response) -> Answer:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from chassis.errors import Conflict, Unavailable
+from chassis.errors import Conflict, DeadlineExceeded, Internal, PulsegateError, Unavailable
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
@@ -145,7 +145,7 @@ async def test_refusals_are_kept_and_failures_are_not(gateway: Gateway) -> None:
     session, taken, failing = gateway.auth.new_session(), new_key(), new_key()
     gateway.auth.answers["CreateProject"] = Conflict("There is one of this name.", details={"name": "shop"})
     refused = await make(gateway, session, taken)
-    gateway.auth.answers["CreateProject"] = Unavailable("restarting", retry_after_seconds=1)
+    gateway.auth.answers["CreateProject"] = Unavailable.waiting_for("postgres", "restarting", 1)
     again = await make(gateway, session, taken)
     assert (again.status, again.code) == (refused.status, refused.code) == (409, "CONFLICT")
     assert again.json["error"]["details"] == {"name": "shop"}
@@ -155,6 +155,38 @@ async def test_refusals_are_kept_and_failures_are_not(gateway: Gateway) -> None:
     )
     carried_out = await make(gateway, session, failing)
     assert (carried_out.status, carried_out.headers.get("Idempotent-Replayed")) == (201, None)
+
+
+async def test_what_never_reached_its_service_is_carried_out_when_it_comes_again(gateway: Gateway) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    await gateway.call("GET", PROJECTS, credential=session)  # who it is is known from now on
+    config, path = gateway.servers["config"], f"{PROJECTS}/{PROJECT}/metrics"
+    spec = definitions_pb2.MetricSpec(name="a_total", type=definitions_pb2.METRIC_TYPE_COUNTER)
+    metric = definitions_pb2.Metric(id=ID, spec=spec, version=1)
+    gateway.config.answers["CreateMetric"] = definitions_pb2.CreateMetricResponse(metric=metric)
+
+    async def create() -> int:
+        body, headers = {"name": "a_total", "type": "counter", "help": "A."}, {"Idempotency-Key": key}
+        return (await gateway.call("POST", path, credential=session, json=body, headers=headers)).status
+
+    async def created() -> bool:
+        return await create() == 201
+
+    async with config.away():
+        assert [await create() for _ in range(3)] == [503] * 3
+    await eventually(created, what="config is asked")
+
+
+@pytest.mark.parametrize("failure", [Unavailable("It is away."), DeadlineExceeded("Too late."), Internal("?")])
+async def test_after_a_failure_that_leaves_open_what_was_done_nothing_is_done_under_its_key(
+    gateway: Gateway, failure: PulsegateError
+) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    gateway.auth.answers["CreateProject"] = failure
+    assert (await make(gateway, session, key)).status == failure.http_status
+    again = await make(gateway, session, key)
+    assert (again.status, again.code) == (409, "IDEMPOTENT_OUTCOME_UNKNOWN")
+    assert len(gateway.auth.requests("CreateProject")) == 1
 
 
 async def test_a_gateway_that_died_holds_up_nobody_for_long(
