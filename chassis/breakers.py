@@ -142,7 +142,8 @@ class Breaker:
             return False
         if self._trying or (self.is_open and time.monotonic() < self._opened_at + self._reset_seconds):
             raise NotAsked(
-                f"{self.upstream} is failing and is given a rest.", retry_after_seconds=self._seconds_to_reset()
+                "What this needs is failing and is given a rest; nothing was done.",
+                retry_after_seconds=self._seconds_to_reset(),
             )
         if self.is_open:
             self._breaker.half_open()

@@ -91,7 +91,8 @@ def _bearer(header: str) -> Credential:
 def _let_in(request: web.Request, verdict: Verdict) -> None:
     request[CALLER] = verdict
     context.PRINCIPAL_TOKEN.set(verdict.token)
-    HOLDER.set(verdict.principal.tenant_id or verdict.principal.subject)
+    principal = verdict.principal
+    HOLDER.set(principal.subject if principal.kind == "user" else principal.tenant_id)
 
 
 def _check_origin(request: web.Request, verdict: Verdict) -> None:

@@ -24,7 +24,7 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
 
-#: On whose behalf calls are made: a tenant, or a person about their own account; "": nobody that is known.
+#: On whose behalf calls are made: a person, a key's tenant, an address where nobody is known; "": the gateway itself.
 HOLDER: ContextVar[str] = ContextVar("holder", default="")
 
 #: Retries of one call, and how long they wait: full jitter below a bound that doubles.
@@ -42,6 +42,9 @@ _MOST_SILENCES = 3
 _PATIENCE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
 
+#: Of the calls to an upstream one holder may have this part: several of them leave places for the others.
+_HOLDERS_PART = 4
+
 
 def breaker_of(upstream: str, *, reset_seconds: float, timeout_seconds: float) -> Breaker:
     """The breaker towards an upstream whose calls may take `timeout_seconds`."""
@@ -54,11 +57,11 @@ def breaker_of(upstream: str, *, reset_seconds: float, timeout_seconds: float) -
 
 
 class Places:
-    """So many calls to one upstream at a time, and of each holder half as many. More are turned away."""
+    """So many calls to one upstream at a time, and of each holder a quarter as many. More are turned away."""
 
     def __init__(self, upstream: str, most_calls: int) -> None:
-        self._upstream = upstream
         self._most_calls = most_calls
+        self._most_of_one = max(1, most_calls // _HOLDERS_PART)
         self._taken = 0
         self._taken_by: Counter[str] = Counter()
         metrics.UPSTREAM_CALLS.labels(upstream).set_function(lambda: self._taken)
@@ -68,9 +71,11 @@ class Places:
     def one(self) -> Iterator[None]:
         """A place for the block. Raises NotAsked where there is none."""
         holder = HOLDER.get()
-        if self._taken >= self._most_calls or (holder and self._taken_by[holder] * 2 >= self._most_calls):
+        if self._taken >= self._most_calls or (holder and self._taken_by[holder] >= self._most_of_one):
             self._shed.inc()
-            raise NotAsked(f"{self._upstream} has too much to do.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+            raise NotAsked(
+                "There is too much to do at this moment; nothing was done.", retry_after_seconds=_RETRY_AFTER_SECONDS
+            )
         self._taken += 1
         self._taken_by[holder] += 1
         try:
@@ -112,14 +117,18 @@ class Upstream:
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(1 + _RETRIES),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
-            retry=tenacity.retry_if_exception(self._may_repeat),
+            retry=self._may_repeat,
             reraise=True,
         )
         response: Response = await attempts(self.ask, method, request, timeout_seconds=timeout_seconds)
         return response
 
-    def _may_repeat(self, error: BaseException) -> bool:
-        if not isinstance(error, Unavailable) or isinstance(error, NotAsked) or self.breaker.is_open:
+    def _may_repeat(self, call: tenacity.RetryCallState) -> bool:
+        """Takes a retry out of the budget where there will be one."""
+        error = call.outcome.exception() if call.outcome else None
+        if call.attempt_number > _RETRIES or self.breaker.is_open:
+            return False
+        if not isinstance(error, Unavailable) or isinstance(error, NotAsked):
             return False
         if context.remaining_seconds(_LONGEST_WAIT_SECONDS) < _FIRST_WAIT_SECONDS:
             return False

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
+from ipaddress import ip_network
+from typing import Any
 
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
-from tests.integration.gateway.fakes import PROJECT
-from tests.integration.gateway.running import Gateway, StartGateway
+from tests.integration.gateway.fakes import PROJECT, USER
+from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.waiting import eventually
 
-OTHER_TENANT = "0192f0c1-0000-7000-8000-0000000000f1"
+OTHER_TENANTS = ("0192f0c1-0000-7000-8000-0000000000f1", "0192f0c1-0000-7000-8000-0000000000f2")
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
 KEYS = f"/api/v1/projects/{PROJECT}/keys"
+ME = "/api/v1/auth/me"
 CLIENT = f"/api/v1/projects/{PROJECT}/client?language=python"
 _ROUNDS, _REQUESTS = 6, 60
 
@@ -67,8 +70,8 @@ async def test_a_dead_and_a_slow_service_leave_the_p99_of_other_routes_alone(sta
         before = await p99(gateway, others, [("GET", METRICS, session, 200), ("GET", CLIENT, session, 200)])
         gateway.codegen.answers["GenerateClient"] = never
         async with gateway.servers["config"].away():
-            hanging = [asyncio.create_task(gateway.call("GET", CLIENT, credential=session)) for _ in range(16)]
-            await eventually(lambda: full(gateway), what="codegen has as many calls as a tenant may have")
+            hanging = [asyncio.create_task(gateway.call("GET", CLIENT, credential=session)) for _ in range(8)]
+            await eventually(lambda: full(gateway), what="codegen has as many calls as a person may have")
             during = await p99(gateway, others, [("GET", METRICS, session, 503), ("GET", CLIENT, session, 503)])
             for task in hanging:
                 task.cancel()
@@ -76,14 +79,16 @@ async def test_a_dead_and_a_slow_service_leave_the_p99_of_other_routes_alone(sta
 
 
 async def full(gateway: Gateway) -> bool:
-    return await shown(gateway, 'pulsegate_gateway_upstream_calls{upstream="codegen"}') == 16
+    return await shown(gateway, 'pulsegate_gateway_upstream_calls{upstream="codegen"}') == 8
 
 
 async def test_what_is_too_much_for_a_service_is_turned_away_at_once(start_gateway: StartGateway) -> None:
-    """Of one tenant half of it, so that another has a place."""
+    """Of a person, or of a tenant's keys, a quarter of it, so that others have a place."""
     async with start_gateway(upstream_calls=8) as gateway:
-        session, other = gateway.auth.new_session(), gateway.auth.new_key("secret", scopes=["config:read"])
-        gateway.auth.move(other, OTHER_TENANT)
+        session = gateway.auth.new_session()
+        key, *others = [gateway.auth.new_key("secret", scopes=["config:read"]) for _ in range(3)]
+        for number, other in enumerate(others):
+            gateway.auth.move(other, OTHER_TENANTS[number])
         release = asyncio.Event()
 
         async def slowly(_request: object) -> codegen_pb2.GenerateClientResponse:
@@ -92,17 +97,54 @@ async def test_what_is_too_much_for_a_service_is_turned_away_at_once(start_gatew
 
         gateway.codegen.answers["GenerateClient"] = slowly
         under_way = []
-        for count, caller in ((4, session), (8, other)):
-            calls = [gateway.call("GET", CLIENT, credential=caller) for _ in range(4)]
+        for count, caller in enumerate((session, key, *others), start=1):
+            calls = [gateway.call("GET", CLIENT, credential=caller) for _ in range(2)]
             under_way += [asyncio.create_task(call) for call in calls]
-            await eventually(partial(seen, gateway, count), what=f"{count} calls are under way")
+            await eventually(partial(seen, gateway, 2 * count), what=f"{2 * count} calls are under way")
             refused = await gateway.call("GET", CLIENT, credential=caller)
             assert (refused.status, refused.code, refused.headers["Retry-After"]) == (503, "SERVICE_UNAVAILABLE", "1")
-            assert len(gateway.codegen.seen) == count  # nor was it tried again
+            assert len(gateway.codegen.seen) == 2 * count  # nor was it tried again
         assert await shown(gateway, 'pulsegate_gateway_shed_total{upstream="codegen"}') >= 1
         release.set()
         assert {(await call).status for call in under_way} == {200}
         assert (await gateway.call("GET", CLIENT, credential=session)).status == 200
+
+
+async def test_neither_a_person_nor_an_address_takes_all_places_of_auth(start_gateway: StartGateway) -> None:
+    """A person about a project and about their own account is one person; nobody knows who signs in, but from where."""
+    async with start_gateway(upstream_calls=8, trusted_proxies=(ip_network("127.0.0.0/8"),)) as gateway:
+        session, release = gateway.auth.new_session(), asyncio.Event()
+
+        def slowly(answer: Any) -> Any:
+            async def answered(_request: object) -> Any:
+                await release.wait()
+                return answer
+
+            return answered
+
+        gateway.auth.answers["ListKeys"] = slowly(accounts_pb2.ListKeysResponse())
+        gateway.auth.answers["GetMe"] = slowly(accounts_pb2.GetMeResponse(user=accounts_pb2.User(id=USER)))
+        gateway.auth.answers["SignIn"] = slowly(accounts_pb2.SignInResponse(user=accounts_pb2.User(id=USER)))
+
+        def sign_in(address: str) -> Coroutine[Any, Any, Answer]:
+            body, headers = {"email": "ada@example.com", "password": "x"}, {"X-Forwarded-For": address}
+            return gateway.call("POST", "/api/v1/auth/signin", json=body, headers=headers)
+
+        async def waiting(calls: int) -> bool:
+            return await shown(gateway, 'pulsegate_gateway_upstream_calls{upstream="auth"}') == calls
+
+        under_way = []
+        own = [partial(gateway.call, "GET", path, credential=session) for path in (KEYS, ME)]
+        here = [partial(sign_in, "192.0.2.1")] * 2
+        there = [partial(sign_in, f"2001:db8::{number}") for number in (1, 2)]
+        for held, (one, other) in ((0, own), (2, here), (4, there)):
+            under_way += [asyncio.create_task(one()), asyncio.create_task(other())]
+            await eventually(partial(waiting, held + 2), what=f"{held + 2} calls are under way")
+            for refused in (await one(), await other()):
+                assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
+                assert "auth" not in refused.json["error"]["message"]
+        release.set()
+        assert {(await call).status for call in under_way} == {200}
 
 
 async def seen(gateway: Gateway, calls: int) -> bool:

@@ -5,6 +5,7 @@ import time
 
 import aiohttp
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis import metrics
 from chassis.errors import Internal, NotFound, Unavailable
@@ -111,6 +112,12 @@ async def test_an_auth_that_hangs_is_away_too(gateway: Gateway) -> None:
     gateway.auth.answering.set()
 
 
+def retries(upstream: str) -> float:
+    """Repeated calls so far."""
+    labels = {"upstream": upstream, "outcome": "tried"}
+    return REGISTRY.get_sample_value("pulsegate_gateway_retries_total", labels) or 0.0
+
+
 async def test_reads_are_repeated_and_changes_are_not(gateway: Gateway) -> None:
     session = gateway.auth.new_session()
     calls = 0
@@ -129,6 +136,14 @@ async def test_reads_are_repeated_and_changes_are_not(gateway: Gateway) -> None:
     body = {"name": "a_total", "type": "counter", "help": "A."}
     assert (await gateway.call("POST", METRICS, credential=session, json=body)).status == 503
     assert len(gateway.config.requests("CreateMetric")) == 1
+
+
+async def test_a_call_that_fails_for_good_costs_as_many_retries_as_were_made(gateway: Gateway) -> None:
+    before, session = retries("config"), gateway.auth.new_session()
+    gateway.config.answers["ListMetrics"] = Unavailable("restarting")
+    assert (await gateway.call("GET", METRICS, credential=session)).status == 503
+    assert len(gateway.config.requests("ListMetrics")) == 4
+    assert retries("config") - before == 3
 
 
 async def test_retries_stay_within_their_budget(start_gateway: StartGateway) -> None:
