@@ -32,11 +32,11 @@ VERDICTS = Counter(
 )
 PASSWORDS_PENDING = Gauge(
     "pulsegate_auth_passwords_pending",
-    "Passwords being hashed or compared, and those waiting for a thread.",
+    "Passwords being judged, hashed or compared, and those waiting for a thread.",
 )
 PASSWORD_SECONDS = Histogram(
     "pulsegate_auth_password_duration_seconds",
-    "Time from asking for a password to be hashed or compared to the answer, waiting included.",
+    "Time from asking for a password to be judged, hashed or compared to the answer, waiting included.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 PASSWORDS_TURNED_AWAY = Counter(

@@ -9,11 +9,13 @@ list of words (`common_words.txt`, ours), whatever the estimate says.
 import re
 import unicodedata
 from functools import cache
+from math import prod
 from pathlib import Path
 
 from zxcvbn import zxcvbn
+from zxcvbn.matching import L33T_TABLE
 
-from services.auth.passwords import length_fault
+from services.auth.passwords import PasswordHasher, length_fault
 
 _WORDS_FILE = Path(__file__).parent / "common_words.txt"
 
@@ -43,15 +45,29 @@ _MOST_COMMON_WORDS = 2
 
 #: What zxcvbn calls "safely unguessable": moderate protection where a slow hash was stolen.
 _LEAST_GUESSES = 1e8
-#: So many characters are estimated: 20 ms at worst, which would be seconds for 72.
+#: So many characters are estimated, in so many readings: about 20 ms at worst, which would be seconds for all.
 _MOST_ESTIMATED = 24
+_MOST_READINGS = 24
+#: A text with more is estimated as if its look-alikes were the letters, the first of several in the alphabet.
+_ONE_READING = {ord(sign): letter for letter, signs in reversed(L33T_TABLE.items()) for sign in signs}
+
+_SOON_GUESSED = "is among the first that a guesser tries; use several unrelated words"
 
 #: Different characters that a password has at least.
 _LEAST_VARIETY = 5
 
 
+async def judged(password: str, email: str, hasher: PasswordHasher) -> str | None:
+    """As `password_fault`; the estimate is made on the hasher's threads. Raises TooManyPasswords."""
+    return _obvious_fault(password, email) or await hasher.on_thread(lambda: _estimated_fault(password, email))
+
+
 def password_fault(password: str, email: str) -> str | None:
     """What is wrong with a new password, or None."""
+    return _obvious_fault(password, email) or _estimated_fault(password, email)
+
+
+def _obvious_fault(password: str, email: str) -> str | None:
     if fault := length_fault(password):
         return fault
     plain = unicodedata.normalize("NFKD", password).casefold()
@@ -59,14 +75,21 @@ def password_fault(password: str, email: str) -> str | None:
         return "must not repeat a few characters over and over"
     if _says_only(plain, _parts_of(email)):
         return "must not be made from your e-mail address"
-    if _consists_of_common_parts(plain) or _is_soon_guessed(password, email):
-        return "is among the first that a guesser tries; use several unrelated words"
-    return None
+    return _SOON_GUESSED if _consists_of_common_parts(plain) else None
 
 
-def _is_soon_guessed(password: str, email: str) -> bool:
-    estimate = zxcvbn(password[:_MOST_ESTIMATED], user_inputs=sorted(_parts_of(email)))
-    return float(estimate["guesses"]) < _LEAST_GUESSES
+def _estimated_fault(password: str, email: str) -> str | None:
+    text = password[:_MOST_ESTIMATED]
+    if _readings(text) > _MOST_READINGS:
+        text = text.translate(_ONE_READING)
+    estimate = zxcvbn(text, user_inputs=sorted(_parts_of(email)))
+    return _SOON_GUESSED if float(estimate["guesses"]) < _LEAST_GUESSES else None
+
+
+def _readings(text: str) -> int:
+    """In how many ways zxcvbn reads the look-alikes in a text as letters, each of which it looks through."""
+    present = set(text)
+    return prod(max(1, len(present.intersection(look_alikes))) for look_alikes in L33T_TABLE.values())
 
 
 def _is_repetition(plain: str) -> bool:

@@ -47,7 +47,7 @@ class PasswordHasher:
 
     async def hash(self, password: str) -> str:
         """bcrypt's text for a password without a `length_fault`. Raises TooManyPasswords."""
-        hashed = await self._on_thread(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self._cost)))
+        hashed = await self.on_thread(lambda: bcrypt.hashpw(password.encode(), bcrypt.gensalt(self._cost)))
         return hashed.decode()
 
     async def matches(self, password: str, hashed: str | None) -> bool:
@@ -55,9 +55,10 @@ class PasswordHasher:
         possible = hashed is not None and length_fault(password) is None
         offered = password.encode() if possible else b"a password that no account can have"
         compared = hashed.encode() if possible and hashed else self._decoy
-        return await self._on_thread(lambda: bcrypt.checkpw(offered, compared)) and possible
+        return await self.on_thread(lambda: bcrypt.checkpw(offered, compared)) and possible
 
-    async def _on_thread(self, work: Callable[[], _Result]) -> _Result:
+    async def on_thread(self, work: Callable[[], _Result]) -> _Result:
+        """Whatever takes long about passwords. Raises TooManyPasswords."""
         if self._pending >= self._most_pending:
             metrics.PASSWORDS_TURNED_AWAY.inc()
             raise TooManyPasswords

@@ -35,7 +35,7 @@ from services.auth.operations.projects import project_change
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import IssuedTokens, Sessions
-from services.auth.password_rules import password_fault
+from services.auth.password_rules import judged
 from services.auth.passwords import PasswordHasher
 from services.auth.storage.accounts import AccountStorage, StoredPassword
 from services.auth.storage.members import MemberStorage
@@ -109,7 +109,7 @@ class Accounts:
         Raises Invalid, EmailTaken, TooManyPasswords.
         """
         email = email.strip()
-        _require_valid(email, password, tenant_name)
+        await self._require_valid(email, password, tenant_name)
         bcrypt = await self._hasher.hash(password)
         user = User(id=UserId(str(uuid7())), email=email)
         tenant = Tenant(id=TenantId(str(uuid7())), name=tenant_name.strip())
@@ -123,6 +123,18 @@ class Accounts:
             tokens = await self._sessions.begin(connection, user.id, device)
         metrics.SIGN_UPS.inc()
         return SignedUp(user=user, tenant=tenant, project=project, tokens=tokens)
+
+    async def _require_valid(self, email: str, password: str, tenant_name: str) -> None:
+        wrong_email = email_fault(email)
+        possible = {
+            "email": wrong_email,
+            # What is no address is not compared with: it may be as long as a request.
+            "password": await judged(password, "" if wrong_email else email, self._hasher),
+            "tenantName": name_fault(tenant_name),
+        }
+        faults = {field: fault for field, fault in possible.items() if fault}
+        if faults:
+            raise Invalid.fields(faults)
 
     async def sign_in(self, email: str, password: str, totp: str, device: Device) -> SignedIn:
         """`totp` is a code of the second factor or a recovery code; empty where none was given.
@@ -212,16 +224,3 @@ class Accounts:
 def _from(device: Device, **details: str) -> dict[str, Any]:
     """What the audit log says of where somebody signs in from."""
     return {"address": device.address, "details": {"device": device.name, **details}}
-
-
-def _require_valid(email: str, password: str, tenant_name: str) -> None:
-    wrong_email = email_fault(email)
-    possible = {
-        "email": wrong_email,
-        # What is no address is not compared with: it may be as long as a request.
-        "password": password_fault(password, "" if wrong_email else email),
-        "tenantName": name_fault(tenant_name),
-    }
-    faults = {field: fault for field, fault in possible.items() if fault}
-    if faults:
-        raise Invalid.fields(faults)

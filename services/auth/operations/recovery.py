@@ -22,7 +22,7 @@ from services.auth.operations.access import require_person
 from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
 from services.auth.outbox import Outbox
-from services.auth.password_rules import password_fault
+from services.auth.password_rules import judged
 from services.auth.passwords import PasswordHasher
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
@@ -76,7 +76,7 @@ class Recovery:
             key = await self._mailed_tokens.find(connection, MailPurpose.PASSWORD_RESET, token_hash, self._now())
         if key is None:
             raise InvalidMailedToken
-        _require_good_password(password, key, field="password")
+        await self._require_good(password, key, field="password")
         bcrypt = await self._hasher.hash(password)
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
             user = await self._spend(connection, token_hash)
@@ -92,7 +92,7 @@ class Recovery:
             user, known = await self._own(connection, user_id)
         if not await self._hasher.matches(current, known):
             raise WrongPassword
-        _require_good_password(new, user.email, field="newPassword")
+        await self._require_good(new, user.email, field="newPassword")
         bcrypt = await self._hasher.hash(new)
         async with self._database.transaction(user_id=user_id) as connection:
             if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
@@ -162,6 +162,10 @@ class Recovery:
             raise Unauthenticated("This account does not exist any more.")
         return user, known
 
+    async def _require_good(self, password: str, email: str, *, field: str) -> None:
+        if fault := await judged(password, email, self._hasher):
+            raise Invalid.fields({field: fault})
+
     async def _replace_password(
         self, connection: Connection, user: User, bcrypt: str, action: str, *, but: SessionId | None = None
     ) -> None:
@@ -171,8 +175,3 @@ class Recovery:
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
-
-
-def _require_good_password(password: str, email: str, *, field: str) -> None:
-    if fault := password_fault(password, email):
-        raise Invalid.fields({field: fault})

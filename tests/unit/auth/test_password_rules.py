@@ -87,11 +87,19 @@ def test_passwords_that_were_breached_are_refused() -> None:
     assert [password for password in breached if password_fault(password, EMAIL) is None] == []
 
 
-@pytest.mark.parametrize("password", ["4@8({<3#69&1!|0$5+7%2" * 3, "a" * 72, "1qaz@WSX" * 9])
+@pytest.mark.parametrize(
+    "password",
+    ["4@8({[<3690!1|$57+%24@8(", "4@8({<3#69&1!|0$5+7%2" * 3, "4@69$51!aeioutnrsbcdfghk", "a" * 72, "1qaz@WSX" * 9],
+)
 def test_no_password_takes_long_to_judge(password: str) -> None:
+    password_fault(password, EMAIL)  # which reads the lists, once
     began = time.process_time()
     password_fault(password, EMAIL)
-    assert time.process_time() - began < 0.25
+    assert time.process_time() - began < 0.08
+
+
+def test_a_weak_password_is_none_the_better_for_every_look_alike_there_is() -> None:
+    assert password_fault("p@$5w0rd({[<1!4", EMAIL) is not None
 
 
 @given(st.text(), st.emails())

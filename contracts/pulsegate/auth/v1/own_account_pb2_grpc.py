@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class OwnAccountServiceStub:
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     def __init__(self, channel):
@@ -105,7 +105,7 @@ class OwnAccountServiceStub:
 
 class OwnAccountServiceServicer:
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     def RequestPasswordReset(self, request, context):
@@ -278,7 +278,7 @@ def add_OwnAccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class OwnAccountService:
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     @staticmethod

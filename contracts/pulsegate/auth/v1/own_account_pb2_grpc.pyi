@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class OwnAccountServiceStub:
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     @_typing.overload
@@ -67,7 +67,7 @@ class OwnAccountServiceStub:
 @_typing.type_check_only
 class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -102,7 +102,7 @@ class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
 
 class OwnAccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a person does about their own account: passwords, the second factor, the e-mail address, sessions.
-    Every call but RequestPasswordReset, ResetPassword and VerifyEmail needs a principal.
+    Every call but RequestPasswordReset and ResetPassword needs a principal.
     """
 
     @_abc_1.abstractmethod
