@@ -1,15 +1,16 @@
 """`python -m services.auth verify-audit [export …]`: whether the audit log is what was written to it."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chassis import postgres
+from chassis.audit import canonical
 from chassis.postgres import Connection, Database
 from chassis.settings import setting, url
-from services.auth.audit_chain import ChainCheck, HeadSignature, SealedEntry
+from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEntry, hash_of
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import master_key
@@ -102,22 +103,31 @@ def _certain(
 
 
 def _known_from(exports: Iterable[Path], signature: HeadSignature) -> Known:
-    """What exports (JSON lines) say. Raises SystemExit where one cannot be read or its signature is not genuine."""
+    """What exports (JSON lines) say. Raises SystemExit where one cannot be read, was edited, is not signed by us, or
+    contradicts itself or another."""
     known: Known = {}
     for path in exports:
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                tenant_id, sequence, entry_hash = _known_from_line(json.loads(line), signature)
-                known.setdefault(tenant_id, {})[sequence] = entry_hash
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            heads = _exported(path.read_text(encoding="utf-8").splitlines(), signature)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SystemExit(f"{path} is no export of the audit log: {error}") from error
+        for head in heads:
+            if known.setdefault(head.tenant_id, {}).setdefault(head.sequence, head.hash) != head.hash:
+                raise SystemExit(f"{path} contradicts what the exports say of entry {head.sequence} before.")
     return known
 
 
-def _known_from_line(line: dict[str, Any], signature: HeadSignature) -> tuple[TenantId, int, bytes]:
-    if "signedHead" not in line:
-        return TenantId(line["entry"]["tenantId"]), int(line["sequence"]), bytes.fromhex(line["hash"])
-    head = signature.read(line["signedHead"])
+def _exported(lines: Sequence[str], signature: HeadSignature) -> Sequence[Head]:
+    """The chain as it was after each entry, and the signed head, the last line. Raises ValueError, KeyError."""
+    *entries, last = map(json.loads, lines)
+    head = signature.read(last["signedHead"])
     if head is None:
         raise ValueError("its signature is not genuine")
-    return head.tenant_id, head.sequence, head.hash
+    return [*(_after(entry, head.tenant_id) for entry in entries), head]
+
+
+def _after(line: Mapping[str, Any], tenant_id: TenantId) -> Head:
+    entry, sequence, entry_hash = line["entry"], int(line["sequence"]), bytes.fromhex(line["hash"])
+    if hash_of(tenant_id, sequence, bytes.fromhex(line["previousHash"]), canonical(entry)) != entry_hash:
+        raise ValueError(f"entry {sequence} was edited: its hash does not fit")
+    return Head(tenant_id=tenant_id, sequence=sequence, hash=entry_hash)

@@ -5,7 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pytest_asyncio
 
 from chassis import postgres
 from chassis.clock import SystemClock
+from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
 from services.auth.__main__ import main
-from services.auth.audit_chain import HeadSignature, hash_of
+from services.auth.audit_chain import Head, HeadSignature, hash_of
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_verification import verified_chains
 from services.auth.domain import TenantId
@@ -198,11 +199,24 @@ async def test_a_chain_that_was_rewritten_and_grew_again_is_not_the_one_that_was
 
 def export(path: Path, entries: Sequence[pb.SealedAuditEntry], signed_head: str) -> Path:
     lines = [
-        json.dumps({"sequence": entry.sequence, "hash": entry.hash.hex(), "entry": json.loads(entry.document)})
+        json.dumps(
+            {
+                "sequence": entry.sequence,
+                "previousHash": entry.previous_hash.hex(),
+                "hash": entry.hash.hex(),
+                "entry": json.loads(entry.document),
+            }
+        )
         for entry in entries
     ]
     path.write_text("\n".join([*lines, json.dumps({"signedHead": signed_head})]), encoding="utf-8")
     return path
+
+
+def changed(kept: str, name: str, change: Callable[[str], str]) -> Path:
+    copy = Path(kept).with_name(name)
+    copy.write_text(change(Path(kept).read_text(encoding="utf-8")), encoding="utf-8")
+    return copy
 
 
 async def test_the_command_verifies_every_chain_and_holds_it_to_exports(
@@ -234,9 +248,29 @@ async def test_the_command_verifies_every_chain_and_holds_it_to_exports(
         await command(kept)
 
     assert said == f"{ada.tenant_id}: 3 entries, 1 signed heads\nThe audit log is what was written to it.\n"
-    for wrong in (tmp_path / "absent", export(tmp_path / "forged", [], page.signed_head + "x")):
+    for wrong in (
+        tmp_path / "absent",
+        export(tmp_path / "forged", [], page.signed_head + "x"),
+        changed(kept, "edited", lambda text: text.replace("tenant.created", "tenant.renamed")),
+        changed(kept, "unsigned", lambda text: text.rpartition("\n")[0]),
+        changed(kept, "empty", lambda _: ""),
+    ):
         with pytest.raises(SystemExit, match=r"is no export of the audit log"):
             await command(str(wrong))
+
+
+async def test_an_export_that_contradicts_another_is_told_whichever_is_named_first(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PULSEGATE_POSTGRES_DSN", settings.dsn)
+    monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", base64.urlsafe_b64encode(MASTER_KEY).decode())
+    signature, tenant_id = HeadSignature.of(MasterKey(MASTER_KEY)), TenantId(str(uuid7()))
+    heads = [Head(tenant_id=tenant_id, sequence=3, hash=bytes([fill]) * 32) for fill in (1, 2)]
+    paths = [str(export(tmp_path / f"{head.hash[0]}", [], signature.sign(head, datetime.now(UTC)))) for head in heads]
+
+    for named in (paths, paths[::-1]):
+        with pytest.raises(SystemExit, match=r"contradicts what the exports say of entry 3"):
+            await asyncio.to_thread(main, ["verify-audit", *named])
 
 
 async def test_an_export_that_contradicts_a_signed_head_is_told(auth: AuthClient, verifier: Verifier) -> None:
