@@ -145,7 +145,7 @@ def _bound(text: str) -> _Bound | None:
     return _read_bound(text) if len(text) <= _LONGEST_BOUND else None
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def _read_bound(text: str) -> _Bound | None:
     try:
         value = float(text)
