@@ -9,10 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
-from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.batch_records import encoded_records
+from services.ingest.decoding import Batch
+from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Definition, Fault, MetricType
 from services.ingest.doors import remote_write
 from services.ingest.errors import BatchTooLarge, MalformedBody
+from services.ingest.point_validation import validate_points
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point, source_id
+from services.ingest.records import Record, decode_frame, encode_frame
+from services.ingest.turns import at_once
+from services.ingest.validation import CompiledDefinition, LabelSetMemory
+from tests.unit.ingest.ingestion import NOW_MS, definition
+from tests.unit.ingest.lane_store import Store
 
 AT_MS = 1_795_200_000_000
 STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
@@ -103,6 +111,35 @@ def test_a_bucket_is_one_source_however_its_bound_is_spelled(spellings: tuple[st
         assert found.origin is not None
         assert found.origin.source == as_prometheus_3_has_it
         assert found.labels == {}
+
+
+def test_a_histogram_counts_once_through_a_crash_and_another_spelling_of_its_bounds() -> None:
+    load = definition("load", MetricType.HISTOGRAM, bounds=(1.0, 2.0))
+    store = Store()
+    store.fold(record_of(load, {"1": 70, "2": 90, "+Inf": 100}, 100))
+    store.commit(NOW_MS)
+    store.fold(record_of(load, {"1.0": 71, "2.0": 91, "+Inf": 101}, 101))
+    store.crash()
+    for _ in range(2):  # again, because it was not committed; and once more by its sender
+        store.fold(record_of(load, {"1.0": 71, "2.0": 91, "+Inf": 101}, 101))
+        store.commit(NOW_MS + 1_000)
+        [row] = store.rows.values()
+        assert row.counts == (101, 71, 20, 10)
+
+
+def record_of(of: Definition, cumulative: dict[str, int], count: int) -> Record:
+    """What a receiver writes of a histogram that was scraped `count` milliseconds after the start."""
+    sent = [series("load_bucket", float(upto), le=le) for le, upto in cumulative.items()]
+    request = pb.WriteRequest(timeseries=[*sent, series("load_count", float(count))])
+    for each in request.timeseries:
+        each.samples[0].timestamp = AT_MS + count
+    batch = Batch(producer=b"", sequence=0, floor=0, metrics=[], points=decode(request.SerializeToString()))
+    compiled = {of.name: CompiledDefinition(of, LabelSetMemory())}
+    [part] = at_once(validate_points(batch.points, compiled, AT_MS))
+    assert not part.rejections
+    [encoded] = encoded_records((of.tenant_id, of.project_id), batch, part, AT_MS)
+    [record] = decode_frame(encode_frame([encoded]))
+    return record
 
 
 def test_stale_markers_and_times_of_creation_are_passed_over() -> None:
