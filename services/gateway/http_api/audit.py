@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Annotated, Any
 
+import jwt
 import msgspec
 from aiohttp import web
 
@@ -117,7 +119,7 @@ class AuditRoutes:
             "signedHead": found.signed_head,
             "signedBy": json.loads(found.public_jwk_json),
         }
-        return answer(body)
+        return answer(body, headers={"ETag": _etag(found)})
 
     async def _export(self, request: web.Request, wanted: AuditRange) -> web.Response:
         lines: list[bytes] = []
@@ -132,6 +134,14 @@ class AuditRoutes:
                 break
         lines.append(msgspec.json.encode({"signedHead": found.signed_head}))
         return web.Response(body=b"".join(line + b"\n" for line in lines), content_type=_LINES)
+
+
+def _etag(page: pb.ListAuditEntriesResponse) -> str:
+    """The same as long as the page says the same: its head is signed anew for each answer, with the moment."""
+    head = jwt.decode(page.signed_head, options={"verify_signature": False})
+    del head["iat"]
+    said = [page.next_page_token, page.public_jwk_json, head, *(entry.hash.hex() for entry in page.entries)]
+    return f'W/"{blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()}"'
 
 
 def _members(sealed: pb.SealedAuditEntry) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def path_id(request: web.Request, name: str) -> str:
 def has_it(request: web.Request, etag: str) -> bool:
     """Whether the client says, by If-None-Match, that it has what this ETag names."""
     offered = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-    return "*" in offered or etag in offered
+    return "*" in offered or etag.removeprefix("W/") in offered
 
 
 def answer(

@@ -2,6 +2,7 @@
 
 import json
 
+import jwt
 import pytest
 
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
@@ -27,10 +28,18 @@ DOCUMENT = json.dumps(ENTRY, ensure_ascii=False, sort_keys=True, separators=(","
 SEALED = pb.SealedAuditEntry(sequence=7, document=DOCUMENT, previous_hash=bytes(32), hash=b"\1" * 32)
 
 
+def head(sequence: int = 7, iat: int = 1_700_000_000) -> str:
+    """Where the chain ends, as auth signs it at a moment."""
+    claims = {"tid": TENANT, "seq": sequence, "hash": "01" * 32, "iat": iat}
+    return jwt.encode(claims, "a key for tests that nobody verifies with")
+
+
+HEAD = head()
+
+
 def answered(entries: int = 1, **members: str) -> pb.ListAuditEntriesResponse:
-    return pb.ListAuditEntriesResponse(
-        entries=[SEALED] * entries, signed_head="head.of.chain", public_jwk_json='{"kid":"audit-1"}', **members
-    )
+    said = {"signed_head": HEAD, "public_jwk_json": '{"kid":"audit-1"}', **members}
+    return pb.ListAuditEntriesResponse(entries=[SEALED] * entries, **said)
 
 
 async def test_a_page_has_entries_in_their_places_and_where_the_chain_ends(gateway: Gateway) -> None:
@@ -42,12 +51,24 @@ async def test_a_page_has_entries_in_their_places_and_where_the_chain_ends(gatew
     assert answer.json == {
         "items": [{"sequence": 7, "previousHash": "00" * 32, "hash": "01" * 32, "entry": ENTRY}],
         "nextPageToken": "7",
-        "signedHead": "head.of.chain",
+        "signedHead": HEAD,
         "signedBy": {"kid": "audit-1"},
     }
     assert DOCUMENT.encode() in answer.body
     (request,) = gateway.auth.requests("ListAuditEntries")
     assert request == pb.ListAuditEntriesRequest(tenant_id=TENANT, after=6, page_size=1)
+
+
+async def test_a_page_that_the_client_has_is_not_sent_again_until_the_log_has_grown(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    gateway.auth.answers["ListAuditEntries"] = answered()
+    first = await gateway.call("GET", AUDIT, credential=session)
+    known = {"If-None-Match": first.headers["ETag"]}
+    statuses = []
+    for signed_head in (head(iat=1_700_000_001), head(sequence=8, iat=1_700_000_001)):
+        gateway.auth.answers["ListAuditEntries"] = answered(signed_head=signed_head)
+        statuses.append((await gateway.call("GET", AUDIT, credential=session, headers=known)).status)
+    assert statuses == [304, 200]
 
 
 @pytest.mark.parametrize(("more", "lines"), [("", 400), ("7", 5200)])
@@ -62,7 +83,7 @@ async def test_an_export_has_a_line_an_entry_up_to_a_bound_and_ends_with_the_sig
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
     assert len(exported) == lines + 1
     assert json.loads(exported[0])["entry"] == ENTRY
-    assert json.loads(exported[-1]) == {"signedHead": "head.of.chain"}
+    assert json.loads(exported[-1]) == {"signedHead": HEAD}
     assert "expensive" in answer.headers["RateLimit-Policy"]
 
 
