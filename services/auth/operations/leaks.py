@@ -55,8 +55,9 @@ class Leaks:
         self._clock = clock
 
     async def report(self, reports: Sequence[LeakReport]) -> Sequence[bool]:
-        """Revokes what are live secret keys, and tells their tenants; which of them were. Raises Invalid.
+        """Revokes what are live secret keys, and tells their tenants. Raises Invalid.
 
+        Which of them were live until they were reported, now or before: a report whose answer was lost comes again.
         A publishable key is public by nature: it goes on working.
         """
         if any(len(report.key_hash) != _SHA256_BYTES for report in reports):
@@ -67,15 +68,20 @@ class Leaks:
         now = from_unix_ms(self._clock.now_ms())
         async with self._database.transaction(key_hash=report.key_hash.hex()) as connection:
             found = (await self._verdicts.of_key(connection, report.key_hash, now)).found
-            if found is None or found.kind != KeyKind.SECRET:
+            if found is None:
+                return await self._keys.is_leaked(connection, report.key_hash)
+            if found.kind != KeyKind.SECRET:
                 return False
             await open_door(connection, "tenant_id", found.tenant_id)
-            return await self._revoke(connection, found, _printable(report.place), now)
+            if not await self._revoke(connection, found, _printable(report.place), now):
+                return await self._keys.is_leaked(connection, report.key_hash)
+            return True
 
     async def _revoke(self, connection: Connection, found: KeyVerdict, place: str, now: datetime) -> bool:
         key = await self._keys.lock(connection, found.project_id, found.key_id)
         if key is None or not await self._keys.revoke(connection, found.project_id, found.key_id, now):
             return False
+        await self._keys.mark_leaked(connection, found.key_id, now)
         target = Party(kind="key", id=key.id, name=key.name)
         change = Change(action="key.leaked", target=target, project_id=key.project_id, details={"place": place})
         await self._trail.by(connection, key.tenant_id, Party(kind="reporter", id=""), change)

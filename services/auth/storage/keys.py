@@ -62,6 +62,14 @@ class KeyStorage:
         )
         return cursor.rowcount == 1
 
+    async def mark_leaked(self, connection: Connection, key_id: KeyId, now: datetime) -> None:
+        await connection.execute("UPDATE keys SET leaked_at = %s WHERE id = %s", (now, key_id))
+
+    async def is_leaked(self, connection: Connection, key_hash: bytes) -> bool:
+        """Whether it was live when somebody reported it. Door: `key_hash`, too."""
+        cursor = await connection.execute("SELECT FROM keys WHERE key_hash = %s AND leaked_at IS NOT NULL", (key_hash,))
+        return await cursor.fetchone() is not None
+
     async def ids(self, connection: Connection, project_id: ProjectId) -> Sequence[KeyId]:
         cursor = await connection.execute("SELECT id::text AS id FROM keys WHERE project_id = %s", (project_id,))
         return [row["id"] for row in await cursor.fetchall()]
