@@ -113,6 +113,8 @@ class Membership:
     role: Role
     #: The tenant's rate limit plan.
     plan: str
+    #: By an operator.
+    suspended: bool
     #: Whether the person has founded the tenant or accepted its invitation; else somebody has added them.
     consented: bool
 

@@ -96,6 +96,11 @@ def not_found() -> NotFound:
     return NotFound("There is nothing here, or it is not yours to see.")
 
 
+def tenant_suspended() -> Forbidden:
+    """What auth answers too, where it is asked about the tenant."""
+    return Forbidden("This tenant is suspended. Ask the operators of this Pulsegate.", code="TENANT_SUSPENDED")
+
+
 def batch_rejected(outcome: dict[str, Any]) -> Invalid:
     """A batch of which no metric was accepted; `outcome` says why for each."""
     return Invalid("No metric of this batch was accepted.", code="BATCH_REJECTED", details=outcome)

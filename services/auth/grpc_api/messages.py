@@ -85,7 +85,9 @@ def tenant(value: domain.Tenant) -> pb.Tenant:
 
 
 def membership(value: domain.Membership) -> pb.Membership:
-    return pb.Membership(tenant=tenant(value.tenant), role=_ROLE_NUMBERS[value.role], plan=value.plan)
+    return pb.Membership(
+        tenant=tenant(value.tenant), role=_ROLE_NUMBERS[value.role], plan=value.plan, suspended=value.suspended
+    )
 
 
 def member(value: domain.Member) -> pb.Member:

@@ -25,7 +25,7 @@ from services.auth.domain import (
     check_grant,
     email_fault,
 )
-from services.auth.errors import AlreadyMember, InvalidMailedToken, OtherAddress, TooManyInvitations
+from services.auth.errors import AlreadyMember, InvalidMailedToken, OtherAddress, TenantSuspended, TooManyInvitations
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
@@ -112,7 +112,7 @@ class Invitations:
             await self._trail.of_tenant(connection, actor, _change("invitation.revoked", found))
 
     async def accept(self, principal: Principal, token: str) -> Membership:
-        """Makes the caller a member. Raises InvalidMailedToken, OtherAddress, AlreadyMember."""
+        """Makes the caller a member. Raises InvalidMailedToken, OtherAddress, AlreadyMember, TenantSuspended."""
         user_id, token_hash = require_person(principal), MailedTokens.digest(token)
         async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
             invitation = await self._invitations.find(connection, token_hash, self._now())
@@ -145,6 +145,8 @@ class Invitations:
     async def _join(self, connection: Connection, user: User, invitation: Invitation) -> None:
         await self._members.lock_roles(connection, invitation.tenant_id)
         await open_door(connection, "tenant_id", invitation.tenant_id)
+        if await self._accounts.is_suspended(connection, invitation.tenant_id):
+            raise TenantSuspended
         if not await self._invitations.delete(connection, invitation.id):  # used or revoked in between
             raise InvalidMailedToken
         member = Member(user=user, role=invitation.role, created_at=self._now())

@@ -39,14 +39,15 @@ class Projects:
         self._clock = clock
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Project]:
-        """Of one tenant, or of all of the caller's where `tenant_id` is empty; from the oldest."""
+        """Of one tenant, or, where `tenant_id` is empty, of all of the caller's but suspended ones; from the oldest."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             if tenant_id:
                 await self._access.to_tenant(connection, user_id, tenant_id)
                 tenant_ids = [tenant_id]
             else:
-                tenant_ids = await self._tenants_of(connection, user_id)
+                memberships = await self._accounts.memberships(connection, user_id)
+                tenant_ids = [one.tenant.id for one in memberships if not one.suspended]
             return page.cut(await self._projects.page(connection, tenant_ids, page), lambda project: project.id)
 
     async def create(self, principal: Principal, tenant_id: TenantId, name: str) -> Project:
@@ -98,9 +99,6 @@ class Projects:
             change = project_change("project.deleted", project, keys=len(keys))
             await self._trail.of_tenant(connection, actor, change)
             await self._feed.announce(connection, [project_id, *keys])
-
-    async def _tenants_of(self, connection: Connection, user_id: UserId) -> list[TenantId]:
-        return [membership.tenant.id for membership in await self._accounts.memberships(connection, user_id)]
 
     async def _only_tenant(self, connection: Connection, user_id: UserId) -> TenantId:
         memberships = await self._accounts.memberships(connection, user_id)

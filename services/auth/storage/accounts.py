@@ -90,7 +90,8 @@ class AccountStorage:
     async def memberships(self, connection: Connection, user_id: UserId) -> Sequence[Membership]:
         """All of a user's, by tenant id."""
         cursor = await connection.execute(
-            "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role, memberships.consented"
+            "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role, memberships.consented,"
+            " tenants.suspended_at IS NOT NULL AS suspended"
             " FROM memberships JOIN tenants ON tenants.id = memberships.tenant_id"
             " WHERE memberships.user_id = %s ORDER BY tenants.id",
             (user_id,),
@@ -100,6 +101,7 @@ class AccountStorage:
                 tenant=Tenant(id=row["id"], name=row["name"]),
                 role=Role.of(row["role"]),
                 plan=row["plan"],
+                suspended=row["suspended"],
                 consented=row["consented"],
             )
             for row in await cursor.fetchall()

@@ -50,14 +50,20 @@ class LimitRoutes:
         return answer(TenantLimits(plan, list(_rendered(self._limits.of_tenant(plan, overrides)))))
 
     async def _of_tenant(self, request: web.Request, tenant_id: str) -> tuple[str, Overrides]:
-        """Its plan, and what an operator has set. A key knows its own tenant's, a person those they belong to."""
+        """Its plan, and what an operator has set. A key knows its own tenant's, a person those they belong to.
+
+        Raises INSUFFICIENT_SCOPE for a key that may not read this, NotFound, TENANT_SUSPENDED.
+        """
         caller = request[CALLER]
         if caller.principal.kind != "user":
+            caller.principal.require("usage:read")
             if caller.principal.tenant_id != tenant_id:
                 raise errors.not_found()
             return caller.plan, caller.overrides
         for membership in (await self._accounts.me()).memberships:
             if membership.tenant.id == tenant_id:
+                if membership.suspended:
+                    raise errors.tenant_suspended()
                 return membership.plan, overrides_of(membership.limits)
         raise errors.not_found()
 

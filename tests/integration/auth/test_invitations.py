@@ -118,6 +118,23 @@ async def test_an_address_without_an_account_signs_up_and_accepts(auth: AuthClie
     assert (await accept(auth, newcomer, token)).role == VIEWER
 
 
+async def test_nobody_joins_a_suspended_tenant_and_the_invitation_keeps(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await invite(auth, ada, ada, eve.email)
+    token = await mails.token(eve.email, INVITED)
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        setting = "UPDATE auth.tenants SET suspended_at = CASE WHEN %s THEN now() END WHERE id = %s"
+        connection.execute(setting, (True, ada.tenant_id))
+        with pytest.raises(Forbidden) as refused:
+            await accept(auth, eve, token)
+        connection.execute(setting, (False, ada.tenant_id))
+
+    assert refused.value.code == "TENANT_SUSPENDED"
+    assert (await accept(auth, eve, token)).tenant.id == ada.tenant_id
+
+
 async def test_an_invitation_is_for_its_address_alone(auth: AuthClient, mails: Mails) -> None:
     ada, eve, mallory = await auth.sign_up(), await auth.sign_up(), await auth.sign_up()
     await invite(auth, ada, ada, eve.email)

@@ -117,6 +117,11 @@ async def test_a_suspended_tenant_answers_nobody_until_it_is_resumed(auth: AuthC
             await call()
         assert refused.value.code == "TENANT_SUSPENDED"
     assert await auth.principal(eve, eve.project_id)
+    me = await auth.account("GetMe", accounts_pb2.GetMeRequest(), own)
+    assert [(one.tenant.id, one.suspended) for one in me.memberships] == [(ada.tenant_id, True)]
+    everything = accounts_pb2.ListProjectsRequest()
+    seen = [await auth.account("ListProjects", everything, await auth.principal(person)) for person in (ada, eve)]
+    assert [[project.id for project in answer.projects] for answer in seen] == [[], [eve.project_id]]
     await auth.account("SignIn", accounts_pb2.SignInRequest(email=ada.email, password=PASSWORD))
     resumed = await update(auth, operator, ada.tenant_id, suspended=False)
     assert not resumed.HasField("suspended_at")

@@ -204,7 +204,7 @@ async def test_what_an_operator_has_set_for_a_tenant_goes_before_its_plan(start_
         gateway.auth.plan = "free"
         gateway.auth.limits = Limits(reads_per_hour=12, ingestion_per_minute=9)
         gateway.auth.answers["ListKeys"] = accounts_pb2.ListKeysResponse()
-        key = gateway.auth.new_key("secret", scopes=["config:read", "ingest:write"])
+        key = gateway.auth.new_key("secret", scopes=["usage:read", "ingest:write"])
         read = await gateway.call("GET", f"/api/v1/projects/{PROJECT}/keys", credential=key)
         assert read.headers["RateLimit-Policy"] == '"reads";q=12;w=3600'
         assert (await gateway.ingest_one(key)).headers["RateLimit-Policy"] == '"ingestion";q=9;w=60'
@@ -219,6 +219,9 @@ async def test_what_an_operator_has_set_for_a_tenant_goes_before_its_plan(start_
         }
         elsewhere = await gateway.call("GET", f"/api/v1/tenants/{OTHER_PROJECT}/limits", credential=key)
         assert (elsewhere.status, elsewhere.code) == (404, "NOT_FOUND")
+        for writer in (gateway.auth.new_key(), gateway.auth.new_key("secret", scopes=["ingest:write"])):
+            refused = await gateway.call("GET", f"/api/v1/tenants/{TENANT}/limits", credential=writer)
+            assert (refused.status, refused.code) == (403, "INSUFFICIENT_SCOPE")
 
 
 async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:
@@ -236,6 +239,10 @@ async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gate
         {"name": "expensive", "limit": 3, "periodSeconds": 3600, "countedFor": "user or key"},
     ]
     assert (await gateway.call("GET", f"/api/v1/tenants/{PROJECT}/limits", credential=session)).status == 404
+    membership.suspended = True
+    gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(memberships=[membership])
+    refused = await gateway.call("GET", f"/api/v1/tenants/{TENANT}/limits", credential=session)
+    assert (refused.status, refused.code) == (403, "TENANT_SUSPENDED")
 
 
 async def test_pages_may_read_the_limits_of_each_answer(start_gateway: StartGateway) -> None:

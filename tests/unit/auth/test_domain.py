@@ -151,5 +151,7 @@ def test_a_page_token_that_no_list_gave_is_refused(token: str) -> None:
 def test_a_persons_calls_are_limited_by_the_best_of_their_plans(plans: list[str], best: str) -> None:
     tenant = Tenant(id=TenantId("t"), name="T")
 
-    memberships = [Membership(tenant=tenant, role=Role.VIEWER, plan=plan, consented=True) for plan in plans]
+    memberships = [
+        Membership(tenant=tenant, role=Role.VIEWER, plan=plan, suspended=False, consented=True) for plan in plans
+    ]
     assert best_plan(memberships, "basic") == best

@@ -111,9 +111,12 @@ class Membership(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     plan: _builtins.str
     """The tenant's rate limit plan: free, basic, professional or enterprise."""
+    suspended: _builtins.bool
+    """By an operator: nobody uses the tenant until it is resumed."""
     @_builtins.property
     def tenant(self) -> Global___Tenant: ...
     @_builtins.property
@@ -125,10 +128,11 @@ class Membership(_message.Message):
         role: Global___Role.ValueType = ...,
         plan: _builtins.str = ...,
         limits: _limits_pb2.Limits | None = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "plan", b"plan", "role", b"role", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "plan", b"plan", "role", b"role", "suspended", b"suspended", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1049,7 +1053,7 @@ class ReportLeakedKeysResponse(_message.Message):
     REVOKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revoked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """For each key whether it was a live secret one, which it is no more."""
+        """For each key whether it was a live secret one until it was reported, now or before."""
 
     def __init__(
         self,
