@@ -84,11 +84,14 @@ async def test_calls_answer_503_while_their_service_is_away_and_others_go_on(sui
     with suite.paused("config"):
         late = await asyncio.gather(*(project.api.call("GET", metrics, credential=project.token) for _ in range(12)))
         assert {answer.status for answer in late} <= {503, 504}
-        began = time.monotonic()
-        refused = await project.api.call("GET", metrics, credential=project.token)
-        assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE"), "the breaker is open"
-        assert float(refused.headers["Retry-After"]) > 0
-        assert time.monotonic() - began < 1, "it is refused at once"
+
+        async def refuses_at_once() -> bool:
+            began = time.monotonic()
+            refused = await project.api.call("GET", metrics, credential=project.token)
+            assert refused.status == 504 or (refused.code == "SERVICE_UNAVAILABLE" and refused.headers["Retry-After"])
+            return refused.status == 503 and time.monotonic() - began < 1
+
+        await eventually(refuses_at_once, within_seconds=30, what="the breaker is open, but for a trial now and then")
         taken = await project.send({"name": "going_on_total", "value": 1})
         assert taken.status == 202, "a known definition needs no config"
         held = await project.send({"name": "going_on_total", "value": 1}, {"name": "unheard_total", "value": 1})
