@@ -88,7 +88,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         hasher = await stack.enter_async_context(
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
-        servicers = _servicers(settings, database, master_key, tokens, hasher, clock)
+        signer = HeadSigner(database, AuditStorage(), SignedHeadStorage(), HeadSignature.of(master_key), clock)
+        servicers = _servicers(settings, database, master_key, tokens, hasher, signer, clock)
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())
         verdicts = Verdicts(
@@ -96,7 +97,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         credential_servicer = CredentialServicer(verdicts, ring, feed)
 
-        await stack.enter_async_context(_signer(database, master_key, clock).signing())
+        await stack.enter_async_context(signer.signing())
         await stack.enter_async_context(_sender(settings, database, master_key, clock).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
@@ -135,10 +136,6 @@ def _tokens(settings: Settings, ring: KeyRing, clock: Clock) -> Tokens:
     return Tokens(
         ring, clock, access_seconds=settings.access_token_seconds, principal_seconds=settings.principal_seconds
     )
-
-
-def _signer(database: Database, master_key: MasterKey, clock: Clock) -> HeadSigner:
-    return HeadSigner(database, SignedHeadStorage(), HeadSignature.of(master_key), clock)
 
 
 def _sender(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> Sender:
@@ -182,6 +179,7 @@ def _servicers(
     master_key: MasterKey,
     tokens: Tokens,
     hasher: PasswordHasher,
+    signer: HeadSigner,
     clock: Clock,
 ) -> _Servicers:
     accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
@@ -227,12 +225,11 @@ def _servicers(
         ),
     )
     invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, trail, clock)
-    signature = HeadSignature.of(master_key)
     operators = Operators(database, accounts, TenantStorage(), feed, trail, clock, addresses=settings.operators)
     return _Servicers(
         accounts=account_servicer,
         own_account=OwnAccountServicer(recovery, second_factors, sessions),
         invitations=InvitationServicer(invitations),
-        audit=AuditServicer(AuditLog(database, access, audit_entries, signature, clock), signature),
+        audit=AuditServicer(AuditLog(database, access, audit_entries, signer), HeadSignature.of(master_key)),
         operators=OperatorServicer(operators),
     )

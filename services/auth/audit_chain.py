@@ -1,9 +1,10 @@
 """The audit log's chains: how entries are tied together, what signed heads say, and what shows that they were touched.
 
 Each entry's hash covers the hash before it, so nothing in a chain can be edited, removed, added or moved without
-changing every hash after it. Heads are signed with a key that comes from the master key and is not in the database: who
-rewrites a whole chain there cannot sign it. What was cut off at the end together with its signatures shows against any
-head that was kept elsewhere: in an export, or in this process' log.
+changing every hash after it. Heads are signed with a key that comes from the master key and is not in the database, and
+only where the chain goes on from the head that was signed before: who rewrites what was signed cannot have it signed.
+What was rewritten or cut off together with its signatures shows against any head that was kept elsewhere: in a process
+that has signed one, in an export, or in the log.
 """
 
 import hashlib
@@ -104,17 +105,17 @@ class HeadSignature:
 
 
 class ChainCheck:
-    """Reads one chain from its first entry to its last and tells what does not fit.
+    """Reads one chain from its first entry, or the one that follows `after`, to its last and tells what does not fit.
 
     `known` are hashes by sequence that are certain from elsewhere: signed heads and exports.
     """
 
-    def __init__(self, tenant_id: TenantId, known: Mapping[int, bytes]) -> None:
+    def __init__(self, tenant_id: TenantId, known: Mapping[int, bytes], after: Head | None = None) -> None:
         self._tenant_id = tenant_id
         self._known = known
         #: Of the entry that was read last, as it must be.
-        self._hash = GENESIS
-        self.entries = 0
+        self._hash = after.hash if after else GENESIS
+        self.entries = after.sequence if after else 0
 
     def faults_of(self, entry: SealedEntry) -> Iterator[str]:
         """What is wrong with the entry that comes next."""

@@ -6,26 +6,42 @@ from contextlib import asynccontextmanager
 from chassis import logs
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Unavailable
-from chassis.postgres import Database
+from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
-from services.auth.audit_chain import Head, HeadSignature
-from services.auth.storage.audit import AUDITOR_ROLE, SignedHeadStorage
+from services.auth.audit_chain import GENESIS, ChainCheck, Head, HeadSignature
+from services.auth.domain import TenantId
+from services.auth.storage.audit import AUDITOR_ROLE, AuditStorage, SignedHeadStorage
 
 log = logs.get(__name__)
 
 _SIGNING_SECONDS = 60.0
 _MOST_AT_A_TIME = 500
+_MOST_ENTRIES_AT_A_TIME = 1000
 
 
 class HeadSigner:
-    """Signs what has grown, about once a minute, while `signing` is open."""
+    """Signs what has grown, about once a minute, while `signing` is open, and whenever a reader asks.
 
-    def __init__(self, database: Database, storage: SignedHeadStorage, signature: HeadSignature, clock: Clock) -> None:
+    A head is signed only where its chain goes on from the last head that is signed in the database, and from the last
+    one that this process has signed: so nobody has a chain signed that they have rewritten.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        chains: AuditStorage,
+        signed_heads: SignedHeadStorage,
+        signature: HeadSignature,
+        clock: Clock,
+    ) -> None:
         self._database = database
-        self._storage = storage
+        self._chains = chains
+        self._signed_heads = signed_heads
         self._signature = signature
         self._clock = clock
+        #: The last that this process has signed of each chain.
+        self._last: dict[TenantId, Head] = {}
 
     @asynccontextmanager
     async def signing(self) -> AsyncIterator[None]:
@@ -33,15 +49,71 @@ class HeadSigner:
             yield
 
     async def sign(self) -> int:
-        """How many heads there were to sign, up to a bound. Raises Unavailable."""
-        now = from_unix_ms(self._clock.now_ms())
+        """How many heads it has signed, up to a bound. Raises Unavailable."""
         async with self._database.transaction(role=AUDITOR_ROLE) as connection:
-            heads = await self._storage.unsigned(connection, _MOST_AT_A_TIME)
-            for head in heads:
-                await self._storage.insert(connection, head, self._signature.sign(head, now))
-        for head in heads:
+            heads = await self._signed_heads.unsigned(connection, _MOST_AT_A_TIME)
+            genuine = [head for head in heads if await self._goes_on(connection, head)]
+            for head in genuine:
+                await self._signed_heads.insert(connection, head, self._signed(head))
+        for head in genuine:
             _tell(head)
-        return len(heads)
+        return len(genuine)
+
+    async def signed_now(self, tenant_id: TenantId) -> str:
+        """Where a chain ends at this moment, signed; "" where it does not go on from what was signed before.
+
+        Raises Unavailable.
+        """
+        async with self._database.transaction(role=AUDITOR_ROLE) as connection:
+            head = await self._chains.head(connection, tenant_id)
+            head = head or _beginning(tenant_id)
+            return self._signed(head) if await self._goes_on(connection, head) else ""
+
+    def _signed(self, head: Head) -> str:
+        self._last[head.tenant_id] = max(head, self._last.get(head.tenant_id, head), key=_sequence)
+        return self._signature.sign(head, from_unix_ms(self._clock.now_ms()))
+
+    async def _goes_on(self, connection: Connection, head: Head) -> bool:
+        """Whether the chain contains every head that is known to be signed, and each hash since the last fits."""
+        signed = await self._signed_before(connection, head.tenant_id)
+        if signed is not None and await self._leads_to(connection, signed, head):
+            return True
+        metrics.AUDIT_HEADS_REFUSED.inc()
+        log.error("audit head not signed: the chain is not the one that was signed", tenant_id=head.tenant_id)
+        return False
+
+    async def _signed_before(self, connection: Connection, tenant_id: TenantId) -> list[Head] | None:
+        """With the beginning; None where the one in the database is not genuine."""
+        known = [_beginning(tenant_id)]
+        if tenant_id in self._last:
+            known.append(self._last[tenant_id])
+        text = await self._signed_heads.newest(connection, tenant_id)
+        if text is not None:
+            stored = self._signature.read(text)
+            if stored is None or stored.tenant_id != tenant_id:
+                return None
+            known.append(stored)
+        return known
+
+    async def _leads_to(self, connection: Connection, signed: list[Head], head: Head) -> bool:
+        for one in signed:
+            if not await self._contains(connection, one):
+                return False
+        # Meanwhile another call may have signed what was appended after `head` was read.
+        before = max((one for one in signed if one.sequence <= head.sequence), key=_sequence)
+        check = ChainCheck(head.tenant_id, {}, after=before)
+        while check.entries < head.sequence:
+            most = min(_MOST_ENTRIES_AT_A_TIME, head.sequence - check.entries)
+            entries = await self._chains.page(connection, head.tenant_id, check.entries, most)
+            if not entries or any(fault for entry in entries for fault in check.faults_of(entry)):
+                return False
+        return not any(check.faults_of_end(head))
+
+    async def _contains(self, connection: Connection, signed: Head) -> bool:
+        if signed.sequence == 0:
+            return True
+        entries = await self._chains.page(connection, signed.tenant_id, signed.sequence - 1, 1)
+        return [(entry.sequence, entry.hash) for entry in entries] == [(signed.sequence, signed.hash)]
 
     async def _keep_signing(self) -> None:
         while True:
@@ -53,6 +125,14 @@ class HeadSigner:
             heed_cancellation()
             if signed < _MOST_AT_A_TIME:
                 await self._clock.sleep(_SIGNING_SECONDS)
+
+
+def _beginning(tenant_id: TenantId) -> Head:
+    return Head(tenant_id=tenant_id, sequence=0, hash=GENESIS)
+
+
+def _sequence(head: Head) -> int:
+    return head.sequence
 
 
 def _tell(head: Head) -> None:

@@ -57,6 +57,10 @@ EXPIRED_ROWS = Counter(
     "Rows deleted after their time, by `table`.",
     ["table"],
 )
+AUDIT_HEADS_REFUSED = Counter(
+    "pulsegate_auth_audit_heads_refused_total",
+    "Heads of audit chains that were not signed since their chain does not go on from what was signed before.",
+)
 AUDIT_HEADS_SIGNED = Counter(
     "pulsegate_auth_audit_heads_signed_total",
     "Heads of audit chains that were signed.",

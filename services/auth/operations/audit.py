@@ -12,7 +12,8 @@ from chassis.errors import Invalid
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.audit_chain import GENESIS, PLATFORM, Head, HeadSignature, SealedEntry, says_the_same
+from services.auth.audit_chain import PLATFORM, SealedEntry, says_the_same
+from services.auth.audit_heads import HeadSigner
 from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.storage.accounts import AccountStorage
@@ -101,7 +102,7 @@ class AuditPage:
     entries: Sequence[SealedEntry]
     #: Where the next part begins; empty at the end.
     next_token: str
-    #: Covers the whole chain, whatever is shown of it.
+    #: Covers the whole chain, whatever is shown of it; empty where the chain is not the one that was signed before.
     signed_head: str
 
 
@@ -118,14 +119,11 @@ class ForeignEntry:
 class AuditLog:
     """Admins read their tenant's chain; a key with `audit:read` what is about its own project."""
 
-    def __init__(
-        self, database: Database, access: Access, storage: AuditStorage, signature: HeadSignature, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, access: Access, storage: AuditStorage, signer: HeadSigner) -> None:
         self._database = database
         self._access = access
         self._storage = storage
-        self._signature = signature
-        self._clock = clock
+        self._signer = signer
 
     async def page(self, principal: Principal, tenant_id: TenantId, *, after: int, token: str, size: int) -> AuditPage:
         """From the oldest that follows entry `after`, or the page before. Raises Invalid, NotFound, Forbidden."""
@@ -133,14 +131,12 @@ class AuditLog:
         doors = {"user_id": principal.subject} if principal.kind == "user" else {}
         async with self._database.transaction(**doors) as connection:
             project_id = await self._enter(connection, principal, tenant_id)
-            # The head first: what is appended in between, it need not cover.
-            head = await self._storage.head(connection, tenant_id)
             found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
         shown = found[:most]
         return AuditPage(
             entries=shown,
             next_token=str(shown[-1].sequence) if len(found) > most else "",
-            signed_head=self._signed(head or Head(tenant_id=tenant_id, sequence=0, hash=GENESIS)),
+            signed_head=await self._signer.signed_now(tenant_id),
         )
 
     async def record(self, entries: Sequence[ForeignEntry]) -> None:
@@ -166,9 +162,6 @@ class AuditLog:
         principal.require("audit:read")
         await open_door(connection, "tenant_id", tenant_id)
         return ProjectId(principal.project_id)
-
-    def _signed(self, head: Head) -> str:
-        return self._signature.sign(head, from_unix_ms(self._clock.now_ms()))
 
 
 def _position(token: str) -> int:

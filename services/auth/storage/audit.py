@@ -73,6 +73,15 @@ class SignedHeadStorage:
             (head.tenant_id, head.sequence, signed_head),
         )
 
+    async def newest(self, connection: Connection, tenant_id: TenantId) -> str | None:
+        """The signed head of a chain that goes furthest."""
+        cursor = await connection.execute(
+            "SELECT signed_head FROM audit_signed_heads WHERE tenant_id = %s ORDER BY sequence DESC LIMIT 1",
+            (tenant_id,),
+        )
+        row = await cursor.fetchone()
+        return row["signed_head"] if row else None
+
     async def of_tenant(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
         """All signed heads of a chain, from the oldest."""
         cursor = await connection.execute(

@@ -24,7 +24,7 @@ from services.auth.audit_verification import verified_chains
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
-from services.auth.storage.audit import SignedHeadStorage
+from services.auth.storage.audit import AuditStorage, SignedHeadStorage
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.suite_database import Database
@@ -50,7 +50,10 @@ class Verifier:
         return chain.faults
 
     async def sign(self) -> int:
-        return await HeadSigner(self.database, SignedHeadStorage(), self.signature, SystemClock()).sign()
+        return await self.signer().sign()
+
+    def signer(self) -> HeadSigner:
+        return HeadSigner(self.database, AuditStorage(), SignedHeadStorage(), self.signature, SystemClock())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -271,6 +274,51 @@ async def test_an_export_that_contradicts_another_is_told_whichever_is_named_fir
     for named in (paths, paths[::-1]):
         with pytest.raises(SystemExit, match=r"contradicts what the exports say of entry 3"):
             await asyncio.to_thread(main, ["verify-audit", *named])
+
+
+def heads_signed(connection: Connection, tenant_id: str) -> int:
+    query = "SELECT FROM auth.audit_signed_heads WHERE tenant_id = %s"
+    return len(connection.execute(query, (tenant_id,)).fetchall())
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        rewritten,
+        by("UPDATE auth.audit_signed_heads SET signed_head = signed_head || 'x' WHERE tenant_id = %s"),
+        by("DELETE FROM auth.audit_entries WHERE sequence > 3 AND tenant_id = %s"),
+        by("UPDATE auth.audit_entries SET document = document || ' ' WHERE sequence = 4 AND tenant_id = %s"),
+    ],
+)
+async def test_a_chain_that_does_not_go_on_from_what_was_signed_is_not_signed_and_refused_to_readers_too(
+    auth: AuthClient, verifier: Verifier, intruder: Connection, tamper: Callable[[Connection, str], None]
+) -> None:
+    ada = await auth.sign_up()
+    await verifier.sign()
+    for _ in range(3):
+        await auth.create_key(ada)
+
+    tamper(intruder, ada.tenant_id)
+    await verifier.sign()
+
+    assert heads_signed(intruder, ada.tenant_id) == 1
+    assert await verifier.signer().signed_now(TenantId(ada.tenant_id)) == ""
+    request = pb.ListAuditEntriesRequest(tenant_id=ada.tenant_id)
+    assert (await auth.audit("ListAuditEntries", request, await auth.principal(ada))).signed_head == ""
+
+
+async def test_who_rewrites_a_chain_with_its_signatures_does_not_deceive_the_process_that_signed(
+    auth: AuthClient, verifier: Verifier, intruder: Connection
+) -> None:
+    ada = await auth.sign_up()
+    signer = verifier.signer()
+    assert await signer.signed_now(TenantId(ada.tenant_id))
+
+    rewritten(intruder, ada.tenant_id)
+    await signer.sign()
+
+    assert heads_signed(intruder, ada.tenant_id) == 0
+    assert await signer.signed_now(TenantId(ada.tenant_id)) == ""
 
 
 async def test_an_export_that_contradicts_a_signed_head_is_told(auth: AuthClient, verifier: Verifier) -> None:
