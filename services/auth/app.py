@@ -224,7 +224,18 @@ def _servicers(
             database, access, accounts, members, feed, trail, clock, only_verified=settings.addresses_can_be_verified
         ),
     )
-    invitations = Invitations(database, access, accounts, members, InvitationStorage(), outbox, feed, trail, clock)
+    invitations = Invitations(
+        database,
+        access,
+        accounts,
+        members,
+        InvitationStorage(),
+        outbox,
+        feed,
+        trail,
+        clock,
+        only_verified=settings.addresses_can_be_verified,
+    )
     operators = Operators(database, accounts, TenantStorage(), feed, trail, clock, addresses=settings.operators)
     return _Servicers(
         accounts=account_servicer,

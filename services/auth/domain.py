@@ -33,6 +33,11 @@ INVITATION_LIFE = timedelta(days=7)
 #: Of one tenant at a time.
 MOST_OPEN_INVITATIONS = 100
 
+#: Mails with invitations within `INVITATION_MAILS_PERIOD`: to one address, whoever invites, and of one tenant.
+MOST_INVITATION_MAILS_TO_ADDRESS = 5
+MOST_INVITATION_MAILS_OF_TENANT = 200
+INVITATION_MAILS_PERIOD = timedelta(days=1)
+
 _MOST_NAME_CHARACTERS = 100
 _MOST_DEVICE_CHARACTERS = 200
 # Without what RFC 5322 calls specials: they stand between addresses, or in quotes that hardly any mail server takes.

@@ -119,6 +119,24 @@ class TooManyInvitations(Conflict):
         super().__init__("This tenant has as many open invitations as it may have. Revoke some first.")
 
 
+class TooManyInvitationMails(Limited):
+    """So many within a day, to the address or of the tenant, that another would fill a mailbox."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This address or this tenant has had as many invitations as it gets in a day.",
+            details={"limit": "invitations"},
+            retry_after_seconds=3600.0,
+        )
+
+
+class InviterNotVerified(Forbidden):
+    """Mails go out for those alone whose own address is known to be theirs."""
+
+    def __init__(self) -> None:
+        super().__init__("Verify your own e-mail address before you invite others.")
+
+
 class TenantSuspended(Forbidden):
     """An operator has suspended the tenant: nobody and no key uses it until it is resumed."""
 

@@ -11,6 +11,9 @@ from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import (
     INVITATION_LIFE,
+    INVITATION_MAILS_PERIOD,
+    MOST_INVITATION_MAILS_OF_TENANT,
+    MOST_INVITATION_MAILS_TO_ADDRESS,
     MOST_OPEN_INVITATIONS,
     Invitation,
     InvitationId,
@@ -25,7 +28,15 @@ from services.auth.domain import (
     check_grant,
     email_fault,
 )
-from services.auth.errors import AlreadyMember, InvalidMailedToken, OtherAddress, TenantSuspended, TooManyInvitations
+from services.auth.errors import (
+    AlreadyMember,
+    InvalidMailedToken,
+    InviterNotVerified,
+    OtherAddress,
+    TenantSuspended,
+    TooManyInvitationMails,
+    TooManyInvitations,
+)
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
@@ -51,6 +62,8 @@ class Invitations:
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
+        *,
+        only_verified: bool,
     ) -> None:
         self._database = database
         self._access = access
@@ -61,11 +74,14 @@ class Invitations:
         self._feed = feed
         self._trail = trail
         self._clock = clock
+        #: Whether nobody invites whose own address is not verified.
+        self._only_verified = only_verified
 
     async def create(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Invitation:
         """Mails a token; an older invitation to the address is void. The same whether or not there is such an account.
 
-        Raises Invalid, NotFound, Forbidden, AlreadyMember, TooManyInvitations.
+        Raises Invalid, NotFound, Forbidden, InviterNotVerified, AlreadyMember, TooManyInvitations,
+        TooManyInvitationMails.
         """
         email, now = email.strip(), self._now()
         if fault := email_fault(email):
@@ -86,6 +102,7 @@ class Invitations:
                 raise AlreadyMember
             if older is None and await self._invitations.open(connection, tenant_id, now) >= MOST_OPEN_INVITATIONS:
                 raise TooManyInvitations
+            await self._require_room(connection, actor, email_key(email), now)
             await self._mail(connection, actor.user_id, invitation)
             await self._trail.of_tenant(connection, actor, _change("invitation.created", invitation))
         return invitation
@@ -131,6 +148,18 @@ class Invitations:
         await self._members.lock_roles(connection, tenant_id)
         return await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
 
+    async def _require_room(self, connection: Connection, actor: Actor, key: str, now: datetime) -> None:
+        """Nobody's mailbox is filled by strangers, not even with invitations that make each other void."""
+        if self._only_verified and not await self._accounts.email_verified(connection, actor.user_id):
+            raise InviterNotVerified
+        await self._invitations.lock_address(connection, key)
+        await open_door(connection, "email", key)
+        since = now - INVITATION_MAILS_PERIOD
+        to_address = await self._invitations.mailed_to_address(connection, key, since)
+        of_tenant = await self._invitations.mailed_by_tenant(connection, actor.tenant_id, since)
+        if to_address >= MOST_INVITATION_MAILS_TO_ADDRESS or of_tenant >= MOST_INVITATION_MAILS_OF_TENANT:
+            raise TooManyInvitationMails
+
     async def _mail(self, connection: Connection, inviter_id: UserId, invitation: Invitation) -> None:
         inviter = await self._members.get(connection, invitation.tenant_id, inviter_id)
         memberships = await self._accounts.memberships(connection, inviter_id)
@@ -140,7 +169,9 @@ class Invitations:
             "inviter": inviter.user.email if inviter else "",
         }
         token_hash = await self._outbox.queue_invitation(connection, invitation.email, details, invitation.created_at)
-        await self._invitations.replace(connection, invitation, email_key(invitation.email), token_hash)
+        key = email_key(invitation.email)
+        await self._invitations.replace(connection, invitation, key, token_hash)
+        await self._invitations.note_mail(connection, invitation, key)
 
     async def _join(self, connection: Connection, user: User, invitation: Invitation) -> None:
         await self._members.lock_roles(connection, invitation.tenant_id)

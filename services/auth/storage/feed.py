@@ -55,6 +55,7 @@ class FeedStorage:
             "refresh_tokens": "DELETE FROM refresh_tokens",
             "mailed_tokens": "DELETE FROM mailed_tokens",
             "invitations": "DELETE FROM invitations",
+            "invitation_mails": "DELETE FROM invitation_mails",
             "sessions": "DELETE FROM sessions",
         }
         return {table: (await connection.execute(delete)).rowcount for table, delete in statements.items()}

@@ -76,6 +76,34 @@ class InvitationStorage:
         row = await cursor.fetchone()
         return _invitation(row) if row else None
 
+    async def lock_address(self, connection: Connection, email_key: str) -> None:
+        """Makes those who invite this address wait for each other until this transaction ends."""
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"mails to {email_key}",))
+
+    async def mailed_to_address(self, connection: Connection, email_key: str, since: datetime) -> int:
+        """How many mails, of all tenants. Door: `email`."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS mailed FROM invitation_mails WHERE email_key = %s AND created_at > %s",
+            (email_key, since),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["mailed"])
+
+    async def mailed_by_tenant(self, connection: Connection, tenant_id: TenantId, since: datetime) -> int:
+        """How many mails, to all addresses."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS mailed FROM invitation_mails WHERE tenant_id = %s AND created_at > %s",
+            (tenant_id, since),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["mailed"])
+
+    async def note_mail(self, connection: Connection, invitation: Invitation, email_key: str) -> None:
+        await connection.execute(
+            "INSERT INTO invitation_mails (invitation_id, tenant_id, email_key, created_at) VALUES (%s, %s, %s, %s)",
+            (invitation.id, invitation.tenant_id, email_key, invitation.created_at),
+        )
+
     async def delete(self, connection: Connection, invitation_id: InvitationId) -> bool:
         """False where it is gone. Of several at once one succeeds."""
         cursor = await connection.execute("DELETE FROM invitations WHERE id = %s", (invitation_id,))

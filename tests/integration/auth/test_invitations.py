@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from chassis.errors import Conflict, Forbidden, Invalid, NotFound
+from chassis.errors import Conflict, Forbidden, Invalid, Limited, NotFound
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
+from services.auth.mailers import SmtpServer
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -242,6 +243,54 @@ async def test_open_invitations_are_bounded_and_come_in_pages(auth: AuthClient) 
     page = await listed(auth, ada, ada, page_size=60)
     assert len(page.invitations) == 60
     assert page.next_page_token
+
+
+async def test_an_address_gets_so_many_mails_a_day_and_no_more_whoever_invites_it(
+    auth: AuthClient, clock: MovableClock
+) -> None:
+    ada, mallory = await auth.sign_up(), await auth.sign_up()
+    for _ in range(3):
+        await invite(auth, ada, ada, "guest@example.com")
+    for _ in range(2):
+        await revoke(auth, mallory, mallory, (await invite(auth, mallory, mallory, "Guest@example.com")).id)
+
+    for actor in (ada, mallory):
+        with pytest.raises(Limited) as refused:
+            await invite(auth, actor, actor, "guest@example.com")
+        assert refused.value.details == {"limit": "invitations"}
+    await invite(auth, ada, ada, "friend@example.com")
+
+    await clock.advance(timedelta(days=1))
+    ada = await _signed_in_again(auth, ada)
+    assert await invite(auth, ada, ada, "guest@example.com")
+
+
+async def test_a_tenant_mails_so_many_a_day_and_no_more(auth: AuthClient, database: Database) -> None:
+    ada = await auth.sign_up()
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            "INSERT INTO auth.invitation_mails SELECT gen_random_uuid(), %s, 'guest-' || number, now() + interval '1h'"
+            " FROM generate_series(1, 200) AS number",
+            (ada.tenant_id,),
+        )
+
+    with pytest.raises(Limited):
+        await invite(auth, ada, ada, "guest@example.com")
+
+
+async def test_where_addresses_can_be_verified_only_those_who_did_invite(
+    settings: Settings, database: Database
+) -> None:
+    nobody_listens = SmtpServer.parse("smtp+plain://127.0.0.1:1")
+    async with running_auth(settings, smtp=nobody_listens) as auth:
+        ada = await auth.sign_up()
+        with pytest.raises(Forbidden, match="Verify your own"):
+            await invite(auth, ada, ada, "guest@example.com")
+
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute("UPDATE auth.users SET email_verified_at = now()")
+
+        assert await invite(auth, ada, ada, "guest@example.com")
 
 
 async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(

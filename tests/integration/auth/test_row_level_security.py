@@ -30,6 +30,7 @@ TABLES = (
     "mailed_tokens",
     "second_factors",
     "invitations",
+    "invitation_mails",
     "recovery_codes",
     "mails",
     "audit_heads",
