@@ -26,3 +26,8 @@ def test_what_is_too_long_for_an_address_is_refused_before_it_is_normalised() ->
         email_key(most + "c")
     with pytest.raises(Invalid):
         email_key(most * 100_000)  # which would take hours
+
+
+def test_domains_with_different_owners_are_different() -> None:
+    assert email_key("ada@straße.example") != email_key("ada@strasse.example")
+    assert email_key("ada@MÜNCHEN.example") == email_key("ada@mu\u0308nchen.example")
