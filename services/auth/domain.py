@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Generic, NewType, TypeVar
@@ -39,6 +39,7 @@ MOST_INVITATION_MAILS_OF_TENANT = 200
 INVITATION_MAILS_PERIOD = timedelta(days=1)
 
 _MOST_NAME_CHARACTERS = 100
+_MOST_LIMIT = 1_000_000_000
 _MOST_DEVICE_CHARACTERS = 200
 # Without what RFC 5322 calls specials: they stand between addresses, or in quotes that hardly any mail server takes.
 # Without encoded words (RFC 2047): the header of a mail would make other characters of them, line ends among them.
@@ -99,6 +100,26 @@ class Tenant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an operator has set for one tenant in place of its plan's rate limits. 0: the plan's."""
+
+    writes_per_hour: int = 0
+    reads_per_hour: int = 0
+    expensive_per_hour: int = 0
+    ingestion_per_minute: int = 0
+
+    def told(self) -> dict[str, int]:
+        """Those that are set, as the audit log has them."""
+        named = {
+            "writesPerHour": self.writes_per_hour,
+            "readsPerHour": self.reads_per_hour,
+            "expensivePerHour": self.expensive_per_hour,
+            "ingestionPerMinute": self.ingestion_per_minute,
+        }
+        return {name: limit for name, limit in named.items() if limit}
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperatedTenant:
     """An operator's view of a tenant."""
 
@@ -108,6 +129,7 @@ class OperatedTenant:
     created_at: datetime
     #: None unless nobody may use it at present.
     suspended_at: datetime | None
+    limits: Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +140,7 @@ class Membership:
     role: Role
     #: The tenant's rate limit plan.
     plan: str
+    limits: Limits
     #: By an operator.
     suspended: bool
     #: Whether the person has founded the tenant or accepted its invitation; else somebody has added them.
@@ -236,6 +259,13 @@ def check_grant(actor: Role, *, current: Role | None, wanted: Role | None) -> No
 def best_plan(memberships: Sequence[Membership], default: str) -> str:
     """The plan that limits a person's calls about their own account: the largest of their tenants'."""
     return max((membership.plan for membership in memberships), key=PLANS.index, default=default)
+
+
+def limits_fault(limits: Limits) -> str | None:
+    """What is wrong with an operator's limits, or None."""
+    if all(0 <= limit <= _MOST_LIMIT for limit in astuple(limits)):
+        return None
+    return f"must be from 0 to {_MOST_LIMIT}"
 
 
 def email_fault(email: str) -> str | None:

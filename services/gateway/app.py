@@ -101,7 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(health.watching())
 
         accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
-        own_account = OwnAccount(upstreams.auth)
+        own_account, operators = OwnAccount(upstreams.auth), Operators(upstreams.auth)
         resources: list[Resource] = [
             AccountRoutes(accounts, signing_keys, limits),
             OwnAccountRoutes(own_account, limits),
@@ -111,9 +111,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             LeakedKeyRoutes(accounts),
             MemberRoutes(accounts),
             AuditRoutes(Audit(upstreams.auth), limits),
-            LimitRoutes(accounts, limits),
+            LimitRoutes(accounts, operators, limits),
             InvitationRoutes(Invitations(upstreams.auth)),
-            OperatorRoutes(Operators(upstreams.auth)),
+            OperatorRoutes(operators),
             DefinitionRoutes(Definitions(upstreams.config)),
             ProjectSettingsRoutes(Definitions(upstreams.config)),
             GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),

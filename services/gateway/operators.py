@@ -1,7 +1,11 @@
 """What the gateway asks auth for operators."""
 
+from dataclasses import asdict
+
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
+from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import OperatorServiceStub
+from services.gateway.domain import Overrides
 from services.gateway.upstreams import Upstream
 
 
@@ -18,4 +22,9 @@ class Operators:
 
     async def update_tenant(self, tenant_id: str, plan: str | None, suspended: bool | None) -> pb.OperatedTenant:
         request = pb.UpdateTenantRequest(tenant_id=tenant_id, plan=plan, suspended=suspended)
+        return (await self._auth.ask(self._stub.UpdateTenant, request)).tenant
+
+    async def set_limits(self, tenant_id: str, limits: Overrides) -> pb.OperatedTenant:
+        """All of a tenant's; 0: what its plan says."""
+        request = pb.UpdateTenantRequest(tenant_id=tenant_id, limits=Limits(**asdict(limits)))
         return (await self._auth.ask(self._stub.UpdateTenant, request)).tenant

@@ -11,6 +11,7 @@ from contracts.pulsegate.auth.v1 import credentials_pb2 as pb
 from contracts.pulsegate.auth.v1 import credentials_pb2_grpc
 from services.auth.domain import ProjectId
 from services.auth.feed import CredentialFeed
+from services.auth.grpc_api import messages
 from services.auth.operations.verdicts import Verdicts
 from services.auth.signing_keys import KeyRing
 
@@ -39,6 +40,7 @@ class CredentialServicer(credentials_pb2_grpc.CredentialServiceServicer):
             revision=verdict.revision,
             allowed_origins=verdict.allowed_origins,
             plan=verdict.plan,
+            limits=messages.limits(verdict.limits),
         )
 
     async def GetSigningKeys(self, _request: pb.GetSigningKeysRequest, _call: Call) -> pb.GetSigningKeysResponse:

@@ -1,13 +1,14 @@
 """Between the domain and its protobuf messages."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from contracts.pulsegate.auth.v1 import invitations_pb2, operators_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import invitations_pb2, limits_pb2, operators_pb2, own_account_pb2
 from services.auth import domain
 from services.auth.keys import ApiKey, KeyChange, KeyKind, KeyRequest
 from services.auth.operations.sessions import IssuedTokens
@@ -86,7 +87,25 @@ def tenant(value: domain.Tenant) -> pb.Tenant:
 
 def membership(value: domain.Membership) -> pb.Membership:
     return pb.Membership(
-        tenant=tenant(value.tenant), role=_ROLE_NUMBERS[value.role], plan=value.plan, suspended=value.suspended
+        tenant=tenant(value.tenant),
+        role=_ROLE_NUMBERS[value.role],
+        plan=value.plan,
+        limits=limits(value.limits),
+        suspended=value.suspended,
+    )
+
+
+def limits(value: domain.Limits) -> limits_pb2.Limits | None:
+    """None where nothing is set."""
+    return None if value == domain.Limits() else limits_pb2.Limits(**asdict(value))
+
+
+def read_limits(value: limits_pb2.Limits) -> domain.Limits:
+    return domain.Limits(
+        writes_per_hour=value.writes_per_hour,
+        reads_per_hour=value.reads_per_hour,
+        expensive_per_hour=value.expensive_per_hour,
+        ingestion_per_minute=value.ingestion_per_minute,
     )
 
 
@@ -101,6 +120,7 @@ def operated_tenant(value: domain.OperatedTenant) -> operators_pb2.OperatedTenan
         plan=value.plan,
         created_at=timestamp(value.created_at),
         suspended_at=timestamp(value.suspended_at),
+        limits=limits(value.limits),
     )
 
 

@@ -30,5 +30,6 @@ class OperatorServicer(operators_pb2_grpc.OperatorServiceServicer):
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, _call: Call) -> pb.UpdateTenantResponse:
         plan = request.plan if request.HasField("plan") else None
         suspended = request.suspended if request.HasField("suspended") else None
-        changed = await self._operators.update(current(), TenantId(request.tenant_id), plan, suspended)
+        limits = messages.read_limits(request.limits) if request.HasField("limits") else None
+        changed = await self._operators.update(current(), TenantId(request.tenant_id), plan, suspended, limits)
         return pb.UpdateTenantResponse(tenant=messages.operated_tenant(changed))

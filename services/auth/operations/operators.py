@@ -11,7 +11,7 @@ from chassis.errors import Forbidden, Invalid
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import PLANS, OperatedTenant, Page, PageRequest, TenantId
+from services.auth.domain import PLANS, Limits, OperatedTenant, Page, PageRequest, TenantId, limits_fault
 from services.auth.operations.access import no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
@@ -52,19 +52,26 @@ class Operators:
         return page.cut(found, lambda operated: operated.tenant.id)
 
     async def update(
-        self, principal: Principal, tenant_id: TenantId, plan: str | None, suspended: bool | None
+        self,
+        principal: Principal,
+        tenant_id: TenantId,
+        plan: str | None,
+        suspended: bool | None,
+        limits: Limits | None,
     ) -> OperatedTenant:
         """Sets what is not None; everybody hears of it within a second. Raises Forbidden, Invalid, NotFound."""
         await self._require_operator(principal)
         if plan is not None and plan not in PLANS:
             raise Invalid.fields({"plan": f"must be one of {', '.join(PLANS)}"})
+        if limits is not None and (fault := limits_fault(limits)):
+            raise Invalid.fields({"limits": fault})
         async with self._database.transaction(role=OPERATOR_ROLE) as connection:
             known = await self._tenants.lock(connection, tenant_id) if is_uuid(tenant_id) else None
             if known is None:
                 raise no_such("tenant")
-            wanted = self._changed(known, plan, suspended)
+            wanted = self._changed(known, plan, suspended, limits)
             if wanted != known:
-                await self._tenants.update(connection, tenant_id, wanted.plan, wanted.suspended_at)
+                await self._tenants.update(connection, wanted)
                 await self._tell(connection, principal, wanted)
                 await self._feed.announce(connection, [tenant_id])
         log.info(
@@ -82,17 +89,19 @@ class Operators:
         change = Change(
             action="tenant.operated",
             target=Party(kind="tenant", id=tenant.id, name=tenant.name),
-            details={"plan": wanted.plan, "suspended": wanted.suspended_at is not None},
+            details={"plan": wanted.plan, "suspended": wanted.suspended_at is not None, **wanted.limits.told()},
         )
         await open_door(connection, "tenant_id", tenant.id)
         await self._trail.by(connection, tenant.id, Party(kind="operator", id=principal.subject), change)
 
-    def _changed(self, known: OperatedTenant, plan: str | None, suspended: bool | None) -> OperatedTenant:
+    def _changed(
+        self, known: OperatedTenant, plan: str | None, suspended: bool | None, limits: Limits | None
+    ) -> OperatedTenant:
         """A tenant that stays suspended keeps its moment."""
         suspended_at = known.suspended_at
         if suspended is not None and suspended != (suspended_at is not None):
             suspended_at = from_unix_ms(self._clock.now_ms()) if suspended else None
-        return replace(known, plan=plan or known.plan, suspended_at=suspended_at)
+        return replace(known, plan=plan or known.plan, suspended_at=suspended_at, limits=limits or known.limits)
 
     async def _require_operator(self, principal: Principal) -> None:
         user_id = require_person(principal)

@@ -10,7 +10,7 @@ from chassis.errors import PulsegateError
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
-from services.auth.domain import ProjectId, Role, best_plan
+from services.auth.domain import Limits, ProjectId, Role, best_plan
 from services.auth.errors import InvalidApiKey, SessionOver, TenantSuspended
 from services.auth.key_usage import KeyUsage
 from services.auth.operations.access import no_such
@@ -41,6 +41,8 @@ class Verdict:
     #: Origins from which a publishable key may be used; empty for other credentials.
     allowed_origins: Sequence[str]
     plan: str
+    #: Of the tenant; of what belongs to no tenant none are set.
+    limits: Limits
 
 
 class Verdicts:
@@ -104,7 +106,13 @@ class Verdicts:
             project_id=key.project_id,
             not_after=key.expires_at.timestamp() if key.expires_at else None,
         )
-        return Verdict(principal=principal, revision=revision, allowed_origins=key.allowed_origins, plan=key.plan)
+        return Verdict(
+            principal=principal,
+            revision=revision,
+            allowed_origins=key.allowed_origins,
+            plan=key.plan,
+            limits=key.limits,
+        )
 
     def _project_verdict(
         self, claims: AccessClaims, project_id: ProjectId, found: ProjectVerdict, revision: int
@@ -114,11 +122,13 @@ class Verdicts:
         if found.suspended:
             raise TenantSuspended
         principal = self._person(claims, found.role, found.tenant_id, project_id)
-        return Verdict(principal=principal, revision=revision, allowed_origins=(), plan=found.plan)
+        return Verdict(principal=principal, revision=revision, allowed_origins=(), plan=found.plan, limits=found.limits)
 
     async def _account_verdict(self, connection: Connection, claims: AccessClaims, revision: int) -> Verdict:
         plan = best_plan(await self._accounts.memberships(connection, claims.user_id), self._default_plan)
-        return Verdict(principal=self._person(claims), revision=revision, allowed_origins=(), plan=plan)
+        return Verdict(
+            principal=self._person(claims), revision=revision, allowed_origins=(), plan=plan, limits=Limits()
+        )
 
     def _person(self, claims: AccessClaims, role: Role | None = None, tenant_id: str = "", project_id: str = "") -> str:
         return self._tokens.principal(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chassis.postgres import Connection
-from services.auth.domain import Membership, ProjectId, Role, Tenant, TenantId, User, UserId
+from services.auth.domain import Limits, Membership, ProjectId, Role, Tenant, TenantId, User, UserId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class AccountStorage:
         """All of a user's, by tenant id."""
         cursor = await connection.execute(
             "SELECT tenants.id::text AS id, tenants.name, tenants.plan, memberships.role, memberships.consented,"
-            " tenants.suspended_at IS NOT NULL AS suspended"
+            " tenants.limits, tenants.suspended_at IS NOT NULL AS suspended"
             " FROM memberships JOIN tenants ON tenants.id = memberships.tenant_id"
             " WHERE memberships.user_id = %s ORDER BY tenants.id",
             (user_id,),
@@ -101,6 +101,7 @@ class AccountStorage:
                 tenant=Tenant(id=row["id"], name=row["name"]),
                 role=Role.of(row["role"]),
                 plan=row["plan"],
+                limits=Limits(**row["limits"]),
                 suspended=row["suspended"],
                 consented=row["consented"],
             )

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from chassis.postgres import Connection
-from services.auth.domain import KeyId, ProjectId, Role, SessionId, TenantId, UserId
+from services.auth.domain import KeyId, Limits, ProjectId, Role, SessionId, TenantId, UserId
 
 _Found = TypeVar("_Found")
 
@@ -30,6 +30,7 @@ class KeyVerdict:
     allowed_origins: tuple[str, ...]
     expires_at: datetime | None
     plan: str
+    limits: Limits
     suspended: bool
 
 
@@ -40,6 +41,7 @@ class ProjectVerdict:
     tenant_id: TenantId | None
     role: Role | None
     plan: str | None
+    limits: Limits
     #: Of the tenant.
     suspended: bool
 
@@ -51,7 +53,7 @@ class VerdictStorage:
         cursor = await connection.execute(
             "SELECT feed.revision, keys.id::text AS key_id, keys.tenant_id::text AS tenant_id,"
             " keys.project_id::text AS project_id, keys.kind, keys.scopes, keys.allowed_origins, keys.expires_at,"
-            " tenants.plan, tenants.suspended_at IS NOT NULL AS suspended"
+            " tenants.plan, tenants.limits, tenants.suspended_at IS NOT NULL AS suspended"
             " FROM feed LEFT JOIN (keys JOIN tenants ON tenants.id = keys.tenant_id)"
             " ON keys.key_hash = %s AND keys.revoked_at IS NULL AND (keys.expires_at IS NULL OR keys.expires_at > %s)",
             (key_hash, now),
@@ -60,8 +62,12 @@ class VerdictStorage:
         revision = row.pop("revision")
         if row["key_id"] is None:
             return Seen(revision=revision, found=None)
-        lists = {"scopes": tuple(row["scopes"]), "allowed_origins": tuple(row["allowed_origins"])}
-        return Seen(revision=revision, found=KeyVerdict(**{**row, **lists}))
+        read = {
+            "scopes": tuple(row["scopes"]),
+            "allowed_origins": tuple(row["allowed_origins"]),
+            "limits": Limits(**row["limits"]),
+        }
+        return Seen(revision=revision, found=KeyVerdict(**{**row, **read}))
 
     async def of_session(
         self, connection: Connection, user_id: UserId, session_id: SessionId, project_id: ProjectId | None
@@ -69,7 +75,7 @@ class VerdictStorage:
         """`found` is None where the session is over."""
         cursor = await connection.execute(
             "SELECT feed.revision, sessions.id IS NOT NULL AS alive, tenants.id::text AS tenant_id, memberships.role,"
-            " tenants.plan, tenants.suspended_at IS NOT NULL AS suspended"
+            " tenants.plan, tenants.limits, tenants.suspended_at IS NOT NULL AS suspended"
             " FROM feed"
             " LEFT JOIN sessions ON sessions.id = %s AND sessions.user_id = %s AND sessions.revoked_at IS NULL"
             " LEFT JOIN (projects JOIN memberships ON memberships.tenant_id = projects.tenant_id"
@@ -81,5 +87,11 @@ class VerdictStorage:
         if not row["alive"]:
             return Seen(revision=row["revision"], found=None)
         role = Role.of(row["role"]) if row["role"] else None
-        verdict = ProjectVerdict(tenant_id=row["tenant_id"], role=role, plan=row["plan"], suspended=row["suspended"])
+        verdict = ProjectVerdict(
+            tenant_id=row["tenant_id"],
+            role=role,
+            plan=row["plan"],
+            limits=Limits(**(row["limits"] or {})),
+            suspended=row["suspended"],
+        )
         return Seen(revision=row["revision"], found=verdict)

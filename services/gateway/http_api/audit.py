@@ -137,9 +137,9 @@ class AuditRoutes:
 
 
 def _etag(page: pb.ListAuditEntriesResponse) -> str:
-    """The same as long as the page says the same: its head is signed anew for each answer, with the moment."""
-    head = jwt.decode(page.signed_head, options={"verify_signature": False})
-    del head["iat"]
+    """The same as long as the page says the same: its head, where it has one, is signed anew for each answer."""
+    head = jwt.decode(page.signed_head, options={"verify_signature": False}) if page.signed_head else {}
+    head.pop("iat", None)
     said = [page.next_page_token, page.public_jwk_json, head, *(entry.hash.hex() for entry in page.entries)]
     return f'W/"{blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()}"'
 

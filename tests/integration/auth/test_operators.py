@@ -10,6 +10,7 @@ import pytest_asyncio
 from chassis.errors import Forbidden, Invalid, NotFound, PulsegateError
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
+from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.suite_database import Database
@@ -93,6 +94,36 @@ async def test_a_plan_is_announced_and_holds_at_once(auth: AuthClient, operator:
             await update(auth, operator, tenant_id, plan=plan)
 
 
+async def test_a_tenants_own_limits_are_announced_and_hold_for_keys_and_people(
+    auth: AuthClient, operator: Person
+) -> None:
+    ada = await auth.sign_up()
+    key = (await auth.create_key(ada, scopes=["ingest:write"])).token
+    wanted = Limits(writes_per_hour=7, ingestion_per_minute=12)
+    stream = auth.watch()
+    await anext(stream)
+
+    async def known() -> list[Limits | None]:
+        me = await auth.account("GetMe", accounts_pb2.GetMeRequest(), await auth.principal(ada))
+        token = await auth.authenticate(key=key)
+        session = await auth.authenticate(access_token=ada.access_token, project_id=ada.project_id)
+        return [holder.limits if holder.HasField("limits") else None for holder in (token, session, me.memberships[0])]
+
+    assert await known() == [None] * 3
+    assert (await update(auth, operator, ada.tenant_id, limits=wanted)).limits == wanted
+    changes = (list(beat.changed_ids) async for beat in stream if beat.changed_ids)
+    assert await anext(changes) == [ada.tenant_id]
+    assert (await update(auth, operator, ada.tenant_id, plan="free")).limits == wanted
+    assert await known() == [wanted] * 3
+    assert not (await update(auth, operator, ada.tenant_id, limits=Limits())).HasField("limits")
+    assert await known() == [None] * 3
+    for wrong in (-1, 10**12):
+        with pytest.raises(Invalid):
+            await update(auth, operator, ada.tenant_id, limits=Limits(reads_per_hour=wrong))
+    with pytest.raises(Forbidden):
+        await update(auth, ada, ada.tenant_id, limits=wanted)
+
+
 async def test_a_suspended_tenant_answers_nobody_until_it_is_resumed(auth: AuthClient, operator: Person) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     add = accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=accounts_pb2.ROLE_EDITOR)
@@ -151,6 +182,7 @@ async def test_what_an_operator_does_to_a_tenant_is_in_the_tenants_audit_log(
     ada = await auth.sign_up()
     for suspended in (True, True, False):
         await update(auth, operator, ada.tenant_id, plan="basic", suspended=suspended)
+    await update(auth, operator, ada.tenant_id, limits=Limits(reads_per_hour=5))
 
     with psycopg.connect(database.superuser_dsn) as connection:
         query = "SELECT document::json FROM auth.audit_entries WHERE tenant_id = %s AND sequence > 3 ORDER BY sequence"
@@ -158,6 +190,7 @@ async def test_what_an_operator_does_to_a_tenant_is_in_the_tenants_audit_log(
     assert [entry["details"] for entry in entries] == [
         {"plan": "basic", "suspended": True},
         {"plan": "basic", "suspended": False},
+        {"plan": "basic", "suspended": False, "readsPerHour": 5},
     ]
     assert {(entry["action"], entry["actor"]["kind"], entry["actor"]["id"]) for entry in entries} == {
         ("tenant.operated", "operator", operator.user_id)

@@ -19,11 +19,12 @@ from chassis.health import Health
 from chassis.ids import uuid7
 from chassis.principals import AUDIENCE, ISSUER, KeySource, Principal, PrincipalVerifier
 from chassis.tasks import ended
-from contracts.pulsegate.auth.v1 import accounts_pb2, audit_pb2, credentials_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import accounts_pb2, audit_pb2, credentials_pb2, operators_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
+from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
@@ -326,6 +327,7 @@ def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Pla
     """What each service's server serves."""
     accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
     audit = auth.servicer(audit_pb2.DESCRIPTOR.services_by_name["AuditService"])
+    operators = auth.servicer(operators_pb2.DESCRIPTOR.services_by_name["OperatorService"])
     own_account = auth.servicer(own_account_pb2.DESCRIPTOR.services_by_name["OwnAccountService"])
     definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
     project_definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionFeedService"])
@@ -334,6 +336,7 @@ def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: Pla
         "auth": [
             lambda server: add_AccountServiceServicer_to_server(accounts, server),
             lambda server: add_AuditServiceServicer_to_server(audit, server),
+            lambda server: add_OperatorServiceServicer_to_server(operators, server),
             lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
             lambda server: add_CredentialServiceServicer_to_server(auth, server),
         ],

@@ -69,6 +69,9 @@ async def test_a_page_that_the_client_has_is_not_sent_again_until_the_log_has_gr
         gateway.auth.answers["ListAuditEntries"] = answered(signed_head=signed_head)
         statuses.append((await gateway.call("GET", AUDIT, credential=session, headers=known)).status)
     assert statuses == [304, 200]
+    gateway.auth.answers["ListAuditEntries"] = answered(signed_head="")
+    unsigned = await gateway.call("GET", AUDIT, credential=session, headers=known)
+    assert (unsigned.status, unsigned.json["signedHead"]) == (200, "")
 
 
 @pytest.mark.parametrize(("more", "lines"), [("", 400), ("7", 5200)])

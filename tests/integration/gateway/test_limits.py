@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis.ids import uuid7
-from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import accounts_pb2, operators_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from deploy.local.servers import Valkey
@@ -243,6 +243,22 @@ async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gate
     gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(memberships=[membership])
     refused = await gateway.call("GET", f"/api/v1/tenants/{TENANT}/limits", credential=session)
     assert (refused.status, refused.code) == (403, "TENANT_SUSPENDED")
+
+
+async def test_an_operator_sets_a_tenants_limits(gateway: Gateway) -> None:
+    limits = Limits(reads_per_hour=20, ingestion_per_minute=9)
+    gateway.auth.answers["UpdateTenant"] = operators_pb2.UpdateTenantResponse(
+        tenant=operators_pb2.OperatedTenant(id=TENANT, plan="basic", limits=limits)
+    )
+    path, session = f"/api/v1/tenants/{TENANT}/limits", gateway.auth.new_session()
+    wanted = {"readsPerHour": 20, "ingestionPerMinute": 9}
+    changed = await gateway.call("PUT", path, credential=session, json=wanted)
+    assert (changed.status, changed.json["plan"]) == (200, "basic")
+    assert [one["limit"] for one in changed.json["limits"]] == [1_000, 20, 100, 2_000, 9, 90]
+    (request,) = gateway.auth.requests("UpdateTenant")
+    assert request == operators_pb2.UpdateTenantRequest(tenant_id=TENANT, limits=limits)
+    refused = await gateway.call("PUT", path, credential=session, json={"readsPerHour": -1, "burst": 3})
+    assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"readsPerHour", "burst"})
 
 
 async def test_pages_may_read_the_limits_of_each_answer(start_gateway: StartGateway) -> None:

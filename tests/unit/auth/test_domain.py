@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chassis.errors import Forbidden, Invalid
 from chassis.ids import uuid7
 from services.auth.domain import (
+    Limits,
     Membership,
     PageRequest,
     Presented,
@@ -152,6 +153,7 @@ def test_a_persons_calls_are_limited_by_the_best_of_their_plans(plans: list[str]
     tenant = Tenant(id=TenantId("t"), name="T")
 
     memberships = [
-        Membership(tenant=tenant, role=Role.VIEWER, plan=plan, suspended=False, consented=True) for plan in plans
+        Membership(tenant=tenant, role=Role.VIEWER, plan=plan, limits=Limits(), suspended=False, consented=True)
+        for plan in plans
     ]
     assert best_plan(memberships, "basic") == best

@@ -23,25 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from contracts.pulsegate.auth.v1 import limits_pb2 as pulsegate_dot_auth_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pulsegate/auth/v1/operators.proto\x12\x11pulsegate.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x0eOperatedTenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x13ListTenantsResponse\x12\x32\n\x07tenants\x18\x01 \x03(\x0b\x32!.pulsegate.auth.v1.OperatedTenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\x04plan\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tsuspended\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05_planB\x0c\n\n_suspended\"I\n\x14UpdateTenantResponse\x12\x31\n\x06tenant\x18\x01 \x01(\x0b\x32!.pulsegate.auth.v1.OperatedTenant2\xd0\x01\n\x0fOperatorService\x12\\\n\x0bListTenants\x12%.pulsegate.auth.v1.ListTenantsRequest\x1a&.pulsegate.auth.v1.ListTenantsResponse\x12_\n\x0cUpdateTenant\x12&.pulsegate.auth.v1.UpdateTenantRequest\x1a\'.pulsegate.auth.v1.UpdateTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pulsegate/auth/v1/operators.proto\x12\x11pulsegate.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1epulsegate/auth/v1/limits.proto\"\xc5\x01\n\x0eOperatedTenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06limits\x18\x06 \x01(\x0b\x32\x19.pulsegate.auth.v1.Limits\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x13ListTenantsResponse\x12\x32\n\x07tenants\x18\x01 \x03(\x0b\x32!.pulsegate.auth.v1.OperatedTenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x95\x01\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\x04plan\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tsuspended\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12)\n\x06limits\x18\x04 \x01(\x0b\x32\x19.pulsegate.auth.v1.LimitsB\x07\n\x05_planB\x0c\n\n_suspended\"I\n\x14UpdateTenantResponse\x12\x31\n\x06tenant\x18\x01 \x01(\x0b\x32!.pulsegate.auth.v1.OperatedTenant2\xd0\x01\n\x0fOperatorService\x12\\\n\x0bListTenants\x12%.pulsegate.auth.v1.ListTenantsRequest\x1a&.pulsegate.auth.v1.ListTenantsResponse\x12_\n\x0cUpdateTenant\x12&.pulsegate.auth.v1.UpdateTenantRequest\x1a\'.pulsegate.auth.v1.UpdateTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.auth.v1.operators_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATEDTENANT']._serialized_start=90
-  _globals['_OPERATEDTENANT']._serialized_end=244
-  _globals['_LISTTENANTSREQUEST']._serialized_start=246
-  _globals['_LISTTENANTSREQUEST']._serialized_end=305
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=307
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=405
-  _globals['_UPDATETENANTREQUEST']._serialized_start=407
-  _globals['_UPDATETENANTREQUEST']._serialized_end=513
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=515
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=588
-  _globals['_OPERATORSERVICE']._serialized_start=591
-  _globals['_OPERATORSERVICE']._serialized_end=799
+  _globals['_OPERATEDTENANT']._serialized_start=122
+  _globals['_OPERATEDTENANT']._serialized_end=319
+  _globals['_LISTTENANTSREQUEST']._serialized_start=321
+  _globals['_LISTTENANTSREQUEST']._serialized_end=380
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=382
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=480
+  _globals['_UPDATETENANTREQUEST']._serialized_start=483
+  _globals['_UPDATETENANTREQUEST']._serialized_end=632
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=634
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=707
+  _globals['_OPERATORSERVICE']._serialized_start=710
+  _globals['_OPERATORSERVICE']._serialized_end=918
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from contracts.pulsegate.auth.v1 import limits_pb2 as _limits_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,6 +29,7 @@ class OperatedTenant(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SUSPENDED_AT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     plan: _builtins.str
@@ -37,6 +39,8 @@ class OperatedTenant(_message.Message):
     def suspended_at(self) -> _timestamp_pb2.Timestamp:
         """Absent unless it is suspended."""
 
+    @_builtins.property
+    def limits(self) -> _limits_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -45,10 +49,11 @@ class OperatedTenant(_message.Message):
         plan: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         suspended_at: _timestamp_pb2.Timestamp | None = ...,
+        limits: _limits_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "suspended_at", b"suspended_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "limits", b"limits", "suspended_at", b"suspended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "name", b"name", "plan", b"plan", "suspended_at", b"suspended_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "limits", b"limits", "name", b"name", "plan", b"plan", "suspended_at", b"suspended_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,19 +111,25 @@ class UpdateTenantRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     plan: _builtins.str
     suspended: _builtins.bool
+    @_builtins.property
+    def limits(self) -> _limits_pb2.Limits:
+        """All of them."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         plan: _builtins.str | None = ...,
         suspended: _builtins.bool | None = ...,
+        limits: _limits_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "_suspended", b"_suspended", "plan", b"plan", "suspended", b"suspended"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "_suspended", b"_suspended", "limits", b"limits", "plan", b"plan", "suspended", b"suspended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "_suspended", b"_suspended", "plan", b"plan", "suspended", b"suspended", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plan", b"_plan", "_suspended", b"_suspended", "limits", b"limits", "plan", b"plan", "suspended", b"suspended", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__plan: _TypeAlias = _typing.Literal["plan"]  # noqa: Y015
     _WhichOneofArgType__plan: _TypeAlias = _typing.Literal["_plan", b"_plan"]  # noqa: Y015
