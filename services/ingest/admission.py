@@ -61,6 +61,10 @@ class Admission:
         """Whether the batch is for `refused_sources` first. It never waits."""
         return bool(self._unknown_producer(project_id, batch) or self._unknown_sources(project_id, batch))
 
+    def concerns(self, project_id: bytes) -> bool:
+        """Whether batches of the project may be held back. It never waits."""
+        return project_id in self._full.producers or project_id in self._full.sources
+
     def _unknown_producer(self, project_id: bytes, batch: Batch) -> bytes:
         if not batch.producer or project_id not in self._full.producers:
             return b""

@@ -207,7 +207,7 @@ class Receiver:
         """
         with self._reconsidered.taken(principal.tenant_id, len(batch.points) + len(batch.metrics)):
             project_id, refused = _uuid_bytes(principal.project_id), frozenset[bytes]()
-            if self._admission.holds_back(project_id, batch):
+            if self._admission.concerns(project_id):  # then the batch may be good as it is
                 refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch)
                 taken = await self._work(principal, large_bytes, self._judge(principal, batch, refused))
                 if isinstance(taken, Taken):

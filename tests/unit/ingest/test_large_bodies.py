@@ -78,24 +78,29 @@ async def test_a_tenant_does_not_wait_for_all_that_another_has_sent() -> None:
     other = replace(one, tenant_id=str(uuid.uuid4()))
     async with receiver_of([LOAD]) as (receiver, _), asyncio.TaskGroup() as tasks:
         read = [tasks.create_task(read_by(receiver, one, LARGE)) for _ in range(8)]
-        await read_by(receiver, other, lines(1_000))
+        await tasks.create_task(read_by(receiver, other, lines(1_000)))
         assert sum(each.done() for each in read) <= 2
         for each in read:
             each.cancel()
 
 
 async def test_large_bodies_that_have_asked_config_are_judged_one_at_a_time() -> None:
-    unknown = b"nope:1|c\n"
-    async with receiver_of([LOAD]) as (receiver, config), asyncio.TaskGroup() as tasks:
-        config.open.clear()
-        larger = tasks.create_task(read_by(receiver, a_sender(), unknown + LARGE))
-        smaller = tasks.create_task(read_by(receiver, a_sender(), unknown + lines(1_000)))
-        await read_by(receiver, a_sender(), lines(1_000))  # behind both, which ask config now
-        assert not larger.done()
-        config.open.set()
-        await larger
-        assert not smaller.done()
-        assert len(receiver.finish(await smaller).rejected) == 1
+    judged: list[int] = []
+    async with receiver_of([LOAD]) as (receiver, config):
+
+        async def read(count: int) -> None:
+            taken = await read_by(receiver, a_sender(), b"nope:1|c\n" + lines(count))
+            assert len(receiver.finish(taken).rejected) == 1
+            judged.append(count)
+
+        async with asyncio.TaskGroup() as tasks:
+            config.open.clear()
+            for count in (LINES, 1_000):
+                tasks.create_task(read(count))
+            await tasks.create_task(read_by(receiver, a_sender(), lines(1_000)))  # behind both, which ask config now
+            assert not judged
+            config.open.set()
+    assert judged == [LINES, 1_000]
 
 
 async def read_by(receiver: Receiver, sender: Principal, body: bytes) -> Taken:
