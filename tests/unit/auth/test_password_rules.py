@@ -24,6 +24,7 @@ EMAIL = "ada.lovelace@engines.example"
         "thunder lamp orbit spoon",
         "ada likes 7 difference engines",
         "x" + "é§ß" * 3 + "kaZ19!",
+        "xk4@7({[<3zq$5!1|vw",
     ],
 )
 def test_a_password_that_nobody_tries_first_is_taken(password: str) -> None:
@@ -89,7 +90,14 @@ def test_passwords_that_were_breached_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "password",
-    ["4@8({[<3690!1|$57+%24@8(", "4@8({<3#69&1!|0$5+7%2" * 3, "4@69$51!aeioutnrsbcdfghk", "a" * 72, "1qaz@WSX" * 9],
+    [
+        "4@8({[<3690!1|$57+%24@8(",
+        "4@8({<3#69&1!|0$5+7%2" * 3,
+        "4@69$51!aeioutnrsbcdfghk",
+        "xk4@7({[<3zq$5!1|vw",
+        "a" * 72,
+        "1qaz@WSX" * 9,
+    ],
 )
 def test_no_password_takes_long_to_judge(password: str) -> None:
     password_fault(password, EMAIL)  # which reads the lists, once
