@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from chassis import grpc_client, http_server
 from chassis.breakers import Breaker
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from services.gateway import connections, http_api, middlewares, redis_limits
 from services.gateway import upstreams as services_behind
@@ -100,32 +100,17 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health = _health(upstreams, in_redis, prometheus, signing_keys, verdicts)
         await stack.enter_async_context(health.watching())
 
-        accounts, authentication = Accounts(upstreams.auth), Authentication(verdicts, limits)
-        own_account, operators = OwnAccount(upstreams.auth), Operators(upstreams.auth)
-        resources: list[Resource] = [
-            AccountRoutes(accounts, signing_keys, limits),
-            OwnAccountRoutes(own_account, limits),
-            SecondFactorRoutes(own_account, limits),
-            ProjectRoutes(accounts),
-            KeyRoutes(accounts),
-            LeakedKeyRoutes(accounts),
-            MemberRoutes(accounts),
-            AuditRoutes(Audit(upstreams.auth), limits),
-            LimitRoutes(accounts, operators, limits),
-            InvitationRoutes(Invitations(upstreams.auth)),
-            OperatorRoutes(operators),
-            DefinitionRoutes(Definitions(upstreams.config)),
-            ProjectSettingsRoutes(Definitions(upstreams.config)),
-            GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, authentication, endpoint=settings.endpoint),
-            IngestionRoutes(upstreams.ingest),
-            DoorRoutes(upstreams.ingest),
-            PushRoutes(upstreams.ingest),
-            LedgerRoutes(Ledger(upstreams.ledger), clock),
-            QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
-            MetadataRoutes(ProjectDefinitions(upstreams.config)),
-            PageRoutes(health, endpoint=settings.endpoint),
-        ]
-        resources.append(ReferenceRoutes(resources, endpoint=settings.endpoint))
+        authentication = Authentication(verdicts, limits)
+        resources = _resources(
+            settings,
+            upstreams,
+            prometheus,
+            health,
+            clock,
+            signing_keys=signing_keys,
+            limits=limits,
+            known=authentication,
+        )
         kept_answers = _kept_answers(settings, redis, redis_breaker)
         once = Idempotency(kept_answers).once
         stages = middlewares.doors(authentication, limits, once=once, revalidated=revalidated)
@@ -138,6 +123,47 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         finally:
             health.stopping = True
             await clock.sleep(settings.unready_seconds)
+
+
+def _resources(
+    settings: Settings,
+    upstreams: Upstreams,
+    prometheus: Prometheus | None,
+    health: Health,
+    clock: Clock,
+    *,
+    signing_keys: SigningKeys,
+    limits: Limits,
+    known: Authentication,
+) -> list[Resource]:
+    """Everything that has an address, in the order in which the reference tells of it."""
+    accounts, definitions = Accounts(upstreams.auth), Definitions(upstreams.config)
+    own_account, operators = OwnAccount(upstreams.auth), Operators(upstreams.auth)
+    resources: list[Resource] = [
+        AccountRoutes(accounts, signing_keys, limits),
+        OwnAccountRoutes(own_account, limits),
+        SecondFactorRoutes(own_account, limits),
+        ProjectRoutes(accounts),
+        KeyRoutes(accounts),
+        LeakedKeyRoutes(accounts),
+        MemberRoutes(accounts),
+        AuditRoutes(Audit(upstreams.auth), limits),
+        LimitRoutes(accounts, operators, limits),
+        InvitationRoutes(Invitations(upstreams.auth)),
+        OperatorRoutes(operators),
+        DefinitionRoutes(definitions),
+        ProjectSettingsRoutes(definitions),
+        GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, known, endpoint=settings.endpoint),
+        IngestionRoutes(upstreams.ingest),
+        DoorRoutes(upstreams.ingest),
+        PushRoutes(upstreams.ingest),
+        LedgerRoutes(Ledger(upstreams.ledger), clock),
+        QueryRoutes(prometheus, timeout_seconds=settings.query_timeout_seconds),
+        MetadataRoutes(ProjectDefinitions(upstreams.config)),
+        PageRoutes(health, endpoint=settings.endpoint),
+    ]
+    resources.append(ReferenceRoutes(resources, endpoint=settings.endpoint))
+    return resources
 
 
 def _pipeline(settings: Settings) -> Pipeline:

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from chassis.postgres import Connection
 from services.auth.domain import Invitation, InvitationId, PageRequest, Role, TenantId
+
+_SELECT: Final = (
+    "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
+)
 
 
 class InvitationStorage:
@@ -38,8 +42,7 @@ class InvitationStorage:
     ) -> Sequence[Invitation]:
         """Those that have not expired; one more than the page's size, where there are so many."""
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
-            " WHERE tenant_id = %s AND id > %s AND expires_at > %s ORDER BY invitations.id LIMIT %s",
+            _SELECT + " WHERE tenant_id = %s AND id > %s AND expires_at > %s ORDER BY invitations.id LIMIT %s",
             (tenant_id, page.after, now, page.size + 1),
         )
         return [_invitation(row) for row in await cursor.fetchall()]
@@ -48,8 +51,7 @@ class InvitationStorage:
         self, connection: Connection, tenant_id: TenantId, invitation_id: InvitationId, now: datetime
     ) -> Invitation | None:
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
-            " WHERE tenant_id = %s AND id = %s AND expires_at > %s",
+            _SELECT + " WHERE tenant_id = %s AND id = %s AND expires_at > %s",
             (tenant_id, invitation_id, now),
         )
         row = await cursor.fetchone()
@@ -59,8 +61,7 @@ class InvitationStorage:
         self, connection: Connection, tenant_id: TenantId, email_key: str, now: datetime
     ) -> Invitation | None:
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
-            " WHERE tenant_id = %s AND email_key = %s AND expires_at > %s",
+            _SELECT + " WHERE tenant_id = %s AND email_key = %s AND expires_at > %s",
             (tenant_id, email_key, now),
         )
         row = await cursor.fetchone()
@@ -69,8 +70,7 @@ class InvitationStorage:
     async def find(self, connection: Connection, token_hash: bytes, now: datetime) -> Invitation | None:
         """The one whose token this is, neither void nor used nor expired."""
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at FROM invitations"
-            " WHERE token_hash = %s AND expires_at > %s",
+            _SELECT + " WHERE token_hash = %s AND expires_at > %s",
             (token_hash, now),
         )
         row = await cursor.fetchone()
