@@ -30,6 +30,10 @@ PASSWORD_RESET_LIFE = timedelta(minutes=30)
 EMAIL_VERIFICATION_LIFE = timedelta(hours=24)
 INVITATION_LIFE = timedelta(days=7)
 
+#: Tokens of one purpose that are mailed to one address within `TOKENS_PERIOD`.
+MOST_TOKENS = 5
+TOKENS_PERIOD = PASSWORD_RESET_LIFE
+
 #: Of one tenant at a time.
 MOST_OPEN_INVITATIONS = 100
 
@@ -154,6 +158,8 @@ class Member:
     user: User
     role: Role
     created_at: datetime
+    #: Whether the person has shown that they read mail at their address.
+    email_verified: bool
 
 
 @dataclass(frozen=True, kw_only=True)

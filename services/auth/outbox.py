@@ -18,7 +18,7 @@ from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
-from services.auth.domain import MailId, email_fault
+from services.auth.domain import MOST_TOKENS, TOKENS_PERIOD, MailId, email_fault
 from services.auth.mailers import Mailer, MailNotSent, MailRefused
 from services.auth.mails import Mail, MailPurpose, composed
 from services.auth.storage.accounts import AccountStorage
@@ -48,10 +48,15 @@ class Outbox:
     async def queue_token(
         self, connection: Connection, purpose: MailPurpose, recipient: str, now: datetime, life: timedelta
     ) -> None:
-        """Mails a new token to an address whose door `email` is open, and makes older ones of this purpose void."""
+        """Mails a new token to an address whose door `email` is open; older ones stay good, because anybody may ask for
+        a newer one. Where there were several within half an hour, their mails must do."""
+        key = email_key(recipient)
+        await self._mailed_tokens.lock(connection, key)
+        if await self._mailed_tokens.made_since(connection, purpose, key, now - TOKENS_PERIOD) >= MOST_TOKENS:
+            return
         mail = _new_mail(purpose, recipient, {}, now)
         token_hash = self._tokens.digest(self._tokens.of(mail.id))
-        await self._mailed_tokens.replace(connection, purpose, email_key(recipient), token_hash, now + life)
+        await self._mailed_tokens.insert(connection, purpose, key, token_hash, now, now + life)
         await self._mails.insert(connection, mail)
 
     async def queue_invitation(

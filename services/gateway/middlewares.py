@@ -216,6 +216,7 @@ def doors(
         Door.SIGN_IN: [limits.signing_in],
         Door.READ: [authentication.of_anybody, limits.reads, revalidated],
         Door.WRITE: [authentication.of_anybody, limits.writes, once],
+        Door.PROOF: [authentication.of_anybody, limits.writes],
         Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once],
         Door.QUERY: [authentication.of_readers, limits.reads],
         # The hot path: nothing else.

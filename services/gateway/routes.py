@@ -42,6 +42,9 @@ class Door(Enum):
     #: A person or key about their own account or the project in the path.
     READ = "read"
     WRITE = "write"
+    #: As WRITE, with a password, a code or a mailed token in the body: nothing is kept of that, not even a hash, so
+    #: that such a request takes no Idempotency-Key.
+    PROOF = "proof"
     #: Generation, exports and bulk operations.
     EXPENSIVE = "expensive"
     #: A key, or a person with `?projectId=`.

@@ -110,7 +110,12 @@ def read_limits(value: limits_pb2.Limits) -> domain.Limits:
 
 
 def member(value: domain.Member) -> pb.Member:
-    return pb.Member(user=user(value.user), role=_ROLE_NUMBERS[value.role], created_at=timestamp(value.created_at))
+    return pb.Member(
+        user=user(value.user),
+        role=_ROLE_NUMBERS[value.role],
+        created_at=timestamp(value.created_at),
+        email_verified=value.email_verified,
+    )
 
 
 def operated_tenant(value: domain.OperatedTenant) -> operators_pb2.OperatedTenant:

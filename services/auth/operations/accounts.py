@@ -16,7 +16,6 @@ from services.auth import metrics
 from services.auth.audit_chain import PLATFORM
 from services.auth.domain import (
     Device,
-    Member,
     Membership,
     Project,
     ProjectId,
@@ -211,8 +210,7 @@ class Accounts:
     async def _make_tenant(self, connection: Connection, owner: User, tenant: Tenant) -> Project:
         now = self._now()
         await self._accounts.insert_tenant(connection, tenant, self._default_plan, now)
-        founder = Member(user=owner, role=Role.OWNER, created_at=now)
-        await self._members.insert(connection, tenant.id, founder, consented=True)
+        await self._members.insert(connection, tenant.id, owner.id, Role.OWNER, now, consented=True)
         project = Project(id=ProjectId(str(uuid7())), tenant_id=tenant.id, name=FIRST_PROJECT, created_at=now)
         await self._projects.insert(connection, project)
         return project

@@ -17,7 +17,6 @@ from services.auth.domain import (
     MOST_OPEN_INVITATIONS,
     Invitation,
     InvitationId,
-    Member,
     Membership,
     Page,
     PageRequest,
@@ -180,8 +179,8 @@ class Invitations:
             raise TenantSuspended
         if not await self._invitations.delete(connection, invitation.id):  # used or revoked in between
             raise InvalidMailedToken
-        member = Member(user=user, role=invitation.role, created_at=self._now())
-        if not await self._members.insert(connection, invitation.tenant_id, member, consented=True):
+        tenant_id, role = invitation.tenant_id, invitation.role
+        if not await self._members.insert(connection, tenant_id, user.id, role, self._now(), consented=True):
             raise AlreadyMember
         actor = Actor(user_id=user.id, tenant_id=invitation.tenant_id, role=invitation.role)
         await self._trail.of_tenant(connection, actor, _change("invitation.accepted", invitation))

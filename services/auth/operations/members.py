@@ -1,5 +1,7 @@
 """Members of a tenant and their roles."""
 
+from dataclasses import replace
+
 from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
@@ -57,10 +59,11 @@ class Members:
             check_grant(actor.role, current=None, wanted=role)
             await open_door(connection, "email", key)
             user = await self._known_user(connection, key)
-            member = Member(user=user, role=role, created_at=from_unix_ms(self._clock.now_ms()))
-            if not await self._members.insert(connection, tenant_id, member, consented=False):
+            now = from_unix_ms(self._clock.now_ms())
+            if not await self._members.insert(connection, tenant_id, user.id, role, now, consented=False):
                 raise AlreadyMember
             await self._tell(connection, actor, "member.added", user.id, role=role.word)
+            member = await self._member(connection, tenant_id, user.id)
             await self._feed.announce(connection, [user.id])
             return member
 
@@ -85,7 +88,7 @@ class Members:
                     connection, actor, "member.role_changed", user_id, role=role.word, before=member.role.word
                 )
                 await self._feed.announce(connection, [user_id])
-            return Member(user=member.user, role=role, created_at=member.created_at)
+            return replace(member, role=role)
 
     async def remove(self, principal: Principal, tenant_id: TenantId, user_id: UserId) -> None:
         """Raises NotFound, Forbidden, LastOwner."""

@@ -79,7 +79,7 @@ class Recovery:
         await self._require_good(password, key, field="password")
         bcrypt = await self._hasher.hash(password)
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
-            user = await self._spend(connection, token_hash)
+            user = await self._owner(connection, token_hash)
             await self._accounts.lock_password(connection, user.id)
             await self._first_proof(connection, user)
             await self._replace_password(connection, user, bcrypt, "password.reset")
@@ -97,6 +97,7 @@ class Recovery:
         async with self._database.transaction(user_id=user_id) as connection:
             if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
                 raise WrongPassword
+            await open_door(connection, "email", email_key(user.email))
             this_one = SessionId(principal.session_id)
             await self._replace_password(connection, user, bcrypt, "password.changed", but=this_one)
         metrics.PASSWORD_CHANGES.labels("changed").inc()
@@ -126,11 +127,10 @@ class Recovery:
         user_id, token_hash = require_person(principal), MailedTokens.digest(token)
         async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
             user = await self._accounts.get(connection, user_id)
-            key = await self._mailed_tokens.spend(connection, MailPurpose.EMAIL_VERIFICATION, token_hash, self._now())
-            if key is None:
-                raise InvalidMailedToken
+            key = await self._unspent(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
             if user is None or email_key(user.email) != key:
                 raise OtherAddress
+            await self._mailed_tokens.void(connection, MailPurpose.EMAIL_VERIFICATION, key)
             await self._accounts.verify_email(connection, user_id, self._now())
             await self._trail.of_person(connection, user_id, "email.verified")
 
@@ -143,17 +143,26 @@ class Recovery:
             change = "The second factor was removed: it was set up before this address was verified."
             await self._outbox.queue_notice(connection, user.email, change, self._now())
 
-    async def _spend(self, connection: Connection, token_hash: bytes) -> User:
-        """Whose token for a reset it was; their door is open then."""
-        key = await self._mailed_tokens.spend(connection, MailPurpose.PASSWORD_RESET, token_hash, self._now())
-        if key is None:
-            raise InvalidMailedToken
-        await open_door(connection, "email", key)
+    async def _owner(self, connection: Connection, token_hash: bytes) -> User:
+        """Whose token for a reset it is; their doors are open then, and nobody else uses one until this ends."""
+        key = await self._unspent(connection, MailPurpose.PASSWORD_RESET, token_hash)
         user = await self._accounts.find_by_email(connection, key)
         if user is None:
             raise InvalidMailedToken
         await open_door(connection, "user_id", user.id)
         return user
+
+    async def _unspent(self, connection: Connection, purpose: MailPurpose, token_hash: bytes) -> str:
+        """The key of the address that a token was mailed to, whose door is open then. Of several uses at once, also of
+        different tokens, one goes on at a time. Raises InvalidMailedToken."""
+        key = await self._mailed_tokens.find(connection, purpose, token_hash, self._now())
+        if key is None:
+            raise InvalidMailedToken
+        await open_door(connection, "email", key)
+        await self._mailed_tokens.lock(connection, key)
+        if not await self._mailed_tokens.exists(connection, token_hash, self._now()):  # used in between
+            raise InvalidMailedToken
+        return key
 
     async def _own(self, connection: Connection, user_id: UserId) -> tuple[User, str]:
         user = await self._accounts.get(connection, user_id)
@@ -169,7 +178,9 @@ class Recovery:
     async def _replace_password(
         self, connection: Connection, user: User, bcrypt: str, action: str, *, but: SessionId | None = None
     ) -> None:
+        """The door `email` is open. No token that was mailed before sets another one."""
         await self._accounts.update_password(connection, user.id, bcrypt)
+        await self._mailed_tokens.void(connection, MailPurpose.PASSWORD_RESET, email_key(user.email))
         await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
         await self._sessions.end_all(connection, user.id, because=action, but=but)
 

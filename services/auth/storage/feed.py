@@ -54,6 +54,7 @@ class FeedStorage:
             "changes": "DELETE FROM changes",
             "refresh_tokens": "DELETE FROM refresh_tokens",
             "mailed_tokens": "DELETE FROM mailed_tokens",
+            "live_tokens": "DELETE FROM live_tokens",
             "invitations": "DELETE FROM invitations",
             "invitation_mails": "DELETE FROM invitation_mails",
             "sessions": "DELETE FROM sessions",

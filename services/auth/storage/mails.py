@@ -40,12 +40,41 @@ class MailStorage:
 
 
 class MailedTokenStorage:
-    """Doors: `email` for `replace` and `exists`, `mailed_hash` for `find` and `spend`."""
+    """Doors: `email`; `mailed_hash` for `find`.
 
-    async def replace(
-        self, connection: Connection, purpose: MailPurpose, email_key: str, token_hash: bytes, expires_at: datetime
+    The table `mailed_tokens` has one row for a purpose and address, which the version before reads and writes: what it
+    has made counts here, and it finds the newest. It goes once no replica of that version is left.
+    """
+
+    async def lock(self, connection: Connection, email_key: str) -> None:
+        """Makes what else is done with an address' tokens wait until this transaction ends."""
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (f"tokens of {email_key}",))
+
+    async def made_since(self, connection: Connection, purpose: MailPurpose, email_key: str, moment: datetime) -> int:
+        """How many of the unused ones are that new."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS made FROM live_tokens WHERE purpose = %s AND email_key = %s AND created_at > %s",
+            (purpose.value, email_key, moment),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["made"])
+
+    async def insert(
+        self,
+        connection: Connection,
+        purpose: MailPurpose,
+        email_key: str,
+        token_hash: bytes,
+        now: datetime,
+        expires_at: datetime,
     ) -> None:
-        """The one before of the same purpose and address is void."""
+        await connection.execute(
+            "INSERT INTO live_tokens (purpose, email_key, token_hash, created_at, expires_at)"
+            " SELECT purpose, email_key, token_hash, %s, expires_at FROM mailed_tokens"
+            " WHERE purpose = %s AND email_key = %s"
+            " UNION ALL VALUES (%s, %s, %s, %s::timestamptz, %s::timestamptz) ON CONFLICT DO NOTHING",
+            (now, purpose.value, email_key, purpose.value, email_key, token_hash, now, expires_at),
+        )
         await connection.execute(
             "INSERT INTO mailed_tokens (purpose, email_key, token_hash, expires_at) VALUES (%s, %s, %s, %s)"
             " ON CONFLICT (purpose, email_key) DO UPDATE"
@@ -56,24 +85,28 @@ class MailedTokenStorage:
     async def exists(self, connection: Connection, token_hash: bytes, now: datetime) -> bool:
         """Whether it is neither void nor used nor expired."""
         cursor = await connection.execute(
-            "SELECT FROM mailed_tokens WHERE token_hash = %s AND expires_at > %s", (token_hash, now)
+            "SELECT FROM live_tokens WHERE token_hash = %(hash)s AND expires_at > %(now)s"
+            " UNION ALL SELECT FROM mailed_tokens WHERE token_hash = %(hash)s AND expires_at > %(now)s",
+            {"hash": token_hash, "now": now},
         )
         return await cursor.fetchone() is not None
 
     async def find(self, connection: Connection, purpose: MailPurpose, token_hash: bytes, now: datetime) -> str | None:
         """The key of the address that a living token was mailed to."""
         cursor = await connection.execute(
-            "SELECT email_key FROM mailed_tokens WHERE purpose = %s AND token_hash = %s AND expires_at > %s",
-            (purpose.value, token_hash, now),
+            "SELECT email_key FROM live_tokens"
+            " WHERE purpose = %(purpose)s AND token_hash = %(hash)s AND expires_at > %(now)s"
+            " UNION ALL SELECT email_key FROM mailed_tokens"
+            " WHERE purpose = %(purpose)s AND token_hash = %(hash)s AND expires_at > %(now)s",
+            {"purpose": purpose.value, "hash": token_hash, "now": now},
         )
         row = await cursor.fetchone()
         return row["email_key"] if row else None
 
-    async def spend(self, connection: Connection, purpose: MailPurpose, token_hash: bytes, now: datetime) -> str | None:
-        """As `find`; the token is gone then. Of several at once one succeeds."""
-        cursor = await connection.execute(
-            "DELETE FROM mailed_tokens WHERE purpose = %s AND token_hash = %s AND expires_at > %s RETURNING email_key",
-            (purpose.value, token_hash, now),
-        )
-        row = await cursor.fetchone()
-        return row["email_key"] if row else None
+    async def void(self, connection: Connection, purpose: MailPurpose, email_key: str) -> None:
+        """All of an address."""
+        for statement in (
+            "DELETE FROM live_tokens WHERE purpose = %s AND email_key = %s",
+            "DELETE FROM mailed_tokens WHERE purpose = %s AND email_key = %s",
+        ):
+            await connection.execute(statement, (purpose.value, email_key))

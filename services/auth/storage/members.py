@@ -1,6 +1,8 @@
 """Memberships, as a tenant's administrators see them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from chassis.postgres import Connection
 from services.auth.domain import Member, PageRequest, Role, TenantId, User, UserId
@@ -16,28 +18,24 @@ class MemberStorage:
     async def page(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[Member]:
         """By user id; one more than the page's size, where there are so many."""
         cursor = await connection.execute(
-            "SELECT users.id::text AS id, users.email, memberships.role, memberships.created_at"
+            "SELECT users.id::text AS id, users.email, users.email_verified_at, memberships.role,"
+            " memberships.created_at"
             " FROM memberships JOIN users ON users.id = memberships.user_id"
             " WHERE memberships.tenant_id = %s AND memberships.user_id > %s ORDER BY memberships.user_id LIMIT %s",
             (tenant_id, page.after, page.size + 1),
         )
-        return [
-            Member(user=User(id=row["id"], email=row["email"]), role=Role.of(row["role"]), created_at=row["created_at"])
-            for row in await cursor.fetchall()
-        ]
+        return [_member(row) for row in await cursor.fetchall()]
 
     async def get(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Member | None:
         cursor = await connection.execute(
-            "SELECT users.id::text AS id, users.email, memberships.role, memberships.created_at"
+            "SELECT users.id::text AS id, users.email, users.email_verified_at, memberships.role,"
+            " memberships.created_at"
             " FROM memberships JOIN users ON users.id = memberships.user_id"
             " WHERE memberships.tenant_id = %s AND memberships.user_id = %s",
             (tenant_id, user_id),
         )
         row = await cursor.fetchone()
-        if row is None:
-            return None
-        user = User(id=row["id"], email=row["email"])
-        return Member(user=user, role=Role.of(row["role"]), created_at=row["created_at"])
+        return _member(row) if row else None
 
     async def has_address(self, connection: Connection, tenant_id: TenantId, email_key: str) -> bool:
         cursor = await connection.execute(
@@ -47,12 +45,21 @@ class MemberStorage:
         )
         return await cursor.fetchone() is not None
 
-    async def insert(self, connection: Connection, tenant_id: TenantId, member: Member, *, consented: bool) -> bool:
+    async def insert(
+        self,
+        connection: Connection,
+        tenant_id: TenantId,
+        user_id: UserId,
+        role: Role,
+        now: datetime,
+        *,
+        consented: bool,
+    ) -> bool:
         """False where the user is a member already. `consented`: as in `Membership`."""
         cursor = await connection.execute(
             "INSERT INTO memberships (tenant_id, user_id, role, created_at, consented) VALUES (%s, %s, %s, %s, %s)"
             " ON CONFLICT DO NOTHING",
-            (tenant_id, member.user.id, member.role.word, member.created_at, consented),
+            (tenant_id, user_id, role.word, now, consented),
         )
         return cursor.rowcount == 1
 
@@ -80,3 +87,12 @@ class MemberStorage:
         )
         [row] = await cursor.fetchall()
         return int(row["owners"])
+
+
+def _member(row: Mapping[str, Any]) -> Member:
+    return Member(
+        user=User(id=row["id"], email=row["email"]),
+        role=Role.of(row["role"]),
+        created_at=row["created_at"],
+        email_verified=row["email_verified_at"] is not None,
+    )

@@ -68,7 +68,7 @@ class InvitationRoutes:
                 "POST",
                 "/api/v1/invitations/accept",
                 Taking(MailedToken, self.accept),
-                Door.WRITE,
+                Door.PROOF,
                 Operation(
                     "Accept an invitation",
                     {200: Joined},

@@ -40,6 +40,8 @@ class Member(Told):
     user: User
     role: RoleName
     created_at: Moment
+    #: Whether the person has shown that they read mail at their address.
+    email_verified: bool
 
 
 class Members(Told):
@@ -99,4 +101,9 @@ def render_user(user: pb.User) -> User:
 
 
 def _render(member: pb.Member) -> Member:
-    return Member(user=render_user(member.user), role=ROLE_NAMES[member.role], created_at=moment(member.created_at))
+    return Member(
+        user=render_user(member.user),
+        role=ROLE_NAMES[member.role],
+        created_at=moment(member.created_at),
+        email_verified=member.email_verified,
+    )

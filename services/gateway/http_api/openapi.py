@@ -28,6 +28,7 @@ _ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
     Door.SIGN_IN: (429, 500, 503, 504),
     Door.READ: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.WRITE: (400, 401, 403, 404, 429, 500, 503, 504),
+    Door.PROOF: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.EXPENSIVE: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.QUERY: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.INGESTION: (400, 401, 403, 404, 429, 500, 503, 504),
@@ -41,6 +42,7 @@ _KEY: list[dict[str, list[str]]] = [{"apiKey": []}, {"secretKey": []}, {"keyInAd
 _SECURITY: Mapping[Door, list[dict[str, list[str]]]] = {
     Door.READ: _PERSON_OR_KEY,
     Door.WRITE: _PERSON_OR_KEY,
+    Door.PROOF: _PERSON_OR_KEY,
     Door.EXPENSIVE: _PERSON_OR_KEY,
     Door.QUERY: _PERSON_OR_KEY,
     Door.INGESTION: _KEY,

@@ -85,7 +85,7 @@ class OwnAccountRoutes:
                 "PUT",
                 "/api/v1/auth/password",
                 Taking(NewPassword, self.change_password),
-                Door.WRITE,
+                Door.PROOF,
                 Operation("Change my password", {204: None}, "Ends every other session."),
             ),
         ]
@@ -104,7 +104,7 @@ class OwnAccountRoutes:
                 "POST",
                 verification + "/confirm",
                 Taking(MailedToken, self.verify),
-                Door.WRITE,
+                Door.PROOF,
                 Operation("Verify my e-mail address", {204: None}, "With the token that was mailed there."),
             ),
         ]

@@ -65,7 +65,7 @@ async def test_where_addresses_can_be_verified_only_those_who_did_are_added(
         with psycopg.connect(database.superuser_dsn) as connection:
             connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (eve.user_id,))
 
-        assert await add(auth, ada, ada, eve, pb.ROLE_VIEWER)
+        assert (await add(auth, ada, ada, eve, pb.ROLE_VIEWER)).email_verified
 
 
 async def test_members_come_in_pages(auth: AuthClient) -> None:

@@ -100,18 +100,59 @@ async def test_a_mailed_token_sets_a_new_password_once_and_ends_every_session(au
     assert await mails.token(ada.email, CHANGED) == ""
 
 
-async def test_a_new_request_makes_the_older_token_void(auth: AuthClient, mails: Mails) -> None:
+async def test_who_asks_for_another_token_keeps_nobody_from_using_theirs_and_one_that_is_used_makes_all_void(
+    auth: AuthClient, mails: Mails
+) -> None:
     ada = await auth.sign_up()
     await request_reset(auth, ada.email)
-    older = await mails.token(ada.email, RESET)
-    await request_reset(auth, ada.email)
-    newer = await mails.token(ada.email, RESET, 2)
+    hers = await mails.token(ada.email, RESET)
+    for _ in range(10):
+        await request_reset(auth, ada.email)
+    others = [await mails.token(ada.email, RESET, number) for number in range(2, 6)]
+
+    outcomes = await asyncio.gather(*(reset(auth, token) for token in (hers, hers, *others)), return_exceptions=True)
+
+    assert sorted(getattr(outcome, "code", "") for outcome in outcomes) == ["", *["INVALID_TOKEN"] * 5]
+    assert len(mails.tokens(ada.email, RESET)) == 5
+
+
+async def test_a_changed_password_makes_mailed_tokens_void_and_more_are_mailed_after_a_while(
+    auth: AuthClient, mails: Mails, clock: MovableClock
+) -> None:
+    ada = await auth.sign_up()
+    for _ in range(5):
+        await request_reset(auth, ada.email)
+    older = await mails.token(ada.email, RESET, 5)
+    await change_password(auth, ada, PASSWORD)
 
     with pytest.raises(Invalid) as refused:
         await reset(auth, older)
 
     assert refused.value.code == "INVALID_TOKEN"
-    await reset(auth, newer)
+    await clock.advance(timedelta(minutes=31))
+    await request_reset(auth, ada.email)
+    await reset(auth, await mails.token(ada.email, RESET, 6))
+
+
+async def test_what_the_version_before_has_mailed_is_good_and_it_finds_the_newest(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada = await auth.sign_up()
+    await request_reset(auth, ada.email)
+    older = await mails.token(ada.email, RESET)
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM auth.live_tokens")  # which that version does not know
+        await request_reset(auth, ada.email)
+        newer = await mails.token(ada.email, RESET, 2)
+        known = connection.execute(
+            "SELECT token_hash FROM auth.mailed_tokens WHERE purpose = 'password_reset'"
+        ).fetchall()
+
+    await reset(auth, older)
+
+    assert known == [(MailedTokens.digest(newer),)]
+    with pytest.raises(Invalid):
+        await reset(auth, newer)
 
 
 @pytest.mark.parametrize(("subject", "life"), [(RESET, timedelta(minutes=30)), (VERIFY, timedelta(hours=24))])
@@ -159,7 +200,7 @@ async def test_an_address_without_an_account_leaves_the_same_rows_and_gets_no_ma
 
     with psycopg.connect(database.superuser_dsn) as connection:
         found = connection.execute(
-            "SELECT email_key FROM auth.mailed_tokens WHERE purpose = 'password_reset' ORDER BY email_key"
+            "SELECT email_key FROM auth.live_tokens WHERE purpose = 'password_reset' ORDER BY email_key"
         ).fetchall()
     await mails.token(ada.email, RESET)
 
@@ -177,7 +218,7 @@ async def test_no_token_stands_in_the_database(auth: AuthClient, mails: Mails, d
     token = await mails.token(ada.email, VERIFY)
 
     with psycopg.connect(database.superuser_dsn) as connection:
-        tokens = str(connection.execute("SELECT t::text FROM auth.mailed_tokens t").fetchall())
+        tokens = str(connection.execute("SELECT t::text FROM auth.live_tokens t").fetchall())
 
     assert MailedTokens.digest(token).hex() in tokens
     assert token not in tokens
@@ -193,8 +234,6 @@ async def test_an_address_is_verified_by_the_mail_that_signing_up_sends_and_once
     await auth.own("RequestEmailVerification", pb.RequestEmailVerificationRequest(), principal)
     token = await mails.token(ada.email, VERIFY, 2)
 
-    with pytest.raises(Invalid):
-        await verify(auth, ada, older)
     with pytest.raises(Forbidden):
         await verify(auth, await auth.sign_up(), token)
     with pytest.raises(Unauthenticated):
@@ -203,8 +242,9 @@ async def test_an_address_is_verified_by_the_mail_that_signing_up_sends_and_once
     await auth.own("RequestEmailVerification", pb.RequestEmailVerificationRequest(), principal)
 
     assert await is_verified(auth, ada)
-    with pytest.raises(Invalid):
-        await verify(auth, ada, token)
+    for spent in (token, older):
+        with pytest.raises(Invalid):
+            await verify(auth, ada, spent)
 
 
 async def test_who_reads_the_mail_gets_an_account_that_somebody_else_has_made_with_the_address(

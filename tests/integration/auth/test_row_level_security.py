@@ -28,6 +28,7 @@ TABLES = (
     "sessions",
     "refresh_tokens",
     "mailed_tokens",
+    "live_tokens",
     "second_factors",
     "invitations",
     "invitation_mails",
@@ -168,7 +169,12 @@ async def test_narrow_doors_show_one_thing_each(auth: AuthClient, runtime: Conne
     ada, _ = await two_people(auth)
     key = await auth.create_key(ada)
 
-    assert behind(runtime, email=email_key(ada.email)) == {"users": 1, "passwords": 1, "mailed_tokens": 1}
+    assert behind(runtime, email=email_key(ada.email)) == {
+        "users": 1,
+        "passwords": 1,
+        "mailed_tokens": 1,
+        "live_tokens": 1,
+    }
     assert behind(runtime, refresh_hash=RefreshTokens.digest(ada.refresh_token).hex()) == {"refresh_tokens": 1}
     assert behind(runtime, key_hash=api_keys.digest(key.token).hex()) == {
         "keys": 1,

@@ -245,7 +245,7 @@ async def test_redis_sees_neither_keys_nor_answers(gateway: Gateway, valkey_serv
     assert b"a-shop-of-its-own" not in stored
 
 
-@pytest.mark.parametrize("path", [KEYS, f"{KEYS}/{ID}/rotate", TOTP, f"{TOTP}/confirm", f"{TOTP}/recovery-codes"])
+@pytest.mark.parametrize("path", [KEYS, f"{KEYS}/{ID}/rotate"])
 async def test_an_answer_that_shows_a_secret_is_kept_nowhere(
     gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +266,20 @@ async def test_an_answer_that_shows_a_secret_is_kept_nowhere(
     assert (again.status, again.code) == (409, "IDEMPOTENT_ANSWER_NOT_KEPT")
     assert again.headers["Idempotent-Replayed"] == "true"
     assert kept == [kept_answers.Answer(first.status, body=None)]
+
+
+@pytest.mark.parametrize("path", [TOTP, f"{TOTP}/confirm", f"{TOTP}/recovery-codes"])
+async def test_of_a_body_with_a_password_or_a_code_nothing_is_kept_not_even_a_hash(
+    gateway: Gateway, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[bytes] = []
+    monkeypatch.setattr(KeptAnswers, "claim", lambda _self, asked, _request: claims.append(asked))
+    session, headers = gateway.auth.new_session(), {"Idempotency-Key": new_key()}
+    answers = [
+        await gateway.call("POST", path, credential=session, json=BODIES[path], headers=headers) for _ in range(2)
+    ]
+    assert {answer.status for answer in answers} <= {200, 201}
+    assert not claims
 
 
 async def test_of_an_answer_that_is_too_large_it_is_known_that_there_was_one(gateway: Gateway) -> None:
@@ -315,3 +329,5 @@ async def test_the_document_says_which_routes_take_a_key(gateway: Gateway) -> No
     }
     assert {PROJECTS, PROJECTS + "/{projectId}/keys", PROJECTS + "/{projectId}/metrics"} <= takers
     assert not takers & {"/api/v1/metrics", "/api/v1/auth/signin", "/prometheus/api/v1/query"}
+    secret_bodies = {"", "/confirm", "/recovery-codes", "/disable"}
+    assert not takers & {f"/api/v1/auth/totp{path}" for path in secret_bodies}

@@ -217,12 +217,14 @@ async def test_a_report_that_is_none_is_refused(
 
 async def test_members(gateway: Gateway) -> None:
     auth, session = gateway.auth, gateway.auth.new_session()
-    member = accounts_pb2.Member(user=USER_MESSAGE, role=accounts_pb2.ROLE_EDITOR, created_at=timestamp())
+    member = accounts_pb2.Member(
+        user=USER_MESSAGE, role=accounts_pb2.ROLE_EDITOR, created_at=timestamp(), email_verified=True
+    )
     auth.answers["ListMembers"] = accounts_pb2.ListMembersResponse(members=[member])
     auth.answers["AddMember"] = accounts_pb2.AddMemberResponse(member=member)
     auth.answers["UpdateMember"] = accounts_pb2.UpdateMemberResponse(member=member)
     auth.answers["RemoveMember"] = Conflict("The last owner stays.")
-    rendered = {"user": RENDERED_USER, "role": "editor", "createdAt": MOMENT}
+    rendered = {"user": RENDERED_USER, "role": "editor", "createdAt": MOMENT, "emailVerified": True}
     path = f"/api/v1/tenants/{TENANT}/members"
 
     assert (await gateway.call("GET", path, credential=session)).json["items"] == [rendered]
