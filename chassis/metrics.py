@@ -42,6 +42,11 @@ DEPENDENCY_UP = Gauge(
     "1 while the dependency answers its health check, else 0.",
     ["dependency", "hard"],
 )
+CERTIFICATE_EXPIRY = Gauge(
+    "pulsegate_certificate_expiry_timestamp_seconds",
+    "Until when the certificate is good that this process shows, as Unix time; `certificate` says at which door.",
+    ["certificate"],
+)
 SCHEMA_VERSION = Gauge("pulsegate_schema_version", "Number of the newest migration applied to this service's schema.")
 ERRORS = Counter(
     "pulsegate_errors_total",

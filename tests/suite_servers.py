@@ -28,6 +28,7 @@ from typing import Generic, TypeVar
 
 import pytest
 
+from deploy.local.debian import find_program
 from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import NotReady, Program
 from deploy.local.prometheus import find_prometheus
@@ -168,6 +169,13 @@ def nats_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServe
 def prometheus_binary() -> Path:
     named = os.environ.get("PROMETHEUS_BIN")
     return find_prometheus(Path(named) if named else None, CHECKOUT / ".tools" / "prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool(prometheus_binary: Path) -> Path:
+    """Comes with Prometheus: it lies beside it, or on PATH."""
+    beside = prometheus_binary.with_name("promtool")
+    return beside if beside.exists() else find_program("promtool", CHECKOUT / ".tools" / "prometheus", "prometheus")
 
 
 @pytest.fixture(scope="session")

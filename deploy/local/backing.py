@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.bootstrap import DATABASE, SIGN_IN_ROLES
-from deploy.local.layout import OPERATIONS_PORTS, DataFolder, Ports
+from deploy.local.layout import OPERATIONS_PORTS, RULES, DataFolder, Ports
 from deploy.local.secrets import SecretFolder
 from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Server, Valkey
 
@@ -71,4 +71,5 @@ def _prometheus(binary: Path, data: DataFolder, ports: Ports) -> Prometheus:
         port=ports.server("prometheus"),
         log=data.log("prometheus"),
         scraped={name: ports.operations(name) for name in OPERATIONS_PORTS},
+        rules=RULES,
     )

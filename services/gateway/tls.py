@@ -4,7 +4,9 @@ import asyncio
 import ssl
 from pathlib import Path
 
-from chassis import logs
+from cryptography import x509
+
+from chassis import logs, metrics
 
 log = logs.get(__name__)
 
@@ -22,6 +24,7 @@ class Certificate:
         self._loaded = self._stamps()
         #: For new connections: TLS 1.2 and later, no client certificates.
         self.context = self._read()
+        self._publish_expiry()
 
     def _stamps(self) -> list[tuple[int, int]]:
         """Which versions of the files are there; a link that leads elsewhere is another version."""
@@ -51,7 +54,13 @@ class Certificate:
         except (OSError, ValueError) as error:
             log.warning("the new certificate is not taken, the old one goes on", reason=str(error))
         else:
+            self._publish_expiry()
             log.info("certificate renewed")
+
+    def _publish_expiry(self) -> None:
+        """Of the certificate itself, which stands before its chain."""
+        shown, *_chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
+        metrics.CERTIFICATE_EXPIRY.labels("public").set(shown.not_valid_after_utc.timestamp())
 
     async def renewing(self) -> None:
         """Keeps looking for a new pair, for ever."""

@@ -1,0 +1,45 @@
+"""The selectors of PromQL expressions: which metrics they read, with which matchers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import promql_parser as parser
+from prometheus_client import Counter, Gauge, Histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """One metric as an expression reads it; `matchers` as they are written."""
+
+    name: str
+    matchers: frozenset[str]
+
+
+def selectors(expression: str) -> list[Selector]:
+    """Every selector. Raises ValueError where it is no expression, or where a selector names no metric."""
+    return list(_selectors(parser.parse(expression)))
+
+
+def _selectors(node: Any) -> Iterator[Selector]:
+    if isinstance(node, parser.MatrixSelector):
+        node = node.vector_selector
+    if isinstance(node, parser.VectorSelector):
+        if not node.name:
+            raise ValueError("a selector names no metric")
+        yield Selector(
+            name=node.name, matchers=frozenset(f'{each.name}="{each.value}"' for each in node.matchers.matchers)
+        )
+        return
+    for attribute in ("expr", "lhs", "rhs", "param"):
+        if (child := getattr(node, attribute, None)) is not None:
+            yield from _selectors(child)
+    for argument in getattr(node, "args", None) or []:
+        yield from _selectors(argument)
+
+
+def exposed_names(metric: Counter | Gauge | Histogram) -> set[str]:
+    """The names of the series that Prometheus scrapes of a metric."""
+    (family,) = metric.describe()
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
+    return {family.name + ending for ending in endings}

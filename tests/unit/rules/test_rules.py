@@ -1,0 +1,86 @@
+"""Recording rules and alerts: promtool takes them, each fires where it should, and they name what there is."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import Counter, Gauge, Histogram
+
+from deploy.local.layout import CHECKOUT, RULES
+from tests.promql_selectors import exposed_names, selectors
+
+_CASES = Path(__file__).parent
+_RUNBOOKS = CHECKOUT / "docs" / "runbooks"
+_SECTIONS = ["What it means", "How bad", "Check", "Mend", "Whom to wake"]
+#: Of Prometheus itself and of the kubelet.
+_FOREIGN = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
+
+
+def _rules() -> list[dict[str, Any]]:
+    files = [yaml.safe_load(path.read_text()) for path in sorted(RULES.glob("*.yaml"))]
+    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
+
+
+def _alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in _rules() if "alert" in rule}
+
+
+def _metrics_in_code() -> Iterator[str]:
+    for path in [CHECKOUT / "chassis/metrics.py", *CHECKOUT.glob("services/*/metrics.py")]:
+        module = import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
+        for value in vars(module).values():
+            if isinstance(value, Counter | Gauge | Histogram):
+                yield from exposed_names(value)
+
+
+def test_prometheus_takes_every_file(promtool: Path) -> None:
+    subprocess.run([promtool, "check", "rules", "--lint-fatal", *RULES.glob("*.yaml")], check=True)
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in _CASES.glob("*.yaml")))
+def test_they_record_and_fire_as_the_cases_say(promtool: Path, case: str) -> None:
+    tested = subprocess.run([promtool, "test", "rules", case], cwd=_CASES, check=False, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_every_alert_has_a_case_in_which_it_fires() -> None:
+    fired = set()
+    for path in _CASES.glob("*.yaml"):
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            fired |= {tested["alertname"] for tested in case["alert_rule_test"] if tested["exp_alerts"]}
+    assert fired == set(_alerts())
+
+
+def test_they_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None:
+    known = {*_metrics_in_code(), *_FOREIGN, *(rule["record"] for rule in _rules() if "record" in rule)}
+    for rule in _rules():
+        for selector in selectors(rule["expr"]):
+            assert selector.name in known, f"{selector.name} is read and nowhere exposed"
+            assert 'tenant_id=""' in selector.matchers, f"a tenant could send {selector.name}"
+
+
+def test_every_alert_says_whether_it_wakes_somebody_and_names_its_runbook() -> None:
+    for name, alert in _alerts().items():
+        assert alert["labels"]["severity"] in ("critical", "warning"), name
+        assert alert["annotations"].keys() == {"summary", "runbook_url"}, name
+        assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    books = {path.stem: path.read_text() for path in _RUNBOOKS.glob("Pulsegate*.md")}
+    assert books.keys() == _alerts().keys()
+    for name, text in books.items():
+        assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [name, *_SECTIONS], name
+
+
+def test_runbooks_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None:
+    foreign = {*_FOREIGN, "ALERTS", "process_cpu_seconds_total", "prometheus_tsdb_storage_blocks_bytes"}
+    known = {*_metrics_in_code(), *foreign, *(rule["record"] for rule in _rules() if "record" in rule)}
+    for path in _RUNBOOKS.glob("Pulsegate*.md"):
+        for expression in re.findall(r"^\$ promtool query .*? '(.*)'$", path.read_text(), re.MULTILINE):
+            assert {selector.name for selector in selectors(expression)} <= known, path.name
