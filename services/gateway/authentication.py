@@ -12,7 +12,7 @@ from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
 from services.gateway.limits import Limits
 from services.gateway.routes import CALLER, Handler
-from services.gateway.upstreams import HOLDER
+from services.gateway.upstreams import HOLDERS
 from services.gateway.verdicts import Verdicts
 
 #: Access tokens are JWTs of a few hundred bytes.
@@ -92,7 +92,8 @@ def _let_in(request: web.Request, verdict: Verdict) -> None:
     request[CALLER] = verdict
     context.PRINCIPAL_TOKEN.set(verdict.token)
     principal = verdict.principal
-    HOLDER.set(principal.subject if principal.kind == "user" else principal.tenant_id)
+    tenant = (principal.tenant_id,) if principal.tenant_id else ()
+    HOLDERS.set((principal.subject, *tenant) if principal.kind == "user" else tenant)
 
 
 def _check_origin(request: web.Request, verdict: Verdict) -> None:

@@ -28,7 +28,7 @@ from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionFeedSer
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
 from services.gateway.domain import NO_OVERRIDES, Credential, Overrides, Verdict
-from services.gateway.upstreams import HOLDER, Places, Upstream, refuse_while_open
+from services.gateway.upstreams import HOLDERS, Places, Upstream, refuse_while_open
 from services.gateway.verdicts import FeedEntry
 
 _LONGEST_QUERY_SECONDS = 300.0
@@ -60,7 +60,7 @@ class Credentials:
         # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal.
         context.DEADLINE.set(None)
         context.PRINCIPAL_TOKEN.set("")
-        HOLDER.set("")
+        HOLDERS.set(())
         answer = await self._auth.ask_again(self._stub.Authenticate, request, timeout_seconds=timeout_seconds)
         return Verdict(
             principal=await self._verifier.verify(answer.principal),

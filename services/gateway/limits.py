@@ -20,7 +20,7 @@ from services.gateway.domain import (
 )
 from services.gateway.rate_limits import Limiter
 from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, Handler
-from services.gateway.upstreams import HOLDER
+from services.gateway.upstreams import HOLDERS
 
 
 class Limits:
@@ -78,13 +78,13 @@ class Limits:
     async def by_address(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the address, for calls without a credential."""
         await self.charge_address(request)
-        HOLDER.set(self._address_of(request))
+        HOLDERS.set((self._address_of(request),))
         return await handler(request)
 
     async def signing_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the address, for the routes below /auth/."""
         await self._take(request, self._attempt("address", self._address_of(request)))
-        HOLDER.set(self._address_of(request))
+        HOLDERS.set((self._address_of(request),))
         return await handler(request)
 
     async def charge_account(self, request: web.Request, email: str) -> None:

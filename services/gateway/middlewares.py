@@ -19,7 +19,7 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
-from services.gateway.upstreams import HOLDER
+from services.gateway.upstreams import HOLDERS
 
 log = logs.get(__name__)
 
@@ -113,7 +113,7 @@ class Pipeline:
         context.CORRELATION_ID.set(context.correlation_id_or_new(request.headers.get(_CORRELATION_ID)))
         context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
         context.PRINCIPAL_TOKEN.set("")
-        HOLDER.set("")
+        HOLDERS.set(())
         request[ADDED_HEADERS] = {}
         request[SLOW_CLIENT_SECONDS] = self._slow_client_seconds
 

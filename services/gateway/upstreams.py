@@ -24,8 +24,9 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
 
-#: On whose behalf calls are made: a person, a key's tenant, an address where nobody is known; "": the gateway itself.
-HOLDER: ContextVar[str] = ContextVar("holder", default="")
+#: On whose behalf calls are made: a person and the tenant that it is about, a key's tenant, an address where nobody is
+#: known; nobody: the gateway itself.
+HOLDERS: ContextVar[Sequence[str]] = ContextVar("holders", default=())
 
 #: Retries of one call, and how long they wait: full jitter below a bound that doubles.
 _RETRIES = 3
@@ -42,7 +43,7 @@ _MOST_SILENCES = 3
 _PATIENCE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
 
-#: Of the calls to an upstream one holder may have this part: several of them leave places for the others.
+#: Of the calls to an upstream each holder may have a quarter, a tenant whoever of it calls: others have places left.
 _HOLDERS_PART = 4
 
 
@@ -70,21 +71,22 @@ class Places:
     @contextmanager
     def one(self) -> Iterator[None]:
         """A place for the block. Raises NotAsked where there is none."""
-        holder = HOLDER.get()
-        if self._taken >= self._most_calls or (holder and self._taken_by[holder] >= self._most_of_one):
+        holders = HOLDERS.get()
+        if self._taken >= self._most_calls or any(self._taken_by[holder] >= self._most_of_one for holder in holders):
             self._shed.inc()
             raise NotAsked(
                 "There is too much to do at this moment; nothing was done.", retry_after_seconds=_RETRY_AFTER_SECONDS
             )
         self._taken += 1
-        self._taken_by[holder] += 1
+        self._taken_by.update(holders)
         try:
             yield
         finally:
             self._taken -= 1
-            self._taken_by[holder] -= 1
-            if not self._taken_by[holder]:
-                del self._taken_by[holder]
+            self._taken_by.subtract(holders)
+            for holder in holders:
+                if not self._taken_by[holder]:
+                    del self._taken_by[holder]
 
 
 class Upstream:

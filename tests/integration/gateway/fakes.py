@@ -191,11 +191,11 @@ class PlayedAuth(StandInAuth, Played):
         }
         return text
 
-    def new_session(self) -> str:
-        """An access token of the user, who owns the tenant."""
-        token = jwt.encode({"sub": USER, "jti": str(uuid7())}, self._key, algorithm="EdDSA")
+    def new_session(self, user: str = USER) -> str:
+        """An access token of a user, who owns the tenant."""
+        token = jwt.encode({"sub": user, "jti": str(uuid7())}, self._key, algorithm="EdDSA")
         scopes = ["config:read", "config:write", "query:read", "keys:write", "members:write"]
-        self._known[token] = {"sub": USER, "kind": "user", "scopes": scopes, "sid": str(uuid7())}
+        self._known[token] = {"sub": user, "kind": "user", "scopes": scopes, "sid": str(uuid7())}
         return token
 
     def move(self, key: str, tenant_id: str) -> None:
