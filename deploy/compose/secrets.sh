@@ -29,8 +29,9 @@ echo "nats://pulsegate:$(cat nats_password)@nats:4222" | keep nats_url
 
 keep valkey.conf <<END
 requirepass $(cat valkey_password)
+dir /data
 save ""
-appendonly no
+appendonly yes
 maxmemory 256mb
 maxmemory-policy volatile-ttl
 END

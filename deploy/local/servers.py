@@ -172,7 +172,7 @@ def postgres_programs() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Valkey:
-    """Shared limits and caches. Keeps nothing over a restart: everything in it can be made anew."""
+    """Shared limits, and answers kept for requests that are sent again: what was written survives the process."""
 
     folder: Path
     port: int
@@ -191,7 +191,7 @@ class Valkey:
             f"requirepass {self.password}",
             f"dir {_quoted(self.folder.resolve())}",
             'save ""',
-            "appendonly no",
+            "appendonly yes",
             "maxmemory 256mb",
             "maxmemory-policy volatile-ttl",
         ]

@@ -1,8 +1,9 @@
 """Answers that are kept in Redis for requests that may be sent again (`http_api.idempotency`).
 
-A request claims its name; who comes next finds it claimed, or answered. A claim ends by itself soon after the longest
-time that a request may take, so that a gateway that died holds up nobody for long. Redis sees neither keys nor answers:
-names are keyed hashes, and what is stored is sealed.
+A request claims its name before it is carried out; who comes next finds it claimed, or answered. A claim stays as long
+as an answer would: once it is older than the longest time that a request may take, its gateway has died or could not
+keep the answer, and nobody can tell whether it was carried out. It never is a second time. Redis sees neither keys nor
+answers: names are keyed hashes, and what is stored is sealed.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ import os
 import zlib
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,7 +28,7 @@ log = logs.get(__name__)
 KEPT_SECONDS = 24 * 3600
 #: Answers that take more, compressed, are not kept: what is remembered is that the request was carried out.
 _MOST_BYTES = 4096
-#: How much longer a claim lasts than a request may take.
+#: How much longer than a request may take a claim counts as one that is under way.
 _MARGIN_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
@@ -76,6 +76,8 @@ class Taken(Enum):
     UNDER_WAY = "under way"
     #: Another request had the same name.
     BY_ANOTHER = "by another"
+    #: The same one began and has not been answered in time.
+    UNSETTLED = "unsettled"
 
 
 class KeptAnswers:
@@ -87,7 +89,7 @@ class KeptAnswers:
         self._breaker = breaker
         self._naming = hmac.digest(secret.encode(), b"pulsegate gateway: names of kept answers", "sha256")
         self._sealing = AESGCM(hmac.digest(secret.encode(), b"pulsegate gateway: kept answers", "sha256"))
-        self._claim_ms = int((longest_request_seconds + _MARGIN_SECONDS) * 1000)
+        self._under_way_ms = int((longest_request_seconds + _MARGIN_SECONDS) * 1000)
 
     async def claim(self, asked: bytes, request: bytes) -> Claim | Answer | Taken:
         """What is to be done about a request: `asked` names it, `request` tells it from others of the same name.
@@ -100,7 +102,7 @@ class KeptAnswers:
         try:
             with self._breaker.guarded():
                 async with asyncio.timeout(_PATIENCE_SECONDS):
-                    found: Any = await self._redis.set(name, stored, nx=True, get=True, px=self._claim_ms)
+                    found, left_ms = await self._set_or_find(name, stored)
         except (RedisError, OSError, NotAsked) as error:
             raise Unavailable(
                 "Whether this request was carried out before cannot be told at the moment. Nothing was done.",
@@ -111,12 +113,22 @@ class KeptAnswers:
         entry = self._unseal(name, found)
         if not hmac.compare_digest(entry.fingerprint, fingerprint):
             return Taken.BY_ANOTHER
-        return entry.answer or Taken.UNDER_WAY
+        if entry.answer is not None:
+            return entry.answer
+        return Taken.UNDER_WAY if KEPT_SECONDS * 1000 - left_ms < self._under_way_ms else Taken.UNSETTLED
+
+    async def _set_or_find(self, name: str, stored: bytes) -> tuple[bytes | None, int]:
+        """What is there (None: nothing was, and `stored` is now), and for how many milliseconds on Redis' clock."""
+        async with self._redis.pipeline(transaction=False) as asked:
+            asked.set(name, stored, nx=True, get=True, px=KEPT_SECONDS * 1000)
+            asked.pttl(name)
+            found, left_ms = await asked.execute()
+        return found, left_ms
 
     async def settle(self, claim: Claim, answer: Answer | None) -> bool:
         """Keeps the answer; None gives the claim up, so that the request may be carried out anew. Never raises.
 
-        False where Redis did not take it, or the claim has ended.
+        False where Redis did not take it, or has forgotten the claim.
         """
         stored = self._sealed_answer(claim, answer) if answer else b""
         try:

@@ -2,8 +2,9 @@
 
 As draft-ietf-httpapi-idempotency-key-header has it. A key belongs to one caller and one route. What was answered is
 kept for a day, refusals too; of one with a secret only that there was one. Where it certainly was not
-carried out (429, and what says so of the 503s) it is when it comes again. Any other 5xx leaves that open: nothing is
-done under its key any more, because who asks for a key wants it done at most once.
+carried out (429, and what says so of the 503s) it is when it comes again. Any other 5xx, and a gateway that dies before
+it has kept the answer, leave that open: nothing is done under its key any more, because who asks for a key wants it
+done at most once.
 """
 
 import re
@@ -42,6 +43,8 @@ class Idempotency:
         found = await self._kept.claim(asked, await _identity(request))
         if isinstance(found, Claim):
             return await self._carry_out(found, request, handler)
+        if found is Taken.UNSETTLED:
+            found = _OUTCOME_UNKNOWN
         metrics.KEYED_REQUESTS.labels("replayed" if isinstance(found, Answer) else "refused").inc()
         if found is Taken.BY_ANOTHER:
             raise Invalid(
@@ -57,7 +60,7 @@ class Idempotency:
         return _answered_again(request, found)
 
     async def _carry_out(self, claim: Claim, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Runs the request. Where it is cancelled nobody knows what came of it: the claim ends by itself."""
+        """Runs the request. Where it is cancelled nobody knows what came of it: the claim stays, unsettled."""
         try:
             response = await handler(request)
         except PulsegateError as error:

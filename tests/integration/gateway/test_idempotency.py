@@ -1,8 +1,13 @@
 """Idempotency-Key through the real door, with answers kept in a real Valkey."""
 
 import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import aiohttp
 import pytest
 import redis
 
@@ -10,10 +15,11 @@ from chassis.errors import Conflict, DeadlineExceeded, Internal, PulsegateError,
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
+from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.servers import Valkey
 from services.gateway import kept_answers
 from services.gateway.kept_answers import Claim, KeptAnswers
-from tests.integration.gateway.fakes import PROJECT, TENANT
+from tests.integration.gateway.fakes import PROJECT, SERVICE_TOKEN, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -189,34 +195,79 @@ async def test_after_a_failure_that_leaves_open_what_was_done_nothing_is_done_un
     assert len(gateway.auth.requests("CreateProject")) == 1
 
 
-async def test_a_gateway_that_died_holds_up_nobody_for_long(
-    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_gateway_was_killed_over_is_not_carried_out_twice(
+    start_gateway: StartGateway,
+    port_blocks: Callable[[], Ports],
+    valkey_server: RunningServer[Valkey],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The effect is there, the answer is not: the gateway is killed in between, and Redis is killed after it."""
     monkeypatch.setattr("services.gateway.kept_answers._MARGIN_SECONDS", 0.1)
-    async with start_gateway(request_timeout_seconds=0.5) as gateway:
-        session, key = gateway.auth.new_session(), new_key()
-        died = asyncio.Event()
+    async with start_gateway(request_timeout_seconds=2.0) as survivor:
+        session, key = survivor.auth.new_session(), new_key()
+        made = asyncio.Event()
 
-        async def dies(_request: object) -> accounts_pb2.CreateProjectResponse:
-            died.set()
-            monkeypatch.setattr("services.gateway.kept_answers.KeptAnswers.settle", never_settled)
-            raise Unavailable("the gateway never hears this")
+        async def make_and_never_answer(_request: object) -> accounts_pb2.CreateProjectResponse:
+            made.set()
+            await asyncio.Event().wait()
+            raise AssertionError("an event that nobody sets")
 
-        async def never_settled(*_arguments: object) -> bool:
-            return False
+        survivor.auth.answers["CreateProject"] = make_and_never_answer
+        async with gateway_process(survivor.ports, port_blocks(), valkey_server.server.url) as (process, address):
+            headers = {"Idempotency-Key": key, "Authorization": f"Bearer {session}"}
+            asked = asyncio.create_task(
+                survivor.session.post(address + PROJECTS, json={"name": "shop"}, headers=headers)
+            )
+            await made.wait()
+            process.kill()
+            with pytest.raises(aiohttp.ClientError):
+                await asked
+        with valkey_server.away():
+            pass
+        await eventually(lambda: is_refused_as(survivor, session, key, "IDEMPOTENCY_KEY_IN_USE"), what="it is known")
+        await eventually(lambda: is_refused_as(survivor, session, key, "IDEMPOTENT_OUTCOME_UNKNOWN"), what="it is over")
+        assert len(survivor.auth.requests("CreateProject")) == 1
 
-        gateway.auth.answers["CreateProject"] = dies
-        await make(gateway, session, key)
-        assert died.is_set()
-        gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(
-            project=accounts_pb2.Project(id=PROJECT, tenant_id=TENANT)
-        )
-        assert (await make(gateway, session, key)).code == "IDEMPOTENCY_KEY_IN_USE"
 
-        async def carried_out() -> bool:
-            return (await make(gateway, session, key)).status == 201
+async def is_refused_as(gateway: Gateway, session: str, key: str, code: str) -> bool:
+    return (await make(gateway, session, key)).code == code
 
-        await eventually(carried_out, within_seconds=3, what="the claim ends")
+
+@asynccontextmanager
+async def gateway_process(
+    behind: Ports, own: Ports, redis_url: str
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A ready gateway of its own, before the services of another one, and its address."""
+    services = {"AUTH": "auth", "CONFIG": "config", "CODEGEN": "codegen", "INGEST": "receiver"}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PULSEGATE_HOST": "127.0.0.1",
+        "PULSEGATE_PORT": str(own.public),
+        "PULSEGATE_OPS_PORT": str(own.operations("gateway")),
+        "PULSEGATE_SERVICE_TOKEN": SERVICE_TOKEN,
+        "PULSEGATE_REDIS_URL": redis_url,
+        **{f"PULSEGATE_{name}_ADDRESS": f"127.0.0.1:{behind.grpc(service)}" for name, service in services.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.gateway", env=environment, cwd=CHECKOUT, stdout=asyncio.subprocess.DEVNULL
+    )
+    address = f"http://127.0.0.1:{own.public}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            await eventually(lambda: is_ready(session, address), within_seconds=60, what="the gateway is ready")
+        yield process, address
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def is_ready(session: aiohttp.ClientSession, address: str) -> bool:
+    try:
+        async with session.get(f"{address}/health/ready") as answer:
+            return bool((await answer.json())["status"] == "ready")
+    except aiohttp.ClientError:
+        return False
 
 
 async def test_without_redis_nothing_is_done_under_a_key_and_everything_without(
