@@ -46,7 +46,7 @@ _TIRELESS = {
     # a gateway that is asked to stop can be seen to
     "PULSEGATE_UNREADY_SECONDS": "1",
     "PULSEGATE_AUTH_REQUESTS_PER_MINUTE": "100000",
-    "PULSEGATE_OPERATORS": "operator@example.com",
+    "PULSEGATE_OPERATORS": "operator@example.com,second-operator@example.com",
     "PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES": "1000000",
 }
 _START_SECONDS = 240.0

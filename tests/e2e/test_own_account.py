@@ -1,12 +1,10 @@
 """A person's own account, as a client written from the contract meets it; mails lie in the suite's folder."""
 
-import re
-from email import message_from_bytes, policy
-
 import pyotp
 import pytest
 
 from tests.e2e.api import PASSWORD, connected, sign_up
+from tests.e2e.mails import mailed_token
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
@@ -15,28 +13,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 NEW_PASSWORD = "seven green bottles hanging"
 
 
-async def _token(suite: Suite, email: str, subject: str) -> str:
-    async def arrived() -> str:
-        for file in (suite.data / "mails").glob("*.eml"):
-            mail = message_from_bytes(file.read_bytes(), policy=policy.default)
-            if mail["To"] == email and subject in mail["Subject"]:
-                return str(re.findall(r"mt_[\w-]+", mail.get_content())[0])
-        return ""
-
-    return await eventually(arrived, what=f"a mail '{subject}'")
-
-
 async def test_a_forgotten_password_is_replaced_by_mail_and_ends_every_session(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)
-        verification = await _token(suite, ada.email, "Verify")
+        verification = await mailed_token(suite, ada.email, "Verify")
         await api.expect(
             204, "POST", "/api/v1/auth/email-verification/confirm", {"token": verification}, credential=ada.token
         )
         me = await api.expect(200, "GET", "/api/v1/auth/me", credential=ada.token)
         unknown = await api.call("POST", "/api/v1/auth/password-reset", {"email": "nobody@example.com"})
         known = await api.call("POST", "/api/v1/auth/password-reset", {"email": ada.email})
-        body = {"token": await _token(suite, ada.email, "Reset"), "password": NEW_PASSWORD}
+        body = {"token": await mailed_token(suite, ada.email, "Reset"), "password": NEW_PASSWORD}
         await api.expect(204, "POST", "/api/v1/auth/password-reset/confirm", body)
         again = await api.call("POST", "/api/v1/auth/password-reset/confirm", body)
 
@@ -111,7 +98,7 @@ async def test_who_is_invited_joins_and_works_in_the_tenant_within_a_second(suit
         body = {"email": eve.email, "role": "editor"}
         made = await api.expect(201, "POST", invitations, body, credential=ada.token)
         listed = await api.expect(200, "GET", invitations, credential=ada.token)
-        token = {"token": await _token(suite, eve.email, "You are invited")}
+        token = {"token": await mailed_token(suite, eve.email, "You are invited")}
         stranger = await api.call("POST", "/api/v1/invitations/accept", token, credential=ada.token)
         joined = await api.expect(200, "POST", "/api/v1/invitations/accept", token, credential=eve.token)
         metrics = f"/api/v1/projects/{ada.id}/metrics"
@@ -137,7 +124,7 @@ async def test_a_suspended_tenant_stops_within_a_second_and_goes_on_when_it_is_r
         new = {"email": "operator@example.com", "password": PASSWORD, "tenantName": "Operators"}
         operator = (await api.expect(201, "POST", "/api/v1/auth/signup", new))["accessToken"]
         early = await api.call("GET", "/api/v1/operator/tenants", credential=operator)
-        token = {"token": await _token(suite, "operator@example.com", "Verify")}
+        token = {"token": await mailed_token(suite, "operator@example.com", "Verify")}
         await api.expect(204, "POST", "/api/v1/auth/email-verification/confirm", token, credential=operator)
         tenant = f"/api/v1/operator/tenants/{ada.tenant_id}"
 
