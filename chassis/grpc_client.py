@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -21,6 +21,8 @@ from chassis.errors import (
     from_wire,
 )
 from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOKEN_KEY
+from chassis.mutual_tls import MutualTls
+from chassis.renewed_channel import RenewedChannel
 
 _OPTIONS = [
     ("grpc.lb_policy_name", "round_robin"),
@@ -62,11 +64,13 @@ class ServiceChannel:
     `DeadlineExceeded` where it was too slow.
     """
 
-    def __init__(self, service: str, address: str, service_token: str, default_timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self, service: str, grpc_channel: grpc.aio.Channel, service_token: str, default_timeout_seconds: float = 5.0
+    ) -> None:
         self.service = service
+        self.grpc_channel = grpc_channel
         self._service_token = service_token
         self._default_timeout_seconds = default_timeout_seconds
-        self.grpc_channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._health: Any = health_pb2_grpc.HealthStub(self.grpc_channel)
 
     async def call(self, method: Any, request: Any, *, timeout_seconds: float | None = None) -> Any:
@@ -152,10 +156,18 @@ class ServiceChannel:
 
 
 @asynccontextmanager
-async def connected(service: str, address: str, service_token: str) -> AsyncIterator[ServiceChannel]:
-    """A channel that is closed at the end. It connects by itself, now or later; nothing waits for it here."""
-    channel = ServiceChannel(service, address, service_token)
-    try:
-        yield channel
-    finally:
-        await channel.grpc_channel.close(grace=1.0)
+async def connected(
+    service: str, address: str, service_token: str, *, tls: MutualTls | None = None, callee: str = ""
+) -> AsyncIterator[ServiceChannel]:
+    """A channel that is closed at the end. It connects by itself, now or later; nothing waits for it here.
+
+    `tls`: nothing but mutual TLS is spoken then, with the service `callee` (`service`, unless it is named).
+    """
+    async with AsyncExitStack() as stack:
+        if tls is None:
+            channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        else:
+            channel = RenewedChannel(address, _OPTIONS, tls, callee or service)
+            await stack.enter_async_context(channel.renewing())
+        stack.push_async_callback(channel.close, grace=1.0)
+        yield ServiceChannel(service, channel, service_token)

@@ -12,9 +12,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from opentelemetry.trace import SpanKind
 
 from chassis import context, logs, metrics, principals, tracing
-from chassis.errors import ERROR_METADATA_KEY, Internal, PulsegateError, Unauthenticated, to_wire
+from chassis.callers import Callers
+from chassis.errors import ERROR_METADATA_KEY, Forbidden, Internal, PulsegateError, Unauthenticated, to_wire
 from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOKEN_KEY
 from chassis.health import Health
+from chassis.mutual_tls import MutualTls
 from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 
@@ -41,21 +43,30 @@ async def serving(
     port: int,
     registrations: Iterable[Registration],
     *,
+    callers: Callers,
     service_token: str,
     verifier: PrincipalVerifier,
     process_health: Health,
+    tls: MutualTls | None = None,
     drain_seconds: float = 10.0,
 ) -> AsyncIterator[grpc.aio.Server]:
     """Serves while open; then refuses new calls and lets those under way finish for up to `drain_seconds`.
 
+    A method that `callers` does not name is refused. With `tls` the port speaks mutual TLS alone, and each method
+    answers the services that `callers` names for it; without it nobody is told apart who has the service token.
+
     Raises RuntimeError where the port is taken. Ends the block where the process's health cannot be told any more.
     """
-    server = grpc.aio.server(interceptors=[_Interceptor(service_token, verifier)], options=_OPTIONS)
+    interceptor = _Interceptor(callers, service_token, verifier, tls)
+    server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
     for register in registrations:
         register(server)
     grpc_health = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(grpc_health, server)
-    server.add_insecure_port(f"{host}:{port}")
+    if tls is None:
+        server.add_insecure_port(f"{host}:{port}")
+    else:
+        server.add_secure_port(f"{host}:{port}", tls.server_credentials())
     await server.start()
     try:
         async with in_background(_mirror_health(process_health, grpc_health)):
@@ -76,9 +87,13 @@ async def _mirror_health(process_health: Health, grpc_health: health.aio.HealthS
 class _Interceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler: who calls, for whom, until when; what it took and what came of it."""
 
-    def __init__(self, service_token: str, verifier: PrincipalVerifier) -> None:
+    def __init__(
+        self, callers: Callers, service_token: str, verifier: PrincipalVerifier, tls: MutualTls | None
+    ) -> None:
+        self._callers = callers
         self._service_token = service_token
         self._verifier = verifier
+        self._tls = tls
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
@@ -123,6 +138,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         metadata = {str(key): value for key, value in call.invocation_metadata() or ()}
         status = grpc.StatusCode.OK
         try:
+            self._admit(method, metadata, call)
             await self._enter(metadata, call)
             with tracing.span(method, kind=SpanKind.SERVER, carrier=_text_only(metadata)):
                 yield
@@ -139,9 +155,18 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         finally:
             metrics.GRPC_SERVED.labels(method, status.name).observe(time.monotonic() - began)
 
-    async def _enter(self, metadata: dict[str, Any], call: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def _admit(self, method: str, metadata: dict[str, Any], call: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Refuses who is no service of this installation, or none that may call this method."""
         if not hmac.compare_digest(str(metadata.get(SERVICE_TOKEN_KEY, "")), self._service_token):
             raise Unauthenticated("This port is for Pulsegate's own services.")
+        caller = self._tls.caller(call.auth_context()) if self._tls else ""
+        allowed = self._callers.get(method)
+        if allowed is None or (self._tls and caller not in allowed):
+            metrics.CALLERS_REFUSED.labels(method, caller).inc()
+            log.warning("a caller is not on the list of a method", method=method, caller=caller)
+            raise Forbidden(f"{method} does not answer {caller or 'anybody'}.")
+
+    async def _enter(self, metadata: dict[str, Any], call: grpc.aio.ServicerContext[Any, Any]) -> None:
         context.CORRELATION_ID.set(context.correlation_id_or_new(metadata.get(CORRELATION_ID_KEY)))
         left = call.time_remaining()
         context.DEADLINE.set(None if left is None else time.monotonic() + left)

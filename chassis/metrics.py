@@ -48,6 +48,11 @@ CERTIFICATE_EXPIRY = Gauge(
     ["certificate"],
 )
 SCHEMA_VERSION = Gauge("pulsegate_schema_version", "Number of the newest migration applied to this service's schema.")
+CALLERS_REFUSED = Counter(
+    "pulsegate_callers_refused_total",
+    "Calls that the list of a method's callers refused; `caller` is the service of the caller's certificate.",
+    ["method", "caller"],
+)
 ERRORS = Counter(
     "pulsegate_errors_total",
     "Errors answered to callers, by stable code.",

@@ -6,14 +6,18 @@ instead be given as `NAME_FILE`, the path of a file that holds the value (secret
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from chassis import failpoints
 from chassis.failpoints import Failpoint
+from chassis.mutual_tls import MutualTls
 
 T = TypeVar("T")
+
+_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 #: The `default` in the metadata of a setting that has none.
 REQUIRED = object()
@@ -161,6 +165,13 @@ def host_and_port(text: str) -> str:
     return text
 
 
+def domain(text: str) -> str:
+    """Parses a DNS name, such as `pulsegate.internal`."""
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("must be a DNS name in small letters")
+    return text
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
     """What every service reads."""
@@ -180,8 +191,46 @@ class ServiceSettings:
     failpoints: tuple[Failpoint, ...] = setting("PULSEGATE_FAILPOINTS", parse=failpoints.parse, default=())
 
     def __post_init__(self) -> None:
+        if faults := self.faults():
+            raise SettingsError(faults)
+
+    def faults(self) -> list[str]:
+        """What is wrong with settings that do not go together, or with what they name."""
+        faults = []
         if self.failpoints and self.test_installation != "yes":
-            raise SettingsError(["PULSEGATE_FAILPOINTS: is refused unless PULSEGATE_TEST_INSTALLATION is yes"])
+            faults.append("PULSEGATE_FAILPOINTS: is refused unless PULSEGATE_TEST_INSTALLATION is yes")
+        return faults
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PeerSettings(ServiceSettings):
+    """What every service reads that calls others or is called by them."""
+
+    #: PEM files of mutual TLS between services: this one's certificate with its chain, its key, and the certificates
+    #: of the authorities that are believed. All of them or none.
+    mtls_certificate: Path | None = setting("PULSEGATE_MTLS_CERTIFICATE_PATH", parse=Path, default=None)
+    mtls_key: Path | None = setting("PULSEGATE_MTLS_KEY_PATH", parse=Path, default=None)
+    mtls_authorities: Path | None = setting("PULSEGATE_MTLS_CA_PATH", parse=Path, default=None)
+    #: Certificates name services as `<service>.<domain>`.
+    mtls_domain: str = setting("PULSEGATE_MTLS_DOMAIN", parse=domain, default="pulsegate.internal")
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        try:
+            self.mutual_tls()
+        except ValueError as fault:
+            faults.append(f"PULSEGATE_MTLS_CERTIFICATE_PATH, PULSEGATE_MTLS_KEY_PATH, PULSEGATE_MTLS_CA_PATH: {fault}")
+        return faults
+
+    def mutual_tls(self) -> MutualTls | None:
+        """What this service shows others and believes of them; None where they speak plain gRPC. Raises ValueError."""
+        files = (self.mtls_certificate, self.mtls_key, self.mtls_authorities)
+        certificate, key, authorities = files
+        if certificate and key and authorities:
+            return MutualTls(certificate, key, authorities, self.mtls_domain)
+        if any(files):
+            raise ValueError("set all of them or none")
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from chassis import grpc_server, http_server, postgres
+from chassis import grpc_server, http_server, mutual_tls, postgres
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
@@ -21,6 +21,7 @@ from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServi
 from services.auth import passwords
 from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
+from services.auth.callers import CALLERS
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
 from services.auth.grpc_api.audit import AuditServicer
@@ -73,6 +74,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
     clock, master_key = clock or SystemClock(), MasterKey(settings.master_key)
     async with AsyncExitStack() as stack:
         health = Health()
+        tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
         database = await stack.enter_async_context(
             postgres.connected(settings.dsn, most_connections=settings.most_connections)
         )
@@ -106,9 +108,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                 settings.host,
                 settings.grpc_port,
                 _registrations(servicers, credential_servicer),
+                callers=CALLERS,
                 service_token=settings.service_token,
                 verifier=PrincipalVerifier(ring.jwks),
                 process_health=health,
+                tls=tls,
                 drain_seconds=settings.drain_seconds,
             )
         )

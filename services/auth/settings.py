@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from pathlib import Path
 
-from chassis.settings import ServiceSettings, integer, one_of, setting, url
+from chassis.settings import PeerSettings, integer, one_of, setting, url
 from services.auth.domain import PLANS, email_fault
 from services.auth.mailers import SmtpServer
 
@@ -45,7 +45,7 @@ def addresses(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(PeerSettings):
     """See chassis.settings; secrets may be given as NAME_FILE."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))

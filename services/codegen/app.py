@@ -5,13 +5,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.clock import SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
+from services.codegen.callers import CALLERS
 from services.codegen.clients import AuthClient, ConfigClient
 from services.codegen.grpc_api import CodegenApi
 from services.codegen.operations import ClientGeneration, Retention
@@ -28,17 +29,18 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     """The service, from its database to its port, while open."""
     async with AsyncExitStack() as stack:
         health = Health()
+        tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
 
         database = await stack.enter_async_context(postgres.connected(settings.dsn))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
         auth = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
         )
         health.add("auth", auth.probe, hard=False)
 
         config = await stack.enter_async_context(
-            grpc_client.connected("config", settings.config_address, settings.service_token)
+            grpc_client.connected("config", settings.config_address, settings.service_token, tls=tls)
         )
         health.add("config", config.probe, hard=False)
 
@@ -57,9 +59,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 settings.host,
                 settings.grpc_port,
                 [lambda server: add_CodegenServiceServicer_to_server(CodegenApi(generation), server)],
+                callers=CALLERS,
                 service_token=settings.service_token,
                 verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
                 process_health=health,
+                tls=tls,
                 drain_seconds=settings.drain_seconds,
             )
         )

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.settings import ServiceSettings, folder, host_and_port, integer, setting, url
+from chassis.settings import PeerSettings, folder, host_and_port, integer, setting, url
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(PeerSettings):
     """What the codegen service reads."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
@@ -12,6 +12,7 @@ from contracts.pulsegate.config.v1 import definitions_pb2_grpc
 from services.config.audit import AuditSender, AuditTrail
 from services.config.audit_storage import AuditOutboxStorage
 from services.config.auto_definition import AutoDefinition
+from services.config.callers import CALLERS
 from services.config.clients import AuthClient
 from services.config.feed import DefinitionFeed
 from services.config.grpc_api import DefinitionApi, DefinitionFeedApi
@@ -27,12 +28,13 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     """The service, from its database to its port, while open."""
     async with AsyncExitStack() as stack:
         health = Health()
+        tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
 
         database = await stack.enter_async_context(postgres.connected(settings.postgres_dsn))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
         auth = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
         )
         health.add("auth", auth.probe, hard=False)
 
@@ -59,9 +61,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                         DefinitionFeedApi(definitions, auto_definition, feed), server
                     ),
                 ],
+                callers=CALLERS,
                 service_token=settings.service_token,
                 verifier=PrincipalVerifier(auth_client.signing_keys),
                 process_health=health,
+                tls=tls,
                 drain_seconds=settings.drain_seconds,
             )
         )

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from chassis.settings import ServiceSettings, host_and_port, integer, setting, url
+from chassis.settings import PeerSettings, host_and_port, integer, setting, url
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(PeerSettings):
     """Settings of one config process."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))

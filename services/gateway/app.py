@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import aiohttp
 from redis.asyncio import Redis
 
-from chassis import grpc_client, http_server
+from chassis import grpc_client, http_server, mutual_tls
 from chassis.breakers import Breaker
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
+from chassis.mutual_tls import MutualTls
 from services.gateway import connections, http_api, middlewares, redis_limits
 from services.gateway import upstreams as services_behind
 from services.gateway.authentication import Authentication
@@ -181,7 +182,11 @@ def _kept_answers(settings: Settings, redis: Redis, breaker: Breaker) -> KeptAns
 
 
 async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
-    async def connect(service: str, address: str, most_calls: int = settings.upstream_calls) -> Upstream:
+    tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
+
+    async def connect(
+        service: str, address: str, most_calls: int = settings.upstream_calls, *, callee: str = ""
+    ) -> Upstream:
         return await stack.enter_async_context(
             services_behind.connected(
                 service,
@@ -190,23 +195,25 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
                 reset_seconds=settings.breaker_reset_seconds,
                 timeout_seconds=settings.request_timeout_seconds,
                 most_calls=most_calls,
+                tls=tls,
+                callee=callee,
             )
         )
 
     return Upstreams(
         auth=await connect("auth", settings.auth_address),
         # Small questions, which come all at once where a gateway has just started.
-        credentials=await connect("credentials", settings.auth_address, 4 * settings.upstream_calls),
+        credentials=await connect("credentials", settings.auth_address, 4 * settings.upstream_calls, callee="auth"),
         config=await connect("config", settings.config_address),
         codegen=await connect("codegen", settings.codegen_address),
-        ledger=await connect("ledger", settings.ingest_address),
-        ingest=await _receivers(stack, settings),
+        ledger=await connect("ledger", settings.ingest_address, callee="receiver"),
+        ingest=await _receivers(stack, settings, tls),
     )
 
 
-async def _receivers(stack: AsyncExitStack, settings: Settings) -> IngestionStreams:
+async def _receivers(stack: AsyncExitStack, settings: Settings, tls: MutualTls | None) -> IngestionStreams:
     channel = await stack.enter_async_context(
-        grpc_client.connected("ingest", settings.ingest_address, settings.service_token)
+        grpc_client.connected("ingest", settings.ingest_address, settings.service_token, tls=tls, callee="receiver")
     )
     streams = IngestionStreams(
         channel,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from chassis.settings import ServiceSettings, SettingsError, host_and_port, integer, number, one_of, setting, url
+from chassis.settings import PeerSettings, host_and_port, integer, number, one_of, setting, url
 from services.gateway.domain import PLANS, Network, bare_origin
 from services.gateway.tls import Certificate
 
@@ -33,7 +33,7 @@ def public_address(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ServiceSettings):
+class Settings(PeerSettings):
     """The gateway's settings."""
 
     port: int = setting("PULSEGATE_PORT", parse=integer(1, 65535), default=8080)
@@ -86,12 +86,13 @@ class Settings(ServiceSettings):
     #: How long a breaker stays open.
     breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> list[str]:
+        faults = super().faults()
         try:
             self.certificate()
         except ValueError as fault:
-            raise SettingsError([f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}"]) from fault
+            faults.append(f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}")
+        return faults
 
     def certificate(self) -> Certificate | None:
         """What this gateway shows its clients; None where it speaks plain HTTP. Raises ValueError."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from chassis import logs, metrics
+from chassis.file_versions import versions
 
 log = logs.get(__name__)
 
@@ -21,17 +22,10 @@ class Certificate:
         """Raises ValueError where the files are no such pair."""
         self._certificate = certificate
         self._key = key
-        self._loaded = self._stamps()
+        self._loaded = versions(certificate, key)
         #: For new connections: TLS 1.2 and later, no client certificates.
         self.context = self._read()
         self._publish_expiry()
-
-    def _stamps(self) -> list[tuple[int, int]]:
-        """Which versions of the files are there; a link that leads elsewhere is another version."""
-        try:
-            return [(stat.st_ino, stat.st_mtime_ns) for stat in (self._certificate.stat(), self._key.stat())]
-        except OSError:
-            return []
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -44,10 +38,10 @@ class Certificate:
 
     def renew(self) -> None:
         """Takes a new pair for new connections, if there is one; a faulty one is told and left alone."""
-        stamps = self._stamps()
-        if stamps == self._loaded:
+        found = versions(self._certificate, self._key)
+        if found == self._loaded:
             return
-        self._loaded = stamps
+        self._loaded = found
         try:
             self._read()  # a context that fails to load would be left with half of the pair
             self.context.load_cert_chain(self._certificate, self._key, password=lambda: b"")

@@ -17,6 +17,7 @@ from chassis import context, grpc_client
 from chassis.breakers import Breaker, NotAsked
 from chassis.errors import Unavailable
 from chassis.grpc_client import ServiceChannel, Silent
+from chassis.mutual_tls import MutualTls
 from chassis.tasks import in_background
 from services.gateway import metrics
 
@@ -184,10 +185,18 @@ def refuse_while_open(breakers: Sequence[Breaker]) -> None:
 
 @asynccontextmanager
 async def connected(
-    service: str, address: str, service_token: str, *, reset_seconds: float, timeout_seconds: float, most_calls: int
+    service: str,
+    address: str,
+    service_token: str,
+    *,
+    reset_seconds: float,
+    timeout_seconds: float,
+    most_calls: int,
+    tls: MutualTls | None = None,
+    callee: str = "",
 ) -> AsyncIterator[Upstream]:
-    """A service, while open."""
-    async with grpc_client.connected(service, address, service_token) as channel:
+    """A service, while open; `tls` and `callee` as in `chassis.grpc_client.connected`."""
+    async with grpc_client.connected(service, address, service_token, tls=tls, callee=callee) as channel:
         upstream = Upstream(
             channel, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds, most_calls=most_calls
         )

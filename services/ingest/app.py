@@ -8,16 +8,18 @@ from pathlib import Path
 
 import aiohttp
 
-from chassis import grpc_client, grpc_server, http_server, postgres
+from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
+from chassis.mutual_tls import MutualTls
 from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
 from services.ingest import log
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
+from services.ingest.callers import CALLERS
 from services.ingest.checkpoints import PostgresCheckpoints
 from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
@@ -44,12 +46,13 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
     """The receiver, serving while open. Leaving drains calls first, then what waits for the log."""
     clock, health = SystemClock(), Health()
     async with AsyncExitStack() as stack:
+        tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate receiver"))
         auth_channel = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token)
+            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
         )
         config_channel = await stack.enter_async_context(
-            grpc_client.connected("config", settings.config_address, settings.service_token)
+            grpc_client.connected("config", settings.config_address, settings.service_token, tls=tls)
         )
         endings = SeriesEndings(clock)
         config = ConfigClient(config_channel)
@@ -75,7 +78,7 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)
         servicer, ledger = IngestServicer(taking, verifier), LedgerServicer(LedgerReader(database))
-        await stack.enter_async_context(_serving(servicer, ledger, settings, verifier, health))
+        await stack.enter_async_context(_serving(servicer, ledger, settings, verifier, health, tls))
         try:
             yield
         finally:
@@ -89,6 +92,7 @@ def _serving(
     settings: ReceiverSettings,
     verifier: PrincipalVerifier,
     health: Health,
+    tls: MutualTls | None,
 ) -> AbstractAsyncContextManager[object]:
     return grpc_server.serving(
         settings.host,
@@ -97,9 +101,11 @@ def _serving(
             partial(ingest_pb2_grpc.add_IngestServiceServicer_to_server, servicer),
             partial(ingest_pb2_grpc.add_LedgerServiceServicer_to_server, ledger),
         ),
+        callers=CALLERS,
         service_token=settings.service_token,
         verifier=verifier,
         process_health=health,
+        tls=tls,
         drain_seconds=settings.drain_seconds,
     )
 

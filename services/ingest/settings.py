@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from chassis.settings import ServiceSettings, SettingsError, host_and_port, integer, number, setting, url, urls
+from chassis.settings import PeerSettings, ServiceSettings, host_and_port, integer, number, setting, url, urls
 from services.ingest.sinks import addresses
 from services.ingest.sinks.addresses import REMOTE_WRITE, SinkAddress, SinkHeader
 
@@ -22,7 +22,7 @@ class LogSettings(ServiceSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReceiverSettings(LogSettings):
+class ReceiverSettings(LogSettings, PeerSettings):
     """The receiver's."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
@@ -76,10 +76,9 @@ class AggregatorSettings(LogSettings):
     )
     sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> list[str]:
+        faults = super().faults()
         names = [sink.name for sink in self.sinks]
-        faults = []
         if not names:
             faults.append("PULSEGATE_REMOTE_WRITE_URL: is required where PULSEGATE_SINKS names no sink")
         if names.count(REMOTE_WRITE) > 1:
@@ -88,8 +87,7 @@ class AggregatorSettings(LogSettings):
             )
         unknown = {header.sink for header in self.sink_headers} - set(names)
         faults += [f"PULSEGATE_SINK_HEADERS: {name!r} is no sink" for name in sorted(unknown)]
-        if faults:
-            raise SettingsError(faults)
+        return faults
 
     @property
     def sinks(self) -> tuple[SinkAddress, ...]:

@@ -33,6 +33,7 @@ from chassis.principals import AUDIENCE, ISSUER, PrincipalVerifier
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import Ports
+from services.config.callers import CALLERS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -98,6 +99,7 @@ class Service:
                 lambda server: pb_grpc.add_DefinitionServiceServicer_to_server(self.servicer, server),
                 lambda server: pb_grpc.add_DefinitionFeedServiceServicer_to_server(self.servicer, server),
             ],
+            callers=CALLERS,
             service_token=TOKEN,
             verifier=PrincipalVerifier(self.signing_keys),
             process_health=self.health,

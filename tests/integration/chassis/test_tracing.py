@@ -18,6 +18,7 @@ from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import Ports
+from services.config.callers import CALLERS
 from tests.integration.chassis.conftest import Schema
 
 pytestmark = pytest.mark.integration
@@ -95,6 +96,7 @@ async def front(schema: Schema, port_blocks: Callable[[], Ports]) -> AsyncIterat
             "127.0.0.1",
             ports.grpc("config"),
             [lambda server: pb_grpc.add_DefinitionServiceServicer_to_server(Backend(database), server)],  # type: ignore[abstract]
+            callers=CALLERS,
             service_token="shared",
             verifier=PrincipalVerifier(no_keys),
             process_health=Health(),

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis.errors import NotFound, Unauthenticated, Unavailable
-from chassis.grpc_client import ServiceChannel
+from chassis.grpc_client import connected
 from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
@@ -218,8 +218,7 @@ async def test_on_somebodys_behalf_only_their_project_is_answered(config: Config
 
 
 async def test_nobody_without_the_services_token_watches(config: Config) -> None:
-    channel = ServiceChannel("config", f"127.0.0.1:{config.ports.grpc('config')}", "another-token")
-    stub = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
-    with pytest.raises(Unauthenticated):
-        await anext(channel.stream(stub.WatchDefinitions, pb.WatchDefinitionsRequest()))
-    await channel.grpc_channel.close()
+    async with connected("config", f"127.0.0.1:{config.ports.grpc('config')}", "another-token") as channel:
+        stub = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
+        with pytest.raises(Unauthenticated):
+            await anext(channel.stream(stub.WatchDefinitions, pb.WatchDefinitionsRequest()))

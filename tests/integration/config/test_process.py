@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientSession
 
 from chassis.errors import Unavailable
-from chassis.grpc_client import ServiceChannel
+from chassis.grpc_client import connected
 from chassis.migrations import migrate
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
@@ -82,17 +82,17 @@ async def test_it_ends_soon_although_it_is_watched(
     database: Database, port_blocks: Callable[[], Ports], tmp_path: Path
 ) -> None:
     ports = port_blocks()
-    channel = ServiceChannel("config", f"127.0.0.1:{ports.grpc('config')}", "shared")
-    watch = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel).WatchDefinitions
-    with process(database, ports, tmp_path / "log") as started:
-        wait_for(lambda: readiness(ports), within_seconds=20)
-        messages = channel.stream(watch, pb.WatchDefinitionsRequest())
-        assert (await anext(messages)).snapshot_complete
-        started.send_signal(signal.SIGTERM)
-        async for _ in messages:  # ends, and without an error
-            pass
-        await channel.grpc_channel.close()
-        assert started.wait(timeout=5) == 0
+    address = f"127.0.0.1:{ports.grpc('config')}"
+    async with connected("config", address, "shared") as channel:
+        watch = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel).WatchDefinitions
+        with process(database, ports, tmp_path / "log") as started:
+            wait_for(lambda: readiness(ports), within_seconds=20)
+            messages = channel.stream(watch, pb.WatchDefinitionsRequest())
+            assert (await anext(messages)).snapshot_complete
+            started.send_signal(signal.SIGTERM)
+            async for _ in messages:  # ends, and without an error
+                pass
+            assert started.wait(timeout=5) == 0
 
 
 async def test_it_waits_for_its_schema_and_says_so(start_config: StartConfig, database: Database) -> None:

@@ -38,6 +38,10 @@ from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import (
     add_IngestServiceServicer_to_server,
     add_LedgerServiceServicer_to_server,
 )
+from services.auth.callers import CALLERS as OF_AUTH
+from services.codegen.callers import CALLERS as OF_CODEGEN
+from services.config.callers import CALLERS as OF_CONFIG
+from services.ingest.callers import CALLERS as OF_INGEST
 from tests.stand_in_auth import StandInAuth
 
 SERVICE_TOKEN = "st_for-tests-alone"
@@ -277,6 +281,7 @@ class PlayedServer:
                 self._host,
                 self._port,
                 self._registrations,
+                callers={**OF_AUTH, **OF_CONFIG, **OF_CODEGEN, **OF_INGEST},
                 service_token=SERVICE_TOKEN,
                 verifier=verifier,
                 process_health=Health(started=True),

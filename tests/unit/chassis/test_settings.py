@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from chassis import settings
-from chassis.settings import SettingsError, host_and_port, integer, load, number, one_of, setting, url
+from chassis.settings import PeerSettings, SettingsError, host_and_port, integer, load, number, one_of, setting, url
+from tests.mutual_tls_files import ServiceFiles, authority
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +90,34 @@ def test_a_service_needs_its_token() -> None:
     with pytest.raises(SettingsError) as caught:
         load(settings.ServiceSettings, {"PULSEGATE_OPS_PORT": "1", "PULSEGATE_SERVICE_TOKEN": ""})
     assert caught.value.faults == ["PULSEGATE_SERVICE_TOKEN: is required and not set"]
+
+
+CERTIFICATE_FILES = ("PULSEGATE_MTLS_CERTIFICATE_PATH", "PULSEGATE_MTLS_KEY_PATH", "PULSEGATE_MTLS_CA_PATH")
+SERVICE = {"PULSEGATE_OPS_PORT": "8081", "PULSEGATE_SERVICE_TOKEN": "shared"}
+
+
+def paths(files: ServiceFiles) -> dict[str, str]:
+    return dict(zip(CERTIFICATE_FILES, map(str, (files.certificate, files.key, files.authorities)), strict=True))
+
+
+def test_mutual_tls_is_spoken_with_all_files_and_not_without_any(tmp_path: Path) -> None:
+    files = ServiceFiles(tmp_path, "config", authority())
+    assert load(PeerSettings, {**SERVICE, **paths(files)}).mutual_tls() is not None
+    assert load(PeerSettings, SERVICE).mutual_tls() is None
+
+
+@pytest.mark.parametrize("missing", CERTIFICATE_FILES)
+def test_one_certificate_file_missing_is_a_fault_beside_the_others(missing: str, tmp_path: Path) -> None:
+    environment = {**SERVICE, **paths(ServiceFiles(tmp_path, "config", authority()))}
+    environment["PULSEGATE_FAILPOINTS"] = "committed:crash@1"
+    del environment[missing]
+    with pytest.raises(SettingsError) as caught:
+        load(PeerSettings, environment)
+    assert len(caught.value.faults) == 2
+    assert "set all of them or none" in caught.value.faults[1]
+
+
+def test_a_certificate_of_another_domain_is_a_fault(tmp_path: Path) -> None:
+    environment = {**SERVICE, **paths(ServiceFiles(tmp_path, "config", authority()))}
+    with pytest.raises(SettingsError, match=r"exactly one DNS name <service>\.pulsegate\.example"):
+        load(PeerSettings, {**environment, "PULSEGATE_MTLS_DOMAIN": "pulsegate.example"})
