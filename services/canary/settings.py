@@ -1,0 +1,24 @@
+"""What the canary is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.settings import ServiceSettings, number, setting, url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ServiceSettings):
+    """The canary's."""
+
+    #: It stands outside: no service believes it anything.
+    service_token: str = setting("PULSEGATE_SERVICE_TOKEN", default="", secret=True)
+    #: The gateway, as clients reach it.
+    gateway_url: str = setting("PULSEGATE_CANARY_URL", parse=url("http", "https"))
+    #: A secret key with ingest:write and query:read.
+    key: str = setting("PULSEGATE_CANARY_KEY", secret=True)
+    #: The file in which it keeps what it has sent. A new file is a new series.
+    state: Path = setting("PULSEGATE_CANARY_STATE", parse=Path)
+    #: Between two batches.
+    interval_seconds: float = setting("PULSEGATE_CANARY_INTERVAL_SECONDS", parse=number(0.05, 60), default=1.0)
+    #: What was accepted so long ago and is not seen counts as lost.
+    patience_seconds: float = setting("PULSEGATE_CANARY_PATIENCE_SECONDS", parse=number(1, 86_400), default=600.0)
