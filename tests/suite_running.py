@@ -40,7 +40,8 @@ from deploy.local.programs import NotReady, Program, probe_http
 from deploy.local.servers import HOST
 from tests.waiting import wait_for
 
-_TIRELESS = {
+#: Environment of a suite whose requests are not limited beyond what a test can reach.
+TIRELESS = {
     # a breaker that a test opened must not refuse what the next one asks
     "PULSEGATE_BREAKER_RESET_SECONDS": "1",
     # a gateway that is asked to stop can be seen to
@@ -251,4 +252,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def suite(start_suite: Callable[..., Suite]) -> Suite:
-    return start_suite(**_TIRELESS)
+    return start_suite(**TIRELESS)

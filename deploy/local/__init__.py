@@ -7,6 +7,8 @@ everything that is kept lies in `PULSEGATE_DATA`.
     settings.py     what the caller may choose
     layout.py       the data folder and the ports
     secrets.py      passwords and keys, generated once into the data folder
+    authority.py    a certificate authority
+    certificates.py certificates for mutual TLS between the services, where it is asked for
     programs.py     one process: how it is started, probed and stopped
     reachable.py    what root must do for a server that refuses to run as root
     servers.py      Postgres, Valkey, NATS and Prometheus: configuration and command

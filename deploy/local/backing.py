@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.bootstrap import DATABASE, SIGN_IN_ROLES
+from deploy.local.certificates import Certificates
 from deploy.local.layout import OPERATIONS_PORTS, RULES, DataFolder, Ports
 from deploy.local.secrets import SecretFolder
 from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Server, Valkey
@@ -11,7 +12,7 @@ from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Server, Valke
 
 @dataclass(frozen=True, kw_only=True)
 class Backing:
-    """The servers and the secrets that open them."""
+    """The servers, the secrets that open them, and the services' certificates."""
 
     secrets: SecretFolder
     postgres: Postgres
@@ -20,6 +21,8 @@ class Backing:
     #: None where there is no Prometheus on this machine; its address is fixed all the same
     prometheus: Prometheus | None
     prometheus_url: str
+    #: of the services, for each other; None: they speak plain gRPC
+    certificates: Certificates | None = None
 
     def servers(self) -> tuple[Server, ...]:
         found: tuple[Server, ...] = (self.postgres, self.valkey, self.nats)
@@ -35,7 +38,9 @@ class Backing:
         return self.secrets.write(f"{role}_dsn", self.postgres.dsn(DATABASE, user=role, password=password))
 
 
-def backing_servers(data: DataFolder, ports: Ports, prometheus_binary: Path | None) -> Backing:
+def backing_servers(
+    data: DataFolder, ports: Ports, prometheus_binary: Path | None, certificates: Certificates | None = None
+) -> Backing:
     """Describes the servers; starts nothing."""
     secrets = SecretFolder(data.secrets)
     return Backing(
@@ -61,6 +66,7 @@ def backing_servers(data: DataFolder, ports: Ports, prometheus_binary: Path | No
         ),
         prometheus=None if prometheus_binary is None else _prometheus(prometheus_binary, data, ports),
         prometheus_url=f"http://{HOST}:{ports.server('prometheus')}",
+        certificates=certificates,
     )
 
 

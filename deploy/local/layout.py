@@ -80,6 +80,11 @@ class DataFolder:
         return self.root / "secrets"
 
     @property
+    def certificates(self) -> Path:
+        """Of the services, for each other; a folder each."""
+        return self.root / "certificates"
+
+    @property
     def lock(self) -> Path:
         """Held by the supervisor that works on this folder."""
         return self.root / "lock"

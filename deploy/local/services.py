@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from chassis.settings import ServiceSettings, SettingsError, load
+from chassis.settings import PeerSettings, ServiceSettings, SettingsError, load
 from deploy.local.backing import Backing
 from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, probe_http
@@ -164,6 +164,8 @@ def _told(service: Service, known: Mapping[str, str], backing: Backing) -> dict[
     told = {f"PULSEGATE_{need}": known[need] for need in (*_EVERY_SERVICE_NEEDS, *service.needs)}
     if service.schema is not None:
         told["PULSEGATE_POSTGRES_DSN_FILE"] = str(backing.dsn_file(service.schema))
+    if backing.certificates is not None and issubclass(service.settings, PeerSettings):
+        told.update(backing.certificates.settings(service.name))
     return told
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.settings import integer, setting
+from chassis.settings import integer, one_of, setting
 
 #: The embedded stack listens on this many ports, from `PULSEGATE_PORT` on.
 PORT_COUNT = 16
@@ -17,5 +17,7 @@ class Settings:
     port: int = setting("PULSEGATE_PORT", parse=integer(1024, 65535 - PORT_COUNT), default=8080)
     #: everything that outlives a restart
     data: Path = setting("PULSEGATE_DATA", parse=Path, default=Path(".pulsegate"))
+    #: whether services speak mutual TLS with each other
+    mtls: str = setting("PULSEGATE_MTLS", parse=one_of("0", "1"), default="0")
     #: a Prometheus binary, where it is not on PATH
     prometheus_binary: Path | None = setting("PROMETHEUS_BIN", parse=Path, default=None)

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis.tasks import in_background
 from deploy.local.backing import Backing, backing_servers
 from deploy.local.bootstrap import DATABASE, SCHEMAS, bootstrap, migrate
+from deploy.local.certificates import Certificates
 from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, port_is_free
 from deploy.local.progress import say, step
@@ -47,15 +49,17 @@ async def running_stack(
     data, ports = DataFolder(settings.data.absolute()), Ports(settings.port)
     _make(data)
     with _held(data):
-        require_valid_settings(backing_servers(data, ports, None), ports, data, environment)
+        certificates = Certificates(data.certificates) if settings.mtls == "1" else None
+        require_valid_settings(backing_servers(data, ports, None, certificates), ports, data, environment)
         await _await_free_ports(ports, _LEFT_BEHIND_SECONDS if data.run_json.exists() else 0.0)
         prometheus = await _find_prometheus(settings, data, needed=need_prometheus)
-        backing = backing_servers(data, ports, prometheus)
+        backing = backing_servers(data, ports, prometheus, certificates)
         stack = Stack(address=f"http://127.0.0.1:{ports.public}", data=data, backing=backing)
         supervisor = Supervisor(data.run_json, {"address": stack.address, "data": str(data.root)})
         try:
             await _start(supervisor, stack, ports, environment)
-            yield stack
+            async with in_background(*([certificates.renewing()] if certificates else [])):
+                yield stack
         finally:
             with step("Stopping"):
                 await supervisor.stop()
