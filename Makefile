@@ -10,6 +10,11 @@ NPM_PATIENCE := --fetch-timeout=30000 --fetch-retries=1 --fetch-retry-mintimeout
 
 # Scanners that do not go together with what the services need.
 SCAN := .tools/scan
+# Those of our code and of what is locked: nothing that runs needs them.
+AUDIT := .tools/audit
+# Texts that cannot be anything but a secret; what only looks random, or is named password, a reader must judge.
+SECRETS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
+    --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector
 
 # Stamps: what was last installed, and when.
 INSTALLED := $(VENV)/.installed
@@ -39,7 +44,7 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
-.PHONY: test chaos security chart unit
+.PHONY: test chaos security scan audit chart unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
 	$(PYTHON) -m pytest $(T)
@@ -59,8 +64,15 @@ chaos: build ## Kill, freeze and fail everything under load for 20 minutes; tota
 	    CHAOS_OUTAGE_SECONDS=$(or $(CHAOS_OUTAGE_SECONDS),60) \
 	    $(PYTHON) -m pytest -s -p no:cacheprovider tests/chaos
 
-security: build ## Send the running suite hundreds of made-up requests a route; SECURITY_EXAMPLES says how many
-	SECURITY_EXAMPLES=$(or $(SECURITY_EXAMPLES),200) $(PYTHON) -m pytest -p no:cacheprovider tests/security
+security: build scan ## Scan the code, attack the running suite; SECURITY_EXAMPLES says how many made-up requests a route
+	SECURITY_EXAMPLES=$(or $(SECURITY_EXAMPLES),50) $(PYTHON) -m pytest -p no:cacheprovider tests/security
+
+scan: $(AUDIT)/.installed ## Look for dangerous code and committed secrets
+	$(AUDIT)/bin/bandit --quiet --severity-level medium --recursive chassis services deploy sdk/python/pulsegate_runtime
+	git ls-files -z | xargs -0 $(AUDIT)/bin/detect-secrets-hook $(SECRETS)
+
+audit: build $(AUDIT)/.installed ## Ask what is known against the locked packages; needs the lists of PyPI and npm
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m deploy.audit
 
 chart: build $(SCAN)/.installed ## Lint, render, validate, scan and run the Helm chart, image and Compose files
 	CHART_KUBERNETES="1.31 1.34 1.37" $(PYTHON) -m pytest -p no:cacheprovider tests/unit/chart tests/unit/images \
@@ -122,7 +134,7 @@ proto-freeze: $(INSTALLED) ## Make today's proto/ the image that later changes m
 build: $(INSTALLED) $(BUNDLE) ## Install what is missing and build the browser client's runtime
 
 lock: $(INSTALLED) ## Lock the newest versions that requirements/*.in allow
-	cd requirements && for name in services dev node scan; do \
+	cd requirements && for name in services dev node scan audit; do \
 	    ../$(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header \
 	        --python-version 3.11 $$name.in --output-file $$name.txt; \
 	done
@@ -137,6 +149,10 @@ $(INSTALLED): requirements/dev.txt requirements/install.sh
 
 $(SCAN)/.installed: requirements/scan.txt requirements/install.sh
 	@PYTHON3=$(PYTHON3) requirements/install.sh $(SCAN) $<
+	@touch $@
+
+$(AUDIT)/.installed: requirements/audit.txt requirements/install.sh
+	@PYTHON3=$(PYTHON3) requirements/install.sh $(AUDIT) $<
 	@touch $@
 
 $(NODE): requirements/node.txt requirements/node.sh | $(INSTALLED)

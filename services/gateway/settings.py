@@ -107,6 +107,6 @@ class Settings(PeerSettings):
         """Where generated clients send to."""
         if self.public_url:
             return self.public_url
-        host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound # nosec B104
         scheme = "https" if self.tls_certificate else "http"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"

@@ -272,13 +272,13 @@ class PostgresCheckpoints:
         values = (*bounds, since_ms, [uuid.UUID(bytes=each) for each in settled])
         async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(
-                f"SELECT DISTINCT {_FAMILY_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants
+                f"SELECT DISTINCT {_FAMILY_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants # nosec B608
                 values,
             )
             families = {row[0]: _family(row) async for row in cursor}
         async with connection.cursor(name="stored_series", binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(
-                f"SELECT {_STORED_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants
+                f"SELECT {_STORED_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants # nosec B608
                 values,
             )
             while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
@@ -307,7 +307,7 @@ class PostgresCheckpoints:
                 SELECT {_STORED_COLUMNS}, {_FAMILY_COLUMNS} FROM series
                   JOIN unnest(%s::smallint[], %s::bytea[]) AS wanted (in_partition, id)
                     ON partition = in_partition AND series_id = id
-                """,  # noqa: S608 - the columns are constants
+                """,  # noqa: S608 - the columns are constants # nosec B608
                 tuple(map(list, zip(*missing.series, strict=True))),
             )
             rows = await cursor.fetchall()
@@ -364,7 +364,7 @@ class PostgresCheckpoints:
         async with connection.cursor().copy(f"COPY made_series ({columns}) FROM STDIN WITH (FORMAT binary)") as copy:
             await copy.write(copy_format.made_rows(checkpoint.made, checkpoint.commit_ms))
         await connection.execute(
-            f"INSERT INTO series ({columns}) SELECT {columns} FROM made_series"  # noqa: S608 - a constant
+            f"INSERT INTO series ({columns}) SELECT {columns} FROM made_series"  # noqa: S608 - a constant # nosec B608
         )
 
     async def _store_changed(self, connection: Connection, checkpoint: Checkpoint) -> None:

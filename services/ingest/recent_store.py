@@ -45,7 +45,7 @@ async def _levels(connection: Connection, condition: str, values: Sequence[objec
     levels = []
     async with connection.cursor(name="stored_levels", binary=True, row_factory=tuple_row) as cursor:
         await cursor.execute(
-            f"SELECT {_LEVEL_COLUMNS} FROM gauge_levels WHERE {condition}",  # noqa: S608 - constants
+            f"SELECT {_LEVEL_COLUMNS} FROM gauge_levels WHERE {condition}",  # noqa: S608 - constants # nosec B608
             values,
         )
         while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
@@ -56,7 +56,7 @@ async def _levels(connection: Connection, condition: str, values: Sequence[objec
 async def _sketches(connection: Connection, condition: str, values: Sequence[object]) -> list[StoredSketch]:
     async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
         await cursor.execute(
-            f"SELECT {_SKETCH_COLUMNS} FROM summary_sketches WHERE {condition}",  # noqa: S608 - constants
+            f"SELECT {_SKETCH_COLUMNS} FROM summary_sketches WHERE {condition}",  # noqa: S608 - constants # nosec B608
             values,
         )
         return [StoredSketch(*row) async for row in cursor]
@@ -96,7 +96,7 @@ async def _add_levels(connection: Connection, levels: StoredLevels) -> None:
         INSERT INTO gauge_levels ({columns}) SELECT {columns} FROM reported_levels
         ON CONFLICT (partition, series_id, reporter) DO UPDATE
            SET timestamp_ms = excluded.timestamp_ms, as_of_ms = excluded.as_of_ms, level = excluded.level
-        """  # noqa: S608 - a constant
+        """  # noqa: S608 - a constant # nosec B608
     )
 
 

@@ -20,7 +20,7 @@ CANARIES = {
     "secret key": "sk_CANARY0123456789abcdefghijklmnopqrstuvwxyz",
     "publishable key": "pk_CANARY0123456789abcdefghijklmnopqrstuvwxyz",
     "refresh token": "rt_CANARY0123456789abcdefghijklmnop",
-    "JWT": "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJDQU5BUlkifQ.c2lnbmF0dXJlLUNBTkFSWQ",
+    "JWT": "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJDQU5BUlkifQ.c2lnbmF0dXJlLUNBTkFSWQ",  # pragma: allowlist secret
     "e-mail address": "canary.person+tag@mail.example.com",
     "e-mail address with an apostrophe": "canary.person'CANARY@exämple.com",
     "e-mail address with other letters": "jürgen.CANARY@exämple.com",
