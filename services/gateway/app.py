@@ -61,6 +61,7 @@ from services.gateway.operators import Operators
 from services.gateway.own_account import OwnAccount
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.redis_limits import RedisLimiter
+from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
 from services.gateway.upstreams import Checked, Upstream
 from services.gateway.verdicts import Verdicts
@@ -169,6 +170,7 @@ def _resources(
 
 def _pipeline(settings: Settings) -> Pipeline:
     return Pipeline(
+        RequestRules(settings.request_rules),
         timeout_seconds=settings.request_timeout_seconds,
         slow_client_seconds=settings.slow_client_seconds,
         cors_origins=settings.cors_origins,

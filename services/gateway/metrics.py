@@ -47,6 +47,12 @@ KEYED_REQUESTS = Counter(
     "that leaves open whether it was carried out), lost (Redis did not keep what came of it).",
     ["outcome"],
 )
+RULE_HITS = Counter(
+    "pulsegate_gateway_rule_hits_total",
+    "Requests of a known attack's shape, by the rule that they are against and by outcome: detected (they went on) or "
+    "refused.",
+    ["rule", "outcome"],
+)
 SLOW_CLIENTS = Counter(
     "pulsegate_gateway_slow_clients_total",
     "Clients that were cut because they took too long to send, by what (headers, body).",

@@ -18,6 +18,7 @@ from chassis.errors import Internal, Malformed, MethodNotAllowed, PulsegateError
 from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
+from services.gateway.request_rules import RequestRules
 from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
 from services.gateway.upstreams import HOLDERS
 
@@ -78,7 +79,10 @@ _SECURITY_HEADERS = CIMultiDict(
 class Pipeline:
     """What is around every request, whatever its route."""
 
-    def __init__(self, *, timeout_seconds: float, slow_client_seconds: float, cors_origins: frozenset[str]) -> None:
+    def __init__(
+        self, rules: RequestRules, *, timeout_seconds: float, slow_client_seconds: float, cors_origins: frozenset[str]
+    ) -> None:
+        self._rules = rules
         self._timeout_seconds = timeout_seconds
         self._slow_client_seconds = slow_client_seconds
         self._cors_origins = cors_origins
@@ -129,6 +133,8 @@ class Pipeline:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Makes an answer of whatever is raised: the only place where that happens."""
         try:
+            # First, because what is an attack is to cost nothing else.
+            self._rules.check(request)
             # Before any door, because a preflight carries no credential and counts towards no limit.
             if request.method == "OPTIONS" and (response := self._preflight(request)) is not None:
                 return response

@@ -73,6 +73,9 @@ class Settings(PeerSettings):
     #: Proxies whose X-Forwarded-For is believed.
     trusted_proxies: tuple[Network, ...] = setting("PULSEGATE_TRUSTED_PROXIES", parse=networks, default=())
 
+    #: What is done about requests of a known attack's shape (`request_rules`): nothing, told of, or refused.
+    request_rules: str = setting("PULSEGATE_REQUEST_RULES", parse=one_of("off", "detect", "enforce"), default="detect")
+
     #: All the time that one request may take, its calls to other services included.
     request_timeout_seconds: float = setting("PULSEGATE_REQUEST_TIMEOUT_SECONDS", parse=number(0.1, 300), default=10.0)
     #: The same for a query to Prometheus.

@@ -23,9 +23,9 @@ _LIMITED = frozenset(Door) - {Door.OPEN}
 
 #: Statuses of errors that each door brings; none is limited where nothing is counted.
 _ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
-    Door.OPEN: (500,),
-    Door.ANYBODY: (429, 500, 503, 504),
-    Door.SIGN_IN: (429, 500, 503, 504),
+    Door.OPEN: (403, 500),
+    Door.ANYBODY: (403, 429, 500, 503, 504),
+    Door.SIGN_IN: (403, 429, 500, 503, 504),
     Door.READ: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.WRITE: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.PROOF: (400, 401, 403, 404, 429, 500, 503, 504),

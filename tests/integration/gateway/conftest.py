@@ -98,6 +98,8 @@ def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
         "auth_outage_grace_seconds": 30.0,
         "cors_origins": frozenset({"https://console.example.com"}),
         "trusted_proxies": (),
+        # No test of anything else is of an attack's shape.
+        "request_rules": "enforce",
         "request_timeout_seconds": 10.0,
         "query_timeout_seconds": 10.0,
         "slow_client_seconds": 10.0,

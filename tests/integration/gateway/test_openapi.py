@@ -15,6 +15,7 @@ from services.gateway import http_api
 from services.gateway.http_api.openapi import document
 from services.gateway.http_api.shapes import Told
 from services.gateway.middlewares import Pipeline
+from services.gateway.request_rules import RequestRules
 from services.gateway.routes import Deprecation, Door, Operation, Route
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT
 from tests.integration.gateway.running import Gateway
@@ -131,7 +132,7 @@ class OldRoutes:
 @pytest.fixture
 async def greetings(port_blocks: Callable[[], Ports]) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that has `OldRoutes` alone."""
-    pipeline = Pipeline(timeout_seconds=5, slow_client_seconds=5, cors_origins=frozenset())
+    pipeline = Pipeline(RequestRules("off"), timeout_seconds=5, slow_client_seconds=5, cors_origins=frozenset())
     runner = web.AppRunner(http_api.Api([OldRoutes()], {Door.OPEN: []}, pipeline).app)
     port = port_blocks().public
     await runner.setup()
