@@ -56,11 +56,11 @@ def defaults() -> Rendered:
 
 
 def _with_secrets_in(folder: Path, pod: Pod) -> dict[str, str]:
-    """The pod's environment, its secrets in a folder of this machine; without a certificate."""
+    """The pod's environment, its secrets in a folder of this machine; without certificates."""
     for item, text in _SECRETS.items():
         (folder / item).write_text(text)
     told = {name: text.replace("/run/secrets/pulsegate", str(folder)) for name, text in pod.environment.items()}
-    return {name: text for name, text in told.items() if not name.startswith("PULSEGATE_TLS_")}
+    return {name: text for name, text in told.items() if not name.startswith(("PULSEGATE_TLS_", "PULSEGATE_MTLS_"))}
 
 
 def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_path: Path) -> None:
@@ -94,7 +94,8 @@ def test_probes_ask_what_each_is_for(rendered: Rendered) -> None:
         startup = {"periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 30}
         assert container["startupProbe"] == {"httpGet": {"path": "/health/startup", "port": "operations"}, **startup}
         assert container["livenessProbe"] == {"httpGet": {"path": "/health/live", "port": "operations"}, **http}
-        ready = {"grpc": {"port": ports["grpc"]}} if "grpc" in ports else _ready_by_http()
+        plain_grpc = "grpc" in ports and "PULSEGATE_MTLS_KEY_PATH" not in pod.environment
+        ready = {"grpc": {"port": ports["grpc"]}} if plain_grpc else _ready_by_http()
         assert container["readinessProbe"] == {**ready, **http}
 
 

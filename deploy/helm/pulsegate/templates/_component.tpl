@@ -7,6 +7,7 @@ each track, a Service and the network paths. Takes root and name.
 {{- $facts := index (fromYaml (include "pulsegate.topology" .root)) .name }}
 {{- $scope := dict "root" .root "name" .name "spec" $spec "facts" $facts }}
 {{- include "pulsegate.serviceAccount" $scope }}
+{{- if include "pulsegate.mtlsMounted" $scope }}{{ include "pulsegate.mtlsCertificate" $scope }}{{ end }}
 {{- range $track, $values := .root.Values.tracks }}
 {{- if or (empty $values.components) (has $.name $values.components) }}
 {{- $of := merge (dict "track" $track "trackValues" $values) $scope }}

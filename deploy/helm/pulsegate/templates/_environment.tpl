@@ -17,6 +17,12 @@ component's `settings` come last. Takes root, name, spec and facts (its row of t
 {{- $host := include "pulsegate.serviceHost" (dict "root" $.root "name" $callee) }}
 {{- $_ := set $told (index $variables $callee) (printf "%s:%v" $host $ports.grpc) }}
 {{- end }}
+{{- if include "pulsegate.mtlsMounted" . }}
+{{- $_ := set $told "PULSEGATE_MTLS_CERTIFICATE_PATH" "/run/mtls/pulsegate/tls.crt" }}
+{{- $_ := set $told "PULSEGATE_MTLS_KEY_PATH" "/run/mtls/pulsegate/tls.key" }}
+{{- $_ := set $told "PULSEGATE_MTLS_CA_PATH" (printf "/run/mtls/pulsegate/%s" .root.Values.mtls.authorityKey) }}
+{{- $_ := set $told "PULSEGATE_MTLS_DOMAIN" (include "pulsegate.mtlsDomain" .root) }}
+{{- end }}
 {{- range $variable, $item := fromYaml (include "pulsegate.secretsOf" .) }}
 {{- $_ := set $told (printf "%s_FILE" $variable) (printf "/run/secrets/pulsegate/%s" $item) }}
 {{- end }}

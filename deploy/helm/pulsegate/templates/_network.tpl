@@ -68,7 +68,8 @@ spec:
       port: {{ index $ports $port }}
       targetPort: {{ $port }}
       protocol: TCP
-      appProtocol: {{ ternary (ternary "https" "http" (not (empty (include "pulsegate.tlsSecret" $.root)))) "kubernetes.io/h2c" $public }}
+      {{- $encrypted := ternary (include "pulsegate.tlsSecret" $.root) (ternary "yes" "" $.root.Values.mtls.enabled) $public }}
+      appProtocol: {{ ternary "https" (ternary "http" "kubernetes.io/h2c" $public) (not (empty $encrypted)) }}
     {{- end }}
     {{- if not $public }}
     - {name: operations, port: {{ $ports.operations }}, targetPort: operations, protocol: TCP, appProtocol: http}

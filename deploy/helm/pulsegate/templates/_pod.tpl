@@ -44,6 +44,9 @@ containers:
       {{- if include "pulsegate.tlsMounted" . }}
       - {name: tls, mountPath: /run/tls/pulsegate, readOnly: true}
       {{- end }}
+      {{- if include "pulsegate.mtlsMounted" . }}
+      - {name: mtls, mountPath: /run/mtls/pulsegate, readOnly: true}
+      {{- end }}
 volumes:
   - name: secrets
     {{- include "pulsegate.secretVolume" . | nindent 4 }}
@@ -52,6 +55,10 @@ volumes:
   {{- if include "pulsegate.tlsMounted" . }}
   - name: tls
     secret: {secretName: {{ include "pulsegate.tlsSecret" .root }}, defaultMode: 0440}
+  {{- end }}
+  {{- if include "pulsegate.mtlsMounted" . }}
+  - name: mtls
+    secret: {secretName: {{ include "pulsegate.mtlsSecret" . }}, defaultMode: 0440}
   {{- end }}
 topologySpreadConstraints: {{- include "pulsegate.spread" . | nindent 2 }}
 {{- with .spec.affinity }}
@@ -79,7 +86,8 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/*
 The first answers once every hard dependency was there, so a start may wait for five minutes; the second never looks at
-a dependency; the third is gRPC's own health service where the service speaks it, which says the same as /health/ready.
+a dependency; the third is gRPC's own health service where the service speaks it, which says the same as /health/ready. The kubelet has no certificate
+to show, so with mutual TLS it asks there.
 */}}
 {{- define "pulsegate.probes" -}}
 {{- $ports := fromYaml (include "pulsegate.ports" .root) -}}
@@ -90,7 +98,7 @@ livenessProbe:
   httpGet: {path: /health/live, port: operations}
   {{- toYaml .root.Values.probes.live | nindent 2 }}
 readinessProbe:
-  {{- if has "grpc" .facts.ports }}
+  {{- if and (has "grpc" .facts.ports) (not .root.Values.mtls.enabled) }}
   grpc: {port: {{ $ports.grpc }}}
   {{- else }}
   httpGet: {path: /health/ready, port: operations}
