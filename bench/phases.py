@@ -115,8 +115,9 @@ async def _measure(session: aiohttp.ClientSession, suite: Suite, load: Load, wor
     meter = CpuMeter(pids)
     async with probe.running():
         outcome = await run_load(load)
-        # Not before: over many series it costs Prometheus as much as what is measured.
-        visible_at = await totals.reached(before + outcome.accepted)
+    # Not before, and hardly more than once: over many series it costs Prometheus as much as what is measured. What the
+    # probe has sent shows by now, and it was among the last.
+    visible_at = await totals.reached(before + outcome.accepted)
     cpu = meter.used()
     if suite.pids() != pids:
         raise LoadFailed("a process of the suite died under the load")

@@ -1,13 +1,13 @@
 """Holds each metric of a batch against its definition, and lays out what is good in the columns of a log record.
 
 The common case costs two dictionary look-ups a metric: by name, then by the raw bytes of its labels. Only a label set
-whose bytes were not seen before is decoded and checked.
+whose bytes were not seen before is decoded and checked. The common batch, of counters alone, is looked at in columns.
 """
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from weakref import WeakSet
 
 import msgspec
@@ -69,10 +69,24 @@ class LabelSet:
 
 
 class _Part:
-    """What one definition remembers: label sets by their bytes as sent."""
+    """What one definition remembers: what label sets came to, by their bytes as sent."""
 
     def __init__(self) -> None:
-        self.found: dict[bytes, LabelSet | Fault] = {}
+        self.allowed: dict[bytes, LabelSet] = {}
+        self.refused: dict[bytes, Fault] = {}
+
+    def __len__(self) -> int:
+        return len(self.allowed) + len(self.refused)
+
+    def add(self, raw: bytes, found: LabelSet | Fault) -> None:
+        if isinstance(found, LabelSet):
+            self.allowed[raw] = found
+        else:
+            self.refused[raw] = found
+
+    def clear(self) -> None:
+        self.allowed.clear()
+        self.refused.clear()
 
 
 class LabelSetMemory:
@@ -97,10 +111,10 @@ class LabelSetMemory:
         if self._used_bytes > self._most_bytes:
             self._used_bytes = len(raw) + _OVERHEAD_BYTES
             for each in self._parts:
-                each.found.clear()
-        elif len(part.found) >= _MOST_REMEMBERED:
-            part.found.clear()
-        part.found[raw] = found
+                each.clear()
+        elif len(part) >= _MOST_REMEMBERED:
+            part.clear()
+        part.add(raw, found)
 
 
 class CompiledDefinition:
@@ -127,15 +141,19 @@ class CompiledDefinition:
         }
         self._memory = memory
         self._part = memory.part()
-        #: What label sets, as sent, came to; the rest is for `resolve`.
-        self.remembered = self._part.found
+        #: The allowed label sets as they were sent; the rest is for `resolve`.
+        self.remembered = self._part.allowed
+        #: The same where this is a counter, nothing where it is not.
+        self.remembered_of_counter = self.remembered if self.is_counter else {}
 
     def label_set(self, raw: bytes) -> LabelSet | Fault:
         """What labels, as sent, come to."""
         return self.remembered.get(raw) or self.resolve(raw)
 
     def resolve(self, raw: bytes) -> LabelSet | Fault:
-        """What labels that are not remembered come to."""
+        """What labels come to that are not among the remembered ones."""
+        if (refused := self._part.refused.get(raw)) is not None:
+            return refused
         found = self._resolve(raw)
         self._memory.remember(self._part, raw, found)
         return found
@@ -190,7 +208,8 @@ class Validated:
     accepted: int = 0
     rejections: list[Rejection] = field(default_factory=list)
     definitions: set[CompiledDefinition] = field(default_factory=set)
-    #: Of each accepted counter and gauge, in the order of the batch: label set, value, a gauge's time (0 otherwise).
+    #: Of each accepted counter and gauge, in the order of the batch: label set, value, a gauge's time (0 otherwise; no
+    #: times where all are counters that were taken at once).
     label_sets: list[LabelSet] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     timestamps: list[int] = field(default_factory=list)
@@ -221,7 +240,8 @@ class Validated:
 def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
     """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
     result = Validated()
-    _take_all(batch.metrics, 0, definitions, now_ms, result)
+    if not _are_read(batch.metrics) or not _take_counters(batch.metrics, definitions, result):
+        _take_all(batch.metrics, 0, definitions, now_ms, result)
     return _completed(batch, definitions, result)
 
 
@@ -232,6 +252,29 @@ def validate_in_steps(batch: Batch, definitions: Mapping[str, CompiledDefinition
         _take_all((metric,), index, definitions, now_ms, result)
         yield
     return _completed(batch, definitions, result)
+
+
+def _are_read(metrics: Sequence[Metric | Fault]) -> TypeGuard[Sequence[Metric]]:
+    return set(map(type, metrics)) == {Metric}
+
+
+def _take_counters(metrics: Sequence[Metric], definitions: Mapping[str, CompiledDefinition], result: Validated) -> bool:
+    """Takes the metrics where all are counters with a good value and a label set that is remembered, which is as `take`
+    would do it at half the price. False, and nothing is taken, where one is anything else."""
+    try:
+        label_sets = [definitions[metric.name].remembered_of_counter[bytes(metric.labels)] for metric in metrics]
+    except KeyError:
+        return False
+    values = [metric.value for metric in metrics]
+    if not _are_numbers(values) or min(values) < 0.0:
+        return False
+    result.label_sets, result.values = label_sets, values
+    result.definitions.update([definitions[name] for name in {metric.name for metric in metrics}])
+    return True
+
+
+def _are_numbers(values: list[float | list[float]]) -> TypeGuard[list[float]]:
+    return set(map(type, values)) == {float}
 
 
 def _take_all(

@@ -60,12 +60,16 @@ def label(**rule: Any) -> LabelRule:
     )
 
 
+def batch_of(*metrics: Any) -> decoding.Batch:
+    """The batch of these metrics, from its JSON on."""
+    return decoding.decode(json.dumps({"metrics": metrics}).encode(), "")
+
+
 def validated(definitions: list[Definition], *metrics: Any, memory: LabelSetMemory | None = None) -> Validated:
     """The batch of these metrics, from its JSON on."""
     shared = memory or LabelSetMemory()
     compiled = {each.name: CompiledDefinition(each, shared) for each in definitions}
-    batch = decoding.decode(json.dumps({"metrics": metrics}).encode(), "")
-    return validate(batch, compiled, NOW_MS)
+    return validate(batch_of(*metrics), compiled, NOW_MS)
 
 
 class Delta(NamedTuple):

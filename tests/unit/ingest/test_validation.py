@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain import MetricType
+from services.ingest.domain import Fault, MetricType
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Distribution, Identity
-from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, label, validated
+from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated, validate
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, batch_of, definition, label, validated
 
 COUNTER = definition(
     "orders_total",
@@ -264,6 +264,44 @@ def test_a_label_set_is_remembered_by_its_bytes() -> None:
     first, other = compiled.label_set(raw("a")), compiled.label_set(raw("b"))
     assert compiled.label_set(raw("a")) is first
     assert compiled.label_set(raw("b")) is other
+
+
+def test_a_refusal_is_remembered_too() -> None:
+    compiled = CompiledDefinition(COUNTER, LabelSetMemory())
+    refused = compiled.label_set(b'{"plan":"none"}')
+    assert isinstance(refused, Fault)
+    assert compiled.label_set(b'{"plan":"none"}') is refused
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        order(3, zone="eu-1"),
+        order(0),
+        order(-1),
+        order([1]),
+        order("NaN"),
+        order(plan="none"),
+        {"name": "unknown", "value": 1},
+        {"name": "depth", "value": 1},
+        {"name": "load_seconds", "value": 1},
+        {"name": "size_bytes", "value": [1, 2]},
+    ],
+)
+def test_a_batch_comes_to_the_same_whether_its_label_sets_are_remembered_or_not(last: dict[str, Any]) -> None:
+    metrics = [order(1), order(2, zone="eu-1"), {"name": "visits_total", "value": 0.5}, last]
+    compiled = {each.name: CompiledDefinition(each, LabelSetMemory()) for each in [*ALL, definition("visits_total")]}
+    first, second = (validate(batch_of(*metrics), compiled, NOW_MS) for _ in range(2))
+    assert second.rejections == first.rejections
+    assert second.accepted == first.accepted == len(metrics) - len(first.rejections)
+    assert second.definitions == first.definitions
+    assert second.distributions == first.distributions
+    assert columns(second) == columns(first)
+
+
+def columns(result: Validated) -> list[tuple[bytes, float, int]]:
+    timestamps = result.timestamps or [0] * len(result.values)
+    return list(zip([each.id for each in result.label_sets], result.values, timestamps, strict=True))
 
 
 def test_label_sets_of_all_definitions_together_are_bounded() -> None:
