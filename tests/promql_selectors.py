@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import promql_parser as parser
 from prometheus_client import Counter, Gauge, Histogram
+
+from deploy.local.layout import CHECKOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,16 @@ def _selectors(node: Any) -> Iterator[Selector]:
         yield from _selectors(argument)
 
 
-def exposed_names(metric: Counter | Gauge | Histogram) -> set[str]:
+def metrics_in_code() -> Iterator[str]:
+    """The names of all series that Prometheus scrapes of Pulsegate."""
+    for path in [CHECKOUT / "chassis/metrics.py", *CHECKOUT.glob("services/*/metrics.py")]:
+        module = import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
+        for value in vars(module).values():
+            if isinstance(value, Counter | Gauge | Histogram):
+                yield from _exposed_names(value)
+
+
+def _exposed_names(metric: Counter | Gauge | Histogram) -> set[str]:
     """The names of the series that Prometheus scrapes of a metric."""
     (family,) = metric.describe()
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))

@@ -8,6 +8,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: Recording rules and alerts, wherever Pulsegate runs.
 RULES = CHECKOUT / "deploy" / "helm" / "pulsegate" / "files" / "rules"
+DASHBOARDS = RULES.with_name("dashboards")
 
 OPERATIONS_PORTS = {"gateway": 1, "auth": 2, "config": 4, "codegen": 6, "receiver": 8, "aggregator": 10}
 _GRPC = {"auth": 3, "config": 5, "codegen": 7, "receiver": 9}

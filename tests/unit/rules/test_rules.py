@@ -2,17 +2,14 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.local.layout import CHECKOUT, RULES
-from tests.promql_selectors import exposed_names, selectors
+from tests.promql_selectors import metrics_in_code, selectors
 
 _CASES = Path(__file__).parent
 _RUNBOOKS = CHECKOUT / "docs" / "runbooks"
@@ -28,14 +25,6 @@ def _rules() -> list[dict[str, Any]]:
 
 def _alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in _rules() if "alert" in rule}
-
-
-def _metrics_in_code() -> Iterator[str]:
-    for path in [CHECKOUT / "chassis/metrics.py", *CHECKOUT.glob("services/*/metrics.py")]:
-        module = import_module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
-        for value in vars(module).values():
-            if isinstance(value, Counter | Gauge | Histogram):
-                yield from exposed_names(value)
 
 
 def test_prometheus_takes_every_file(promtool: Path) -> None:
@@ -57,7 +46,7 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
 
 
 def test_they_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None:
-    known = {*_metrics_in_code(), *_FOREIGN, *(rule["record"] for rule in _rules() if "record" in rule)}
+    known = {*metrics_in_code(), *_FOREIGN, *(rule["record"] for rule in _rules() if "record" in rule)}
     for rule in _rules():
         for selector in selectors(rule["expr"]):
             assert selector.name in known, f"{selector.name} is read and nowhere exposed"
@@ -80,7 +69,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 def test_runbooks_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None:
     foreign = {*_FOREIGN, "ALERTS", "process_cpu_seconds_total", "prometheus_tsdb_storage_blocks_bytes"}
-    known = {*_metrics_in_code(), *foreign, *(rule["record"] for rule in _rules() if "record" in rule)}
+    known = {*metrics_in_code(), *foreign, *(rule["record"] for rule in _rules() if "record" in rule)}
     for path in _RUNBOOKS.glob("Pulsegate*.md"):
         for expression in re.findall(r"^\$ promtool query .*? '(.*)'$", path.read_text(), re.MULTILINE):
             assert {selector.name for selector in selectors(expression)} <= known, path.name

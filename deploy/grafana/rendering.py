@@ -1,0 +1,52 @@
+"""From panels to what Grafana imports, by Grafana's own schema."""
+
+import json
+
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType, DataSourceRef
+
+from deploy.grafana.queries import Page, Panel
+
+#: Chosen on the page: the Prometheus that scrapes Pulsegate.
+_SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
+#: Grafana's grid is 24 wide.
+_NUMBER_WIDTH, _NUMBER_HEIGHT = 6, 4
+_GRAPH_WIDTH, _GRAPH_HEIGHT = 8, 7
+
+
+def rendered(page: Page) -> str:
+    """The dashboard as JSON; the same page is always the same text."""
+    others = dashboard.DashboardLink("Pulsegate").type(DashboardLinkType.DASHBOARDS).tags(["pulsegate"])
+    built = (
+        dashboard.Dashboard(page.title)
+        .uid(page.name)
+        .tags(["pulsegate"])
+        .time("now-3h", "now")
+        .refresh("30s")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .variables([dashboard.DatasourceVariable("source").label("Prometheus").type("prometheus")])
+        .links([others.as_dropdown(True).keep_time(True)])
+    )
+    for panel in page.panels:
+        built.with_panel(_number(panel) if panel.is_number else _graph(panel))
+    return json.dumps(built.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+def _number(panel: Panel) -> stat.Panel:
+    built = stat.Panel().title(panel.title).description(panel.description).unit(panel.unit).datasource(_SOURCE)
+    return built.targets(_targets(panel)).span(_NUMBER_WIDTH).height(_NUMBER_HEIGHT)
+
+
+def _graph(panel: Panel) -> timeseries.Panel:
+    built = timeseries.Panel().title(panel.title).description(panel.description).unit(panel.unit).datasource(_SOURCE)
+    return built.targets(_targets(panel)).min(0).fill_opacity(10).span(_GRAPH_WIDTH).height(_GRAPH_HEIGHT)
+
+
+def _targets(panel: Panel) -> list[Builder[Dataquery]]:
+    return [
+        prometheus.Dataquery().ref_id(chr(ord("A") + number)).expr(query.expression).legend_format(query.legend)
+        for number, query in enumerate(panel.queries)
+    ]

@@ -1,0 +1,32 @@
+"""The dashboards that are shipped are those of the code, and ask for what there is."""
+
+import pytest
+import yaml
+
+from deploy.grafana.panels import PAGES
+from deploy.grafana.queries import Page
+from deploy.grafana.rendering import rendered
+from deploy.local.layout import DASHBOARDS, RULES
+from tests.promql_selectors import metrics_in_code, selectors
+
+_FOREIGN = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes", "ALERTS"}
+
+
+def _recorded() -> set[str]:
+    files = [yaml.safe_load(path.read_text()) for path in RULES.glob("*.yaml")]
+    return {rule["record"] for file in files for group in file["groups"] for rule in group["rules"] if "record" in rule}
+
+
+def test_those_that_are_shipped_are_those_of_the_code() -> None:
+    shipped = {path.stem: path.read_text() for path in DASHBOARDS.iterdir()}
+    assert shipped == {page.name: rendered(page) for page in PAGES}, "run python -m deploy.grafana"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_they_ask_for_what_is_exposed_or_recorded_and_nothing_of_a_tenant(page: Page) -> None:
+    known = {*metrics_in_code(), *_FOREIGN, *_recorded()}
+    for panel in page.panels:
+        for query in panel.queries:
+            for selector in selectors(query.expression.replace("$__rate_interval", "1m")):
+                assert selector.name in known, f"{panel.title}: {selector.name} is nowhere exposed"
+                assert 'tenant_id=""' in selector.matchers, f"{panel.title}: a tenant could send {selector.name}"
