@@ -17,7 +17,7 @@ CALLERS = table(
             "UpdateProjectSettings": _BY_GATEWAY,
         },
         "pulsegate.config.v1.DefinitionFeedService": {
-            "WatchDefinitions": by("receiver"),
+            "WatchDefinitions": by("gateway", "receiver"),
             "GetProjectDefinitions": by("gateway", "codegen", "receiver"),
             "DefineFromData": by("receiver"),
         },

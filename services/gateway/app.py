@@ -12,13 +12,14 @@ from chassis.breakers import Breaker
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.mutual_tls import MutualTls
-from services.gateway import connections, http_api, middlewares, redis_limits
+from services.gateway import connections, http_api, middlewares, read_cache, redis_limits
 from services.gateway import upstreams as services_behind
 from services.gateway.authentication import Authentication
 from services.gateway.clients import (
     Accounts,
     Audit,
     Credentials,
+    DefinitionChanges,
     Definitions,
     Generator,
     Ledger,
@@ -26,8 +27,10 @@ from services.gateway.clients import (
     Prometheus,
     SigningKeys,
 )
+from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.audit import AuditRoutes
+from services.gateway.http_api.changes import Changes
 from services.gateway.http_api.definitions import DefinitionRoutes
 from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
@@ -54,12 +57,14 @@ from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.invitations import Invitations
 from services.gateway.kept_answers import KeptAnswers
+from services.gateway.kept_reads import KeptReads
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
 from services.gateway.operators import Operators
 from services.gateway.own_account import OwnAccount
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
+from services.gateway.read_cache import ReadCache
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
@@ -103,6 +108,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(health.watching())
 
         authentication = Authentication(verdicts, limits)
+        cache = await _read_cache(stack, settings, upstreams, redis, clock)
         resources = _resources(
             settings,
             upstreams,
@@ -112,10 +118,13 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             signing_keys=signing_keys,
             limits=limits,
             known=authentication,
+            cache=cache,
         )
         kept_answers = _kept_answers(settings, redis, redis_breaker)
         once = Idempotency(kept_answers).once
-        stages = middlewares.doors(authentication, limits, once=once, revalidated=revalidated)
+        stages = middlewares.doors(
+            authentication, limits, once=once, changing=Changes(cache).told, revalidated=revalidated
+        )
         api = http_api.Api(resources, stages, _pipeline(settings))
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await health.refresh()  # the first client's call finds connections that are there
@@ -137,9 +146,11 @@ def _resources(
     signing_keys: SigningKeys,
     limits: Limits,
     known: Authentication,
+    cache: ReadCache,
 ) -> list[Resource]:
     """Everything that has an address, in the order in which the reference tells of it."""
     accounts, definitions = Accounts(upstreams.auth), Definitions(upstreams.config)
+    kept = KeptReads(cache, definitions, Generator(upstreams.codegen))
     own_account, operators = OwnAccount(upstreams.auth), Operators(upstreams.auth)
     resources: list[Resource] = [
         AccountRoutes(accounts, signing_keys, limits),
@@ -153,9 +164,9 @@ def _resources(
         LimitRoutes(accounts, operators, limits),
         InvitationRoutes(Invitations(upstreams.auth)),
         OperatorRoutes(operators),
-        DefinitionRoutes(definitions),
+        DefinitionRoutes(definitions, kept),
         ProjectSettingsRoutes(definitions),
-        GeneratedCodeRoutes(Generator(upstreams.codegen), accounts, known, endpoint=settings.endpoint),
+        GeneratedCodeRoutes(kept, accounts, known, endpoint=settings.endpoint),
         IngestionRoutes(upstreams.ingest),
         DoorRoutes(upstreams.ingest),
         PushRoutes(upstreams.ingest),
@@ -175,6 +186,17 @@ def _pipeline(settings: Settings) -> Pipeline:
         slow_client_seconds=settings.slow_client_seconds,
         cors_origins=settings.cors_origins,
     )
+
+
+async def _read_cache(
+    stack: AsyncExitStack, settings: Settings, upstreams: Upstreams, redis: Redis, clock: Clock
+) -> ReadCache:
+    breaker = Breaker("redis-reads", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5)
+    revisions = DefinitionRevisions(
+        DefinitionChanges(upstreams.config.channel), clock, lambda newest: read_cache.since(redis, breaker, newest)
+    )
+    await stack.enter_async_context(revisions.watching())
+    return ReadCache(redis, breaker, revisions, clock, secret=settings.service_token)
 
 
 def _kept_answers(settings: Settings, redis: Redis, breaker: Breaker) -> KeptAnswers:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,7 @@ from chassis import api_keys, context
 from chassis.breakers import Breaker
 from chassis.clock import Clock
 from chassis.errors import DeadlineExceeded, Invalid, PulsegateError, Unavailable
+from chassis.grpc_client import ServiceChannel
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
 from contracts.pulsegate.auth.v1 import audit_pb2 as audit
@@ -27,6 +29,7 @@ from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
 from contracts.pulsegate.config.v1.definitions_pb2_grpc import DefinitionFeedServiceStub, DefinitionServiceStub
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
+from services.gateway.definition_revisions import DefinitionsChanged
 from services.gateway.domain import NO_OVERRIDES, Credential, Overrides, Verdict
 from services.gateway.upstreams import HOLDERS, Places, Upstream, refuse_while_open
 from services.gateway.verdicts import FeedEntry
@@ -285,6 +288,30 @@ class ProjectDefinitions:
         request = definitions.GetProjectDefinitionsRequest(project_id=project_id)
         found = await self._config.ask_again(self._stub.GetProjectDefinitions, request)
         return [metric.spec for metric in found.metrics]
+
+
+class DefinitionChanges:
+    """See `definition_revisions.DefinitionFeed`: config's DefinitionFeedService, for the gateway itself. Its questions
+    open no breaker."""
+
+    def __init__(self, config: ServiceChannel) -> None:
+        self._channel = config
+        self._stub = DefinitionFeedServiceStub(config.grpc_channel)
+
+    async def newest_revision(self) -> int:
+        # An answer about any project has it, also about one that nobody has.
+        request = definitions.GetProjectDefinitionsRequest(project_id=str(UUID(int=0)))
+        newest: int = (await self._channel.call(self._stub.GetProjectDefinitions, request)).revision
+        return newest
+
+    async def watch(self, after_revision: int) -> AsyncIterator[DefinitionsChanged]:
+        request = definitions.WatchDefinitionsRequest(after_revision=after_revision)
+        async for message in self._channel.stream(self._stub.WatchDefinitions, request):
+            yield DefinitionsChanged(
+                revision=message.revision,
+                project_ids=frozenset(metric.project_id for metric in message.metrics),
+                snapshot=message.snapshot,
+            )
 
 
 class Ledger:

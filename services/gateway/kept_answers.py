@@ -8,19 +8,17 @@ answers: names are keyed hashes, and what is stored is sealed.
 
 import asyncio
 import hmac
-import os
-import zlib
 from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chassis import logs
 from chassis.breakers import Breaker, NotAsked
 from chassis.errors import Unavailable
+from services.gateway.sealing import Sealing
 
 log = logs.get(__name__)
 
@@ -32,7 +30,6 @@ _MOST_BYTES = 4096
 _MARGIN_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
-_NONCE_BYTES = 12
 
 #: Replaces a claim that is still one's own by an answer, or gives it up where there is none.
 _SETTLE = """
@@ -87,8 +84,7 @@ class KeptAnswers:
         self._redis = redis
         self._settle = redis.register_script(_SETTLE)
         self._breaker = breaker
-        self._naming = hmac.digest(secret.encode(), b"pulsegate gateway: names of kept answers", "sha256")
-        self._sealing = AESGCM(hmac.digest(secret.encode(), b"pulsegate gateway: kept answers", "sha256"))
+        self._sealing = Sealing(secret, "kept answers")
         self._under_way_ms = int((longest_request_seconds + _MARGIN_SECONDS) * 1000)
 
     async def claim(self, asked: bytes, request: bytes) -> Claim | Answer | Taken:
@@ -96,8 +92,8 @@ class KeptAnswers:
 
         Raises Unavailable where Redis does not say.
         """
-        name = f"answers:{self._digest(asked).hex()}"
-        fingerprint = self._digest(request)
+        name = f"answers:{self._sealing.digest(asked).hex()}"
+        fingerprint = self._sealing.digest(request)
         stored = self._seal(name, _Entry(fingerprint))
         try:
             with self._breaker.guarded():
@@ -139,9 +135,6 @@ class KeptAnswers:
             log.warning("an answer could not be kept", reason=type(error).__name__)
             return False
 
-    def _digest(self, text: bytes) -> bytes:
-        return hmac.digest(self._naming, text, "sha256")
-
     def _sealed_answer(self, claim: Claim, answer: Answer) -> bytes:
         sealed = self._seal(claim.name, _Entry(claim.fingerprint, answer))
         if len(sealed) <= _MOST_BYTES:
@@ -149,9 +142,7 @@ class KeptAnswers:
         return self._seal(claim.name, _Entry(claim.fingerprint, Answer(answer.status, body=None)))
 
     def _seal(self, name: str, entry: _Entry) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._sealing.encrypt(nonce, zlib.compress(msgspec.msgpack.encode(entry), 1), name.encode())
+        return self._sealing.seal(name, msgspec.msgpack.encode(entry))
 
     def _unseal(self, name: str, sealed: bytes) -> _Entry:
-        plain = self._sealing.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
-        return msgspec.msgpack.decode(zlib.decompress(plain), type=_Entry)
+        return msgspec.msgpack.decode(self._sealing.unseal(name, sealed), type=_Entry)

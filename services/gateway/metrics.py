@@ -47,6 +47,13 @@ KEYED_REQUESTS = Counter(
     "that leaves open whether it was carried out), lost (Redis did not keep what came of it).",
     ["outcome"],
 )
+CACHED_READS = Counter(
+    "pulsegate_gateway_cached_reads_total",
+    "Reads that may be answered out of the cache, by outcome: memory, redis (found there), missed (read, and kept), "
+    "passed (not kept: the project was changed a moment ago, or the feed or Redis says nothing).",
+    ["outcome"],
+)
+CACHED_BYTES = Gauge("pulsegate_gateway_cached_bytes", "Size of the reads that this process keeps in its memory.")
 RULE_HITS = Counter(
     "pulsegate_gateway_rule_hits_total",
     "Requests of a known attack's shape, by the rule that they are against and by outcome: detected (they went on) or "

@@ -206,12 +206,13 @@ def _requests(method: str, route: str, status: int) -> Histogram:
 
 
 def doors(
-    authentication: Authentication, limits: Limits, *, once: Stage, revalidated: Stage
+    authentication: Authentication, limits: Limits, *, once: Stage, changing: Stage, revalidated: Stage
 ) -> Mapping[Door, Sequence[Stage]]:
     """What stands before the handlers of a route, the outermost first. The caller is known before their limit is.
 
-    `once` answers again what is sent again, `revalidated` spares what the client has: innermost, because both are for
-    a caller who may read the answer, and count as calls.
+    `once` answers again what is sent again, `revalidated` spares what the client has: further in, because both are for
+    a caller who may read the answer, and count as calls. `changing` tells the cache of reads: innermost, because what
+    is answered again changes nothing.
     """
     return {
         # Static and cheap, and what watches the health of this process must not be turned away.
@@ -221,9 +222,9 @@ def doors(
         # Guessing passwords must be slow; the account is counted by the handler, which has read its name.
         Door.SIGN_IN: [limits.signing_in],
         Door.READ: [authentication.of_anybody, limits.reads, revalidated],
-        Door.WRITE: [authentication.of_anybody, limits.writes, once],
+        Door.WRITE: [authentication.of_anybody, limits.writes, once, changing],
         Door.PROOF: [authentication.of_anybody, limits.writes],
-        Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once],
+        Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once, changing],
         Door.QUERY: [authentication.of_readers, limits.reads],
         # The hot path: nothing else.
         Door.INGESTION: [authentication.of_writers, limits.ingestion],

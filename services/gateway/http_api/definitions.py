@@ -12,7 +12,8 @@ from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients import Definitions
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Faults, Id, Moment, Told
-from services.gateway.routes import Door, Header, Operation, Route
+from services.gateway.kept_reads import KeptReads
+from services.gateway.routes import CALLER, Door, Header, Operation, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
 MergeName = Literal["last", "min", "max", "sum"]
@@ -97,8 +98,9 @@ class DefinitionRoutes:
 
     title = "Metric definitions"
 
-    def __init__(self, definitions: Definitions) -> None:
+    def __init__(self, definitions: Definitions, kept: KeptReads) -> None:
         self._definitions = definitions
+        self._kept = kept
 
     def routes(self) -> Sequence[Route]:
         metrics = "/api/v1/projects/{projectId}/metrics"
@@ -138,8 +140,8 @@ class DefinitionRoutes:
             ),
         ]
 
-    async def list(self, _request: web.Request, page: Page) -> web.Response:
-        found = await self._definitions.list(page.page_size, page.page_token)
+    async def list(self, request: web.Request, page: Page) -> web.Response:
+        found = await self._kept.metrics(request[CALLER].principal, page.page_size, page.page_token)
         return answer(Metrics([_render(metric) for metric in found.metrics], found.next_page_token))
 
     async def create(self, request: web.Request, new: NewMetric) -> web.Response:
@@ -147,7 +149,7 @@ class DefinitionRoutes:
         return _answer(metric, status=201, headers={"Location": f"{request.path}/{metric.id}"})
 
     async def get(self, request: web.Request) -> web.Response:
-        return _answer(await self._definitions.get(path_id(request, "metricId")))
+        return _answer(await self._kept.metric(request[CALLER].principal, path_id(request, "metricId")))
 
     async def update(self, request: web.Request, new: NewMetric) -> web.Response:
         metric_id, version = path_id(request, "metricId"), _version(request)

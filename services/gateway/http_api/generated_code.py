@@ -9,12 +9,14 @@ from typing import Literal
 from aiohttp import web
 
 from chassis.ids import is_uuid
+from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as pb
 from services.gateway import errors
 from services.gateway.authentication import Authentication
-from services.gateway.clients import Accounts, Generator
+from services.gateway.clients import Accounts
 from services.gateway.http_api.bodies import Asking, has_it, path_id
 from services.gateway.http_api.shapes import Asked, Id
+from services.gateway.kept_reads import KeptReads
 from services.gateway.routes import CALLER, Door, Header, Media, Operation, Route
 
 LanguageName = Literal["javascript", "python"]
@@ -47,10 +49,8 @@ class GeneratedCodeRoutes:
 
     title = "Generated code"
 
-    def __init__(
-        self, generator: Generator, accounts: Accounts, authentication: Authentication, *, endpoint: str
-    ) -> None:
-        self._generator = generator
+    def __init__(self, kept: KeptReads, accounts: Accounts, authentication: Authentication, *, endpoint: str) -> None:
+        self._kept = kept
         self._accounts = accounts
         self._authentication = authentication
         self._endpoint = endpoint
@@ -107,10 +107,11 @@ class GeneratedCodeRoutes:
             if not is_uuid(wanted.key_id):
                 raise errors.not_found()
             key = await self._accounts.publishable_key(path_id(request, "projectId"), wanted.key_id)
-        made = await self._generator.client(
+        made = await self._kept.client(
+            request[CALLER].principal,
             pb.GenerateClientRequest(
                 language=_LANGUAGES[wanted.language], endpoint=self._endpoint, publishable_key=key, minify=wanted.minify
-            )
+            ),
         )
         headers = {"ETag": f'"{made.sha256}"', "Cache-Control": "private, no-cache"}
         if _FILE_NAME.fullmatch(made.file_name):
@@ -119,8 +120,8 @@ class GeneratedCodeRoutes:
 
     async def script(self, request: web.Request) -> web.Response:
         """The newest client of a publishable key, for a script tag."""
-        key = await self._key_of(request)
-        made = await self._generate(key)
+        key, reader = await self._key_of(request)
+        made = await self._generate(reader, key)
         headers = {
             **_shared(made.content, made.sha256),
             "Cache-Control": _FRESH,
@@ -130,26 +131,26 @@ class GeneratedCodeRoutes:
 
     async def pinned_script(self, request: web.Request) -> web.Response:
         """The same bytes for ever, or 404."""
-        await self._key_of(request)
+        _, reader = await self._key_of(request)
         sha256 = request.match_info["hash"]
-        kept = await self._generator.artifact(sha256)
+        kept = await self._kept.artifact(reader, sha256)
         headers = {**_shared(kept.content, sha256), "Cache-Control": _FOR_EVER}
         return _source(request, kept.content, kept.content_type, headers)
 
-    async def _key_of(self, request: web.Request) -> str:
+    async def _key_of(self, request: web.Request) -> tuple[str, Principal]:
         key = request.match_info["publishableKey"]
-        await self._authentication.of_key(request, key)
-        return key
+        return key, (await self._authentication.of_key(request, key)).principal
 
-    async def _generate(self, key: str) -> pb.GenerateClientResponse:
-        return await self._generator.client(
+    async def _generate(self, reader: Principal, key: str) -> pb.GenerateClientResponse:
+        return await self._kept.client(
+            reader,
             pb.GenerateClientRequest(
                 language=pb.LANGUAGE_JAVASCRIPT,
                 endpoint=self._endpoint,
                 publishable_key=key,
                 minify=True,
                 packaging=pb.PACKAGING_SCRIPT,
-            )
+            ),
         )
 
 

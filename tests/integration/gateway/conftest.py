@@ -20,6 +20,7 @@ from tests.integration.gateway.fakes import (
     SERVICE_TOKEN,
     Played,
     PlayedAuth,
+    PlayedConfig,
     PlayedReceiver,
     PlayedServer,
     registrations,
@@ -35,7 +36,7 @@ def start_gateway(port_blocks: Callable[[], Ports], valkey_server: RunningServer
     @asynccontextmanager
     async def start(**changes: Any) -> AsyncIterator[Gateway]:
         ports, auth = port_blocks(), PlayedAuth()
-        config, codegen, ingest = Played(), Played(), PlayedReceiver(auth)
+        config, codegen, ingest = PlayedConfig(), Played(), PlayedReceiver(auth)
         servers = {
             name: PlayedServer(ports.grpc(name), served, auth)
             for name, served in registrations(auth, config, codegen, ingest).items()

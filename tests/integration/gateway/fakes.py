@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import jwt
 
@@ -92,6 +93,46 @@ class Played:
         if isinstance(answer, BaseException):
             raise answer
         return await answer(request) if callable(answer) else answer
+
+
+class PlayedConfig(Played):
+    """config: scripted definitions, and a feed of their changes, which is silent until it is `speaking`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.speaking = asyncio.Event()
+        self.revision = 1
+        self._changes: list[tuple[int, str]] = []
+
+    def change(self, project_id: str = "") -> None:
+        """Tells the feed that a definition was changed, by whoever."""
+        self.revision += 1
+        self._changes.append((self.revision, project_id or PROJECT))
+
+    def servicer(self, service: Any) -> Any:
+        servicer = super().servicer(service)
+        if service.name == "DefinitionFeedService":
+            scripted = servicer.GetProjectDefinitions
+
+            async def project_definitions(request: Any, call: Any) -> Any:
+                if int(UUID(request.project_id)):
+                    return await scripted(request, call)
+                return definitions_pb2.GetProjectDefinitionsResponse(revision=self.revision)
+
+            servicer.GetProjectDefinitions = project_definitions
+            servicer.WatchDefinitions = self._watch
+        return servicer
+
+    async def _watch(self, request: Any, _call: Any) -> AsyncIterator[definitions_pb2.WatchDefinitionsResponse]:
+        sent = request.after_revision
+        while True:
+            await self.speaking.wait()
+            for revision, project_id in [change for change in self._changes if change[0] > sent]:
+                sent = revision
+                metric = definitions_pb2.Metric(project_id=project_id)
+                yield definitions_pb2.WatchDefinitionsResponse(revision=revision, metrics=[metric])
+            yield definitions_pb2.WatchDefinitionsResponse(revision=self.revision)
+            await asyncio.sleep(0.1)
 
 
 class PlayedReceiver(Played):
@@ -328,7 +369,9 @@ def signing_keys_of(auth: StandInAuth) -> KeySource:
     return keys
 
 
-def registrations(auth: PlayedAuth, config: Played, codegen: Played, ingest: PlayedReceiver) -> dict[str, list[Any]]:
+def registrations(
+    auth: PlayedAuth, config: PlayedConfig, codegen: Played, ingest: PlayedReceiver
+) -> dict[str, list[Any]]:
     """What each service's server serves."""
     accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
     audit = auth.servicer(audit_pb2.DESCRIPTOR.services_by_name["AuditService"])

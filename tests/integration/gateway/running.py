@@ -9,7 +9,7 @@ import aiohttp
 
 from chassis import api_keys
 from deploy.local.layout import Ports
-from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedReceiver, PlayedServer
+from tests.integration.gateway.fakes import Played, PlayedAuth, PlayedConfig, PlayedReceiver, PlayedServer
 from tests.openapi_conformance import Conformance
 
 
@@ -36,7 +36,7 @@ class Gateway:
     session: aiohttp.ClientSession
     ports: Ports
     auth: PlayedAuth
-    config: Played
+    config: PlayedConfig
     codegen: Played
     ingest: PlayedReceiver
     servers: Mapping[str, PlayedServer]

@@ -1,0 +1,162 @@
+"""Reads that are answered out of the cache: of two gateways, with a real Valkey between them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+
+from contracts.pulsegate.codegen.v1 import codegen_pb2
+from contracts.pulsegate.config.v1 import definitions_pb2
+from deploy.local.servers import Valkey
+from tests.integration.gateway.fakes import PROJECT
+from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.integration.gateway.test_isolation import shown
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+METRICS = f"/api/v1/projects/{PROJECT}/metrics"
+ID = "0192f0c1-0000-7000-8000-00000000000f"
+OTHER_TENANT = "0192f0c1-0000-7000-8000-0000000000f1"
+
+
+def script(gateway: Gateway, name: str) -> None:
+    """What config says from now on: one definition of that name."""
+    spec = definitions_pb2.MetricSpec(name=name, type=definitions_pb2.METRIC_TYPE_COUNTER)
+    metric = definitions_pb2.Metric(id=ID, project_id=PROJECT, spec=spec, version=1)
+    gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse(metrics=[metric])
+    gateway.config.answers["CreateMetric"] = definitions_pb2.CreateMetricResponse(metric=metric)
+
+
+async def read(gateway: Gateway, credential: str) -> Answer:
+    return await gateway.call("GET", METRICS, credential=credential)
+
+
+async def name_read(gateway: Gateway, credential: str) -> str:
+    answer = await read(gateway, credential)
+    assert answer.status == 200, answer.body
+    return str(answer.json["items"][0]["name"])
+
+
+def asked(*gateways: Gateway) -> int:
+    return sum(len(gateway.config.requests("ListMetrics")) for gateway in gateways)
+
+
+async def is_kept(gateway: Gateway, credential: str) -> bool:
+    """Whether the feed speaks, and nothing was changed a moment ago: config is asked once for two reads at most."""
+    before = asked(gateway)
+    await read(gateway, credential)
+    await read(gateway, credential)
+    return asked(gateway) <= before + 1
+
+
+@pytest.fixture
+async def two(
+    start_gateway: StartGateway, valkey_server: RunningServer[Valkey]
+) -> AsyncIterator[tuple[Gateway, Gateway, str]]:
+    """Two gateways whose config says the same, and a session."""
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        client.flushdb()
+    async with start_gateway() as one, start_gateway() as other:
+        other.config.answers = one.config.answers
+        session = one.auth.new_session()
+        other.auth._known.update(one.auth._known)
+        script(one, "first_total")
+        for gateway in (one, other):
+            gateway.config.speaking.set()
+            await eventually(lambda gateway=gateway: is_kept(gateway, session), what="the feed speaks")  # type: ignore[misc]
+        yield one, other, session
+
+
+async def test_what_one_gateway_has_read_is_asked_again_by_none(two: tuple[Gateway, Gateway, str]) -> None:
+    one, other, session = two
+    before, in_redis = asked(one, other), await shown(one, 'pulsegate_gateway_cached_reads_total{outcome="redis"}')
+    answers = [await read(gateway, session) for gateway in (one, other, one, other)]
+    assert {answer.body for answer in answers} == {answers[0].body}
+    assert {answer.headers["ETag"] for answer in answers} == {answers[0].headers["ETag"]}
+    assert asked(one, other) == before
+    assert in_redis >= 1
+
+
+async def test_a_change_holds_at_once_for_who_made_it_and_everywhere_within_a_second_whoever_made_it(
+    two: tuple[Gateway, Gateway, str],
+) -> None:
+    one, other, session = two
+    script(one, "second_total")
+    body = {"name": "second_total", "type": "counter", "help": "Seconds."}
+    assert (await one.call("POST", METRICS, credential=session, json=body)).status == 201
+    assert [await name_read(gateway, session) for gateway in (other, one)] == ["second_total"] * 2
+    for gateway in (one, other):
+        gateway.config.change()
+    await eventually(lambda: is_kept(one, session), what="the mark of the change has ended")
+    script(one, "third_total")
+    for gateway in (one, other):
+        gateway.config.change()
+
+    async def seen() -> bool:
+        return [await name_read(gateway, session) for gateway in (one, other)] == ["third_total"] * 2
+
+    await eventually(seen, within_seconds=1.0, what="the change is seen")
+
+
+async def test_nobody_reads_what_is_not_theirs(two: tuple[Gateway, Gateway, str]) -> None:
+    one, _, session = two
+    assert await name_read(one, session) == "first_total"
+    blind = one.auth.new_key("secret", scopes=["ingest:write"])
+    refused = await read(one, blind)
+    assert (refused.status, refused.code) == (403, "INSUFFICIENT_SCOPE")
+    stranger = one.auth.new_key("secret", scopes=["config:read"])
+    one.auth.move(stranger, OTHER_TENANT)
+    script(one, "of_another_tenant_total")
+    assert await name_read(one, stranger) == "of_another_tenant_total"
+    assert await name_read(one, session) == "first_total"
+    one.auth.revoke(session)
+
+    async def is_refused() -> bool:
+        return (await read(one, session)).status == 401
+
+    await eventually(is_refused, within_seconds=1.0, what="the session has ended")
+
+
+async def test_many_at_once_ask_once_over_all_gateways(two: tuple[Gateway, Gateway, str]) -> None:
+    one, other, session = two
+
+    async def slowly(_request: object) -> definitions_pb2.ListMetricsResponse:
+        await asyncio.sleep(0.2)  # the service's own pace
+        return definitions_pb2.ListMetricsResponse()
+
+    one.config.answers["ListMetrics"] = slowly
+    before = asked(one, other)
+    path = METRICS + "?pageSize=7"
+    calls = [gateway.call("GET", path, credential=session) for gateway in (one, other) for _ in range(25)]
+    assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
+    assert asked(one, other) == before + 1
+
+
+async def test_while_the_feed_or_redis_says_nothing_the_service_is_asked(
+    two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey]
+) -> None:
+    one, _, session = two
+    with valkey_server.away():
+        script(one, "without_redis_total")
+        assert await name_read(one, session) == "without_redis_total"
+    await eventually(lambda: is_kept(one, session), what="Redis is back")
+    one.config.speaking.clear()
+    script(one, "without_feed_total")
+
+    async def is_asked() -> bool:
+        return await name_read(one, session) == "without_feed_total"
+
+    await eventually(is_asked, within_seconds=2.0, what="the feed is silent")
+
+
+async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, str]) -> None:
+    one, _, _ = two
+    one.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(
+        content=b"client", content_type="text/javascript", sha256="0" * 64
+    )
+    keys = [one.auth.new_key() for _ in range(2)]
+    for key in (*keys, *keys):
+        assert (await one.call("GET", f"/sdk/v1/{key}.js")).body == b"client"
+    embedded = [request.publishable_key for request in one.codegen.requests("GenerateClient")]
+    assert embedded == keys
