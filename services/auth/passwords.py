@@ -92,6 +92,8 @@ async def hashing(*, cost: int, threads: int, queue: int) -> AsyncIterator[Passw
 def _give_way() -> None:
     """Lets the event loop go first where processors are short: a flood of passwords must not slow verdicts down.
 
-    On Linux a thread has a priority of its own (setpriority(2)).
+    On Linux a thread has a priority of its own (setpriority(2)). One that gives way more already stays as it is: to
+    take that back is not everybody's right.
     """
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -1,7 +1,9 @@
 """The hashing of passwords on threads."""
 
 import asyncio
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
 import pytest
@@ -106,3 +108,16 @@ async def test_the_event_loop_goes_on_meanwhile(monkeypatch: pytest.MonkeyPatch)
         asyncio.get_running_loop().call_soon(threads.go_on)
 
         assert await waiting
+
+
+def test_threads_of_a_process_that_gives_way_already_do_not_give_way_less() -> None:
+    async def niceness() -> int:
+        async with hashing(cost=4, threads=1, queue=2) as hasher:
+            return await hasher.on_thread(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    def of_a_nicer_thread() -> int:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+        return asyncio.run(niceness())
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(of_a_nicer_thread).result(timeout=30) == 15
