@@ -73,7 +73,7 @@ class AutoDefinition:
         return max(0, min(self._most_metrics - there, MOST_A_MINUTE - new))
 
     async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec) -> bool:
-        if await self._store.seconds_since_deletion(connection, actor, spec.name) is not None:
+        if await self._store.recent_deletion(connection, actor, spec.name) is not None:
             return False
         revision = await self._store.next_revision(connection)
         metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision, provisional=True)

@@ -8,7 +8,7 @@ from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
 from services.config import changes, metrics
 from services.config.audit import AuditTrail
-from services.config.domain import Action, Actor, Metric, MetricDraft, ProjectSettings
+from services.config.domain import Action, Actor, Metric, MetricDraft, MetricSpec, ProjectSettings
 from services.config.errors import TooManyMetrics
 from services.config.storage import DefinitionStore, FeedPage
 from services.config.validation import validated
@@ -38,9 +38,19 @@ class Definitions:
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
         """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics."""
         spec = validated(draft)
-        await self._let_deletion_arrive(actor, spec.name)
+        arrived = await self._let_deletion_arrive(actor, spec.name)
+        while (metric := await self._created(actor, spec, arrived)) is None:
+            arrived = await self._let_deletion_arrive(actor, spec.name)
+        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc()
+        return metric
+
+    async def _created(self, actor: Actor, spec: MetricSpec, arrived: int | None) -> Metric | None:
+        """None where a metric of that name was deleted at another revision than `arrived`, of which everybody knows."""
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
             revision = await self._store.next_revision(connection)
+            # Whatever deleted before has ended now: deletions take a revision too.
+            if await self._store.recent_deletion(connection, actor, spec.name) not in (None, arrived):
+                return None
             if await self._store.count(connection, actor) >= self._most_metrics_per_project:
                 raise TooManyMetrics(self._most_metrics_per_project)
             metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision)
@@ -51,16 +61,20 @@ class Definitions:
                 )
             await self._store.record_version(connection, actor, metric, Action.CREATED)
             await self._trail.of_metric(connection, actor, metric, Action.CREATED)
-        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc()
         return metric
 
-    async def _let_deletion_arrive(self, actor: Actor, name: str) -> None:
+    async def _let_deletion_arrive(self, actor: Actor, name: str) -> int | None:
         """Waits until everybody knows that the last metric of that name is gone: else what is sent right after the
-        creation could still be taken for the old one."""
+        creation could still be taken for the old one. The deletion's revision; None where there is none to wait for.
+
+        From when it is seen here: its transaction may have ended long after it wrote when that was. And before the
+        creation's own transaction, in which all changes of all projects wait.
+        """
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            ago_seconds = await self._store.seconds_since_deletion(connection, actor, name)
-        if ago_seconds is not None:
-            await asyncio.sleep(max(0.0, _DELETION_ARRIVES_SECONDS - ago_seconds))
+            revision = await self._store.recent_deletion(connection, actor, name)
+        if revision is not None:
+            await asyncio.sleep(_DELETION_ARRIVES_SECONDS)
+        return revision
 
     async def get(self, actor: Actor, metric_id: str) -> Metric:
         """The definition. Raises NotFound, also for another project's."""

@@ -37,8 +37,9 @@ class DefinitionStore(Protocol):
         """Takes the next revision. Until the transaction ends, every other change of any project waits here."""
         ...
 
-    async def seconds_since_deletion(self, connection: Connection, actor: Actor, name: str) -> float | None:
-        """How long ago the project's last metric of that name was deleted; None where that is over a minute ago."""
+    async def recent_deletion(self, connection: Connection, actor: Actor, name: str) -> int | None:
+        """The revision that deleted the project's last metric of that name; None where that is over a minute ago, which
+        is longer than any transaction takes."""
         ...
 
     async def count(self, connection: Connection, actor: Actor) -> int:
@@ -114,17 +115,17 @@ class PostgresDefinitionStore:
         cursor = await connection.execute("UPDATE feed SET revision = revision + 1 RETURNING revision")
         return int((await _only(cursor))["revision"])
 
-    async def seconds_since_deletion(self, connection: Connection, actor: Actor, name: str) -> float | None:
+    async def recent_deletion(self, connection: Connection, actor: Actor, name: str) -> int | None:
         cursor = await connection.execute(
             """
-            SELECT extract(epoch FROM clock_timestamp() - deleted_at)::float8 AS seconds FROM metrics
+            SELECT revision FROM metrics
              WHERE deleted_at > now() - interval '1 minute' AND project_id = %(project_id)s AND name = %(name)s
-             ORDER BY deleted_at DESC LIMIT 1
+             ORDER BY revision DESC LIMIT 1
             """,
             {"project_id": actor.project_id, "name": name},
         )
         row = await cursor.fetchone()
-        return row["seconds"] if row else None
+        return row["revision"] if row else None
 
     async def count(self, connection: Connection, actor: Actor) -> int:
         cursor = await connection.execute(
@@ -235,10 +236,12 @@ class PostgresDefinitionStore:
         )
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
+        # The statement's time, not the transaction's, which may have waited long for its revision.
         cursor = await connection.execute(
             """
             UPDATE metrics
-            SET version = version + 1, revision = %(revision)s, updated_at = now(), deleted_at = now()
+            SET version = version + 1, revision = %(revision)s,
+                updated_at = statement_timestamp(), deleted_at = statement_timestamp()
             WHERE id = %(id)s
             RETURNING *
             """,

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -10,8 +12,9 @@ from psycopg.rows import dict_row
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from tests.integration.config.service import Config, StartConfig, counter
+from tests.integration.config.service import Config, Person, StartConfig, counter
 from tests.suite_database import Database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -213,6 +216,55 @@ async def test_a_name_is_used_again_only_when_everybody_knows_of_the_deletion(co
     assert time.monotonic() - deleted_at < 0.9
     await person.create(counter())
     assert time.monotonic() - deleted_at > 0.9
+
+
+@asynccontextmanager
+async def deletion_held_open(person: Person, database: Database) -> AsyncIterator[None]:
+    """A deletion that has a revision and is written, but does not end before the block does."""
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as blocker:
+        created = await person.create(counter())
+        await blocker.execute("LOCK TABLE config.metric_versions IN SHARE MODE")
+        deleting = asyncio.create_task(person.delete(created.id))
+        await eventually(lambda: waiting(database, "metric_versions"), what="a deletion that waits")
+        yield
+        await blocker.commit()
+        await deleting
+
+
+async def waiting(database: Database, table: str, least_seconds: float = 0.0) -> bool:
+    """Whether a statement about the table waits for a lock, in a transaction that is so old."""
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        cursor = await connection.execute(
+            """
+            SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+               AND query ~ %s AND clock_timestamp() - xact_start > make_interval(secs => %s)
+            """,
+            (table, least_seconds),
+        )
+        return await cursor.fetchone() is not None
+
+
+async def test_a_name_that_is_asked_for_while_its_deletion_is_under_way_waits_for_everybody_too(
+    config: Config, database: Database
+) -> None:
+    person = config.person()
+    async with deletion_held_open(person, database):
+        creating = asyncio.create_task(person.create(counter()))
+        await eventually(lambda: waiting(database, "UPDATE feed"), what="a creation that waits")
+        released_at = time.monotonic()
+    await creating
+    assert time.monotonic() - released_at > 0.9
+
+
+async def test_a_name_whose_deletion_took_long_is_used_again_only_when_everybody_knows(
+    config: Config, database: Database
+) -> None:
+    person = config.person()
+    async with deletion_held_open(person, database):
+        await eventually(lambda: waiting(database, "metric_versions", 1.2), what="a deletion that waits for long")
+        released_at = time.monotonic()
+    await person.create(counter())
+    assert time.monotonic() - released_at > 0.9
 
 
 async def test_each_change_keeps_who_when_and_what(config: Config, database: Database) -> None:
