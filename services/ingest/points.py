@@ -65,6 +65,12 @@ def source_id(*identifying: object) -> bytes:
     return blake2b(_encoder.encode(identifying), digest_size=16).digest()
 
 
+def identifying_of(labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What tells a series of Prometheus from others, for `source_id`: to it a label with an empty value is none."""
+    pairs = sorted(labels.items())
+    return [pair for pair in pairs if pair[1]] if "" in labels.values() else pairs
+
+
 @dataclass(frozen=True, slots=True)
 class ExponentialBuckets:
     """Observations that their sender has put into exponential buckets."""

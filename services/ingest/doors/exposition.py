@@ -13,7 +13,17 @@ from itertools import pairwise
 from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault, MetricType, PushGroup
 from services.ingest.doors.names import NAME_TOO_LONG, as_counter, clipped
 from services.ingest.errors import MalformedBody
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buckets, Origin, Point, source_id
+from services.ingest.points import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    SUMMARIES,
+    Buckets,
+    Origin,
+    Point,
+    identifying_of,
+    source_id,
+)
 
 #: Of a series: far more than a definition has.
 MOST_LABELS_OF_SERIES = 64
@@ -114,9 +124,8 @@ def _point(names: tuple[str], types: frozenset[MetricType], series: Series, push
     labels, offered = series.labels, pushed.offered
     if not offered.keys().isdisjoint(labels):
         labels = {label: value for label, value in labels.items() if label not in offered}
-    identifying = sorted(labels.items())
-    # An empty value is an absent label.
-    pushed.meet(names[0], [pair for pair in identifying if pair[1]] if "" in labels.values() else identifying)
+    identifying = identifying_of(labels)
+    pushed.meet(names[0], identifying)
     if isinstance(series.value, Fault):
         return series.value
     origin = None

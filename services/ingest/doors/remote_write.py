@@ -20,7 +20,17 @@ from contracts.pulsegate.ingest.v1 import remote_write_pb2 as pb
 from services.ingest.domain import MOST_NAME_LENGTH, MOST_POINTS_IN_REQUEST, Fault, MetricType
 from services.ingest.doors.names import NAME_TOO_LONG, clipped
 from services.ingest.errors import BatchTooLarge, MalformedBody
-from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Origin, Point, source_id
+from services.ingest.points import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    Component,
+    ComponentKind,
+    Origin,
+    Point,
+    identifying_of,
+    source_id,
+)
 
 #: Labels of where a series comes from, rather than of what it counts.
 _OF_TARGET = ("job", "instance")
@@ -118,7 +128,7 @@ def _common(series: pb.TimeSeries) -> _Series | Fault | None:
         return _BOUND_REFUSED
     if bound.spelled:
         labels["le"] = bound.spelled
-    source = source_id("remote write", name, sorted(labels.items()))
+    source = source_id("remote write", name, identifying_of(labels))
     offered = {label: clipped(labels.pop(label)) for label in _OF_TARGET if label in labels}
     if bound.spelled:
         del labels["le"]

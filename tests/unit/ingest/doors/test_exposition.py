@@ -105,6 +105,11 @@ def test_a_series_of_a_group_is_one_source_and_each_run_of_it_that_is_known_anot
     assert len({same, *others}) == 5
 
 
+def test_a_label_with_an_empty_value_makes_no_other_source() -> None:
+    for lines in ("# TYPE a counter\na_total%s 7", "# TYPE a summary\na_count%s 7\na_sum%s 9"):
+        assert source(lines.replace("%s", '{x=""}')) == source(lines.replace("%s", ""))
+
+
 def test_a_gauge_named_created_is_a_gauge() -> None:
     assert point("# TYPE file_created gauge\nfile_created 1.7e9").names == ("file_created",)
     both = points("# TYPE file gauge\nfile 1\n# TYPE file_created gauge\nfile_created 2")

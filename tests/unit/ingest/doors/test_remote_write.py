@@ -88,6 +88,12 @@ def test_all_labels_identify_a_series_and_each_sample_has_its_time() -> None:
     assert len({each.source for each in sources if each}) == 6
 
 
+def test_a_label_with_an_empty_value_identifies_nothing() -> None:
+    for name in ("orders_total", "load_sum", "depth"):
+        bare, empty = point(series(name, 1.0)), point(series(name, 1.0, plan=""))
+        assert (bare.origin, bare.reporter) == (empty.origin, empty.reporter)
+
+
 @pytest.mark.parametrize(
     "spellings",
     [
