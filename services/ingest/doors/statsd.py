@@ -1,13 +1,18 @@
 """StatsD lines: `name:value|type|@rate|#tag:value,…`, as the StatsD README and DogStatsD's datagram format have them.
 
 Counters (`c`) are divided by their sampling rate. Timings (`ms`, in seconds from here on), `h` and `d` are observations
-of a histogram or summary, each of which stands for 1 / rate. A gauge (`g`) is set; one with a sign changes what the
-same request has set before, and is refused where it has not: nobody here knows the level that it is to change.
-Sets, events and service checks are refused. Several values in a line (`1:2:3`) are taken as DogStatsD does.
+of a histogram or summary, each of which stands for 1 / rate: where that is no whole number, for the one below and the
+one above it in turns, so that it is right on the average and, over a request, to the unit. A gauge (`g`) is set; one
+with a sign changes what the same request has set before, and is refused where it has not: nobody here knows the level
+that it is to change. Sets, events and service checks are refused. Several values in a line (`1:2:3`) are taken as
+DogStatsD does.
 """
 
+import math
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from services.ingest.domain import (
@@ -34,8 +39,15 @@ _MOST_VALUES_IN_REQUEST = MOST_METRICS_IN_BATCH * MOST_OBSERVATIONS
 _LONGEST_REMEMBERED = 512
 _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
 
-#: The level of each gauge that the request has set so far, by name and tags.
-_Levels = dict[tuple[str, str], float]
+
+@dataclass(frozen=True, slots=True)
+class _SoFar:
+    """What lines of the request say to those after them, by name and tags."""
+
+    #: The level of each gauge.
+    levels: dict[tuple[str, str], float] = field(default_factory=dict)
+    #: Below 1: what observations, sampled at a rate, stand for besides the whole number that is counted.
+    owed: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 def decode(body: bytes) -> Iterator[Point | Fault]:
@@ -47,12 +59,12 @@ def decode(body: bytes) -> Iterator[Point | Fault]:
         raise BatchEmpty("There is no line in this request.")
     if sum([line.partition(b"|")[0].count(b":") for line in lines]) > _MOST_VALUES_IN_REQUEST:
         raise BatchTooLarge(f"The lines of a request have at most {_MOST_VALUES_IN_REQUEST} values.")
-    levels: _Levels = {}
+    so_far = _SoFar()
     for line in lines:
-        yield _decode_line(line, levels)
+        yield _decode_line(line, so_far)
 
 
-def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
+def _decode_line(line: bytes, so_far: _SoFar) -> Point | Fault:
     try:
         text = line.decode().rstrip("\r")
     except UnicodeDecodeError:
@@ -67,7 +79,7 @@ def _decode_line(line: bytes, levels: _Levels) -> Point | Fault:
     if isinstance(values, Fault):
         return values
     kind, *options = fields
-    return _point(kind, name, values, options, levels)
+    return _point(kind, name, values, options, so_far)
 
 
 def _numbers(sent: str) -> list[str] | Fault:
@@ -82,7 +94,7 @@ def _numbers(sent: str) -> list[str] | Fault:
     return texts
 
 
-def _point(kind: str, name: str, values: list[str], options: Sequence[str], levels: _Levels) -> Point | Fault:
+def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_far: _SoFar) -> Point | Fault:
     tags, rate = _options(options)
     if rate is None:
         return Fault("METRIC_MALFORMED", f"A sampling rate is from {_LEAST_RATE:g} to 1, as in @0.1.")
@@ -93,11 +105,12 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], leve
         increment = sum(map(float, values)) / rate
         return Point(names=(as_counter(stem),), labels=labels, types=COUNTERS, value=increment)
     if kind == "g":
-        level = _level(values[-1], (stem, tags), levels)
+        level = _level(values[-1], (stem, tags), so_far.levels)
         return level if isinstance(level, Fault) else Point(names=(stem,), labels=labels, types=GAUGES, value=level)
     if kind in ("ms", "h", "d"):
         scale = 1000.0 if kind == "ms" else 1.0
-        observed = Observations([float(value) / scale for value in values], round(1 / rate))
+        weight = _weight(rate, (stem, tags), so_far.owed)
+        observed = Observations([float(value) / scale for value in values], weight)
         names = (stem, f"{stem}_seconds") if kind == "ms" else (stem,)
         return Point(names=names, labels=labels, types=DISTRIBUTIONS, value=observed)
     if kind == "s":
@@ -135,7 +148,20 @@ def _parse_tags(tags: str) -> Mapping[str, str]:
     return {cleaned(clipped(name)): clipped(value) if colon else "true" for name, colon, value in pairs}
 
 
-def _level(text: str, gauge: tuple[str, str], levels: _Levels) -> float | Fault:
+def _weight(rate: float, series: tuple[str, str], owed: dict[tuple[str, str], float]) -> int:
+    """How often an observation counts: 1 / rate, or one of the whole numbers next to it.
+
+    A request begins at random, so that many small ones do not all round alike.
+    """
+    stands_for = 1 / rate
+    if math.isclose(stands_for, round(stands_for), rel_tol=1e-9):
+        return round(stands_for)
+    due = owed[series] if series in owed else random.random()  # noqa: S311
+    owed[series], weight = math.modf(due + stands_for)
+    return int(weight)
+
+
+def _level(text: str, gauge: tuple[str, str], levels: dict[tuple[str, str], float]) -> float | Fault:
     level = float(text)
     if text[0] in "+-":
         if gauge not in levels:
