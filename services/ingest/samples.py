@@ -92,6 +92,17 @@ class Samples:
             self.exemplars,
         )
 
+    def buckets_at(self, at: int) -> Ints:
+        """How many observations of the classic histogram at that place lie up to each bound, +Inf last; nothing for a
+        summary.
+
+        Never fewer than up to a lower bound: a sender of single buckets may have other bounds than the definition, and
+        what it counts up to a lower one lies up to those that it lacks.
+        """
+        upto = self.counts[at][1:].cumsum()
+        found: Ints = np.maximum.accumulate(upto)
+        return found
+
     def quantiles_at(self, at: int) -> list[float]:
         """What the summary at that place has for each of its objectives, NaN where it observed nothing lately; nothing
         for other types."""

@@ -237,7 +237,7 @@ def _values(samples: Samples, at: int) -> list[float]:
     if counts is None:
         return [float(samples.value[at])]
     native = samples.table.type[samples.rows[at]] == MetricType.NATIVE_HISTOGRAM
-    buckets = counts[:1] if native else counts[1:].cumsum()
+    buckets = counts[:1] if native else samples.buckets_at(at)
     return [*map(float, buckets), float(samples.value[at]), float(counts[0]), *samples.quantiles_at(at)]
 
 

@@ -131,8 +131,7 @@ def _distributions(samples: Samples) -> list[bytes]:
     series: list[Any] = _encoded(samples.table, samples.rows)
     values, widths = [_STALE_BITS] * len(samples), samples.widths
     for at in np.flatnonzero(~samples.stale).tolist():
-        count, buckets = samples.counts[at][0], samples.counts[at][1:]
-        each = [*buckets.cumsum(), samples.value[at], count, *samples.quantiles_at(at)]
+        each = [*samples.buckets_at(at), samples.value[at], samples.counts[at][0], *samples.quantiles_at(at)]
         values[at] = np.array(each, np.float64).view(np.uint64)
     every = [np.broadcast_to(each, width) for each, width in zip(values, widths.tolist(), strict=True)]
     return _time_series(list(chain.from_iterable(series)), np.concatenate(every), np.repeat(samples.at_ms, widths))

@@ -68,6 +68,11 @@ def test_a_histogram_is_cumulative_buckets_sum_and_count(sink: RemoteWrite, seri
     assert sealed.widths.tolist() == [len(samples)]
 
 
+def test_a_bucket_that_lacks_what_lower_ones_have_shows_as_many(sink: RemoteWrite, series: Rows) -> None:
+    sealed = series.sample(series.of(HISTOGRAM), NOW_MS, 22.0, [6, 2, 2, -4, 6])
+    assert [value for _, value, _ in read(sink.encode(sealed))] == [2.0, 4.0, 4.0, 6.0, 22.0, 6.0]
+
+
 def test_a_native_histogram_is_one_series_with_spans_and_deltas(sink: RemoteWrite, series: Rows) -> None:
     buckets = NativeBuckets()
     buckets.observe([-2.0, 0.0, 0.0, 1.0, 1.05, 1.05, 4.0])

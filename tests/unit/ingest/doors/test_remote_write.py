@@ -133,6 +133,27 @@ def test_a_histogram_counts_once_through_a_crash_and_another_spelling_of_its_bou
         assert row.counts == (101, 71, 20, 10)
 
 
+def test_buckets_never_fall_where_a_sender_lacks_some_of_the_definitions() -> None:
+    """Through a crash, a bound that comes later, and a restart of the sender."""
+    load = definition("load", MetricType.HISTOGRAM, bounds=(1.0, 5.0, 9.0))
+    store = Store()
+
+    def shown(cumulative: dict[str, int], at: int) -> list[int]:
+        for _ in range(2):
+            store.fold(record_of(load, cumulative, at))
+        samples = store.commit(NOW_MS + 1_000 * at).samples
+        last: list[int] = samples.buckets_at(len(samples) - 1).tolist()
+        return last
+
+    assert shown({"1": 2, "5": 4, "+Inf": 6}, 1) == [2, 4, 4, 6]
+    store.crash()
+    assert shown({"1": 2, "5": 5, "+Inf": 9}, 2) == [2, 5, 5, 9]
+    assert shown({"1": 3, "5": 6, "9": 8, "+Inf": 10}, 3) == [3, 6, 8, 10]
+    assert shown({"5": 1, "+Inf": 1}, 4) == [3, 7, 8, 11]
+    store.crash()
+    assert shown({"5": 3, "+Inf": 3}, 5) == [3, 9, 9, 13]
+
+
 def record_of(of: Definition, cumulative: dict[str, int], count: int) -> Record:
     """What a receiver writes of a histogram that was scraped `count` milliseconds after the start."""
     sent = [series("load_bucket", float(upto), le=le) for le, upto in cumulative.items()]
