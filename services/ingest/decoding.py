@@ -38,6 +38,10 @@ _ZSTD_MOST_WINDOW_BYTES = 8 << 20
 #: Members of a gzip body, or frames of a zstd body: each costs a decompressor of its own.
 _MOST_MEMBERS = 100
 _MOST_SEQUENCE = 2**62
+#: At most, and rounded up: 64 bytes are told by three.
+_SNAPPY_UNPACKS_TO_TIMES = 22
+#: What cramjam says where what is unpacked does not fit into the place for it.
+_NO_ROOM_LEFT = "failed to write whole buffer"
 #: The escape of a surrogate that is not one of a pair, in a text without escaped backslashes.
 _HALF_CHARACTER = re.compile(
     rb"\\u[dD](?:[89abAB][\dA-Fa-f]{2}(?!\\u[dD][c-fC-F][\dA-Fa-f]{2})"
@@ -155,8 +159,10 @@ def decompress(body: bytes, content_encoding: str) -> bytes:
         plain = _unzstd(body)
     elif content_encoding == "snappy":
         plain = _unsnappy(body)
+    elif content_encoding == "x-snappy-framed":
+        plain = _unsnappy_frames(body)
     else:
-        raise UnknownEncoding("Content-Encoding must be gzip, zstd or snappy, or absent.")
+        raise UnknownEncoding("Content-Encoding must be gzip, zstd, snappy or x-snappy-framed, or absent.")
     if len(plain) > MOST_BODY_BYTES:
         raise BodyTooLarge(f"A body may have at most {MOST_BODY_BYTES} bytes decompressed.")
     return plain
@@ -213,6 +219,18 @@ def _unsnappy(body: bytes) -> bytes:
         return bytes(cramjam.snappy.decompress_raw(body))
     except cramjam.DecompressionError as error:
         raise MalformedCompression("The body is not snappy in its block format.") from error
+
+
+def _unsnappy_frames(body: bytes) -> bytes:
+    """Of the framing format, whose frames each have a checksum."""
+    unpacked = bytearray(min(MOST_BODY_BYTES + 1, _SNAPPY_UNPACKS_TO_TIMES * len(body)))
+    try:
+        length = cramjam.snappy.decompress_into(body, unpacked)
+    except cramjam.DecompressionError as error:
+        if _NO_ROOM_LEFT in str(error):
+            return bytes(unpacked)
+        raise MalformedCompression("The body is not snappy in its framing format.") from error
+    return bytes(memoryview(unpacked)[:length])
 
 
 def _check_text(plain: bytes) -> None:

@@ -1,6 +1,6 @@
 """The door for batches of metrics. Their content is the receiver's business: here only their size is looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from services.gateway.routes import Door, Header, Media, Operation, Route
 
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})
-_CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
+CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
@@ -101,11 +101,13 @@ class IngestionRoutes:
         return answer_outcome(outcome)
 
 
-def content_encoding(request: web.Request) -> str:
-    """How the body is compressed, as the receiver is told. Raises UnsupportedMediaType."""
-    encoding = _CONTENT_ENCODINGS.get(request.headers.get("Content-Encoding", "").strip().lower())
+def content_encoding(request: web.Request, taken: Mapping[str, str] = CONTENT_ENCODINGS) -> str:
+    """How the body is compressed, as the receiver is told; `taken` names that by the header. Raises
+    UnsupportedMediaType."""
+    encoding = taken.get(request.headers.get("Content-Encoding", "").strip().lower())
     if encoding is None:
-        raise UnsupportedMediaType("The Content-Encoding of metrics is gzip, zstd or none.")
+        named = ", ".join([name for name in taken if name not in ("", "identity")])
+        raise UnsupportedMediaType(f"The Content-Encoding of metrics is {named} or none.")
     return encoding
 
 

@@ -17,9 +17,9 @@ from chassis.errors import Malformed
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import answer, read
-from services.gateway.http_api.ingestion import COMPRESSED, Outcome, content_encoding, rendered
+from services.gateway.http_api.ingestion import CONTENT_ENCODINGS, Outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Media, Operation, Route
+from services.gateway.routes import Door, Header, Media, Operation, Route
 
 _PATHS = ("/metrics/job/{group:.+}", "/metrics/job@base64/{group:.+}")
 _PREFIX = "/metrics/"
@@ -29,6 +29,9 @@ _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 #: Far more than a definition has labels.
 _MOST_LABELS = 64
 _GROUP = "As to a Pushgateway. The group is the job, then label and value in turns: batch/instance/eu-1."
+#: Pushgateway's `snappy` is the framing format, which has a name of its own.
+_ENCODINGS = {**CONTENT_ENCODINGS, "snappy": "x-snappy-framed", "x-snappy-framed": "x-snappy-framed"}
+_COMPRESSED = Header("Content-Encoding", "gzip, zstd or snappy (framed), where the body is compressed.")
 _FORMATS = Media(("text/plain", _PROTOBUF))
 
 
@@ -55,7 +58,7 @@ class PushRoutes:
 
     async def push(self, request: web.Request) -> web.Response:
         """What the body says; what it does not say stays as it is."""
-        encoding, group = content_encoding(request), _group(request)
+        encoding, group = content_encoding(request, _ENCODINGS), _group(request)
         # As Pushgateway has it: whatever is not said to be protobuf is text.
         door = pb.DOOR_PUSH_PROTOBUF if request.content_type == _PROTOBUF else pb.DOOR_PUSH_TEXT
         outcome = await self._receivers.take(await read(request), encoding, door, group)
@@ -71,7 +74,7 @@ def _operation(method: str, path: str) -> Operation:
     if method == "DELETE":
         return Operation(f"End a group{encoded}", {202: None}, "What was counted stays counted.")
     what = "Replace a group" if method == "PUT" else "Push to a group"
-    return Operation(what + encoded, {200: Outcome}, _GROUP, body=_FORMATS, headers=(COMPRESSED,))
+    return Operation(what + encoded, {200: Outcome}, _GROUP, body=_FORMATS, headers=(_COMPRESSED,))
 
 
 def _group(request: web.Request) -> pb.PushGroup:

@@ -60,6 +60,18 @@ async def test_a_body_of_another_kind_is_refused(gateway: Gateway, path: str, co
     assert (await post(gateway, path, "text/plain", key="")).status == 401
 
 
+async def test_the_snappy_of_a_push_is_that_of_a_pushgateway(gateway: Gateway) -> None:
+    async def push(encoding: str) -> Answer:
+        key, path = gateway.auth.new_key("secret"), "/metrics/job/nightly"
+        return await gateway.call("PUT", path, credential=key, data=b"body", headers={"Content-Encoding": encoding})
+
+    assert (await push("snappy")).status == 200
+    (received,) = gateway.ingest.requests("StreamBatches")
+    assert (received.door, received.content_encoding) == (pb.DOOR_PUSH_TEXT, "x-snappy-framed")
+    refused = await push("br")
+    assert (refused.status, refused.code) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
 async def test_a_page_of_any_origin_may_ask_for_otlp(gateway: Gateway) -> None:
     asking = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
     answered = await gateway.call("OPTIONS", "/v1/metrics", headers=asking)

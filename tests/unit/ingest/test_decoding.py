@@ -355,6 +355,10 @@ def _snappy(plain: bytes) -> bytes:
     return bytes(cramjam.snappy.compress_raw(plain))
 
 
+def _frames(plain: bytes) -> bytes:
+    return bytes(cramjam.snappy.compress(plain))
+
+
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
@@ -379,7 +383,11 @@ def _snappy(plain: bytes) -> bytes:
         (_snappy(GOOD)[:-1], "snappy"),
         (_snappy(GOOD) + b"trailing", "snappy"),
         (b"\xff" * 20, "snappy"),
-        (bytes(cramjam.snappy.compress(GOOD)), "snappy"),
+        (_frames(GOOD), "snappy"),
+        (_snappy(GOOD), "x-snappy-framed"),
+        (_frames(GOOD)[:-1], "x-snappy-framed"),
+        (_frames(GOOD)[:-1] + b"\x00", "x-snappy-framed"),
+        (_frames(GOOD) + b"trailing", "x-snappy-framed"),
     ],
 )
 def test_broken_compression(body: bytes, encoding: str) -> None:
@@ -400,10 +408,12 @@ def _bombs() -> list[tuple[bytes, str]]:
         (unsized, "zstd"),
         (_zstd(zeros[: 1 << 20]) * 8, "zstd"),
         (_snappy(zeros), "snappy"),
+        (_frames(zeros), "x-snappy-framed"),
+        (_frames(zeros[: 1 << 20]) * 8, "x-snappy-framed"),
     ]
 
 
-@pytest.mark.parametrize("bomb", range(6))
+@pytest.mark.parametrize("bomb", range(8))
 def test_a_bomb_is_cut_at_4_mib(bomb: int) -> None:
     body, encoding = _bombs()[bomb]
     assert len(body) < 1 << 20
@@ -422,10 +432,10 @@ def test_a_window_that_would_take_much_memory_is_refused() -> None:
     assert refused(body, "zstd").code == "MALFORMED_REQUEST"
 
 
-@pytest.mark.parametrize("encoding", ["", "gzip", "zstd", "snappy"])
+@pytest.mark.parametrize("encoding", ["", "gzip", "zstd", "snappy", "x-snappy-framed"])
 def test_4_mib_are_taken_and_one_byte_more_is_not(encoding: str) -> None:
     packers: dict[str, Callable[[bytes], bytes]] = {
-        "": bytes, "gzip": gzip.compress, "zstd": _zstd, "snappy": _snappy
+        "": bytes, "gzip": gzip.compress, "zstd": _zstd, "snappy": _snappy, "x-snappy-framed": _frames
     }  # fmt: skip
     pack = packers[encoding]
     full = GOOD + b" " * (MOST_BODY_BYTES - len(GOOD))
