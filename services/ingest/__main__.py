@@ -1,9 +1,9 @@
-"""`python -m services.ingest receiver | aggregator | migrate`."""
+"""`python -m services.ingest receiver | aggregator | migrate | regroup`."""
 
 import sys
 
 from chassis import runner
-from services.ingest import app
+from services.ingest import app, regrouping
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 
 match sys.argv[1:]:
@@ -13,5 +13,8 @@ match sys.argv[1:]:
         runner.run("ingest-aggregator", AggregatorSettings, app.aggregator)
     case ["migrate"]:
         runner.migrate("ingest", app.MIGRATIONS)
+    case ["regroup"]:
+        settings = runner.read_settings("ingest regroup", AggregatorSettings)
+        sys.stdout.write(f"{runner.run_loop(regrouping.regroup(settings))}\n")
     case _:
-        sys.exit("usage: python -m services.ingest receiver | aggregator | migrate")
+        sys.exit("usage: python -m services.ingest receiver | aggregator | migrate | regroup")

@@ -16,6 +16,7 @@ from services.ingest import (
     copy_format,
     ended_store,
     full_projects,
+    lane_groups,
     ledger_store,
     producer_store,
     recent_store,
@@ -35,7 +36,7 @@ from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
 
 #: The role whose policies cross tenants.
-_ROLE = "ingest_aggregator"
+AGGREGATOR_ROLE = "ingest_aggregator"
 
 #: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
 _DEAD_KEPT_SECONDS = 3600.0
@@ -85,7 +86,8 @@ class Checkpoints(Protocol):
         """The lane's position, its live series and the definitions that have ended.
 
         Live is also what stopped being so before that was delivered to each of the sinks. A sink that is new begins
-        with the last commit, one that was not delivered for longer than the longest outage that long before it.
+        with the last commit, one that was not delivered for longer than the longest outage that long before it. Raises
+        UnreadableLogError where the state is of another number of lanes.
         """
         ...
 
@@ -139,7 +141,7 @@ class PostgresCheckpoints:
 
     async def attend(self, owner: str, lease_seconds: float) -> int:
         """See `fleet.Attendance`."""
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             cursor = await connection.execute(
                 """
                 WITH mine AS (
@@ -160,13 +162,13 @@ class PostgresCheckpoints:
 
     async def leave(self, owner: str) -> None:
         """See `fleet.Attendance`."""
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute("DELETE FROM aggregators WHERE owner = %s", (owner,))
 
     async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
         """See `fleet.Attendance`."""
         await self._end_frozen_commit(lane)
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute("INSERT INTO lanes (lane) VALUES (%s) ON CONFLICT DO NOTHING", (lane,))
             cursor = await connection.execute(
                 """
@@ -184,7 +186,7 @@ class PostgresCheckpoints:
     async def _end_frozen_commit(self, lane: int) -> None:
         """An owner that froze while the server waits for the rest of its COPY holds the lane's row for ever: no time
         limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended."""
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             cursor = await connection.execute(
                 """
                 SELECT epoch FROM lanes
@@ -203,7 +205,7 @@ class PostgresCheckpoints:
                 )
 
     async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             # A row that is locked is this owner's own commit, which renews the lease too, however long it takes; or it
             # is another owner's already, which that commit will find.
             await connection.execute(
@@ -220,7 +222,7 @@ class PostgresCheckpoints:
                 raise LaneLostError(f"lane {lane}, epoch {epoch}: somebody else has it")
 
     async def release(self, lane: int, epoch: int) -> None:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
                 "UPDATE lanes SET lease_until = '-infinity' WHERE lane = %s AND epoch = %s", (lane, epoch)
             )
@@ -229,12 +231,13 @@ class PostgresCheckpoints:
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
     ) -> Loaded:
         bounds = partitions_of(lane, lanes)
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute("SET LOCAL statement_timeout = '120s'")
             cursor = await connection.execute(
                 "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
             )
             stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "log_made_at": None}
+            await lane_groups.check(connection, lane, lanes)
             watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
             oldest_ms = stored["commit_ms"] - longest_outage_ms
             watermarks = {sink: max(each_ms, oldest_ms) for sink, each_ms in watermarks.items()}
@@ -289,7 +292,7 @@ class PostgresCheckpoints:
         series: list[StoredSeries] = []
         sources: dict[SourceKey, list[Total]] = {}
         recent = NOTHING_RECENT
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             if missing.producers:
                 windows = await producer_store.load(connection, missing.producers)
             if missing.series:
@@ -315,7 +318,7 @@ class PostgresCheckpoints:
         return [_stored([row[:_STORED] for row in rows], families)] if rows else []
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
                 "SELECT set_config('application_name', %s, true)", (_committing(owned.lane, owned.epoch),)
             )
@@ -403,27 +406,27 @@ class PostgresCheckpoints:
 
     async def drop_old(self, lane: int, lanes: int, now_ms: int, reached_ms: int) -> None:
         partitions = partitions_of(lane, lanes)
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await ledger_store.drop_old(connection, partitions, now_ms)
         await self._drop_all(recent_store.drop_old, partitions, now_ms)
         await self._drop_all(producer_store.drop_old, partitions, reached_ms)
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
             return await full_projects.read(connection)
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
     ) -> Sequence[EndedSeries]:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
 
     async def prune(
         self, owned: Owned, lanes: int, series: Sequence[EndedSeries], forgotten: Collection[bytes]
     ) -> None:
-        async with self._database.transaction(role=_ROLE) as connection:
+        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             # Until it is done nobody else can own the lane, and nothing can be committed.
             cursor = await connection.execute(
                 "SELECT FROM lanes WHERE lane = %s AND epoch = %s FOR UPDATE", (owned.lane, owned.epoch)
@@ -442,7 +445,7 @@ class PostgresCheckpoints:
         """In transactions of their own, so that none of them takes long."""
         more = True
         while more:
-            async with self._database.transaction(role=_ROLE) as connection:
+            async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
                 await connection.execute("SET LOCAL statement_timeout = '120s'")  # it looks through all of a lane's
                 more = await drop_some(connection, partitions, at_ms)
 

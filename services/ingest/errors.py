@@ -61,3 +61,7 @@ class LaneLostError(Exception):
 
 class UnreadableLogError(Exception):
     """The log holds something that this version cannot read, or has gone back behind what was committed."""
+
+
+class NotDrainedError(Exception):
+    """Lanes hold batches that are not in the state yet; the text says which, and what to do."""

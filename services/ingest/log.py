@@ -1,7 +1,8 @@
 """The durable log between receiver and aggregator: a JetStream stream with one subject a lane.
 
-File storage, `discard=new`, bounded by bytes, no `max_age`; the server must run with `sync_interval: always`, so that
-an acknowledged frame is on disk.
+The stream takes the subjects of as many lanes as there are: whoever is told of another number is refused by the server,
+until the log is grouped anew (`regrouping`). File storage, `discard=new`, bounded by bytes, no `max_age`; the server
+must run with `sync_interval: always`, so that an acknowledged frame is on disk.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from nats.aio.client import Client
@@ -65,8 +66,10 @@ class Log:
         self._made = False
         self._distrusted = asyncio.Event()
 
-    def subject(self, lane: int) -> str:
-        return f"{self.stream}.lane.{lane}"
+    def subject(self, lane: int | Literal["*"], lanes: int = 0) -> str:
+        """Where a lane's frames are, of so many lanes; 0: of as many as the settings say."""
+        lanes = lanes or self._settings.lanes
+        return f"{self.stream}.{'lane' if lanes == 1 else f'lanes{lanes}'}.{lane}"
 
     @property
     def connection(self) -> int:
@@ -115,7 +118,7 @@ class Log:
     def _configuration(self) -> StreamConfig:
         return StreamConfig(
             name=self.stream,
-            subjects=[f"{self.stream}.lane.*"],
+            subjects=[self.subject("*")],
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
@@ -131,9 +134,18 @@ class Log:
             await self.jetstream.add_stream(wanted)
             log.info("log made", stream=self.stream)
             return
+        self._check_lanes(found)
         if (found.max_bytes, found.num_replicas) != (wanted.max_bytes, wanted.num_replicas):
             await self.jetstream.update_stream(wanted)
             log.info("log bounded anew", stream=self.stream, most_bytes=wanted.max_bytes)
+
+    def _check_lanes(self, found: StreamConfig) -> None:
+        if found.subjects != [self.subject("*")]:
+            raise Unavailable(
+                f"The log takes {', '.join(found.subjects or ())}, which are not the {self._settings.lanes} lanes of"
+                " PULSEGATE_LOG_LANES: set it back, or regroup the log.",
+                retry_after_seconds=10.0,
+            )
 
     async def _info(self) -> StreamInfo:
         """The stream as the cluster has it. Raises Unavailable.
@@ -145,6 +157,7 @@ class Log:
         with self.asking():
             await self.jetstream.account_info()
             info = await self.jetstream.stream_info(self.stream)
+        self._check_lanes(info.config)
         metrics.LOG_FILL.set(info.state.bytes / self._settings.log_most_bytes)
         return info
 
@@ -162,6 +175,25 @@ class Log:
         if info.created is None:
             raise Unavailable("The log does not say when it was made.")
         return Extent(info.created, info.state.last_seq)
+
+    async def take_only(self, subject: str) -> None:
+        """Has the server refuse frames of all other subjects, where there is a log yet. Raises Unavailable."""
+        with self.asking(), suppress(NotFoundError):
+            found = (await self.jetstream.stream_info(self.stream)).config
+            await self.jetstream.update_stream(found.evolve(subjects=[subject]))
+
+    async def last(self, subject: str) -> int:
+        """The newest position of a subject, 0 where it has none. Raises Unavailable."""
+        with self.asking():
+            try:
+                return (await self.jetstream.get_last_msg(self.stream, subject)).seq or 0
+            except NotFoundError:
+                return 0
+
+    async def forget(self, subject: str) -> None:
+        """Deletes all frames of a subject. Raises Unavailable."""
+        with self.asking(), suppress(NotFoundError):
+            await self.jetstream.purge_stream(self.stream, subject=subject)
 
     async def purge(self, lane: int, below: int) -> None:
         """Deletes the lane's frames before a position. Raises Unavailable."""
