@@ -30,6 +30,9 @@ _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _AT_SECONDS = re.compile(r"@ (\d{1,15}\.\d{3})")
 
+#: The greatest number of a duration that the parser reads.
+_MOST_MILLISECONDS = 2**32 - 1
+
 #: They read series that no selector of the expression names.
 _REFUSED_FUNCTIONS = frozenset({"info"})
 
@@ -72,9 +75,10 @@ def restrict(expression: str, scope: Scope) -> str:
 def restrict_selector(selector: str, scope: Scope) -> str:
     """The same for a `match[]`, which must be one selector of an instant vector."""
     tree = _parse_foreign(selector)
+    restricted = _restricted(tree, scope)
     if not isinstance(tree, parser.VectorSelector) or tree.offset is not None or tree.at is not None:
         raise Malformed(f"{selector[:200]!r} is not a series selector.")
-    return _restricted(tree, scope)
+    return restricted
 
 
 def _restricted(tree: Any, scope: Scope) -> str:
@@ -86,7 +90,7 @@ def _restricted(tree: Any, scope: Scope) -> str:
         raise Malformed(f"This expression is refused: {refusal}.") from refusal
     except RecursionError as error:
         raise Malformed("This expression is nested too deeply.") from error
-    except OverflowError as error:
+    except (OverflowError, ValueError) as error:  # of the parser's, when a duration is read out of the tree
         raise Malformed("This expression holds a duration that is too long.") from error
     return printed
 
@@ -103,7 +107,12 @@ def refuse_oversized(expression: str) -> None:
 def _parse_foreign(expression: str) -> Any:
     """Parses what a caller wrote."""
     refuse_oversized(expression)
-    return _parse(expression)
+    # The parser takes backslashes of raw strings for escapes.
+    return _parse(_STRING_OR_COMMENT.sub(_without_raw_string, expression))
+
+
+def _without_raw_string(token: re.Match[str]) -> str:
+    return _quoted(token[0][1:-1]) if token[0].startswith("`") else token[0]
 
 
 def _parse(expression: str) -> Any:
@@ -238,7 +247,10 @@ def _duration(length: timedelta) -> str:
     milliseconds = length // timedelta(milliseconds=1)
     if milliseconds < 0 or length % timedelta(milliseconds=1):
         raise _Refused("durations are whole milliseconds")
-    return f"{milliseconds}ms"
+    if milliseconds <= _MOST_MILLISECONDS:
+        return f"{milliseconds}ms"
+    days, rest = divmod(milliseconds, 86_400_000)
+    return f"{days}d{rest}ms" if rest else f"{days}d"
 
 
 def _offset(node: Any) -> str:

@@ -47,6 +47,13 @@ ENFORCED = 'project_id="project-1",tenant_id="tenant-1"'
         ),
         (r'x{a="q\"\\\n"}', f'x{{a="q\\"\\\\\\n",{ENFORCED}}}'),
         ("x{a=`}or up{`}", f'x{{a="}}or up{{",{ENFORCED}}}'),
+        (r"x{a=~`\d+\.\w`}", rf'x{{a=~"\\d+\\.\\w",{ENFORCED}}}'),
+        ('x{a=`"\\"\n#`} # `\\d`', f'x{{a="\\"\\\\\\"\\n#",{ENFORCED}}}'),
+        (r"""x{a="`\\",b='`'}""", rf'x{{a="`\\",b="`",{ENFORCED}}}'),
+        ("rate(x[49d])", f"rate(x{{{ENFORCED}}}[4233600000ms])"),
+        ("rate(x[50d])", f"rate(x{{{ENFORCED}}}[50d])"),
+        ("x[1y1ms] offset 1y", f"x{{{ENFORCED}}}[365d1ms] offset 365d"),
+        ("max_over_time(x[100y:50d] offset -1y)", f"max_over_time(x{{{ENFORCED}}}[36500d:50d] offset -365d)"),
         ('x # {project_id="other"}', f"x{{{ENFORCED}}}"),
         # What a caller writes about the project can only narrow it.
         ('x{project_id="other"}', f'x{{project_id="other",{ENFORCED}}}'),
@@ -121,7 +128,9 @@ def test_a_match_is_one_selector(selector: str) -> None:
     assert ENFORCED in restrict_selector(selector, SCOPE)
 
 
-@pytest.mark.parametrize("selector", ["up[5m]", "rate(up[5m])", "up + up", "1", "up offset 5m", "up @ 5", "{}", ""])
+@pytest.mark.parametrize(
+    "selector", ["up[5m]", "rate(up[5m])", "up + up", "1", "up offset 5m", "up offset 1e18", "up @ 5", "{}", ""]
+)
 def test_a_match_is_nothing_else(selector: str) -> None:
     with pytest.raises(Malformed):
         restrict_selector(selector, SCOPE)
@@ -137,7 +146,7 @@ def test_a_scope_with_quotes_stays_one_value() -> None:
 NAMES = st.sampled_from(["up", "checkout_total", "a:b", "x_bucket", "sum", "by"])
 LABELS = st.sampled_from(["plan", "le", "__name__x", "project_id", "tenant_id", "on"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-DURATIONS = st.sampled_from(["1ms", "5m", "1h30m", "1500ms", "90"])
+DURATIONS = st.sampled_from(["50d", "1ms", "5m", "1h30m", "1500ms", "90"])
 
 
 def quoted(text: str) -> str:
