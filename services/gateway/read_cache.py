@@ -40,6 +40,8 @@ _LOOKS = 20
 #: For so long the gateways that start begin their feed at the same revision.
 _SINCE, _SINCE_SECONDS = "reads:since", 3600
 _NEVER = -1
+#: Another one for other entries: gateways of two versions then keep apart what they cannot both read.
+_FORMAT = "kept reads 1"
 _MOST_BYTES_OF_ONE = 1 << 20
 _MOST_BYTES = 32 << 20
 
@@ -107,7 +109,7 @@ class ReadCache:
         self._breaker = breaker
         self._revisions = revisions
         self._clock = clock
-        self._sealing = Sealing(secret, "kept reads")
+        self._sealing = Sealing(secret, _FORMAT)
         self._memory = _Memory()
         self._reading: dict[str, asyncio.Task[_Entry]] = {}
 
