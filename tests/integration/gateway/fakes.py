@@ -101,13 +101,20 @@ class PlayedConfig(Played):
     def __init__(self) -> None:
         super().__init__()
         self.speaking = asyncio.Event()
-        self.revision = 1
-        self._changes: list[tuple[int, str]] = []
+        #: Revisions and the projects that changed at them; the first stands for what was before.
+        self._changes: list[tuple[int, str]] = [(1, "")]
 
     def change(self, project_id: str = "") -> None:
         """Tells the feed that a definition was changed, by whoever."""
-        self.revision += 1
-        self._changes.append((self.revision, project_id or PROJECT))
+        self._changes.append((self._revision + 1, project_id or PROJECT))
+
+    def follow(self, other: "PlayedConfig") -> None:
+        """Says from now on what another one says."""
+        self.answers, self._changes, self.speaking = other.answers, other._changes, other.speaking
+
+    @property
+    def _revision(self) -> int:
+        return self._changes[-1][0]
 
     def servicer(self, service: Any) -> Any:
         servicer = super().servicer(service)
@@ -117,7 +124,7 @@ class PlayedConfig(Played):
             async def project_definitions(request: Any, call: Any) -> Any:
                 if int(UUID(request.project_id)):
                     return await scripted(request, call)
-                return definitions_pb2.GetProjectDefinitionsResponse(revision=self.revision)
+                return definitions_pb2.GetProjectDefinitionsResponse(revision=self._revision)
 
             servicer.GetProjectDefinitions = project_definitions
             servicer.WatchDefinitions = self._watch
@@ -131,7 +138,7 @@ class PlayedConfig(Played):
                 sent = revision
                 metric = definitions_pb2.Metric(project_id=project_id)
                 yield definitions_pb2.WatchDefinitionsResponse(revision=revision, metrics=[metric])
-            yield definitions_pb2.WatchDefinitionsResponse(revision=self.revision)
+            yield definitions_pb2.WatchDefinitionsResponse(revision=self._revision)
             await asyncio.sleep(0.1)
 
 

@@ -17,6 +17,7 @@ from tests.waiting import eventually
 
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
 ID = "0192f0c1-0000-7000-8000-00000000000f"
+OTHER_PROJECT = "0192f0c1-0000-7000-8000-0000000000e1"
 OTHER_TENANT = "0192f0c1-0000-7000-8000-0000000000f1"
 
 
@@ -58,12 +59,12 @@ async def two(
     with redis.Redis.from_url(valkey_server.server.url) as client:
         client.flushdb()
     async with start_gateway() as one, start_gateway() as other:
-        other.config.answers = one.config.answers
         session = one.auth.new_session()
         other.auth._known.update(one.auth._known)
         script(one, "first_total")
+        one.config.speaking.set()
+        other.config.follow(one.config)
         for gateway in (one, other):
-            gateway.config.speaking.set()
             await eventually(lambda gateway=gateway: is_kept(gateway, session), what="the feed speaks")  # type: ignore[misc]
         yield one, other, session
 
@@ -78,6 +79,29 @@ async def test_what_one_gateway_has_read_is_asked_again_by_none(two: tuple[Gatew
     assert in_redis >= 1
 
 
+async def test_a_gateway_that_starts_finds_what_others_have_read(
+    two: tuple[Gateway, Gateway, str], start_gateway: StartGateway
+) -> None:
+    """Although definitions of its project, and of others, have changed since the first gateway started."""
+    one, _, session = two
+    one.config.change(OTHER_PROJECT)
+    one.config.change()
+    before = asked(one)
+
+    async def read_anew() -> bool:
+        await read(one, session)
+        return asked(one) > before
+
+    await eventually(read_anew, what="the change is told of")
+    missed = 'pulsegate_gateway_cached_reads_total{outcome="missed"}'
+    before_start = await shown(one, missed)
+    async with start_gateway() as started:
+        started.auth._known.update(one.auth._known)
+        started.config.follow(one.config)
+        await eventually(lambda: is_kept(started, session), what="its feed speaks")
+        assert await shown(one, missed) == before_start
+
+
 async def test_a_change_holds_at_once_for_who_made_it_and_everywhere_within_a_second_whoever_made_it(
     two: tuple[Gateway, Gateway, str],
 ) -> None:
@@ -86,12 +110,10 @@ async def test_a_change_holds_at_once_for_who_made_it_and_everywhere_within_a_se
     body = {"name": "second_total", "type": "counter", "help": "Seconds."}
     assert (await one.call("POST", METRICS, credential=session, json=body)).status == 201
     assert [await name_read(gateway, session) for gateway in (other, one)] == ["second_total"] * 2
-    for gateway in (one, other):
-        gateway.config.change()
+    one.config.change()
     await eventually(lambda: is_kept(one, session), what="the mark of the change has ended")
     script(one, "third_total")
-    for gateway in (one, other):
-        gateway.config.change()
+    one.config.change()
 
     async def seen() -> bool:
         return [await name_read(gateway, session) for gateway in (one, other)] == ["third_total"] * 2
