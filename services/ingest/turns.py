@@ -14,7 +14,8 @@ T = TypeVar("T")
 #: What can be left alone at each of its yields.
 Steps = Generator[None, None, T]
 
-#: How long work goes on before others have their turn on the loop.
+#: How long work goes on before others have their turn on the loop. What a small batch takes is several turns, one after
+#: another (it arrives, is put, published, acknowledged, answered): the work is left alone for as long as it went on.
 LONGEST_TURN_SECONDS = 0.005
 
 
@@ -37,6 +38,6 @@ async def in_turns(steps: Steps[T]) -> T:
         except StopIteration as done:
             found: T = done.value
             return found
-        if time.monotonic() - began > LONGEST_TURN_SECONDS:
-            await asyncio.sleep(0)
+        if (spent := time.monotonic() - began) > LONGEST_TURN_SECONDS:
+            await asyncio.sleep(spent)
             began = time.monotonic()

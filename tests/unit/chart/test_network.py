@@ -1,22 +1,16 @@
 """Who may reach whom, and what the Services lead to."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.metrics import MetricWrapperBase
 
-from chassis import metrics as chassis_metrics
 from deploy.local.layout import CHECKOUT
 from deploy.local.services import SERVICES
-from services.gateway import metrics as gateway_metrics
-from services.ingest import metrics as ingest_metrics
 from tests.chart_rendering import CASES, CHART, NAMESPACE, Object, Rendered, case, render
 
-_METRICS = (chassis_metrics, gateway_metrics, ingest_metrics)
 _COMPONENT = "app.kubernetes.io/component"
 _CALLEES = {
     "AUTH_ADDRESS": "auth",
@@ -150,19 +144,6 @@ def test_the_gateways_certificate_is_the_one_that_is_kept() -> None:
     for pod in (pod for pod in rendered.services() if pod.component == "gateway"):
         assert secret in {volume["secret"]["secretName"] for volume in pod.spec["volumes"] if "secret" in volume}
         assert pod.environment["PULSEGATE_TLS_KEY_PATH"] == "/run/tls/pulsegate/tls.key"
-
-
-def _known_metrics() -> set[str]:
-    collectors = [each for module in _METRICS for each in vars(module).values() if isinstance(each, MetricWrapperBase)]
-    return {name for each in collectors for metric in each.describe() for name in (metric.name, f"{metric.name}_total")}
-
-
-def test_alerts_ask_for_metrics_that_services_have() -> None:
-    (rule,) = case("production").objects("PrometheusRule")
-    expressions = [alert["expr"] for group in rule["spec"]["groups"] for alert in group["rules"]]
-    assert expressions
-    asked = {name for expression in expressions for name in re.findall(r"pulsegate_\w+", expression)}
-    assert asked <= _known_metrics()
 
 
 def test_metrics_are_read_from_every_service() -> None:

@@ -15,14 +15,15 @@ def _busy(steps: int, seconds_each: float) -> Steps[int]:
     return steps
 
 
-async def test_others_have_their_turn_while_work_goes_on() -> None:
-    turns = 0
+async def test_others_have_their_turn_while_work_goes_on_and_as_much_time_as_it() -> None:
+    turns, began = 0, time.monotonic()
     work = asyncio.create_task(in_turns(_busy(5, LONGEST_TURN_SECONDS)))
     while not work.done():
         await asyncio.sleep(0)
         turns += 1
     assert work.result() == 5
     assert turns >= 5
+    assert time.monotonic() - began >= 2 * 4 * LONGEST_TURN_SECONDS
 
 
 def test_what_is_small_is_done_at_once() -> None:
