@@ -9,7 +9,10 @@ from typing import Any, Dict, List, Sequence
 
 from .metrics import Metric
 
-_GIVE_UP_SECONDS = 7 * 24 * 3600  # the server remembers a batch for 8 days: later, a retry could count twice
+_DAY_SECONDS = 24 * 3600
+_GIVE_UP_SECONDS = 7 * _DAY_SECONDS  # the server remembers a batch for 8 days: later, a retry could count twice
+# A clock that nobody sets, and that goes on while the machine sleeps: time.monotonic() does not, but on Windows.
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 _ENVELOPE_BYTES = 160  # at most: producer, sequence and floor around the metrics
 
 
@@ -19,20 +22,24 @@ class Batch:
 
     producer: str
     sequence: int
-    sealed_at: int  # Unix milliseconds; its first attempt follows at once
+    sealed_at: int  # Unix milliseconds, by the clock of then; its first attempt follows at once
     calls: int
     size: int  # bytes of the body
     content: bytes = b""  # the body, where there is no file
     path: Path | None = None  # else a file with just the body
     number: int = 0  # of the gathering; 0 when adopted
     split: Sequence[int] = ()  # calls by metric; unknown when adopted
+    sealed_after: float | None = None  # seconds on the steady clock; None when adopted
 
     def body(self) -> bytes:
         """Raises FileNotFoundError where somebody took the file away, OSError where it cannot be read now."""
         return self.path.read_bytes() if self.path else self.content
 
     def expired(self) -> bool:
-        return time.time() - self.sealed_at / 1000 > _GIVE_UP_SECONDS
+        if self.sealed_after is not None:  # by this process: the wall clock may have been set right meanwhile
+            return _steady_seconds() - self.sealed_after > _GIVE_UP_SECONDS
+        age = time.time() - self.sealed_at / 1000
+        return not -_DAY_SECONDS <= age <= _GIVE_UP_SECONDS  # from the future: nobody knows how old it is
 
 
 class Gathering:
@@ -63,5 +70,9 @@ class Gathering:
         head = f'{{"producer":"{producer}","sequence":{sequence},"floor":{floor},"metrics":['
         body = f"{head}{','.join(metric.json() for metric in self.metrics)}]}}".encode()
         split = [metric.calls for metric in self.metrics]
-        now = int(time.time() * 1000)
-        return Batch(producer, sequence, now, sum(split), len(body), content=body, number=self.number, split=split)
+        now, after = int(time.time() * 1000), _steady_seconds()
+        return Batch(producer, sequence, now, sum(split), len(body), body, None, self.number, split, after)
+
+
+def _steady_seconds() -> float:
+    return time.monotonic() if _STEADY_CLOCK is None else time.clock_gettime(_STEADY_CLOCK)

@@ -15,6 +15,8 @@ from pulsegate_runtime.locks import remove_lock, try_lock
 MakeClient = Callable[..., Client]
 StartProgram = Callable[..., Any]
 
+DAY_SECONDS = 24 * 3600
+
 RECORD_AND_HANG = """
 client = Client(sys.argv[1], "sk_test", queue_directory=sys.argv[2], flush_interval_seconds=0.02)
 for index in range(int(sys.argv[3])):
@@ -190,10 +192,40 @@ def test_a_batch_is_given_up_after_seven_days(
     client = make_client()
     client.record("n_total", 1, kind="counter")
     wait_until(lambda: server.requests, "a first attempt")
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 7 * 24 * 3600 + 60)
+    later = time.clock_gettime(time.CLOCK_BOOTTIME) + 7 * DAY_SECONDS + 60
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: later)
     assert client.flush()
     assert client.stats.dropped == {"expired": 1}
+
+
+@pytest.mark.parametrize("days", [30, -30])
+def test_a_clock_that_is_set_right_gives_nothing_up(
+    server: IngestionServer, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    server.otherwise = Answer(503)
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: server.requests, "a first attempt")
+    right = time.time() + days * DAY_SECONDS
+    monkeypatch.setattr(time, "time", lambda: right)
+    attempts = len(server.requests)
+    wait_until(lambda: len(server.requests) > attempts + 1, "an attempt with the new clock")
+    server.otherwise = Answer()
+    assert client.flush()
+    assert (client.stats.dropped, server.totals) == ({}, {"n_total": 1})
+
+
+@pytest.mark.parametrize(("age_days", "delivered"), [(-2, False), (-0.9, True), (6.9, True), (7.1, False)])
+def test_of_what_another_process_left_the_age_must_be_known(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path, age_days: float, delivered: bool
+) -> None:
+    sealed_at = int((time.time() - age_days * DAY_SECONDS) * 1000)
+    producer = "00000000-0000-4000-8000-000000000001"
+    body = {"producer": producer, "sequence": 1, "floor": 1, "metrics": [{"name": "n_total", "value": 1}]}
+    (tmp_path / f"{'0' * 32}.{sealed_at}.{producer}.1.1.json").write_text(json.dumps(body))
+    client = make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: client.stats.accepted + sum(client.stats.dropped.values()), "the batch is settled")
+    assert (server.totals, client.stats.dropped) == (({"n_total": 1}, {}) if delivered else ({}, {"expired": 1}))
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "below a file", "removed"])
