@@ -28,6 +28,8 @@ class Known:
     acknowledged: int = 0
     #: Metrics of acknowledged batches, by name.
     metrics: Counter[str] = field(default_factory=Counter)
+    #: Metrics of all requests with numbered batches, by name, whatever became of them.
+    attempted: Counter[str] = field(default_factory=Counter)
     #: Requests by HTTP status; 0: no answer.
     statuses: Counter[int] = field(default_factory=Counter)
     #: Batches that were sent again although they were acknowledged, by occasion.

@@ -138,6 +138,7 @@ class Traffic:
     async def _send(self, batch: Batch) -> int:
         """The status of one attempt; 0 without an answer."""
         project = self._project
+        self.known.attempted.update(batch.metrics)
         try:
             answer = await project.api.call(
                 "POST",
