@@ -44,6 +44,12 @@ class _Connection(RequestHandler):
         elif self._cut is None:
             self._wait_for_headers()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp calls this after each reading of a body. Where nothing had paused, there is nothing to resume: it
+        would look for the next request in no bytes at all."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)

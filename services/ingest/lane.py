@@ -39,7 +39,7 @@ _BETWEEN_FETCHES_SECONDS = 0.1
 #: many, commits come less often, so that each series is written less often for the same metrics. 30 000 changed series
 #: a second, and what comes during a late commit, are not many yet: they show within three seconds.
 _MANY_SERIES = 45_000
-_SERIES_A_SECOND = 20_000
+_SERIES_A_SECOND = 12_500
 _LONGEST_INTERVAL_SECONDS = 10.0
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.

@@ -125,6 +125,27 @@ async def test_fifty_batches_at_once_are_all_answered(gateway: Gateway) -> None:
     assert gateway.auth.asked <= 2  # equal look-ups are made together
 
 
+async def test_requests_that_follow_each_other_without_waiting_are_all_answered(gateway: Gateway) -> None:
+    """Bodies are so large that reading pauses, or there is more than one request in what is read at once."""
+    bodies = [b"x" * size for size in (1 << 20, 10, 300_000, *[20] * 40, 1 << 20)]
+    key = gateway.auth.new_key()
+    head = f"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+
+    async def send() -> None:
+        for body in bodies:
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(send())
+        for _ in bodies:
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 202 ")
+            await reader.readexactly(len(b'{"accepted":1,"rejected":[]}'))
+    writer.close()
+    assert [batch.body for batch in gateway.ingest.requests("StreamBatches")] == bodies
+
+
 @pytest.mark.parametrize("path", ["/api/v1/metrics/", "/api/v1/metrics%2F", "/api/v1//metrics"])
 async def test_only_the_path_itself_is_the_door(gateway: Gateway, path: str) -> None:
     sent = await gateway.call("POST", path, credential=gateway.auth.new_key(), data=b"{}")
