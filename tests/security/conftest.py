@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from tests.e2e.api import Api, connected
+from tests.e2e.api import Api, Project, connected, sign_up
 from tests.e2e.conftest import api, project
 from tests.security.cast import Cast, assembled
 from tests.security.made_requests import Operation, operations
@@ -18,6 +18,12 @@ async def api_of_the_module(suite: Suite) -> AsyncIterator[Api]:
     suite.wait_ready()
     async with connected(suite.base_url) as connection:
         yield connection
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_project(api_of_the_module: Api) -> Project:
+    """One for tests that leave it as they find it: signing up is made to take its time."""
+    return await sign_up(api_of_the_module)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
