@@ -9,7 +9,7 @@ from tests.e2e.api import Api, Project
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
-_PAIRS = 8
+_PAIRS = 5
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
