@@ -2,15 +2,21 @@
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.e2e.api import Api, Project, connected, sign_up
-from tests.e2e.conftest import api, meant_well, project
+from tests.e2e.conftest import api, project
 from tests.security.cast import Cast, assembled
 from tests.security.made_requests import Operation, operations
 from tests.suite_running import Suite
 
-__all__ = ["api", "meant_well", "project"]
+__all__ = ["api", "project"]
+
+
+@pytest.fixture(scope="package")
+def meant_well() -> None:
+    """In place of that of end-to-end tests: here little is."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
