@@ -1,7 +1,7 @@
 """gRPC channels to other services: identity and trace passed on, a deadline on every call, errors raised again."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from chassis.errors import (
 from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOKEN_KEY
 from chassis.mutual_tls import MutualTls
 from chassis.renewed_channel import RenewedChannel
+from chassis.service_tokens import ServiceToken
 
 _OPTIONS = [
     ("grpc.lb_policy_name", "round_robin"),
@@ -65,7 +66,11 @@ class ServiceChannel:
     """
 
     def __init__(
-        self, service: str, grpc_channel: grpc.aio.Channel, service_token: str, default_timeout_seconds: float = 5.0
+        self,
+        service: str,
+        grpc_channel: grpc.aio.Channel,
+        service_token: ServiceToken,
+        default_timeout_seconds: float = 5.0,
     ) -> None:
         self.service = service
         self.grpc_channel = grpc_channel
@@ -115,7 +120,7 @@ class ServiceChannel:
             state = self.grpc_channel.get_state(try_to_connect=True)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        carrier = {SERVICE_TOKEN_KEY: self._service_token}
+        carrier = {SERVICE_TOKEN_KEY: self._service_token.sent}
         if correlation_id := context.CORRELATION_ID.get():
             carrier[CORRELATION_ID_KEY] = correlation_id
         if principal := context.PRINCIPAL_TOKEN.get():
@@ -157,7 +162,12 @@ class ServiceChannel:
 
 @asynccontextmanager
 async def connected(
-    service: str, address: str, service_token: str, *, tls: MutualTls | None = None, callee: str = ""
+    service: str,
+    address: str,
+    service_token: str | Callable[[], str],
+    *,
+    tls: MutualTls | None = None,
+    callee: str = "",
 ) -> AsyncIterator[ServiceChannel]:
     """A channel that is closed at the end. It connects by itself, now or later; nothing waits for it here.
 
@@ -170,4 +180,4 @@ async def connected(
             channel = RenewedChannel(address, _OPTIONS, tls, callee or service)
             await stack.enter_async_context(channel.renewing())
         stack.push_async_callback(channel.close, grace=1.0)
-        yield ServiceChannel(service, channel, service_token)
+        yield ServiceChannel(service, channel, ServiceToken(service_token))

@@ -1,7 +1,6 @@
 """The gRPC server of a service: identity, deadlines, errors, metrics, traces, health and a graceful end."""
 
 import asyncio
-import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOK
 from chassis.health import Health
 from chassis.mutual_tls import MutualTls
 from chassis.principals import PrincipalVerifier
+from chassis.service_tokens import ServiceToken
 from chassis.tasks import in_background
 
 log = logs.get(__name__)
@@ -44,7 +44,7 @@ async def serving(
     registrations: Iterable[Registration],
     *,
     callers: Callers,
-    service_token: str,
+    service_token: str | Callable[[], str],
     verifier: PrincipalVerifier,
     process_health: Health,
     tls: MutualTls | None = None,
@@ -57,7 +57,7 @@ async def serving(
 
     Raises RuntimeError where the port is taken. Ends the block where the process's health cannot be told any more.
     """
-    interceptor = _Interceptor(callers, service_token, verifier, tls)
+    interceptor = _Interceptor(callers, ServiceToken(service_token), verifier, tls)
     server = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
     for register in registrations:
         register(server)
@@ -88,7 +88,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler: who calls, for whom, until when; what it took and what came of it."""
 
     def __init__(
-        self, callers: Callers, service_token: str, verifier: PrincipalVerifier, tls: MutualTls | None
+        self, callers: Callers, service_token: ServiceToken, verifier: PrincipalVerifier, tls: MutualTls | None
     ) -> None:
         self._callers = callers
         self._service_token = service_token
@@ -157,7 +157,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
 
     def _admit(self, method: str, metadata: dict[str, Any], call: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Refuses who is no service of this installation, or none that may call this method."""
-        if not hmac.compare_digest(str(metadata.get(SERVICE_TOKEN_KEY, "")), self._service_token):
+        if not self._service_token.accepts(str(metadata.get(SERVICE_TOKEN_KEY, ""))):
             raise Unauthenticated("This port is for Pulsegate's own services.")
         caller = self._tls.caller(call.auth_context()) if self._tls else ""
         allowed = self._callers.get(method)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -118,9 +118,12 @@ async def _prepare(connection: Connection, role: str, settings: dict[str, str]) 
 
 @asynccontextmanager
 async def connected(
-    dsn: str, *, most_connections: int = 10, statement_timeout_seconds: float = 10.0
+    dsn: str | Callable[[], str], *, most_connections: int = 10, statement_timeout_seconds: float = 10.0
 ) -> AsyncIterator[Database]:
-    """A pool that is closed at the end. It fills by itself, now or when the database comes up."""
+    """A pool that is closed at the end. It fills by itself, now or when the database comes up.
+
+    `dsn`: a function where it may change; each new connection asks it.
+    """
     pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
         dsn,
         min_size=1,

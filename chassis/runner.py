@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import failpoints, logs, migrations, open_files, settings, tracing
+from chassis import failpoints, logs, migrations, open_files, secrets, settings, tracing
 
 log = logs.get(__name__)
 
@@ -46,7 +46,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
 
     async def main() -> None:
         stop = _stop_signal()
-        async with running(loaded):
+        async with secrets.followed(loaded.secrets.values()), running(loaded):
             log.info("running", pid=os.getpid())
             await stop.wait()
             log.info("stopping")

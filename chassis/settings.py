@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chassis import failpoints
+from chassis import failpoints, secrets
 from chassis.failpoints import Failpoint
 from chassis.mutual_tls import MutualTls
+from chassis.secrets import Followed, SecretFile, VaultSecret
+from chassis.vault import Reference, Vault
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ def setting(
     `parse` turns the text into the value and raises ValueError with a sentence that says what is expected.
     Secret settings are left out of the dataclass's repr.
     """
-    metadata = {"variable": name, "parse": parse, "default": default}
+    metadata = {"variable": name, "parse": parse, "default": default, "secret": secret}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata, repr=not secret)
     return dataclasses.field(metadata=metadata, repr=not secret, default=default)
@@ -51,37 +53,56 @@ def setting(
 
 def load(settings_class: type[T], environment: Mapping[str, str] = os.environ) -> T:
     """Reads every setting of the class. Raises SettingsError with all faults."""
+    reader = _Reader(environment)
     values: dict[str, Any] = {}
     faults: list[str] = []
     for field in dataclasses.fields(settings_class):  # type: ignore[arg-type]
-        try:
-            values[field.name] = _read(field, environment)
-        except ValueError as fault:
-            faults.append(f"{field.metadata['variable']}: {fault}")
+        if "variable" in field.metadata:
+            try:
+                values[field.name] = reader.read(field)
+            except ValueError as fault:
+                faults.append(f"{field.metadata['variable']}: {fault}")
     if faults:
         raise SettingsError(faults)
+    if issubclass(settings_class, SecretSettings):
+        values["secrets"] = reader.secrets
     return settings_class(**values)
 
 
-def _read(field: "dataclasses.Field[Any]", environment: Mapping[str, str]) -> Any:
-    text = _text(field.metadata["variable"], environment)
-    if text is None:
-        if field.metadata["default"] is REQUIRED:
+class _Reader:
+    """Reads settings out of an environment, and out of the files and of the Vault that it names."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._vault: Vault | None = None
+        #: Those that may change, by the name of their field.
+        self.secrets: dict[str, Followed] = {}
+
+    def read(self, field: "dataclasses.Field[Any]") -> Any:
+        """Raises ValueError."""
+        variable, parse, default = (field.metadata[key] for key in ("variable", "parse", "default"))
+        direct, path = self._environment.get(variable), self._environment.get(f"{variable}_FILE")
+        if direct is not None and path is not None:
+            raise ValueError(f"is set together with {variable}_FILE; set one of them")
+        if path is not None and secrets.read(variable, Path(path)):
+            return self._followed(field, SecretFile(variable, Path(path), parse))
+        if direct and field.metadata["secret"] and direct.startswith("vault:"):
+            return self._followed(field, VaultSecret(variable, Reference.parse(direct), parse, self._signed_in()))
+        if direct:
+            return parse(direct)
+        if default is REQUIRED:
             raise ValueError("is required and not set")
-        return field.metadata["default"]
-    return field.metadata["parse"](text)
+        return default
 
+    def _followed(self, field: "dataclasses.Field[Any]", secret: Followed) -> Any:
+        self.secrets[field.name] = secret
+        return secret.current()
 
-def _text(variable: str, environment: Mapping[str, str]) -> str | None:
-    direct, path = environment.get(variable), environment.get(f"{variable}_FILE")
-    if direct is not None and path is not None:
-        raise ValueError(f"is set together with {variable}_FILE; set one of them")
-    if path is None:
-        return direct or None
-    try:
-        return Path(path).read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the file named by {variable}_FILE cannot be read ({type(error).__name__})") from error
+    def _signed_in(self) -> Vault:
+        if self._vault is None:
+            plain = {name: text for name, text in self._environment.items() if not text.startswith("vault:")}
+            self._vault = load(VaultSettings, plain).vault()
+        return self._vault
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -165,6 +186,13 @@ def host_and_port(text: str) -> str:
     return text
 
 
+def words(text: str) -> str:
+    """Parses a text that is not blank."""
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
 def domain(text: str) -> str:
     """Parses a DNS name, such as `pulsegate.internal`."""
     if not _DOMAIN.fullmatch(text):
@@ -173,13 +201,45 @@ def domain(text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceSettings:
+class VaultSettings:
+    """Where secrets are that are given as `vault:mount/path#field`."""
+
+    vault_address: str | None = setting("PULSEGATE_VAULT_ADDRESS", parse=url("https", "http"), default=None)
+    #: The AppRole by which this process signs in.
+    vault_role_id: str | None = setting("PULSEGATE_VAULT_ROLE_ID", default=None)
+    vault_secret_id: str | None = setting("PULSEGATE_VAULT_SECRET_ID", default=None, secret=True)
+    #: PEM file of the authorities that Vault's certificate may be of; None: the system's.
+    vault_authorities: Path | None = setting("PULSEGATE_VAULT_CA_PATH", parse=Path, default=None)
+
+    def vault(self) -> Vault:
+        """Raises ValueError where something is not set."""
+        if not (self.vault_address and self.vault_role_id and self.vault_secret_id):
+            raise ValueError("needs PULSEGATE_VAULT_ADDRESS, PULSEGATE_VAULT_ROLE_ID and PULSEGATE_VAULT_SECRET_ID")
+        return Vault(self.vault_address, self.vault_role_id, self.vault_secret_id, self.vault_authorities)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecretSettings(VaultSettings):
+    """Settings with secrets that may change while they are used."""
+
+    #: Those that came out of files or out of Vault, by the names of their fields.
+    secrets: Mapping[str, Followed] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def following(self, name: str) -> Callable[[], Any]:
+        """A function that returns what the setting of that name is at present."""
+        if secret := self.secrets.get(name):
+            return secret.current
+        return lambda: getattr(self, name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings(SecretSettings):
     """What every service reads."""
 
     host: str = setting("PULSEGATE_HOST", default="127.0.0.1")
     operations_port: int = setting("PULSEGATE_OPS_PORT", parse=integer(1, 65535))
-    #: The secret that all services of one installation share (`chassis.grpc_metadata.SERVICE_TOKEN_KEY`).
-    service_token: str = setting("PULSEGATE_SERVICE_TOKEN", secret=True)
+    #: The secret that all services of one installation share (`chassis.service_tokens`).
+    service_token: str = setting("PULSEGATE_SERVICE_TOKEN", parse=words, secret=True)
     log_level: str = setting("PULSEGATE_LOG_LEVEL", parse=one_of("debug", "info", "warning", "error"), default="info")
     #: Where traces go (OTLP over gRPC); None: nowhere.
     otlp_endpoint: str | None = setting("PULSEGATE_OTLP_ENDPOINT", parse=url("http", "https"), default=None)
@@ -234,7 +294,7 @@ class PeerSettings(ServiceSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MigrationSettings:
+class MigrationSettings(SecretSettings):
     """What `python -m services.<name> migrate` reads."""
 
     owner_dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=url("postgresql", "postgres"), secret=True)

@@ -76,11 +76,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         health = Health()
         tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
         database = await stack.enter_async_context(
-            postgres.connected(settings.dsn, most_connections=settings.most_connections)
+            postgres.connected(settings.following("dsn"), most_connections=settings.most_connections)
         )
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         # A connection of its own, so that a flood of calls cannot silence the feed.
-        watching = await stack.enter_async_context(postgres.connected(settings.dsn, most_connections=2))
+        watching = await stack.enter_async_context(postgres.connected(settings.following("dsn"), most_connections=2))
         feed = CredentialFeed(watching, FeedStorage())
 
         ring = key_ring(settings, database, master_key, clock)
@@ -109,7 +109,7 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
                 settings.grpc_port,
                 _registrations(servicers, credential_servicer),
                 callers=CALLERS,
-                service_token=settings.service_token,
+                service_token=settings.following("service_token"),
                 verifier=PrincipalVerifier(ring.jwks),
                 process_health=health,
                 tls=tls,

@@ -31,16 +31,16 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health = Health()
         tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
 
-        database = await stack.enter_async_context(postgres.connected(settings.dsn))
+        database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
         auth = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
+            grpc_client.connected("auth", settings.auth_address, settings.following("service_token"), tls=tls)
         )
         health.add("auth", auth.probe, hard=False)
 
         config = await stack.enter_async_context(
-            grpc_client.connected("config", settings.config_address, settings.service_token, tls=tls)
+            grpc_client.connected("config", settings.config_address, settings.following("service_token"), tls=tls)
         )
         health.add("config", config.probe, hard=False)
 
@@ -60,7 +60,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 settings.grpc_port,
                 [lambda server: add_CodegenServiceServicer_to_server(CodegenApi(generation), server)],
                 callers=CALLERS,
-                service_token=settings.service_token,
+                service_token=settings.following("service_token"),
                 verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
                 process_health=health,
                 tls=tls,

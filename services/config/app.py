@@ -30,11 +30,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health = Health()
         tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
 
-        database = await stack.enter_async_context(postgres.connected(settings.postgres_dsn))
+        database = await stack.enter_async_context(postgres.connected(settings.following("postgres_dsn")))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
         auth = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
+            grpc_client.connected("auth", settings.auth_address, settings.following("service_token"), tls=tls)
         )
         health.add("auth", auth.probe, hard=False)
 
@@ -62,7 +62,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                     ),
                 ],
                 callers=CALLERS,
-                service_token=settings.service_token,
+                service_token=settings.following("service_token"),
                 verifier=PrincipalVerifier(auth_client.signing_keys),
                 process_health=health,
                 tls=tls,

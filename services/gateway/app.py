@@ -95,7 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         upstreams = await _connect(stack, settings)
-        redis = await stack.enter_async_context(redis_limits.connected(settings.redis_url))
+        redis = await stack.enter_async_context(redis_limits.connected(settings.following("redis_url")))
         credentials = Credentials(upstreams.credentials)
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
@@ -215,7 +215,7 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
             services_behind.connected(
                 service,
                 address,
-                settings.service_token,
+                settings.following("service_token"),
                 reset_seconds=settings.breaker_reset_seconds,
                 timeout_seconds=settings.request_timeout_seconds,
                 most_calls=most_calls,
@@ -237,7 +237,9 @@ async def _connect(stack: AsyncExitStack, settings: Settings) -> Upstreams:
 
 async def _receivers(stack: AsyncExitStack, settings: Settings, tls: MutualTls | None) -> IngestionStreams:
     channel = await stack.enter_async_context(
-        grpc_client.connected("ingest", settings.ingest_address, settings.service_token, tls=tls, callee="receiver")
+        grpc_client.connected(
+            "ingest", settings.ingest_address, settings.following("service_token"), tls=tls, callee="receiver"
+        )
     )
     streams = IngestionStreams(
         channel,

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 
 from chassis.breakers import Breaker
 from services.gateway.domain import Bucket
@@ -277,11 +279,37 @@ def _grant(numbers: _Numbers) -> Grant:
     return Grant(calls=numbers.next(), wait_seconds=numbers.seconds(), full_in_seconds=numbers.seconds())
 
 
+class _Credentials(CredentialProvider):
+    """Those in an address that may change."""
+
+    def __init__(self, redis_url: Callable[[], str]) -> None:
+        self._redis_url = redis_url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        address = parse_url(self._redis_url())
+        user, password = address.get("username"), address.get("password", "")
+        return (user, password) if user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
 @asynccontextmanager
-async def connected(redis_url: str) -> AsyncIterator[Redis]:
-    """A client of Redis that never waits long. It connects by itself, now or later."""
-    pool = BlockingConnectionPool.from_url(
-        redis_url,
+async def connected(redis_url: str | Callable[[], str]) -> AsyncIterator[Redis]:
+    """A client of Redis that never waits long. It connects by itself, now or later.
+
+    `redis_url`: a function where it may change; each new connection asks it for its user and password.
+    """
+    address = parse_url(redis_url if isinstance(redis_url, str) else redis_url())
+    if "password" in address and not isinstance(redis_url, str):
+        del address["password"]
+        address.pop("username", None)
+        following: dict[str, Any] = {"credential_provider": _Credentials(redis_url)}
+    else:
+        following = {}
+    pool = BlockingConnectionPool(
+        **address,
+        **following,
         max_connections=_CONNECTIONS,
         timeout=None,
         socket_connect_timeout=_SOCKET_SECONDS,

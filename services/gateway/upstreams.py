@@ -5,7 +5,7 @@ once instead of waiting here.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TypeAlias, TypeVar
@@ -187,7 +187,7 @@ def refuse_while_open(breakers: Sequence[Breaker]) -> None:
 async def connected(
     service: str,
     address: str,
-    service_token: str,
+    service_token: str | Callable[[], str],
     *,
     reset_seconds: float,
     timeout_seconds: float,

@@ -49,17 +49,19 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate receiver"))
         auth_channel = await stack.enter_async_context(
-            grpc_client.connected("auth", settings.auth_address, settings.service_token, tls=tls)
+            grpc_client.connected("auth", settings.auth_address, settings.following("service_token"), tls=tls)
         )
         config_channel = await stack.enter_async_context(
-            grpc_client.connected("config", settings.config_address, settings.service_token, tls=tls)
+            grpc_client.connected("config", settings.config_address, settings.following("service_token"), tls=tls)
         )
         endings = SeriesEndings(clock)
         config = ConfigClient(config_channel)
         definitions = DefinitionTable(config, clock, endings.add)
         writers = _writers(stream, settings)
         tallies = Tallies(clock)
-        database = await stack.enter_async_context(postgres.connected(settings.dsn)) if settings.dsn else None
+        database = (
+            await stack.enter_async_context(postgres.connected(settings.following("dsn"))) if settings.dsn else None
+        )
         admission = Admission(database, definitions, clock)
         auto_definition = AutoDefinition(config, definitions, clock)
         taking = Receiver(definitions, auto_definition, writers, tallies, admission, clock)
@@ -102,7 +104,7 @@ def _serving(
             partial(ingest_pb2_grpc.add_LedgerServiceServicer_to_server, ledger),
         ),
         callers=CALLERS,
-        service_token=settings.service_token,
+        service_token=settings.following("service_token"),
         verifier=verifier,
         process_health=health,
         tls=tls,
@@ -145,7 +147,7 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
     clock, health = clock or SystemClock(), Health()
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
-        database = await stack.enter_async_context(postgres.connected(settings.dsn))
+        database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         sinks = [_sink(each, session, settings) for each in settings.sinks]
         checkpoints = PostgresCheckpoints(database)

@@ -209,7 +209,7 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
         log.debug("log connection", reason=str(error) or type(error).__name__)
 
     client = Client()
-    connecting = asyncio.create_task(_connect(client, settings.nats_urls, name, report), name="connect to the log")
+    connecting = asyncio.create_task(_connect(client, settings, name, report), name="connect to the log")
     stream = Log(client, settings)
     try:
         async with in_background(stream.move_on()):
@@ -222,11 +222,12 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
 
 
 async def _connect(
-    client: Client, urls: tuple[str, ...], name: str, report: Callable[[Exception], Awaitable[None]]
+    client: Client, settings: LogSettings, name: str, report: Callable[[Exception], Awaitable[None]]
 ) -> None:
-    first = urlsplit(urls[0])
+    urls = settings.following("nats_urls")
+    first = urlsplit(settings.nats_urls[0])
     await client.connect(
-        list(urls),
+        list(settings.nats_urls),
         name=name,
         error_cb=report,
         max_reconnect_attempts=-1,
@@ -235,10 +236,11 @@ async def _connect(
         ping_interval=5,
         max_outstanding_pings=2,
         pending_size=16 << 20,
-        # For the servers of which another one tells: their addresses come without.
-        user=first.username,
-        password=first.password,
-        token=first.username if first.password is None else None,
+        # Asked for at each connection, because they may change; also for the servers of which another one tells, whose
+        # addresses come without.
+        user=None if first.username is None else lambda: urlsplit(urls()[0]).username,
+        password=None if first.password is None else lambda: urlsplit(urls()[0]).password,
+        token=None if first.username is None or first.password is not None else lambda: urlsplit(urls()[0]).username,
     )
 
 

@@ -73,7 +73,7 @@ class Pipeline:
         environment = {
             setting.metadata["variable"]: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             for setting in dataclasses.fields(settings)
-            if (value := getattr(settings, setting.name)) not in (None, ())
+            if setting.metadata and (value := getattr(settings, setting.name)) not in (None, ())
         }
         process = RoleProcess(role, environment)
         process.start()

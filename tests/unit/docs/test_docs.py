@@ -80,7 +80,7 @@ def test_every_setting_says_who_reads_it_and_what_holds_without_it() -> None:
     required = {"PULSEGATE_POSTGRES_OWNER_DSN": True}
     processes = {"canary": CanarySettings} | {service.name: service.settings for service in SERVICES}
     for name, of_reader in processes.items():
-        for field in dataclasses.fields(of_reader):
+        for field in filter(operator.attrgetter("metadata"), dataclasses.fields(of_reader)):
             read_by.setdefault(field.metadata["variable"], []).append(name)
             required[field.metadata["variable"]] = field.metadata["default"] is settings.REQUIRED
     for variable, readers, default in _SETTING_ROW.findall((CHECKOUT / "docs/operations.md").read_text()):
