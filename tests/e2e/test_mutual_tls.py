@@ -1,6 +1,6 @@
 """The whole suite with mutual TLS between its services."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -14,7 +14,7 @@ from contracts.pulsegate.auth.v1.accounts_pb2_grpc import AccountServiceStub
 from contracts.pulsegate.auth.v1.credentials_pb2 import GetSigningKeysRequest
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import CredentialServiceStub
 from deploy.local.certificates import DOMAIN
-from tests.e2e import test_main_job
+from tests.e2e import api, test_main_job
 from tests.e2e.api import Project
 from tests.suite_running import TIRELESS, Suite
 
@@ -26,6 +26,12 @@ def suite(start_suite: Callable[..., Suite]) -> Iterator[Suite]:
     suite = start_suite(**TIRELESS, PULSEGATE_MTLS="1")
     yield suite
     suite.stop()
+
+
+@pytest.fixture
+async def project(suite: Suite) -> AsyncIterator[Project]:
+    async with api.connected(suite.base_url) as visitor:
+        yield await api.sign_up(visitor)
 
 
 async def test_the_main_job_is_done(project: Project, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import operator
 import re
 from collections.abc import Iterator
 from pathlib import Path
