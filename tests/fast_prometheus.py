@@ -6,10 +6,11 @@ hour takes a minute. Thresholds and expressions are what is shipped. Nothing els
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.local.layout import RULES
+from deploy.local.programs import Program
 from deploy.local.secrets import write_private
 from deploy.local.servers import HOST, Prometheus
 
@@ -42,6 +43,10 @@ class FastPrometheus(Prometheus):
             ],
         }
         write_private(Path(self._configuration), json.dumps(configuration))
+
+    def program(self) -> Program:
+        program = super().program()
+        return replace(program, argv=(*program.argv, "--rules.alert.resend-delay=1s"))
 
 
 def _divided(found: "re.Match[str]") -> str:

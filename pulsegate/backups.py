@@ -1,0 +1,157 @@
+"""A backup is the database as of one moment, and of the log what was acknowledged and not committed then.
+
+Both together are everything that was answered 202 before the backup ended: the database says up to which frame of the
+log it has counted, and what it has counted of each producer. So frames can be put into another log and read anew, and
+clients may send again what they have no answer for; nothing counts twice.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+from pulsegate import frames
+from pulsegate.installation import SCHEMAS, Installation
+from pulsegate.observation import fetched
+
+_BOOTSTRAP = Path(__file__).resolve().parents[1] / "deploy" / "postgres" / "bootstrap.sql"
+_MANIFEST, _DATABASE, _FRAMES = "manifest.json", "database.dump", "frames"
+_FORMAT = 1
+
+
+class BackupError(Exception):
+    """It cannot be made or restored; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a backup holds."""
+
+    #: when it was made, Unix seconds
+    made_at: float
+    #: the position of each lane
+    positions: dict[int, int]
+    frames: int
+
+
+def make(installation: Installation, path: Path, *, keep_seconds: float) -> Contents:
+    """Makes one while everything runs. `keep_seconds` is how long the log keeps what is committed.
+
+    Raises BackupError, and LogError where the log does not answer.
+    """
+    began = time.time()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".backup-") as folder:
+        unfinished = Path(folder)
+        positions = _dump(installation, unfinished / _DATABASE)
+        taken = asyncio.run(_take(installation, positions, unfinished / _FRAMES))
+        if time.time() - began > keep_seconds:
+            raise BackupError(
+                f"it took {time.time() - began:.0f} s, and the log keeps what is committed for {keep_seconds:.0f} s: "
+                "raise PULSEGATE_LOG_KEEP_SECONDS on the aggregators, and name it with --keep-seconds"
+            )
+        contents = Contents(made_at=began, positions=positions, frames=taken)
+        manifest = {"format": _FORMAT, "made_at": began, "positions": positions, "frames": taken}
+        (unfinished / _MANIFEST).write_text(json.dumps(manifest))
+        _pack(unfinished, path)
+    return contents
+
+
+def _pack(folder: Path, path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        for name in (_MANIFEST, _DATABASE, _FRAMES):
+            archive.add(folder / name, name)
+
+
+def _dump(installation: Installation, path: Path) -> dict[int, int]:
+    """Dumps the schemas; returns the positions of the same moment."""
+    with psycopg.connect(installation.database) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        rows = connection.execute("SELECT lane, position FROM ingest.lanes").fetchall()
+        ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
+        schemas = [f"--schema={schema}" for schema in SCHEMAS]
+        _program(installation, "pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={path}", *schemas)
+    return dict(rows)
+
+
+async def _take(installation: Installation, positions: dict[int, int], path: Path) -> int:
+    async with frames.connected(installation.nats) as log:
+        return await frames.take(log, installation.stream, positions, path)
+
+
+def contents(path: Path) -> Contents:
+    """What is in a backup. Raises BackupError where it is none."""
+    try:
+        with tarfile.open(path) as archive:
+            file = archive.extractfile(_MANIFEST)
+            told = json.load(file) if file else {}
+        if told["format"] != _FORMAT:
+            raise BackupError(f"{path} was made by another version")
+        positions = {int(lane): position for lane, position in told["positions"].items()}
+        return Contents(made_at=told["made_at"], positions=positions, frames=told["frames"])
+    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+        raise BackupError(f"{path} is no backup of Pulsegate: {error}") from error
+
+
+def restore(installation: Installation, path: Path) -> Contents:
+    """Replaces database and log by what is in the backup. Every process of the services must be stopped.
+
+    Raises BackupError, and LogError where the log does not answer.
+    """
+    held = contents(path)
+    alive = [name for name, address in installation.processes.items() if fetched(f"{address}/health/live")[0]]
+    if alive:
+        raise BackupError(f"still running: {', '.join(alive)}. Stop every process of the services first.")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".restore-") as folder:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+        _load(installation, Path(folder) / _DATABASE)
+        put = asyncio.run(_put_back(installation, Path(folder) / _FRAMES))
+    if put != held.frames:
+        raise BackupError(f"{put} of {held.frames} frames are in the log: restore again")
+    return held
+
+
+async def _put_back(installation: Installation, path: Path) -> int:
+    async with frames.connected(installation.nats) as log:
+        return await frames.put_back(log, installation.stream, path)
+
+
+def _load(installation: Installation, path: Path) -> None:
+    with psycopg.connect(installation.database) as connection:
+        # For the roles, which are not in the dump.
+        connection.execute(_BOOTSTRAP.read_bytes())
+        for schema in SCHEMAS:
+            connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
+    name = conninfo_to_dict(installation.database)["dbname"]
+    _program(installation, "pg_restore", "--single-transaction", "--exit-on-error", f"--dbname={name}", str(path))
+    with psycopg.connect(installation.database) as connection:
+        # The log is another one, and begins with the first frame that is not counted.
+        connection.execute("UPDATE ingest.lanes SET position = 0, log_made_at = NULL")
+        # Sinks have seen what came after the backup: they are given every live series anew, as new ones are.
+        connection.execute("DELETE FROM ingest.sink_watermarks")
+
+
+#: libpq's names in addresses and in the environment, where other users of the machine do not see a password.
+_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+
+
+def _program(installation: Installation, name: str, *arguments: str) -> None:
+    program = str(installation.postgres_programs / name) if installation.postgres_programs else name
+    address = conninfo_to_dict(installation.database)
+    environment = {**os.environ, **{_LIBPQ[key]: str(value) for key, value in address.items() if key in _LIBPQ}}
+    try:
+        ran = subprocess.run([program, *arguments], check=False, capture_output=True, text=True, env=environment)  # noqa: S603
+    except FileNotFoundError as error:
+        raise BackupError(f"{name} was not found: install PostgreSQL's client programs") from error
+    if ran.returncode != 0:
+        raise BackupError(f"{name} failed: {ran.stderr.strip()[:2000]}")

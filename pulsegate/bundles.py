@@ -1,0 +1,59 @@
+"""What helps somebody who was not there to understand what is wrong, without a secret in it."""
+
+import io
+import json
+import platform
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from chassis.logs import REDACTED, redact_text
+from pulsegate import doctor, status
+from pulsegate.installation import Installation
+from pulsegate.observation import fetched
+
+_LOG_BYTES = 1 << 20
+#: Shorter texts stand everywhere by chance.
+_LEAST_SECRET_LENGTH = 8
+
+
+def make(installation: Installation, path: Path) -> list[str]:
+    """Writes a bundle; returns the names of what is in it."""
+    names = []
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in _contents(installation):
+            content = _without_secrets(text, installation).encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+            names.append(name)
+    return names
+
+
+def _without_secrets(text: str, installation: Installation) -> str:
+    """Line by line, as logs are redacted; and whatever is known to be a secret here."""
+    for secret in sorted(installation.secrets, key=len, reverse=True):
+        if len(secret) >= _LEAST_SECRET_LENGTH:
+            text = text.replace(secret, REDACTED)
+    return "\n".join(map(redact_text, text.split("\n")))
+
+
+def _contents(installation: Installation) -> Iterator[tuple[str, str]]:
+    yield "machine.json", json.dumps({"python": platform.python_version(), "system": platform.platform()})
+    found = status.processes(installation)
+    yield "status.txt", "\n".join(status.lines(installation, found))
+    yield "doctor.txt", "\n".join(f"{each.what}\n  {each.remedy}" for each in doctor.findings(installation))
+    for name, address in installation.processes.items():
+        yield f"{name}/ready.json", fetched(f"{address}/health/ready")[1]
+        yield f"{name}/metrics.txt", fetched(f"{address}/metrics")[1]
+    for page in ("rules", "alerts", "targets", "status/flags", "status/config", "status/buildinfo"):
+        yield f"prometheus/{page.replace('/', '-')}.json", fetched(f"{installation.prometheus}/api/v1/{page}")[1]
+    if installation.logs is not None:
+        for log in sorted(installation.logs.glob("*.log")):
+            yield f"logs/{log.name}", _end_of(log)
+
+
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_BYTES))
+        return file.read().decode(errors="replace")

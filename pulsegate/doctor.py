@@ -1,0 +1,126 @@
+"""Looks an installation over and says what is wrong, and what to do."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from pulsegate.installation import SCHEMAS, Installation
+from pulsegate.observation import fetched, queried
+from pulsegate.status import processes
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+#: Clocks that differ by more make gauges and totals of different processes come in the wrong order.
+_MOST_SKEW_SECONDS = 1.0
+#: All services together, with one process each.
+_LEAST_CONNECTIONS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    what: str
+    remedy: str
+
+
+def findings(installation: Installation) -> Iterator[Finding]:
+    """Everything that is wrong; nothing where all is well."""
+    checks: tuple[Callable[[Installation], Iterator[Finding]], ...] = (_processes, _postgres, _prometheus)
+    for check in checks:
+        yield from check(installation)
+
+
+def _processes(installation: Installation) -> Iterator[Finding]:
+    for process in processes(installation):
+        if process.status == "away":
+            yield Finding(
+                f"{process.name} does not answer ({process.missing['process']})",
+                "Is it running? docs/runbooks/PulsegateProcessGone.md",
+            )
+            continue
+        for name, reason in process.missing.items():
+            book = "PulsegateHardDependencyAway" if name in process.hard else "PulsegateBreakerOpen"
+            yield Finding(f"{process.name} misses {name}: {reason}", f"docs/runbooks/{book}.md")
+
+
+def _postgres(installation: Installation) -> Iterator[Finding]:
+    try:
+        with psycopg.connect(installation.database, connect_timeout=5) as connection:
+            yield from _postgres_settings(connection)
+            yield from _schemas(connection)
+            yield from _clock(connection)
+    except psycopg.OperationalError as error:
+        yield Finding(f"Postgres does not answer: {str(error).strip()}", "Is the address right, and the server up?")
+
+
+def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
+    shown: dict[str, str] = dict(
+        connection.execute(
+            "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'max_connections')"
+        ).fetchall()
+    )
+    for name in ("fsync", "full_page_writes"):
+        if shown[name] != "on":
+            yield Finding(
+                f"Postgres runs with {name} = {shown[name]}",
+                f"Set {name} = on: without it a power cut may lose or double what was counted.",
+            )
+    if int(shown["max_connections"]) < _LEAST_CONNECTIONS:
+        yield Finding(
+            f"Postgres takes {shown['max_connections']} connections",
+            f"Set max_connections to {_LEAST_CONNECTIONS} or more, with several processes a service accordingly.",
+        )
+
+
+def _schemas(connection: psycopg.Connection) -> Iterator[Finding]:
+    for schema in SCHEMAS:
+        newest = len(list((_CHECKOUT / "services" / schema / "migrations").glob("*.sql")))
+        found = connection.execute("SELECT to_regclass(%s)", (f"{schema}.schema_migrations",)).fetchone()
+        if found == (None,):
+            yield Finding(f"the schema {schema} was never migrated", "Run `pulsegate migrate`.")
+            continue
+        query = psycopg.sql.SQL("SELECT coalesce(max(number), 0) FROM {}.schema_migrations")
+        applied = connection.execute(query.format(psycopg.sql.Identifier(schema))).fetchone()
+        if applied is not None and applied[0] < newest:
+            yield Finding(
+                f"the schema {schema} is at migration {applied[0]}, this version needs {newest}",
+                "Run `pulsegate migrate`; older services go on with the new schema.",
+            )
+
+
+def _clock(connection: psycopg.Connection) -> Iterator[Finding]:
+    before = time.time()
+    answer = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    middle = (before + time.time()) / 2
+    skew = abs(answer[0] - middle) if answer else 0.0
+    if skew > _MOST_SKEW_SECONDS:
+        yield Finding(
+            f"this machine's clock and that of Postgres differ by {skew:.1f} s", "Synchronize clocks (NTP) everywhere."
+        )
+
+
+def _prometheus(installation: Installation) -> Iterator[Finding]:
+    status, body = fetched(f"{installation.prometheus}/api/v1/status/flags")
+    if status != 200:
+        yield Finding(f"Prometheus does not answer ({body[:100]})", "Is the address right, and the server up?")
+        return
+    if json.loads(body)["data"].get("web.enable-remote-write-receiver") != "true":
+        yield Finding("Prometheus takes no remote write", "Start it with --web.enable-remote-write-receiver.")
+    _, configuration = fetched(f"{installation.prometheus}/api/v1/status/config")
+    if "out_of_order_time_window" not in configuration:
+        yield Finding(
+            "Prometheus has no out_of_order_time_window",
+            "Set storage.tsdb.out_of_order_time_window to more than the longest outage, such as 8d.",
+        )
+    if not queried(installation.prometheus, 'pulsegate_dependency_up{tenant_id=""}'):
+        yield Finding(
+            "Prometheus does not scrape Pulsegate", "Scrape the operations port of each process, with its name as job."
+        )
+    if not queried(installation.prometheus, 'pulsegate:objective_budget{tenant_id=""}'):
+        yield Finding(
+            "Prometheus has no rules of Pulsegate: nobody is woken", "Load deploy/helm/pulsegate/files/rules/*.yaml."
+        )

@@ -1,0 +1,97 @@
+"""Where the parts of an installation are: told by a file, or found in the data folder of `make run`."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: The services that own a schema.
+SCHEMAS = ("auth", "config", "codegen", "ingest")
+PROCESSES = ("gateway", "auth", "config", "codegen", "receiver", "aggregator")
+_HOST = "127.0.0.1"
+
+
+class NoInstallationError(Exception):
+    """It is not known where the installation is; the message says what to give."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """Addresses, with their credentials."""
+
+    #: base address of the operations port, by process
+    processes: Mapping[str, str]
+    #: libpq address of a superuser, who alone sees and restores everything
+    database: str = field(repr=False)
+    #: libpq address of the owner of each schema
+    owners: Mapping[str, str] = field(repr=False)
+    #: addresses of the log's servers, with commas between them
+    nats: str = field(repr=False)
+    stream: str = "PULSEGATE_INGEST"
+    #: the Prometheus that scrapes it
+    prometheus: str
+    #: folder of pg_dump and pg_restore; None: they are on PATH
+    postgres_programs: Path | None = None
+    #: folder of the processes' logs; None: they are somewhere else
+    logs: Path | None = None
+    #: what must stand in no bundle
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def from_file(path: Path) -> Installation:
+    """One that is described by a TOML file (docs/operations.md). Raises NoInstallationError."""
+    try:
+        told = _resolved(tomllib.loads(path.read_text(encoding="utf-8")))
+        found = Installation(
+            processes=told["processes"],
+            database=told["database"],
+            owners=told.get("owners", {}),
+            nats=told["nats"],
+            stream=told.get("stream", "PULSEGATE_INGEST"),
+            prometheus=told["prometheus"],
+            secrets=(told["database"], told["nats"], *told.get("owners", {}).values()),
+        )
+    except KeyError as missing:
+        raise NoInstallationError(f"{path} does not name {missing}") from missing
+    except (OSError, ValueError) as error:
+        raise NoInstallationError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def _resolved(value: Any) -> Any:
+    """With the contents of files in place of `{file = "…"}`."""
+    if isinstance(value, dict):
+        if value.keys() == {"file"}:
+            return Path(value["file"]).read_text(encoding="utf-8").strip()
+        return {key: _resolved(item) for key, item in value.items()}
+    return value
+
+
+def from_data(folder: Path) -> Installation:
+    """The one of `make run` that runs on a data folder. Raises NoInstallationError."""
+    try:
+        described = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise NoInstallationError(
+            f"nothing runs on {folder}: start it with `make run`, or name an installation with --installation"
+        ) from error
+    from deploy.local.servers import postgres_programs  # the servers of `make run` are installed for developers alone
+
+    ports = {process["name"]: process["ports"] for process in described["processes"]}
+    secrets = {path.name: path.read_text() for path in (folder / "secrets").iterdir() if not path.name.startswith(".")}
+
+    def dsn(role: str) -> str:
+        return f"postgresql://{role}:{secrets[f'{role}_password']}@{_HOST}:{ports['postgres']['postgres']}/pulsegate"
+
+    return Installation(
+        processes={name: f"http://{_HOST}:{ports[name]['operations']}" for name in PROCESSES if name in ports},
+        database=dsn("postgres"),
+        owners={schema: dsn(f"{schema}_owner") for schema in SCHEMAS},
+        nats=secrets["nats_url"],
+        prometheus=f"http://{_HOST}:{ports['prometheus']['prometheus']}" if "prometheus" in ports else "",
+        postgres_programs=postgres_programs(),
+        logs=folder / "logs",
+        secrets=tuple(secrets.values()),
+    )

@@ -1,0 +1,127 @@
+"""`pulsegate`: what an operator types, against the running suite."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tarfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
+from tests.e2e.api import Project
+from tests.suite_running import Suite
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+async def _pulsegate(suite: Suite, *arguments: str | Path) -> tuple[int, str]:
+    """The status, and what was said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pulsegate", "--data", suite.data, *arguments),
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_status_and_doctor_find_a_whole_installation_well_and_say_what_a_broken_one_misses(suite: Suite) -> None:
+    suite.wait_ready()
+
+    async def scraped() -> bool:
+        return await _pulsegate(suite, "doctor") == (0, "All is well.\n")
+
+    await eventually(scraped, within_seconds=60, what="Prometheus has scraped and evaluated")
+    status, said = await _pulsegate(suite, "status")
+    assert status == 0, said
+    assert all(name in said for name in OPERATIONS_PORTS)
+    with suite.paused("valkey"):
+
+        async def misses_redis() -> bool:
+            status, said = await _pulsegate(suite, "doctor")
+            return status == 1 and "gateway misses redis" in said and "docs/runbooks/" in said
+
+        await eventually(misses_redis, within_seconds=40, what="doctor says that Redis is away")
+    await asyncio.to_thread(suite.wait_ready)
+
+
+async def test_migrate_may_be_run_again_at_any_time(suite: Suite) -> None:
+    status, said = await _pulsegate(suite, "migrate")
+    assert status == 0, said
+
+
+async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_again_exactly_once(
+    suite: Suite, project: Project, tmp_path: Path
+) -> None:
+    await project.define("kept_total")
+    backup = tmp_path / "pulsegate.backup"
+
+    async def send(*sequences: int) -> None:
+        for sequence in sequences:
+            sent = await project.send({"name": "kept_total", "value": 1}, producer=project.id, sequence=sequence)
+            assert sent.status == 202, sent.text
+
+    await send(*range(1, 6))
+    await project.shows("kept_total", 5)
+    with suite.gone("aggregator"):
+        await send(6, 7, 8)  # in the log, and in no transaction
+        status, said = await _pulsegate(suite, "backup", backup)
+        assert status == 0, said
+        assert backup.stat().st_mode & 0o777 == 0o600
+    await send(9, 10)
+    await project.shows("kept_total", 10)
+
+    refused = await _pulsegate(suite, "restore", "--yes", backup)
+    assert refused[0] == 1
+    assert "still running" in refused[1]
+    with ExitStack() as stopped:
+        for name in OPERATIONS_PORTS:
+            stopped.enter_context(suite.gone(name))
+        status, said = await _pulsegate(suite, "restore", "--yes", backup)
+        assert status == 0, said
+    await asyncio.to_thread(suite.wait_ready)
+    await project.shows("kept_total", 8, within_seconds=60)
+    await send(*range(1, 11))
+    await project.shows("kept_total", 10, within_seconds=60)
+
+
+async def test_a_support_bundle_holds_what_helps_and_no_secret(suite: Suite, project: Project, tmp_path: Path) -> None:
+    canaries = [project.secret_key, project.token, project.refresh_token, project.email, "hunter2-in-a-log"]
+    canaries += [path.read_text() for path in (suite.data / "secrets").iterdir() if path.is_file()]
+    log = suite.data / "logs" / "gateway.log"
+    with log.open("a") as file:
+        file.write(f'{{"event": "key {project.secret_key}", "dsn": "postgresql://auth:hunter2-in-a-log@db/x"}}\n')
+        file.write(" ".join(canaries[:4]) + "\n")
+    bundle = tmp_path / "bundle.tar.gz"
+    status, said = await _pulsegate(suite, "support-bundle", bundle)
+    assert status == 0, said
+    with tarfile.open(bundle) as archive:
+        parts = {member.name: archive.extractfile(member) for member in archive}
+        texts = {name: file.read().decode() for name, file in parts.items() if file is not None}
+    assert {"status.txt", "doctor.txt", "gateway/metrics.txt", "prometheus/rules.json", "logs/receiver.log"} <= set(
+        texts
+    )
+    assert "pulsegate_gateway_batches_under_way" in texts["gateway/metrics.txt"]
+    whole = "\n".join(texts.values())
+    assert [secret for secret in canaries if secret in whole] == []
+
+
+async def test_help_names_every_command_and_the_shell_completes_them() -> None:
+    def run(*arguments: str, **environment: str) -> str:
+        command = [sys.executable, "-m", "pulsegate", *arguments]
+        return subprocess.run(
+            command, cwd=CHECKOUT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        ).stdout
+
+    helped = run("--help")
+    commands = ("migrate", "status", "doctor", "backup", "restore", "support-bundle")
+    assert all(command in helped for command in commands)
+    assert "Keep it as you keep passwords" in run("--data", "/nowhere", "backup", "--help")
+    completed = run(_PULSEGATE_COMPLETE="bash_complete", COMP_WORDS="pulsegate s", COMP_CWORD="1")
+    assert set(completed.split()) == {"plain,status", "plain,support-bundle"}
