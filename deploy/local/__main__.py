@@ -59,11 +59,13 @@ def main() -> int:
 
 
 def _settings() -> Settings:
-    """Raises SettingsError with every fault, those of the services' settings too."""
+    """Raises SettingsError with every fault, those of the services' settings too, and one of each setting."""
     try:
         return load(Settings, os.environ)
     except SettingsError as error:
-        raise SettingsError([*dict.fromkeys([*error.faults, *faults_in(os.environ)])]) from error
+        named = {fault.partition(":")[0] for fault in error.faults}
+        further = [fault for fault in faults_in(os.environ) if fault.partition(":")[0] not in named]
+        raise SettingsError([*error.faults, *further]) from error
 
 
 async def _until_asked_to_stop(work: Coroutine[None, None, int]) -> int:
