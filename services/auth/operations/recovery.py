@@ -156,11 +156,11 @@ class Recovery:
         """The key of the address that a token was mailed to, whose door is open then. Of several uses at once, also of
         different tokens, one goes on at a time. Raises InvalidMailedToken."""
         key = await self._mailed_tokens.find(connection, purpose, token_hash, self._now())
+        if key is not None:
+            await open_door(connection, "email", key)
+            await self._mailed_tokens.lock(connection, key)
+            key = await self._mailed_tokens.find(connection, purpose, token_hash, self._now())  # not used meanwhile
         if key is None:
-            raise InvalidMailedToken
-        await open_door(connection, "email", key)
-        await self._mailed_tokens.lock(connection, key)
-        if not await self._mailed_tokens.exists(connection, token_hash, self._now()):  # used in between
             raise InvalidMailedToken
         return key
 
