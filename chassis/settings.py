@@ -8,6 +8,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -168,6 +169,14 @@ def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
         return tuple(map(parse_one, found))
 
     return parse
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Parses addresses and CIDR blocks, separated by commas."""
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError("must be addresses or CIDR blocks such as 10.0.0.0/8, separated by commas") from error
 
 
 def folder(text: str) -> Path:

@@ -18,7 +18,8 @@ from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServi
 from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
-from services.auth import passwords
+from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOnServiceServicer_to_server
+from services.auth import outbound, passwords
 from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
 from services.auth.callers import CALLERS
@@ -29,13 +30,16 @@ from services.auth.grpc_api.credentials import CredentialServicer
 from services.auth.grpc_api.invitations import InvitationServicer
 from services.auth.grpc_api.operators import OperatorServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
+from services.auth.grpc_api.single_sign_on import SingleSignOnServicer
 from services.auth.key_usage import KeyUsage
 from services.auth.mailers import mailer_of
 from services.auth.master_key import MasterKey
+from services.auth.oidc import OidcClient
 from services.auth.one_time_codes import OneTimeCodes
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.audit import AuditLog, AuditTrail
+from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
 from services.auth.operations.leaks import Leaks
@@ -45,7 +49,9 @@ from services.auth.operations.projects import Projects
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import Sessions
+from services.auth.operations.single_sign_on import SingleSignOn
 from services.auth.operations.verdicts import Verdicts
+from services.auth.outbound import Outbound
 from services.auth.outbox import Outbox, Sender
 from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
@@ -53,6 +59,7 @@ from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.audit import AuditStorage, SignedHeadStorage
 from services.auth.storage.feed import FeedStorage
+from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.invitations import InvitationStorage
 from services.auth.storage.keys import KeyStorage, KeyUsageStorage
 from services.auth.storage.mails import MailedTokenStorage, MailStorage
@@ -60,6 +67,7 @@ from services.auth.storage.members import MemberStorage
 from services.auth.storage.projects import ProjectStorage
 from services.auth.storage.second_factors import SecondFactorStorage
 from services.auth.storage.sessions import SessionStorage
+from services.auth.storage.sign_ons import SignOnStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
 from services.auth.storage.tenants import TenantStorage
 from services.auth.storage.verdicts import VerdictStorage
@@ -91,7 +99,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
         signer = HeadSigner(database, AuditStorage(), SignedHeadStorage(), HeadSignature.of(master_key), clock)
-        servicers = _servicers(settings, database, master_key, tokens, hasher, signer, clock)
+        providers = await stack.enter_async_context(outbound.reaching(settings.sso_private_networks))
+        servicers = _servicers(settings, database, master_key, tokens, hasher, signer, providers, clock)
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())
         verdicts = Verdicts(
@@ -164,6 +173,7 @@ class _Servicers:
     audit: AuditServicer
     invitations: InvitationServicer
     operators: OperatorServicer
+    single_sign_on: SingleSignOnServicer
 
 
 def _registrations(servicers: _Servicers, credential_servicer: CredentialServicer) -> list[grpc_server.Registration]:
@@ -173,6 +183,7 @@ def _registrations(servicers: _Servicers, credential_servicer: CredentialService
         lambda server: add_AuditServiceServicer_to_server(servicers.audit, server),
         lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
         lambda server: add_OperatorServiceServicer_to_server(servicers.operators, server),
+        lambda server: add_SingleSignOnServiceServicer_to_server(servicers.single_sign_on, server),
         lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
     ]
 
@@ -184,6 +195,7 @@ def _servicers(
     tokens: Tokens,
     hasher: PasswordHasher,
     signer: HeadSigner,
+    providers: Outbound,
     clock: Clock,
 ) -> _Servicers:
     accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
@@ -247,4 +259,36 @@ def _servicers(
         invitations=InvitationServicer(invitations),
         audit=AuditServicer(AuditLog(database, access, audit_entries, signer), HeadSignature.of(master_key)),
         operators=OperatorServicer(operators),
+        single_sign_on=_single_sign_on(settings, database, master_key, access, sessions, trail, providers, clock),
+    )
+
+
+def _single_sign_on(
+    settings: Settings,
+    database: Database,
+    master_key: MasterKey,
+    access: Access,
+    sessions: Sessions,
+    trail: AuditTrail,
+    providers: Outbound,
+    clock: Clock,
+) -> SingleSignOnServicer:
+    members, stored, identities, feed = MemberStorage(), IdentityProviderStorage(), IdentityStorage(), FeedStorage()
+    return SingleSignOnServicer(
+        IdentityProviders(database, access, members, stored, identities, feed, trail, master_key, providers, clock),
+        SingleSignOn(
+            database,
+            AccountStorage(),
+            members,
+            stored,
+            identities,
+            SignOnStorage(),
+            sessions,
+            feed,
+            trail,
+            master_key,
+            OidcClient(providers, clock),
+            clock,
+            session_life=timedelta(hours=settings.sso_session_hours),
+        ),
     )

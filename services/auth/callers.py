@@ -55,6 +55,16 @@ CALLERS = table(
             "RevokeInvitation": _BY_GATEWAY,
             "AcceptInvitation": _BY_GATEWAY,
         },
+        "pulsegate.auth.v1.SingleSignOnService": {
+            "CreateIdentityProvider": _BY_GATEWAY,
+            "ListIdentityProviders": _BY_GATEWAY,
+            "GetIdentityProvider": _BY_GATEWAY,
+            "UpdateIdentityProvider": _BY_GATEWAY,
+            "DeleteIdentityProvider": _BY_GATEWAY,
+            "BeginSignOn": _BY_GATEWAY,
+            "CompleteOidcSignOn": _BY_GATEWAY,
+            "RedeemSignOn": _BY_GATEWAY,
+        },
         "pulsegate.auth.v1.AuditService": {
             "ListAuditEntries": _BY_GATEWAY,
             "RecordAuditEntries": by("config"),

@@ -192,6 +192,12 @@ class Session:
     id: SessionId
     user_id: UserId
     revoked_at: datetime | None
+    #: Beyond which no refresh renews it; None: there is no such moment.
+    not_after: datetime | None = None
+
+    def expires_at(self, now: datetime, life: timedelta) -> datetime:
+        """When a refresh token expires that is given out now and would live so long."""
+        return now + life if self.not_after is None else min(now + life, self.not_after)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,3 +181,70 @@ class SigningKeysMissing(Unavailable):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The signing keys are not loaded: {reason}", retry_after_seconds=1.0)
+
+
+class UnsafeAddress(Invalid):
+    """An address of an identity provider that must not be asked."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"The identity provider's address {url[:200]} cannot be used: {reason}.")
+
+
+class ProviderAway(Unavailable):
+    """An identity provider that does not answer, or not as one."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"The identity provider does not answer at {url[:200]}: {reason[:200]}.",
+            # Other providers, and other ways to sign in, are not away.
+            details={WAITING_FOR: "identity-provider"},
+            retry_after_seconds=5.0,
+        )
+
+
+class SignOnOver(Unauthenticated):
+    """Unknown, expired, completed before, or begun by another browser: never said which."""
+
+    code = "SSO_STATE_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("This sign-on is unknown, over, or was begun by another browser. Begin it anew.")
+
+
+class SignOnFailed(Unauthenticated):
+    """The identity provider does not vouch for anybody, or not in a way that can be believed."""
+
+    code = "SSO_FAILED"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The identity provider has not signed you in: {reason[:200]}.")
+
+
+class SignOnNotAllowed(Forbidden):
+    """Whom the identity provider vouches for is nobody whom the tenant takes."""
+
+    code = "SSO_NOT_ALLOWED"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"You may not sign in here: {reason}.")
+
+
+class TooManyProviders(Conflict):
+    """So many identity providers that another is refused."""
+
+    def __init__(self) -> None:
+        super().__init__("This tenant has as many identity providers as it may have. Delete one first.")
+
+
+class OtherProvider(Conflict):
+    """What a provider is known by does not change: its accounts would become other people's."""
+
+    def __init__(self) -> None:
+        super().__init__("The kind and the issuer of an identity provider stay. Add another provider instead.")
+
+
+class AddressOfProvider(Forbidden):
+    """An account that an identity provider has made proves no address of its own, and belongs to its tenant alone."""
+
+    def __init__(self) -> None:
+        super().__init__("An identity provider has made this account: it belongs to that provider's tenant alone.")

@@ -4,9 +4,10 @@ import base64
 import binascii
 from dataclasses import dataclass
 from email.utils import parseaddr
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from chassis.settings import PeerSettings, integer, one_of, setting, url
+from chassis.settings import PeerSettings, integer, networks, one_of, setting, url
 from services.auth.domain import PLANS, email_fault
 from services.auth.mailers import SmtpServer
 
@@ -75,6 +76,12 @@ class Settings(PeerSettings):
     operators: tuple[str, ...] = setting("PULSEGATE_OPERATORS", parse=addresses, default=())
     #: Whose pages take the tokens that are mailed; None: mails name the token and its route.
     console_url: str | None = setting("PULSEGATE_CONSOLE_URL", parse=console_url, default=None)
+    #: Private networks in which identity providers may be asked; one on this machine may speak plain HTTP.
+    sso_private_networks: tuple[IPv4Network | IPv6Network, ...] = setting(
+        "PULSEGATE_SSO_PRIVATE_NETWORKS", parse=networks, default=()
+    )
+    #: How long who signed in through an identity provider stays signed in at most.
+    sso_session_hours: int = setting("PULSEGATE_SSO_SESSION_HOURS", parse=integer(1, 2160), default=12)
     #: Connections to Postgres, the feed's own not counted.
     most_connections: int = setting("PULSEGATE_POSTGRES_CONNECTIONS", parse=integer(2, 200), default=10)
 

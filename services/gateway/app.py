@@ -35,6 +35,7 @@ from services.gateway.http_api.definitions import DefinitionRoutes
 from services.gateway.http_api.doors import DoorRoutes
 from services.gateway.http_api.generated_code import GeneratedCodeRoutes
 from services.gateway.http_api.idempotency import Idempotency
+from services.gateway.http_api.identity_providers import IdentityProviderRoutes
 from services.gateway.http_api.ingestion import IngestionRoutes
 from services.gateway.http_api.invitations import InvitationRoutes
 from services.gateway.http_api.keys import KeyRoutes
@@ -54,6 +55,7 @@ from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
 from services.gateway.http_api.revalidation import revalidated
 from services.gateway.http_api.second_factor import SecondFactorRoutes
+from services.gateway.http_api.single_sign_on import SignOnRoutes
 from services.gateway.ingestion_streams import IngestionStreams
 from services.gateway.invitations import Invitations
 from services.gateway.kept_answers import KeptAnswers
@@ -68,6 +70,7 @@ from services.gateway.read_cache import ReadCache
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
+from services.gateway.single_sign_on import SingleSignOn
 from services.gateway.upstreams import Checked, Upstream
 from services.gateway.verdicts import Verdicts
 
@@ -152,6 +155,7 @@ def _resources(
     accounts, definitions = Accounts(upstreams.auth), Definitions(upstreams.config)
     kept = KeptReads(cache, definitions, Generator(upstreams.codegen))
     own_account, operators = OwnAccount(upstreams.auth), Operators(upstreams.auth)
+    single_sign_on = SingleSignOn(upstreams.auth)
     resources: list[Resource] = [
         AccountRoutes(accounts, signing_keys, limits),
         OwnAccountRoutes(own_account, limits),
@@ -163,6 +167,8 @@ def _resources(
         AuditRoutes(Audit(upstreams.auth), limits),
         LimitRoutes(accounts, operators, limits),
         InvitationRoutes(Invitations(upstreams.auth)),
+        IdentityProviderRoutes(single_sign_on, endpoint=settings.endpoint),
+        SignOnRoutes(single_sign_on, limits, endpoint=settings.endpoint, cors_origins=settings.cors_origins),
         OperatorRoutes(operators),
         DefinitionRoutes(definitions, kept),
         ProjectSettingsRoutes(definitions),

@@ -1,20 +1,11 @@
 """What the gateway reads from its environment."""
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from pathlib import Path
 
-from chassis.settings import PeerSettings, host_and_port, integer, number, one_of, setting, url
+from chassis.settings import PeerSettings, host_and_port, integer, networks, number, one_of, setting, url
 from services.gateway.domain import PLANS, Network, bare_origin
 from services.gateway.tls import Certificate
-
-
-def networks(text: str) -> tuple[Network, ...]:
-    """Parses addresses and CIDR blocks, separated by commas."""
-    try:
-        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise ValueError("must be addresses or CIDR blocks such as 10.0.0.0/8, separated by commas") from error
 
 
 def origins(text: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from chassis.ids import uuid7
 from tests.e2e.api import PASSWORD, Api, Project, sign_up
 from tests.e2e.mails import mailed_token
+from tests.security.made_requests import PROVIDER
 from tests.suite_running import Suite
 
 ROLES = ("viewer", "editor", "admin", "owner")
@@ -59,6 +60,8 @@ class Cast:
             return await self._made("/api/v1/projects", body)
         if parameter == "invitationId":
             return await self._made(f"{tenant}/invitations", {"email": f"{uuid7()}@example.com", "role": "viewer"})
+        if parameter == "providerId":
+            return await self._made(f"{tenant}/identity-providers", PROVIDER)
         if parameter == "userId":
             body = {"email": self.spare.email, "role": "viewer"}
             await project.api.call("POST", f"{tenant}/members", body, credential=project.token)
@@ -139,6 +142,9 @@ async def _ids(project: Project, user_id: str) -> dict[str, str]:
         {"email": f"{uuid7()}@example.com", "role": "viewer"},
         credential=project.token,
     )
+    provider = await project.api.expect(
+        201, "POST", f"/api/v1/tenants/{project.tenant_id}/identity-providers", PROVIDER, credential=project.token
+    )
     return {
         "tenantId": project.tenant_id,
         "projectId": project.id,
@@ -146,5 +152,6 @@ async def _ids(project: Project, user_id: str) -> dict[str, str]:
         "metricId": (await project.define("first_total"))["id"],
         "userId": user_id,
         "invitationId": invitation["id"],
+        "providerId": provider["id"],
         "sessionId": session_of(project.token),
     }

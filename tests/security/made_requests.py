@@ -11,6 +11,8 @@ from tests.e2e.api import Answer, Api
 
 Json = dict[str, Any]
 
+PROVIDER: Json = {"name": "made up", "oidc": {"issuer": "https://login.example.com", "clientId": "pulsegate"}}
+
 #: Where the document's schema alone does not make a body that has a meaning; by the schema's name, or the operation's.
 _BODIES: Mapping[str, Any] = {
     "NewMetric": {"name": "first_total", "type": "counter", "help": "What it counts."},
@@ -19,6 +21,7 @@ _BODIES: Mapping[str, Any] = {
     "NewSettings": {"autoDefinition": False},
     "Batch": {"metrics": [{"name": "first_total", "value": 1}]},
     "NewRole": {"role": "viewer"},
+    "NewIdentityProvider": PROVIDER,
     "TenantChange": {"suspended": False},
     "Rotation": {"graceSeconds": 60},
     "sendStatsDLines": b"first_total:1|c\n",

@@ -44,6 +44,11 @@ def read_role(number: pb.Role.ValueType) -> domain.Role:
     return role
 
 
+def role(value: domain.Role | None) -> pb.Role.ValueType:
+    """None is the unspecified one."""
+    return pb.ROLE_UNSPECIFIED if value is None else _ROLE_NUMBERS[value]
+
+
 def read_device(device: pb.Device) -> domain.Device:
     """Where a session is used from; empty where nothing was said."""
     return domain.Device.of(device.name, device.address)

@@ -135,7 +135,7 @@ class Invitations:
             if invitation is None:
                 raise InvalidMailedToken
             user = await self._accounts.get(connection, user_id)
-            if user is None or email_key(user.email) != email_key(invitation.email):
+            if user is None or not await self._accounts.is_known_by(connection, user_id, email_key(invitation.email)):
                 raise OtherAddress
             await self._join(connection, user, invitation)
             memberships = await self._accounts.memberships(connection, user_id)

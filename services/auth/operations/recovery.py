@@ -16,7 +16,7 @@ from services.auth.domain import (
     UserId,
     email_fault,
 )
-from services.auth.errors import InvalidMailedToken, OtherAddress, WrongPassword
+from services.auth.errors import AddressOfProvider, InvalidMailedToken, OtherAddress, WrongPassword
 from services.auth.mails import MailPurpose
 from services.auth.operations.access import require_person
 from services.auth.operations.audit import AuditTrail
@@ -103,12 +103,14 @@ class Recovery:
         metrics.PASSWORD_CHANGES.labels("changed").inc()
 
     async def request_verification(self, principal: Principal) -> None:
-        """Queues a mail with a token, unless the caller's address is verified."""
+        """Queues a mail with a token, unless the caller's address is verified. Raises AddressOfProvider."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._accounts.get(connection, user_id)
             if user is None:
                 raise Unauthenticated("This account does not exist any more.")
+            if not await self._accounts.is_known_by(connection, user_id, email_key(user.email)):
+                raise AddressOfProvider
             if not await self._accounts.email_verified(connection, user_id):
                 await self.begin_verification(connection, user)
 
@@ -126,9 +128,8 @@ class Recovery:
         """
         user_id, token_hash = require_person(principal), MailedTokens.digest(token)
         async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
-            user = await self._accounts.get(connection, user_id)
             key = await self._unspent(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
-            if user is None or email_key(user.email) != key:
+            if not await self._accounts.is_known_by(connection, user_id, key):
                 raise OtherAddress
             await self._mailed_tokens.void(connection, MailPurpose.EMAIL_VERIFICATION, key)
             await self._accounts.verify_email(connection, user_id, self._now())

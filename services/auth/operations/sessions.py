@@ -16,6 +16,7 @@ from services.auth.domain import (
     PageRequest,
     Presented,
     RefreshToken,
+    Session,
     SessionId,
     UserId,
     presented,
@@ -63,15 +64,17 @@ class Sessions:
         self._clock = clock
         self._life = refresh_token_life
 
-    async def begin(self, connection: Connection, user_id: UserId, device: Device) -> IssuedTokens:
-        """A new session of the user whose door is open. Raises SigningKeysMissing."""
-        now, session_id, refresh = self._now(), SessionId(str(uuid7())), self._refresh_tokens.first()
-        issued = self._issued(user_id, session_id, refresh)
-        session = LiveSession(
-            id=session_id, device=device, created_at=now, last_used_at=now, expires_at=now + self._life
-        )
-        await self._sessions.insert(connection, user_id, session)
-        await self._sessions.insert_token(connection, self._fresh(refresh, session_id, user_id, now))
+    async def begin(
+        self, connection: Connection, user_id: UserId, device: Device, *, not_after: datetime | None = None
+    ) -> IssuedTokens:
+        """A new session of the user whose door is open; `not_after`: as in `Session`. Raises SigningKeysMissing."""
+        now, refresh = self._now(), self._refresh_tokens.first()
+        family = Session(id=SessionId(str(uuid7())), user_id=user_id, revoked_at=None, not_after=not_after)
+        issued = self._issued(user_id, family.id, refresh)
+        expires_at = family.expires_at(now, self._life)
+        session = LiveSession(id=family.id, device=device, created_at=now, last_used_at=now, expires_at=expires_at)
+        await self._sessions.insert(connection, user_id, session, not_after)
+        await self._sessions.insert_token(connection, self._fresh(refresh, family, expires_at))
         return issued
 
     async def end_all(
@@ -118,12 +121,12 @@ class Sessions:
         """
         token_hash = self._refresh_tokens.digest(token)
         async with self._database.transaction(refresh_hash=token_hash.hex()) as connection:
-            verdict, held = await self._judge(connection, token_hash)
+            verdict, held, family = await self._judge(connection, token_hash)
             issued = None
-            if held is not None and verdict in (Presented.ROTATE, Presented.REPEAT):
+            if held is not None and family is not None and verdict in (Presented.ROTATE, Presented.REPEAT):
                 issued = self._issued(held.user_id, held.session_id, self._refresh_tokens.successor(token))
                 if verdict is Presented.ROTATE:
-                    await self._rotate(connection, held, issued.refresh_token, device)
+                    await self._rotate(connection, held, family, issued.refresh_token, device)
             elif held is not None and verdict is Presented.REUSED:
                 await self._revoke(connection, held, "session.token_reused")
         metrics.REFRESHES.labels(verdict.value).inc()
@@ -140,23 +143,28 @@ class Sessions:
                 await open_door(connection, "user_id", held.user_id)
                 await self._revoke(connection, held, "session.ended")
 
-    async def _judge(self, connection: Connection, token_hash: bytes) -> tuple[Presented, RefreshToken | None]:
+    async def _judge(
+        self, connection: Connection, token_hash: bytes
+    ) -> tuple[Presented, RefreshToken | None, Session | None]:
         """Locks the token's family, then judges the token as it is now."""
         found = await self._sessions.find_token(connection, token_hash)
         if found is None:
-            return Presented.REFUSE, None
+            return Presented.REFUSE, None, None
         await open_door(connection, "user_id", found.user_id)
         session = await self._sessions.lock(connection, found.session_id)
         held = await self._sessions.find_token(connection, token_hash)
         if session is None or held is None:  # deleted in between
-            return Presented.REFUSE, None
-        return presented(held, session, self._now()), held
+            return Presented.REFUSE, None, None
+        return presented(held, session, self._now()), held, session
 
-    async def _rotate(self, connection: Connection, spent: RefreshToken, successor: str, device: Device) -> None:
+    async def _rotate(
+        self, connection: Connection, spent: RefreshToken, family: Session, successor: str, device: Device
+    ) -> None:
         now = self._now()
+        expires_at = family.expires_at(now, self._life)
         await self._sessions.spend_token(connection, spent.token_hash, now)
-        await self._sessions.insert_token(connection, self._fresh(successor, spent.session_id, spent.user_id, now))
-        await self._sessions.renew(connection, spent.session_id, device, now, now + self._life)
+        await self._sessions.insert_token(connection, self._fresh(successor, family, expires_at))
+        await self._sessions.renew(connection, family.id, device, now, expires_at)
 
     async def _revoke(self, connection: Connection, held: RefreshToken, action: str) -> None:
         if await self._sessions.revoke(connection, held.session_id, self._now()):
@@ -168,12 +176,12 @@ class Sessions:
     ) -> None:
         await self._trail.of_person(connection, user_id, action, details={"sessions": list(session_ids)})
 
-    def _fresh(self, token: str, session_id: SessionId, user_id: UserId, now: datetime) -> RefreshToken:
+    def _fresh(self, token: str, family: Session, expires_at: datetime) -> RefreshToken:
         return RefreshToken(
             token_hash=self._refresh_tokens.digest(token),
-            session_id=session_id,
-            user_id=user_id,
-            expires_at=now + self._life,
+            session_id=family.id,
+            user_id=family.user_id,
+            expires_at=expires_at,
             spent_at=None,
         )
 

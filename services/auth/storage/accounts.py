@@ -75,6 +75,11 @@ class AccountStorage:
         )
         return await cursor.fetchone() is not None
 
+    async def is_known_by(self, connection: Connection, user_id: UserId, email_key: str) -> bool:
+        """Whether an account is found by this address: one that an identity provider has made is found by none."""
+        cursor = await connection.execute("SELECT FROM users WHERE id = %s AND email_key = %s", (user_id, email_key))
+        return await cursor.fetchone() is not None
+
     async def verify_email(self, connection: Connection, user_id: UserId, now: datetime) -> None:
         """An address that was verified before keeps its moment."""
         await connection.execute(

@@ -58,5 +58,7 @@ class FeedStorage:
             "invitations": "DELETE FROM invitations",
             "invitation_mails": "DELETE FROM invitation_mails",
             "sessions": "DELETE FROM sessions",
+            "sign_ons": "DELETE FROM sign_ons",
+            "sign_on_grants": "DELETE FROM sign_on_grants",
         }
         return {table: (await connection.execute(delete)).rowcount for table, delete in statements.items()}

@@ -10,13 +10,16 @@ from services.auth.domain import Device, LiveSession, PageRequest, RefreshToken,
 class SessionStorage:
     """Doors: `user_id`; `refresh_hash` for `find_token`."""
 
-    async def insert(self, connection: Connection, user_id: UserId, session: LiveSession) -> None:
+    async def insert(
+        self, connection: Connection, user_id: UserId, session: LiveSession, not_after: datetime | None
+    ) -> None:
+        """`not_after`: as in `Session`."""
         await connection.execute(
-            "INSERT INTO sessions (id, user_id, created_at, expires_at, device, address, last_used_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            "INSERT INTO sessions (id, user_id, created_at, expires_at, device, address, last_used_at, not_after)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 session.id, user_id, session.created_at, session.expires_at, session.device.name,
-                session.device.address, session.last_used_at,
+                session.device.address, session.last_used_at, not_after,
             ),
         )  # fmt: skip
 
@@ -38,7 +41,8 @@ class SessionStorage:
     async def lock(self, connection: Connection, session_id: SessionId) -> Session | None:
         """The session, which nobody else changes until this transaction ends."""
         cursor = await connection.execute(
-            "SELECT id::text AS id, user_id::text AS user_id, revoked_at FROM sessions WHERE id = %s FOR UPDATE",
+            "SELECT id::text AS id, user_id::text AS user_id, revoked_at, not_after FROM sessions WHERE id = %s"
+            " FOR UPDATE",
             (session_id,),
         )
         row = await cursor.fetchone()

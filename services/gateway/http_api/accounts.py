@@ -143,7 +143,7 @@ class AccountRoutes:
         )
         signed_in = SignedIn(
             user=render_user(found.user),
-            tenants=_render_tenants(found.memberships),
+            tenants=render_tenants(found.memberships),
             access_token=found.session.access_token,
             refresh_token=found.session.refresh_token,
             expires_in=found.session.expires_in,
@@ -160,15 +160,20 @@ class AccountRoutes:
 
     async def me(self, _request: web.Request) -> web.Response:
         found = await self._accounts.me()
-        return answer(Me(render_user(found.user), _render_tenants(found.memberships), found.email_verified))
+        return answer(Me(render_user(found.user), render_tenants(found.memberships), found.email_verified))
 
     async def keys(self, _request: web.Request) -> web.Response:
         return answer(await self._signing_keys.current(), headers={"Cache-Control": "public, max-age=300"})
 
     def _device(self, request: web.Request) -> pb.Device:
-        name = request.headers.get("User-Agent", "").encode("utf-8", "replace").decode()
-        return pb.Device(name=name, address=self._limits.address_of(request))
+        return device_of(request, self._limits)
 
 
-def _render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:
+def device_of(request: web.Request, limits: Limits) -> pb.Device:
+    """Where a request comes from, for the list of a person's sessions."""
+    name = request.headers.get("User-Agent", "").encode("utf-8", "replace").decode()
+    return pb.Device(name=name, address=limits.address_of(request))
+
+
+def render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:
     return [TenantOfMine(one.tenant.id, one.tenant.name, ROLE_NAMES[one.role]) for one in memberships]

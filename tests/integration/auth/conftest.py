@@ -2,11 +2,13 @@
 
 Fixtures: `auth` (the client of a service that the tests of one file share, on `module_database`), `settings` (of a
 service for one test, on `database`), `replica_settings` (of a second service on the same database), `clock` (which
-tests move). Services and tests share the file's event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+tests move), `moving_auth` (a service for one test, by that clock), `forger` (an OpenID provider that lies). Services
+and tests share the file's event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 import pytest_asyncio
@@ -15,6 +17,7 @@ from deploy.local.layout import Ports
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.forging_issuer import ForgingIssuer, forging_issuer
 from tests.suite_database import Database
 
 
@@ -44,6 +47,18 @@ async def clock() -> MovableClock:
     return MovableClock()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def moving_auth(settings: Settings, clock: MovableClock) -> AsyncIterator[AuthClient]:
+    async with running_auth(settings, clock) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def forger() -> AsyncIterator[ForgingIssuer]:
+    async with forging_issuer() as started:
+        yield started
+
+
 def _settings(database: Database, ports: Ports, block: str) -> Settings:
     """On the two ports that the embedded stack would give to the service `block`."""
     return Settings(
@@ -65,4 +80,5 @@ def _settings(database: Database, ports: Ports, block: str) -> Settings:
         bcrypt_threads=2,
         bcrypt_queue=100,
         most_connections=10,
+        sso_private_networks=(ip_network("127.0.0.0/8"),),
     )

@@ -20,13 +20,21 @@ from chassis.health import Health
 from chassis.ids import uuid7
 from chassis.principals import AUDIENCE, ISSUER, KeySource, Principal, PrincipalVerifier
 from chassis.tasks import ended
-from contracts.pulsegate.auth.v1 import accounts_pb2, audit_pb2, credentials_pb2, operators_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import (
+    accounts_pb2,
+    audit_pb2,
+    credentials_pb2,
+    operators_pb2,
+    own_account_pb2,
+    single_sign_on_pb2,
+)
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOnServiceServicer_to_server
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from contracts.pulsegate.config.v1 import definitions_pb2
@@ -384,6 +392,7 @@ def registrations(
     audit = auth.servicer(audit_pb2.DESCRIPTOR.services_by_name["AuditService"])
     operators = auth.servicer(operators_pb2.DESCRIPTOR.services_by_name["OperatorService"])
     own_account = auth.servicer(own_account_pb2.DESCRIPTOR.services_by_name["OwnAccountService"])
+    single_sign_on = auth.servicer(single_sign_on_pb2.DESCRIPTOR.services_by_name["SingleSignOnService"])
     definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
     project_definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionFeedService"])
     generator = codegen.servicer(codegen_pb2.DESCRIPTOR.services_by_name["CodegenService"])
@@ -393,6 +402,7 @@ def registrations(
             lambda server: add_AuditServiceServicer_to_server(audit, server),
             lambda server: add_OperatorServiceServicer_to_server(operators, server),
             lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
+            lambda server: add_SingleSignOnServiceServicer_to_server(single_sign_on, server),
             lambda server: add_CredentialServiceServicer_to_server(auth, server),
         ],
         "config": [

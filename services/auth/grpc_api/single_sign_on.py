@@ -1,0 +1,156 @@
+# ruff: noqa: N802 - the contract names the methods
+"""SingleSignOnService: identity providers of tenants, and signing in through them."""
+
+from typing import Any
+
+import grpc
+
+from chassis.errors import Invalid
+from chassis.principals import current
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2_grpc
+from services.auth.domain import PageRequest, TenantId
+from services.auth.grpc_api import messages
+from services.auth.identity_providers import (
+    Admission,
+    IdentityProvider,
+    KindSettings,
+    OidcSettings,
+    ProviderId,
+    ProviderWish,
+    RoleMapping,
+)
+from services.auth.oidc import Returned
+from services.auth.operations.identity_providers import IdentityProviders
+from services.auth.operations.single_sign_on import SingleSignOn
+
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
+    """One method a call; those about providers come with a principal (`chassis.principals`)."""
+
+    def __init__(self, providers: IdentityProviders, single_sign_on: SingleSignOn) -> None:
+        self._providers = providers
+        self._single_sign_on = single_sign_on
+
+    async def CreateIdentityProvider(
+        self, request: pb.CreateIdentityProviderRequest, _call: Call
+    ) -> pb.CreateIdentityProviderResponse:
+        made = await self._providers.create(current(), TenantId(request.tenant_id), _read_wish(request))
+        return pb.CreateIdentityProviderResponse(provider=_provider(made))
+
+    async def ListIdentityProviders(
+        self, request: pb.ListIdentityProvidersRequest, _call: Call
+    ) -> pb.ListIdentityProvidersResponse:
+        wanted = PageRequest.parse(request.page_size, request.page_token)
+        page = await self._providers.page(current(), TenantId(request.tenant_id), wanted)
+        return pb.ListIdentityProvidersResponse(providers=map(_provider, page.items), next_page_token=page.next_token)
+
+    async def GetIdentityProvider(
+        self, request: pb.GetIdentityProviderRequest, _call: Call
+    ) -> pb.GetIdentityProviderResponse:
+        found = await self._providers.get(current(), TenantId(request.tenant_id), ProviderId(request.provider_id))
+        return pb.GetIdentityProviderResponse(provider=_provider(found))
+
+    async def UpdateIdentityProvider(
+        self, request: pb.UpdateIdentityProviderRequest, _call: Call
+    ) -> pb.UpdateIdentityProviderResponse:
+        tenant_id, provider_id = TenantId(request.tenant_id), ProviderId(request.provider_id)
+        changed = await self._providers.change(current(), tenant_id, provider_id, _read_wish(request))
+        return pb.UpdateIdentityProviderResponse(provider=_provider(changed))
+
+    async def DeleteIdentityProvider(
+        self, request: pb.DeleteIdentityProviderRequest, _call: Call
+    ) -> pb.DeleteIdentityProviderResponse:
+        await self._providers.delete(current(), TenantId(request.tenant_id), ProviderId(request.provider_id))
+        return pb.DeleteIdentityProviderResponse()
+
+    async def BeginSignOn(self, request: pb.BeginSignOnRequest, _call: Call) -> pb.BeginSignOnResponse:
+        begun = await self._single_sign_on.begin(
+            ProviderId(request.provider_id), request.redirect_uri, request.return_to, request.challenge
+        )
+        return pb.BeginSignOnResponse(
+            authorization_url=begun.authorization_url, state=begun.state, browser_secret=begun.browser_secret
+        )
+
+    async def CompleteOidcSignOn(
+        self, request: pb.CompleteOidcSignOnRequest, _call: Call
+    ) -> pb.CompleteOidcSignOnResponse:
+        returned = Returned(
+            code=request.code, issuer=request.issuer, error=request.error, redirect_uri=request.redirect_uri
+        )
+        completed = await self._single_sign_on.complete(
+            ProviderId(request.provider_id),
+            request.state,
+            request.browser_secret,
+            returned,
+            messages.read_device(request.device),
+        )
+        return pb.CompleteOidcSignOnResponse(return_to=completed.return_to, grant=completed.grant)
+
+    async def RedeemSignOn(self, request: pb.RedeemSignOnRequest, _call: Call) -> pb.RedeemSignOnResponse:
+        known = await self._single_sign_on.redeem(request.grant, request.verifier, messages.read_device(request.device))
+        return pb.RedeemSignOnResponse(
+            user=messages.user(known.user),
+            memberships=map(messages.membership, known.memberships),
+            session=messages.session(known.tokens),
+        )
+
+
+def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProviderRequest) -> ProviderWish:
+    """Raises Invalid."""
+    wanted = request.settings
+    return ProviderWish(
+        name=wanted.name,
+        enabled=wanted.enabled,
+        admission=Admission(
+            email_domains=tuple(wanted.email_domains),
+            default_role=messages.read_role(wanted.default_role) if wanted.default_role else None,
+            role_claim=wanted.role_claim,
+            role_mappings=tuple(
+                RoleMapping(value=mapping.value, role=messages.read_role(mapping.role))
+                for mapping in wanted.role_mappings
+            ),
+        ),
+        settings=_read_settings(wanted),
+        secret=request.secret if request.HasField("secret") else None,
+    )
+
+
+def _read_settings(wanted: pb.ProviderSettings) -> KindSettings:
+    if not wanted.HasField("oidc"):
+        raise Invalid.fields({"oidc": "is required"})
+    return OidcSettings(
+        issuer=wanted.oidc.issuer,
+        client_id=wanted.oidc.client_id,
+        scopes=tuple(wanted.oidc.scopes),
+        trusts_email=wanted.oidc.trusts_email,
+    )
+
+
+def _provider(value: IdentityProvider) -> pb.IdentityProvider:
+    admission = value.admission
+    settings = pb.ProviderSettings(
+        name=value.name,
+        enabled=value.enabled,
+        email_domains=admission.email_domains,
+        default_role=messages.role(admission.default_role),
+        role_claim=admission.role_claim,
+        role_mappings=[
+            pb.RoleMapping(value=mapping.value, role=messages.role(mapping.role)) for mapping in admission.role_mappings
+        ],
+        oidc=pb.OidcSettings(
+            issuer=value.settings.issuer,
+            client_id=value.settings.client_id,
+            scopes=value.settings.scopes,
+            trusts_email=value.settings.trusts_email,
+        ),
+    )
+    return pb.IdentityProvider(
+        id=value.id,
+        settings=settings,
+        has_secret=value.sealed_secret is not None,
+        created_at=messages.timestamp(value.created_at),
+        updated_at=messages.timestamp(value.updated_at),
+    )

@@ -1,0 +1,205 @@
+"""Identity providers of tenants: what is set of them, and what follows from it for whoever they vouch for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NewType
+
+from chassis.errors import Invalid
+from services.auth.domain import Role, TenantId, name_fault
+
+ProviderId = NewType("ProviderId", str)
+
+#: How long a browser may take at its provider, and then until it redeems its grant.
+SIGN_ON_LIFE = timedelta(minutes=10)
+GRANT_LIFE = timedelta(minutes=1)
+
+#: Of one tenant.
+MOST_PROVIDERS = 20
+
+_MOST_MAPPINGS = 100
+_MOST_DOMAINS = 100
+_MOST_SCOPES = 20
+_MOST_CHARACTERS = 255
+_MOST_URL_CHARACTERS = 1000
+_MOST_SECRET_CHARACTERS = 1000
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+# RFC 6749, 3.3.
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+
+#: What is wrong, by member.
+Faults = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OidcSettings:
+    """An OpenID provider, and who we are to it."""
+
+    #: Exactly as the provider writes it.
+    issuer: str
+    client_id: str
+    #: Beyond openid, email and profile.
+    scopes: tuple[str, ...] = ()
+    #: Whether addresses are believed of which it does not say whether they are verified.
+    trusts_email: bool = False
+
+    kind = "oidc"
+
+    @property
+    def known_by(self) -> str:
+        """What names this provider: another value would be another provider, whose names for people mean others."""
+        return self.issuer
+
+    def faults(self) -> Faults:
+        possible = {
+            "oidc.issuer": _url_fault(self.issuer),
+            "oidc.clientId": _text_fault(self.client_id),
+            "oidc.scopes": None
+            if len(self.scopes) <= _MOST_SCOPES and all(map(_SCOPE.fullmatch, self.scopes))
+            else f"must be at most {_MOST_SCOPES} scopes",
+        }
+        return {name: fault for name, fault in possible.items() if fault}
+
+
+#: One class a kind.
+KindSettings = OidcSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleMapping:
+    """Who has the value gets at least the role."""
+
+    value: str
+    role: Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """Whom a tenant takes from a provider, and as what."""
+
+    #: Of the addresses that may sign in, in lower case; empty: any.
+    email_domains: tuple[str, ...] = ()
+    #: None: who has no mapped value may not sign in.
+    default_role: Role | None = None
+    #: The claim or attribute whose values are mapped; empty: roles are given by hand.
+    role_claim: str = ""
+    role_mappings: tuple[RoleMapping, ...] = ()
+
+    def takes_address(self, email: str) -> bool:
+        return not self.email_domains or email.rpartition("@")[2].lower() in self.email_domains
+
+    def role_of(self, groups: Sequence[str]) -> Role | None:
+        """The highest that a value is mapped to, else the default; None: may not sign in."""
+        mapped = [mapping.role for mapping in self.role_mappings if mapping.value in groups]
+        return max(mapped, default=self.default_role)
+
+    @property
+    def decides_roles(self) -> bool:
+        """Whether roles follow the provider at each sign-in, rather than what members are given by hand."""
+        return bool(self.role_claim and self.role_mappings)
+
+    def faults(self) -> Faults:
+        roles = [mapping.role for mapping in self.role_mappings]
+        possible = {
+            "emailDomains": None
+            if len(self.email_domains) <= _MOST_DOMAINS and all(map(_DOMAIN.fullmatch, self.email_domains))
+            else f"must be at most {_MOST_DOMAINS} domains such as example.com, in lower case",
+            "defaultRole": _role_fault([self.default_role] if self.default_role else []),
+            "roleClaim": _text_fault(self.role_claim, least=0),
+            "roleMappings": _role_fault(roles) or _mappings_fault(self.role_mappings),
+        }
+        return {name: fault for name, fault in possible.items() if fault}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderWish:
+    """What somebody wants a provider to be."""
+
+    name: str
+    enabled: bool
+    admission: Admission
+    settings: KindSettings
+    #: None: as before; none where there was none.
+    secret: str | None = field(repr=False)
+
+    def require_sound(self) -> None:
+        """Raises Invalid with every fault."""
+        faults = {**self.admission.faults(), **self.settings.faults()}
+        if fault := name_fault(self.name):
+            faults["name"] = fault
+        if self.secret is not None and not 0 < len(self.secret) <= _MOST_SECRET_CHARACTERS:
+            faults[f"{self.settings.kind}.secret"] = f"must have 1 to {_MOST_SECRET_CHARACTERS} characters"
+        if faults:
+            raise Invalid.fields(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityProvider:
+    """A provider of one tenant."""
+
+    id: ProviderId
+    tenant_id: TenantId
+    name: str
+    enabled: bool
+    admission: Admission
+    settings: KindSettings
+    sealed_secret: bytes | None = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def secret_owner(self) -> str:
+        """To which the secret is bound at rest."""
+        return secret_owner(self.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vouched:
+    """Somebody whom a provider vouches for."""
+
+    #: The provider's lasting name for them.
+    subject: str
+    #: Empty where the provider says none that can be believed.
+    email: str
+    #: Values of the claim or attribute that roles are mapped from.
+    groups: Sequence[str]
+
+
+def secret_owner(provider_id: ProviderId) -> str:
+    """To which the secret of a provider is bound at rest."""
+    return f"identity provider {provider_id}"
+
+
+def values_of(claims: Mapping[str, object], claim: str) -> Sequence[str]:
+    """A claim's texts: a list of them, or one; `.` leads into objects, unless a claim has that very name."""
+    found: object = claims.get(claim) if claim in claims else claims
+    if found is claims:
+        for part in claim.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, str):
+        return [found]
+    return [value for value in found if isinstance(value, str)] if isinstance(found, list | tuple) else []
+
+
+def _url_fault(text: str) -> str | None:
+    if len(text) <= _MOST_URL_CHARACTERS and text.isprintable() and not set(text) & set(" ?#\\@"):
+        return None
+    return f"must be an address of at most {_MOST_URL_CHARACTERS} characters without a query"
+
+
+def _text_fault(text: str, *, least: int = 1) -> str | None:
+    if least <= len(text) <= _MOST_CHARACTERS and text.isprintable():
+        return None
+    return f"must be {least} to {_MOST_CHARACTERS} printable characters"
+
+
+def _role_fault(roles: Sequence[Role]) -> str | None:
+    """Owners are made by owners: a provider cannot make one."""
+    return "must not be owner: make owners by hand" if Role.OWNER in roles else None
+
+
+def _mappings_fault(mappings: Sequence[RoleMapping]) -> str | None:
+    if len(mappings) > _MOST_MAPPINGS or any(_text_fault(mapping.value) for mapping in mappings):
+        return f"must be at most {_MOST_MAPPINGS} values of at most {_MOST_CHARACTERS} characters"
+    return None

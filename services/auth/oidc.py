@@ -1,0 +1,279 @@
+"""Signing in by OpenID Connect: the authorization code flow with PKCE, as a client (OpenID Connect Core, RFC 9700)."""
+
+import base64
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+from yarl import URL
+
+from chassis.clock import Clock
+from services.auth.domain import email_fault
+from services.auth.errors import ProviderAway, SignOnFailed
+from services.auth.identity_providers import IdentityProvider, Vouched, values_of
+from services.auth.outbound import Outbound
+
+#: What an ID token may be signed with: never `none`, never a secret that two sides share. By type of key.
+_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "EC": ("ES256", "ES384", "ES512"),
+    "OKP": ("EdDSA",),
+}
+
+_METADATA_SECONDS = 600.0
+_KEYS_SECONDS = 600.0
+#: An unknown key makes us read the provider's keys again, at most this often.
+_KEYS_AGAIN_SECONDS = 10.0
+_MOST_CACHED = 500
+_SKEW_SECONDS = 60
+_MOST_SUBJECT_CHARACTERS = 255
+_MOST_GROUPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What discovery says of a provider."""
+
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    token_auth_methods: tuple[str, ...]
+    #: RFC 9207.
+    names_itself: bool
+    read_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """A provider's public keys."""
+
+    by_id: tuple[jwt.PyJWK, ...]
+    read_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignOnSecrets:
+    """What one sign-on must not be guessed by, all derived from what its browser keeps."""
+
+    browser_secret: str
+
+    @property
+    def nonce(self) -> str:
+        return self._derived("nonce")
+
+    @property
+    def verifier(self) -> str:
+        """Of PKCE (RFC 7636)."""
+        return self._derived("code verifier")
+
+    @property
+    def challenge(self) -> str:
+        return challenge_of(self.verifier)
+
+    def _derived(self, purpose: str) -> str:
+        return _base64url(hmac.digest(self.browser_secret.encode(), purpose.encode(), sha256))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returned:
+    """What a browser brought back from its provider."""
+
+    code: str
+    #: RFC 9207; empty where it was not said.
+    issuer: str
+    error: str
+    redirect_uri: str
+
+
+class OidcClient:
+    """Remembers what providers say of themselves for ten minutes."""
+
+    def __init__(self, outbound: Outbound, clock: Clock) -> None:
+        self._outbound = outbound
+        self._clock = clock
+        #: By issuer, and by address; the oldest first.
+        self._metadata: dict[str, Metadata] = {}
+        self._keys: dict[str, Keys] = {}
+
+    async def authorization_url(
+        self, provider: IdentityProvider, redirect_uri: str, state: str, secrets: SignOnSecrets
+    ) -> str:
+        """Where to send the browser. Raises ProviderAway, UnsafeAddress."""
+        metadata = await self._metadata_of(provider.settings.issuer)
+        asked = {
+            "response_type": "code",
+            "client_id": provider.settings.client_id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(dict.fromkeys(["openid", "email", "profile", *provider.settings.scopes])),
+            "state": state,
+            "nonce": secrets.nonce,
+            "code_challenge": secrets.challenge,
+            "code_challenge_method": "S256",
+        }
+        return str(URL(metadata.authorization_endpoint).update_query(asked))
+
+    async def vouched(
+        self, provider: IdentityProvider, secret: str | None, returned: Returned, secrets: SignOnSecrets
+    ) -> Vouched:
+        """Whom the provider vouches for. Raises SignOnFailed, ProviderAway, UnsafeAddress."""
+        metadata = await self._metadata_of(provider.settings.issuer)
+        # Before the code is shown to anybody: a code of another issuer must not reach this one (RFC 9207).
+        if returned.issuer != provider.settings.issuer and (returned.issuer or metadata.names_itself):
+            raise SignOnFailed("the answer comes from another issuer")
+        if returned.error or not returned.code:
+            raise SignOnFailed(f"it answers {_printable(returned.error) or 'without a code'}")
+        token = await self._exchange(provider, secret, metadata, returned, secrets.verifier)
+        claims = await self._verified(provider, metadata, token)
+        if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), secrets.nonce.encode()):
+            raise SignOnFailed("the ID token has another nonce")
+        return _vouched(provider, claims)
+
+    async def _exchange(
+        self, provider: IdentityProvider, secret: str | None, metadata: Metadata, returned: Returned, verifier: str
+    ) -> str:
+        form = {
+            "grant_type": "authorization_code",
+            "code": returned.code,
+            "redirect_uri": returned.redirect_uri,
+            "code_verifier": verifier,
+        }
+        headers = {"Accept": "application/json"}
+        client_id = provider.settings.client_id
+        if secret is not None and "client_secret_basic" in metadata.token_auth_methods:
+            pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"  # RFC 6749, 2.3.1
+            headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            form |= {"client_id": client_id} if secret is None else {"client_id": client_id, "client_secret": secret}
+        status, answer = await self._outbound.post_form(metadata.token_endpoint, form, headers)
+        token = answer.get("id_token")
+        if status != 200 or not isinstance(token, str):
+            raise SignOnFailed(f"it does not take the code ({_printable(answer.get('error')) or 'no ID token'})")
+        return token
+
+    async def _verified(self, provider: IdentityProvider, metadata: Metadata, token: str) -> dict[str, Any]:
+        """The claims of an ID token that the provider signed for us, and that has not expired."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._key(metadata, header)
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=_ALGORITHMS.get(str(key.key_type), ()),
+                audience=provider.settings.client_id,
+                issuer=provider.settings.issuer,
+                # Times are judged below, by our own clock.
+                options={
+                    "require": ["iss", "sub", "aud", "exp", "iat"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+        except jwt.PyJWTError as error:
+            raise SignOnFailed(f"the ID token is not valid ({error})") from error
+        self._require_timely(claims)
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", None if several else provider.settings.client_id) != provider.settings.client_id:
+            raise SignOnFailed("the ID token was issued to another client")
+        return claims
+
+    def _require_timely(self, claims: Mapping[str, Any]) -> None:
+        now = self._clock.now_ms() / 1000
+        expires, issued, begins = claims["exp"], claims["iat"], claims.get("nbf", 0)
+        if not all(isinstance(moment, int | float) for moment in (expires, issued, begins)):
+            raise SignOnFailed("the ID token has times that are none")
+        if expires + _SKEW_SECONDS <= now or max(issued, begins) - _SKEW_SECONDS > now:
+            raise SignOnFailed("the ID token is not valid at this time")
+
+    async def _key(self, metadata: Metadata, header: Mapping[str, Any]) -> jwt.PyJWK:
+        """The key that a token names, or the only one there is. Raises SignOnFailed."""
+        keys = self._keys.get(metadata.jwks_uri)
+        age = self._clock.monotonic() - keys.read_at if keys else float("inf")
+        key = _named(keys, header) if keys and age <= _KEYS_SECONDS else None
+        if key is None and age > _KEYS_AGAIN_SECONDS:
+            key = _named(await self._read_keys(metadata), header)
+        if key is None:
+            raise SignOnFailed("the ID token is signed with a key that the provider does not publish")
+        return key
+
+    async def _read_keys(self, metadata: Metadata) -> Keys:
+        answer = await self._outbound.get(metadata.jwks_uri)
+        try:
+            found = jwt.PyJWKSet.from_dict(answer).keys
+        except (jwt.PyJWTError, TypeError, ValueError, AttributeError) as error:
+            raise ProviderAway(metadata.jwks_uri, "its keys are none that can be used") from error
+        keys = Keys(by_id=tuple(found), read_at=self._clock.monotonic())
+        _remember(self._keys, metadata.jwks_uri, keys)
+        return keys
+
+    async def _metadata_of(self, issuer: str) -> Metadata:
+        """What the provider says of itself (OpenID Connect Discovery 1.0, section 4)."""
+        known = self._metadata.get(issuer)
+        if known is not None and self._clock.monotonic() - known.read_at <= _METADATA_SECONDS:
+            return known
+        address = issuer.rstrip("/") + "/.well-known/openid-configuration"
+        document = await self._outbound.get(address)
+        if document.get("issuer") != issuer:
+            raise ProviderAway(address, "it says that it is another issuer")
+        methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        metadata = Metadata(
+            authorization_endpoint=self._endpoint(document, "authorization_endpoint", address),
+            token_endpoint=self._endpoint(document, "token_endpoint", address),
+            jwks_uri=self._endpoint(document, "jwks_uri", address),
+            token_auth_methods=tuple(methods) if isinstance(methods, list) else (),
+            names_itself=document.get("authorization_response_iss_parameter_supported") is True,
+            read_at=self._clock.monotonic(),
+        )
+        _remember(self._metadata, issuer, metadata)
+        return metadata
+
+    def _endpoint(self, document: Mapping[str, Any], name: str, address: str) -> str:
+        found = document.get(name)
+        if not isinstance(found, str):
+            raise ProviderAway(address, f"it does not say its {name}")
+        return self._outbound.require_allowed(found)
+
+
+def challenge_of(verifier: str) -> str:
+    """S256 of PKCE (RFC 7636, 4.2)."""
+    return _base64url(sha256(verifier.encode()).digest())
+
+
+def _named(keys: Keys, header: Mapping[str, Any]) -> jwt.PyJWK | None:
+    """Without a name in the header: the only key there is (OpenID Connect Core, 10.1)."""
+    usable = [key for key in keys.by_id if key.key_type in _ALGORITHMS and key.public_key_use in (None, "sig")]
+    if "kid" in header:
+        return next((key for key in usable if key.key_id == header["kid"]), None)
+    return usable[0] if len(usable) == 1 else None
+
+
+def _vouched(provider: IdentityProvider, claims: Mapping[str, Any]) -> Vouched:
+    subject, email = claims["sub"], claims.get("email", "")
+    if not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS or not subject.isprintable():
+        raise SignOnFailed("its name for you is none that can be kept")
+    believed = claims.get("email_verified", provider.settings.trusts_email) is True
+    return Vouched(
+        subject=subject,
+        email=email if believed and isinstance(email, str) and not email_fault(email) else "",
+        groups=values_of(claims, provider.admission.role_claim)[:_MOST_GROUPS],
+    )
+
+
+def _remember(cache: dict[str, Any], name: str, value: object) -> None:
+    cache.pop(name, None)
+    cache[name] = value
+    while len(cache) > _MOST_CACHED:
+        del cache[next(iter(cache))]
+
+
+def _printable(text: object) -> str:
+    """What a provider says, made fit for a message."""
+    return "".join(filter(str.isprintable, text))[:100] if isinstance(text, str) else ""
+
+
+def _base64url(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")

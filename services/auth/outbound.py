@@ -1,0 +1,145 @@
+"""Requests to addresses that a tenant has chosen: never into private networks, unless an operator allows it."""
+
+import errno
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from services.auth.errors import ProviderAway, UnsafeAddress
+
+Network = IPv4Network | IPv6Network
+
+_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
+_MOST_CONNECTIONS = 64
+_MOST_CONNECTIONS_PER_HOST = 8
+_MOST_ANSWER_BYTES = 1 << 20
+#: Addresses that carry an IPv4 address for a translator: NAT64 (RFC 6052, RFC 8215) and 6to4.
+_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
+
+
+class Reach:
+    """Which addresses may be asked."""
+
+    def __init__(self, private_networks: Sequence[Network]) -> None:
+        self._private_networks = private_networks
+
+    def allows(self, address: str) -> bool:
+        """Whether an IP address is public, or in a network that an operator has named."""
+        ip = ip_address(address.partition("%")[0])
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        if any(ip in network for network in self._private_networks):
+            return True
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
+
+    def require(self, url: str) -> URL:
+        """An address of https; http only towards this machine, where an operator has named it. Raises UnsafeAddress."""
+        try:
+            parsed = URL(url)
+        except ValueError as error:
+            raise UnsafeAddress(url, "it is none") from error
+        literal = _literal(parsed.host or "")
+        plain_here = parsed.scheme == "http" and literal is not None and literal.is_loopback
+        if not parsed.host or parsed.user is not None or not (parsed.scheme == "https" or plain_here):
+            raise UnsafeAddress(url, "it must begin with https:// and carry no credentials")
+        if literal is not None and not self.allows(str(literal)):
+            raise UnsafeAddress(url, "it is in a private network (see PULSEGATE_SSO_PRIVATE_NETWORKS)")
+        return parsed
+
+
+class _GuardedResolver(AbstractResolver):
+    """What a name stands for is looked at after it was resolved, and connected to as it was looked at."""
+
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        allowed = [one for one in found if self._reach.allows(one["host"])]
+        if not allowed:
+            raise OSError(errno.EACCES, "its name stands for a private address (see PULSEGATE_SSO_PRIVATE_NETWORKS)")
+        return allowed
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class Outbound:
+    """Small JSON answers, without redirects, within seconds."""
+
+    def __init__(self, session: aiohttp.ClientSession, reach: Reach) -> None:
+        self._session = session
+        self._reach = reach
+
+    def require_allowed(self, url: str) -> str:
+        """The same address. Raises UnsafeAddress."""
+        return str(self._reach.require(url))
+
+    async def get(self, url: str) -> dict[str, Any]:
+        """Raises UnsafeAddress, ProviderAway."""
+        status, answer = await self._ask("GET", url)
+        if status != 200:
+            raise ProviderAway(url, f"it answers {status}")
+        return answer
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """Status and answer. Raises UnsafeAddress, ProviderAway."""
+        return await self._ask("POST", url, data=form, headers=headers)
+
+    async def _ask(self, method: str, url: str, **sent: Any) -> tuple[int, dict[str, Any]]:
+        parsed = self._reach.require(url)
+        try:
+            async with self._session.request(method, parsed, allow_redirects=False, **sent) as response:
+                answer = json.loads(await _read(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ProviderAway(url, str(error) or "it takes too long") from error
+        except (ValueError, RecursionError) as error:
+            raise ProviderAway(url, "its answer is no JSON") from error
+        if not isinstance(answer, dict):
+            raise ProviderAway(url, "its answer is no JSON object")
+        return response.status, answer
+
+
+@asynccontextmanager
+async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outbound]:
+    """An `Outbound`, while open."""
+    reach = Reach(private_networks)
+    resolver = _GuardedResolver(reach)
+    connector = aiohttp.TCPConnector(
+        resolver=resolver,
+        use_dns_cache=False,
+        limit=_MOST_CONNECTIONS,
+        limit_per_host=_MOST_CONNECTIONS_PER_HOST,
+    )
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
+        yield Outbound(session, reach)
+    await resolver.close()
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"it answers more than {_MOST_ANSWER_BYTES} bytes")
+    return bytes(body)

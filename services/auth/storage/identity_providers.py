@@ -1,0 +1,165 @@
+"""Identity providers and the accounts that they made."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from chassis.postgres import Connection
+from services.auth.domain import PageRequest, Role, TenantId, User, UserId
+from services.auth.identity_providers import (
+    Admission,
+    IdentityProvider,
+    KindSettings,
+    OidcSettings,
+    ProviderId,
+    RoleMapping,
+)
+
+_SELECT: Final = (
+    "SELECT id::text AS id, tenant_id::text AS tenant_id, kind, name, enabled, admission, settings, sealed_secret,"
+    " created_at, updated_at FROM identity_providers"
+)
+_KINDS: Final = {OidcSettings.kind: OidcSettings}
+
+
+class IdentityProviderStorage:
+    """Doors: `tenant_id`; `provider_id` for `find`."""
+
+    async def find(self, connection: Connection, provider_id: ProviderId) -> IdentityProvider | None:
+        cursor = await connection.execute(_SELECT + " WHERE id = %s", (provider_id,))
+        row = await cursor.fetchone()
+        return _provider(row) if row else None
+
+    async def page(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[IdentityProvider]:
+        """From the oldest; one more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            _SELECT + " WHERE tenant_id = %s AND id > %s ORDER BY identity_providers.id LIMIT %s",
+            (tenant_id, page.after, page.size + 1),
+        )
+        return [_provider(row) for row in await cursor.fetchall()]
+
+    async def count(self, connection: Connection, tenant_id: TenantId) -> int:
+        cursor = await connection.execute(
+            "SELECT count(*) AS providers FROM identity_providers WHERE tenant_id = %s", (tenant_id,)
+        )
+        [row] = await cursor.fetchall()
+        return int(row["providers"])
+
+    async def insert(self, connection: Connection, provider: IdentityProvider) -> None:
+        await connection.execute(
+            "INSERT INTO identity_providers"
+            " (id, tenant_id, kind, name, enabled, admission, settings, sealed_secret, created_at, updated_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                provider.id, provider.tenant_id, provider.settings.kind, provider.name, provider.enabled,
+                _written(provider.admission), Jsonb(asdict(provider.settings)), provider.sealed_secret,
+                provider.created_at, provider.updated_at,
+            ),
+        )  # fmt: skip
+
+    async def update(self, connection: Connection, provider: IdentityProvider) -> None:
+        """All but id, tenant, kind and creation."""
+        await connection.execute(
+            "UPDATE identity_providers SET name = %s, enabled = %s, admission = %s, settings = %s, sealed_secret = %s,"
+            " updated_at = %s WHERE id = %s",
+            (
+                provider.name, provider.enabled, _written(provider.admission), Jsonb(asdict(provider.settings)),
+                provider.sealed_secret, provider.updated_at, provider.id,
+            ),
+        )  # fmt: skip
+
+    async def delete(self, connection: Connection, provider_id: ProviderId) -> None:
+        await connection.execute("DELETE FROM identity_providers WHERE id = %s", (provider_id,))
+
+
+class IdentityStorage:
+    """Door: `tenant_id`; `user_id` too where a user changes."""
+
+    async def find(self, connection: Connection, provider_id: ProviderId, subject: str) -> User | None:
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email FROM identities JOIN users ON users.id = identities.user_id"
+            " WHERE identities.provider_id = %s AND identities.subject = %s",
+            (provider_id, subject),
+        )
+        row = await cursor.fetchone()
+        return User(**row) if row else None
+
+    async def insert(
+        self, connection: Connection, user: User, provider: IdentityProvider, subject: str, now: datetime
+    ) -> None:
+        """With its user. The key of their address is none that an address can have: `email_key` folds capitals."""
+        await connection.execute(
+            "INSERT INTO users (id, email, email_key, created_at) VALUES (%s, %s, %s, %s)",
+            (user.id, user.email, f"SSO {user.id}", now),
+        )
+        await connection.execute(
+            "INSERT INTO identities (user_id, tenant_id, provider_id, subject, created_at) VALUES (%s, %s, %s, %s, %s)",
+            (user.id, provider.tenant_id, provider.id, subject, now),
+        )
+
+    async def rename(self, connection: Connection, user: User) -> None:
+        """Their address, as the provider says it now."""
+        await connection.execute("UPDATE users SET email = %s WHERE id = %s", (user.email, user.id))
+
+    async def users(self, connection: Connection, provider_id: ProviderId) -> Sequence[UserId]:
+        cursor = await connection.execute(
+            "SELECT user_id::text AS user_id FROM identities WHERE provider_id = %s ORDER BY user_id", (provider_id,)
+        )
+        return [UserId(row["user_id"]) for row in await cursor.fetchall()]
+
+    async def other_owners(self, connection: Connection, tenant_id: TenantId, provider_id: ProviderId) -> int:
+        """Owners of the tenant whose accounts the provider has not made."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'"
+            " AND user_id NOT IN (SELECT user_id FROM identities WHERE provider_id = %s)",
+            (tenant_id, provider_id),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["owners"])
+
+    async def delete_users(self, connection: Connection, provider_id: ProviderId) -> None:
+        """With their memberships and sessions."""
+        await connection.execute(
+            "DELETE FROM users WHERE id IN (SELECT user_id FROM identities WHERE provider_id = %s)", (provider_id,)
+        )
+
+
+def _written(admission: Admission) -> Jsonb:
+    role = admission.default_role
+    return Jsonb(
+        {
+            "email_domains": admission.email_domains,
+            "default_role": role.word if role else None,
+            "role_claim": admission.role_claim,
+            "role_mappings": [[mapping.value, mapping.role.word] for mapping in admission.role_mappings],
+        }
+    )
+
+
+def _provider(row: psycopg.rows.DictRow) -> IdentityProvider:
+    kind, admission = row.pop("kind"), row["admission"]
+    role = admission["default_role"]
+    read: dict[str, Any] = {
+        "admission": Admission(
+            email_domains=tuple(admission["email_domains"]),
+            default_role=Role.of(role) if role else None,
+            role_claim=admission["role_claim"],
+            role_mappings=tuple(
+                RoleMapping(value=value, role=Role.of(word)) for value, word in admission["role_mappings"]
+            ),
+        ),
+        "settings": _settings(kind, row["settings"]),
+    }
+    return IdentityProvider(**{**row, **read})
+
+
+def _settings(kind: str, stored: dict[str, Any]) -> KindSettings:
+    """JSON has lists where settings have tuples."""
+    lasting: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return _KINDS[kind](**lasting)

@@ -1,0 +1,209 @@
+"""Through which identity providers a tenant's people sign in."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.members import ROLE_NAMES, ROLES, RoleName
+from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
+from services.gateway.routes import Door, Operation, Route
+from services.gateway.single_sign_on import SingleSignOn
+
+#: Owners are made by hand.
+MappedRole = Literal["viewer", "editor", "admin"]
+
+
+class NewRoleMapping(Asked):
+    #: Of the claim or attribute.
+    value: str
+    role: MappedRole
+
+
+class RoleMapping(Told):
+    value: str
+    role: RoleName
+
+
+class NewOidc(Asked):
+    #: Exactly as the provider writes it; it does not change later.
+    issuer: str
+    client_id: str
+    #: Left out: as before; a client without a secret has PKCE alone.
+    client_secret: str | None = None
+    #: Beyond openid, email and profile.
+    scopes: list[str] = msgspec.field(default_factory=list)
+    #: Whether to believe addresses of which the provider does not say whether they are verified.
+    trusts_email: bool = False
+
+
+class Oidc(Told):
+    issuer: str
+    client_id: str
+    #: The secret itself is never shown.
+    has_client_secret: bool
+    scopes: list[str]
+    trusts_email: bool
+    #: To be registered at the provider.
+    redirect_uri: str
+
+
+class NewIdentityProvider(Asked):
+    name: Name
+    oidc: NewOidc
+    enabled: bool = True
+    #: Of the addresses that may sign in; empty: any.
+    email_domains: list[str] = msgspec.field(default_factory=list)
+    #: Of who has no mapped value; null: who has none may not sign in.
+    default_role: MappedRole | None = None
+    #: The claim whose values are mapped to roles, such as `groups` or `realm_access.roles`.
+    role_claim: str = ""
+    #: The highest counts, at each sign-in. Empty: roles are changed by hand.
+    role_mappings: Annotated[list[NewRoleMapping], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
+
+
+class IdentityProvider(Told):
+    id: Id
+    name: str
+    enabled: bool
+    email_domains: list[str]
+    default_role: RoleName | None
+    role_claim: str
+    role_mappings: list[RoleMapping]
+    oidc: Oidc
+    #: Where a browser begins to sign in.
+    sign_in_url: str
+    created_at: Moment
+    updated_at: Moment
+
+
+class IdentityProviders(Told):
+    items: list[IdentityProvider]
+    next_page_token: str
+
+
+class IdentityProviderRoutes:
+    """`/api/v1/tenants/{tenantId}/identity-providers`"""
+
+    title = "Identity providers"
+
+    def __init__(self, single_sign_on: SingleSignOn, *, endpoint: str) -> None:
+        self._single_sign_on = single_sign_on
+        self._endpoint = endpoint
+
+    def routes(self) -> Sequence[Route]:
+        providers = "/api/v1/tenants/{tenantId}/identity-providers"
+        provider = providers + "/{providerId}"
+        return [
+            Route(
+                "GET",
+                providers,
+                Asking(Page, self.list),
+                Door.READ,
+                Operation("List identity providers", {200: IdentityProviders}, "For admins."),
+            ),
+            Route(
+                "POST",
+                providers,
+                Taking(NewIdentityProvider, self.create),
+                Door.WRITE,
+                Operation("Add an identity provider", {201: IdentityProvider}, "For owners.", errors=(409,)),
+            ),
+            Route(
+                "GET", provider, self.get, Door.READ, Operation("Show an identity provider", {200: IdentityProvider})
+            ),
+            Route(
+                "PUT",
+                provider,
+                Taking(NewIdentityProvider, self.change),
+                Door.WRITE,
+                Operation(
+                    "Change an identity provider",
+                    {200: IdentityProvider},
+                    "Everything but its kind and its issuer; a secret that is left out stays.",
+                    errors=(409,),
+                ),
+            ),
+            Route(
+                "DELETE",
+                provider,
+                self.delete,
+                Door.WRITE,
+                Operation("Delete an identity provider", {204: None}, "With the accounts that it made.", errors=(409,)),
+            ),
+        ]
+
+    async def list(self, request: web.Request, page: Page) -> web.Response:
+        found = await self._single_sign_on.page(path_id(request, "tenantId"), page.page_size, page.page_token)
+        return answer(IdentityProviders([self._render(one) for one in found.providers], found.next_page_token))
+
+    async def create(self, request: web.Request, new: NewIdentityProvider) -> web.Response:
+        made = await self._single_sign_on.create(path_id(request, "tenantId"), _settings(new), new.oidc.client_secret)
+        return answer(self._render(made), status=201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        found = await self._single_sign_on.get(path_id(request, "tenantId"), path_id(request, "providerId"))
+        return answer(self._render(found))
+
+    async def change(self, request: web.Request, new: NewIdentityProvider) -> web.Response:
+        tenant_id, provider_id = path_id(request, "tenantId"), path_id(request, "providerId")
+        changed = await self._single_sign_on.change(tenant_id, provider_id, _settings(new), new.oidc.client_secret)
+        return answer(self._render(changed))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        await self._single_sign_on.delete(path_id(request, "tenantId"), path_id(request, "providerId"))
+        return no_content()
+
+    def _render(self, provider: pb.IdentityProvider) -> IdentityProvider:
+        settings = provider.settings
+        return IdentityProvider(
+            id=provider.id,
+            name=settings.name,
+            enabled=settings.enabled,
+            email_domains=list(settings.email_domains),
+            default_role=ROLE_NAMES.get(settings.default_role),
+            role_claim=settings.role_claim,
+            role_mappings=[RoleMapping(one.value, ROLE_NAMES[one.role]) for one in settings.role_mappings],
+            oidc=Oidc(
+                issuer=settings.oidc.issuer,
+                client_id=settings.oidc.client_id,
+                has_client_secret=provider.has_secret,
+                scopes=list(settings.oidc.scopes),
+                trusts_email=settings.oidc.trusts_email,
+                redirect_uri=redirect_uri(self._endpoint, provider.id),
+            ),
+            sign_in_url=sign_in_url(self._endpoint, provider.id),
+            created_at=moment(provider.created_at),
+            updated_at=moment(provider.updated_at),
+        )
+
+
+def sign_in_url(endpoint: str, provider_id: str) -> str:
+    """Where a browser begins to sign in."""
+    return f"{endpoint}/api/v1/auth/sso/{provider_id}"
+
+
+def redirect_uri(endpoint: str, provider_id: str) -> str:
+    """Where an OpenID provider sends it back to: each to an address of its own, so that none is taken for another."""
+    return f"{sign_in_url(endpoint, provider_id)}/callback"
+
+
+def _settings(new: NewIdentityProvider) -> pb.ProviderSettings:
+    return pb.ProviderSettings(
+        name=new.name,
+        enabled=new.enabled,
+        email_domains=new.email_domains,
+        default_role=ROLES[new.default_role] if new.default_role else accounts_pb2.ROLE_UNSPECIFIED,
+        role_claim=new.role_claim,
+        role_mappings=[pb.RoleMapping(value=one.value, role=ROLES[one.role]) for one in new.role_mappings],
+        oidc=pb.OidcSettings(
+            issuer=new.oidc.issuer,
+            client_id=new.oidc.client_id,
+            scopes=new.oidc.scopes,
+            trusts_email=new.oidc.trusts_email,
+        ),
+    )

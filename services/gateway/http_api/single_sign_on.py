@@ -1,0 +1,176 @@
+"""Signing in through a tenant's identity provider: what a browser does, and what its page does then."""
+
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from chassis.errors import Invalid
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.gateway.http_api.accounts import SignedIn, device_of, render_tenants
+from services.gateway.http_api.bodies import Asking, Taking, answer, path_id
+from services.gateway.http_api.identity_providers import redirect_uri
+from services.gateway.http_api.members import render_user
+from services.gateway.http_api.shapes import Asked
+from services.gateway.limits import Limits
+from services.gateway.routes import Door, Operation, Route
+from services.gateway.single_sign_on import SingleSignOn
+
+_COOKIE = "pulsegate_sso_"
+#: Of the state, so that each sign-on of a browser has a cookie of its own.
+_COOKIE_CHARACTERS = 12
+_COOKIE_SECONDS = 600
+
+
+class SignOn(Asked):
+    #: SHA-256, in base64url, of a random text that the page keeps: the verifier that redeems the grant (RFC 7636).
+    challenge: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
+    #: Where to go on then: a path of this gateway, or a page of an allowed origin (PULSEGATE_CORS_ORIGINS).
+    return_to: Annotated[str, msgspec.Meta(max_length=1000)] = "/"
+
+
+class Callback(Asked):
+    """What an OpenID provider sends back (RFC 6749, 4.1.2; RFC 9207)."""
+
+    state: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    code: Annotated[str, msgspec.Meta(max_length=4000)] = ""
+    iss: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    error: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class Grant(Asked):
+    #: What followed `#sso=` in the address of the page.
+    grant: str
+    #: Whose challenge the sign-on was begun with.
+    verifier: str
+
+
+class SignOnRoutes:
+    """`/api/v1/auth/sso/…`"""
+
+    title = "Single sign-on"
+
+    def __init__(
+        self, single_sign_on: SingleSignOn, limits: Limits, *, endpoint: str, cors_origins: frozenset[str]
+    ) -> None:
+        self._single_sign_on = single_sign_on
+        self._limits = limits
+        self._endpoint = endpoint
+        self._cors_origins = cors_origins
+
+    def routes(self) -> Sequence[Route]:
+        provider = "/api/v1/auth/sso/{providerId}"
+        return [
+            Route(
+                "POST",
+                "/api/v1/auth/sso/session",
+                Taking(Grant, self.redeem),
+                Door.SIGN_IN,
+                Operation(
+                    "Redeem a completed sign-on", {200: SignedIn}, "Once, within a minute.", errors=(401, 403, 404)
+                ),
+            ),
+            Route(
+                "GET",
+                provider,
+                Asking(SignOn, self.begin),
+                # Nothing can be guessed here: what completes a sign-on has 256 random bits.
+                Door.ANYBODY,
+                Operation(
+                    "Begin a sign-on",
+                    {302: None},
+                    "Sends the browser to the provider.",
+                    answer_headers=("Location",),
+                    errors=(404,),
+                ),
+            ),
+            Route(
+                "GET",
+                provider + "/callback",
+                Asking(Callback, self.complete),
+                Door.ANYBODY,
+                Operation(
+                    "Complete a sign-on",
+                    {302: None},
+                    "The provider sends the browser here, and this to the page, with `#sso=` and a grant.",
+                    answer_headers=("Location",),
+                    errors=(401, 403, 404),
+                ),
+            ),
+        ]
+
+    async def begin(self, request: web.Request, sign_on: SignOn) -> web.Response:
+        provider_id = path_id(request, "providerId")
+        self._require_own(sign_on.return_to)
+        begun = await self._single_sign_on.begin(
+            provider_id,
+            redirect_uri=redirect_uri(self._endpoint, provider_id),
+            return_to=sign_on.return_to,
+            challenge=sign_on.challenge,
+        )
+        response = _sent_to(begun.authorization_url)
+        response.set_cookie(
+            _cookie(begun.state),
+            begun.browser_secret,
+            path="/api/v1/auth/sso/",
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            secure=self._endpoint.startswith("https:"),
+            samesite="Lax",
+        )
+        return response
+
+    async def complete(self, request: web.Request, back: Callback) -> web.Response:
+        provider_id = path_id(request, "providerId")
+        completed = await self._single_sign_on.complete_oidc(
+            pb.CompleteOidcSignOnRequest(
+                provider_id=provider_id,
+                state=back.state,
+                browser_secret=request.cookies.get(_cookie(back.state), ""),
+                code=back.code,
+                issuer=back.iss,
+                error=back.error,
+                redirect_uri=redirect_uri(self._endpoint, provider_id),
+                device=device_of(request, self._limits),
+            )
+        )
+        response = _sent_to(f"{completed.return_to}#sso={completed.grant}")
+        response.del_cookie(_cookie(back.state), path="/api/v1/auth/sso/")
+        return response
+
+    async def redeem(self, request: web.Request, body: Grant) -> web.Response:
+        found = await self._single_sign_on.redeem(body.grant, body.verifier, device_of(request, self._limits))
+        signed_in = SignedIn(
+            user=render_user(found.user),
+            tenants=render_tenants(found.memberships),
+            access_token=found.session.access_token,
+            refresh_token=found.session.refresh_token,
+            expires_in=found.session.expires_in,
+        )
+        return answer(signed_in)
+
+    def _require_own(self, return_to: str) -> None:
+        """Nobody is sent anywhere else from here. Raises Invalid."""
+        if not _leads_to(return_to, self._cors_origins):
+            raise Invalid.fields({"returnTo": "must be a path of this gateway, or a page of an allowed origin"})
+
+
+def _leads_to(return_to: str, origins: frozenset[str]) -> bool:
+    """Whether browsers, which read more into an address than its grammar, find in it a path or one of the origins."""
+    if not return_to.isascii() or not return_to.isprintable() or set(return_to) & set("\\# "):
+        return False
+    if return_to.startswith("/"):
+        return not return_to.startswith("//")
+    parts = urlsplit(return_to)
+    return f"{parts.scheme}://{parts.netloc}".lower() in origins
+
+
+def _sent_to(address: str) -> web.Response:
+    return web.Response(status=302, headers={"Location": address})
+
+
+def _cookie(state: str) -> str:
+    """Its name: of characters that names may have."""
+    return _COOKIE + "".join(filter(str.isalnum, state[:_COOKIE_CHARACTERS]))

@@ -1,0 +1,53 @@
+"""What the gateway asks auth about identity providers and signing in through them."""
+
+from contracts.pulsegate.auth.v1 import accounts_pb2 as accounts
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import SingleSignOnServiceStub
+from services.gateway.upstreams import Upstream
+
+
+class SingleSignOn:
+    """auth's SingleSignOnService; about providers for the person whose principal the call carries."""
+
+    def __init__(self, auth: Upstream) -> None:
+        self._auth = auth
+        self._stub = SingleSignOnServiceStub(auth.channel.grpc_channel)
+
+    async def create(self, tenant_id: str, settings: pb.ProviderSettings, secret: str | None) -> pb.IdentityProvider:
+        request = pb.CreateIdentityProviderRequest(tenant_id=tenant_id, settings=settings, secret=secret)
+        return (await self._auth.ask(self._stub.CreateIdentityProvider, request)).provider
+
+    async def page(self, tenant_id: str, page_size: int, page_token: str) -> pb.ListIdentityProvidersResponse:
+        request = pb.ListIdentityProvidersRequest(tenant_id=tenant_id, page_size=page_size, page_token=page_token)
+        return await self._auth.ask_again(self._stub.ListIdentityProviders, request)
+
+    async def get(self, tenant_id: str, provider_id: str) -> pb.IdentityProvider:
+        request = pb.GetIdentityProviderRequest(tenant_id=tenant_id, provider_id=provider_id)
+        return (await self._auth.ask_again(self._stub.GetIdentityProvider, request)).provider
+
+    async def change(
+        self, tenant_id: str, provider_id: str, settings: pb.ProviderSettings, secret: str | None
+    ) -> pb.IdentityProvider:
+        request = pb.UpdateIdentityProviderRequest(
+            tenant_id=tenant_id, provider_id=provider_id, settings=settings, secret=secret
+        )
+        return (await self._auth.ask(self._stub.UpdateIdentityProvider, request)).provider
+
+    async def delete(self, tenant_id: str, provider_id: str) -> None:
+        request = pb.DeleteIdentityProviderRequest(tenant_id=tenant_id, provider_id=provider_id)
+        await self._auth.ask(self._stub.DeleteIdentityProvider, request)
+
+    async def begin(
+        self, provider_id: str, *, redirect_uri: str, return_to: str, challenge: str
+    ) -> pb.BeginSignOnResponse:
+        request = pb.BeginSignOnRequest(
+            provider_id=provider_id, redirect_uri=redirect_uri, return_to=return_to, challenge=challenge
+        )
+        return await self._auth.ask(self._stub.BeginSignOn, request)
+
+    async def complete_oidc(self, request: pb.CompleteOidcSignOnRequest) -> pb.CompleteOidcSignOnResponse:
+        return await self._auth.ask(self._stub.CompleteOidcSignOn, request)
+
+    async def redeem(self, grant: str, verifier: str, device: accounts.Device) -> pb.RedeemSignOnResponse:
+        request = pb.RedeemSignOnRequest(grant=grant, verifier=verifier, device=device)
+        return await self._auth.ask(self._stub.RedeemSignOn, request)

@@ -1,0 +1,120 @@
+"""Single sign-on as a browser and its page meet it, at a certified issuer."""
+
+import base64
+import hashlib
+import json
+import secrets
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from chassis.ids import uuid7
+from tests.e2e.api import Answer, Api, Json, Project, connected, sign_up
+from tests.suite_issuer import Issuer, Visitor
+from tests.suite_running import Suite
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+
+async def _provider(issuer: Issuer, project: Project) -> Json:
+    """Set up as its documentation says: the client is registered once the redirect address is known."""
+    providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
+    wanted: Json = {
+        "name": "Corporate",
+        "oidc": {"issuer": issuer.url, "clientId": "later", "scopes": ["groups"]},
+        "roleClaim": "groups",
+        "roleMappings": [{"value": "bosses", "role": "admin"}, {"value": "staff", "role": "editor"}],
+    }
+    made = await project.api.expect(201, "POST", providers, wanted, credential=project.token)
+    wanted["oidc"]["clientId"], wanted["oidc"]["clientSecret"] = await issuer.register(made["oidc"]["redirectUri"])
+    return await project.api.expect(200, "PUT", f"{providers}/{made['id']}", wanted, credential=project.token)
+
+
+class Browser:
+    """Follows no redirects, and keeps cookies."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.cookies = ""
+
+    async def open(self, address: str | URL) -> Answer:
+        path = str(URL(address).relative()) if URL(address).absolute else str(address)
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(self._api.base_url + path, headers={"Cookie": self.cookies}, allow_redirects=False) as response,
+        ):
+            set_cookies = response.headers.getall("Set-Cookie", [])
+            kept = [cookie for cookie in set_cookies if "Max-Age=0" not in cookie]
+            assert all("HttpOnly" in cookie and "SameSite=Lax" in cookie for cookie in kept)
+            self.cookies = "; ".join(cookie.partition(";")[0] for cookie in set_cookies) or self.cookies
+            return Answer(response.status, dict(response.headers), await response.text())
+
+
+class Page:
+    """Keeps a verifier, as a page does in its own storage."""
+
+    def __init__(self) -> None:
+        self.verifier = secrets.token_urlsafe(32)
+
+    def sign_in(self, provider: Json, return_to: str = "/") -> URL:
+        digest = hashlib.sha256(self.verifier.encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        return URL(provider["signInUrl"]).with_query(challenge=challenge, returnTo=return_to)
+
+
+async def test_an_employee_signs_in_and_leaves_with_the_provider(suite: Suite, issuer: Issuer) -> None:
+    async with connected(suite.base_url) as api:
+        project = await sign_up(api)
+        provider = await _provider(issuer, project)
+        page, browser, name = Page(), Browser(api), f"boss-{uuid7()}"
+
+        begun = await browser.open(page.sign_in(provider))
+        back = await Visitor(name).sign_in(begun.headers["Location"])
+        stranger = await Browser(api).open(back)
+        arrived = await browser.open(back)
+        again = await browser.open(back)
+        grant = {"grant": URL(arrived.headers["Location"]).fragment.removeprefix("sso="), "verifier": page.verifier}
+        foreign = await api.call("POST", "/api/v1/auth/sso/session", {**grant, "verifier": "of another page"})
+        session = await api.expect(200, "POST", "/api/v1/auth/sso/session", grant)
+
+        assert (begun.status, arrived.status, arrived.headers["Location"].partition("#")[0]) == (302, 302, "/")
+        for refused in (stranger, again, foreign):
+            assert (refused.status, refused.code) == (401, "SSO_STATE_INVALID")
+        assert session["user"]["email"] == f"{name}@example.com"
+        assert [(one["id"], one["role"]) for one in session["tenants"]] == [(project.tenant_id, "admin")]
+        metrics = f"/api/v1/projects/{project.id}/metrics"
+        await api.expect(200, "GET", metrics, credential=session["accessToken"])
+        shown = await api.call(
+            "GET", f"/api/v1/tenants/{project.tenant_id}/identity-providers", credential=session["accessToken"]
+        )
+        assert (shown.status, "secret" in json.dumps(shown.json["items"][0]["oidc"]).lower()) == (200, True)
+        assert "clientSecret" not in shown.json["items"][0]["oidc"]
+
+        path = f"/api/v1/tenants/{project.tenant_id}/identity-providers/{provider['id']}"
+        await api.expect(204, "DELETE", path, credential=project.token)
+
+        async def ended() -> bool:
+            return (await api.call("GET", metrics, credential=session["accessToken"])).status == 401
+
+        await eventually(ended, within_seconds=1.0, what="the session is over")
+
+
+@pytest.mark.parametrize(
+    "return_to",
+    ["//evil.example.com", "https://evil.example.com/", "/\\evil.example.com", "javascript:alert(1)", "/#sso=mine", ""],
+)
+async def test_nobody_is_sent_to_a_foreign_page(suite: Suite, issuer: Issuer, return_to: str) -> None:
+    async with connected(suite.base_url) as api:
+        project = await sign_up(api)
+        made = await api.expect(
+            201,
+            "POST",
+            f"/api/v1/tenants/{project.tenant_id}/identity-providers",
+            {"name": "Corporate", "oidc": {"issuer": issuer.url, "clientId": "any"}},
+            credential=project.token,
+        )
+        refused = await Browser(api).open(Page().sign_in(made, return_to))
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+        assert set(refused.json["error"]["details"]["fields"]) == {"returnTo"}

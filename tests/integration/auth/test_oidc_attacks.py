@@ -1,0 +1,258 @@
+"""What a forging OpenID provider, or a forging browser, tries: each is refused, with its code."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from chassis.errors import PulsegateError, Unauthenticated
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.auth import oidc
+from tests.integration.auth.client import AuthClient
+from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.forging_issuer import FOREIGN_KEY, ForgingIssuer, forging_issuer
+from tests.integration.auth.sign_ons import (
+    add_provider,
+    begin,
+    complete,
+    redeem,
+    refused,
+    sign_on,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("verified", [False, None, "true", 1])
+async def test_an_address_that_is_not_verified_is_not_believed(
+    auth: AuthClient, forger: ForgingIssuer, verified: object
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    assert await refused(auth, forger, provider, email_verified=verified) == "SSO_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"nonce": "another"},
+        {"nonce": None},
+        {"aud": "another"},
+        {"aud": ["pulsegate", "another"]},
+        {"aud": ["pulsegate", "another"], "azp": "another"},
+        {"azp": "another"},
+        {"iss": "https://issuer.example.com"},
+        {"exp": 1},
+        {"exp": "soon"},
+        {"exp": None},
+        {"iat": 10**11},
+        {"nbf": 10**11},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "x" * 256},
+    ],
+)
+async def test_an_id_token_that_says_anything_else_is_refused(
+    auth: AuthClient, forger: ForgingIssuer, forged: dict[str, Any]
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    assert await refused(auth, forger, provider, **forged) == "SSO_FAILED"
+
+
+async def test_an_id_token_for_several_clients_is_taken_where_it_was_issued_to_us(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    assert await sign_on(auth, forger, provider, aud=["pulsegate", "another"], azp="pulsegate")
+
+
+@pytest.mark.parametrize("attack", ["none", "HS256", "foreign key", "unknown kid", "wrong type", "garbage"])
+async def test_an_id_token_that_the_provider_did_not_sign_is_refused(
+    auth: AuthClient, forger: ForgingIssuer, attack: str
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    if attack == "none":
+        forger.algorithm, forger.signing_key = "none", None
+    elif attack == "HS256":  # signed with what everybody can read
+        forger.algorithm, forger.signing_key = "HS256", forger.keys[0]["n"].encode()
+        forger.keys.append({"kty": "oct", "k": forger.keys[0]["n"], "kid": "shared", "alg": "HS256"})
+        forger.header = {"kid": "shared"}
+    elif attack == "foreign key":
+        forger.signing_key = FOREIGN_KEY
+    elif attack == "unknown kid":
+        forger.header = {"kid": "2", "jku": f"{forger.url}/other-keys"}
+    elif attack == "wrong type":
+        forger.algorithm, forger.signing_key = "ES256", forger.ec_key
+    else:
+        forger.answer = web.json_response({"id_token": "a.b.c"})
+    assert await refused(auth, forger, provider) == "SSO_FAILED"
+    assert not forger.requests("/other-keys")
+
+
+async def test_a_provider_may_replace_its_keys_and_have_one_without_a_name(
+    moving_auth: AuthClient, forger: ForgingIssuer, clock: MovableClock
+) -> None:
+    forger.now = clock.now_ms
+    ada = await moving_auth.sign_up()
+    provider = await add_provider(moving_auth, ada, forger.url)
+    assert await sign_on(moving_auth, forger, provider)
+    forger.keys = [forger.jwk(forger.ec_key, "2")]
+    forger.algorithm, forger.signing_key, forger.header = "ES256", forger.ec_key, {"kid": "2"}
+    assert await refused(moving_auth, forger, provider) == "SSO_FAILED"  # read a moment ago
+    await clock.advance(timedelta(seconds=11))
+    assert await sign_on(moving_auth, forger, provider)
+    forger.header = {}
+    assert await sign_on(moving_auth, forger, provider)
+    assert len(forger.requests("/keys")) == 2
+    await clock.advance(timedelta(minutes=11))
+    assert await refused(moving_auth, forger, provider, exp=1) == "SSO_FAILED"
+    assert (len(forger.requests("/keys")), len(forger.requests("/.well-known/openid-configuration"))) == (3, 2)
+
+
+@pytest.mark.parametrize("changed", ["state", "browser_secret", "provider_id", "nonsense"])
+async def test_a_sign_on_is_completed_by_the_browser_that_began_it_alone(
+    auth: AuthClient, forger: ForgingIssuer, changed: str
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    other_provider, other = await add_provider(auth, ada, forger.url), await begin(auth, provider)
+    begun = await begin(auth, provider)
+    code = forger.send(begun.url)
+    foreign = {
+        "state": {"state": other.state},
+        "browser_secret": {"browser_secret": other.browser_secret},
+        "provider_id": {"provider_id": other_provider.id},
+        "nonsense": {"provider_id": "nonsense"},
+    }[changed]
+    with pytest.raises(Unauthenticated) as error:
+        await complete(auth, begun, code, forger.url, **foreign)
+    assert error.value.code == "SSO_STATE_INVALID"
+    assert not forger.requests("/token")
+    assert await complete(auth, begun, code, forger.url)  # nobody else has used it up
+
+
+async def test_state_and_grant_are_good_once_and_for_a_while(
+    moving_auth: AuthClient, forger: ForgingIssuer, clock: MovableClock
+) -> None:
+    forger.now = clock.now_ms
+    ada = await moving_auth.sign_up()
+    provider = await add_provider(moving_auth, ada, forger.url)
+    begun, late = await begin(moving_auth, provider), await begin(moving_auth, provider)
+    attempts = [complete(moving_auth, begun, forger.send(begun.url), forger.url) for _ in range(4)]
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    [completed] = [outcome for outcome in outcomes if isinstance(outcome, pb.CompleteOidcSignOnResponse)]
+    with pytest.raises(Unauthenticated):  # a grant of somebody else, in the address of a page
+        await redeem(moving_auth, completed.grant, verifier="what another page keeps")
+    redeemed = await asyncio.gather(*(redeem(moving_auth, completed.grant) for _ in range(4)), return_exceptions=True)
+    assert sum(isinstance(outcome, pb.RedeemSignOnResponse) for outcome in redeemed) == 1
+
+    begun = await begin(moving_auth, provider)
+    expiring = await complete(moving_auth, begun, forger.send(begun.url), forger.url)
+    await clock.advance(timedelta(minutes=1))
+    with pytest.raises(Unauthenticated):
+        await redeem(moving_auth, expiring.grant)
+    await clock.advance(timedelta(minutes=9))
+    with pytest.raises(Unauthenticated) as error:
+        await complete(moving_auth, late, forger.send(late.url), forger.url)
+    assert error.value.code == "SSO_STATE_INVALID"
+
+
+async def test_an_answer_of_another_issuer_is_not_taken_to_this_one(auth: AuthClient, forger: ForgingIssuer) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    for issuer_url in ("https://attacker.example.com", ""):
+        begun = await begin(auth, provider)
+        with pytest.raises(Unauthenticated) as error:
+            await complete(auth, begun, forger.send(begun.url), issuer_url)
+        assert error.value.code == "SSO_FAILED"
+    assert not forger.requests("/token")
+
+
+async def test_a_provider_that_does_not_name_itself_need_not(auth: AuthClient, forger: ForgingIssuer) -> None:
+    forger.discovery = {"authorization_response_iss_parameter_supported": None}
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    begun = await begin(auth, provider)
+    assert await complete(auth, begun, forger.send(begun.url), "")
+
+
+@pytest.mark.parametrize("secret", ["client secret / only: for tests", None])
+async def test_the_client_shows_its_secret_as_the_provider_asks(
+    auth: AuthClient, forger: ForgingIssuer, secret: str | None
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url, secret)
+    await sign_on(auth, forger, provider)
+    [form] = forger.requests("/token")
+    assert (forger.authorization.startswith("Basic "), form.get("client_id")) == (
+        (True, None) if secret else (False, "pulsegate")
+    )
+    assert len(form["code_verifier"]) == 43
+
+
+async def test_a_provider_that_takes_no_basic_authentication_gets_the_secret_in_the_form(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    forger.discovery = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+    ada = await auth.sign_up()
+    await sign_on(auth, forger, await add_provider(auth, ada, forger.url))
+    [form] = forger.requests("/token")
+    assert (forger.authorization, form["client_secret"]) == ("", "client secret / only: for tests")
+
+
+@pytest.mark.parametrize(
+    "discovery",
+    [
+        {"issuer": "https://issuer.example.com"},
+        {"token_endpoint": None},
+        {"jwks_uri": "http://169.254.169.254/latest/meta-data/"},
+        {"token_endpoint": "http://10.0.0.1/token"},
+        {"authorization_endpoint": "javascript:alert(1)"},
+    ],
+)
+async def test_discovery_that_leads_elsewhere_is_not_followed(
+    auth: AuthClient, forger: ForgingIssuer, discovery: dict[str, Any]
+) -> None:
+    forger.discovery = discovery
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    with pytest.raises(PulsegateError) as error:
+        await begin(auth, provider)
+    assert error.value.http_status in (422, 503)
+
+
+async def test_an_endpoint_that_answers_what_it_must_not_is_not_waited_for(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    for number, endpoint in enumerate(
+        ({"jwks_uri": "/missing"}, {"jwks_uri": "/elsewhere"}, {"jwks_uri": "/large"}, {"token_endpoint": "/large"})
+    ):
+        async with forging_issuer() as other:
+            other.discovery = {name: other.url + path for name, path in endpoint.items()}
+            provider = await add_provider(auth, ada, other.url, name=f"Other {number}")
+            assert await refused(auth, other, provider) == "SERVICE_UNAVAILABLE"
+            other.keys = [{"kty": "RSA"}]
+            other.answer = web.Response(text="<html>")
+            assert await refused(auth, other, provider) in ("SERVICE_UNAVAILABLE", "SSO_FAILED")
+    forger.answer = web.json_response(["a list"])
+    provider = await add_provider(auth, ada, forger.url)
+    assert await refused(auth, forger, provider) == "SERVICE_UNAVAILABLE"
+    forger.answer, forger.keys = None, [{"kty": "nonsense"}]
+    assert await refused(auth, forger, provider) == "SERVICE_UNAVAILABLE"
+
+
+async def test_what_is_remembered_of_providers_is_bounded(
+    auth: AuthClient, forger: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "_MOST_CACHED", 1)
+    ada = await auth.sign_up()
+    async with forging_issuer() as other:
+        for issuer in (forger, other, forger):
+            assert await begin(auth, await add_provider(auth, ada, issuer.url))
+    assert len(forger.requests("/.well-known/openid-configuration")) == 2

@@ -1,0 +1,133 @@
+"""Single sign-on at the gateway: what it tells auth, the cookie, and where browsers are sent."""
+
+from typing import Any
+
+from contracts.pulsegate.auth.v1 import accounts_pb2
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from tests.integration.gateway.fakes import TENANT
+from tests.integration.gateway.running import Gateway, StartGateway
+from tests.integration.gateway.test_management import (
+    ID,
+    MEMBERSHIP,
+    MOMENT,
+    RENDERED_SESSION,
+    RENDERED_USER,
+    SESSION,
+    USER_MESSAGE,
+    timestamp,
+)
+
+PROVIDERS = f"/api/v1/tenants/{TENANT}/identity-providers"
+SIGN_IN = f"/api/v1/auth/sso/{ID}"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+WANTED: dict[str, Any] = {
+    "name": "Corporate",
+    "enabled": False,
+    "emailDomains": ["example.com"],
+    "defaultRole": None,
+    "roleClaim": "groups",
+    "roleMappings": [{"value": "ops", "role": "admin"}],
+    "oidc": {"issuer": "https://login.example.com", "clientId": "pulsegate", "clientSecret": "secret"},
+}
+
+
+def provider() -> pb.IdentityProvider:
+    settings = pb.ProviderSettings(
+        name="Corporate",
+        email_domains=["example.com"],
+        role_claim="groups",
+        role_mappings=[pb.RoleMapping(value="ops", role=accounts_pb2.ROLE_ADMIN)],
+        oidc=pb.OidcSettings(issuer="https://login.example.com", client_id="pulsegate"),
+    )
+    return pb.IdentityProvider(
+        id=ID, settings=settings, has_secret=True, created_at=timestamp(), updated_at=timestamp()
+    )
+
+
+RENDERED = {
+    **WANTED,
+    "id": ID,
+    "oidc": {
+        "issuer": "https://login.example.com",
+        "clientId": "pulsegate",
+        "hasClientSecret": True,
+        "scopes": [],
+        "trustsEmail": False,
+        "redirectUri": f"https://metrics.example.com{SIGN_IN}/callback",
+    },
+    "signInUrl": f"https://metrics.example.com{SIGN_IN}",
+    "createdAt": MOMENT,
+    "updatedAt": MOMENT,
+}
+
+
+async def test_a_provider_is_set_up_shown_changed_and_deleted(gateway: Gateway) -> None:
+    auth, session = gateway.auth, gateway.auth.new_session()
+    auth.answers["CreateIdentityProvider"] = pb.CreateIdentityProviderResponse(provider=provider())
+    auth.answers["UpdateIdentityProvider"] = pb.UpdateIdentityProviderResponse(provider=provider())
+    auth.answers["GetIdentityProvider"] = pb.GetIdentityProviderResponse(provider=provider())
+    auth.answers["ListIdentityProviders"] = pb.ListIdentityProvidersResponse(providers=[provider()])
+    auth.answers["DeleteIdentityProvider"] = pb.DeleteIdentityProviderResponse()
+    made = await gateway.call("POST", PROVIDERS, credential=session, json=WANTED)
+    changed = await gateway.call("PUT", f"{PROVIDERS}/{ID}", credential=session, json=WANTED)
+    shown = await gateway.call("GET", f"{PROVIDERS}/{ID}", credential=session)
+    listed = await gateway.call("GET", PROVIDERS, credential=session)
+    deleted = await gateway.call("DELETE", f"{PROVIDERS}/{ID}", credential=session)
+    assert [(made.status, made.json), (changed.status, changed.json), (shown.status, shown.json)] == [
+        (201, RENDERED),
+        (200, RENDERED),
+        (200, RENDERED),
+    ]
+    assert (listed.json, deleted.status) == ({"items": [RENDERED], "nextPageToken": ""}, 204)
+    [asked] = auth.requests("CreateIdentityProvider")
+    assert (asked.tenant_id, asked.secret, asked.settings) == (TENANT, "secret", provider().settings)
+
+
+async def test_members_at_fault_are_named(gateway: Gateway) -> None:
+    wrong = {**WANTED, "roleMappings": [{"value": "ops", "role": "owner"}], "oidc": {"clientId": "pulsegate"}}
+    refused = await gateway.call("POST", PROVIDERS, credential=gateway.auth.new_session(), json=wrong)
+    assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"oidc", "roleMappings[0].role"})
+
+
+async def test_a_browser_goes_to_the_provider_and_comes_back_with_its_cookie(gateway: Gateway) -> None:
+    auth = gateway.auth
+    auth.answers["BeginSignOn"] = pb.BeginSignOnResponse(
+        authorization_url="https://login.example.com/authorize?state=x", state="a-state_0123456789", browser_secret="bs"
+    )
+    auth.answers["CompleteOidcSignOn"] = pb.CompleteOidcSignOnResponse(return_to="/console", grant="sg_1")
+    auth.answers["RedeemSignOn"] = pb.RedeemSignOnResponse(user=USER_MESSAGE, memberships=[MEMBERSHIP], session=SESSION)
+    begun = await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}&returnTo=https://console.example.com/x")
+    cookie = begun.headers["Set-Cookie"]
+    back = f"{SIGN_IN}/callback?state=a-state_0123456789&code=c&iss=https://login.example.com&session_state=1"
+    arrived = await gateway.call("GET", back, headers={"Cookie": cookie.partition(";")[0]})
+    redeemed = await gateway.call("POST", "/api/v1/auth/sso/session", json={"grant": "sg_1", "verifier": "v"})
+
+    assert (begun.status, begun.headers["Location"]) == (302, "https://login.example.com/authorize?state=x")
+    assert all(part in cookie for part in ("=bs;", "HttpOnly", "Secure", "SameSite=Lax", "Path=/api/v1/auth/sso/"))
+    assert (arrived.status, arrived.headers["Location"]) == (302, "/console#sso=sg_1")
+    assert "Max-Age=0" in arrived.headers["Set-Cookie"]
+    [completed] = auth.requests("CompleteOidcSignOn")
+    assert (completed.browser_secret, completed.code, completed.issuer) == ("bs", "c", "https://login.example.com")
+    assert completed.redirect_uri == RENDERED["oidc"]["redirectUri"]
+    assert redeemed.json == {
+        "user": RENDERED_USER,
+        "tenants": [{"id": TENANT, "name": "Acme", "role": "owner"}],
+        **RENDERED_SESSION,
+    }
+
+
+async def test_a_sign_on_without_a_challenge_is_not_begun(gateway: Gateway) -> None:
+    for query in ("", "?challenge=short"):
+        refused = await gateway.call("GET", SIGN_IN + query)
+        assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"challenge"})
+    assert (await gateway.call("GET", f"/api/v1/auth/sso/nonsense?challenge={CHALLENGE}")).status == 404
+
+
+async def test_redeeming_counts_as_signing_in_and_beginning_does_not(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth_requests_per_minute=1) as gateway:
+        gateway.auth.answers["BeginSignOn"] = pb.BeginSignOnResponse(authorization_url="https://x.example", state="s")
+        gateway.auth.answers["RedeemSignOn"] = pb.RedeemSignOnResponse(user=USER_MESSAGE, session=SESSION)
+        begun = [(await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}")).status for _ in range(3)]
+        body = {"grant": "sg_1", "verifier": "v"}
+        redeemed = [(await gateway.call("POST", "/api/v1/auth/sso/session", json=body)).status for _ in range(2)]
+    assert (begun, redeemed[1]) == ([302] * 3, 429)
