@@ -18,7 +18,6 @@ from services.ingest.turns import Steps
 _DECODERS: Mapping[Door, Callable[[bytes], Iterator[Point | Fault]]] = {
     Door.STATSD: statsd.decode,
     Door.OTLP_PROTOBUF: otlp.decode_protobuf,
-    Door.OTLP_JSON: otlp.decode_json,
     Door.REMOTE_WRITE: remote_write.decode,
 }
 _PARSERS: Mapping[Door, Callable[[bytes], Steps[list[Family]]]] = {
@@ -44,6 +43,8 @@ def decode(plain: bytes, door: Door, push: Push | None = None) -> Steps[Batch]:
 
 
 def _points(plain: bytes, door: Door, push: Push | None) -> Steps[Iterator[Point | Fault]]:
+    if door is Door.OTLP_JSON:
+        return (yield from otlp.decode_json(plain))
     if door not in _PARSERS:
         return _DECODERS[door](plain)
     if push is None:

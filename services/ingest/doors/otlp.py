@@ -32,6 +32,7 @@ from services.ingest.points import (
     Point,
     source_id,
 )
+from services.ingest.turns import Steps
 
 _DELTA, _CUMULATIVE = 1, 2
 #: Flag of a data point without a value: the series ended.
@@ -57,6 +58,7 @@ _SUMMARY_REFUSED = Fault("METRIC_TYPE_MISMATCH", "Quantiles of one source cannot
 _NO_TEMPORALITY = Fault("METRIC_MALFORMED", "Sums and histograms have a temporality, delta or cumulative.")
 _NO_VALUE = Fault("METRIC_MALFORMED", "The data point has no value.")
 _NO_SUM = Fault("METRIC_MALFORMED", "A histogram has a sum.")
+_NO_BUCKETS = "A histogram without buckets does not say where its observations lie: record it with explicit bounds."
 _TOO_MANY_ATTRIBUTES = Fault("METRIC_MALFORMED", f"A data point has at most {_MOST_ATTRIBUTES} attributes.")
 _UNREADABLE_NUMBER = Fault("METRIC_MALFORMED", "A number of this data point cannot be read.")
 
@@ -75,9 +77,12 @@ def decode_protobuf(body: bytes) -> Points:
     yield from _points(request)
 
 
-def decode_json(body: bytes) -> Points:
-    """Raises MalformedJson, BatchTooLarge."""
-    request = otlp_json.parse(body)
+def decode_json(body: bytes) -> Steps[Points]:
+    """Raises MalformedJson, BatchTooLarge, and so do the points."""
+    return _points_of_json((yield from otlp_json.parse(body)))
+
+
+def _points_of_json(request: otlp_json.ExportMetricsServiceRequest) -> Points:
     try:
         yield from _points(request)
     except (RecursionError, ValueError, OverflowError) as error:
@@ -218,7 +223,7 @@ def _numbers(
             labels=_labels(point.attributes, context.budget),
             offered=context.offered,
             types=types,
-            value=float(getattr(point, which)),
+            value=_number(point, which),
             exemplar=_exemplar(point, context.budget),
             timestamp_ms=int(point.time_unix_nano) / 1e6 or None,
             origin=_origin(total_of, point, context) if total_of else None,
@@ -226,6 +231,14 @@ def _numbers(
         )
 
     return _each(points, number)
+
+
+def _number(point: Message, which: str) -> float:
+    """Raises ValueError where it is no whole number of 64 bits and should be."""
+    found = getattr(point, which)
+    if which == "as_int" and not -(2**63) <= int(found) < 2**63:
+        raise ValueError("a number of more than 64 bits")
+    return float(found)
 
 
 def _histograms(named: _Named, data: Message, points: Sequence[Message], context: _Context) -> Points:
@@ -283,6 +296,8 @@ def _buckets(point: Message, budget: _Budget) -> Buckets:
     if max(len(point.bucket_counts), len(point.explicit_bounds)) > _MOST_BUCKETS:
         raise UnusableHistogramError(f"A histogram has at most {_MOST_BUCKETS} buckets.")
     counts = [int(count) for count in point.bucket_counts]
+    if not counts:
+        raise UnusableHistogramError(_NO_BUCKETS)
     if sum(counts) != int(point.count):
         raise UnusableHistogramError("A histogram has buckets that add up to its count.")
     return Buckets(tuple([float(bound) for bound in point.explicit_bounds]), counts, float(point.sum))
@@ -320,13 +335,10 @@ def _identifying(attributes: Iterable[Message], budget: _Budget) -> list[tuple[s
 def _each(points: Sequence[Message], read: Callable[[Message], Point | Fault]) -> Points:
     """What each point that has a value comes to."""
     for point in points:
-        if point.flags & _NO_RECORDED_VALUE:
-            continue
-        if len(point.attributes) > _MOST_ATTRIBUTES:
-            yield _TOO_MANY_ATTRIBUTES
-            continue
         try:
-            yield read(point)
+            if int(point.flags) & _NO_RECORDED_VALUE:
+                continue
+            yield read(point) if len(point.attributes) <= _MOST_ATTRIBUTES else _TOO_MANY_ATTRIBUTES
         except UnusableHistogramError as error:
             yield Fault("METRIC_MALFORMED", str(error))
         except (ValueError, OverflowError):  # numbers that JSON has as text

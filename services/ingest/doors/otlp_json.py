@@ -1,14 +1,16 @@
 """OTLP in JSON: messages with the members and methods of their protobuf namesakes that `otlp` asks for.
 
-Members are those of protobuf's JSON mapping, with OTLP's exceptions; unknown ones are ignored. 64-bit numbers are
-strings or numbers: whoever reads them converts them.
+Members are those of protobuf's JSON mapping, with OTLP's exceptions; unknown ones are ignored, and `null` is as good as
+none. Numbers are strings or numbers: whoever reads them converts them.
 """
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from services.ingest.errors import BatchTooLarge, MalformedJson
+from services.ingest.turns import Steps
 
 #: Objects in a body, about: more than fit into the largest body with attributes of some use.
 _MOST_OBJECTS = 250_000
@@ -83,7 +85,7 @@ class NumberDataPoint(_Number, frozen=True):
     start_time_unix_nano: _Integer = 0
     time_unix_nano: _Integer = 0
     exemplars: Sequence[Exemplar] = ()
-    flags: int = 0
+    flags: _Integer = 0
 
 
 class HistogramDataPoint(_Message, frozen=True):
@@ -95,7 +97,7 @@ class HistogramDataPoint(_Message, frozen=True):
     bucket_counts: Sequence[_Integer] = ()
     explicit_bounds: Sequence[_Double] = ()
     exemplars: Sequence[Exemplar] = ()
-    flags: int = 0
+    flags: _Integer = 0
 
 
 class ExponentialBuckets(_Message, frozen=True):
@@ -115,7 +117,7 @@ class ExponentialHistogramDataPoint(_Message, frozen=True):
     positive: ExponentialBuckets = ExponentialBuckets()
     negative: ExponentialBuckets = ExponentialBuckets()
     exemplars: Sequence[Exemplar] = ()
-    flags: int = 0
+    flags: _Integer = 0
 
 
 class Gauge(_Message, frozen=True):
@@ -179,16 +181,37 @@ class ExportMetricsServiceRequest(_Message, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(ExportMetricsServiceRequest)
+#: A string of a valid text, and what follows it where it names a member that is null.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"(\s*+:\s*+null)?', re.DOTALL)
+_STRINGS_AT_A_TIME = 1_000
 
 
-def parse(body: bytes) -> ExportMetricsServiceRequest:
+def parse(body: bytes) -> Steps[ExportMetricsServiceRequest]:
     """The request. Raises MalformedJson, and BatchTooLarge where it would take up far more memory than its bytes."""
     if body.count(b"{") > _MOST_OBJECTS:
         raise BatchTooLarge(f"A request in JSON has at most {_MOST_OBJECTS} objects.")
     if body.count(b",") > _MOST_COMMAS:
         raise BatchTooLarge(f"A request in JSON has at most {_MOST_COMMAS} commas.")
     try:
-        return _decoder.decode(body)
+        try:
+            return _decoder.decode(body)
+        except msgspec.ValidationError:
+            if b"null" not in body:
+                raise
+            msgspec.json.decode(body, type=msgspec.Raw)  # raises where it is no JSON at all
+        return _decoder.decode((yield from _without_nulls(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise MalformedJson(f"The body is no OTLP metrics request in JSON: {reason}.") from error
+
+
+def _without_nulls(body: bytes) -> Steps[bytes]:
+    """The same JSON, in which members that are null have a name that nothing has."""
+    kept, done = bytearray(), 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        if string[1]:
+            kept += body[done : string.start()] + b'""'
+            done = string.start(1)
+        if number % _STRINGS_AT_A_TIME == 0:
+            yield
+    return bytes(kept + body[done:])

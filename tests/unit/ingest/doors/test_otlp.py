@@ -26,12 +26,13 @@ from services.ingest.points import (
     Origin,
     Point,
 )
+from services.ingest.turns import at_once
 
 DELTA, CUMULATIVE = 1, 2
 
 
 def decode_json(body: bytes) -> list[Point | Fault]:
-    return list(otlp.decode_json(body))
+    return list(at_once(otlp.decode_json(body)))
 
 
 def decode_protobuf(body: bytes) -> list[Point | Fault]:
@@ -200,6 +201,9 @@ def test_an_exponential_histogram_is_a_native_one_of_the_finest_schema_at_most()
         ({"sum": {"isMonotonic": True, "dataPoints": [{"asInt": "1"}]}}, "METRIC_MALFORMED", "temporality"),
         ({"histogram": {"dataPoints": [{}]}}, "METRIC_MALFORMED", "temporality"),
         ({"histogram": {"aggregationTemporality": DELTA, "dataPoints": [{"count": "2", "sum": 1.0}]}},
+         "METRIC_MALFORMED", "without buckets"),
+        ({"histogram": {"aggregationTemporality": DELTA,
+                        "dataPoints": [{"count": "2", "sum": 1.0, "bucketCounts": ["1"]}]}},
          "METRIC_MALFORMED", "add up"),
         ({"exponentialHistogram": {"dataPoints": [{"sum": 0.0}]}}, "METRIC_MALFORMED", "temporality"),
         (exponential(scale=-5), "METRIC_MALFORMED", "scale"),
@@ -266,6 +270,46 @@ def test_names_are_those_of_the_specification(name: str, unit: str, monotonic: b
 
 def test_label_names_are_those_of_the_specification() -> None:
     assert [label_name(each) for each in ("http.route", "a..b", "2nd", "é")] == ["http_route", "a_b", "key_2nd", "_"]
+
+
+def with_nulls(value: Any) -> Any:
+    """Whatever a member may be besides, each object has a member that is null, and so are those that say nothing."""
+    if isinstance(value, list):
+        return [with_nulls(each) for each in value]
+    if isinstance(value, dict):
+        return {name: with_nulls(each) if each not in ([], "0") else None for name, each in value.items()} | {"x": None}
+    return value
+
+
+def test_null_is_as_good_as_nothing_wherever_it_is() -> None:
+    named = attribute('"a\\":null', stringValue='x,":null')
+    sent = counter(attributes=[named], startTimeUnixNano="0", timeUnixNano="1", exemplars=[], flags="0")
+    bounds = {"bucketCounts": ["1"], "explicitBounds": [], "count": "1", "sum": 2.5, "exemplars": []}
+    load = {"name": "load", "unit": "0", "histogram": {"aggregationTemporality": DELTA, "dataPoints": [bounds]}}
+    nulls = {"gauge": None, "sum": None, "histogram": None, "exponentialHistogram": None, "summary": None, "unit": None}
+    body = request(nulls | sent, nulls | load | {"unit": "0"}, attributes=[named])
+    expected = decoded(request(sent, load | {"unit": ""}, attributes=[named]))
+    assert len(expected) == 2
+    assert decode_json(json.dumps(with_nulls(body), indent=1).encode()) == expected
+    assert decode_json(b'{"resourceMetrics":[{"resource":null,"scopeMetrics":[{"scope":null,"metrics":null}]}]}') == []
+    with pytest.raises(MalformedJson):
+        decode_json(b'{"resourceMetrics":[null], "x":null}')
+    with pytest.raises(MalformedJson):
+        decode_json(b'{"resourceMetrics":null, "x":' + b'"\\"' * 1_000_000)
+
+
+def test_whole_numbers_are_whole_and_have_64_bits() -> None:
+    points = [{"asInt": each} for each in ("1.5", 2**63, str(-(2**63) - 1), "9223372036854775807", -5)]
+    points += [{"asInt": "1", "flags": each} for each in ("0", "1", "x")]
+    metric = {"name": "a", "gauge": {"dataPoints": points}}
+    found = decode_json(json.dumps(request(metric)).encode())
+    assert [each.code if isinstance(each, Fault) else each.value for each in found] == [
+        *["METRIC_MALFORMED"] * 3,
+        float(2**63),
+        -5.0,
+        1.0,
+        "METRIC_MALFORMED",
+    ]
 
 
 def test_numbers_that_json_has_as_text_are_read_or_refused_alone() -> None:
