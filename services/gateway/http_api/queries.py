@@ -23,7 +23,7 @@ from services.gateway.routes import CALLER, Door, Handler, Media, Operation, Rou
 _MOST_PARAMETERS = 100
 
 #: Parameters that are passed on as they are; they name no series.
-_PASSED_ON = ("time", "start", "end", "step", "limit", "stats")
+_PASSED_ON = ("time", "start", "end", "step", "limit", "stats", "lookback_delta")
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,199}")
 
@@ -55,6 +55,7 @@ class Instant(Asked):
     timeout: str = ""
     limit: str = ""
     stats: str = ""
+    lookback_delta: str = msgspec.field(name="lookback_delta", default="")
 
 
 class Range(Asked):
@@ -66,6 +67,7 @@ class Range(Asked):
     timeout: str = ""
     limit: str = ""
     stats: str = ""
+    lookback_delta: str = msgspec.field(name="lookback_delta", default="")
 
 
 class Formatted(Told):

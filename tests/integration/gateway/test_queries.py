@@ -95,6 +95,24 @@ async def test_a_key_sees_its_projects_numbers(querying: Gateway) -> None:
     assert found == {"pro": "3", "free": "4"}
 
 
+async def test_what_prometheus_knows_of_a_query_is_passed_on_and_nothing_else(start_gateway: StartGateway) -> None:
+    asked: list[dict[str, object]] = []
+
+    async def prometheus(request: web.Request) -> web.Response:
+        asked.append(dict(await request.post()))
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": []}})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", prometheus)
+    known = {"time": "5", "stats": "all", "limit": "3", "lookback_delta": "1m"}
+    async with TestServer(app) as server, start_gateway(prometheus_url=str(server.make_url("/"))) as gateway:
+        answer = await ask(gateway, "query", query="up", timeout="1s", unknown="x", **known)
+    assert answer.status == 200
+    [passed_on] = [each for each in asked if "query" in each]
+    assert passed_on.keys() == {"query", "timeout", *known}
+    assert known.items() <= passed_on.items()
+
+
 async def test_a_person_queries_by_form(querying: Gateway) -> None:
     now = time.time()
     form = {"query": "sum(checkout_total)", "start": str(now - 30), "end": str(now + 30), "step": "15"}
@@ -212,6 +230,7 @@ async def test_metadata_need_neither_prometheus_nor_another_scope_than_queries(g
         ("query", {"query": 'x{a="b" or c="d"}'}, 400, "bad_data"),
         ("query", {"query": "up", "time": "yesterday"}, 400, "bad_data"),
         ("query", {"query": "up", "timeout": "soon"}, 400, "bad_data"),
+        ("query", {"query": "holt_winters(up[5m], 0.5, 0.5)"}, 400, "bad_data"),
         ("query_range", {"query": "up", "start": "1", "end": "0", "step": "1"}, 400, "bad_data"),
         ("series", {}, 400, "bad_data"),
         ("series", {"match[]": "rate(up[5m])"}, 400, "bad_data"),
