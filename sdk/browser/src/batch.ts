@@ -1,3 +1,5 @@
+import { DAY_MS } from "./limits";
+
 /** A sealed batch: its producer, sequence and bytes never change again, however often it is sent. */
 export interface SealedBatch {
   readonly producer: string;
@@ -14,19 +16,26 @@ export interface SealedBatch {
 
 export interface Batch extends SealedBatch {
   attempts: number;
-  inFlight: boolean;
+  inFlight?: boolean;
   /** Whether storage holds it, so that another page can send it when this one is gone. */
   stored: boolean;
   /** Whether this page has nothing more to do with it. */
-  settled: boolean;
+  settled?: boolean;
 }
 
-/** The server remembers a producer for 8 days; a retry after that could count twice. */
-export const GIVE_UP_AFTER_MS = 7 * 24 * 3600 * 1000;
+/**
+ * Whether to give it up after seven days: the server remembers a producer for 8, a retry after that could count twice.
+ * Of one that this page has not tried yet there is no retry. What another page sealed more than a day in the future is of
+ * an age that nobody knows.
+ */
+export function expired({ sealedAt, attempts, recordsByMetric }: Batch): boolean {
+  const days = (Date.now() - sealedAt) / DAY_MS;
+  return recordsByMetric.length ? attempts > 0 && days > 7 : days > 7 || days < -1;
+}
 
 /** Of a batch that was not sent by this page. */
 export function newBatch(sealed: SealedBatch, stored: boolean): Batch {
-  return { ...sealed, attempts: 0, inFlight: false, stored, settled: false };
+  return { ...sealed, attempts: 0, stored };
 }
 
 /** A random UUID, version 4. `crypto.randomUUID` is missing on plain HTTP pages, `crypto` itself in Node 18. */

@@ -1,12 +1,11 @@
-import { GIVE_UP_AFTER_MS, newBatch, type Batch } from "./batch";
+import { newBatch, type Batch } from "./batch";
+import { ABANDONED_AFTER_DAYS, DAY_MS } from "./limits";
 
 // Sealed batches are kept in localStorage, one item each, so that tabs never write the same item. It is synchronous:
 // a batch is kept before it is sent, also while the page is going away.
 
 /** pulsegate/<queue>/<producer>/<sequence>/<sealed at>/<records> */
 const KEY = /^pulsegate\/(.*)\/(.+)\/(\d+)\/(\d+)\/(\d+)$/;
-/** A day later than a page of the queue would have given them up. */
-const ABANDONED_AFTER_MS = GIVE_UP_AFTER_MS + 24 * 3600 * 1000;
 
 export function storageKey(queue: string, { producer, sequence, sealedAt, records }: Batch): string {
   return `pulsegate/${queue}/${producer}/${sequence}/${sealedAt}/${records}`;
@@ -21,7 +20,7 @@ export function storedBatches(storage: Storage, queue: string): Batch[] {
     if (payload) {
       const numbers = { sequence: +sequence!, sealedAt: +sealedAt!, records: +records! };
       batches.push(newBatch({ producer: producer!, ...numbers, payload, recordsByMetric: [] }, true));
-    } else if (Date.now() - +sealedAt! > ABANDONED_AFTER_MS) {
+    } else if (Date.now() - +sealedAt! > ABANDONED_AFTER_DAYS * DAY_MS) {
       storage.removeItem(key);
     }
   }

@@ -99,6 +99,6 @@ export function tolerate(): void {
     warned[name] = true;
     return () => client.record(); // without a name or value, which makes it an invalid one
   };
-  // Whoever awaits a client looks whether it is a promise.
-  Object.setPrototypeOf(Client.prototype, new Proxy({ then: undefined }, { get }));
+  // Whoever awaits a client looks whether it is a promise, and JSON.stringify() whether it knows its own JSON.
+  Object.setPrototypeOf(Client.prototype, new Proxy({ then: undefined, toJSON: undefined }, { get }));
 }

@@ -1,16 +1,9 @@
-import { GIVE_UP_AFTER_MS, type Batch } from "./batch";
+import { expired, type Batch } from "./batch";
 import type { Options } from "./client";
+import { KEEPALIVE_BYTES, MAX_RETRY_AFTER_MS, REFUSED_KEY_DELAY_MS, REQUEST_TIMEOUT_MS, SENT_WHEN_HIDDEN } from "./limits";
 import type { Queue } from "./queue";
 import type { Tally, Timer } from "./tally";
 
-const REQUEST_TIMEOUT_MS = 30_000;
-/** An answer that asks for more patience than this is not believed. */
-const MAX_RETRY_AFTER_MS = 3600 * 1000;
-/** A wrong key may be mended, but not within seconds. */
-const REFUSED_KEY_DELAY_MS = 300_000;
-/** Browsers allow 64 KiB for all requests that may outlive their page together. */
-export const KEEPALIVE_BYTES = 60_000;
-const SENT_WHEN_HIDDEN = 8;
 /** For good: a 4xx other than a refused key, a timeout, "too early" and a rate limit. */
 const REFUSED = /^4(?!01|03|08|25|29)/;
 
@@ -49,8 +42,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
   };
 
   const unexpired = (): readonly Batch[] => {
-    const oldest = Date.now() - GIVE_UP_AFTER_MS;
-    for (const batch of queue.batches()) if (batch.sealedAt < oldest) queue.drop(batch, "expired");
+    for (const batch of queue.batches()) if (expired(batch)) queue.drop(batch, "expired");
     return queue.batches();
   };
 
@@ -149,6 +141,6 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
 
 /** RFC 9110 section 10.2.3, seconds or an HTTP date, as milliseconds from now. */
 function parseRetryAfter(header: string): number {
-  const delayMs = Number(header) * 1000 || Date.parse(header) - Date.now() || 0;
+  const delayMs = +header * 1000 || Date.parse(header) - Date.now() || 0;
   return Math.min(delayMs, MAX_RETRY_AFTER_MS);
 }

@@ -1,10 +1,6 @@
 import { newBatch, type Batch } from "./batch";
+import { MAX_OBSERVATIONS, OVERHEAD } from "./limits";
 import type { Measurement } from "./measurement";
-
-/** The contract's limit on observations in one metric. */
-const MAX_OBSERVATIONS = 1000;
-/** The characters of a metric's value and timestamp, without the digits of the value. */
-const OVERHEAD = 40;
 
 /**
  * The metrics of a batch that is not sealed yet. Increments of one series add up, observations gather in an array,
@@ -52,8 +48,8 @@ export function newOpenBatch(): OpenBatch {
       metric.records += records;
     },
     seal(producer, sequence, floor) {
-      const identity = `"producer":"${producer}","sequence":${sequence},"floor":${floor}`;
-      const payload = `{${identity},"metrics":[${metrics.map(json)}]}`;
+      const head = `{"producer":"${producer}","sequence":${sequence},"floor":${floor}`;
+      const payload = `${head},"metrics":[${metrics.map(json)}]}`;
       const recordsByMetric = metrics.map(({ records }) => records);
       const records = recordsByMetric.reduce((sum, count) => sum + count, 0);
       return newBatch({ producer, sequence, sealedAt: Date.now(), records, payload, recordsByMetric }, false);

@@ -1,17 +1,13 @@
 import { newProducer } from "./batch";
 import type { Client, Options } from "./client";
-import { KEEPALIVE_BYTES, newDelivery } from "./delivery";
+import { newDelivery } from "./delivery";
+import { ADOPT_INTERVAL_MS, KEEPALIVE_BYTES, MAX_SEQUENCE_SPAN, MAX_SLOWDOWN } from "./limits";
 import { newMeasurement } from "./measurement";
 import { newOpenBatch } from "./open_batch";
 import { newQueue } from "./queue";
 import { newTally, type Timer } from "./tally";
 
 type RecordCall = Parameters<Client["record"]>;
-
-/** The server takes no batch further from its producer's floor. */
-const MAX_SEQUENCE_SPAN = 4096;
-const ADOPT_INTERVAL_MS = 30_000;
-const MAX_SLOWDOWN = 30;
 
 /** What a Client is: composed of functions over closed variables, which minify to half of what fields do. */
 export function newRecorder(options: Options): Client {

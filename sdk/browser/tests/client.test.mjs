@@ -79,6 +79,7 @@ for (const build of BUILDS) {
       assert.equal(await client.flush(), true);
       assert.equal(await client, client);
       assert.equal(String(client), "[object Object]");
+      assert.equal(JSON.parse(JSON.stringify(client)).stats.recorded, 3);
       const { recorded, accepted, dropped } = client.stats;
       assert.deepEqual({ recorded, accepted, dropped }, { recorded: 3, accepted: 1, dropped: { invalid: 2 } });
       assert.deepEqual(warnings.mock.calls.map((call) => call.arguments), [["pulsegate: deletedTotal()?"]]);
@@ -370,12 +371,33 @@ for (const build of BUILDS) {
       const storage = new MemoryStorage();
       const keyAged = (queue, days) => `pulsegate/${queue}/producer/7/${Date.now() - days * 86_400_000}/3`;
       storage.setItem(keyAged("shop", 7.01), "{}");
+      storage.setItem(keyAged("shop", -1.01), "{ }");
       storage.setItem(keyAged("other", 7.5), "{}");
       storage.setItem(keyAged("gone", 8.5), "{}");
       const client = newClient({ storage, queue: "shop" });
-      await eventually(() => client.stats.dropped.expired === 3, "the old batch given up");
+      await eventually(() => client.stats.dropped.expired === 6, "the old batch given up, and that of a wrong clock");
       assert.deepEqual(server.requests, []);
       assert.deepEqual([storage.length, storage.key(0).includes("/other/")], [1, true]);
+    });
+
+    it("keeps what it has not tried yet, and what is from a clock that was hours ahead, when the clock is set right", async (test) => {
+      const storage = new MemoryStorage();
+      const earlier = "00000000-0000-4000-8000-000000000001";
+      const body = { producer: earlier, sequence: 1, floor: 1, metrics: [{ name: "a_total", value: 1 }] };
+      storage.setItem(`pulsegate/${KEY}/${earlier}/1/${Date.now() + 30.9 * 86_400_000}/1`, JSON.stringify(body));
+      await server.down();
+      const client = newClient({ storage: null, maxBatchMetrics: 1, retryDelayMs: 3600_000 });
+      for (let i = 0; i < 3; i++) client.record("b_total", 1, {}, undefined, "counter");
+      await eventually(() => client.stats.queuedBatches === 3, "three batches");
+      await client.flush(50);
+      const right = Date.now() + 30 * 86_400_000;
+      test.mock.method(Date, "now", () => right);
+      await server.up();
+      const adopting = newClient({ storage });
+      await eventually(() => adopting.stats.accepted === 1, "the adopted one");
+      assert.equal(await client.flush(), true);
+      assert.equal(client.stats.accepted + client.stats.dropped.expired, 3);
+      assert.ok(client.stats.accepted >= 1);
     });
 
     it("goes on in memory when storage fails, and counts it", async () => {
