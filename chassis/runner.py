@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import failpoints, logs, migrations, open_files, secrets, settings, tracing
+from chassis import error_reports, failpoints, logs, migrations, open_files, secrets, settings, tracing
 
 log = logs.get(__name__)
 
@@ -52,7 +52,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
             log.info("stopping")
         log.info("stopped")
 
-    with tracing.exporting(service, loaded.otlp_endpoint):
+    with error_reports.reporting(service, loaded.sentry_dsn), tracing.exporting(service, loaded.otlp_endpoint):
         run_loop(main())
 
 

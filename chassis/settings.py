@@ -252,6 +252,8 @@ class ServiceSettings(SecretSettings):
     log_level: str = setting("PULSEGATE_LOG_LEVEL", parse=one_of("debug", "info", "warning", "error"), default="info")
     #: Where traces go (OTLP over gRPC); None: nowhere.
     otlp_endpoint: str | None = setting("PULSEGATE_OTLP_ENDPOINT", parse=url("http", "https"), default=None)
+    #: Where errors are reported (Sentry); None: in the log alone. It opens nothing: who has it may send errors.
+    sentry_dsn: str | None = setting("PULSEGATE_SENTRY_DSN", parse=url("http", "https"), default=None)
     #: How long work under way may go on after the signal to stop.
     drain_seconds: float = setting("PULSEGATE_DRAIN_SECONDS", parse=number(0, 300), default=10.0)
     #: Whether this installation holds nothing that anybody would miss.
