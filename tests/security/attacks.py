@@ -1,0 +1,143 @@
+"""Attacks on a gateway that go on beside its healthy traffic, from a process of their own.
+
+`python -m tests.security.attacks URL KEY` says `attacking` once it does, goes on until its input ends, and then prints
+what became of each attack, in JSON: by attack how often each status came, `cut` where the connection was ended instead,
+`late` where nothing came in time.
+"""
+
+import asyncio
+import gzip
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
+
+import zstandard
+
+from chassis import open_files
+
+_IDLE = 10_000
+_SLOW = 100
+_BODY_BYTES = 10 << 20
+_PAUSE_SECONDS = 0.25
+#: More than a gateway waits for headers, and for a body.
+_PATIENCE_SECONDS = 15.0
+_BOMB = b'{"metrics": [' + b" " * (50 << 20) + b"]}"
+
+
+@dataclass
+class Attacks:
+    """All that goes on against one address."""
+
+    host: str
+    port: int
+    key: str
+    tally: dict[str, Counter[str]] = field(default_factory=dict)
+
+    async def go_on(self) -> None:
+        """Until it is cancelled."""
+        bodies = {
+            "ten mebibytes": self._request(b" " * _BODY_BYTES),
+            "gzip bomb": self._chunked(gzip.compress(_BOMB, 1), "gzip"),
+            "zstd bomb": self._chunked(zstandard.compress(_BOMB), "zstd"),
+            "deep JSON": self._request(b'{"metrics": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
+        }
+        async with asyncio.TaskGroup() as group:
+            for name, request in bodies.items():
+                group.create_task(self._again_and_again(name, partial(self._answer, request)))
+            for _ in range(_SLOW):
+                group.create_task(self._again_and_again("slow headers", self._slow_headers))
+                group.create_task(self._again_and_again("slow body", self._slow_body))
+
+    def _head(self, *lines: str) -> bytes:
+        head = ("POST /api/v1/metrics HTTP/1.1", "Host: x", f"X-API-Key: {self.key}", "Content-Type: application/json")
+        return "\r\n".join([*head, *lines, "", ""]).encode()
+
+    def _request(self, body: bytes) -> bytes:
+        return self._head(f"Content-Length: {len(body)}", "Connection: close") + body
+
+    def _chunked(self, body: bytes, encoding: str) -> bytes:
+        head = self._head("Transfer-Encoding: chunked", f"Content-Encoding: {encoding}", "Connection: close")
+        return head + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+
+    async def _again_and_again(self, name: str, attack: Callable[[], Awaitable[str]]) -> None:
+        counts = self.tally.setdefault(name, Counter())
+        while True:
+            try:
+                counts[await attack()] += 1
+            except TimeoutError:
+                counts["late"] += 1
+            except OSError:
+                counts["cut"] += 1
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _answer(self, request: bytes) -> str:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            reader, writer = await asyncio.open_connection(self.host, self.port)
+            try:
+                with suppress(ConnectionError):  # refused before it has read everything
+                    writer.write(request)
+                    await writer.drain()
+                return _status(await reader.readline())
+            finally:
+                writer.close()
+
+    async def _slow_headers(self) -> str:
+        return await self._trickled(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+
+    async def _slow_body(self) -> str:
+        return await self._trickled(self._head("Content-Length: 100000") + b"{")
+
+    async def _trickled(self, beginning: bytes) -> str:
+        """Never whole: a byte a second."""
+        async with asyncio.timeout(_PATIENCE_SECONDS + 10):
+            reader, writer = await asyncio.open_connection(self.host, self.port)
+            try:
+                writer.write(beginning)
+                answer = asyncio.ensure_future(reader.readline())
+                while not answer.done():
+                    writer.write(b"x")
+                    await asyncio.wait([answer], timeout=1)
+                return _status(answer.result())
+            finally:
+                writer.close()
+
+    async def hold_idle_ones(self) -> list[asyncio.StreamWriter]:
+        """Connections that were answered once and ask nothing more."""
+        held: list[asyncio.StreamWriter] = []
+        while len(held) < _IDLE:
+            opened = await asyncio.gather(*(asyncio.open_connection(self.host, self.port) for _ in range(100)))
+            for _, writer in opened:
+                writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in opened))
+            held += [writer for _, writer in opened]
+        return held
+
+
+def _status(line: bytes) -> str:
+    return line.split(b" ")[1].decode() if line else "cut"
+
+
+async def _main(url: str, key: str) -> None:
+    open_files.allow_all()
+    address = urlsplit(url)
+    attacks = Attacks(address.hostname or "", address.port or 0, key)
+    held = await attacks.hold_idle_ones()
+    going_on = asyncio.create_task(attacks.go_on())
+    print("attacking", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    attacks.tally["idle"] = Counter(held=sum(not writer.is_closing() for writer in held))
+    going_on.cancel()
+    with suppress(asyncio.CancelledError):
+        await going_on
+    print(json.dumps(attacks.tally), flush=True)
+    os._exit(0)  # what is open is nobody's business any more
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))
