@@ -1,8 +1,9 @@
 """Signing in through a tenant's identity provider: what a browser does, and what its page does then."""
 
 from collections.abc import Sequence
+from posixpath import normpath
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from aiohttp import web
@@ -22,12 +23,15 @@ _COOKIE = "pulsegate_sso_"
 #: Of the state, so that each sign-on of a browser has a cookie of its own.
 _COOKIE_CHARACTERS = 12
 _COOKIE_SECONDS = 600
+#: One that says nothing.
+_NO_FRAGMENT = "#-"
 
 
 class SignOn(Asked):
     #: SHA-256, in base64url, of a random text that the page keeps: the verifier that redeems the grant (RFC 7636).
     challenge: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{43}$")]
-    #: Where to go on then: a path of this gateway, or a page of an allowed origin (PULSEGATE_CORS_ORIGINS).
+    #: Where to go on then: a path of this gateway not below /api/, or a page of an allowed origin
+    #: (PULSEGATE_CORS_ORIGINS).
     return_to: Annotated[str, msgspec.Meta(max_length=1000)] = "/"
 
 
@@ -110,7 +114,9 @@ class SignOnRoutes:
             return_to=sign_on.return_to,
             challenge=sign_on.challenge,
         )
-        response = _sent_to(begun.authorization_url)
+        # Browsers carry a fragment on to an address that has none (Fetch, 4.4), and another sign-on may have been begun
+        # with this address to return to: this provider would read its grant.
+        response = _sent_to(begun.authorization_url.partition("#")[0] + _NO_FRAGMENT)
         response.set_cookie(
             _cookie(begun.state),
             begun.browser_secret,
@@ -154,16 +160,23 @@ class SignOnRoutes:
     def _require_own(self, return_to: str) -> None:
         """Nobody is sent anywhere else from here. Raises Invalid."""
         if not _leads_to(return_to, self._cors_origins):
-            raise Invalid.fields({"returnTo": "must be a path of this gateway, or a page of an allowed origin"})
+            fault = "must be a path of this gateway, not below /api/, or a page of an allowed origin"
+            raise Invalid.fields({"returnTo": fault})
 
 
 def _leads_to(return_to: str, origins: frozenset[str]) -> bool:
-    """Whether browsers, which read more into an address than its grammar, find in it a path or one of the origins."""
+    """Whether browsers, which read more into an address than its grammar, find in it a page of ours or of an origin."""
     if not return_to.isascii() or not return_to.isprintable() or set(return_to) & set("\\# "):
+        return False
+    try:
+        parts = urlsplit(return_to)
+    except ValueError:
+        return False
+    # The router reads %61 as a, and browsers go up at %2e%2e: what is meant is judged, not what is written.
+    if normpath(unquote(parts.path)).startswith("/api/"):
         return False
     if return_to.startswith("/"):
         return not return_to.startswith("//")
-    parts = urlsplit(return_to)
     return f"{parts.scheme}://{parts.netloc}".lower() in origins
 
 

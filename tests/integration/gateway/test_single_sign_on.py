@@ -1,6 +1,7 @@
 """Single sign-on at the gateway: what it tells auth, the cookie, and where browsers are sent."""
 
 from typing import Any
+from urllib.parse import quote
 
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
@@ -102,7 +103,7 @@ async def test_a_browser_goes_to_the_provider_and_comes_back_with_its_cookie(gat
     arrived = await gateway.call("GET", back, headers={"Cookie": cookie.partition(";")[0]})
     redeemed = await gateway.call("POST", "/api/v1/auth/sso/session", json={"grant": "sg_1", "verifier": "v"})
 
-    assert (begun.status, begun.headers["Location"]) == (302, "https://login.example.com/authorize?state=x")
+    assert (begun.status, begun.headers["Location"]) == (302, "https://login.example.com/authorize?state=x#-")
     assert all(part in cookie for part in ("=bs;", "HttpOnly", "Secure", "SameSite=Lax", "Path=/api/v1/auth/sso/"))
     assert (arrived.status, arrived.headers["Location"]) == (302, "/console#sso=sg_1")
     assert "Max-Age=0" in arrived.headers["Set-Cookie"]
@@ -114,6 +115,19 @@ async def test_a_browser_goes_to_the_provider_and_comes_back_with_its_cookie(gat
         "tenants": [{"id": TENANT, "name": "Acme", "role": "owner"}],
         **RENDERED_SESSION,
     }
+
+
+async def test_a_grant_is_carried_on_to_no_other_provider(gateway: Gateway) -> None:
+    """Browsers carry a fragment on through redirects that have none."""
+    gateway.auth.answers["BeginSignOn"] = pb.BeginSignOnResponse(
+        authorization_url="https://evil.example/authorize", state="s", browser_secret="bs"
+    )
+    begun = await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}")
+    assert begun.headers["Location"].partition("#")[2]
+    for api in ("/api", "/%61pi", "/./api", "/x/%2E%2e/api", "https://console.example.com/api", "https://["):
+        inner = quote(f"{api}{SIGN_IN.removeprefix('/api')}?challenge={CHALLENGE}", safe="")
+        refused = await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}&returnTo={inner}")
+        assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"returnTo"})
 
 
 async def test_a_sign_on_without_a_challenge_is_not_begun(gateway: Gateway) -> None:
