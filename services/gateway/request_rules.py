@@ -5,12 +5,13 @@ and tell that there are some. So each rule names only what cannot be meant well.
 (`promql.py` reads that), nor the values in a Pushgateway client's path: all these may say anything.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote_plus
 
+import re2
 from aiohttp import web
 from multidict import istr
 
@@ -23,7 +24,7 @@ log = logs.get(__name__)
 
 @dataclass(frozen=True)
 class Rule:
-    """One shape. `pattern` is a regular expression, in which case does not matter."""
+    """One shape. `pattern` is a regular expression of RE2, so that no text takes long; case does not matter."""
 
     name: str
     pattern: str
@@ -81,7 +82,7 @@ _FREE_QUERIES = ("/prometheus/", *_FREE_PATHS)
 
 _REMEMBERED = 4096
 _LONGEST_REMEMBERED = 512
-#: So much of a path and of a query is looked at, so that what is long costs no more than some hundred microseconds.
+#: So much of a path and of a query is looked at, so that what is long costs no more than some microseconds.
 _LOOKED_AT = 2048
 
 
@@ -90,11 +91,22 @@ def names() -> Sequence[str]:
     return tuple(dict.fromkeys(["method", *(rule.name for rule in (*_PATH_RULES, *_QUERY_RULES, *_HEADER_RULES))]))
 
 
-def _together(rules: Iterable[Rule]) -> "re.Pattern[str]":
-    return re.compile("|".join(f"(?P<{rule.name}>{rule.pattern})" for rule in rules), re.IGNORECASE)
+class _Together:
+    """All rules of one kind."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        options = re2.Options()
+        options.case_sensitive = False
+        text = "|".join(f"(?P<{rule.name}>{rule.pattern})" for rule in rules)
+        self._compiled: Any = re2.compile(text, options)  # type: ignore[no-untyped-call]
+
+    def broken_by(self, text: str) -> str | None:
+        """The rule that a text is against. It may hold bytes that are no UTF-8, as aiohttp decodes them."""
+        found = self._compiled.search(text.encode("utf-8", "replace"))
+        return found.lastgroup if found else None
 
 
-_IN_PATH, _IN_QUERY, _IN_HEADER = _together(_PATH_RULES), _together(_QUERY_RULES), _together(_HEADER_RULES)
+_IN_PATH, _IN_QUERY, _IN_HEADER = _Together(_PATH_RULES), _Together(_QUERY_RULES), _Together(_HEADER_RULES)
 
 
 def rule_of_target(target: str) -> str | None:
@@ -106,20 +118,15 @@ def rule_of_target(target: str) -> str | None:
 
 def _judged_target(target: str) -> str | None:
     path, _, query = target.partition("?")
-    found = None if path.startswith(_FREE_PATHS) else _IN_PATH.search(path, 0, _LOOKED_AT)
+    found = None if path.startswith(_FREE_PATHS) else _IN_PATH.broken_by(path[:_LOOKED_AT])
     if found is None and query and not path.startswith(_FREE_QUERIES):
-        found = _IN_QUERY.search(unquote_plus(query[:_LOOKED_AT]))
-    return found.lastgroup if found else None
-
-
-def _judged_header(value: str) -> str | None:
-    found = _IN_HEADER.search(value)
-    return found.lastgroup if found else None
+        found = _IN_QUERY.broken_by(unquote_plus(query[:_LOOKED_AT]))
+    return found
 
 
 #: Clients ask for the same again and again: a look-up, instead of a search, for them.
 _known_target = lru_cache(_REMEMBERED)(_judged_target)
-_known_header = lru_cache(_REMEMBERED)(_judged_header)
+_known_header = lru_cache(_REMEMBERED)(_IN_HEADER.broken_by)
 
 
 def rule_of(request: web.Request) -> str | None:
@@ -148,7 +155,8 @@ class RequestRules:
             return
         refused = self._mode == "enforce"
         metrics.RULE_HITS.labels(rule, "refused" if refused else "detected").inc()
-        log.warning("request of an attack's shape", rule=rule, refused=refused, address=request.remote)
+        # No address: it is a person's, and behind a proxy the proxy's. The correlation id finds it in the proxy's log.
+        log.warning("request of an attack's shape", rule=rule, refused=refused)
         if refused:
             raise Forbidden(
                 "This request looks like an attack and was refused. If it was meant well, tell whoever runs this"

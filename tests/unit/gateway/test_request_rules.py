@@ -1,9 +1,13 @@
 """Which requests have an attack's shape, and which have not."""
 
+import time
+
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from structlog.testing import capture_logs
 
 from services.gateway import request_rules
-from services.gateway.request_rules import rule_of_target
+from services.gateway.request_rules import RequestRules, rule_of_target
 
 PROJECT = "/api/v1/projects/0192f0c1-0000-7000-8000-000000000001"
 
@@ -55,3 +59,31 @@ def test_what_an_attack_looks_like(target: str, rule: str) -> None:
 )
 def test_what_is_meant_well(target: str) -> None:
     assert rule_of_target(target) is None
+
+
+def test_what_is_no_utf8_is_looked_at_too() -> None:
+    assert rule_of_target("/\udcff\udcfe") is None
+    assert rule_of_target("/\udcff/../..") == "path_traversal"
+
+
+#: What expressions that backtrack take longest for: what a rule begins with, many times or with much that it may skip.
+ALMOST = ("%3C+", "union+", "'or+", ";drop+", "sleep(+", ";cat+", "'+or+", "../.", "%2e", ".php", "/.", "file:/", "a")
+
+
+@pytest.mark.parametrize("piece", ALMOST)
+@pytest.mark.parametrize("repeated", ["all of it", "its end"])
+@pytest.mark.parametrize("before", ["/", "/?x="])
+def test_no_target_is_looked_at_for_long(before: str, piece: str, repeated: str) -> None:
+    """An expression in quadratic time would hold up everybody's requests, the longer the target the more."""
+    long = piece * 2048 if repeated == "all of it" else piece + piece[-1] * 2048
+    targets = [f"{before}{number}{long}" for number in range(20)]
+    began = time.process_time()
+    for target in targets:
+        rule_of_target(target)
+    assert (time.process_time() - began) / len(targets) < 0.002
+
+
+def test_what_is_logged_of_an_attack_names_the_rule_and_nothing_that_its_sender_is_known_by() -> None:
+    with capture_logs() as logged:
+        RequestRules("detect").check(make_mocked_request("GET", "/.env"))
+    assert [set(line) for line in logged] == [{"event", "log_level", "rule", "refused"}]
