@@ -54,6 +54,8 @@ class MutualTls:
         """Raises ValueError where the files cannot be used, or where the certificate names no service of `domain`."""
         self._files = (certificate, key, authorities)
         self._domain = domain
+        #: This process, as its first certificate names it: it stays the same one.
+        self._service = ""
         self._seen = file_versions.versions(*self._files)
         self.material = self._read()
         self._renewed = asyncio.Event()
@@ -64,10 +66,14 @@ class MutualTls:
         except OSError as error:
             raise ValueError(f"{error.filename} cannot be read ({type(error).__name__})") from error
         leaf = _leaf(certificate, key, authorities)
-        if len(self._services(_names(leaf))) != 1:
+        services = self._services(_names(leaf))
+        if len(services) != 1:
             raise ValueError(f"the certificate must have exactly one DNS name <service>.{self._domain}")
+        if services[0] != (self._service or services[0]):
+            raise ValueError(f"the certificate is of {services[0]}, and this process is {self._service}")
         if leaf.not_valid_after_utc <= datetime.now(UTC):
             raise ValueError(f"the certificate has expired at {leaf.not_valid_after_utc.isoformat()}")
+        self._service = services[0]
         metrics.CERTIFICATE_EXPIRY.labels("internal").set(leaf.not_valid_after_utc.timestamp())
         return Material(certificate=certificate, key=key, authorities=authorities, expires_at=leaf.not_valid_after_utc)
 

@@ -374,3 +374,14 @@ async def test_faulty_files_are_not_taken_and_the_next_good_ones_are(
     receiver.believe(ours)
     tls.renew()
     assert tls.material is not before
+
+
+def test_a_process_stays_the_service_that_its_first_certificate_names(receiver: ServiceFiles, ours: Authority) -> None:
+    tls = receiver.tls()
+    before = tls.material
+    receiver.issue(ours, f"gateway.{DOMAIN}")
+    tls.renew()
+    assert tls.material is before
+    receiver.issue(ours)
+    tls.renew()
+    assert tls.material is not before
