@@ -1,7 +1,7 @@
 """The composition root of auth: the only place that constructs things."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from chassis import grpc_server, http_server, mutual_tls, postgres
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
+from chassis.mutual_tls import MutualTls
 from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
@@ -98,39 +99,44 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         hasher = await stack.enter_async_context(
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
+        parts = _parts(settings, database, master_key, tokens, hasher, clock)
         signer = HeadSigner(database, AuditStorage(), SignedHeadStorage(), HeadSignature.of(master_key), clock)
         providers = await stack.enter_async_context(outbound.reaching(settings.sso_private_networks))
-        servicers = _servicers(settings, database, master_key, tokens, hasher, signer, providers, clock)
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())
-        verdicts = Verdicts(
-            database, VerdictStorage(), AccountStorage(), tokens, usage, clock, default_plan=settings.default_plan
-        )
-        credential_servicer = CredentialServicer(verdicts, ring, feed)
+        registrations = [*_registrations(parts, signer, providers), _verdicts(parts, usage, ring, feed)]
 
         await stack.enter_async_context(signer.signing())
         await stack.enter_async_context(_sender(settings, database, master_key, clock).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
-        await stack.enter_async_context(
-            grpc_server.serving(
-                settings.host,
-                settings.grpc_port,
-                _registrations(servicers, credential_servicer),
-                callers=CALLERS,
-                service_token=settings.following("service_token"),
-                verifier=PrincipalVerifier(ring.jwks),
-                process_health=health,
-                tls=tls,
-                drain_seconds=settings.drain_seconds,
-            )
-        )
+        await stack.enter_async_context(_serving(settings, registrations, ring, health, tls))
         # Last in, so first out: it ends the streams, for which the server would wait.
         await stack.enter_async_context(feed.reading())
         try:
             yield
         finally:
             health.stopping = True
+
+
+def _serving(
+    settings: Settings,
+    registrations: Sequence[grpc_server.Registration],
+    ring: KeyRing,
+    health: Health,
+    tls: MutualTls | None,
+) -> AbstractAsyncContextManager[object]:
+    return grpc_server.serving(
+        settings.host,
+        settings.grpc_port,
+        registrations,
+        callers=CALLERS,
+        service_token=settings.following("service_token"),
+        verifier=PrincipalVerifier(ring.jwks),
+        process_health=health,
+        tls=tls,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def key_ring(settings: Settings, database: Database, master_key: MasterKey, clock: Clock) -> KeyRing:
@@ -167,128 +173,202 @@ def _sender(settings: Settings, database: Database, master_key: MasterKey, clock
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Servicers:
-    accounts: AccountServicer
-    own_account: OwnAccountServicer
-    audit: AuditServicer
-    invitations: InvitationServicer
-    operators: OperatorServicer
-    single_sign_on: SingleSignOnServicer
+class _Parts:
+    """What operations are made of, besides storages, which keep nothing: each makes its own."""
+
+    settings: Settings
+    database: Database
+    master_key: MasterKey
+    tokens: Tokens
+    hasher: PasswordHasher
+    clock: Clock
+    access: Access
+    trail: AuditTrail
+    sessions: Sessions
+    outbox: Outbox
 
 
-def _registrations(servicers: _Servicers, credential_servicer: CredentialServicer) -> list[grpc_server.Registration]:
-    return [
-        lambda server: add_AccountServiceServicer_to_server(servicers.accounts, server),
-        lambda server: add_OwnAccountServiceServicer_to_server(servicers.own_account, server),
-        lambda server: add_AuditServiceServicer_to_server(servicers.audit, server),
-        lambda server: add_InvitationServiceServicer_to_server(servicers.invitations, server),
-        lambda server: add_OperatorServiceServicer_to_server(servicers.operators, server),
-        lambda server: add_SingleSignOnServiceServicer_to_server(servicers.single_sign_on, server),
-        lambda server: add_CredentialServiceServicer_to_server(credential_servicer, server),
-    ]
-
-
-def _servicers(
+def _parts(
     settings: Settings,
     database: Database,
     master_key: MasterKey,
     tokens: Tokens,
     hasher: PasswordHasher,
-    signer: HeadSigner,
-    providers: Outbound,
     clock: Clock,
-) -> _Servicers:
-    accounts, members, projects = AccountStorage(), MemberStorage(), ProjectStorage()
-    keys, feed, mailed_tokens = KeyStorage(), FeedStorage(), MailedTokenStorage()
-    access, audit_entries = Access(accounts, projects), AuditStorage()
-    trail = AuditTrail(audit_entries, accounts, clock)
-    sessions = Sessions(
-        database,
-        SessionStorage(),
-        feed,
-        trail,
-        tokens,
-        RefreshTokens(master_key),
-        clock,
-        refresh_token_life=timedelta(days=settings.refresh_token_days),
-    )
-    outbox = Outbox(MailStorage(), mailed_tokens, MailedTokens(master_key))
-    factors = SecondFactorStorage()
-    recovery = Recovery(database, accounts, mailed_tokens, factors, outbox, sessions, trail, hasher, clock)
-    second_factors = SecondFactors(
-        database, accounts, factors, OneTimeCodes(master_key), sessions, outbox, trail, hasher, clock
-    )
-    account_servicer = AccountServicer(
-        accounts=Accounts(
+) -> _Parts:
+    trail = AuditTrail(AuditStorage(), AccountStorage(), clock)
+    return _Parts(
+        settings=settings,
+        database=database,
+        master_key=master_key,
+        tokens=tokens,
+        hasher=hasher,
+        clock=clock,
+        access=Access(AccountStorage(), ProjectStorage()),
+        trail=trail,
+        sessions=Sessions(
             database,
+            SessionStorage(),
+            FeedStorage(),
+            trail,
+            tokens,
+            RefreshTokens(master_key),
+            clock,
+            refresh_token_life=timedelta(days=settings.refresh_token_days),
+        ),
+        outbox=Outbox(MailStorage(), MailedTokenStorage(), MailedTokens(master_key)),
+    )
+
+
+def _registrations(parts: _Parts, signer: HeadSigner, providers: Outbound) -> list[grpc_server.Registration]:
+    recovery, second_factors = _recovery(parts), _second_factors(parts)
+    accounts = _accounts(parts, recovery, second_factors)
+    own_account = OwnAccountServicer(recovery, second_factors, parts.sessions)
+    audit = AuditServicer(
+        AuditLog(parts.database, parts.access, AuditStorage(), signer), HeadSignature.of(parts.master_key)
+    )
+    invitations, operators, sign_on = _invitations(parts), _operators(parts), _single_sign_on(parts, providers)
+    return [
+        lambda server: add_AccountServiceServicer_to_server(accounts, server),
+        lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
+        lambda server: add_AuditServiceServicer_to_server(audit, server),
+        lambda server: add_InvitationServiceServicer_to_server(invitations, server),
+        lambda server: add_OperatorServiceServicer_to_server(operators, server),
+        lambda server: add_SingleSignOnServiceServicer_to_server(sign_on, server),
+    ]
+
+
+def _verdicts(parts: _Parts, usage: KeyUsage, ring: KeyRing, feed: CredentialFeed) -> grpc_server.Registration:
+    verdicts = Verdicts(
+        parts.database,
+        VerdictStorage(),
+        AccountStorage(),
+        parts.tokens,
+        usage,
+        parts.clock,
+        default_plan=parts.settings.default_plan,
+    )
+    servicer = CredentialServicer(verdicts, ring, feed)
+    return lambda server: add_CredentialServiceServicer_to_server(servicer, server)
+
+
+def _recovery(of: _Parts) -> Recovery:
+    return Recovery(
+        of.database,
+        AccountStorage(),
+        MailedTokenStorage(),
+        SecondFactorStorage(),
+        of.outbox,
+        of.sessions,
+        of.trail,
+        of.hasher,
+        of.clock,
+    )
+
+
+def _second_factors(of: _Parts) -> SecondFactors:
+    return SecondFactors(
+        of.database,
+        AccountStorage(),
+        SecondFactorStorage(),
+        OneTimeCodes(of.master_key),
+        of.sessions,
+        of.outbox,
+        of.trail,
+        of.hasher,
+        of.clock,
+    )
+
+
+def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> AccountServicer:
+    accounts, members, projects, keys, feed = (
+        AccountStorage(),
+        MemberStorage(),
+        ProjectStorage(),
+        KeyStorage(),
+        FeedStorage(),
+    )
+    return AccountServicer(
+        accounts=Accounts(
+            of.database,
             accounts,
             members,
             projects,
-            sessions,
+            of.sessions,
             recovery,
             second_factors,
-            trail,
-            hasher,
-            clock,
-            default_plan=settings.default_plan,
+            of.trail,
+            of.hasher,
+            of.clock,
+            default_plan=of.settings.default_plan,
         ),
-        sessions=sessions,
-        projects=Projects(database, access, accounts, projects, keys, feed, trail, clock),
-        keys=Keys(database, access, keys, feed, trail, master_key, clock),
-        leaks=Leaks(database, VerdictStorage(), keys, members, feed, trail, outbox, clock),
+        sessions=of.sessions,
+        projects=Projects(of.database, of.access, accounts, projects, keys, feed, of.trail, of.clock),
+        keys=Keys(of.database, of.access, keys, feed, of.trail, of.master_key, of.clock),
+        leaks=Leaks(of.database, VerdictStorage(), keys, members, feed, of.trail, of.outbox, of.clock),
         members=Members(
-            database, access, accounts, members, feed, trail, clock, only_verified=settings.addresses_can_be_verified
+            of.database,
+            of.access,
+            accounts,
+            members,
+            feed,
+            of.trail,
+            of.clock,
+            only_verified=of.settings.addresses_can_be_verified,
         ),
     )
-    invitations = Invitations(
-        database,
-        access,
-        accounts,
-        members,
-        InvitationStorage(),
-        outbox,
-        feed,
-        trail,
-        clock,
-        only_verified=settings.addresses_can_be_verified,
-    )
-    operators = Operators(database, accounts, TenantStorage(), feed, trail, clock, addresses=settings.operators)
-    return _Servicers(
-        accounts=account_servicer,
-        own_account=OwnAccountServicer(recovery, second_factors, sessions),
-        invitations=InvitationServicer(invitations),
-        audit=AuditServicer(AuditLog(database, access, audit_entries, signer), HeadSignature.of(master_key)),
-        operators=OperatorServicer(operators),
-        single_sign_on=_single_sign_on(settings, database, master_key, access, sessions, trail, providers, clock),
+
+
+def _invitations(of: _Parts) -> InvitationServicer:
+    return InvitationServicer(
+        Invitations(
+            of.database,
+            of.access,
+            AccountStorage(),
+            MemberStorage(),
+            InvitationStorage(),
+            of.outbox,
+            FeedStorage(),
+            of.trail,
+            of.clock,
+            only_verified=of.settings.addresses_can_be_verified,
+        )
     )
 
 
-def _single_sign_on(
-    settings: Settings,
-    database: Database,
-    master_key: MasterKey,
-    access: Access,
-    sessions: Sessions,
-    trail: AuditTrail,
-    providers: Outbound,
-    clock: Clock,
-) -> SingleSignOnServicer:
+def _operators(of: _Parts) -> OperatorServicer:
+    return OperatorServicer(
+        Operators(
+            of.database,
+            AccountStorage(),
+            TenantStorage(),
+            FeedStorage(),
+            of.trail,
+            of.clock,
+            addresses=of.settings.operators,
+        )
+    )
+
+
+def _single_sign_on(of: _Parts, providers: Outbound) -> SingleSignOnServicer:
     members, stored, identities, feed = MemberStorage(), IdentityProviderStorage(), IdentityStorage(), FeedStorage()
     return SingleSignOnServicer(
-        IdentityProviders(database, access, members, stored, identities, feed, trail, master_key, providers, clock),
+        IdentityProviders(
+            of.database, of.access, members, stored, identities, feed, of.trail, of.master_key, providers, of.clock
+        ),
         SingleSignOn(
-            database,
+            of.database,
             AccountStorage(),
             members,
             stored,
             identities,
             SignOnStorage(),
-            sessions,
+            of.sessions,
             feed,
-            trail,
-            master_key,
-            OidcClient(providers, clock),
-            clock,
-            session_life=timedelta(hours=settings.sso_session_hours),
+            of.trail,
+            of.master_key,
+            OidcClient(providers, of.clock),
+            of.clock,
+            session_life=timedelta(hours=of.settings.sso_session_hours),
         ),
     )
