@@ -86,8 +86,7 @@ class Checkpoints(Protocol):
         """The lane's position, its live series and the definitions that have ended.
 
         Live is also what stopped being so before that was delivered to each of the sinks. A sink that is new begins
-        with the last commit, one that was not delivered for longer than the longest outage that long before it. Raises
-        UnreadableLogError where the state is of another number of lanes.
+        with the last commit, one that was not delivered for longer than the longest outage that long before it.
         """
         ...
 
@@ -139,9 +138,10 @@ class PostgresCheckpoints:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def attend(self, owner: str, lease_seconds: float) -> int:
+    async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
         """See `fleet.Attendance`."""
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+            await lane_groups.check(connection, lanes)
             cursor = await connection.execute(
                 """
                 WITH mine AS (
@@ -165,20 +165,24 @@ class PostgresCheckpoints:
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute("DELETE FROM aggregators WHERE owner = %s", (owner,))
 
-    async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
+    async def acquire(self, lane: int, lanes: int, owner: str, lease_seconds: float) -> int | None:
         """See `fleet.Attendance`."""
         await self._end_frozen_commit(lane)
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
-            await connection.execute("INSERT INTO lanes (lane) VALUES (%s) ON CONFLICT DO NOTHING", (lane,))
+            await connection.execute(
+                "INSERT INTO lanes (lane, lanes_in_all) VALUES (%s, %s) ON CONFLICT DO NOTHING", (lane, lanes)
+            )
+            # After the insertion: what went over to another number in between has been waited for, and is seen.
+            await lane_groups.check(connection, lanes)
             cursor = await connection.execute(
                 """
                 UPDATE lanes
-                   SET epoch = epoch + 1, owner = %(owner)s,
+                   SET epoch = epoch + 1, owner = %(owner)s, lanes_in_all = %(lanes)s,
                        lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
                  WHERE lane = %(lane)s AND (lease_until < clock_timestamp() OR owner = %(owner)s)
                 RETURNING epoch
                 """,
-                {"lane": lane, "owner": owner, "lease": lease_seconds},
+                {"lane": lane, "lanes": lanes, "owner": owner, "lease": lease_seconds},
             )
             row = await cursor.fetchone()
             return row["epoch"] if row else None
@@ -237,7 +241,6 @@ class PostgresCheckpoints:
                 "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
             )
             stored = await cursor.fetchone() or {"position": 0, "commit_ms": 0, "log_made_at": None}
-            await lane_groups.check(connection, lane, lanes)
             watermarks = await self._load_watermarks(connection, lane, dict.fromkeys(sinks, stored["commit_ms"]))
             oldest_ms = stored["commit_ms"] - longest_outage_ms
             watermarks = {sink: max(each_ms, oldest_ms) for sink, each_ms in watermarks.items()}

@@ -160,6 +160,14 @@ def partition_of(project_id: bytes) -> int:
     return zlib.crc32(project_id) % PARTITIONS
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class LanePlace:
+    """One lane of so many: a subject of the log."""
+
+    lanes: int
+    lane: int
+
+
 def lane_of(partition: int, lanes: int) -> int:
     """The lane that carries a partition: lanes are ranges of partitions of (nearly) equal size."""
     return partition * lanes // PARTITIONS

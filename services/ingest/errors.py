@@ -1,6 +1,9 @@
 """Every error of ingestion, with its stable code."""
 
+from collections.abc import Sequence
+
 from chassis.errors import Invalid, Limited, Malformed, TooLarge, Unavailable, UnsupportedMediaType
+from services.ingest.domain import LanePlace
 
 
 class MalformedJson(Malformed):
@@ -64,4 +67,13 @@ class UnreadableLogError(Exception):
 
 
 class NotDrainedError(Exception):
-    """Lanes hold batches that are not in the state yet; the text says which, and what to do."""
+    """Lanes hold batches that are not in the state."""
+
+    def __init__(self, lanes: int, behind: Sequence[LanePlace]) -> None:
+        """`lanes`: of how many the state is."""
+        told = ", ".join(f"{each.lane} of {each.lanes}" for each in behind)
+        super().__init__(
+            f"batches in lane {told} are not in the state yet: stop the receivers,"
+            " let the aggregators go on until the lag is 0, and try again"
+        )
+        self.lanes = lanes

@@ -10,6 +10,7 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation, in_background
+from services.ingest.errors import UnreadableLogError
 
 log = logs.get(__name__)
 
@@ -19,16 +20,20 @@ _ATTEND_SECONDS = 1.0
 class Attendance(Protocol):
     """Where aggregators tell each other that they live, and lanes are leased. Every method raises Unavailable."""
 
-    async def attend(self, owner: str, lease_seconds: float) -> int:
-        """Says that `owner` lives, for so long; returns how many aggregators do, this one included."""
+    async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
+        """Says that `owner` lives, for so long; returns how many aggregators do, this one included.
+
+        Raises UnreadableLogError where there is another number of lanes: who cannot work does not share.
+        """
         ...
 
     async def leave(self, owner: str) -> None:
         """Says that `owner` is gone."""
         ...
 
-    async def acquire(self, lane: int, owner: str, lease_seconds: float) -> int | None:
-        """The epoch under which `owner` has the lane from now on; None while somebody else has it."""
+    async def acquire(self, lane: int, lanes: int, owner: str, lease_seconds: float) -> int | None:
+        """The epoch under which `owner` has the lane from now on; None while somebody else has it. Raises
+        UnreadableLogError where there is another number of lanes."""
         ...
 
 
@@ -60,13 +65,13 @@ class Fleet:
 
     async def _attend_for_ever(self) -> None:
         while True:
-            with suppress(Unavailable):  # lanes say themselves that the database is away
+            with suppress(Unavailable, UnreadableLogError):  # lanes say themselves what is amiss
                 await self._attend()
             heed_cancellation()
             await self._clock.sleep(min(self._lease_seconds / 3, _ATTEND_SECONDS))
 
     async def _attend(self) -> None:
-        alive = await self._attendance.attend(self._owner, self._lease_seconds)
+        alive = await self._attendance.attend(self._owner, self._lanes, self._lease_seconds)
         share = -(-self._lanes // max(alive, 1))
         if share != self._share:
             log.info("lanes are shared", aggregators=alive, lanes=self._lanes, share=share)
@@ -75,14 +80,15 @@ class Fleet:
     async def take(self, lane: int) -> int | None:
         """The epoch under which this aggregator has the lane from now on.
 
-        None while another one has it or should have it. Raises Unavailable.
+        None while another one has it or should have it. Raises Unavailable, and UnreadableLogError where there is
+        another number of lanes.
         """
         async with self._taking:
             if not self._share:
                 await self._attend()
             if len(self._owned) >= self._share:
                 return None
-            epoch = await self._attendance.acquire(lane, self._owner, self._lease_seconds)
+            epoch = await self._attendance.acquire(lane, self._lanes, self._owner, self._lease_seconds)
             if epoch is not None:
                 self._owned.add(lane)
             return epoch

@@ -15,6 +15,7 @@ from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState, Loaded
 from services.ingest.checkpoints import Checkpoints, Owned
+from services.ingest.commit_pace import CommitPace
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
@@ -35,12 +36,6 @@ _RECORDS_AT_ONCE = 256
 _FETCH_SECONDS = 0.5
 #: Once the log is read to its end, it is left alone for so long: a reading costs the same for one frame and for many.
 _BETWEEN_FETCHES_SECONDS = 0.1
-#: What a commit costs, here, in Postgres and in the sinks, grows with the series that changed. After one that wrote
-#: many, commits come less often, so that each series is written less often for the same metrics. 30 000 changed series
-#: a second, and what comes during a late commit, are not many yet: they show within three seconds.
-_MANY_SERIES = 45_000
-_SERIES_A_SECOND = 12_500
-_LONGEST_INTERVAL_SECONDS = 10.0
 _ACQUIRE_SECONDS = 1.0
 #: A log that cannot be read will most likely not be readable in a second either.
 _UNREADABLE_SECONDS = 10.0
@@ -216,6 +211,7 @@ class Lane:
             heed_cancellation()
 
     async def _commit_until_stopped(self, work: "_Work") -> None:
+        pace = CommitPace(self._settings.commit_interval_seconds)
         while not (self._stopping.is_set() or self._fleet.wanted_elsewhere(self._number)):
             began = self._clock.monotonic()
             series = await work.commit()
@@ -223,14 +219,7 @@ class Lane:
             if work.reading:
                 self.trouble = ""
             taken = self._clock.monotonic() - began
-            await self._wait(max(stretched(self._settings.commit_interval_seconds, series) - taken, 0.01))
-
-
-def stretched(interval_seconds: float, series: int) -> float:
-    """The time from a commit that wrote so many series to the next one."""
-    if series <= _MANY_SERIES:
-        return interval_seconds
-    return max(interval_seconds, min(series / _SERIES_A_SECOND, _LONGEST_INTERVAL_SECONDS))
+            await self._wait(max(pace.after(series) - taken, 0.01))
 
 
 def _reasons(errors: BaseExceptionGroup[Exception]) -> str:

@@ -1,58 +1,47 @@
 """How many lanes the state in Postgres is of, and going over to another number of them in one transaction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from chassis.postgres import Connection
+from services.ingest.domain import LanePlace
 from services.ingest.errors import NotDrainedError, UnreadableLogError
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
-    """The lanes that there are. State is keyed by partition: a lane has only its place in the log of its own."""
+async def check(connection: Connection, lanes: int) -> None:
+    """Raises UnreadableLogError where the state is not of so many lanes.
 
-    lanes: int
-    #: Those that somebody has worked on.
-    worked_on: tuple[int, ...]
-
-
-async def check(connection: Connection, lane: int, lanes: int) -> None:
-    """Raises UnreadableLogError where the state is not of so many lanes. The first to ask says how many there are."""
-    cursor = await connection.execute("SELECT lanes_in_all FROM lanes WHERE lanes_in_all <> %s LIMIT 1", (lanes,))
-    if (other := await cursor.fetchone()) is not None:
-        raise UnreadableLogError(
-            f"the state is of {other['lanes_in_all']} lanes, PULSEGATE_LOG_LANES says {lanes}:"
-            " set it back, or regroup the log"
-        )
-    await connection.execute(
-        "UPDATE lanes SET lanes_in_all = %s WHERE lane = %s AND lanes_in_all IS NULL", (lanes, lane)
-    )
-
-
-async def read(connection: Connection) -> Grouping:
-    """The present grouping; of versions that did not say, as if there were one lane: so their subjects are called."""
-    cursor = await connection.execute("SELECT lane, lanes_in_all FROM lanes ORDER BY lane")
-    rows = await cursor.fetchall()
-    return Grouping(max((row["lanes_in_all"] or 1 for row in rows), default=1), tuple(row["lane"] for row in rows))
-
-
-async def change(connection: Connection, lanes: int, held: Mapping[int, int]) -> None:
-    """Makes it so many lanes, and voids what every owner of the ones before has in memory.
-
-    `held`: by lane, the position of the newest frame that the log holds; all later ones are of the new lanes. Raises
-    NotDrainedError where one of them is not in the state.
+    Versions that did not say how many there are left their frames where those of a single lane are.
     """
     cursor = await connection.execute(
-        "SELECT lane, epoch, position, commit_ms, log_made_at FROM lanes ORDER BY lane FOR UPDATE"
+        """
+        SELECT coalesce(lanes_in_all, 1) AS there FROM lanes
+         WHERE coalesce(lanes_in_all, CASE WHEN position > 0 THEN 1 END) <> %s LIMIT 1
+        """,
+        (lanes,),
     )
-    before = await cursor.fetchall()
-    if behind := [row["lane"] for row in before if held.get(row["lane"], 0) > row["position"]]:
-        raise NotDrainedError(
-            f"batches in lane {', '.join(map(str, behind))} are not in the state yet:"
-            " stop the receivers, let the aggregators go on until the lag is 0, and try again"
+    if (other := await cursor.fetchone()) is not None:
+        raise UnreadableLogError(
+            f"the state is of {other['there']} lanes, PULSEGATE_LOG_LANES says {lanes}: set it back, or regroup the log"
         )
-    cursor = await connection.execute("SELECT sink, min(delivered_ms) AS until_ms FROM sink_watermarks GROUP BY sink")
-    delivered = {row["sink"]: row["until_ms"] async for row in cursor}
+
+
+async def change(connection: Connection, lanes: int, held: Mapping[LanePlace, int]) -> int:
+    """Makes it so many lanes, and voids what every owner of the ones before has in memory. Returns how many there were.
+
+    `held`: the newest position of every subject in which the log has frames; what comes later is of the new lanes.
+    Raises NotDrainedError where one is not in the state: where there are so many lanes already, of those of others.
+    """
+    cursor = await connection.execute(
+        "SELECT lane, lanes_in_all, epoch, position, commit_ms, log_made_at FROM lanes ORDER BY lane FOR UPDATE"
+    )
+    rows = await cursor.fetchall()
+    before = max((row["lanes_in_all"] or 1 for row in rows), default=lanes)
+    positions = {row["lane"]: row["position"] for row in rows}
+    if behind := _behind(held, before, lanes, positions):
+        raise NotDrainedError(before, behind)
+    if before == lanes:
+        return before
+    delivered = await delivered_until(connection)
     await connection.execute("DELETE FROM sink_watermarks")
     await connection.execute("DELETE FROM lanes")
     await connection.execute(
@@ -64,10 +53,10 @@ async def change(connection: Connection, lanes: int, held: Mapping[int, int]) ->
         {
             "lanes": lanes,
             # Greater than any before, of whatever lane: what an owner of before began is refused.
-            "epoch": max((row["epoch"] for row in before), default=0) + 1,
-            "position": max((*held.values(), *(row["position"] for row in before)), default=0),
-            "commit_ms": max((row["commit_ms"] for row in before), default=0),
-            "log_made_at": max((row["log_made_at"] for row in before if row["log_made_at"]), default=None),
+            "epoch": max(row["epoch"] for row in rows) + 1,
+            "position": max((*positions.values(), *held.values())) if any(positions.values()) else 0,
+            "commit_ms": max(row["commit_ms"] for row in rows),
+            "log_made_at": max((row["log_made_at"] for row in rows if row["log_made_at"]), default=None),
         },
     )
     await connection.execute(
@@ -77,3 +66,23 @@ async def change(connection: Connection, lanes: int, held: Mapping[int, int]) ->
         """,
         (list(delivered), list(delivered.values())),
     )
+    return before
+
+
+async def delivered_until(connection: Connection) -> dict[str, int]:
+    """Up to which commit each sink has everything of all lanes, Unix milliseconds."""
+    cursor = await connection.execute("SELECT sink, min(delivered_ms) AS until_ms FROM sink_watermarks GROUP BY sink")
+    return {row["sink"]: row["until_ms"] async for row in cursor}
+
+
+def _behind(held: Mapping[LanePlace, int], before: int, lanes: int, positions: Mapping[int, int]) -> list[LanePlace]:
+    """Lanes that hold frames which are neither in the state nor will be read: of lanes that there are, or are to be."""
+    # What other lanes hold was there before the state went over to its own, or came where nobody reads.
+    read_before = min(positions.values(), default=0)
+    read_on = before == lanes or not any(positions.values())
+    return [
+        place
+        for place, last in sorted(held.items())
+        if not (read_on and place.lanes == lanes)
+        and last > (positions.get(place.lane, 0) if place.lanes == before else read_before)
+    ]

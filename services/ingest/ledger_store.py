@@ -161,12 +161,6 @@ async def lines(
     ]
 
 
-async def delivered_until(connection: Connection) -> dict[str, int]:
-    """Up to when every lane was delivered, Unix milliseconds, by sink."""
-    cursor = await connection.execute("SELECT sink, min(delivered_ms) AS until_ms FROM sink_watermarks GROUP BY sink")
-    return {row["sink"]: row["until_ms"] async for row in cursor}
-
-
 async def last_rejections(connection: Connection, project_id: bytes) -> list[LastRejection]:
     """Of each metric and code the last one, the newest first, as far as the project's newest 100 000 counts of an hour
     reach back. The connection's tenant must be the project's."""

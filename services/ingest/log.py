@@ -33,6 +33,7 @@ from chassis import logs
 from chassis.errors import Unavailable
 from chassis.tasks import in_background
 from services.ingest import metrics
+from services.ingest.domain import LanePlace
 from services.ingest.errors import UnreadableLogError
 from services.ingest.settings import LogSettings
 
@@ -70,6 +71,10 @@ class Log:
         """Where a lane's frames are, of so many lanes; 0: of as many as the settings say."""
         lanes = lanes or self._settings.lanes
         return f"{self.stream}.{'lane' if lanes == 1 else f'lanes{lanes}'}.{lane}"
+
+    @property
+    def _closed(self) -> str:
+        return f"{self.stream}.closed.0"
 
     @property
     def connection(self) -> int:
@@ -176,24 +181,48 @@ class Log:
             raise Unavailable("The log does not say when it was made.")
         return Extent(info.created, info.state.last_seq)
 
-    async def take_only(self, subject: str) -> None:
-        """Has the server refuse frames of all other subjects, where there is a log yet. Raises Unavailable."""
+    async def close(self) -> int | None:
+        """Has the server refuse all frames, and waits for those that it had let in. Returns of how many lanes it took
+        them; None where it was closed, or where there is no log yet. Raises Unavailable."""
         with self.asking(), suppress(NotFoundError):
-            found = (await self.jetstream.stream_info(self.stream)).config
-            await self.jetstream.update_stream(found.evolve(subjects=[subject]))
+            taken = (await self.jetstream.stream_info(self.stream)).config.subjects or []
+            await self._take_only(self._closed)
+            await self.jetstream.publish(self._closed, b"", stream=self.stream)
+            place = self._place(taken[0])
+            return place.lanes if place else None
+        return None
 
-    async def last(self, subject: str) -> int:
-        """The newest position of a subject, 0 where it has none. Raises Unavailable."""
+    async def open(self, lanes: int) -> None:
+        """Has the server take the frames of so many lanes alone, where there is a log. Raises Unavailable."""
+        with self.asking(), suppress(NotFoundError):
+            await self._take_only(self.subject("*", lanes))
+            await self.jetstream.purge_stream(self.stream, subject=self._closed)
+
+    async def _take_only(self, subject: str) -> None:
+        found = (await self.jetstream.stream_info(self.stream)).config
+        await self.jetstream.update_stream(found.evolve(subjects=[subject]))
+
+    async def held(self) -> dict[LanePlace, int]:
+        """The newest position of every lane that has frames, of whatever number. Raises Unavailable."""
+        held: dict[LanePlace, int] = {}
+        with self.asking(), suppress(NotFoundError):
+            info = await self.jetstream.stream_info(self.stream, subjects_filter=f"{self.stream}.>")
+            for subject in info.state.subjects or ():
+                if place := self._place(subject):
+                    held[place] = (await self.jetstream.get_last_msg(self.stream, subject)).seq or 0
+        return held
+
+    async def forget(self, place: LanePlace) -> None:
+        """Deletes all frames of a lane. Raises Unavailable."""
         with self.asking():
-            try:
-                return (await self.jetstream.get_last_msg(self.stream, subject)).seq or 0
-            except NotFoundError:
-                return 0
+            await self.jetstream.purge_stream(self.stream, subject=self.subject(place.lane, place.lanes))
 
-    async def forget(self, subject: str) -> None:
-        """Deletes all frames of a subject. Raises Unavailable."""
-        with self.asking(), suppress(NotFoundError):
-            await self.jetstream.purge_stream(self.stream, subject=subject)
+    def _place(self, subject: str) -> LanePlace | None:
+        """The lane of a subject (0 where it stands for all of them); None where it is none's."""
+        _, group, lane = subject.removeprefix(self.stream).split(".")
+        if not group.startswith("lane"):
+            return None
+        return LanePlace(int(group.removeprefix("lane").removeprefix("s") or 1), int(lane.replace("*", "0")))
 
     async def purge(self, lane: int, below: int) -> None:
         """Deletes the lane's frames before a position. Raises Unavailable."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chassis.errors import Invalid, Unavailable
 from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import ledger_store
+from services.ingest import lane_groups, ledger_store
 from services.ingest.ledger import HOUR_MS
 from services.ingest.ledger_store import MOST_LINES, LastRejection, LedgerLine, Place
 
@@ -46,7 +46,7 @@ class LedgerReader:
                 metric=metric,
                 after=after,
             )
-            delivered = await ledger_store.delivered_until(connection)
+            delivered = await lane_groups.delivered_until(connection)
         told = lines[:MOST_LINES]
         token = _token(told[-1]) if len(lines) > len(told) else ""
         return LedgerPage(lines=told, next_page_token=token, delivered_until_ms=delivered)

@@ -112,7 +112,7 @@ class StoredLane:
 async def opened(database: Database) -> AsyncIterator[StoredLane]:
     async with postgres.connected(database.dsn("ingest"), most_connections=1) as connected:
         checkpoints = PostgresCheckpoints(connected)
-        epoch = await checkpoints.acquire(0, "test", 300.0)
+        epoch = await checkpoints.acquire(0, 1, "test", 300.0)
         assert epoch is not None
         lane = StoredLane(connected, checkpoints, epoch)
         await lane.restart()
@@ -324,7 +324,7 @@ async def test_a_commit_that_takes_longer_than_the_lease_keeps_the_lane(database
 
         lane.checkpoints = LookedAtCheckpoints(lane.database, let_the_lease_run_out)
         await lane.commit()
-        assert await other.checkpoints.acquire(0, "another", 60.0) is None
+        assert await other.checkpoints.acquire(0, 1, "another", 60.0) is None
         with pytest.raises(LaneLostError):
             await other.checkpoints.renew(0, other.epoch, 60.0)
 
@@ -376,7 +376,7 @@ async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(
 
         async def taken() -> bool:
             try:
-                return await other.checkpoints.acquire(0, "another", 60.0) is not None
+                return await other.checkpoints.acquire(0, 1, "another", 60.0) is not None
             except Unavailable:
                 return False
 
@@ -402,7 +402,7 @@ async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ende
         committing = asyncio.create_task(lane.commit())
         await frozen.wait()
         began = time.monotonic()
-        assert await other.checkpoints.acquire(0, "another", 60.0) is not None
+        assert await other.checkpoints.acquire(0, 1, "another", 60.0) is not None
         assert time.monotonic() - began < 3.0
         thaw.set()
         with pytest.raises(Unavailable):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from chassis import postgres
 from chassis.errors import Unavailable
 from services.ingest.regrouping import regroup
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
@@ -55,7 +56,8 @@ async def reason_of(pipeline: Pipeline, check: str, text: str) -> None:
 async def test_more_and_fewer_lanes_count_on_exactly(lanes: Lanes) -> None:
     for number in (2, 1, 4, 2):
         pipeline = lanes.told(number)
-        assert (await regroup(pipeline.aggregator_settings)).startswith(f"There are {number} lanes now")
+        if lanes.acknowledged:
+            assert (await regroup(pipeline.aggregator_settings)).startswith(f"There are {number} lanes now")
         assert (await regroup(pipeline.aggregator_settings)) == f"There are {number} lanes already."
         async with pipeline.running():
             await lanes.send(number)
@@ -70,7 +72,7 @@ async def test_what_is_not_in_the_state_keeps_the_lanes_as_they_are(lanes: Lanes
         async with pipeline.aggregator():
             await lanes.are_exact()
         await lanes.send(7)
-        with pytest.raises(SystemExit, match="batches in lane 0, 1 are not in the state yet"):
+        with pytest.raises(SystemExit, match="batches in lane 0 of 2, 1 of 2 are not in the state yet"):
             await regroup(fewer)
         await lanes.send(9)  # the log takes them again
         async with pipeline.aggregator():
@@ -81,6 +83,52 @@ async def test_what_is_not_in_the_state_keeps_the_lanes_as_they_are(lanes: Lanes
     async with lanes.told(1).running():
         await lanes.are_exact()
         await lanes.send(1)
+        await lanes.are_exact()
+
+
+async def test_what_nobody_has_read_yet_is_not_in_the_state(lanes: Lanes) -> None:
+    pipeline = lanes.told(1)
+    more = dataclasses.replace(pipeline.aggregator_settings, lanes=2)
+    async with pipeline.receiver():
+        await lanes.send(5)
+        with pytest.raises(SystemExit, match="batches in lane 0 of 1 are not in the state yet"):
+            await regroup(more)
+        async with pipeline.aggregator():
+            await lanes.are_exact()
+    await regroup(more)
+    async with lanes.told(2).running():
+        await lanes.send(7)
+        await lanes.are_exact()
+
+
+async def test_receivers_and_aggregators_that_never_agreed_are_brought_together(lanes: Lanes) -> None:
+    pipeline = lanes.told(1)
+    async with pipeline.receiver(lanes=2), pipeline.aggregator():
+        await lanes.send(5)
+        await reason_of(pipeline, "log", "which are not the 1 lanes")
+        with pytest.raises(SystemExit, match="0 of 2, 1 of 2"):
+            await regroup(pipeline.aggregator_settings)
+    pipeline = lanes.told(2)
+    await regroup(pipeline.aggregator_settings)
+    async with pipeline.running():
+        await lanes.are_exact()
+
+
+async def test_lanes_of_a_version_that_did_not_say_how_many_are_regrouped_before_they_are_taken(lanes: Lanes) -> None:
+    async with lanes.told(1).running():
+        await lanes.send(5)
+        await lanes.are_exact()
+    pipeline = lanes.told(2)
+    async with (
+        postgres.connected(pipeline.aggregator_settings.dsn) as database,
+        database.transaction(role="ingest_aggregator") as connection,
+    ):
+        await connection.execute("UPDATE lanes SET lanes_in_all = NULL")
+    async with pipeline.aggregator():
+        await reason_of(pipeline, "lane 0", "the state is of 1 lanes")
+    assert (await regroup(pipeline.aggregator_settings)).startswith("There are 2 lanes now")
+    async with pipeline.running():
+        await lanes.send(7)
         await lanes.are_exact()
 
 
@@ -95,6 +143,24 @@ async def test_another_number_without_regrouping_halts_loudly(lanes: Lanes) -> N
     async with lanes.told(2).running():
         await lanes.send(5)
         await lanes.are_exact()
+
+
+async def test_an_aggregator_with_another_number_takes_no_lane_from_one_that_works(lanes: Lanes) -> None:
+    pipeline = lanes.told(2)
+    async with pipeline.running():
+        await lanes.send(5)
+        await lanes.are_exact()
+        other = dataclasses.replace(
+            pipeline,
+            aggregator_settings=dataclasses.replace(
+                pipeline.aggregator_settings, lanes=4, operations_port=pipeline.new_ports().operations("aggregator")
+            ),
+        )
+        async with other.aggregator():
+            await reason_of(other, "lane 3", "the state is of 2 lanes")
+            await lanes.send(7)
+            await lanes.are_exact()
+            assert (await pipeline.readiness("aggregator"))["status"] == "ready"
 
 
 async def test_an_owner_of_before_that_wakes_up_writes_nothing(lanes: Lanes) -> None:
