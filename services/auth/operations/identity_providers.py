@@ -1,5 +1,6 @@
 """A tenant's identity providers: owners set them up, admins see them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,7 +9,7 @@ from chassis.clock import Clock, from_unix_ms
 from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Page, PageRequest, Role, TenantId
+from services.auth.domain import Page, PageRequest, Role, SessionId, TenantId
 from services.auth.errors import LastOwner, OtherProvider, TooManyProviders
 from services.auth.identity_providers import (
     MOST_PROVIDERS,
@@ -94,7 +95,10 @@ class IdentityProviders:
     async def change(
         self, principal: Principal, tenant_id: TenantId, provider_id: ProviderId, wish: ProviderWish
     ) -> IdentityProvider:
-        """Raises Invalid, UnsafeAddress, NotFound, Forbidden, OtherProvider."""
+        """Sessions end that a provider began which is disabled now.
+
+        Raises Invalid, UnsafeAddress, NotFound, Forbidden, OtherProvider.
+        """
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             before = await self._provider(connection, provider_id)
@@ -112,7 +116,12 @@ class IdentityProviders:
                 updated_at=self._now(),
             )
             await self._providers.update(connection, after)
-            await self._tell(connection, actor, "identity_provider.changed", after)
+            ended: Sequence[SessionId] = []
+            if not after.enabled:
+                ended = await self._identities.end_sessions(connection, after.id, after.updated_at)
+            await self._tell(connection, actor, "identity_provider.changed", after, sessionsEnded=len(ended))
+            if ended:
+                await self._feed.announce(connection, ended)
         return after
 
     async def delete(self, principal: Principal, tenant_id: TenantId, provider_id: ProviderId) -> None:

@@ -140,9 +140,18 @@ class SingleSignOn:
         if spent is not None:
             await open_door(connection, "user_id", spent.user_id)
             user = await self._accounts.get(connection, spent.user_id)
-            if user is not None:
+            if user is not None and await self._still_enabled(connection, spent.provider_id):
                 return user, spent.provider_id
         raise SignOnOver
+
+    async def _still_enabled(self, connection: Connection, provider_id: ProviderId) -> bool:
+        """Nobody disables it until this transaction ends: that would miss the session that is begun here."""
+        await open_door(connection, "provider_id", provider_id)
+        found = await self._providers.find(connection, provider_id)
+        if found is not None:
+            await self._members.lock_roles(connection, found.tenant_id)
+            found = await self._providers.find(connection, provider_id)
+        return found is not None and found.enabled
 
     async def _spend(self, provider_id: ProviderId, state: str, browser_secret: str) -> SignOn:
         digest = _digest(state)
@@ -176,8 +185,7 @@ class SingleSignOn:
             await self._members.lock_roles(connection, provider.tenant_id)
             if await self._accounts.is_suspended(connection, provider.tenant_id):
                 raise TenantSuspended
-            if await self._providers.find(connection, provider.id) is None:  # deleted in between
-                raise no_such("identity provider")
+            await self._require_unchanged(connection, provider)
             user = await self._account(connection, provider, vouched)
             changed = await self._see_to_membership(connection, provider, user, role)
             await open_door(connection, "sign_on_hash", _digest(grant).hex())
@@ -187,6 +195,14 @@ class SingleSignOn:
                 await self._trail.by(connection, provider.tenant_id, party, changed)
                 await self._feed.announce(connection, [user.id])
         return grant
+
+    async def _require_unchanged(self, connection: Connection, provider: IdentityProvider) -> None:
+        """What was decided by its settings as they were some seconds ago must still be so."""
+        found = await self._providers.find(connection, provider.id)
+        if found is None or not found.enabled:
+            raise no_such("identity provider")
+        if (found.admission, found.settings) != (provider.admission, provider.settings):
+            raise SignOnOver
 
     async def _account(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> User:
         known = await self._identities.find(connection, provider.id, vouched.subject)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from chassis.postgres import Connection
-from services.auth.domain import PageRequest, Role, TenantId, User, UserId
+from services.auth.domain import PageRequest, Role, SessionId, TenantId, User, UserId
 from services.auth.identity_providers import (
     Admission,
     IdentityProvider,
@@ -120,6 +120,15 @@ class IdentityStorage:
         )
         [row] = await cursor.fetchall()
         return int(row["owners"])
+
+    async def end_sessions(self, connection: Connection, provider_id: ProviderId, now: datetime) -> Sequence[SessionId]:
+        """Of the accounts that the provider made, which have no others; which ones that were."""
+        cursor = await connection.execute(
+            "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL AND expires_at > %s"
+            " AND user_id IN (SELECT user_id FROM identities WHERE provider_id = %s) RETURNING id::text AS id",
+            (now, now, provider_id),
+        )
+        return [SessionId(row["id"]) for row in await cursor.fetchall()]
 
     async def delete_users(self, connection: Connection, provider_id: ProviderId) -> None:
         """With their memberships and sessions."""

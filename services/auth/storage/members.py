@@ -73,11 +73,12 @@ class MemberStorage:
         await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
 
     async def emails_of_admins(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
-        """Of owners too."""
+        """Of owners too; each once, and none that an identity provider has said: a tenant's own may say anybody's."""
         cursor = await connection.execute(
-            "SELECT users.email FROM memberships JOIN users ON users.id = memberships.user_id"
-            " WHERE memberships.tenant_id = %s AND memberships.role IN ('admin', 'owner') ORDER BY users.id",
-            (tenant_id,),
+            "SELECT DISTINCT users.email FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND memberships.role IN ('admin', 'owner')"
+            " AND users.id NOT IN (SELECT user_id FROM identities WHERE tenant_id = %s) ORDER BY users.email",
+            (tenant_id, tenant_id),
         )
         return [row["email"] for row in await cursor.fetchall()]
 

@@ -1,15 +1,18 @@
 """Single sign-on by OpenID Connect: a real issuer is believed, a forging one is not, and none reaches other tenants."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import psycopg
 import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from chassis import api_keys
 from chassis.errors import Forbidden, NotFound, Unauthenticated, Unavailable
 from contracts.pulsegate.auth.v1 import accounts_pb2, invitations_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
@@ -191,6 +194,23 @@ async def test_a_tenants_provider_reaches_no_account_outside_of_the_tenant(
         await mailing.account("SignIn", by_key)
 
 
+async def test_no_mail_goes_to_an_address_that_a_provider_has_said(
+    auth: AuthClient, forger: ForgingIssuer, module_database: Database
+) -> None:
+    """Nobody fills a stranger's mailbox by a provider of their own making."""
+    ada = await auth.sign_up()
+    mapped: dict[str, Any] = {"role_claim": "groups", "role_mappings": [pb.RoleMapping(value="ops", role=ADMIN)]}
+    provider = await add_provider(auth, ada, forger.url, **mapped)
+    for subject in ("1", "2"):
+        await sign_on(auth, forger, provider, sub=subject, email="stranger@example.com", groups=["ops"])
+    made = await auth.create_key(ada)
+    leaked = accounts_pb2.LeakedKey(api_key_sha256=api_keys.digest(made.token), place="https://code.example/a")
+    await auth.account("ReportLeakedKeys", accounts_pb2.ReportLeakedKeysRequest(keys=[leaked]))
+    with psycopg.connect(module_database.superuser_dsn) as connection:
+        query = "SELECT recipient FROM auth.mails WHERE purpose = 'key_leaked' AND details->>'prefix' = %s"
+        assert connection.execute(query, (made.key.prefix,)).fetchall() == [(ada.email,)]
+
+
 async def test_who_signs_in_through_a_provider_has_no_second_factor_or_password_of_ours(
     auth: AuthClient, forger: ForgingIssuer
 ) -> None:
@@ -302,3 +322,56 @@ async def test_another_replica_completes_what_one_has_begun(
     async with running_auth(replica_settings) as replica:
         completed = await complete(replica, begun, forger.send(begun.url), forger.url)
     assert await redeem(mailing, completed.grant)
+
+
+async def test_a_grant_of_a_provider_that_was_disabled_since_begins_no_session(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    begun = await begin(auth, provider)
+    completed = await complete(auth, begun, forger.send(begun.url), forger.url)
+    await change_provider(auth, ada, provider, forger.url, enabled=False)
+    with pytest.raises(Unauthenticated):
+        await redeem(auth, completed.grant)
+
+
+async def test_sessions_that_a_provider_began_end_when_it_is_disabled_and_no_others(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    provider, other = await add_provider(auth, ada, forger.url), await add_provider(auth, ada, forger.url)
+    eve, of_other = await sign_on(auth, forger, provider), await sign_on(auth, forger, other)
+    await change_provider(auth, ada, provider, forger.url, name="Renamed")
+    assert await auth.principal(person_of(eve, ada), ada.project_id)
+    stream = auth.watch((await auth.authenticate(access_token=ada.access_token)).revision)
+
+    await change_provider(auth, ada, provider, forger.url, enabled=False)
+
+    claims = jwt.decode(eve.session.access_token, options={"verify_signature": False})
+    async with asyncio.timeout(20):
+        assert await anext(message.changed_ids async for message in stream if message.changed_ids) == [claims["sid"]]
+    with pytest.raises(Unauthenticated):
+        await auth.principal(person_of(eve, ada), ada.project_id)
+    with pytest.raises(Unauthenticated):
+        await auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=eve.session.refresh_token))
+    for stays in (ada, person_of(of_other, ada)):
+        assert await auth.principal(stays, ada.project_id)
+
+
+async def test_a_provider_that_is_changed_while_it_is_asked_admits_nobody_as_before(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    mapped: dict[str, Any] = {"role_claim": "groups", "role_mappings": [pb.RoleMapping(value="ops", role=ADMIN)]}
+    unmapped = await add_provider(auth, ada, forger.url, **mapped)
+    disabled = await add_provider(auth, ada, forger.url)
+
+    async def change() -> None:
+        await change_provider(auth, ada, unmapped, forger.url)
+        await change_provider(auth, ada, disabled, forger.url, enabled=False)
+
+    forger.before_token = change
+    assert await refused(auth, forger, unmapped, groups=["ops"]) == "SSO_STATE_INVALID"
+    await change_provider(auth, ada, disabled, forger.url)
+    assert await refused(auth, forger, disabled) == "NOT_FOUND"
