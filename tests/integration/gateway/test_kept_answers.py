@@ -1,0 +1,110 @@
+"""Claims in a real Valkey that is slow: nothing is done twice, and what was not done may be sent again."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from chassis.breakers import Breaker
+from chassis.errors import Unavailable
+from chassis.ids import uuid7
+from deploy.local.servers import Valkey
+from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
+from tests.suite_servers import RunningServer
+from tests.waiting import eventually
+
+REQUEST = b"a body"
+
+
+def kept_answers(redis: Redis) -> KeptAnswers:
+    breaker = Breaker("redis-of-a-test", reset_seconds=0.1, least_calls=50)
+    return KeptAnswers(redis, breaker, secret="shared", longest_request_seconds=60)
+
+
+@pytest.fixture
+async def redis(valkey_server: RunningServer[Valkey]) -> AsyncIterator[Redis]:
+    async with Redis.from_url(valkey_server.server.url) as client:
+        await client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def one(redis: Redis) -> KeptAnswers:
+    return kept_answers(redis)
+
+
+@pytest.fixture
+def other(redis: Redis) -> KeptAnswers:
+    return kept_answers(redis)
+
+
+@pytest.fixture
+def key() -> bytes:
+    return uuid7().bytes
+
+
+async def is_claimed(answers: KeptAnswers, key: bytes) -> bool:
+    return isinstance(await answers.claim(key, REQUEST), Claim)
+
+
+async def test_a_claim_that_redis_took_too_late_for_its_gateway_is_carried_out_when_it_comes_again(
+    one: KeptAnswers, other: KeptAnswers, key: bytes, redis: Redis, valkey_server: RunningServer[Valkey]
+) -> None:
+    await redis.ping()  # a connection on which the claim waits for Redis
+    with valkey_server.paused(), pytest.raises(Unavailable, match=r"Nothing was done"):
+        await one.claim(key, REQUEST)
+
+    async def is_taken() -> bool:
+        return bool(await redis.keys("answers:*"))
+
+    await eventually(is_taken, what="Redis has taken the claim")
+    await eventually(lambda: is_claimed(other, key), what="it may be carried out")
+    assert await one.claim(key, REQUEST) is Taken.UNDER_WAY
+
+
+async def test_what_began_unseen_is_given_up(
+    one: KeptAnswers, other: KeptAnswers, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_it = one._begin_it
+
+    async def lost(keys: list[str], arguments: list[Any]) -> None:
+        assert [await begin_it(keys, arguments) for _ in range(2)] == [1, 1]  # clients of Redis ask again
+        raise TimeoutError
+
+    monkeypatch.setattr(one, "_begin_it", lost)
+    with pytest.raises(Unavailable):
+        await one.claim(key, REQUEST)
+    claim = await other.claim(key, REQUEST)
+    assert isinstance(claim, Claim)
+    assert await other.settle(claim, Answer(201))
+    assert await one.claim(key, REQUEST) == Answer(201)
+
+
+async def test_what_did_not_begin_at_once_never_does(
+    one: KeptAnswers, other: KeptAnswers, key: bytes, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes it over is the only one who carries it out, however late Redis is asked to begin the first one."""
+    begin_it, held = one._begin_it, list[tuple[list[str], list[Any]]]()
+
+    async def late(keys: list[str], arguments: list[Any]) -> None:
+        held.append((keys, arguments))
+        raise TimeoutError
+
+    async def away(_keys: list[str], _arguments: list[Any]) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(one, "_begin_it", late)
+    monkeypatch.setattr(one, "_give_it_up", away)
+    with pytest.raises(Unavailable):
+        await one.claim(key, REQUEST)
+    assert await other.claim(key, REQUEST) is Taken.UNDER_WAY
+    [(keys, arguments)] = held
+
+    async def is_too_old() -> bool:
+        return bool(await redis.pttl(keys[0]) < arguments[3])
+
+    await eventually(is_too_old, what="it has not begun in time")
+    assert await begin_it(keys, arguments) == 0
+    assert await is_claimed(other, key)
+    assert await begin_it(keys, arguments) == 0
