@@ -24,6 +24,7 @@ from services.auth import outbound, passwords
 from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
 from services.auth.callers import CALLERS
+from services.auth.discovery import Discovery
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
 from services.auth.grpc_api.audit import AuditServicer
@@ -52,7 +53,7 @@ from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import Sessions
 from services.auth.operations.single_sign_on import SingleSignOn
 from services.auth.operations.verdicts import Verdicts
-from services.auth.outbound import Outbound
+from services.auth.outbound import Outbounds
 from services.auth.outbox import Outbox, Sender
 from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
@@ -220,7 +221,7 @@ def _parts(
     )
 
 
-def _registrations(parts: _Parts, signer: HeadSigner, providers: Outbound) -> list[grpc_server.Registration]:
+def _registrations(parts: _Parts, signer: HeadSigner, providers: Outbounds) -> list[grpc_server.Registration]:
     recovery, second_factors = _recovery(parts), _second_factors(parts)
     accounts = _accounts(parts, recovery, second_factors)
     own_account = OwnAccountServicer(recovery, second_factors, parts.sessions)
@@ -350,7 +351,7 @@ def _operators(of: _Parts) -> OperatorServicer:
     )
 
 
-def _single_sign_on(of: _Parts, providers: Outbound) -> SingleSignOnServicer:
+def _single_sign_on(of: _Parts, providers: Outbounds) -> SingleSignOnServicer:
     members, stored, identities, feed = MemberStorage(), IdentityProviderStorage(), IdentityStorage(), FeedStorage()
     return SingleSignOnServicer(
         IdentityProviders(
@@ -367,7 +368,7 @@ def _single_sign_on(of: _Parts, providers: Outbound) -> SingleSignOnServicer:
             feed,
             of.trail,
             of.master_key,
-            OidcClient(providers, of.clock),
+            OidcClient(Discovery(providers, of.clock), of.clock),
             of.clock,
             session_life=timedelta(hours=of.settings.sso_session_hours),
         ),

@@ -188,18 +188,34 @@ class UnsafeAddress(Invalid):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"The identity provider's address {url[:200]} cannot be used: {reason}.")
+        self.reason = reason
 
 
 class ProviderAway(Unavailable):
     """An identity provider that does not answer, or not as one."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, cause: str) -> None:
         super().__init__(
-            f"The identity provider does not answer at {url[:200]}: {reason[:200]}.",
+            "The identity provider does not answer, or not as one. Its tenant's audit log says more.",
             # Other providers, and other ways to sign in, are not away.
             details={WAITING_FOR: "identity-provider"},
             retry_after_seconds=5.0,
         )
+        #: For the log, and for who administers the provider: anybody may begin a sign-on, and reads the message.
+        self.url = url[:200]
+        self.cause = cause[:200]
+
+
+class OutOfReach(ProviderAway):
+    """An identity provider at an address that must not be asked."""
+
+
+class TooManyLookups(Unavailable):
+    """More names of identity providers wait to be looked up than may."""
+
+    def __init__(self) -> None:
+        details = {WAITING_FOR: "name-lookups"}
+        super().__init__("Too many identity providers are looked for.", details=details, retry_after_seconds=5.0)
 
 
 class SignOnOver(Unauthenticated):

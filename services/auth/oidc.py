@@ -12,10 +12,10 @@ import jwt
 from yarl import URL
 
 from chassis.clock import Clock
+from services.auth.discovery import Discovery, Metadata, remember
 from services.auth.domain import email_fault
 from services.auth.errors import ProviderAway, SignOnFailed
 from services.auth.identity_providers import IdentityProvider, Vouched, values_of
-from services.auth.outbound import Outbound
 
 #: What an ID token may be signed with: never `none`, never a secret that two sides share. By type of key.
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
@@ -24,7 +24,6 @@ _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "OKP": ("EdDSA",),
 }
 
-_METADATA_SECONDS = 600.0
 _KEYS_SECONDS = 600.0
 #: An unknown key makes us read the provider's keys again, at most this often.
 _KEYS_AGAIN_SECONDS = 10.0
@@ -32,19 +31,6 @@ _MOST_CACHED = 500
 _SKEW_SECONDS = 60
 _MOST_SUBJECT_CHARACTERS = 255
 _MOST_GROUPS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What discovery says of a provider."""
-
-    authorization_endpoint: str
-    token_endpoint: str
-    jwks_uri: str
-    token_auth_methods: tuple[str, ...]
-    #: RFC 9207.
-    names_itself: bool
-    read_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +76,19 @@ class Returned:
 
 
 class OidcClient:
-    """Remembers what providers say of themselves for ten minutes."""
+    """Remembers the keys of providers for ten minutes."""
 
-    def __init__(self, outbound: Outbound, clock: Clock) -> None:
-        self._outbound = outbound
+    def __init__(self, discovery: Discovery, clock: Clock) -> None:
+        self._discovery = discovery
         self._clock = clock
-        #: By issuer, and by address; the oldest first.
-        self._metadata: dict[str, Metadata] = {}
+        #: By address; the oldest first.
         self._keys: dict[str, Keys] = {}
 
     async def authorization_url(
         self, provider: IdentityProvider, redirect_uri: str, state: str, secrets: SignOnSecrets
     ) -> str:
-        """Where to send the browser. Raises ProviderAway, UnsafeAddress."""
-        metadata = await self._metadata_of(provider.settings.issuer)
+        """Where to send the browser. Raises ProviderAway."""
+        metadata = await self._discovery.of(provider.settings.issuer)
         asked = {
             "response_type": "code",
             "client_id": provider.settings.client_id,
@@ -119,8 +104,8 @@ class OidcClient:
     async def vouched(
         self, provider: IdentityProvider, secret: str | None, returned: Returned, secrets: SignOnSecrets
     ) -> Vouched:
-        """Whom the provider vouches for. Raises SignOnFailed, ProviderAway, UnsafeAddress."""
-        metadata = await self._metadata_of(provider.settings.issuer)
+        """Whom the provider vouches for. Raises SignOnFailed, ProviderAway."""
+        metadata = await self._discovery.of(provider.settings.issuer)
         # Before the code is shown to anybody: a code of another issuer must not reach this one (RFC 9207).
         if returned.issuer != provider.settings.issuer and (returned.issuer or metadata.names_itself):
             raise SignOnFailed("the answer comes from another issuer")
@@ -148,7 +133,7 @@ class OidcClient:
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
             form |= {"client_id": client_id} if secret is None else {"client_id": client_id, "client_secret": secret}
-        status, answer = await self._outbound.post_form(metadata.token_endpoint, form, headers)
+        status, answer = await metadata.outbound.post_form(metadata.token_endpoint, form, headers)
         token = answer.get("id_token")
         if status != 200 or not isinstance(token, str):
             raise SignOnFailed(f"it does not take the code ({_printable(answer.get('error')) or 'no ID token'})")
@@ -201,41 +186,14 @@ class OidcClient:
         return key
 
     async def _read_keys(self, metadata: Metadata) -> Keys:
-        answer = await self._outbound.get(metadata.jwks_uri)
+        answer = await metadata.outbound.get(metadata.jwks_uri)
         try:
             found = jwt.PyJWKSet.from_dict(answer).keys
         except (jwt.PyJWTError, TypeError, ValueError, AttributeError) as error:
             raise ProviderAway(metadata.jwks_uri, "its keys are none that can be used") from error
         keys = Keys(by_id=tuple(found), read_at=self._clock.monotonic())
-        _remember(self._keys, metadata.jwks_uri, keys)
+        remember(self._keys, metadata.jwks_uri, keys, most=_MOST_CACHED)
         return keys
-
-    async def _metadata_of(self, issuer: str) -> Metadata:
-        """What the provider says of itself (OpenID Connect Discovery 1.0, section 4)."""
-        known = self._metadata.get(issuer)
-        if known is not None and self._clock.monotonic() - known.read_at <= _METADATA_SECONDS:
-            return known
-        address = issuer.rstrip("/") + "/.well-known/openid-configuration"
-        document = await self._outbound.get(address)
-        if document.get("issuer") != issuer:
-            raise ProviderAway(address, "it says that it is another issuer")
-        methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        metadata = Metadata(
-            authorization_endpoint=self._endpoint(document, "authorization_endpoint", address),
-            token_endpoint=self._endpoint(document, "token_endpoint", address),
-            jwks_uri=self._endpoint(document, "jwks_uri", address),
-            token_auth_methods=tuple(methods) if isinstance(methods, list) else (),
-            names_itself=document.get("authorization_response_iss_parameter_supported") is True,
-            read_at=self._clock.monotonic(),
-        )
-        _remember(self._metadata, issuer, metadata)
-        return metadata
-
-    def _endpoint(self, document: Mapping[str, Any], name: str, address: str) -> str:
-        found = document.get(name)
-        if not isinstance(found, str):
-            raise ProviderAway(address, f"it does not say its {name}")
-        return self._outbound.require_allowed(found)
 
 
 def challenge_of(verifier: str) -> str:
@@ -261,13 +219,6 @@ def _vouched(provider: IdentityProvider, claims: Mapping[str, Any]) -> Vouched:
         email=email if believed and isinstance(email, str) and not email_fault(email) else "",
         groups=values_of(claims, provider.admission.role_claim)[:_MOST_GROUPS],
     )
-
-
-def _remember(cache: dict[str, Any], name: str, value: object) -> None:
-    cache.pop(name, None)
-    cache[name] = value
-    while len(cache) > _MOST_CACHED:
-        del cache[next(iter(cache))]
 
 
 def _printable(text: object) -> str:

@@ -1,19 +1,21 @@
 """Requests to addresses that a tenant has chosen: never into private networks, unless an operator allows it."""
 
-import errno
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from threading import BoundedSemaphore
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from services.auth.errors import ProviderAway, UnsafeAddress
+from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 
 Network = IPv4Network | IPv6Network
 
@@ -21,6 +23,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _MOST_CONNECTIONS = 64
 _MOST_CONNECTIONS_PER_HOST = 8
 _MOST_ANSWER_BYTES = 1 << 20
+#: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
+_MOST_THREADS = 32
+_MOST_LOOKUPS = 64
 #: Addresses that carry an IPv4 address for a translator: NAT64 (RFC 6052, RFC 8215) and 6to4.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
 
@@ -55,24 +60,57 @@ class Reach:
         return parsed
 
 
+class _Names:
+    """Looks names up on threads of its own.
+
+    A name that nobody answers for keeps its thread for longer than anybody waits for it, and tenants choose names: the
+    threads of the event loop are for everything else.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+        self._room = BoundedSemaphore(_MOST_LOOKUPS)
+
+    async def addresses(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        """Raises OSError, TooManyLookups."""
+        if not self._room.acquire(blocking=False):
+            raise TooManyLookups
+        lookup = self._threads.submit(
+            socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        # Counted until the thread is done with it, also where the caller has given up.
+        lookup.add_done_callback(lambda _: self._room.release())
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, proto, _, address in await asyncio.wrap_future(lookup)
+        ]
+
+
 class _GuardedResolver(AbstractResolver):
     """What a name stands for is looked at after it was resolved, and connected to as it was looked at."""
 
-    def __init__(self, reach: Reach) -> None:
+    def __init__(self, reach: Reach, names: _Names) -> None:
         self._reach = reach
-        self._resolver = ThreadedResolver()
+        self._names = names
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
+        found = await self._names.addresses(host, port, family)
         allowed = [one for one in found if self._reach.allows(one["host"])]
         if not allowed:
-            raise OSError(errno.EACCES, "its name stands for a private address (see PULSEGATE_SSO_PRIVATE_NETWORKS)")
+            raise UnsafeAddress(host, "its name stands for a private address (see PULSEGATE_SSO_PRIVATE_NETWORKS)")
         return allowed
 
     async def close(self) -> None:
-        await self._resolver.close()
+        """The names are looked up for others too."""
 
 
 class Outbound:
@@ -87,7 +125,7 @@ class Outbound:
         return str(self._reach.require(url))
 
     async def get(self, url: str) -> dict[str, Any]:
-        """Raises UnsafeAddress, ProviderAway."""
+        """Raises OutOfReach, ProviderAway, TooManyLookups."""
         status, answer = await self._ask("GET", url)
         if status != 200:
             raise ProviderAway(url, f"it answers {status}")
@@ -96,14 +134,16 @@ class Outbound:
     async def post_form(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[int, dict[str, Any]]:
-        """Status and answer. Raises UnsafeAddress, ProviderAway."""
+        """Status and answer. Raises OutOfReach, ProviderAway, TooManyLookups."""
         return await self._ask("POST", url, data=form, headers=headers)
 
     async def _ask(self, method: str, url: str, **sent: Any) -> tuple[int, dict[str, Any]]:
-        parsed = self._reach.require(url)
         try:
+            parsed = self._reach.require(url)
             async with self._session.request(method, parsed, allow_redirects=False, **sent) as response:
                 answer = json.loads(await _read(response))
+        except UnsafeAddress as error:
+            raise OutOfReach(url, error.reason) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProviderAway(url, str(error) or "it takes too long") from error
         except (ValueError, RecursionError) as error:
@@ -113,20 +153,38 @@ class Outbound:
         return response.status, answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outbounds:
+    """Two reaches: what is public leads nobody inside."""
+
+    #: To public addresses alone.
+    public: Outbound
+    #: Into the private networks too that an operator has named.
+    inside: Outbound
+
+
 @asynccontextmanager
-async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outbound]:
-    """An `Outbound`, while open."""
-    reach = Reach(private_networks)
-    resolver = _GuardedResolver(reach)
+async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outbounds]:
+    """Both, while open."""
+    threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="names")
+    names = _Names(threads)
+    try:
+        async with _asking(Reach(()), names) as public, _asking(Reach(private_networks), names) as inside:
+            yield Outbounds(public=public, inside=inside)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+@asynccontextmanager
+async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
     connector = aiohttp.TCPConnector(
-        resolver=resolver,
+        resolver=_GuardedResolver(reach, names),
         use_dns_cache=False,
         limit=_MOST_CONNECTIONS,
         limit_per_host=_MOST_CONNECTIONS_PER_HOST,
     )
     async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
         yield Outbound(session, reach)
-    await resolver.close()
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

@@ -21,7 +21,7 @@ from services.auth.identity_providers import (
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
-from services.auth.outbound import Outbound
+from services.auth.outbound import Outbounds
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.members import MemberStorage
@@ -40,7 +40,7 @@ class IdentityProviders:
         feed: FeedStorage,
         trail: AuditTrail,
         master_key: MasterKey,
-        outbound: Outbound,
+        outbounds: Outbounds,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class IdentityProviders:
         self._feed = feed
         self._trail = trail
         self._master_key = master_key
-        self._outbound = outbound
+        self._outbounds = outbounds
         self._clock = clock
 
     async def create(self, principal: Principal, tenant_id: TenantId, wish: ProviderWish) -> IdentityProvider:
@@ -139,7 +139,7 @@ class IdentityProviders:
 
     def _require_usable(self, wish: ProviderWish) -> None:
         wish.require_sound()
-        self._outbound.require_allowed(wish.settings.issuer)
+        self._outbounds.inside.require_allowed(wish.settings.issuer)
 
     def _sealed(self, secret: str | None, provider_id: ProviderId) -> bytes | None:
         return None if secret is None else self._master_key.seal(secret.encode(), owner=secret_owner(provider_id))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from chassis import logs
 from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Forbidden, PulsegateError, Unauthenticated
@@ -16,7 +17,7 @@ from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Device, Role, User, UserId
-from services.auth.errors import SignOnNotAllowed, SignOnOver, TenantSuspended
+from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
 from services.auth.identity_providers import GRANT_LIFE, SIGN_ON_LIFE, IdentityProvider, ProviderId, Vouched
 from services.auth.master_key import MasterKey
 from services.auth.oidc import OidcClient, Returned, SignOnSecrets, challenge_of
@@ -30,6 +31,8 @@ from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.sign_ons import Grant, SignOn, SignOnStorage
+
+log = logs.get(__name__)
 
 _GRANT_PREFIX = "sg_"
 
@@ -88,12 +91,16 @@ class SingleSignOn:
         self._session_life = session_life
 
     async def begin(self, provider_id: ProviderId, redirect_uri: str, return_to: str, challenge: str) -> Begun:
-        """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway, UnsafeAddress."""
+        """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway."""
         provider = await self._enabled(provider_id)
         state, browser_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        url = await self._oidc.authorization_url(
-            provider, redirect_uri, state, SignOnSecrets(browser_secret=browser_secret)
-        )
+        try:
+            url = await self._oidc.authorization_url(
+                provider, redirect_uri, state, SignOnSecrets(browser_secret=browser_secret)
+            )
+        except ProviderAway as away:
+            await self._tell_of_failure(provider, away)
+            raise
         sign_on = SignOn(
             state_hash=_digest(state),
             browser_hash=_digest(browser_secret),
@@ -118,7 +125,7 @@ class SingleSignOn:
             )
             grant = await self._admit(provider, vouched, sign_on.challenge)
         except PulsegateError as refusal:
-            await self._tell_of_failure(provider, refusal, device)
+            await self._tell_of_failure(provider, refusal, address=device.address, device=device.name)
             raise
         return Completed(return_to=sign_on.return_to, grant=grant)
 
@@ -229,14 +236,19 @@ class SingleSignOn:
         details = {"role": role.word, "before": member.role.word}
         return Change(action="member.role_changed", target=target, details=details)
 
-    async def _tell_of_failure(self, provider: IdentityProvider, refusal: PulsegateError, device: Device) -> None:
-        """To the tenant, without whom it was about."""
+    async def _tell_of_failure(
+        self, provider: IdentityProvider, refusal: PulsegateError, *, address: str = "", **details: str
+    ) -> None:
+        """To the tenant, without whom it was about; why its provider is away is told to nobody else."""
         metrics.SIGN_INS.labels(refusal.code.lower()).inc()
-        if not isinstance(refusal, Unauthenticated | Forbidden):
+        if isinstance(refusal, ProviderAway):
+            details |= {"url": refusal.url, "cause": refusal.cause}
+            log.warning("identity provider away", tenant_id=provider.tenant_id, provider_id=provider.id, **details)
+        elif not isinstance(refusal, Unauthenticated | Forbidden):
             return
         party = Party(kind="identity_provider", id=provider.id, name=provider.name)
-        details = {"device": device.name, "reason": refusal.code}
-        change = Change(action="sign_in.failed", target=party, address=device.address, details=details)
+        details["reason"] = refusal.code
+        change = Change(action="sign_in.failed", target=party, address=address, details=details)
         async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
             await self._trail.by(connection, provider.tenant_id, party, change)
 

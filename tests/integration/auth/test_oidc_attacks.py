@@ -2,14 +2,19 @@
 
 import asyncio
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from chassis.errors import PulsegateError, Unauthenticated
+from chassis.clock import SystemClock
+from chassis.errors import PulsegateError, Unauthenticated, Unavailable
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.auth import oidc
+from services.auth import discovery
+from services.auth.discovery import Discovery
+from services.auth.errors import ProviderAway
+from services.auth.outbound import Outbounds, reaching
 from tests.integration.auth.client import AuthClient
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.forging_issuer import FOREIGN_KEY, ForgingIssuer, forging_issuer
@@ -206,7 +211,7 @@ async def test_a_provider_that_takes_no_basic_authentication_gets_the_secret_in_
 
 
 @pytest.mark.parametrize(
-    "discovery",
+    "said",
     [
         {"issuer": "https://issuer.example.com"},
         {"token_endpoint": None},
@@ -216,14 +221,14 @@ async def test_a_provider_that_takes_no_basic_authentication_gets_the_secret_in_
     ],
 )
 async def test_discovery_that_leads_elsewhere_is_not_followed(
-    auth: AuthClient, forger: ForgingIssuer, discovery: dict[str, Any]
+    auth: AuthClient, forger: ForgingIssuer, said: dict[str, Any]
 ) -> None:
-    forger.discovery = discovery
+    forger.discovery = said
     ada = await auth.sign_up()
     provider = await add_provider(auth, ada, forger.url)
     with pytest.raises(PulsegateError) as error:
         await begin(auth, provider)
-    assert error.value.http_status in (422, 503)
+    assert (error.value.code, "http" in error.value.message) == ("SERVICE_UNAVAILABLE", False)
 
 
 async def test_an_endpoint_that_answers_what_it_must_not_is_not_waited_for(
@@ -247,10 +252,41 @@ async def test_an_endpoint_that_answers_what_it_must_not_is_not_waited_for(
     assert await refused(auth, forger, provider) == "SERVICE_UNAVAILABLE"
 
 
+async def test_a_provider_is_asked_by_one_at_a_time_and_not_at_once_again_where_it_says_nothing(
+    moving_auth: AuthClient, forger: ForgingIssuer, clock: MovableClock
+) -> None:
+    ada = await moving_auth.sign_up()
+    provider = await add_provider(moving_auth, ada, forger.url)
+    forger.discovery = {"jwks_uri": None}
+    discovered = "/.well-known/openid-configuration"
+    for _ in range(2):
+        outcomes = await asyncio.gather(*(begin(moving_auth, provider) for _ in range(5)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert len(forger.requests(discovered)) == 1
+    forger.discovery = {}
+    await clock.advance(timedelta(seconds=31))
+    await asyncio.gather(*(begin(moving_auth, provider) for _ in range(5)))
+    assert len(forger.requests(discovered)) == 2
+
+
+async def test_what_a_public_issuer_says_leads_nowhere_inside(forger: ForgingIssuer) -> None:
+    here, inside = ip_network("127.0.0.1"), ip_network("127.0.0.0/8")
+    forger.discovery = {"token_endpoint": "http://127.0.0.2/token"}
+    async with reaching((here,)) as as_if_public, reaching((inside,)) as outbounds:
+        # The forging issuer stands for a public one, the rest of this machine for what is inside.
+        mixed = Outbounds(public=as_if_public.inside, inside=outbounds.inside)
+        with pytest.raises(ProviderAway) as error:
+            await Discovery(mixed, SystemClock()).of(forger.url)
+        assert "token_endpoint" in error.value.cause
+        assert (await Discovery(outbounds, SystemClock()).of(forger.url)).outbound is outbounds.inside
+        forger.discovery = {}
+        assert (await Discovery(mixed, SystemClock()).of(forger.url)).outbound is as_if_public.inside
+
+
 async def test_what_is_remembered_of_providers_is_bounded(
     auth: AuthClient, forger: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oidc, "_MOST_CACHED", 1)
+    monkeypatch.setattr(discovery, "_MOST_CACHED", 1)
     ada = await auth.sign_up()
     async with forging_issuer() as other:
         for issuer in (forger, other, forger):

@@ -240,6 +240,31 @@ async def test_what_a_provider_refuses_is_said_and_told_to_the_tenant(
     assert {(entry["action"], entry["details"]["reason"]) for entry in entries} == {("sign_in.failed", "SSO_FAILED")}
 
 
+async def test_why_a_provider_is_away_is_told_to_the_tenant_and_not_to_whoever_asks(
+    auth: AuthClient, forger: ForgingIssuer, module_database: Database
+) -> None:
+    ada = await auth.sign_up()
+    begun = await begin(auth, await add_provider(auth, ada, forger.url))
+    forger.answer = web.Response(text="<html>")
+    for attempt in (
+        begin(auth, await add_provider(auth, ada, "http://127.0.0.1:1")),
+        complete(auth, begun, forger.send(begun.url), forger.url),
+    ):
+        with pytest.raises(Unavailable) as error:
+            await attempt
+        assert "127.0.0.1" not in f"{error.value.message} {error.value.details}"
+
+    with psycopg.connect(module_database.superuser_dsn) as connection:
+        query = (
+            "SELECT document::json->'details' FROM auth.audit_entries"
+            " WHERE tenant_id = %s AND document::json->>'action' = 'sign_in.failed' ORDER BY sequence"
+        )
+        told = [details for (details,) in connection.execute(query, (ada.tenant_id,)).fetchall()]
+    assert [details["reason"] for details in told] == ["SERVICE_UNAVAILABLE"] * 2
+    assert [details["url"].rpartition("/")[2] for details in told] == ["openid-configuration", "token"]
+    assert ("Cannot connect" in told[0]["cause"], told[1]["cause"]) == (True, "its answer is no JSON")
+
+
 async def test_a_provider_that_is_away_or_disabled_or_unknown_signs_nobody_in(
     auth: AuthClient, forger: ForgingIssuer
 ) -> None:

@@ -1,11 +1,17 @@
 """Where requests may go that a tenant asks for: names are judged by what they stand for."""
 
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
-from services.auth.errors import ProviderAway, UnsafeAddress
+from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 from services.auth.outbound import Reach, reaching
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize(
@@ -42,14 +48,48 @@ def test_an_operator_may_allow_a_network_and_no_more() -> None:
 
 @pytest.mark.parametrize("name", ["localhost", "127.1", "0x7f.1", "2130706433"])
 async def test_a_name_that_stands_for_a_private_address_is_not_asked(name: str) -> None:
-    async with reaching(()) as outbound:
-        with pytest.raises((ProviderAway, UnsafeAddress)) as error:
-            await outbound.get(f"https://{name}/.well-known/openid-configuration")
-    assert any(reason in error.value.message for reason in ("PULSEGATE_SSO_PRIVATE_NETWORKS", "not a canonical"))
-
-
-async def test_a_name_in_a_network_that_was_allowed_is_asked() -> None:
-    async with reaching((ip_network("127.0.0.0/8"), ip_network("::1"))) as outbound:
+    async with reaching(()) as outbounds:
         with pytest.raises(ProviderAway) as error:
-            await outbound.get("https://localhost:1/")
-    assert "PRIVATE_NETWORKS" not in error.value.message
+            await outbounds.inside.get(f"https://{name}/.well-known/openid-configuration")
+    assert any(reason in error.value.cause for reason in ("PULSEGATE_SSO_PRIVATE_NETWORKS", "not a canonical"))
+    assert name not in error.value.message
+
+
+async def test_a_name_in_a_network_that_was_allowed_is_asked_by_who_may_go_inside_alone() -> None:
+    async with reaching((ip_network("127.0.0.0/8"), ip_network("::1"))) as outbounds:
+        with pytest.raises(ProviderAway) as error:
+            await outbounds.inside.get("https://localhost:1/")
+        assert "PRIVATE_NETWORKS" not in error.value.cause
+        with pytest.raises(OutOfReach):
+            await outbounds.public.get("https://localhost:1/")
+
+
+@pytest.fixture
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Nobody answers for names below slow.example; which ones were looked up."""
+    over, answered, asked = threading.Event(), socket.getaddrinfo, list[str]()
+
+    def looked_up(host: str, *rest: Any, **also: Any) -> Any:
+        if not host.endswith(".slow.example"):
+            return answered(host, *rest, **also)
+        asked.append(host)
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    yield asked
+    over.set()
+
+
+async def test_names_that_nobody_answers_for_take_no_threads_of_others(slow_names: list[str]) -> None:
+    async def all_begun() -> bool:
+        return len(slow_names) == 32
+
+    async with reaching(()) as outbounds:
+        requests = [outbounds.public.get(f"https://{number}.slow.example/") for number in range(64)]
+        waiting = asyncio.gather(*requests, return_exceptions=True)
+        await eventually(all_begun, within_seconds=2, what="as many lookups as there are threads")
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), 1)
+        with pytest.raises(TooManyLookups):
+            await outbounds.inside.get("https://another.slow.example/")
+        assert {type(outcome) for outcome in await waiting} == {ProviderAway}  # nobody waits for longer than a while
