@@ -121,6 +121,8 @@ def restore(found: Found, file: Path, yes: bool) -> None:
 @click.pass_obj
 def support_bundle(found: Found, file: Path) -> None:
     """Write FILE (.tar.gz): readiness, metrics, rules, alerts and logs, with secrets redacted."""
+    if file.exists():
+        raise click.ClickException(f"{file} is there already")
     names = bundles.make(found(), file)
     click.echo(f"{file}: {len(names)} parts. Read it before you send it: logs name your tenants' ids.")
 

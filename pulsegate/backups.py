@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from pulsegate import frames
@@ -26,6 +26,8 @@ from pulsegate.observation import fetched
 _BOOTSTRAP = Path(__file__).resolve().parents[1] / "deploy" / "postgres" / "bootstrap.sql"
 _MANIFEST, _DATABASE, _FRAMES = "manifest.json", "database.dump", "frames"
 _FORMAT = 1
+#: As whom services sign in.
+_ROLES = [role for schema in SCHEMAS for role in (schema, f"{schema}_owner")]
 
 
 class BackupError(Exception):
@@ -79,7 +81,8 @@ def _dump(installation: Installation, path: Path) -> dict[int, int]:
         rows = connection.execute("SELECT lane, position FROM ingest.lanes").fetchall()
         ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
         schemas = [f"--schema={schema}" for schema in SCHEMAS]
-        _program(installation, "pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={path}", *schemas)
+        options = ("--format=custom", f"--snapshot={snapshot}", f"--file={path}", *schemas)
+        _program(installation, "pg_dump", _address(installation), *options)
     return dict(rows)
 
 
@@ -108,17 +111,33 @@ def restore(installation: Installation, path: Path) -> Contents:
     Raises BackupError, and LogError where the log does not answer.
     """
     held = contents(path)
-    alive = [name for name, address in installation.processes.items() if fetched(f"{address}/health/live")[0]]
-    if alive:
-        raise BackupError(f"still running: {', '.join(alive)}. Stop every process of the services first.")
+    _require_stopped(installation)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".restore-") as folder:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
+        # All of it is read, because what is there now is dropped for it.
+        _program(installation, "pg_restore", f"--file={os.devnull}", str(Path(folder) / _DATABASE))
         _load(installation, Path(folder) / _DATABASE)
         put = asyncio.run(_put_back(installation, Path(folder) / _FRAMES))
     if put != held.frames:
         raise BackupError(f"{put} of {held.frames} frames are in the log: restore again")
     return held
+
+
+def _require_stopped(installation: Installation) -> None:
+    """Asks the processes that are known, and Postgres, which sees the others too."""
+    alive = [name for name, address in installation.processes.items() if fetched(f"{address}/health/live")[0]]
+    if alive:
+        raise BackupError(f"still running: {', '.join(alive)}. Stop every process of the services first.")
+    with psycopg.connect(installation.database) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = current_database() AND usename = ANY(%s)"
+            " ORDER BY usename",
+            (_ROLES,),
+        ).fetchall()
+    if rows:
+        roles = ", ".join(role for (role,) in rows)
+        raise BackupError(f"still signed in to the database: {roles}. Stop every process of the services first.")
 
 
 async def _put_back(installation: Installation, path: Path) -> int:
@@ -132,8 +151,7 @@ def _load(installation: Installation, path: Path) -> None:
         connection.execute(_BOOTSTRAP.read_bytes())
         for schema in SCHEMAS:
             connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
-    name = conninfo_to_dict(installation.database)["dbname"]
-    _program(installation, "pg_restore", "--single-transaction", "--exit-on-error", f"--dbname={name}", str(path))
+    _program(installation, "pg_restore", _address(installation), "--single-transaction", "--exit-on-error", str(path))
     with psycopg.connect(installation.database) as connection:
         # The log is another one, and begins with the first frame that is not counted.
         connection.execute("UPDATE ingest.lanes SET position = 0, log_made_at = NULL")
@@ -141,14 +159,17 @@ def _load(installation: Installation, path: Path) -> None:
         connection.execute("DELETE FROM ingest.sink_watermarks")
 
 
-#: libpq's names in addresses and in the environment, where other users of the machine do not see a password.
-_LIBPQ = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+def _address(installation: Installation) -> str:
+    """All that the address says, such as `sslmode`, but the password: other users of the machine see arguments."""
+    told = conninfo_to_dict(installation.database)
+    told.pop("password", None)
+    return f"--dbname={make_conninfo('', **told)}"
 
 
 def _program(installation: Installation, name: str, *arguments: str) -> None:
     program = str(installation.postgres_programs / name) if installation.postgres_programs else name
-    address = conninfo_to_dict(installation.database)
-    environment = {**os.environ, **{_LIBPQ[key]: str(value) for key, value in address.items() if key in _LIBPQ}}
+    password = conninfo_to_dict(installation.database).get("password")
+    environment = {**os.environ, **({} if password is None else {"PGPASSWORD": str(password)})}
     try:
         ran = subprocess.run([program, *arguments], check=False, capture_output=True, text=True, env=environment)  # noqa: S603
     except FileNotFoundError as error:

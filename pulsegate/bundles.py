@@ -2,10 +2,17 @@
 
 import io
 import json
+import os
 import platform
+import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from chassis.logs import REDACTED, redact_text
 from pulsegate import doctor, status
@@ -15,12 +22,17 @@ from pulsegate.observation import fetched
 _LOG_BYTES = 1 << 20
 #: Shorter texts stand everywhere by chance.
 _LEAST_SECRET_LENGTH = 8
+_PASSWORD = re.compile(r"://[^:/@\s,]*:([^@/\s]+)@")
 
 
 def make(installation: Installation, path: Path) -> list[str]:
-    """Writes a bundle; returns the names of what is in it."""
+    """Writes a bundle, which nobody else may read; returns the names of what is in it.
+
+    Raises FileExistsError.
+    """
     names = []
-    with tarfile.open(path, "w:gz") as archive:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, text in _contents(installation):
             content = _without_secrets(text, installation).encode()
             entry = tarfile.TarInfo(name)
@@ -32,10 +44,24 @@ def make(installation: Installation, path: Path) -> list[str]:
 
 def _without_secrets(text: str, installation: Installation) -> str:
     """Line by line, as logs are redacted; and whatever is known to be a secret here."""
-    for secret in sorted(installation.secrets, key=len, reverse=True):
+    for secret in sorted(_secrets(installation), key=len, reverse=True):
         if len(secret) >= _LEAST_SECRET_LENGTH:
             text = text.replace(secret, REDACTED)
     return "\n".join(map(redact_text, text.split("\n")))
+
+
+def _secrets(installation: Installation) -> set[str]:
+    whole = {installation.database, installation.nats, *installation.owners.values(), *installation.secrets}
+    return whole.union(*map(_passwords, whole))
+
+
+def _passwords(address: str) -> set[str]:
+    """Those inside of an address, or of several, as they are written there and as they are."""
+    found = set(_PASSWORD.findall(address))
+    found |= set(map(unquote, found))
+    with suppress(psycopg.ProgrammingError):  # it is not libpq's
+        found.add(str(conninfo_to_dict(address).get("password", "")))
+    return found
 
 
 def _contents(installation: Installation) -> Iterator[tuple[str, str]]:

@@ -101,6 +101,8 @@ async def test_a_support_bundle_holds_what_helps_and_no_secret(suite: Suite, pro
     bundle = tmp_path / "bundle.tar.gz"
     status, said = await _pulsegate(suite, "support-bundle", bundle)
     assert status == 0, said
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    assert await _pulsegate(suite, "support-bundle", bundle) == (1, f"Error: {bundle} is there already\n")
     with tarfile.open(bundle) as archive:
         parts = {member.name: archive.extractfile(member) for member in archive}
         texts = {name: file.read().decode() for name, file in parts.items() if file is not None}
