@@ -121,7 +121,7 @@ class KeptAnswers:
         claimed = self._seal(name, _Entry(fingerprint, begun=False))
         async with self._asking():
             found, left_ms = await self._set_or_find(name, claimed)
-        if found is not None:
+        if found is not None and found != claimed:  # its client asks again where an answer is late
             entry = self._unseal(name, found)
             if not hmac.compare_digest(entry.fingerprint, fingerprint):
                 return Taken.BY_ANOTHER

@@ -44,6 +44,12 @@ _NEVER = -1
 _FORMAT = "kept reads 1"
 _MOST_BYTES_OF_ONE = 1 << 20
 _MOST_BYTES = 32 << 20
+#: What an entry takes in memory beyond its content.
+_ENTRY_BYTES = 400
+#: Redis is shared with limits and kept answers, of which it forgets some where its memory is full. So many bytes
+#: are put into it within the shortest life, what lives longer counted as often: at most twice as much is there.
+_MOST_BYTES_IN_REDIS = 48 << 20
+_IN_REDIS = "reads:bytes"
 
 
 class Life(IntEnum):
@@ -78,12 +84,12 @@ class _Memory:
 
     def put(self, name: str, entry: _Entry) -> None:
         if known := self._entries.pop(name, None):
-            self._bytes -= len(known.content)
+            self._bytes -= _ENTRY_BYTES + len(known.content)
         self._entries[name] = entry
-        self._bytes += len(entry.content)
+        self._bytes += _ENTRY_BYTES + len(entry.content)
         while self._bytes > _MOST_BYTES:
             _, oldest = self._entries.popitem(last=False)
-            self._bytes -= len(oldest.content)
+            self._bytes -= _ENTRY_BYTES + len(oldest.content)
         metrics.CACHED_BYTES.set(self._bytes)
 
 
@@ -182,8 +188,15 @@ class ReadCache:
         """What another gateway reads just now, or what is read now and kept."""
         lock = f"{name}:reading"
         alone = await self._tried(self._redis.set(lock, b"1", nx=True, px=_READING_MS))
-        if alone is None and (entry := await self._read_elsewhere(name, project_id)):
+        if alone is None and (entry := await self._read_elsewhere(name, lock, project_id)):
             return entry
+        try:
+            return await self._read(name, life, load)
+        finally:  # also where it failed: nobody waits then for what does not come
+            await self._tried(self._redis.delete(lock))
+
+    async def _read(self, name: str, life: Life, load: Load) -> _Entry:
+        """What is read now, and kept."""
         revision = self._revisions.revision
         content = await load()
         # Without a revision it counts for those who wait for it alone.
@@ -191,17 +204,30 @@ class ReadCache:
         if revision is not None and len(content) <= _MOST_BYTES_OF_ONE:
             self._memory.put(name, entry)
             sealed = self._sealing.seal(name, msgspec.msgpack.encode(entry))
-            await self._tried(self._redis.set(name, sealed, px=life * 1000))
-        await self._tried(self._redis.delete(lock))
+            if await self._has_room(len(sealed), life):
+                await self._tried(self._redis.set(name, sealed, px=life * 1000))
         return entry
 
-    async def _read_elsewhere(self, name: str, project_id: str) -> _Entry | None:
-        """What the gateway that reads it puts into Redis; None where that takes too long."""
+    async def _has_room(self, size: int, life: Life) -> bool:
+        """Whether so much more may be put into Redis just now; what may not is kept in memory alone."""
+        async with self._redis.pipeline(transaction=True) as asked:
+            asked.set(_IN_REDIS, 0, nx=True, ex=int(Life.LIST))
+            asked.incrby(_IN_REDIS, size * life // Life.LIST)
+            answers = await self._tried(asked.execute())
+        return bool(answers) and int(answers[1]) <= _MOST_BYTES_IN_REDIS
+
+    async def _read_elsewhere(self, name: str, lock: str, project_id: str) -> _Entry | None:
+        """What the gateway that reads it puts into Redis; None where it puts nothing there, or that takes too long."""
         for _ in range(_LOOKS):
             await self._clock.sleep(_LOOK_AGAIN_SECONDS)
-            stored = await self._tried(self._redis.get(name))
-            if isinstance(stored, bytes) and (entry := self._stored(name, stored, project_id)):
+            found = await self._tried(self._redis.mget([name, lock]))
+            if not found:
+                return None
+            stored, still_reading = found
+            if stored is not None and (entry := self._stored(name, stored, project_id)):
                 return entry
+            if still_reading is None:  # what it has read is not kept
+                return None
         return None
 
     def _name(self, reader: Principal, question: bytes) -> str:

@@ -1,14 +1,17 @@
 """Reads that are answered out of the cache: of two gateways, with a real Valkey between them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 import redis
 
+from chassis.errors import NotFound
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.servers import Valkey
+from services.gateway import read_cache
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.integration.gateway.test_isolation import shown
@@ -170,6 +173,44 @@ async def test_while_the_feed_or_redis_says_nothing_the_service_is_asked(
         return await name_read(one, session) == "without_feed_total"
 
     await eventually(is_asked, within_seconds=2.0, what="the feed is silent")
+
+
+async def test_what_is_read_takes_no_more_of_redis_than_its_part(
+    two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Limits and kept answers are there too, and are what Redis forgets first where its memory is full."""
+    one, _, session = two
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 2000)
+    for size in range(1, 60):
+        assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=session)).status == 200
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        kept = [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
+        assert sum(client.strlen(key) for key in kept) <= 2000
+    assert await name_read(one, session) == "first_total"
+
+
+async def test_what_is_not_there_makes_nobody_wait(two: tuple[Gateway, Gateway, str]) -> None:
+    """Neither those who ask after the first one, nor those who ask another gateway meanwhile."""
+    one, other, session = two
+
+    async def slowly(_request: object) -> definitions_pb2.GetMetricResponse:
+        await asyncio.sleep(0.1)  # the service's own pace
+        raise NotFound("There is no such metric.")
+
+    one.config.answers["GetMetric"] = slowly
+    began = time.monotonic()
+    for _ in range(3):
+        calls = [gateway.call("GET", f"{METRICS}/{ID}", credential=session) for gateway in (one, other)]
+        assert {answer.status for answer in await asyncio.gather(*calls)} == {404}
+    assert time.monotonic() - began < 2.0
+
+
+async def test_what_is_small_takes_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
+    memory = read_cache._Memory()
+    for number in range(100):
+        memory.put(f"reads:{number}", read_cache._Entry(1, 1, b""))
+    assert [number for number in range(100) if memory.get(f"reads:{number}")] == list(range(90, 100))
 
 
 async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, str]) -> None:
