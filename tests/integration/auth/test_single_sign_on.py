@@ -20,6 +20,7 @@ from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.forging_issuer import ForgingIssuer
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.integration.auth.mail_folder import Mails
 from tests.integration.auth.sign_ons import (
     ADMIN,
@@ -359,6 +360,23 @@ async def test_a_grant_of_a_provider_that_was_disabled_since_begins_no_session(
     await change_provider(auth, ada, provider, forger.url, enabled=False)
     with pytest.raises(Unauthenticated):
         await redeem(auth, completed.grant)
+
+
+async def test_no_session_begins_beside_the_disabling_of_its_provider(
+    auth: AuthClient, forger: ForgingIssuer, module_database: Database
+) -> None:
+    """It would have been missed by what ends them."""
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    begun = await begin(auth, provider)
+    completed = await complete(auth, begun, forger.send(begun.url), forger.url)
+    with psycopg.connect(module_database.superuser_dsn) as disabling:
+        disabling.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"roles of {ada.tenant_id}",))
+        redeeming = asyncio.create_task(redeem(auth, completed.grant))
+        await until_somebody_waits_for_a_lock(module_database)
+        disabling.execute("UPDATE auth.identity_providers SET enabled = false WHERE id = %s", (provider.id,))
+    with pytest.raises(Unauthenticated):
+        await redeeming
 
 
 async def test_sessions_that_a_provider_began_end_when_it_is_disabled_and_no_others(
