@@ -81,6 +81,20 @@ async def test_what_began_unseen_is_given_up(
     assert await one.claim(key, REQUEST) == Answer(201)
 
 
+async def test_a_claim_that_its_own_client_sent_twice_is_one(
+    one: KeptAnswers, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_or_find = one._set_or_find
+
+    async def twice(name: str, stored: bytes) -> tuple[bytes | None, int]:
+        await set_or_find(name, stored)
+        return await set_or_find(name, stored)
+
+    monkeypatch.setattr(one, "_set_or_find", twice)
+    assert await is_claimed(one, key)
+    assert await one.claim(key, REQUEST) is Taken.UNDER_WAY
+
+
 async def test_what_did_not_begin_at_once_never_does(
     one: KeptAnswers, other: KeptAnswers, key: bytes, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
