@@ -45,7 +45,9 @@ def sentry() -> Iterator[Sentry]:
     thread.start()
     handlers, level = logging.root.handlers[:], logging.root.level
     logs.configure("test")
+    correlation_id = context.CORRELATION_ID.set("c0ffee")
     yield server
+    context.CORRELATION_ID.reset(correlation_id)
     server.shutdown()
     thread.join()
     server.server_close()
@@ -57,7 +59,6 @@ def sentry() -> Iterator[Sentry]:
 def test_errors_arrive_with_the_logs_fields_and_no_secret(sentry: Sentry) -> None:
     log = logs.get("tests")
     with reporting("test", f"http://public@127.0.0.1:{sentry.server_port}/1"):
-        context.CORRELATION_ID.set("c0ffee")
         log.info("all is well")
         log.error(
             "sink refuses everything", sink="mimir", address="http://user:hunter2@mimir", api_key="sk_hunter2hunter2"
