@@ -52,7 +52,7 @@ else
 test: build
 	requirements/chromium.sh
 	$(PYTHON) -m coverage erase
-	$(PYTHON) -m pytest tests sdk/python $(BROWSER) --cov --cov-report=
+	$(PYTHON) -m pytest tests sdk/python $(BROWSER) --numprocesses $(TEST_PROCESSES) --dist loadfile --cov --cov-report=
 	$(NPM) test
 	$(PYTHON) -m coverage report --fail-under=85
 	$(PYTHON) -m coverage report --include='services/auth/*' --fail-under=100

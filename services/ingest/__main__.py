@@ -2,7 +2,7 @@
 
 import sys
 
-from chassis import runner
+from chassis import logs, runner
 from services.ingest import app, regrouping
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 
@@ -15,6 +15,7 @@ match sys.argv[1:]:
         runner.migrate("ingest", app.MIGRATIONS)
     case ["regroup"]:
         settings = runner.read_settings("ingest regroup", AggregatorSettings)
+        logs.configure("ingest-regroup", settings.log_level)
         sys.stdout.write(f"{runner.run_loop(regrouping.regroup(settings))}\n")
     case _:
         sys.exit("usage: python -m services.ingest receiver | aggregator | migrate | regroup")

@@ -8,7 +8,7 @@ fenced off. Ended in the middle, it is run again, with either number: until then
 
 import asyncio
 
-from chassis import logs, postgres
+from chassis import postgres
 from chassis.errors import PulsegateError
 from services.ingest import lane_groups, log
 from services.ingest.checkpoints import AGGREGATOR_ROLE
@@ -20,7 +20,6 @@ _CONNECT_SECONDS = 10.0
 
 async def regroup(settings: AggregatorSettings) -> str:
     """What was done, in a line. Raises SystemExit where that cannot be."""
-    logs.configure("ingest-regroup", settings.log_level)
     try:
         return await _regroup(settings)
     except NotDrainedError as error:

@@ -9,7 +9,7 @@ from tests.suite_running import Suite
 from tests.waiting import eventually
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def meant_well(suite: Suite) -> Iterator[None]:
     """What these tests send is meant well: a request rule that is against any of it is wrong."""
     before = len(suite.log("gateway").splitlines())

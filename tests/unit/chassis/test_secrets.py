@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from chassis import secrets
 from chassis.secrets import VaultSecret
 from chassis.service_tokens import ServiceToken
 from chassis.settings import SecretSettings, SettingsError, load, setting, url
+from tests.captured_logs import logged_by
 from tests.vault_server import ROLE_ID, SECRET_ID, VaultServer, vault_server
 from tests.waiting import wait_for
 
@@ -54,7 +54,7 @@ def test_a_changed_file_is_taken_and_a_faulty_one_is_not(tmp_path: Path) -> None
     dsn = load(Settings, {"DSN_FILE": str(path)}).following("dsn")
     assert dsn() == FIRST
     path.write_text("not an address")
-    with capture_logs() as said:
+    with logged_by(secrets) as said:
         wait_for(lambda: dsn() == FIRST and said)
         path.unlink()
         wait_for(lambda: dsn() == FIRST and len(said) == 2)
@@ -69,7 +69,7 @@ def test_what_was_set_otherwise_stays_what_it_is() -> None:
 
 
 async def test_each_reading_is_on_record_and_no_value_is(vault: VaultServer) -> None:
-    with capture_logs() as said:
+    with logged_by(secrets) as said:
         settings = in_vault(vault)
         async with secrets.followed(settings.secrets.values()):
             vault.keep("secret/pulsegate/auth", dsn=SECOND)
@@ -113,7 +113,7 @@ def test_a_token_is_renewed_and_one_that_was_revoked_or_cannot_be_renewed_is_rep
 def test_while_vault_refuses_the_secret_stays(vault: VaultServer) -> None:
     settings = in_vault(vault)
     vault.kept.clear()
-    with capture_logs() as said:
+    with logged_by(secrets) as said:
         refresh(settings)
     assert settings.following("dsn")() == FIRST
     assert [each["event"] for each in said] == ["a secret could not be read again"]

@@ -4,10 +4,10 @@ import time
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from structlog.testing import capture_logs
 
 from services.gateway import request_rules
 from services.gateway.request_rules import RequestRules, rule_of_target
+from tests.captured_logs import logged_by
 
 PROJECT = "/api/v1/projects/0192f0c1-0000-7000-8000-000000000001"
 
@@ -84,6 +84,6 @@ def test_no_target_is_looked_at_for_long(before: str, piece: str, repeated: str)
 
 
 def test_what_is_logged_of_an_attack_names_the_rule_and_nothing_that_its_sender_is_known_by() -> None:
-    with capture_logs() as logged:
+    with logged_by(request_rules) as logged:
         RequestRules("detect").check(make_mocked_request("GET", "/.env"))
     assert [set(line) for line in logged] == [{"event", "log_level", "rule", "refused"}]
