@@ -44,6 +44,10 @@ run: build ## Run everything until Ctrl-C
 
 # ---- test
 
+# Most tests wait for servers most of the time: two at once, each with servers of its own, take little more than half as
+# long as one after the other.
+TEST_PROCESSES ?= 2
+
 .PHONY: test chaos security scan audit chart unit
 ifdef T
 test: build ## Run all tests; T=path runs one, as in make test T=tests/unit/auth
