@@ -27,7 +27,7 @@ from nats.js.api import (
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from chassis import logs
 from chassis.errors import Unavailable
@@ -39,6 +39,8 @@ from services.ingest.settings import LogSettings
 
 log = logs.get(__name__)
 
+#: Error code of JetStream for a stream that has no room left.
+STREAM_FULL = 10077
 #: A server that was gone to gets so long before it is left again.
 _BETWEEN_MOVES_SECONDS = 3.0
 #: A lane without data is asked about so often: each time is three requests, and lanes without data are most of all.
@@ -187,10 +189,17 @@ class Log:
         with self.asking(), suppress(NotFoundError):
             taken = (await self.jetstream.stream_info(self.stream)).config.subjects or []
             await self._take_only(self._closed)
-            await self.jetstream.publish(self._closed, b"", stream=self.stream)
+            await self._wait_for_all_before()
             place = self._place(taken[0])
             return place.lanes if place else None
         return None
+
+    async def _wait_for_all_before(self) -> None:
+        try:
+            await self.jetstream.publish(self._closed, b"", stream=self.stream)
+        except APIError as error:  # a full log refuses it, when its turn has come
+            if error.err_code != STREAM_FULL:
+                raise
 
     async def open(self, lanes: int) -> None:
         """Has the server take the frames of so many lanes alone, where there is a log. Raises Unavailable."""

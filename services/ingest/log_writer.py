@@ -19,7 +19,7 @@ from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
 from services.ingest.errors import LogUnavailable
-from services.ingest.log import Log
+from services.ingest.log import STREAM_FULL, Log
 
 log = logs.get(__name__)
 
@@ -29,8 +29,6 @@ _MOST_FRAME_BYTES = 1 << 19
 _MOST_UNDER_WAY = 2
 _RETRY_AFTER_SECONDS = 1.0
 _RECONNECT_SECONDS = 0.05
-#: Error code of JetStream for a stream that has no room left.
-_STREAM_FULL = 10077
 
 
 class Frame:
@@ -223,7 +221,7 @@ def _refusal(message: Msg) -> LogUnavailable | None:
     except msgspec.DecodeError:
         return _unavailable((message.headers or {}).get("Status", "an answer that cannot be read"))
     if answer.error is not None:
-        return _unavailable(answer.error.description, full=answer.error.err_code == _STREAM_FULL)
+        return _unavailable(answer.error.description, full=answer.error.err_code == STREAM_FULL)
     return None if answer.seq else _unavailable("an answer without a position")
 
 

@@ -1,6 +1,7 @@
 """Another number of lanes: by command and after a drain alone, with nothing lost, nothing double, nothing silent."""
 
 import dataclasses
+import secrets
 import signal
 
 import pytest
@@ -180,3 +181,36 @@ async def test_an_owner_of_before_that_wakes_up_writes_nothing(lanes: Lanes) -> 
             await reason_of(pipeline, "lane 1", "the state is of 1 lanes")
             await lanes.send(9)
             await lanes.are_exact()
+
+
+async def _fill_the_log(pipeline: Pipeline) -> int:
+    """Sends batches of 100 until the log is full; returns how many metrics were acknowledged."""
+    acknowledged = 0
+    async with pipeline.client() as send:
+        while True:
+            labels = [{"order": secrets.token_hex(90)} for _ in range(100)]
+            try:
+                await send(*({"name": "orders_total", "value": 1, "labels": each} for each in labels))
+            except Unavailable as error:
+                refusal = error.message
+                break
+            acknowledged += 100
+    assert refusal == "The log is full."
+    return acknowledged
+
+
+async def test_a_full_log_is_regrouped_too(pipeline: Pipeline) -> None:
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, log_most_bytes=1 << 20)
+    pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, log_most_bytes=1 << 20)
+    pipeline.define("orders_total", labels=[{"name": "order"}])
+    async with pipeline.receiver():
+        acknowledged = await _fill_the_log(pipeline)
+    async with pipeline.aggregator():
+        await pipeline.expect("sum(orders_total{$project})", acknowledged)
+    more = dataclasses.replace(pipeline.aggregator_settings, lanes=2)
+    assert (await regroup(more)).startswith("There are 2 lanes now")
+    pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=2)
+    pipeline.aggregator_settings = more
+    async with pipeline.running():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        await pipeline.expect("sum(orders_total{$project})", acknowledged + 1)
