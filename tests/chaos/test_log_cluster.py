@@ -1,6 +1,7 @@
 """A log of three servers: its leader killed, paused, cut off under load. Clients go on; nothing is lost or doubled."""
 
 import dataclasses
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
@@ -27,8 +28,8 @@ Fault = Callable[[LogCluster, str], AbstractContextManager[None]]
 
 @pytest.fixture
 async def cluster(data_folder: Path, port_blocks: Callable[[], Ports]) -> AsyncIterator[LogCluster]:
-    ports = port_blocks()
-    async with log_cluster.running(data_folder / f"cluster-{ports.public}", ports) as cluster:
+    folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=data_folder))
+    async with log_cluster.running(folder, port_blocks()) as cluster:
         yield cluster
 
 
