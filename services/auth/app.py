@@ -40,6 +40,7 @@ from services.auth.oidc import OidcClient
 from services.auth.one_time_codes import OneTimeCodes
 from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
+from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditLog, AuditTrail
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.invitations import Invitations
@@ -360,14 +361,20 @@ def _single_sign_on(of: _Parts, providers: Outbounds) -> SingleSignOnServicer:
         SingleSignOn(
             of.database,
             AccountStorage(),
-            members,
-            stored,
-            identities,
             SignOnStorage(),
+            Admission(
+                of.database,
+                AccountStorage(),
+                members,
+                stored,
+                identities,
+                feed,
+                of.trail,
+                of.master_key,
+                of.clock,
+            ),
             of.sessions,
-            feed,
             of.trail,
-            of.master_key,
             OidcClient(Discovery(providers, of.clock), of.clock),
             of.clock,
             session_life=timedelta(hours=of.settings.sso_session_hours),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NewType
+from typing import Generic, NewType, TypeVar
 
 from chassis.errors import Invalid
 from services.auth.domain import Role, TenantId, name_fault
@@ -64,6 +64,8 @@ class OidcSettings:
 
 #: One class a kind.
 KindSettings = OidcSettings
+
+_Kind_co = TypeVar("_Kind_co", bound=KindSettings, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,15 +137,15 @@ class ProviderWish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdentityProvider:
-    """A provider of one tenant."""
+class ProviderOf(Generic[_Kind_co]):
+    """A provider of one tenant, of one kind."""
 
     id: ProviderId
     tenant_id: TenantId
     name: str
     enabled: bool
     admission: Admission
-    settings: KindSettings
+    settings: _Kind_co
     sealed_secret: bytes | None = field(repr=False)
     created_at: datetime
     updated_at: datetime
@@ -152,6 +154,10 @@ class IdentityProvider:
     def secret_owner(self) -> str:
         """To which the secret is bound at rest."""
         return secret_owner(self.id)
+
+
+#: Of any kind.
+IdentityProvider = ProviderOf[KindSettings]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from chassis.clock import Clock
 from services.auth.discovery import Discovery, Metadata, remember
 from services.auth.domain import email_fault
 from services.auth.errors import ProviderAway, SignOnFailed
-from services.auth.identity_providers import IdentityProvider, Vouched, values_of
+from services.auth.identity_providers import OidcSettings, ProviderOf, Vouched, values_of
+
+OidcProvider = ProviderOf[OidcSettings]
 
 #: What an ID token may be signed with: never `none`, never a secret that two sides share. By type of key.
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
@@ -85,7 +87,7 @@ class OidcClient:
         self._keys: dict[str, Keys] = {}
 
     async def authorization_url(
-        self, provider: IdentityProvider, redirect_uri: str, state: str, secrets: SignOnSecrets
+        self, provider: OidcProvider, redirect_uri: str, state: str, secrets: SignOnSecrets
     ) -> str:
         """Where to send the browser. Raises ProviderAway."""
         metadata = await self._discovery.of(provider.settings.issuer)
@@ -102,7 +104,7 @@ class OidcClient:
         return str(URL(metadata.authorization_endpoint).update_query(asked))
 
     async def vouched(
-        self, provider: IdentityProvider, secret: str | None, returned: Returned, secrets: SignOnSecrets
+        self, provider: OidcProvider, secret: str | None, returned: Returned, secrets: SignOnSecrets
     ) -> Vouched:
         """Whom the provider vouches for. Raises SignOnFailed, ProviderAway."""
         metadata = await self._discovery.of(provider.settings.issuer)
@@ -118,7 +120,7 @@ class OidcClient:
         return _vouched(provider, claims)
 
     async def _exchange(
-        self, provider: IdentityProvider, secret: str | None, metadata: Metadata, returned: Returned, verifier: str
+        self, provider: OidcProvider, secret: str | None, metadata: Metadata, returned: Returned, verifier: str
     ) -> str:
         form = {
             "grant_type": "authorization_code",
@@ -139,7 +141,7 @@ class OidcClient:
             raise SignOnFailed(f"it does not take the code ({_printable(answer.get('error')) or 'no ID token'})")
         return token
 
-    async def _verified(self, provider: IdentityProvider, metadata: Metadata, token: str) -> dict[str, Any]:
+    async def _verified(self, provider: OidcProvider, metadata: Metadata, token: str) -> dict[str, Any]:
         """The claims of an ID token that the provider signed for us, and that has not expired."""
         try:
             header = jwt.get_unverified_header(token)
@@ -209,7 +211,7 @@ def _named(keys: Keys, header: Mapping[str, Any]) -> jwt.PyJWK | None:
     return usable[0] if len(usable) == 1 else None
 
 
-def _vouched(provider: IdentityProvider, claims: Mapping[str, Any]) -> Vouched:
+def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
     subject, email = claims["sub"], claims.get("email", "")
     if not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS or not subject.isprintable():
         raise SignOnFailed("its name for you is none that can be kept")

@@ -9,30 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from chassis import logs
-from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
-from chassis.errors import Forbidden, PulsegateError, Unauthenticated
-from chassis.ids import is_uuid, uuid7
+from chassis.errors import PulsegateError
+from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
-from services.auth.domain import Device, Role, User, UserId
-from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
-from services.auth.identity_providers import GRANT_LIFE, SIGN_ON_LIFE, IdentityProvider, ProviderId, Vouched
-from services.auth.master_key import MasterKey
-from services.auth.oidc import OidcClient, Returned, SignOnSecrets, challenge_of
-from services.auth.operations.access import no_such
+from services.auth.domain import Device, User, UserId
+from services.auth.errors import ProviderAway, SignOnOver
+from services.auth.identity_providers import GRANT_LIFE, SIGN_ON_LIFE, OidcSettings, ProviderId, Vouched
+from services.auth.oidc import OidcClient, OidcProvider, Returned, SignOnSecrets, challenge_of
 from services.auth.operations.accounts import SignedIn
-from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.admission import Admission
+from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
-from services.auth.storage.feed import FeedStorage
-from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
-from services.auth.storage.members import MemberStorage
 from services.auth.storage.sign_ons import Grant, SignOn, SignOnStorage
-
-log = logs.get(__name__)
 
 _GRANT_PREFIX = "sg_"
 
@@ -63,14 +55,10 @@ class SingleSignOn:
         self,
         database: Database,
         accounts: AccountStorage,
-        members: MemberStorage,
-        providers: IdentityProviderStorage,
-        identities: IdentityStorage,
         sign_ons: SignOnStorage,
+        admission: Admission,
         sessions: Sessions,
-        feed: FeedStorage,
         trail: AuditTrail,
-        master_key: MasterKey,
         oidc: OidcClient,
         clock: Clock,
         *,
@@ -78,28 +66,24 @@ class SingleSignOn:
     ) -> None:
         self._database = database
         self._accounts = accounts
-        self._members = members
-        self._providers = providers
-        self._identities = identities
         self._sign_ons = sign_ons
+        self._admission = admission
         self._sessions = sessions
-        self._feed = feed
         self._trail = trail
-        self._master_key = master_key
         self._oidc = oidc
         self._clock = clock
         self._session_life = session_life
 
     async def begin(self, provider_id: ProviderId, redirect_uri: str, return_to: str, challenge: str) -> Begun:
         """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway."""
-        provider = await self._enabled(provider_id)
+        provider = await self._admission.enabled(provider_id, OidcSettings)
         state, browser_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         try:
             url = await self._oidc.authorization_url(
                 provider, redirect_uri, state, SignOnSecrets(browser_secret=browser_secret)
             )
         except ProviderAway as away:
-            await self._tell_of_failure(provider, away)
+            await self._admission.tell_of_failure(provider, away)
             raise
         sign_on = SignOn(
             state_hash=_digest(state),
@@ -118,14 +102,14 @@ class SingleSignOn:
     ) -> Completed:
         """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, TenantSuspended, NotFound, ProviderAway."""
         sign_on = await self._spend(provider_id, state, browser_secret)
-        provider = await self._enabled(sign_on.provider_id)
+        provider = await self._admission.enabled(sign_on.provider_id, OidcSettings)
         try:
             vouched = await self._oidc.vouched(
-                provider, self._secret(provider), returned, SignOnSecrets(browser_secret=browser_secret)
+                provider, self._admission.secret(provider), returned, SignOnSecrets(browser_secret=browser_secret)
             )
             grant = await self._admit(provider, vouched, sign_on.challenge)
         except PulsegateError as refusal:
-            await self._tell_of_failure(provider, refusal, address=device.address, device=device.name)
+            await self._admission.tell_of_failure(provider, refusal, address=device.address, device=device.name)
             raise
         return Completed(return_to=sign_on.return_to, grant=grant)
 
@@ -147,18 +131,9 @@ class SingleSignOn:
         if spent is not None:
             await open_door(connection, "user_id", spent.user_id)
             user = await self._accounts.get(connection, spent.user_id)
-            if user is not None and await self._still_enabled(connection, spent.provider_id):
+            if user is not None and await self._admission.still_enabled(connection, spent.provider_id):
                 return user, spent.provider_id
         raise SignOnOver
-
-    async def _still_enabled(self, connection: Connection, provider_id: ProviderId) -> bool:
-        """Nobody disables it until this transaction ends: that would miss the session that is begun here."""
-        await open_door(connection, "provider_id", provider_id)
-        found = await self._providers.find(connection, provider_id)
-        if found is not None:
-            await self._members.lock_roles(connection, found.tenant_id)
-            found = await self._providers.find(connection, provider_id)
-        return found is not None and found.enabled
 
     async def _spend(self, provider_id: ProviderId, state: str, browser_secret: str) -> SignOn:
         digest = _digest(state)
@@ -172,85 +147,15 @@ class SingleSignOn:
             raise SignOnOver
         return found
 
-    async def _enabled(self, provider_id: ProviderId) -> IdentityProvider:
-        async with self._database.transaction(provider_id=provider_id if is_uuid(provider_id) else "") as connection:
-            found = await self._providers.find(connection, provider_id) if is_uuid(provider_id) else None
-        if found is None or not found.enabled:
-            raise no_such("identity provider")
-        return found
-
-    def _secret(self, provider: IdentityProvider) -> str | None:
-        if provider.sealed_secret is None:
-            return None
-        return self._master_key.unseal(provider.sealed_secret, owner=provider.secret_owner).decode()
-
-    async def _admit(self, provider: IdentityProvider, vouched: Vouched, challenge: str) -> str:
-        """Makes or finds the account, sees to its membership; a grant for its session."""
-        role = _admitted_as(provider, vouched)
+    async def _admit(self, provider: OidcProvider, vouched: Vouched, challenge: str) -> str:
+        """A grant for the session of whom the provider vouches for."""
         grant = _GRANT_PREFIX + secrets.token_urlsafe(32)
         async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
-            await self._members.lock_roles(connection, provider.tenant_id)
-            if await self._accounts.is_suspended(connection, provider.tenant_id):
-                raise TenantSuspended
-            await self._require_unchanged(connection, provider)
-            user = await self._account(connection, provider, vouched)
-            changed = await self._see_to_membership(connection, provider, user, role)
+            admitted = await self._admission.admit(connection, provider, vouched)
             await open_door(connection, "sign_on_hash", _digest(grant).hex())
-            await self._sign_ons.insert_grant(connection, self._grant(grant, challenge, user.id, provider.id))
-            if changed is not None:
-                party = Party(kind="identity_provider", id=provider.id, name=provider.name)
-                await self._trail.by(connection, provider.tenant_id, party, changed)
-                await self._feed.announce(connection, [user.id])
+            await self._sign_ons.insert_grant(connection, self._grant(grant, challenge, admitted.user.id, provider.id))
+            await self._admission.tell(connection, provider, admitted)
         return grant
-
-    async def _require_unchanged(self, connection: Connection, provider: IdentityProvider) -> None:
-        """What was decided by its settings as they were some seconds ago must still be so."""
-        found = await self._providers.find(connection, provider.id)
-        if found is None or not found.enabled:
-            raise no_such("identity provider")
-        if (found.admission, found.settings) != (provider.admission, provider.settings):
-            raise SignOnOver
-
-    async def _account(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> User:
-        known = await self._identities.find(connection, provider.id, vouched.subject)
-        user = User(id=known.id if known else UserId(str(uuid7())), email=vouched.email)
-        await open_door(connection, "user_id", user.id)
-        if known is None:
-            await self._identities.insert(connection, user, provider, vouched.subject, self._now())
-        elif known.email != user.email:
-            await self._identities.rename(connection, user)
-        return user
-
-    async def _see_to_membership(
-        self, connection: Connection, provider: IdentityProvider, user: User, role: Role
-    ) -> Change | None:
-        """What changed. Owners stay owners, and without a mapping a role that was given by hand stays."""
-        member = await self._members.get(connection, provider.tenant_id, user.id)
-        target = Party(kind="user", id=user.id)
-        if member is None:
-            await self._members.insert(connection, provider.tenant_id, user.id, role, self._now(), consented=True)
-            return Change(action="member.added", target=target, details={"role": role.word})
-        if member.role in (role, Role.OWNER) or not provider.admission.decides_roles:
-            return None
-        await self._members.update(connection, provider.tenant_id, user.id, role)
-        details = {"role": role.word, "before": member.role.word}
-        return Change(action="member.role_changed", target=target, details=details)
-
-    async def _tell_of_failure(
-        self, provider: IdentityProvider, refusal: PulsegateError, *, address: str = "", **details: str
-    ) -> None:
-        """To the tenant, without whom it was about; why its provider is away is told to nobody else."""
-        metrics.SIGN_INS.labels(refusal.code.lower()).inc()
-        if isinstance(refusal, ProviderAway):
-            details |= {"url": refusal.url, "cause": refusal.cause}
-            log.warning("identity provider away", tenant_id=provider.tenant_id, provider_id=provider.id, **details)
-        elif not isinstance(refusal, Unauthenticated | Forbidden):
-            return
-        party = Party(kind="identity_provider", id=provider.id, name=provider.name)
-        details["reason"] = refusal.code
-        change = Change(action="sign_in.failed", target=party, address=address, details=details)
-        async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
-            await self._trail.by(connection, provider.tenant_id, party, change)
 
     def _grant(self, grant: str, challenge: str, user_id: UserId, provider_id: ProviderId) -> Grant:
         return Grant(
@@ -263,18 +168,6 @@ class SingleSignOn:
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
-
-
-def _admitted_as(provider: IdentityProvider, vouched: Vouched) -> Role:
-    """Raises SignOnNotAllowed."""
-    if not vouched.email:
-        raise SignOnNotAllowed("your identity provider does not say that your e-mail address is verified")
-    if not provider.admission.takes_address(vouched.email):
-        raise SignOnNotAllowed("your e-mail address is of none of the domains that this tenant takes")
-    role = provider.admission.role_of(vouched.groups)
-    if role is None:
-        raise SignOnNotAllowed("none of your groups has a role in this tenant")
-    return role
 
 
 def _digest(secret: str) -> bytes:

@@ -1,0 +1,172 @@
+"""Whom a tenant's identity provider vouches for becomes a member of that tenant, whatever kind of provider it is."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar, cast
+
+from chassis import logs
+from chassis.audit import Party
+from chassis.clock import Clock, from_unix_ms
+from chassis.errors import Forbidden, PulsegateError, Unauthenticated
+from chassis.ids import is_uuid, uuid7
+from chassis.postgres import Connection, Database
+from services.auth import metrics
+from services.auth.domain import Role, User, UserId
+from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
+from services.auth.identity_providers import IdentityProvider, KindSettings, ProviderId, ProviderOf, Vouched
+from services.auth.master_key import MasterKey
+from services.auth.operations.access import no_such
+from services.auth.operations.audit import AuditTrail, Change
+from services.auth.storage.accounts import AccountStorage
+from services.auth.storage.doors import open_door
+from services.auth.storage.feed import FeedStorage
+from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
+from services.auth.storage.members import MemberStorage
+
+log = logs.get(__name__)
+
+_Kind = TypeVar("_Kind", bound=KindSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """Somebody whom the tenant has taken, in a transaction in which `Admission.tell` is still to be called."""
+
+    user: User
+    #: Of their membership; None: it is as it was.
+    changed: Change | None
+
+
+class Admission:
+    """Steps of signing in through a provider."""
+
+    def __init__(
+        self,
+        database: Database,
+        accounts: AccountStorage,
+        members: MemberStorage,
+        providers: IdentityProviderStorage,
+        identities: IdentityStorage,
+        feed: FeedStorage,
+        trail: AuditTrail,
+        master_key: MasterKey,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._members = members
+        self._providers = providers
+        self._identities = identities
+        self._feed = feed
+        self._trail = trail
+        self._master_key = master_key
+        self._clock = clock
+
+    async def enabled(self, provider_id: ProviderId, kind: type[_Kind]) -> ProviderOf[_Kind]:
+        """One of this kind through which people sign in. Raises NotFound."""
+        async with self._database.transaction(provider_id=provider_id if is_uuid(provider_id) else "") as connection:
+            found = await self._providers.find(connection, provider_id) if is_uuid(provider_id) else None
+        if found is None or not found.enabled or not isinstance(found.settings, kind):
+            raise no_such("identity provider")
+        return cast("ProviderOf[_Kind]", found)
+
+    async def still_enabled(self, connection: Connection, provider_id: ProviderId) -> bool:
+        """Nobody disables it until this transaction ends: that would miss the session that is begun here."""
+        await open_door(connection, "provider_id", provider_id)
+        found = await self._providers.find(connection, provider_id)
+        if found is not None:
+            await self._members.lock_roles(connection, found.tenant_id)
+            found = await self._providers.find(connection, provider_id)
+        return found is not None and found.enabled
+
+    def secret(self, provider: IdentityProvider) -> str | None:
+        if provider.sealed_secret is None:
+            return None
+        return self._master_key.unseal(provider.sealed_secret, owner=provider.secret_owner).decode()
+
+    async def admit(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> Admitted:
+        """Makes or finds the account, whose door is open then beside the tenant's, and sees to its membership.
+
+        Nobody disables the provider until this transaction ends. Raises SignOnNotAllowed, TenantSuspended, NotFound,
+        SignOnOver.
+        """
+        role = _admitted_as(provider, vouched)
+        await self._members.lock_roles(connection, provider.tenant_id)
+        if await self._accounts.is_suspended(connection, provider.tenant_id):
+            raise TenantSuspended
+        await self._require_unchanged(connection, provider)
+        user = await self._account(connection, provider, vouched)
+        return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
+
+    async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:
+        """Tells and announces what has changed: the last step, with the tenant's door open."""
+        if admitted.changed is not None:
+            await self._trail.by(connection, provider.tenant_id, _party(provider), admitted.changed)
+            await self._feed.announce(connection, [admitted.user.id])
+
+    async def tell_of_failure(
+        self, provider: IdentityProvider, refusal: PulsegateError, *, address: str = "", **details: str
+    ) -> None:
+        """To the tenant, without whom it was about; why its provider is away is told to nobody else."""
+        metrics.SIGN_INS.labels(refusal.code.lower()).inc()
+        if isinstance(refusal, ProviderAway):
+            details |= {"url": refusal.url, "cause": refusal.cause}
+            log.warning("identity provider away", tenant_id=provider.tenant_id, provider_id=provider.id, **details)
+        elif not isinstance(refusal, Unauthenticated | Forbidden):
+            return
+        details["reason"] = refusal.code
+        change = Change(action="sign_in.failed", target=_party(provider), address=address, details=details)
+        async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
+            await self._trail.by(connection, provider.tenant_id, _party(provider), change)
+
+    async def _require_unchanged(self, connection: Connection, provider: IdentityProvider) -> None:
+        """What was decided by its settings as they were some seconds ago must still be so."""
+        found = await self._providers.find(connection, provider.id)
+        if found is None or not found.enabled:
+            raise no_such("identity provider")
+        if (found.admission, found.settings) != (provider.admission, provider.settings):
+            raise SignOnOver
+
+    async def _account(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> User:
+        known = await self._identities.find(connection, provider.id, vouched.subject)
+        user = User(id=known.id if known else UserId(str(uuid7())), email=vouched.email)
+        await open_door(connection, "user_id", user.id)
+        if known is None:
+            await self._identities.insert(connection, user, provider, vouched.subject, self._now())
+        elif known.email != user.email:
+            await self._identities.rename(connection, user)
+        return user
+
+    async def _see_to_membership(
+        self, connection: Connection, provider: IdentityProvider, user: User, role: Role
+    ) -> Change | None:
+        """What changed. Owners stay owners, and without a mapping a role that was given by hand stays."""
+        member = await self._members.get(connection, provider.tenant_id, user.id)
+        target = Party(kind="user", id=user.id)
+        if member is None:
+            await self._members.insert(connection, provider.tenant_id, user.id, role, self._now(), consented=True)
+            return Change(action="member.added", target=target, details={"role": role.word})
+        if member.role in (role, Role.OWNER) or not provider.admission.decides_roles:
+            return None
+        await self._members.update(connection, provider.tenant_id, user.id, role)
+        details = {"role": role.word, "before": member.role.word}
+        return Change(action="member.role_changed", target=target, details=details)
+
+    def _now(self) -> datetime:
+        return from_unix_ms(self._clock.now_ms())
+
+
+def _party(provider: IdentityProvider) -> Party:
+    return Party(kind="identity_provider", id=provider.id, name=provider.name)
+
+
+def _admitted_as(provider: IdentityProvider, vouched: Vouched) -> Role:
+    """Raises SignOnNotAllowed."""
+    if not vouched.email:
+        raise SignOnNotAllowed("your identity provider does not say that your e-mail address is verified")
+    if not provider.admission.takes_address(vouched.email):
+        raise SignOnNotAllowed("your e-mail address is of none of the domains that this tenant takes")
+    role = provider.admission.role_of(vouched.groups)
+    if role is None:
+        raise SignOnNotAllowed("none of your groups has a role in this tenant")
+    return role
