@@ -384,9 +384,10 @@ AUTH = Page(
         graph(
             "Audit log",
             "short",
-            "`refused` heads: a chain was changed.",
+            "`refused` heads, or `faults`: a chain was changed.",
             signed='sum(increase(pulsegate_auth_audit_heads_signed_total{tenant_id=""}[1h]))',
             refused='sum(increase(pulsegate_auth_audit_heads_refused_total{tenant_id=""}[1h]))',
+            faults='max(pulsegate_auth_audit_faults{tenant_id=""})',
         ),
         *_served("auth"),
         *_process("auth"),

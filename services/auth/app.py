@@ -23,6 +23,7 @@ from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOn
 from services.auth import outbound, passwords
 from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
+from services.auth.audit_watch import ChainWatch
 from services.auth.callers import CALLERS
 from services.auth.discovery import Discovery
 from services.auth.feed import CredentialFeed
@@ -109,6 +110,8 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         registrations = [*_registrations(parts, signer, providers), _verdicts(parts, usage, ring, feed)]
 
         await stack.enter_async_context(signer.signing())
+        chains = ChainWatch(database, HeadSignature.of(master_key), clock)
+        await stack.enter_async_context(chains.watching())
         await stack.enter_async_context(_sender(settings, database, master_key, clock).sending())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))

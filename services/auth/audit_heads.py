@@ -119,6 +119,8 @@ class HeadSigner:
         while True:
             try:
                 signed = await self.sign()
+                if signed < _MOST_AT_A_TIME:
+                    metrics.AUDIT_HEADS_LOOKED_AT.set(self._clock.now_ms() / 1000)
             except Unavailable as error:
                 log.warning("audit heads not signed", reason=str(error))
                 signed = 0

@@ -65,6 +65,22 @@ AUDIT_HEADS_SIGNED = Counter(
     "pulsegate_auth_audit_heads_signed_total",
     "Heads of audit chains that were signed.",
 )
+AUDIT_HEADS_LOOKED_AT = Gauge(
+    "pulsegate_auth_audit_heads_signed_timestamp_seconds",
+    "When this process last went through all audit chains that had grown, and signed their heads; Unix time.",
+)
+AUDIT_VERIFIED = Gauge(
+    "pulsegate_auth_audit_verified_timestamp_seconds",
+    "When this process last verified every audit chain from its beginning, daily; Unix time.",
+)
+AUDIT_FAULTS = Gauge(
+    "pulsegate_auth_audit_faults",
+    "What that found: entries, heads and signatures that are not what was written. The log names them.",
+)
+SIGN_ON_FAILURES_WITHHELD = Counter(
+    "pulsegate_auth_sign_on_failures_withheld_total",
+    "Failed sign-ons through identity providers beyond what a tenant's audit log is told in an hour.",
+)
 KEYS_LEAKED = Counter(
     "pulsegate_auth_keys_leaked_total",
     "Secret keys that were reported as leaked, and revoked.",

@@ -13,6 +13,7 @@ from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Role, User, UserId
 from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
+from services.auth.failed_sign_ons import FailedSignOns
 from services.auth.identity_providers import IdentityProvider, KindSettings, ProviderId, ProviderOf, Vouched
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import no_such
@@ -61,6 +62,7 @@ class Admission:
         self._trail = trail
         self._master_key = master_key
         self._clock = clock
+        self._failed = FailedSignOns(clock)
 
     async def enabled(self, provider_id: ProviderId, kind: type[_Kind]) -> ProviderOf[_Kind]:
         """One of this kind through which people sign in. Raises NotFound."""
@@ -107,15 +109,19 @@ class Admission:
     async def tell_of_failure(
         self, provider: IdentityProvider, refusal: PulsegateError, *, address: str = "", **details: str
     ) -> None:
-        """To the tenant, without whom it was about; why its provider is away is told to nobody else."""
+        """To the tenant, up to a number an hour, without whom it was about; why its provider is away is told to nobody
+        else."""
         metrics.SIGN_INS.labels(refusal.code.lower()).inc()
         if isinstance(refusal, ProviderAway):
             details |= {"url": refusal.url, "cause": refusal.cause}
             log.warning("identity provider away", tenant_id=provider.tenant_id, provider_id=provider.id, **details)
         elif not isinstance(refusal, Unauthenticated | Forbidden):
             return
-        details["reason"] = refusal.code
-        change = Change(action="sign_in.failed", target=_party(provider), address=address, details=details)
+        withheld = self._failed.told(provider.id)
+        if withheld is None:
+            return
+        said = {**details, "reason": refusal.code, **({"withheld": withheld} if withheld else {})}
+        change = Change(action="sign_in.failed", target=_party(provider), address=address, details=said)
         async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
             await self._trail.by(connection, provider.tenant_id, _party(provider), change)
 

@@ -65,7 +65,8 @@ class SignOnRoutes:
         self._cors_origins = cors_origins
 
     def routes(self) -> Sequence[Route]:
-        provider = "/api/v1/auth/sso/{providerId}"
+        # As ids are written, so that nothing else below is taken for one.
+        provider = "/api/v1/auth/sso/{providerId:[0-9a-f-]{36}}"
         return [
             Route(
                 "POST",

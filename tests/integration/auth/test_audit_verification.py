@@ -12,19 +12,23 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
+from prometheus_client import REGISTRY
 
 from chassis import postgres
 from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
+from services.auth import audit_watch
 from services.auth.__main__ import main
 from services.auth.audit_chain import Head, HeadSignature, hash_of
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_verification import verified_chains
+from services.auth.audit_watch import ChainWatch
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
 from services.auth.storage.audit import AuditStorage, SignedHeadStorage
+from tests.captured_logs import logged_by
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.suite_database import Database
@@ -359,3 +363,51 @@ async def test_heads_are_signed_after_the_database_was_away(
                 return bool(connection.execute(query, (ada.tenant_id,)).fetchall())
 
             await eventually(signed)
+
+
+async def test_each_process_verifies_daily_and_says_what_it_found(
+    settings: Settings, database: Database, clock: MovableClock
+) -> None:
+    signature = HeadSignature.of(MasterKey(MASTER_KEY))
+    async with running_auth(settings, clock) as auth, postgres.connected(settings.dsn) as runtime:
+        ada = await auth.sign_up()
+        await Verifier(runtime, signature).sign()
+        assert await ChainWatch(runtime, signature, clock).verify() == 0
+        assert figure("faults") == 0
+        assert figure("verified_timestamp_seconds") == pytest.approx(clock.now_ms() / 1000, abs=60)
+        edit = "UPDATE auth.audit_entries SET document = document || ' ' WHERE sequence = 2 AND tenant_id = %s"
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            by(edit)(connection, ada.tenant_id)
+
+        async def found() -> bool:
+            await clock.advance(timedelta(minutes=10))
+            return figure("faults") == 1
+
+        await eventually(found)
+
+
+async def test_chains_that_cannot_be_read_are_verified_and_signed_as_soon_as_they_can(
+    settings: Settings, database: Database, clock: MovableClock
+) -> None:
+    async with running_auth(settings, clock):
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            connection.execute("ALTER TABLE auth.audit_heads RENAME TO away")
+            with logged_by(audit_watch) as said:
+
+                async def tried() -> bool:
+                    await clock.advance(timedelta(minutes=10))
+                    return any(line["event"] == "audit chains not verified" for line in said)
+
+                await eventually(tried)
+            connection.execute("ALTER TABLE auth.away RENAME TO audit_heads")
+        since = clock.now_ms() / 1000
+
+        async def seen_to() -> bool:
+            await clock.advance(timedelta(minutes=10))
+            return min(figure("verified_timestamp_seconds"), figure("heads_signed_timestamp_seconds")) > since
+
+        await eventually(seen_to)
+
+
+def figure(name: str) -> float:
+    return REGISTRY.get_sample_value(f"pulsegate_auth_audit_{name}") or 0.0

@@ -266,6 +266,26 @@ async def test_why_a_provider_is_away_is_told_to_the_tenant_and_not_to_whoever_a
     assert ("Cannot connect" in told[0]["cause"], told[1]["cause"]) == (True, "its answer is no JSON")
 
 
+async def test_a_flood_of_sign_ons_that_fail_does_not_fill_the_audit_log(
+    moving_auth: AuthClient, clock: MovableClock, database: Database
+) -> None:
+    ada = await moving_auth.sign_up()
+    provider = await add_provider(moving_auth, ada, "http://127.0.0.1:1")
+    for hours in (0, 1):
+        await clock.advance(timedelta(hours=hours))
+        for _ in range(65):
+            with pytest.raises(Unavailable):
+                await begin(moving_auth, provider)
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = (
+            "SELECT (document::json->'details'->>'withheld')::int FROM auth.audit_entries"
+            " WHERE tenant_id = %s AND document::json->>'action' = 'sign_in.failed' ORDER BY sequence"
+        )
+        withheld = [number for (number,) in connection.execute(query, (ada.tenant_id,)).fetchall()]
+    assert withheld == [None] * 60 + [5] + [None] * 59
+
+
 async def test_a_provider_that_is_away_or_disabled_or_unknown_signs_nobody_in(
     auth: AuthClient, forger: ForgingIssuer
 ) -> None:
