@@ -24,7 +24,7 @@ def free_ports() -> Ports:
     for first in random.sample(_PORT_BLOCKS, len(_PORT_BLOCKS)):
         if all(port_is_free(first + offset) for offset in range(PORT_COUNT)):
             return Ports(first)
-    raise OSError("no sixteen free ports in a row")
+    raise OSError("no free ports in a row")
 
 
 @asynccontextmanager

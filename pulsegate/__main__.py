@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pulsegate import backups, bundles, doctor, status
+from pulsegate import backups, bundles, canary, doctor, status
 from pulsegate.frames import LogError
 from pulsegate.installation import Installation, NoInstallationError, from_data, from_file
 
@@ -24,7 +24,7 @@ def _told() -> Iterator[None]:
     """What cannot be done is said in one line, with status 1."""
     try:
         yield
-    except (NoInstallationError, backups.BackupError, LogError) as error:
+    except (NoInstallationError, backups.BackupError, LogError, canary.CanaryError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -114,6 +114,21 @@ def restore(found: Found, file: Path, yes: bool) -> None:
             click.confirm(f"Everything that was counted since {made} will be forgotten. Go on?", abort=True)
         backups.restore(found(), file.absolute())
     click.echo(f"Restored as of {made}. Start the services; last values are right within half a minute.")
+
+
+@pulsegate.command("canary-key")
+@click.argument("address")
+@click.option("--email", required=True, help="Of an account that is the canary's alone; made where there is none.")
+@click.option("--password", help="Better typed when it is asked for, or in PULSEGATE_CANARY_KEY_PASSWORD.")
+def canary_key(address: str, email: str, password: str | None) -> None:
+    """Print a new key for the canary, which may write and query in a project of its own and nothing else.
+
+    ADDRESS is the gateway, as clients reach it. Needs no --installation.
+    """
+    with _told():
+        # Asked for on standard error: standard output is for the key.
+        key = canary.new_key(address, email, password or click.prompt("Password", hide_input=True, err=True))
+    click.echo(key)
 
 
 @pulsegate.command("support-bundle")

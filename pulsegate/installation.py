@@ -9,7 +9,7 @@ from typing import Any
 
 #: The services that own a schema.
 SCHEMAS = ("auth", "config", "codegen", "ingest")
-PROCESSES = ("gateway", "auth", "config", "codegen", "receiver", "aggregator")
+PROCESSES = ("gateway", "auth", "config", "codegen", "receiver", "aggregator", "canary")
 _HOST = "127.0.0.1"
 
 

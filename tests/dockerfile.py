@@ -19,7 +19,7 @@ from dockerfile_parse.parser import DockerfileParser
 from deploy.local.layout import CHECKOUT
 
 DOCKERFILE = CHECKOUT / "deploy" / "docker" / "Dockerfile"
-SERVICES = ("gateway", "auth", "config", "codegen", "ingest")
+SERVICES = ("gateway", "auth", "config", "codegen", "ingest", "canary")
 
 _PLACES = re.compile(r"(?<![\w./-])/(build|app)(?=[/\s'\":;]|$)")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\?[^}]*)?\}|(\w+))")

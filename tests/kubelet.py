@@ -20,7 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -33,13 +33,13 @@ from deploy.local.programs import Program
 from tests.chart_rendering import NAMESPACE, Object, Pod, Rendered
 from tests.waiting import wait_for
 
-_SERVICE_ADDRESS = re.compile(rf"([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local:(\d+)")
+_SERVICE_ADDRESS = re.compile(rf"(http://)?([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local:(\d+)")
 #: Of this machine's environment; nothing else reaches a container.
 _PASSED_ON = ("PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "GRPC_ENABLE_FORK_SUPPORT")
 _JOB_SECONDS = 60
 
 #: name → key → text
-Secrets = Mapping[str, Mapping[str, str]]
+Secrets = MutableMapping[str, Mapping[str, str]]
 
 
 class RunningPod:
@@ -137,7 +137,13 @@ class RunningPod:
         for mount in self.pod.container["volumeMounts"]:
             if value.startswith(mount["mountPath"] + "/"):
                 return str(self._mounted(mount["name"]) / value.removeprefix(mount["mountPath"] + "/"))
-        return _SERVICE_ADDRESS.sub(lambda found: self._cluster.resolve(found[1], int(found[2])), value)
+        return _SERVICE_ADDRESS.sub(self._address, value)
+
+    def _address(self, found: re.Match[str]) -> str:
+        """Of a Service: what DNS says to gRPC, and for HTTP one of the pods, as its virtual address leads to one."""
+        scheme, service, port = found.groups()
+        pods = self._cluster.behind(service, int(port))
+        return f"{scheme}{pods[-1]}" if scheme else "ipv4:" + ",".join(pods)
 
     def _mounted(self, name: str) -> Path:
         """The folder of a volume, with the secrets that it names."""
@@ -186,19 +192,19 @@ class Cluster:
         for pod in self.place([pod for pod in self.rendered.pods() if pod.owner["kind"] == "Job"]):
             pod.run()
 
-    def resolve(self, service: str, port: int) -> str:
-        """The addresses behind a Service, as gRPC takes them."""
+    def behind(self, service: str, port: int) -> list[str]:
+        """The addresses behind a Service."""
         found = self.rendered.named("Service", service)
         (target,) = (each["targetPort"] for each in found["spec"]["ports"] if each["port"] == port)
         chosen = [pod for pod in self._placed if pod.pod.is_selected_by(found["spec"]["selector"])]
         assert chosen, f"no pod is chosen by {service}"
-        return "ipv4:" + ",".join(f"{pod.address}:{pod.port(target)}" for pod in chosen)
+        return [f"{pod.address}:{pod.port(target)}" for pod in chosen]
 
 
 def _secret_sources(volume: Object) -> list[dict[str, Any]]:
     if "projected" in volume:
         return [source["secret"] for source in volume["projected"]["sources"]]
-    return [volume["secret"]]
+    return [volume["secret"]] if "secret" in volume else []
 
 
 def _probe_http(url: str, timeout_seconds: float) -> str:

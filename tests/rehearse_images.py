@@ -46,7 +46,8 @@ def _require_that_it_starts(service: str, image: Stage) -> None:
         check=False,
         timeout=60,
     )
-    if ended.returncode != _EXIT_CONFIGURATION or "PULSEGATE_SERVICE_TOKEN" not in ended.stderr:
+    required = "PULSEGATE_CANARY_KEY" if service == "canary" else "PULSEGATE_SERVICE_TOKEN"
+    if ended.returncode != _EXIT_CONFIGURATION or required not in ended.stderr:
         raise RehearsalFailed(f"pulsegate-{service} ended with status {ended.returncode}:\n{ended.stderr}")
 
 

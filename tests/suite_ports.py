@@ -1,4 +1,4 @@
-"""Blocks of sixteen free ports that no other test run on this machine is given at the same time.
+"""Blocks of free ports, as many as a stack may take, that no other test run on this machine is given at the same time.
 
 Fixture `port_blocks`: a function that reserves a block until the end of the test and returns its `Ports`.
 Fixture `lasting_port_blocks` (session): the same, until the end of the session.

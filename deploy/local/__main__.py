@@ -20,6 +20,7 @@ from deploy.local.services import faults_in
 from deploy.local.settings import Settings
 from deploy.local.stack import Stack, StackError, running_stack
 from deploy.local.supervisor import StartFailed, stop_requests
+from pulsegate.canary import CanaryError
 
 _FAILURES = (
     StackError,
@@ -29,6 +30,7 @@ _FAILURES = (
     NotAProgram,
     PrometheusMissing,
     ApiError,
+    CanaryError,
     TrafficFailed,
     TimeoutError,
     OSError,

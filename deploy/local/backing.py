@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deploy.local.bootstrap import DATABASE, SIGN_IN_ROLES
 from deploy.local.certificates import Certificates
-from deploy.local.layout import OPERATIONS_PORTS, RULES, DataFolder, Ports
+from deploy.local.layout import RULES, DataFolder, Ports
 from deploy.local.secrets import SecretFolder
 from deploy.local.servers import HOST, Nats, Postgres, Prometheus, Server, Valkey
 
@@ -76,6 +76,6 @@ def _prometheus(binary: Path, data: DataFolder, ports: Ports) -> Prometheus:
         folder=data.server("prometheus"),
         port=ports.server("prometheus"),
         log=data.log("prometheus"),
-        scraped={name: ports.operations(name) for name in OPERATIONS_PORTS},
+        scraped=ports.scraped(),
         rules=RULES,
     )

@@ -10,20 +10,27 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 RULES = CHECKOUT / "deploy" / "helm" / "pulsegate" / "files" / "rules"
 DASHBOARDS = RULES.with_name("dashboards")
 
+#: Of what always runs.
 OPERATIONS_PORTS = {"gateway": 1, "auth": 2, "config": 4, "codegen": 6, "receiver": 8, "aggregator": 10}
 _GRPC = {"auth": 3, "config": 5, "codegen": 7, "receiver": 9}
 _SERVERS = {"postgres": 11, "valkey": 12, "nats": 13, "nats-monitoring": 14, "prometheus": 15}
+_CANARY = {"canary": 16}
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Sixteen consecutive ports of 127.0.0.1, the gateway's public one first."""
+    """Sixteen consecutive ports of 127.0.0.1, the gateway's public one first; one more where a canary flies."""
 
     public: int
+    canary: bool = False
 
     def operations(self, service: str) -> int:
         """Health and metrics."""
-        return self.public + OPERATIONS_PORTS[service]
+        return self.public + {**OPERATIONS_PORTS, **_CANARY}[service]
+
+    def scraped(self) -> dict[str, int]:
+        """The operations port of everything that runs."""
+        return {name: self.operations(name) for name in (*OPERATIONS_PORTS, *(_CANARY if self.canary else ()))}
 
     def grpc(self, service: str) -> int:
         return self.public + _GRPC[service]
@@ -35,7 +42,7 @@ class Ports:
         """Who listens on each port."""
         return {
             self.public: "the gateway",
-            **{self.operations(name): f"{name} (operations)" for name in OPERATIONS_PORTS},
+            **{port: f"{name} (operations)" for name, port in self.scraped().items()},
             **{self.grpc(name): f"{name} (gRPC)" for name in _GRPC},
             **{self.server(name): name for name in _SERVERS},
         }
@@ -75,6 +82,11 @@ class DataFolder:
     def mails(self) -> Path:
         """What auth would mail, a file each, unless a mail server is set."""
         return self.root / "mails"
+
+    @property
+    def canary(self) -> Path:
+        """What the canary has sent."""
+        return self.root / "canary.json"
 
     @property
     def secrets(self) -> Path:

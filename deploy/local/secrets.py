@@ -16,21 +16,26 @@ class SecretFolder:
 
     def password(self, name: str) -> str:
         """A random password that is safe inside an address."""
-        return self._kept(name, lambda: secrets.token_urlsafe(24))
+        return self.kept(name, lambda: secrets.token_urlsafe(24))
 
     def key(self, name: str) -> Path:
         """The file of a random 32-byte key, base64url."""
-        self._kept(name, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
-        return self._folder / name
+        self.kept(name, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+        return self.path(name)
 
     def write(self, name: str, text: str) -> Path:
         """Keeps a text, such as an address with its password, and returns its file."""
-        path = self._folder / name
+        path = self.path(name)
         write_private(path, text)
         return path
 
-    def _kept(self, name: str, generate: Callable[[], str]) -> str:
-        path = self._folder / name
+    def path(self, name: str) -> Path:
+        """Where a secret is, or will be."""
+        return self._folder / name
+
+    def kept(self, name: str, generate: Callable[[], str]) -> str:
+        """A text that is generated once."""
+        path = self.path(name)
         if not path.exists():
             write_private(path, generate())
         return path.read_text(encoding="utf-8")

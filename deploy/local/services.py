@@ -12,6 +12,7 @@ from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, probe_http
 from deploy.local.servers import HOST
 from services.auth import settings as auth
+from services.canary import settings as canary
 from services.codegen import settings as codegen
 from services.config import settings as config
 from services.gateway import settings as gateway
@@ -33,8 +34,6 @@ class Service:
     schema: str | None = None
     serves_grpc: bool = True
 
-
-_EVERY_SERVICE_NEEDS = ("SERVICE_TOKEN_FILE",)
 
 #: In the order of their start; the gateway, which the public talks to, is last up and first down.
 SERVICES = (
@@ -91,23 +90,41 @@ SERVICES = (
 )
 GATEWAY = SERVICES[-1]
 
+#: A client of the gateway that flies where it is asked for.
+CANARY = Service(
+    name="canary",
+    module=("services.canary",),
+    settings=canary.Settings,
+    needs=("CANARY_URL", "CANARY_KEY_FILE", "CANARY_STATE"),
+    serves_grpc=False,
+)
+
 
 def service_programs(
     backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]
 ) -> tuple[Program, ...]:
     """Every service, in the order of `SERVICES`. The caller's environment is passed on to each."""
-    known = _known_settings(backing, ports, data)
-    return tuple(
-        Program(
-            name=service.name,
-            argv=(sys.executable, "-m", *service.module),
-            log=data.log(service.name),
-            ports=(listening := _ports(service, ports)),
-            probe=partial(probe_http, ports.operations(service.name), "/health/ready"),
-            environment=_environment(environment, _told(service, known, backing), listening),
-            ready_seconds=120.0,
-        )
-        for service in SERVICES
+    return tuple(_program(service, backing, ports, data, environment) for service in SERVICES)
+
+
+def canary_program(backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]) -> Program:
+    """The canary, whose key must be among the secrets when it is started."""
+    return _program(CANARY, backing, ports, data, environment)
+
+
+def _program(
+    service: Service, backing: Backing, ports: Ports, data: DataFolder, environment: Mapping[str, str]
+) -> Program:
+    told = _told(service, _known_settings(backing, ports, data), backing)
+    listening = _ports(service, ports)
+    return Program(
+        name=service.name,
+        argv=(sys.executable, "-m", *service.module),
+        log=data.log(service.name),
+        ports=listening,
+        probe=partial(probe_http, ports.operations(service.name), "/health/ready"),
+        environment=_environment(environment, told, listening),
+        ready_seconds=120.0,
     )
 
 
@@ -120,20 +137,25 @@ def require_valid_settings(backing: Backing, ports: Ports, data: DataFolder, env
         except SettingsError as error:
             for fault in error.faults:
                 found[fault].append(service.name)
+    for fault in _faults_made(CANARY, environment) if ports.canary else ():
+        found[fault].append(CANARY.name)
     if found:
         raise SettingsError([f"{fault} (read by {', '.join(names)})" for fault, names in found.items()])
 
 
 def faults_in(environment: Mapping[str, str]) -> list[str]:
     """What any service would find wrong with a setting that the caller has made, before anything else is known."""
+    return list(dict.fromkeys(fault for service in SERVICES for fault in _faults_made(service, environment)))
+
+
+def _faults_made(service: Service, environment: Mapping[str, str]) -> list[str]:
+    """Those faults that the service would find in what the caller has set."""
     made = tuple(f"{name.removesuffix('_FILE')}:" for name in environment)
-    found: dict[str, None] = {}
-    for service in SERVICES:
-        try:
-            load(service.settings, environment)
-        except SettingsError as error:
-            found |= dict.fromkeys(fault for fault in error.faults if fault.startswith(made))
-    return list(found)
+    try:
+        load(service.settings, environment)
+    except SettingsError as error:
+        return [fault for fault in error.faults if fault.startswith(made)]
+    return []
 
 
 def _known_settings(backing: Backing, ports: Ports, data: DataFolder) -> dict[str, str]:
@@ -148,6 +170,9 @@ def _known_settings(backing: Backing, ports: Ports, data: DataFolder) -> dict[st
         "NATS_URL_FILE": str(backing.secrets.write("nats_url", backing.nats.url)),
         "REMOTE_WRITE_URL": f"{backing.prometheus_url}/api/v1/write",
         "PROMETHEUS_URL": backing.prometheus_url,
+        "CANARY_URL": f"http://{HOST}:{ports.public}",
+        "CANARY_KEY_FILE": str(backing.secrets.path("canary_key")),
+        "CANARY_STATE": str(data.canary),
     }
 
 
@@ -161,7 +186,8 @@ def _ports(service: Service, ports: Ports) -> dict[str, int]:
 
 
 def _told(service: Service, known: Mapping[str, str], backing: Backing) -> dict[str, str]:
-    told = {f"PULSEGATE_{need}": known[need] for need in (*_EVERY_SERVICE_NEEDS, *service.needs)}
+    needs = service.needs if service is CANARY else ("SERVICE_TOKEN_FILE", *service.needs)
+    told = {f"PULSEGATE_{need}": known[need] for need in needs}
     if service.schema is not None:
         told["PULSEGATE_POSTGRES_DSN_FILE"] = str(backing.dsn_file(service.schema))
     if backing.certificates is not None and issubclass(service.settings, PeerSettings):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from chassis.settings import integer, one_of, setting
 
-#: The embedded stack listens on this many ports, from `PULSEGATE_PORT` on.
-PORT_COUNT = 16
+#: The embedded stack listens on so many ports at most, from `PULSEGATE_PORT` on.
+PORT_COUNT = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,5 +19,7 @@ class Settings:
     data: Path = setting("PULSEGATE_DATA", parse=Path, default=Path(".pulsegate"))
     #: whether services speak mutual TLS with each other
     mtls: str = setting("PULSEGATE_MTLS", parse=one_of("0", "1"), default="0")
+    #: whether a canary flies
+    canary: str = setting("PULSEGATE_CANARY", parse=one_of("0", "1"), default="0")
     #: a Prometheus binary, where it is not on PATH
     prometheus_binary: Path | None = setting("PROMETHEUS_BIN", parse=Path, default=None)

@@ -16,12 +16,14 @@ from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program, port_is_free
 from deploy.local.progress import say, step
 from deploy.local.prometheus import PrometheusMissing, find_prometheus
-from deploy.local.services import require_valid_settings, service_programs
+from deploy.local.services import canary_program, require_valid_settings, service_programs
 from deploy.local.settings import Settings
 from deploy.local.supervisor import Supervisor
+from pulsegate import canary
 
 #: What a killed supervisor has left running (it has not removed its run.json) ends within this time.
 _LEFT_BEHIND_SECONDS = 10.0
+_CANARY_EMAIL = "canary@pulsegate.example"
 
 
 class StackError(Exception):
@@ -43,10 +45,10 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Everything is ready inside the block and stopped after it.
 
-    Raises SettingsError, StackError, NotAProgram, StartFailed, MigrationFailed or, where it is needed,
-    PrometheusMissing.
+    Raises SettingsError, StackError, NotAProgram, StartFailed, MigrationFailed or, where they are needed,
+    PrometheusMissing and CanaryError.
     """
-    data, ports = DataFolder(settings.data.absolute()), Ports(settings.port)
+    data, ports = DataFolder(settings.data.absolute()), Ports(settings.port, settings.canary == "1")
     _make(data)
     with _held(data):
         certificates = Certificates(data.certificates) if settings.mtls == "1" else None
@@ -78,6 +80,17 @@ async def _start(supervisor: Supervisor, stack: Stack, ports: Ports, environment
     with step(f"Starting {_names([*services, gateway])}"):
         await supervisor.start(services)
         await supervisor.start([gateway])
+    if ports.canary:
+        with step("Starting canary"):
+            await asyncio.to_thread(_keep_canary_key, stack)
+            await supervisor.start([canary_program(stack.backing, ports, stack.data, environment)])
+
+
+def _keep_canary_key(stack: Stack) -> None:
+    """Made once, in an account of the canary's own."""
+    secrets = stack.backing.secrets
+    password = secrets.password("canary_password")
+    secrets.kept("canary_key", lambda: canary.new_key(stack.address, _CANARY_EMAIL, password))
 
 
 def _bring_up_to_date(backing: Backing, environment: Mapping[str, str]) -> None:

@@ -12,9 +12,12 @@ import pytest
 from chassis.ids import uuid7
 from deploy.local.bootstrap import SCHEMAS
 from deploy.local.servers import Nats, Prometheus, Valkey
-from tests.chart_rendering import Values, render
-from tests.e2e.api import Api, sign_up
+from deploy.local.services import CANARY
+from pulsegate.canary import new_key
+from tests.chart_rendering import Pod, Values, render
+from tests.e2e.api import PASSWORD, Api, sign_up
 from tests.e2e.balanced_load import BalancedLoad
+from tests.e2e.canary_metrics import sees_everything_once
 from tests.kubelet import Cluster, RunningPod, Secrets
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
@@ -55,6 +58,7 @@ def values(prometheus_server: RunningServer[Prometheus]) -> Values:
         "defaults": {"replicas": 1, "shutdown": {"preStopSeconds": 1, "unreadySeconds": 1, "drainSeconds": 5}},
         "gateway": {"replicas": 2, "settings": {"PULSEGATE_AUTH_REQUESTS_PER_MINUTE": 1000}},
         "receiver": {"replicas": 2},
+        "canary": {"enabled": True, "settings": {"PULSEGATE_CANARY_INTERVAL_SECONDS": 0.1}},
     }
 
 
@@ -77,9 +81,11 @@ def _address(gateway: RunningPod) -> str:
     return f"http://{gateway.address}:{gateway.port('public')}"
 
 
-async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(cluster: Cluster, values: Values) -> None:
-    old = cluster.place(cluster.rendered.services())
-    new = cluster.place(render({**values, "image": {"tag": "0.2.0"}}).services())
+async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(
+    cluster: Cluster, values: Values, secrets: Secrets
+) -> None:
+    old = cluster.place(_without_canary(cluster.rendered.services()))
+    new = cluster.place(_without_canary(render({**values, "image": {"tag": "0.2.0"}}).services()))
     _run(old)
     going_on = True
     async with aiohttp.ClientSession() as session:
@@ -94,7 +100,27 @@ async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(cluster: Cl
         assert not load.failed, Counter(load.failed)
         load.project = dataclasses.replace(load.project, api=gateways[-1])
         await load.adds_up()
+    await _a_canary_finds_everything_once(cluster, secrets, gateways[-1].base_url)
     assert {pod.pod.component: pod.stop() for pod in new} == dict.fromkeys(_UPGRADED, 0)
+
+
+def _without_canary(pods: list[Pod]) -> list[Pod]:
+    """It comes with a second step, for which the rest must run."""
+    return [pod for pod in pods if pod.component != CANARY.name]
+
+
+async def _a_canary_finds_everything_once(cluster: Cluster, secrets: Secrets, gateway: str) -> None:
+    key = await asyncio.to_thread(new_key, gateway, "canary@example.com", PASSWORD)
+    secrets["pulsegate-canary"] = {"canary-key": key}
+    (canary,) = cluster.place([pod for pod in cluster.rendered.services() if pod.component == CANARY.name])
+    _run([canary])
+    operations = f"http://{canary.address}:{canary.port('operations')}"
+
+    async def seen() -> bool:
+        return await asyncio.to_thread(sees_everything_once, operations)
+
+    await eventually(seen, within_seconds=30, what="the canary sees what it has sent")
+    assert canary.stop() == 0
 
 
 def _of(component: str, pods: list[RunningPod]) -> list[RunningPod]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
-from tests.e2e.api import Project
+from services.canary.clients import METRIC
+from tests.e2e.api import PASSWORD, Project
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
@@ -54,6 +55,27 @@ async def test_status_and_doctor_find_a_whole_installation_well_and_say_what_a_b
 async def test_migrate_may_be_run_again_at_any_time(suite: Suite) -> None:
     status, said = await _pulsegate(suite, "migrate")
     assert status == 0, said
+
+
+async def test_a_key_for_the_canary_writes_and_queries_and_opens_nothing_else(suite: Suite, project: Project) -> None:
+    account = ("--email", f"canary-{project.id}@example.com", "--password", PASSWORD)
+    keys = []
+    for _ in range(2):  # the account is made, and found
+        status, said = await _pulsegate(suite, "canary-key", suite.base_url, *account)
+        assert status == 0, said
+        keys.append(said.strip())
+    assert len(set(keys)) == 2
+    of_canary = {"name": METRIC, "value": 1, "labels": {"run": "a"}}
+    for sequence, key in enumerate(keys, 1):
+        sent = await project.send(of_canary, key=key, producer=project.id, sequence=sequence)
+        assert sent.status == 202, sent.text
+        queried = await project.api.call("GET", "/prometheus/api/v1/query", params={"query": METRIC}, credential=key)
+        assert queried.status == 200, queried.text
+        refused = await project.api.call("GET", f"/api/v1/projects/{project.id}/metrics", credential=key)
+        assert refused.status in {403, 404}, refused.text
+    status, said = await _pulsegate(suite, "canary-key", suite.base_url, *account[:-1], "not the password")
+    assert status == 1
+    assert "answered 401" in said
 
 
 async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_again_exactly_once(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.layout import CHECKOUT
+from tests.e2e.canary_metrics import sees_everything_once
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def own_suite(start_suite: Callable[..., Suite]) -> Iterator[Suite]:
     """A suite that these tests may stop and kill."""
-    suite = start_suite()
+    suite = start_suite(PULSEGATE_CANARY="1")
     yield suite
     suite.stop()
 
@@ -57,12 +58,29 @@ def test_it_says_where_it_is_and_how_to_stop_it(own_suite: Suite) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["postgres", "valkey", "nats", "prometheus", "auth", "config", "codegen", "receiver", "aggregator", "gateway"],
+    [
+        "postgres",
+        "valkey",
+        "nats",
+        "prometheus",
+        "auth",
+        "config",
+        "codegen",
+        "receiver",
+        "aggregator",
+        "gateway",
+        "canary",
+    ],
 )
 def test_whatever_is_killed_runs_again(own_suite: Suite, name: str) -> None:
     old = own_suite.kill(name)
     own_suite.wait_restarted(name, old)
     own_suite.wait_ready()
+
+
+def test_a_canary_flies_where_it_is_asked_for_and_finds_everything_once(own_suite: Suite) -> None:
+    operations = f"http://127.0.0.1:{own_suite.ports.operations('canary')}"
+    wait_for(lambda: sees_everything_once(operations), within_seconds=60, what="the canary sees what it has sent")
 
 
 def test_a_killed_supervisor_takes_everything_with_it_and_starts_again_on_the_same_data(own_suite: Suite) -> None:

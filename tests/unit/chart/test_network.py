@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
-from deploy.local.services import SERVICES
+from deploy.local.services import CANARY, SERVICES
 from tests.chart_rendering import CASES, CHART, NAMESPACE, Object, Rendered, case, render
 
 _COMPONENT = "app.kubernetes.io/component"
@@ -38,6 +39,7 @@ def _peers(rules: list[Object], side: str, port: object) -> set[str]:
         for rule in rules
         if any(each["port"] == port for each in rule["ports"])
         for peer in rule.get(side, [])
+        if "podSelector" in peer
     }
 
 
@@ -58,6 +60,24 @@ def test_everything_else_is_denied() -> None:
     assert "ingress" not in denied
     assert "egress" not in denied
     assert all(pod.is_selected_by(denied["podSelector"]["matchLabels"]) for pod in rendered.pods())
+
+
+def test_a_canary_reaches_the_public_port_and_nothing_else() -> None:
+    rendered = case("evaluation")
+    to_gateway, *others = _policy(rendered, "canary")["egress"][::-1]
+    assert [each["port"] for each in to_gateway["ports"]] == [8080]
+    assert _peers([to_gateway], "to", 8080) == {"gateway"}
+    assert [[each["port"] for each in rule["ports"]] for rule in others] == [[53, 53]]
+    assert "canary" in _peers(_policy(case("production"), "gateway")["ingress"], "from", "public")
+
+
+def test_a_canary_goes_where_it_is_told_and_must_be_told_where_the_gateway_speaks_tls() -> None:
+    rendered = case("blue-green")
+    (canary,) = (pod for pod in rendered.services() if pod.component == "canary")
+    assert canary.environment["PULSEGATE_CANARY_URL"] == "https://metrics.example.com"
+    assert _policy(rendered, "canary")["egress"][-1] == {"ports": [{"protocol": "TCP", "port": 443}]}
+    with pytest.raises(helm_python.HelmRenderError, match=r"canary\.url"):
+        render({"tls": {"existingSecret": "tls"}, "canary": {"enabled": True}})
 
 
 def test_evaluation_servers_are_reached_by_those_who_need_them_alone() -> None:
@@ -150,7 +170,7 @@ def test_metrics_are_read_from_every_service() -> None:
     rendered = case("production")
     (monitor,) = rendered.objects("PodMonitor")
     selected = [pod for pod in rendered.pods() if pod.is_selected_by(monitor["spec"]["selector"]["matchLabels"])]
-    assert {pod.component for pod in selected if pod.track} == {service.name for service in SERVICES}
+    assert {pod.component for pod in selected if pod.track} == {service.name for service in (*SERVICES, CANARY)}
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert all(endpoint["port"] in {port["name"] for port in pod.container["ports"]} for pod in selected if pod.track)
 
@@ -162,7 +182,7 @@ def test_the_evaluation_profile_makes_the_database_as_the_services_expect_it() -
     scraped = yaml.safe_load(rendered.named("ConfigMap", "pulsegate-evaluation-prometheus")["data"]["prometheus.yml"])
     services = {f"{each['metadata']['name']}.{NAMESPACE}.svc.cluster.local" for each in rendered.objects("Service")}
     names = {job["job_name"]: job["dns_sd_configs"][0]["names"][0] for job in scraped["scrape_configs"]}
-    assert set(names) == {service.name for service in SERVICES}
+    assert set(names) == {service.name for service in (*SERVICES, CANARY)}
     assert set(names.values()) <= services
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from chassis.settings import load
-from deploy.local.services import SERVICES, Service
-from tests.chart_rendering import CASES, CHART, Pod, Rendered, case
+from deploy.local.services import CANARY, SERVICES, Service
+from tests.chart_rendering import CASES, CHART, Pod, Rendered, case, render
 
-_SERVICES = {service.name: service for service in SERVICES}
+_SERVICES = {service.name: service for service in (*SERVICES, CANARY)}
 _SECRETS = {
     "serviceToken": "a-secret-that-is-shared",
     "authMasterKey": "A" * 43 + "=",
@@ -18,6 +18,7 @@ _SECRETS = {
     "valkeyUrl": "redis://:secret@valkey:6379/0",
     "remoteWriteUrl": "http://prometheus:9090/api/v1/write",
     "smtpUrl": "smtp://pulsegate:secret@smtp:587",
+    "canaryKey": "pg_sk_of_a_canary",
     "sinkHeaders": '{"mimir": {"X-Scope-OrgID": "pulsegate"}}',
     **{f"{schema}Dsn": f"postgresql://{schema}@db/pulsegate" for schema in ("auth", "config", "codegen", "ingest")},
 }
@@ -69,7 +70,7 @@ def _with_secrets_in(folder: Path, pod: Pod) -> dict[str, str]:
 
 def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_path: Path) -> None:
     pods = rendered.services()
-    assert {pod.component for pod in pods} == set(_SERVICES)
+    assert {pod.component for pod in pods} - {CANARY.name} == {service.name for service in SERVICES}
     for pod in pods:
         service = _SERVICES[pod.component]
         load(service.settings, _with_secrets_in(tmp_path, pod))
@@ -77,17 +78,47 @@ def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_
         assert command == ["python", "-m", *service.module]
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
-def test_every_setting_is_told_offered_or_left_out_on_purpose(service: Service, defaults: Rendered) -> None:
-    (pod,) = (pod for pod in defaults.services() if pod.component == service.name)
+@pytest.mark.parametrize("service", _SERVICES.values(), ids=lambda service: service.name)
+def test_every_setting_is_told_offered_or_left_out_on_purpose(service: Service) -> None:
+    (pod,) = (pod for pod in case("evaluation").services() if pod.component == service.name)
     told = {name.removesuffix("_FILE") for name in pod.environment}
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    offered = set(schema["properties"][service.name]["allOf"][1]["properties"]["settings"]["propertyNames"]["enum"])
+    offered = _offered(service)
     read = {field.metadata["variable"] for field in dataclasses.fields(service.settings) if field.metadata}
     assert offered <= read
     assert not offered & (told | _NOT_OFFERED | _OPTIONAL)
-    missing = read - offered - told - _NOT_OFFERED - _OPTIONAL
+    not_for_it = {"PULSEGATE_SERVICE_TOKEN"} if service is CANARY else set()
+    missing = read - offered - told - _NOT_OFFERED - _OPTIONAL - not_for_it
     assert not missing, f"offer them in values.schema.json, {service.name}.settings: {sorted(missing)}"
+
+
+def _offered(service: Service) -> set[str]:
+    """The settings that values may hold for a component."""
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"][service.name]
+    if service is CANARY:
+        return set(schema["properties"]["settings"]["allOf"][1]["propertyNames"]["enum"])
+    return set(schema["allOf"][1]["properties"]["settings"]["propertyNames"]["enum"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_canary_flies_where_it_is_asked_for(name: str) -> None:
+    canaries = [pod for pod in case(name).services() if pod.component == CANARY.name]
+    assert len(canaries) == int(CASES[name].get("canary", {}).get("enabled", False))
+    for canary in canaries:
+        assert canary.owner["spec"]["replicas"] == 1
+        assert canary.owner["spec"]["strategy"] == {"type": "Recreate"}
+        assert _mounted(canary) == {"canaryKey"}
+
+
+def test_what_a_canary_has_sent_may_outlive_its_pod() -> None:
+    (canary,) = (pod for pod in case("production").services() if pod.component == CANARY.name)
+    (state,) = (volume for volume in canary.spec["volumes"] if volume["name"] == "state")
+    assert state["persistentVolumeClaim"] == {"claimName": "pulsegate-canary"}
+
+
+def test_a_canary_is_of_the_newest_version() -> None:
+    values = {"canary": {"enabled": True}, "migrations": {"track": "new"}, "tracks": {"new": {"tag": "0.2.0"}}}
+    (canary,) = (pod for pod in render(values).services() if pod.component == CANARY.name)
+    assert canary.container["image"] == "pulsegate-canary:0.2.0"
 
 
 def test_probes_ask_what_each_is_for(rendered: Rendered) -> None:

@@ -7,7 +7,7 @@ import pytest
 from deploy.local.backing import Backing, backing_servers
 from deploy.local.layout import DataFolder, Ports
 from deploy.local.programs import Program
-from deploy.local.services import service_programs
+from deploy.local.services import canary_program, service_programs
 
 PORTS = Ports(9000)
 
@@ -64,6 +64,14 @@ def test_the_stacks_own_settings_replace_the_callers(backing: Backing, data: Dat
     auth = programs(backing, data, PULSEGATE_POSTGRES_DSN="postgresql://elsewhere", PULSEGATE_OPS_PORT="1")["auth"]
     assert "PULSEGATE_POSTGRES_DSN" not in auth.environment
     assert auth.environment["PULSEGATE_OPS_PORT"] == "9002"
+
+
+def test_a_canary_is_told_of_the_public_door_and_trusted_with_nothing(backing: Backing, data: DataFolder) -> None:
+    program = canary_program(backing, Ports(9000, canary=True), data, {"PULSEGATE_CANARY_KEY": "elsewhere"})
+    assert program.ports == {"operations": 9016}
+    assert program.environment["PULSEGATE_CANARY_URL"] == "http://127.0.0.1:9000"
+    assert program.environment["PULSEGATE_CANARY_KEY_FILE"] == str(data.secrets / "canary_key")
+    assert not {"PULSEGATE_CANARY_KEY", "PULSEGATE_SERVICE_TOKEN_FILE"} & set(program.environment)
 
 
 def test_secrets_are_generated_once(data: DataFolder) -> None:

@@ -70,7 +70,7 @@ def test_wrong_settings_are_all_named(run: Run) -> None:
     ended = run(PULSEGATE_PORT="70000", PULSEGATE_DEFAULT_PLAN="gold")
     assert ended.returncode == os.EX_CONFIG
     port, plan = ended.stderr.splitlines()
-    assert port == "PULSEGATE_PORT: must be a whole number from 1024 to 65519"
+    assert port == "PULSEGATE_PORT: must be a whole number from 1024 to 65518"
     assert plan.startswith("PULSEGATE_DEFAULT_PLAN: must be one of")
 
 
@@ -83,6 +83,13 @@ def test_wrong_settings_of_all_services_are_named_before_anything_starts(run: Ru
         "PULSEGATE_LOG_LANES": "receiver, aggregator)",
     }
     assert not ended.stdout
+
+
+def test_wrong_settings_of_a_canary_are_named_where_one_is_asked_for(run: Run) -> None:
+    ended = run(PULSEGATE_CANARY="1", PULSEGATE_CANARY_PATIENCE_SECONDS="0")
+    assert ended.returncode == os.EX_CONFIG
+    assert ended.stderr.startswith("PULSEGATE_CANARY_PATIENCE_SECONDS: must be a number")
+    assert ended.stderr.endswith(" (read by canary)\n")
 
 
 def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from chassis.settings import MigrationSettings, load
 from deploy.local.layout import CHECKOUT
-from deploy.local.services import SERVICES
+from deploy.local.services import CANARY, SERVICES
 
 _FOLDER = CHECKOUT / "deploy" / "compose"
 _FILE = _FOLDER / "compose.yaml"
@@ -67,13 +67,14 @@ def test_secrets_are_made_once_and_only_those_that_are_mounted(secrets: Path) ->
     files = {each["file"].removeprefix("./secrets/") for each in yaml.safe_load(_FILE.read_text())["secrets"].values()}
     made = {path.name for path in secrets.iterdir()}
     assert made - files == {"valkey_password", "nats_password"}  # they are inside other files
-    assert files <= made
+    assert files - made == {"canary_key"}  # made by a gateway that runs
     assert (secrets / "service_token").read_text() != (secrets / "postgres_password").read_text()
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
 def test_every_service_starts_with_what_it_is_told(services: dict[str, Any], secrets: Path) -> None:
-    for service in SERVICES:
+    (secrets / "canary_key").write_text("pg_sk_of_a_canary")
+    for service in (*SERVICES, CANARY):
         described = services[service.name]
         assert described["image"] == f"pulsegate-{service.module[0].removeprefix('services.')}"
         assert described.get("command", []) == list(service.module[1:])
@@ -120,7 +121,16 @@ def test_nothing_but_the_gateway_and_grafana_can_be_reached_from_outside(service
 def test_profiles_add_to_the_core(services: dict[str, Any]) -> None:
     profiles = {name: each["profiles"] for name, each in services.items() if "profiles" in each}
     assert {service.name for service in SERVICES}.isdisjoint(profiles)
-    assert {profile for each in profiles.values() for profile in each} == {"observability", "tls"}
+    assert {profile for each in profiles.values() for profile in each} == {"observability", "tls", "canary"}
+
+
+def test_the_canary_keeps_its_file_in_a_volume_that_it_may_write_to(services: dict[str, Any]) -> None:
+    canary = services["canary"]
+    (volume,) = canary["volumes"]
+    folder = volume.removeprefix("canary:")
+    assert canary["environment"]["PULSEGATE_CANARY_STATE"] == f"{folder}/canary.json"
+    assert not canary["tmpfs"]
+    assert canary["networks"] == ["inside"]
 
 
 def test_what_is_mounted_from_the_checkout_is_there(services: dict[str, Any]) -> None:

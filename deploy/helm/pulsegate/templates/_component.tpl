@@ -8,12 +8,16 @@ each track, a Service and the network paths. Takes root and name.
 {{- $scope := dict "root" .root "name" .name "spec" $spec "facts" $facts }}
 {{- include "pulsegate.serviceAccount" $scope }}
 {{- if include "pulsegate.mtlsMounted" $scope }}{{ include "pulsegate.mtlsCertificate" $scope }}{{ end }}
-{{- range $track, $values := .root.Values.tracks }}
+{{- $tracks := .root.Values.tracks }}
+{{- if $facts.client }}{{ $tracks = dict "stable" (pick (fromYaml (include "pulsegate.newestTrack" .root)) "tag" "digests") }}{{ end }}
+{{- range $track, $values := $tracks }}
 {{- if or (empty $values.components) (has $.name $values.components) }}
 {{- $of := merge (dict "track" $track "trackValues" $values) $scope }}
 {{- include "pulsegate.deployment" $of }}
+{{- if not $facts.client }}
 {{- include "pulsegate.autoscaler" $of }}
 {{- include "pulsegate.disruptionBudget" $of }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- include "pulsegate.services" $scope }}
@@ -55,14 +59,21 @@ metadata:
     {{- include "pulsegate.labels" . | nindent 4 }}
     {{- include "pulsegate.trackLabel" . | nindent 4 }}
 spec:
-  {{- if not .spec.autoscaling.enabled }}
+  {{- if .facts.client }}
+  replicas: 1
+  {{- else if not .spec.autoscaling.enabled }}
   replicas: {{ .trackValues.replicas | default .spec.replicas }}
   {{- end }}
   revisionHistoryLimit: {{ .root.Values.revisionHistoryLimit }}
-  # One more before one less: at no time are there fewer that work than asked for.
   strategy:
+    {{- if .facts.client }}
+    # Never two with one file.
+    type: Recreate
+    {{- else }}
+    # One more before one less: at no time are there fewer that work than asked for.
     type: RollingUpdate
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+    {{- end }}
   selector:
     matchLabels:
       {{- include "pulsegate.selectorLabels" . | nindent 6 }}

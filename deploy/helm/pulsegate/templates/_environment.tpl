@@ -37,7 +37,9 @@ component's `settings` come last. Takes root, name, spec and facts (its row of t
 
 {{/* The secrets that a component mounts: variable -> item. Takes root, name and facts. */}}
 {{- define "pulsegate.secretsOf" -}}
+{{- if not .facts.client }}
 PULSEGATE_SERVICE_TOKEN: serviceToken
+{{- end }}
 {{ toYaml .facts.secrets }}
 {{- if and (eq .name "auth") .root.Values.mail.enabled }}
 PULSEGATE_SMTP_URL: smtpUrl

@@ -36,6 +36,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- with .root.Values.image.registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ $tag }}{{ with $digest }}@{{ . }}{{ end }}
 {{- end }}
 
+{{/* The values of the track that migrates, which has the newest images. */}}
+{{- define "pulsegate.newestTrack" -}}
+{{ toYaml (index .Values.tracks (.Values.migrations.track | default "stable") | default dict) }}
+{{- end }}
+
 {{/* A value as the text of a variable: whole numbers without an exponent. */}}
 {{- define "pulsegate.text" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
@@ -62,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/* The name of the Secret that holds one of `secrets.items`. Takes root and item. */}}
 {{- define "pulsegate.secretName" -}}
 {{- $item := index .root.Values.secrets.items .item -}}
-{{- if .root.Values.evaluation.enabled -}}
+{{- if and .root.Values.evaluation.enabled (ne .item "canaryKey") -}}
 {{ include "pulsegate.fullname" .root }}-evaluation
 {{- else -}}
 {{ $item.existingSecret | default .root.Values.secrets.existingSecret }}

@@ -17,13 +17,13 @@ the Services select without a track, so they share the traffic by their replicas
 {{- toYaml $serving }}
 {{- end }}
 
-{{/* Takes root, name and, for a Service of one track alone, track. */}}
+{{/* Takes root, name, facts and, for a Service of one track alone, track. */}}
 {{- define "pulsegate.serviceSelector" -}}
 {{ include "pulsegate.selectorLabels" . }}
 {{- $serving := fromYamlArray (include "pulsegate.servingTracks" .root) }}
 {{- if .track }}
 {{ include "pulsegate.trackLabel" . }}
-{{- else if and (eq (len $serving) 1) (gt (len .root.Values.tracks) 1) }}
+{{- else if and (not .facts.client) (eq (len $serving) 1) (gt (len .root.Values.tracks) 1) }}
 {{ include "pulsegate.trackLabel" (dict "track" (first $serving)) }}
 {{- end }}
 {{- end }}
@@ -95,7 +95,12 @@ spec:
     {{- if has "public" .facts.ports }}
     - ports: [{protocol: TCP, port: public}]
       {{- with $values.publicFrom }}
-      from: {{- toYaml . | nindent 8 }}
+      from:
+        {{- toYaml . | nindent 8 }}
+        {{- if and $.root.Values.canary.enabled (not $.root.Values.canary.url) }}
+        - podSelector:
+            matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" $.root "name" "canary") | nindent 14 }}
+        {{- end }}
       {{- end }}
     {{- end }}
     {{- with include "pulsegate.callersOf" . }}
@@ -119,6 +124,16 @@ spec:
     {{- end }}
     {{- range $server := .facts.servers }}
     {{- include "pulsegate.serverEgress" (dict "root" $.root "server" $server) | nindent 4 }}
+    {{- end }}
+    {{- if .facts.client }}
+    {{- if .root.Values.canary.url }}
+    {{- include "pulsegate.serverEgress" (dict "root" .root "server" "canary") | nindent 4 }}
+    {{- else }}
+    - ports: [{protocol: TCP, port: {{ $ports.public }}}]
+      to:
+        - podSelector:
+            matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" .root "name" "gateway") | nindent 14 }}
+    {{- end }}
     {{- end }}
     {{- if and (eq .name "auth") .root.Values.mail.enabled }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "smtp") | nindent 4 }}

@@ -44,6 +44,9 @@ containers:
       {{- if include "pulsegate.tlsMounted" . }}
       - {name: tls, mountPath: /run/tls/pulsegate, readOnly: true}
       {{- end }}
+      {{- if .facts.client }}
+      - {name: state, mountPath: /var/lib/pulsegate}
+      {{- end }}
       {{- if include "pulsegate.mtlsMounted" . }}
       - {name: mtls, mountPath: /run/mtls/pulsegate, readOnly: true}
       {{- end }}
@@ -55,6 +58,9 @@ volumes:
   {{- if include "pulsegate.tlsMounted" . }}
   - name: tls
     secret: {secretName: {{ include "pulsegate.tlsSecret" .root }}, defaultMode: 0440}
+  {{- end }}
+  {{- if .facts.client }}
+  {{- include "pulsegate.canaryState" .root | nindent 2 }}
   {{- end }}
   {{- if include "pulsegate.mtlsMounted" . }}
   - name: mtls

@@ -9,6 +9,8 @@ Services and network paths are made of this table, so that a path which is opene
   calls     services that it calls over gRPC
   servers   backing servers that it connects to
   secrets   variable -> item of `secrets.items`; mounted as files, named by the variable with _FILE
+  client    whether it stands outside: it has no service token and reaches the gateway's public port alone, and there is one
+            of it, of whatever track, which keeps a file
 */}}
 {{- define "pulsegate.topology" -}}
 auth:
@@ -63,6 +65,20 @@ gateway:
   servers: [valkey, prometheus]
   secrets:
     PULSEGATE_REDIS_URL: valkeyUrl
+canary:
+  module: services.canary
+  client: true
+  ports: []
+  calls: []
+  servers: []
+  secrets:
+    PULSEGATE_CANARY_KEY: canaryKey
+{{- end }}
+
+{{/* The same of what runs: the canary is there where it is asked for. */}}
+{{- define "pulsegate.running" -}}
+{{- $running := fromYaml (include "pulsegate.topology" .) }}
+{{- toYaml (ternary $running (omit $running "canary") .Values.canary.enabled) }}
 {{- end }}
 
 {{/* The variable by which callers are told a service's address. */}}
