@@ -136,11 +136,12 @@ class _Interceptor(grpc.aio.ServerInterceptor):
     async def _serving(self, method: str, call: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
         began = time.monotonic()
         metadata = {str(key): value for key, value in call.invocation_metadata() or ()}
-        status = grpc.StatusCode.OK
+        status, exemplar = grpc.StatusCode.OK, None
         try:
             self._admit(method, metadata, call)
             await self._enter(metadata, call)
             with tracing.span(method, kind=SpanKind.SERVER, carrier=_text_only(metadata)):
+                exemplar = tracing.exemplar()
                 yield
         except PulsegateError as error:
             status = error.grpc_status
@@ -153,7 +154,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
             log.exception("call failed", method=method)
             await _abort(call, Internal("Something went wrong inside Pulsegate."), cause=error)
         finally:
-            metrics.GRPC_SERVED.labels(method, status.name).observe(time.monotonic() - began)
+            metrics.GRPC_SERVED.labels(method, status.name).observe(time.monotonic() - began, exemplar)
 
     def _admit(self, method: str, metadata: dict[str, Any], call: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Refuses who is no service of this installation, or none that may call this method."""

@@ -36,13 +36,14 @@ class _MeasuredCursor(AsyncCursor[DictRow]):
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         began = time.monotonic()
         try:
-            with tracing.span("postgres", kind=SpanKind.CLIENT, attributes={"db.system": "postgresql"}) as span:
-                if tracing.enabled():
-                    span.set_attribute("db.statement", self._statement(query))
+            if not tracing.sampled():  # what nobody asked for by a request begins no trace
+                return await super().execute(query, params, **options)
+            attributes = {"db.system.name": "postgresql", "db.query.text": self._statement(query)}
+            with tracing.span("postgres", kind=SpanKind.CLIENT, attributes=attributes):
                 return await super().execute(query, params, **options)
         finally:
             seconds = time.monotonic() - began
-            metrics.POSTGRES_QUERIES.observe(seconds)
+            metrics.POSTGRES_QUERIES.observe(seconds, tracing.exemplar())
             if seconds > _SLOW_SECONDS:
                 log.warning("slow query", seconds=round(seconds, 3), statement=self._statement(query))
 

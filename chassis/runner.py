@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import error_reports, failpoints, logs, migrations, open_files, secrets, settings, tracing
+from chassis import error_reports, failpoints, logs, migrations, open_files, secrets, settings, trace_sampling, tracing
 
 log = logs.get(__name__)
 
@@ -52,7 +52,11 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
             log.info("stopping")
         log.info("stopped")
 
-    with error_reports.reporting(service, loaded.sentry_dsn), tracing.exporting(service, loaded.otlp_endpoint):
+    sampler = trace_sampling.sampler(loaded.traces_sampler, loaded.traces_sampler_ratio)
+    with (
+        error_reports.reporting(service, loaded.sentry_dsn),
+        tracing.exporting(service, loaded.otlp_endpoint, sampler),
+    ):
         run_loop(main())
 
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chassis import failpoints, secrets
+from chassis import failpoints, secrets, trace_sampling
 from chassis.failpoints import Failpoint
 from chassis.mutual_tls import MutualTls
 from chassis.secrets import Followed, SecretFile, VaultSecret
@@ -252,6 +252,11 @@ class ServiceSettings(SecretSettings):
     log_level: str = setting("PULSEGATE_LOG_LEVEL", parse=one_of("debug", "info", "warning", "error"), default="info")
     #: Where traces go (OTLP over gRPC); None: nowhere.
     otlp_endpoint: str | None = setting("PULSEGATE_OTLP_ENDPOINT", parse=url("http", "https"), default=None)
+    #: Which requests are traced, and for samplers with a ratio how many of them (`chassis.trace_sampling`).
+    traces_sampler: str = setting(
+        "PULSEGATE_TRACES_SAMPLER", parse=one_of(*trace_sampling.NAMES), default="parentbased_traceidratio"
+    )
+    traces_sampler_ratio: float = setting("PULSEGATE_TRACES_SAMPLER_ARG", parse=number(0, 1), default=1.0)
     #: Where errors are reported (Sentry); None: in the log alone. It opens nothing: who has it may send errors.
     sentry_dsn: str | None = setting("PULSEGATE_SENTRY_DSN", parse=url("http", "https"), default=None)
     #: How long work under way may go on after the signal to stop.

@@ -10,15 +10,20 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """`spans` are complete once the exporting process has stopped exporting."""
+    """`spans` are complete once the exporting process has stopped exporting; others send theirs every five seconds."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
+        #: The service that made a span, by the span's id.
+        self.services: dict[bytes, str] = {}
         self.endpoint = ""
 
     def Export(self, request: Any, _call: Any) -> Any:  # noqa: N802
         for resource in request.resource_spans:
-            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+            spans = [span for scope in resource.scope_spans for span in scope.spans]
+            told = {entry.key: entry.value.string_value for entry in resource.resource.attributes}
+            self.services.update((span.span_id, told["service.name"].removeprefix("pulsegate-")) for span in spans)
+            self.spans += spans
         return trace_service_pb2.ExportTraceServiceResponse()
 
 

@@ -54,7 +54,7 @@ class Batch:
         self.deadline = loop.time() + timeout_seconds
         self.principal = context.PRINCIPAL_TOKEN.get()
         self.correlation_id = context.CORRELATION_ID.get()
-        self.traceparent = _traceparent() if tracing.enabled() else ""
+        self.traceparent = tracing.sampled_traceparent()
         self.outcome: asyncio.Future[pb.IngestBatchResponse] = loop.create_future()
         self.timer = loop.call_at(self.deadline, self._expire)
         self.stream: BatchStream | None = None
@@ -88,12 +88,6 @@ class Batch:
         self.body = b""
         if self.stream is not None:
             self.stream.under_way.pop(self.number, None)
-
-
-def _traceparent() -> str:
-    carrier: dict[str, str] = {}
-    tracing.inject(carrier)
-    return carrier.get("traceparent", "")
 
 
 class BatchStream:

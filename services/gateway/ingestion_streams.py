@@ -118,7 +118,7 @@ class IngestionStreams:
             metrics.SHED.labels(self.channel.service).inc()
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         with self.breaker.guarded():
-            if not tracing.enabled():
+            if not tracing.sampled():
                 return await self._outcome(body, content_encoding, door, group)
             with tracing.span(_METHOD, kind=SpanKind.CLIENT):
                 return await self._outcome(body, content_encoding, door, group)

@@ -93,18 +93,35 @@ class Pipeline:
         resource = request.match_info.route.resource
         return await self.run(request, handler, resource.canonical if resource is not None else "none")
 
-    async def run(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+    def run(self, request: web.Request, handler: Handler, route: str) -> Awaitable[web.StreamResponse]:
         """Answers a request to a route (its pattern)."""
+        # Around everything, because what is measured and logged of a request is found by its trace.
+        return (self._traced if tracing.enabled() else self._measured)(request, handler, route)
+
+    async def _traced(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        method = _known_method(request.method)
+        carrier = {key: value for key in ("traceparent", "tracestate") if (value := request.headers.get(key))}
+        attributes = {
+            "http.request.method": method,
+            "http.route": route,
+            "url.path": logs.redact_text(request.path),
+        }
+        with tracing.span(f"{method} {route}", kind=SpanKind.SERVER, carrier=carrier, attributes=attributes) as span:
+            response = await self._measured(request, handler, route)
+            span.set_attribute("http.response.status_code", response.status)
+            span.set_attribute("pulsegate.correlation_id", context.CORRELATION_ID.get())
+            if response.status >= 500:
+                tracing.failed(span, str(response.status))
+            return response
+
+    async def _measured(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         # First, because whatever happens later must be found by its correlation id and end by its deadline.
         self._enter(request)
         began = time.monotonic()
         status = 499  # the client went away
         try:
-            # Within, because an error's status is measured and traced too.
-            if tracing.enabled():
-                response = await self._traced(request, handler, route)
-            else:
-                response = await self._answer(request, handler)
+            # Within, because an error's status is measured too.
+            response = await self._answer(request, handler)
             # On errors too, because a page must be able to read them, and a browser must not guess at them.
             self._secure(request, response)
             status = response.status
@@ -120,15 +137,6 @@ class Pipeline:
         HOLDERS.set(())
         request[ADDED_HEADERS] = {}
         request[SLOW_CLIENT_SECONDS] = self._slow_client_seconds
-
-    async def _traced(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
-        name = f"{_known_method(request.method)} {route}"
-        carrier = {key: value for key in ("traceparent", "tracestate") if (value := request.headers.get(key))}
-        attributes = {"http.request.method": request.method, "url.path": logs.redact_text(request.path)}
-        with tracing.span(name, kind=SpanKind.SERVER, carrier=carrier, attributes=attributes) as span:
-            response = await self._answer(request, handler)
-            span.set_attribute("http.response.status_code", response.status)
-            return response
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Makes an answer of whatever is raised: the only place where that happens."""
@@ -194,7 +202,7 @@ def _known_method(method: str) -> str:
 def _measure(method: str, route: str, status: int, took_seconds: float) -> None:
     """Measures the request by its route, never by its path."""
     method = _known_method(method)
-    _requests(method, route, status).observe(took_seconds)
+    _requests(method, route, status).observe(took_seconds, tracing.exemplar())
     if route not in _QUIET_ROUTES:
         milliseconds = round(took_seconds * 1000, 1)
         log.info("request served", method=method, route=route, status=status, milliseconds=milliseconds)

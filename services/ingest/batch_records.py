@@ -38,7 +38,7 @@ def _increments(whose: tuple[bytes, bytes], batch: Batch, validated: Validated, 
         distributions=[distribution for _, distribution in distributions],
         identities=b"".join([each.identity for each in (*label_sets, *(each for each, _ in distributions))]),
         reporters=b"".join([reporters.get(at, _NOBODY) for at in range(len(label_sets))]) if reporters else b"",
-        traceparent=_traceparent(),
+        traceparent=tracing.sampled_traceparent(),
         exemplars=list(validated.exemplars.values()),
     )
 
@@ -60,7 +60,7 @@ def _totals(whose: tuple[bytes, bytes], validated: Validated, received_ms: int) 
         values=records.float64s([value for _, value in scalars]),
         distributions=[distribution for _, distribution in others],
         identities=b"".join([each.label_set.identity for each in every]),
-        traceparent=_traceparent(),
+        traceparent=tracing.sampled_traceparent(),
         origins=Origins(
             b"".join([each.origin.source for each in every]),
             records.int64s([each.origin.taken_ns for each in every]),
@@ -68,9 +68,3 @@ def _totals(whose: tuple[bytes, bytes], validated: Validated, received_ms: int) 
         ),
         exemplars=list(validated.exemplars.values()),
     )
-
-
-def _traceparent() -> str:
-    carrier: dict[str, str] = {}
-    tracing.inject(carrier)
-    return carrier.get("traceparent", "")

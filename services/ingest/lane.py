@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from opentelemetry.trace import SpanKind
+from opentelemetry.util.types import Attributes
 
 from chassis import failpoints, logs, tracing
 from chassis.clock import Clock
@@ -309,11 +310,11 @@ class _Work:
             sealed_frames = self._uncommitted_frames
             if not checkpoint.forgotten:
                 await folding_waits.aclose()
-            await self._store(checkpoint, traceparents)
+            committed = await self._store(checkpoint, traceparents)
         if failpoints.ARMED:
             await failpoints.reached("committed")
         self._uncommitted_frames -= sealed_frames
-        self.deliveries.offer(checkpoint)
+        self.deliveries.offer(checkpoint, committed)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
         metrics.GAUGE_LEVELS.labels(self._lane).set(self._state.gauge_levels)
         self._note_progress(checkpoint)
@@ -330,24 +331,15 @@ class _Work:
             self._progress.current_ms = reached_ms
         self.housekeeping.committed(checkpoint, reached_ms)
 
-    async def _store(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> None:
-        with metrics.COMMITS.time(), self._spans(traceparents):
+    async def _store(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> Sequence[str]:
+        """Commits within one span for each traced batch, the last one around the statements too; tells those spans."""
+        attributes: Attributes = {"messaging.operation.type": "process", "pulsegate.lane": self._lane}
+        spans = tracing.spans("ingest commit", traceparents, kind=SpanKind.CONSUMER, attributes=attributes)
+        with metrics.COMMITS.time(), spans as committed:
             watermarks = self.deliveries.watermarks
             if failpoints.ARMED:
                 await failpoints.reached("before-commit")
             owned = replace(self._owned, log_made_at=self.reader.made_at)
             await self._checkpoints.commit(owned, checkpoint, watermarks)
         self._owned = replace(owned, position=checkpoint.position)
-
-    def _spans(self, traceparents: Sequence[str]) -> ExitStack:
-        """One span for each traced batch of the commit, the last one around its statements too."""
-        with ExitStack() as stack:
-            for traceparent in traceparents:
-                span = tracing.span(
-                    "ingest commit",
-                    kind=SpanKind.CONSUMER,
-                    carrier={"traceparent": traceparent},
-                    attributes={"pulsegate.lane": self._lane},
-                )
-                stack.enter_context(span)
-            return stack.pop_all()
+        return committed

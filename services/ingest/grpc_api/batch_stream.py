@@ -3,10 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from chassis import context, logs, metrics, tracing
 from chassis.errors import DeadlineExceeded, Internal, PulsegateError, Unauthenticated, to_wire
@@ -107,8 +107,12 @@ class BatchStream:
         return taken if isinstance(taken, Taken) else await self._go_on(principal, batch, taken)
 
     async def _go_on(self, principal: Principal, batch: pb.StreamedBatch, begun: Batch | LargeBody) -> Taken:
-        with tracing.span("go on with batch", carrier={"traceparent": batch.traceparent}):
+        if not batch.traceparent:
             return await self._receiver.go_on(principal, begun)
+        with tracing.span("go on with batch", carrier={"traceparent": batch.traceparent}):
+            taken = await self._receiver.go_on(principal, begun)
+            _trace_publishing(taken)
+            return taken
 
     async def _receive_slowly(
         self, batch: pb.StreamedBatch, taking: Coroutine[Any, Any, Taken], deadline: float
@@ -128,10 +132,13 @@ class BatchStream:
             raise DeadlineExceeded("The receiver came to this batch too late.")
         door = door_of(batch.door)
         group = group_of(batch) if door else None
-        if not tracing.enabled():
+        if not batch.traceparent:
             return self._receiver.begin(principal, batch.body, batch.content_encoding, door, group)
         with tracing.span("receive batch", kind=SpanKind.SERVER, carrier={"traceparent": batch.traceparent}):
-            return self._receiver.begin(principal, batch.body, batch.content_encoding, door, group)
+            taken = self._receiver.begin(principal, batch.body, batch.content_encoding, door, group)
+            if isinstance(taken, Taken):
+                _trace_publishing(taken)
+            return taken
 
     def _await_frames(self, number: int, taken: Taken) -> None:
         """Waits for the first frame that is not settled, and again until none is left."""
@@ -168,3 +175,14 @@ class BatchStream:
         self._under_way -= 1
         self._outcomes.append(outcome)
         self._news.set()
+
+
+def _trace_publishing(taken: Taken) -> None:
+    """Spans until the log has the frames that carry a batch, or has them not; children of the current one."""
+    for frame in taken.frames:
+        attributes = {"messaging.system": "nats", "messaging.operation.type": "send"}
+        frame.when_settled(_ending(tracing.begun("ingest publish", kind=SpanKind.PRODUCER, attributes=attributes)))
+
+
+def _ending(span: Span) -> Callable[[Frame], None]:
+    return lambda _: span.end()

@@ -9,13 +9,15 @@ import asyncio
 from asyncio.timeouts import Timeout
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import numpy as np
+from opentelemetry.trace import SpanKind
+from opentelemetry.util.types import Attributes
 
-from chassis import logs
+from chassis import logs, tracing
 from chassis.clock import Clock
 from services.ingest import metrics
 from services.ingest.samples import Samples
@@ -27,6 +29,8 @@ log = logs.get(__name__)
 _COALESCED_MS = 15_000
 #: So many commits may wait before they are coalesced.
 _BEHIND = 5
+#: Batches of one delivery that get a span.
+_MOST_SPANS = 64
 
 
 class Writer(Protocol):
@@ -60,6 +64,8 @@ class _Entry:
     ordinary: Samples
     #: With a time of their own, first zeros and stale markers: all of them count.
     special: Samples
+    #: The commit's spans, one for each traced batch.
+    traceparents: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ordinary) + len(self.special)
@@ -69,6 +75,7 @@ class _Entry:
         self.commit_ms = later.commit_ms
         self.ordinary = Samples.joined(table, (self.ordinary, later.ordinary)).latest()
         self.special = Samples.joined(table, (self.special, later.special))
+        self.traceparents += later.traceparents[: _MOST_SPANS - len(self.traceparents)]
 
     @property
     def parting(self) -> int:
@@ -110,9 +117,11 @@ class Delivery:
         self._idle.set()
         self._count()
 
-    def offer(self, commit_ms: int, samples: Samples) -> None:
-        """Takes what a commit made deliverable; it never waits."""
-        self._entries.append(self._entry(commit_ms, samples))
+    def offer(self, commit_ms: int, samples: Samples, traceparents: Sequence[str] = ()) -> None:
+        """Takes what a commit made deliverable, and its spans; it never waits."""
+        entry = self._entry(commit_ms, samples)
+        entry.traceparents += traceparents
+        self._entries.append(entry)
         if len(self._entries) > _BEHIND:
             self._coalesce()
         if self._patience is not None and self._is_too_much():
@@ -184,9 +193,12 @@ class Delivery:
         """True when the sink has it, False where that is given up."""
         self._began = self._clock.monotonic()
         patience = asyncio.timeout(None)
+        attributes: Attributes = {"pulsegate.sink": self.sink, "pulsegate.lane": self._lane}
+        spans = tracing.spans("ingest delivery", entry.traceparents, kind=SpanKind.CLIENT, attributes=attributes)
         try:
             async with patience as self._patience:
-                await self._writer.write(entry.in_time())
+                with spans:
+                    await self._writer.write(entry.in_time())
         except TimeoutError:
             if not patience.expired():
                 raise
@@ -234,10 +246,11 @@ class Deliveries:
         """For how long that sink has not taken what it is being given."""
         return max(delivery.late_seconds for delivery in self._each if delivery.sink == sink)
 
-    def offer(self, checkpoint: Checkpoint) -> None:
-        """Takes what a commit made deliverable; it never waits."""
+    def offer(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> None:
+        """Takes what a commit made deliverable, and its spans; it never waits."""
         for delivery in self._each:
-            delivery.offer(checkpoint.commit_ms, checkpoint.samples_for(delivery.begins_after_ms))
+            samples = checkpoint.samples_for(delivery.begins_after_ms)
+            delivery.offer(checkpoint.commit_ms, samples, traceparents)
 
     async def run(self) -> None:
         """Delivers for ever."""

@@ -9,9 +9,11 @@ import grpc
 import pytest
 from aiohttp import ClientSession, web
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.trace import SpanKind
 
-from chassis import grpc_client, grpc_server, http_server, postgres, tracing
+from chassis import grpc_client, grpc_server, http_server, metrics, postgres, tracing
+from chassis.errors import Conflict, Unavailable
 from chassis.health import Health
 from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
@@ -163,3 +165,48 @@ async def test_a_collector_that_is_away_hurts_nobody(front: str, port_blocks: Ca
         await get(front)
         began = time.monotonic()
     assert time.monotonic() - began < 15  # at the end it tries for a while to get rid of what it has
+
+
+async def test_errors_are_named_in_traces_and_not_quoted(endpoint: str, collector: Collector) -> None:
+    with tracing.exporting("test", endpoint):
+        errors = {"refused": Conflict("CANARY"), "away": Unavailable("CANARY"), "broken": OSError("CANARY")}
+        for name, error in errors.items():
+            with pytest.raises(type(error)), tracing.span(name):
+                raise error
+    told = {
+        span.name: (span.status.code, {entry.key: entry.value.string_value for entry in span.attributes}["error.type"])
+        for span in collector.spans
+    }
+    assert told == {
+        "refused": (Status.STATUS_CODE_UNSET, "CONFLICT"),
+        "away": (Status.STATUS_CODE_ERROR, "SERVICE_UNAVAILABLE"),
+        "broken": (Status.STATUS_CODE_ERROR, "OSError"),
+    }
+    assert "CANARY" not in str(collector.spans)
+
+
+async def test_metrics_lead_to_sampled_traces_for_those_who_ask_for_openmetrics(
+    endpoint: str, port_blocks: Callable[[], Ports]
+) -> None:
+    def observe(seconds: float) -> None:
+        metrics.POSTGRES_QUERIES.observe(seconds, tracing.exemplar())
+
+    with tracing.exporting("test", endpoint):
+        with tracing.span("sampled", carrier={"traceparent": TRACEPARENT}):
+            observe(0.01)
+        with tracing.span("not sampled", carrier={"traceparent": f"00-{'f' * 32}-{'f' * 16}-00"}):
+            observe(0.02)
+    observe(0.03)
+    port = port_blocks().public
+    async with http_server.serving_operations("127.0.0.1", port, Health()), ClientSession() as session:
+        address = f"http://127.0.0.1:{port}/metrics"
+        async with session.get(address, headers={"Accept": "application/openmetrics-text; version=1.0.0"}) as response:
+            assert response.content_type == "application/openmetrics-text"
+            openmetrics = await response.text()
+        async with session.get(address) as response:
+            assert response.content_type == "text/plain"
+            plain = await response.text()
+    exemplars = [line for line in openmetrics.splitlines() if " # {" in line and "postgres_query" in line]
+    assert sum(TRACEPARENT[3:35] in line and float(line.split()[-2]) == 0.01 for line in exemplars) == 1
+    assert "f" * 32 not in openmetrics
+    assert " # {" not in plain

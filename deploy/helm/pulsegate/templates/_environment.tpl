@@ -9,7 +9,11 @@ component's `settings` come last. Takes root, name, spec and facts (its row of t
     "PULSEGATE_OPS_PORT" $ports.operations
     "PULSEGATE_LOG_LEVEL" .root.Values.logLevel
     "PULSEGATE_DRAIN_SECONDS" .spec.shutdown.drainSeconds }}
-{{- with .root.Values.otlpEndpoint }}{{ $_ := set $told "PULSEGATE_OTLP_ENDPOINT" . }}{{ end }}
+{{- with .root.Values.otlpEndpoint }}
+{{- $_ := set $told "PULSEGATE_OTLP_ENDPOINT" . }}
+{{- $_ := set $told "PULSEGATE_TRACES_SAMPLER" $.root.Values.traceSampling.sampler }}
+{{- $_ := set $told "PULSEGATE_TRACES_SAMPLER_ARG" $.root.Values.traceSampling.ratio }}
+{{- end }}
 {{- if has "grpc" .facts.ports }}{{ $_ := set $told "PULSEGATE_GRPC_PORT" $ports.grpc }}{{ end }}
 {{- if has "public" .facts.ports }}{{ $_ := set $told "PULSEGATE_PORT" $ports.public }}{{ end }}
 {{- $variables := fromYaml (include "pulsegate.addressVariables" .) }}
