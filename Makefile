@@ -81,7 +81,7 @@ audit: build $(AUDIT)/.installed ## Ask what is known against the locked package
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PYTHON) -m deploy.audit
 
 chart: build $(SCAN)/.installed ## Lint, render, validate, scan and run the Helm chart, image and Compose files
-	CHART_KUBERNETES="1.31 1.34 1.37" $(PYTHON) -m pytest -p no:cacheprovider tests/unit/chart tests/unit/images \
+	CHART_KUBERNETES="1.30 1.34 1.37" $(PYTHON) -m pytest -p no:cacheprovider tests/unit/chart tests/unit/images \
 	    tests/e2e/test_chart.py
 	$(PYTHON) -m tests.rehearse_images
 	$(PYTHON) -m tests.write_chart .tools/chart

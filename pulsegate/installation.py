@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 #: The services that own a schema.
 SCHEMAS = ("auth", "config", "codegen", "ingest")
 PROCESSES = ("gateway", "auth", "config", "codegen", "receiver", "aggregator", "canary")
@@ -40,24 +42,24 @@ class Installation:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
+class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a file says, with the names of `Installation`."""
+
+    processes: dict[str, str]
+    database: str
+    nats: str
+    prometheus: str
+    owners: dict[str, str] = {}
+    stream: str = "PULSEGATE_INGEST"
+
+
 def from_file(path: Path) -> Installation:
     """One that is described by a TOML file (docs/operations.md). Raises NoInstallationError."""
     try:
-        told = _resolved(tomllib.loads(path.read_text(encoding="utf-8")))
-        found = Installation(
-            processes=told["processes"],
-            database=told["database"],
-            owners=told.get("owners", {}),
-            nats=told["nats"],
-            stream=told.get("stream", "PULSEGATE_INGEST"),
-            prometheus=told["prometheus"],
-            secrets=(told["database"], told["nats"], *told.get("owners", {}).values()),
-        )
-    except KeyError as missing:
-        raise NoInstallationError(f"{path} does not name {missing}") from missing
+        told = msgspec.convert(_resolved(tomllib.loads(path.read_text(encoding="utf-8"))), _Described)
     except (OSError, ValueError) as error:
-        raise NoInstallationError(f"{path} cannot be read: {error}") from error
-    return found
+        raise NoInstallationError(f"{path} cannot be used: {error}") from error
+    return Installation(**msgspec.structs.asdict(told), secrets=(told.database, told.nats, *told.owners.values()))
 
 
 def _resolved(value: Any) -> Any:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.bootstrap import SCHEMAS
 from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
+from deploy.local.servers import postgres_programs
 from services.canary.clients import METRIC
 from tests.e2e.api import PASSWORD, Project
 from tests.suite_running import Suite
@@ -19,17 +21,35 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
-async def _pulsegate(suite: Suite, *arguments: str | Path) -> tuple[int, str]:
-    """The status, and what was said."""
+async def _pulsegate(suite: Suite, *arguments: str | Path, file: Path | None = None) -> tuple[int, str]:
+    """The status, and what was said; of the data folder, or of the installation that a file describes."""
+    where = ("--data", suite.data) if file is None else ("--installation", file)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pulsegate", "--data", suite.data, *arguments),
+        *(sys.executable, "-m", "pulsegate", *where, *arguments),
         cwd=CHECKOUT,
+        env={**os.environ, "PATH": f"{postgres_programs()}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     said, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode()
+
+
+@pytest.fixture
+def described(suite: Suite, tmp_path: Path) -> Path:
+    """The suite as the file that somebody writes who has not started it with `make run`."""
+    addresses = {"database": suite.dsn(), **{schema: suite.dsn(f"{schema}_owner") for schema in SCHEMAS}}
+    for name, address in {**addresses, "nats": suite.secret("nats_url")}.items():
+        (tmp_path / name).write_text(f"{address}\n")
+    file = tmp_path / "installation.toml"
+    lines = [f'prometheus = "{suite.prometheus_url}"']
+    lines += [f'{name} = {{file = "{tmp_path / name}"}}' for name in ("database", "nats")]
+    lines += ["[processes]"]
+    lines += [f'{name} = "http://127.0.0.1:{suite.ports.operations(name)}"' for name in OPERATIONS_PORTS]
+    lines += ["[owners]", *(f'{schema} = {{file = "{tmp_path / schema}"}}' for schema in SCHEMAS)]
+    file.write_text("\n".join(lines))
+    return file
 
 
 async def test_status_and_doctor_find_a_whole_installation_well_and_say_what_a_broken_one_misses(suite: Suite) -> None:
@@ -52,9 +72,10 @@ async def test_status_and_doctor_find_a_whole_installation_well_and_say_what_a_b
     await asyncio.to_thread(suite.wait_ready)
 
 
-async def test_migrate_may_be_run_again_at_any_time(suite: Suite) -> None:
-    status, said = await _pulsegate(suite, "migrate")
-    assert status == 0, said
+async def test_migrate_may_be_run_again_at_any_time(suite: Suite, described: Path) -> None:
+    for file in (None, described):
+        status, said = await _pulsegate(suite, "migrate", file=file)
+        assert status == 0, said
 
 
 async def test_a_key_for_the_canary_writes_and_queries_and_opens_nothing_else(suite: Suite, project: Project) -> None:
@@ -79,7 +100,7 @@ async def test_a_key_for_the_canary_writes_and_queries_and_opens_nothing_else(su
 
 
 async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_again_exactly_once(
-    suite: Suite, project: Project, tmp_path: Path
+    suite: Suite, project: Project, tmp_path: Path, described: Path
 ) -> None:
     await project.define("kept_total")
     backup = tmp_path / "pulsegate.backup"
@@ -93,19 +114,19 @@ async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_agai
     await project.shows("kept_total", 5)
     with suite.gone("aggregator"):
         await send(6, 7, 8)  # in the log, and in no transaction
-        status, said = await _pulsegate(suite, "backup", backup)
+        status, said = await _pulsegate(suite, "backup", backup, file=described)
         assert status == 0, said
         assert backup.stat().st_mode & 0o777 == 0o600
     await send(9, 10)
     await project.shows("kept_total", 10)
 
-    refused = await _pulsegate(suite, "restore", "--yes", backup)
+    refused = await _pulsegate(suite, "restore", "--yes", backup, file=described)
     assert refused[0] == 1
     assert "still running" in refused[1]
     with ExitStack() as stopped:
         for name in OPERATIONS_PORTS:
             stopped.enter_context(suite.gone(name))
-        status, said = await _pulsegate(suite, "restore", "--yes", backup)
+        status, said = await _pulsegate(suite, "restore", "--yes", backup, file=described)
         assert status == 0, said
     await asyncio.to_thread(suite.wait_ready)
     await project.shows("kept_total", 8, within_seconds=60)

@@ -69,6 +69,8 @@ def test_an_upgrade_of_the_chart_alone_restarts_nothing() -> None:
         {"tracks": {"canary": {"digests": {"gateway": "0.2.0"}}}},
         {"publicUrl": "metrics.example.com"},
         {"log": {"lanes": 257}},
+        {"secrets": {"items": {"authDsn": {"vault": "pulsegate#dsn"}}}},
+        {"canary": {"replicas": 2}},
     ],
 )
 def test_what_does_not_exist_is_refused(mistyped: dict[str, Any]) -> None:

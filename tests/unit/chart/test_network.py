@@ -80,6 +80,19 @@ def test_a_canary_goes_where_it_is_told_and_must_be_told_where_the_gateway_speak
         render({"tls": {"existingSecret": "tls"}, "canary": {"enabled": True}})
 
 
+def test_vault_is_reached_by_those_who_read_secrets_there() -> None:
+    def reach(name: str) -> set[str]:
+        egress = {each["metadata"]["name"]: each["spec"] for each in case(name).objects("NetworkPolicy")}
+        return {
+            policy.removeprefix("pulsegate-")
+            for policy, spec in egress.items()
+            if any(port["port"] == 8200 for rule in spec.get("egress", []) for port in rule["ports"])
+        }
+
+    assert reach("vault") == {*(service.name for service in (*SERVICES, CANARY)), "migration"}
+    assert not reach("defaults")
+
+
 def test_evaluation_servers_are_reached_by_those_who_need_them_alone() -> None:
     rendered = case("evaluation")
     reached = {

@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import helm_python
 import pytest
 
-from chassis.settings import load
+from chassis.settings import MigrationSettings, load
 from deploy.local.services import CANARY, SERVICES, Service
-from tests.chart_rendering import CASES, CHART, Pod, Rendered, case, render
+from tests.chart_rendering import CASES, CHART, Object, Pod, Rendered, case, render
+from tests.vault_server import ROLE_ID, SECRET_ID, VaultServer, vault_server
 
 _SERVICES = {service.name: service for service in (*SERVICES, CANARY)}
 _SECRETS = {
@@ -24,10 +28,6 @@ _SECRETS = {
 }
 #: Settings that no value of the chart changes.
 _NOT_OFFERED = {
-    "PULSEGATE_VAULT_ADDRESS",
-    "PULSEGATE_VAULT_ROLE_ID",
-    "PULSEGATE_VAULT_SECRET_ID",
-    "PULSEGATE_VAULT_CA_PATH",
     "PULSEGATE_TEST_INSTALLATION",
     "PULSEGATE_FAILPOINTS",
     "PULSEGATE_SDK_DIRECTORY",
@@ -49,6 +49,10 @@ _OPTIONAL = {
     "PULSEGATE_TLS_KEY_PATH",
     "PULSEGATE_TRACES_SAMPLER",
     "PULSEGATE_TRACES_SAMPLER_ARG",
+    "PULSEGATE_VAULT_ADDRESS",
+    "PULSEGATE_VAULT_CA_PATH",
+    "PULSEGATE_VAULT_ROLE_ID",
+    "PULSEGATE_VAULT_SECRET_ID",
 }
 
 
@@ -62,20 +66,36 @@ def defaults() -> Rendered:
     return case("defaults")
 
 
-def _with_secrets_in(folder: Path, pod: Pod) -> dict[str, str]:
-    """The pod's environment, its secrets in a folder of this machine; without certificates."""
-    for item, text in _SECRETS.items():
+@pytest.fixture(scope="module")
+def vault() -> Iterator[VaultServer]:
+    """Keeps what the values for Vault say that it keeps."""
+    kept: dict[str, dict[str, str]] = {}
+    for item, where in CASES["vault"]["secrets"]["items"].items():
+        path, _, field = where["vault"].partition("#")
+        kept.setdefault(path, {})[field] = _SECRETS.get(item, "postgresql://owner@db/pulsegate")
+    with vault_server() as vault:
+        for path, fields in kept.items():
+            vault.keep(path, **fields)
+        yield vault
+
+
+def _with_secrets_in(folder: Path, pod: Pod, vault: VaultServer) -> dict[str, str]:
+    """The pod's environment, its secrets in a folder of this machine or in the Vault; without certificates."""
+    for item, text in {**_SECRETS, "role-id": ROLE_ID, "secret-id": SECRET_ID}.items():
         (folder / item).write_text(text)
-    told = {name: text.replace("/run/secrets/pulsegate", str(folder)) for name, text in pod.environment.items()}
+    places = re.compile("/run/(secrets|vault)/pulsegate")
+    told = {name: places.sub(str(folder), text) for name, text in pod.environment.items()}
+    told |= {"PULSEGATE_VAULT_ADDRESS": vault.address} if "PULSEGATE_VAULT_ADDRESS" in told else {}
+    told.pop("PULSEGATE_VAULT_CA_PATH", None)
     return {name: text for name, text in told.items() if not name.startswith(("PULSEGATE_TLS_", "PULSEGATE_MTLS_"))}
 
 
-def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_path: Path) -> None:
+def test_every_service_starts_with_what_its_pod_is_told(rendered: Rendered, tmp_path: Path, vault: VaultServer) -> None:
     pods = rendered.services()
     assert {pod.component for pod in pods} - {CANARY.name} == {service.name for service in SERVICES}
     for pod in pods:
         service = _SERVICES[pod.component]
-        load(service.settings, _with_secrets_in(tmp_path, pod))
+        load(service.settings, _with_secrets_in(tmp_path, pod, vault))
         command = [*pod.container["command"], *pod.container.get("args", [])]
         assert command == ["python", "-m", *service.module]
 
@@ -108,7 +128,7 @@ def test_one_canary_flies_where_it_is_asked_for(name: str) -> None:
     for canary in canaries:
         assert canary.owner["spec"]["replicas"] == 1
         assert canary.owner["spec"]["strategy"] == {"type": "Recreate"}
-        assert _mounted(canary) == {"canaryKey"}
+        assert _mounted(canary) <= {"canaryKey"}
 
 
 def test_what_a_canary_has_sent_may_outlive_its_pod() -> None:
@@ -170,8 +190,32 @@ def test_a_pod_mounts_the_secrets_that_its_service_reads_and_no_others(defaults:
 
 
 def _mounted(pod: Pod) -> set[str]:
-    (projected,) = (volume["projected"] for volume in pod.spec["volumes"] if "projected" in volume)
-    return {item["path"] for source in projected["sources"] for item in source["secret"]["items"]}
+    return {item["path"] for source in _sources(pod) for item in source["items"]}
+
+
+def _sources(pod: Pod) -> list[Object]:
+    """The Secrets of which items are mounted."""
+    projected = [volume["projected"] for volume in pod.spec["volumes"] if "projected" in volume]
+    return [source["secret"] for each in projected for source in each["sources"]]
+
+
+def test_what_is_in_vault_is_read_there_by_an_approle_of_each_component(vault: VaultServer, tmp_path: Path) -> None:
+    rendered = case("vault")
+    roles = {
+        pod.component: [v["secret"]["secretName"] for v in pod.spec["volumes"] if v["name"] == "vault"]
+        for pod in rendered.pods()
+    }
+    own = {"auth": ["pulsegate-vault-auth"], "migration": ["pulsegate-vault-migrations"]}
+    assert roles == {component: own.get(component, ["pulsegate-vault"]) for component in roles}
+    assert {pod.component: _mounted(pod) for pod in rendered.pods() if _mounted(pod)} == {"auth": {"smtpUrl"}}
+    for job in (pod for pod in rendered.pods() if pod.component == "migration"):
+        settings = load(MigrationSettings, _with_secrets_in(tmp_path, job, vault))
+        assert settings.owner_dsn == "postgresql://owner@db/pulsegate"
+
+
+def test_vault_is_named_where_something_is_in_it() -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=r"vault\.address"):
+        render({"secrets": {"items": {"natsUrl": {"vault": "secret/pulsegate/ingest#nats-url"}}}})
 
 
 def test_owner_addresses_are_for_migrations_alone() -> None:
@@ -186,10 +230,15 @@ def test_owner_addresses_are_for_migrations_alone() -> None:
     for job in jobs:
         assert job.owner["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
         assert job.container["args"] == ["migrate"]
-        assert {volume["secret"]["secretName"] for volume in job.spec["volumes"] if "secret" in volume} == {
-            "pulsegate-migrations"
-        }
+        assert {source["name"] for source in _sources(job)} == {"pulsegate-migrations"}
     assert not any("Owner" in item for pod in rendered.services() for item in _mounted(pod))
+
+
+def test_aggregators_that_are_upgraded_first_find_their_schema() -> None:
+    rendered = render({"aggregator": {"image": {"tag": "0.2.0"}}})
+    images = {pod.owner["metadata"]["name"]: pod.container["image"] for pod in rendered.pods() if not pod.track}
+    assert images["pulsegate-migrate-ingest"] == "pulsegate-ingest:0.2.0"
+    assert images["pulsegate-migrate-auth"] == "pulsegate-auth:0.1.0"
 
 
 def test_the_time_to_end_covers_all_that_an_end_takes(rendered: Rendered) -> None:

@@ -5,7 +5,8 @@ each track, a Service and the network paths. Takes root and name.
 {{- define "pulsegate.component" -}}
 {{- $spec := fromYaml (include "pulsegate.spec" .) }}
 {{- $facts := index (fromYaml (include "pulsegate.topology" .root)) .name }}
-{{- $scope := dict "root" .root "name" .name "spec" $spec "facts" $facts }}
+{{- $scope := dict "root" .root "name" .name "spec" $spec "facts" $facts "vaultSecret" $spec.vault.existingSecret }}
+{{- $_ := set $scope "read" (fromYaml (include "pulsegate.secretsOf" $scope)) }}
 {{- include "pulsegate.serviceAccount" $scope }}
 {{- if include "pulsegate.mtlsMounted" $scope }}{{ include "pulsegate.mtlsCertificate" $scope }}{{ end }}
 {{- $tracks := .root.Values.tracks }}

@@ -1,6 +1,6 @@
 {{/*
 What a process is told, as a map of variables. The chart's own come from the topology, the rest from values; a
-component's `settings` come last. Takes root, name, spec and facts (its row of the topology).
+component's `settings` come last. Takes root, name, spec, facts (its row of the topology) and read (its secrets).
 */}}
 {{- define "pulsegate.environment" -}}
 {{- $ports := fromYaml (include "pulsegate.ports" .root) }}
@@ -27,34 +27,13 @@ component's `settings` come last. Takes root, name, spec and facts (its row of t
 {{- $_ := set $told "PULSEGATE_MTLS_CA_PATH" (printf "/run/mtls/pulsegate/%s" .root.Values.mtls.authorityKey) }}
 {{- $_ := set $told "PULSEGATE_MTLS_DOMAIN" (include "pulsegate.mtlsDomain" .root) }}
 {{- end }}
-{{- range $variable, $item := fromYaml (include "pulsegate.secretsOf" .) }}
-{{- $_ := set $told (printf "%s_FILE" $variable) (printf "/run/secrets/pulsegate/%s" $item) }}
-{{- end }}
+{{- $told = merge $told (fromYaml (include "pulsegate.secretVariables" .)) }}
 {{- range $variable, $value := fromYaml (include (printf "pulsegate.settings.%s" .name) .) }}
 {{- $_ := set $told $variable $value }}
 {{- end }}
 {{- range $variable, $value := .spec.settings }}{{ $_ := set $told $variable $value }}{{ end }}
 {{- range $variable, $value := $told }}
 {{ $variable }}: {{ include "pulsegate.text" $value | quote }}
-{{- end }}
-{{- end }}
-
-{{/* The secrets that a component mounts: variable -> item. Takes root, name and facts. */}}
-{{- define "pulsegate.secretsOf" -}}
-{{- if not .facts.client }}
-PULSEGATE_SERVICE_TOKEN: serviceToken
-{{- end }}
-{{ toYaml .facts.secrets }}
-{{- if and (eq .name "auth") .root.Values.mail.enabled }}
-PULSEGATE_SMTP_URL: smtpUrl
-{{- end }}
-{{- if eq .name "aggregator" }}
-{{- if not (include "pulsegate.remoteWriteUrl" .root) }}
-PULSEGATE_REMOTE_WRITE_URL: remoteWriteUrl
-{{- end }}
-{{- if .root.Values.sinks.headersFromSecret }}
-PULSEGATE_SINK_HEADERS: sinkHeaders
-{{- end }}
 {{- end }}
 {{- end }}
 

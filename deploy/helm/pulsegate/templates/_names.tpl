@@ -63,13 +63,3 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 {{- end }}
-
-{{/* The name of the Secret that holds one of `secrets.items`. Takes root and item. */}}
-{{- define "pulsegate.secretName" -}}
-{{- $item := index .root.Values.secrets.items .item -}}
-{{- if and .root.Values.evaluation.enabled (ne .item "canaryKey") -}}
-{{ include "pulsegate.fullname" .root }}-evaluation
-{{- else -}}
-{{ $item.existingSecret | default .root.Values.secrets.existingSecret }}
-{{- end -}}
-{{- end }}

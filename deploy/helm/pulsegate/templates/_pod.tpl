@@ -39,7 +39,7 @@ containers:
     resources: {{- toYaml .spec.resources | nindent 6 }}
     securityContext: {{- include "pulsegate.containerSecurity" .root | nindent 6 }}
     volumeMounts:
-      - {name: secrets, mountPath: /run/secrets/pulsegate, readOnly: true}
+      {{- include "pulsegate.secretMounts" . | nindent 6 }}
       - {name: tmp, mountPath: /tmp}
       {{- if include "pulsegate.tlsMounted" . }}
       - {name: tls, mountPath: /run/tls/pulsegate, readOnly: true}
@@ -51,8 +51,7 @@ containers:
       - {name: mtls, mountPath: /run/mtls/pulsegate, readOnly: true}
       {{- end }}
 volumes:
-  - name: secrets
-    {{- include "pulsegate.secretVolume" . | nindent 4 }}
+  {{- include "pulsegate.secretVolumes" . | nindent 2 }}
   - name: tmp
     emptyDir: {sizeLimit: 64Mi}
   {{- if include "pulsegate.tlsMounted" . }}
@@ -110,43 +109,6 @@ readinessProbe:
   httpGet: {path: /health/ready, port: operations}
   {{- end }}
   {{- toYaml .root.Values.probes.ready | nindent 2 }}
-{{- end }}
-
-{{/* Only the items that this component needs, from whatever Secrets they are in. */}}
-{{- define "pulsegate.secretVolume" -}}
-projected:
-  defaultMode: 0440
-  sources:
-    {{- $bySecret := dict }}
-    {{- range $item := values (fromYaml (include "pulsegate.secretsOf" .)) | uniq | sortAlpha }}
-    {{- $secret := include "pulsegate.secretName" (dict "root" $.root "item" $item) }}
-    {{- $_ := set $bySecret $secret (append (index $bySecret $secret | default list) $item) }}
-    {{- end }}
-    {{- range $secret, $items := $bySecret }}
-    - secret:
-        name: {{ $secret }}
-        items:
-          {{- range $items }}
-          - {key: {{ (index $.root.Values.secrets.items .).key }}, path: {{ . }}}
-          {{- end }}
-    {{- end }}
-{{- end }}
-
-{{/*
-Changes when a mounted Secret has changed, so that the next upgrade restarts who reads it. Always the same where the
-cluster cannot be asked (`helm template`, Argo CD) or must not (`secrets.restartOnChange: false`), and for evaluation,
-whose Secret comes with the first installation and never changes.
-*/}}
-{{- define "pulsegate.secretsChecksum" -}}
-{{- $found := list -}}
-{{- if and .root.Values.secrets.restartOnChange (not .root.Values.evaluation.enabled) -}}
-{{- range $item := values (fromYaml (include "pulsegate.secretsOf" .)) | uniq | sortAlpha -}}
-{{- $name := include "pulsegate.secretName" (dict "root" $.root "item" $item) -}}
-{{- $secret := lookup "v1" "Secret" $.root.Release.Namespace $name -}}
-{{- $found = append $found (index ($secret.data | default dict) (index $.root.Values.secrets.items $item).key) -}}
-{{- end -}}
-{{- end -}}
-{{ toJson $found | sha256sum }}
 {{- end }}
 
 {{/* Over zones first, over nodes then; each revision of a Deployment by itself. */}}
