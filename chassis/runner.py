@@ -12,7 +12,18 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from chassis import error_reports, failpoints, logs, migrations, open_files, secrets, settings, trace_sampling, tracing
+from chassis import (
+    error_reports,
+    failpoints,
+    logs,
+    migrations,
+    open_files,
+    profiling,
+    secrets,
+    settings,
+    trace_sampling,
+    tracing,
+)
 
 log = logs.get(__name__)
 
@@ -56,6 +67,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
     with (
         error_reports.reporting(service, loaded.sentry_dsn),
         tracing.exporting(service, loaded.otlp_endpoint, sampler),
+        profiling.pushing(service, loaded.profiles_url),
     ):
         run_loop(main())
 

@@ -257,6 +257,8 @@ class ServiceSettings(SecretSettings):
         "PULSEGATE_TRACES_SAMPLER", parse=one_of(*trace_sampling.NAMES), default="parentbased_traceidratio"
     )
     traces_sampler_ratio: float = setting("PULSEGATE_TRACES_SAMPLER_ARG", parse=number(0, 1), default=1.0)
+    #: Where profiles go (Pyroscope); None: nowhere.
+    profiles_url: str | None = setting("PULSEGATE_PROFILES_URL", parse=url("http", "https"), default=None)
     #: Where errors are reported (Sentry); None: in the log alone. It opens nothing: who has it may send errors.
     sentry_dsn: str | None = setting("PULSEGATE_SENTRY_DSN", parse=url("http", "https"), default=None)
     #: How long work under way may go on after the signal to stop.

@@ -35,8 +35,8 @@ def _links(told: Any) -> list[str]:
 
 def test_metrics_logs_and_traces_lead_to_each_other(sources: dict[str, dict[str, Any]]) -> None:
     names = {source["uid"]: name for name, source in sources.items() if "uid" in source}
-    leads = {name: {names[link] for link in _links(source["jsonData"])} for name, source in sources.items()}
-    assert leads == {"Prometheus": {"Traces"}, "Traces": {"Logs", "Prometheus"}, "Logs": {"Traces"}, "Pulsegate": set()}
+    leads = {name: {names[link] for link in _links(source)} for name, source in sources.items() if "uid" in source}
+    assert leads == {"Prometheus": {"Traces"}, "Traces": {"Logs", "Prometheus"}, "Logs": {"Traces"}}
 
 
 def test_sources_are_where_their_servers_listen(sources: dict[str, dict[str, Any]]) -> None:
@@ -60,6 +60,6 @@ def test_what_is_collected_goes_where_somebody_takes_it() -> None:
 
 
 def test_services_are_told_to_send_traces_to_the_collector() -> None:
-    (told,) = re.findall(r"observability: http://(\w+):(\d+)\n", (_FOLDER / ".env.example").read_text())
+    (told,) = re.findall(r"observability: http://(\w+):(\d+)\nPULSEGATE_OTLP", (_FOLDER / ".env.example").read_text())
     assert told[0] in _yaml("compose.yaml")["services"]
     assert f'endpoint = "0.0.0.0:{told[1]}"' in _ALLOY

@@ -14,6 +14,7 @@ component's `settings` come last. Takes root, name, spec, facts (its row of the 
 {{- $_ := set $told "PULSEGATE_TRACES_SAMPLER" $.root.Values.traceSampling.sampler }}
 {{- $_ := set $told "PULSEGATE_TRACES_SAMPLER_ARG" $.root.Values.traceSampling.ratio }}
 {{- end }}
+{{- with .root.Values.profilesUrl }}{{ $_ := set $told "PULSEGATE_PROFILES_URL" . }}{{ end }}
 {{- if has "grpc" .facts.ports }}{{ $_ := set $told "PULSEGATE_GRPC_PORT" $ports.grpc }}{{ end }}
 {{- if has "public" .facts.ports }}{{ $_ := set $told "PULSEGATE_PORT" $ports.public }}{{ end }}
 {{- $variables := fromYaml (include "pulsegate.addressVariables" .) }}

@@ -144,6 +144,9 @@ spec:
     {{- if .root.Values.otlpEndpoint }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "otlp") | nindent 4 }}
     {{- end }}
+    {{- if .root.Values.profilesUrl }}
+    {{- include "pulsegate.serverEgress" (dict "root" .root "server" "profiles") | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{/* Those whose row of the topology says that they call this one. */}}
