@@ -56,6 +56,11 @@ SELECT pg_temp.make_door('config_feed', 'config');
 SELECT pg_temp.make_door('config_audit_sender', 'config');
 SELECT pg_temp.make_door('ingest_aggregator', 'ingest');
 
+-- Shortens the audit log: for a command of the owner, and not for the service.
+SELECT pg_temp.make_role('auth_audit_pruner', 'NOLOGIN');
+GRANT USAGE ON SCHEMA auth TO auth_audit_pruner;
+GRANT auth_audit_pruner TO auth_owner WITH INHERIT FALSE, SET TRUE;
+
 -- The aggregator copies what changed into temporary tables and merges from there.
 DO $$
 BEGIN

@@ -61,7 +61,7 @@ from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.audit import AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AnchorStorage, AuditStorage, SignedHeadStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.invitations import InvitationStorage
@@ -103,7 +103,9 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             passwords.hashing(cost=settings.bcrypt_cost, threads=settings.bcrypt_threads, queue=settings.bcrypt_queue)
         )
         parts = _parts(settings, database, master_key, tokens, hasher, clock)
-        signer = HeadSigner(database, AuditStorage(), SignedHeadStorage(), HeadSignature.of(master_key), clock)
+        signer = HeadSigner(
+            database, AuditStorage(), SignedHeadStorage(), AnchorStorage(), HeadSignature.of(master_key), clock
+        )
         providers = await stack.enter_async_context(outbound.reaching(settings.sso_private_networks))
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())

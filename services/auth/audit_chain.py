@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import jwt
@@ -32,6 +32,7 @@ GENESIS = bytes(32)
 
 _AUDIENCE = "pulsegate-audit"
 _TYPE = "pulsegate-audit-head"
+_ANCHOR_AUDIENCE = "pulsegate-audit-anchor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class SealedEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Where a chain ends, or ended once."""
+    """Where a chain ends, or ended once; as an anchor: where what was pruned of it ended."""
 
     tenant_id: TenantId
     #: 0 for an empty chain.
@@ -82,26 +83,46 @@ class HeadSignature:
 
     def sign(self, head: Head, now: datetime) -> str:
         """A JWS with the head's tenant (`tid`), sequence (`seq`), hash (`hash`, hex) and the moment (`iat`)."""
-        claims = {"iss": ISSUER, "aud": _AUDIENCE, "tid": head.tenant_id, "seq": head.sequence, "hash": head.hash.hex()}
+        return self._stated(_AUDIENCE, head, now)
+
+    def read(self, signed_head: str) -> Head | None:
+        """The head that was signed; None where the signature is not ours."""
+        return self._read(_AUDIENCE, signed_head)
+
+    def sign_anchor(self, anchor: Head, now: datetime) -> str:
+        """A JWS as of a head, which no head is taken for: what came up to here was pruned with leave."""
+        return self._stated(_ANCHOR_AUDIENCE, anchor, now)
+
+    def read_anchor(self, signed_anchor: str) -> Head | None:
+        """The anchor that was signed; None where the signature is not ours."""
+        return self._read(_ANCHOR_AUDIENCE, signed_anchor)
+
+    def _stated(self, audience: str, head: Head, now: datetime) -> str:
+        claims = {"iss": ISSUER, "aud": audience, "tid": head.tenant_id, "seq": head.sequence, "hash": head.hash.hex()}
         headers = {"typ": _TYPE, "kid": self.public_jwk["kid"]}
         return jwt.encode(
             {**claims, "iat": int(now.timestamp())}, self._private_key, algorithm="EdDSA", headers=headers
         )
 
-    def read(self, signed_head: str) -> Head | None:
-        """The head that was signed; None where the signature is not ours."""
+    def _read(self, audience: str, text: str) -> Head | None:
         try:
             claims = jwt.decode(
-                signed_head,
+                text,
                 self._private_key.public_key(),
                 algorithms=["EdDSA"],
-                audience=_AUDIENCE,
+                audience=audience,
                 issuer=ISSUER,
                 options={"require": ["tid", "seq", "hash"], "verify_iat": False},
             )
         except jwt.PyJWTError:
             return None
         return Head(tenant_id=TenantId(claims["tid"]), sequence=claims["seq"], hash=bytes.fromhex(claims["hash"]))
+
+
+def signed_at(signed_head: str) -> datetime:
+    """When a head was signed whose signature is known to be good: every entry that it covers is older."""
+    claims = jwt.decode(signed_head, options={"verify_signature": False})
+    return datetime.fromtimestamp(claims["iat"], UTC)
 
 
 class ChainCheck:

@@ -11,7 +11,7 @@ from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
 from services.auth.audit_chain import GENESIS, ChainCheck, Head, HeadSignature
 from services.auth.domain import TenantId
-from services.auth.storage.audit import AUDITOR_ROLE, AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AUDITOR_ROLE, AnchorStorage, AuditStorage, SignedHeadStorage
 
 log = logs.get(__name__)
 
@@ -32,12 +32,14 @@ class HeadSigner:
         database: Database,
         chains: AuditStorage,
         signed_heads: SignedHeadStorage,
+        anchors: AnchorStorage,
         signature: HeadSignature,
         clock: Clock,
     ) -> None:
         self._database = database
         self._chains = chains
         self._signed_heads = signed_heads
+        self._anchors = anchors
         self._signature = signature
         self._clock = clock
         #: The last that this process has signed of each chain.
@@ -51,6 +53,7 @@ class HeadSigner:
     async def sign(self) -> int:
         """How many heads it has signed, up to a bound. Raises Unavailable."""
         async with self._database.transaction(role=AUDITOR_ROLE) as connection:
+            await self._anchors.hold(connection)
             heads = await self._signed_heads.unsigned(connection, _MOST_AT_A_TIME)
             genuine = [head for head in heads if await self._goes_on(connection, head)]
             for head in genuine:
@@ -65,8 +68,9 @@ class HeadSigner:
         Raises Unavailable.
         """
         async with self._database.transaction(role=AUDITOR_ROLE) as connection:
+            await self._anchors.hold(connection)
             head = await self._chains.head(connection, tenant_id)
-            head = head or _beginning(tenant_id)
+            head = head or _nothing(tenant_id)
             return self._signed(head) if await self._goes_on(connection, head) else ""
 
     def _signed(self, head: Head) -> str:
@@ -83,8 +87,11 @@ class HeadSigner:
         return False
 
     async def _signed_before(self, connection: Connection, tenant_id: TenantId) -> list[Head] | None:
-        """With the beginning; None where the one in the database is not genuine."""
-        known = [_beginning(tenant_id)]
+        """With where the chain begins, first; None where what is in the database is not genuine."""
+        beginning = await self._beginning(connection, tenant_id)
+        if beginning is None:
+            return None
+        known = [beginning]
         if tenant_id in self._last:
             known.append(self._last[tenant_id])
         text = await self._signed_heads.newest(connection, tenant_id)
@@ -96,8 +103,9 @@ class HeadSigner:
         return known
 
     async def _leads_to(self, connection: Connection, signed: list[Head], head: Head) -> bool:
+        beginning = signed[0]
         for one in signed:
-            if not await self._contains(connection, one):
+            if not await self._contains(connection, one, beginning):
                 return False
         # Meanwhile another call may have signed what was appended after `head` was read.
         before = max((one for one in signed if one.sequence <= head.sequence), key=_sequence)
@@ -109,9 +117,19 @@ class HeadSigner:
                 return False
         return not any(check.faults_of_end(head))
 
-    async def _contains(self, connection: Connection, signed: Head) -> bool:
-        if signed.sequence == 0:
+    async def _beginning(self, connection: Connection, tenant_id: TenantId) -> Head | None:
+        """What the first entry that is there follows; None where the anchor that says it is not genuine."""
+        text = await self._anchors.find(connection, tenant_id)
+        if text is None:
+            return _nothing(tenant_id)
+        anchor = self._signature.read_anchor(text)
+        return anchor if anchor is not None and anchor.tenant_id == tenant_id else None
+
+    async def _contains(self, connection: Connection, signed: Head, beginning: Head) -> bool:
+        if signed.sequence < beginning.sequence:  # pruned, after it was verified
             return True
+        if signed.sequence == beginning.sequence:
+            return signed.hash == beginning.hash
         entries = await self._chains.page(connection, signed.tenant_id, signed.sequence - 1, 1)
         return [(entry.sequence, entry.hash) for entry in entries] == [(signed.sequence, signed.hash)]
 
@@ -129,7 +147,7 @@ class HeadSigner:
                 await self._clock.sleep(_SIGNING_SECONDS)
 
 
-def _beginning(tenant_id: TenantId) -> Head:
+def _nothing(tenant_id: TenantId) -> Head:
     return Head(tenant_id=tenant_id, sequence=0, hash=GENESIS)
 
 

@@ -14,7 +14,7 @@ from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEnt
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import master_key
-from services.auth.storage.audit import AUDITOR_ROLE, AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AUDITOR_ROLE, AnchorStorage, AuditStorage, SignedHeadStorage
 
 _MOST_AT_A_TIME = 1000
 
@@ -36,8 +36,14 @@ class Verified:
 
     tenant_id: TenantId
     entries: int
+    #: The sequence of the last entry that was pruned.
+    pruned: int
     signed_heads: int
     faults: list[str]
+
+    def __str__(self) -> str:
+        pruned = f" after {self.pruned} that were pruned" if self.pruned else ""
+        return f"{self.tenant_id}: {self.entries} entries{pruned}, {self.signed_heads} signed heads"
 
 
 async def verify(settings: VerificationSettings, exports: Iterable[Path]) -> list[str]:
@@ -49,7 +55,7 @@ async def verify(settings: VerificationSettings, exports: Iterable[Path]) -> lis
     async with postgres.connected(settings.dsn) as database:
         for chain in await verified_chains(database, signature, known):
             faulty |= bool(chain.faults)
-            lines.append(f"{chain.tenant_id}: {chain.entries} entries, {chain.signed_heads} signed heads")
+            lines.append(str(chain))
             lines += [f"{chain.tenant_id}: FAULT {fault}" for fault in chain.faults]
     if faulty:
         raise SystemExit("\n".join([*lines, "The audit log is NOT what was written to it."]))
@@ -70,17 +76,37 @@ async def _verified(
     database: Database, signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
 ) -> Verified:
     async with database.transaction(role=AUDITOR_ROLE) as connection:
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # one moment of the whole chain
-        signed = await SignedHeadStorage().of_tenant(connection, tenant_id)
-        certain, faults = _certain(signed, signature, tenant_id, known)
-        check = ChainCheck(tenant_id, certain)
-        async for entry in _entries(connection, tenant_id):
-            faults += check.faults_of(entry)
-        faults += check.faults_of_end(await AuditStorage().head(connection, tenant_id))
-    return Verified(tenant_id=tenant_id, entries=check.entries, signed_heads=len(signed), faults=faults)
+        return await verified_chain(connection, signature, tenant_id, known)
 
 
-async def _entries(connection: Connection, tenant_id: TenantId) -> AsyncIterator[SealedEntry]:
+async def verified_chain(
+    connection: Connection, signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
+) -> Verified:
+    """One chain as it is at one moment, for the whole transaction, which must not have read anything before."""
+    await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    signed = await SignedHeadStorage().of_tenant(connection, tenant_id)
+    certain, faults = _certain(signed, signature, tenant_id, known)
+    anchor = await AnchorStorage().find(connection, tenant_id)
+    after = signature.read_anchor(anchor) if anchor is not None else None
+    if anchor is not None and (after is None or after.tenant_id != tenant_id):
+        after = None
+        faults.append("the anchor of what was pruned is not genuine")
+    if after is not None and certain.setdefault(after.sequence, after.hash) != after.hash:
+        faults.append(
+            f"entry {after.sequence}, the last one that was pruned, is not the one that was signed or exported"
+        )
+    check = ChainCheck(tenant_id, certain, after)
+    async for entry in entries(connection, tenant_id):
+        faults += check.faults_of(entry)
+    faults += check.faults_of_end(await AuditStorage().head(connection, tenant_id))
+    pruned = after.sequence if after else 0
+    return Verified(
+        tenant_id=tenant_id, entries=check.entries - pruned, pruned=pruned, signed_heads=len(signed), faults=faults
+    )
+
+
+async def entries(connection: Connection, tenant_id: TenantId) -> AsyncIterator[SealedEntry]:
+    """Those of a chain that are there, in order."""
     after, storage = -1, AuditStorage()
     while page := await storage.page(connection, tenant_id, after, _MOST_AT_A_TIME):
         for entry in page:

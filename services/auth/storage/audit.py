@@ -9,6 +9,12 @@ from services.auth.domain import ProjectId, TenantId
 #: Role that reads the chains of all tenants, and keeps signed heads.
 AUDITOR_ROLE = "auth_auditor"
 
+#: Role that takes away the beginning of chains; for the schema's owner alone.
+PRUNER_ROLE = "auth_audit_pruner"
+
+#: The lock between who prunes and who reads a chain in several statements.
+_PRUNING = "hashtextextended('pulsegate audit pruning', 0)"
+
 
 class AuditStorage:
     """Door: `tenant_id`; `page` also with the role."""
@@ -50,7 +56,8 @@ class SignedHeadStorage:
         """Everybody of whom there is anything."""
         cursor = await connection.execute(
             "SELECT tenant_id::text AS id FROM audit_heads UNION SELECT tenant_id::text FROM audit_entries"
-            " UNION SELECT tenant_id::text FROM audit_signed_heads ORDER BY id"
+            " UNION SELECT tenant_id::text FROM audit_signed_heads UNION SELECT tenant_id::text FROM audit_anchors"
+            " ORDER BY id"
         )
         return [row["id"] for row in await cursor.fetchall()]
 
@@ -88,3 +95,32 @@ class SignedHeadStorage:
             "SELECT signed_head FROM audit_signed_heads WHERE tenant_id = %s ORDER BY sequence", (tenant_id,)
         )
         return [row["signed_head"] for row in await cursor.fetchall()]
+
+
+class AnchorStorage:
+    """For the role that audits, which reads, and the one that prunes."""
+
+    async def hold(self, connection: Connection) -> None:
+        """Nothing is pruned until this transaction ends."""
+        await connection.execute(f"SELECT pg_advisory_xact_lock_shared({_PRUNING})")
+
+    async def find(self, connection: Connection, tenant_id: TenantId) -> str | None:
+        """The signed anchor of a chain of which something was pruned."""
+        cursor = await connection.execute("SELECT signed_anchor FROM audit_anchors WHERE tenant_id = %s", (tenant_id,))
+        row = await cursor.fetchone()
+        return row["signed_anchor"] if row else None
+
+    async def prune(self, connection: Connection, anchor: Head, signed_anchor: str) -> None:
+        """Takes away what comes up to the anchor, where there has to be a signed head, which stays; waits for those who
+        hold."""
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_PRUNING})")
+        await connection.execute(
+            "INSERT INTO audit_anchors (tenant_id, sequence, signed_anchor) VALUES (%s, %s, %s) ON CONFLICT (tenant_id)"
+            " DO UPDATE SET sequence = excluded.sequence, signed_anchor = excluded.signed_anchor",
+            (anchor.tenant_id, anchor.sequence, signed_anchor),
+        )
+        for statement in (
+            "DELETE FROM audit_entries WHERE tenant_id = %s AND sequence <= %s",
+            "DELETE FROM audit_signed_heads WHERE tenant_id = %s AND sequence < %s",
+        ):
+            await connection.execute(statement, (anchor.tenant_id, anchor.sequence))

@@ -27,7 +27,7 @@ from services.auth.audit_watch import ChainWatch
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
-from services.auth.storage.audit import AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AnchorStorage, AuditStorage, SignedHeadStorage
 from tests.captured_logs import logged_by
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -57,7 +57,9 @@ class Verifier:
         return await self.signer().sign()
 
     def signer(self) -> HeadSigner:
-        return HeadSigner(self.database, AuditStorage(), SignedHeadStorage(), self.signature, SystemClock())
+        return HeadSigner(
+            self.database, AuditStorage(), SignedHeadStorage(), AnchorStorage(), self.signature, SystemClock()
+        )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

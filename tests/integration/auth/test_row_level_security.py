@@ -41,6 +41,7 @@ TABLES = (
     "audit_heads",
     "audit_entries",
     "audit_signed_heads",
+    "audit_anchors",
     "signing_keys",
     "feed",
     "changes",
@@ -206,6 +207,38 @@ async def test_the_cleaners_role_deletes_nothing_that_lives(auth: AuthClient, ru
     assert behind(runtime) == {}
     for statement in (b"DELETE FROM sessions", b"DELETE FROM refresh_tokens", b"DELETE FROM changes"):
         assert runtime.execute(statement).rowcount == 0
+
+
+async def test_neither_the_service_nor_one_of_its_roles_shortens_the_audit_log(
+    auth: AuthClient, runtime: Connection
+) -> None:
+    ada, _ = await two_people(auth)
+    for role in (None, b"SET LOCAL ROLE auth_auditor", b"SET LOCAL ROLE auth_operator"):
+        with runtime.transaction(force_rollback=True):
+            runtime.execute("SELECT set_config('app.tenant_id', %s, true)", (ada.tenant_id,))
+            if role is not None:
+                runtime.execute(role)
+            for statement in (
+                b"DELETE FROM audit_entries",
+                b"DELETE FROM audit_signed_heads",
+                b"INSERT INTO audit_anchors VALUES (gen_random_uuid(), 1, '')",
+                b"SET LOCAL ROLE auth_audit_pruner",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege), runtime.transaction():
+                    runtime.execute(statement)
+
+
+async def test_the_pruners_role_takes_nothing_beyond_its_anchor(auth: AuthClient, module_database: Database) -> None:
+    ada, _ = await two_people(auth)
+    with psycopg.connect(module_database.owner_dsn("auth")) as owner:
+        owner.execute("SET LOCAL ROLE auth_audit_pruner")
+        assert owner.execute("DELETE FROM audit_entries").rowcount == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), owner.transaction():
+            owner.execute("INSERT INTO audit_anchors VALUES (%s, 2, '')", (ada.tenant_id,))
+        for statement in (b"UPDATE audit_entries SET document = ''", b"DELETE FROM audit_heads"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), owner.transaction():
+                owner.execute(statement)
+        owner.rollback()
 
 
 async def test_the_role_itself_neither_reads_nor_rewrites_what_was_announced(

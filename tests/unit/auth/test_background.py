@@ -17,7 +17,7 @@ from services.auth.audit_heads import HeadSigner
 from services.auth.feed import CredentialFeed
 from services.auth.master_key import MasterKey
 from services.auth.signing_keys import KeyRing
-from services.auth.storage.audit import AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AnchorStorage, AuditStorage, SignedHeadStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.signing_keys import SigningKeyStorage
 
@@ -55,7 +55,9 @@ def keeping_keys_fresh(database: Database) -> AbstractAsyncContextManager[None]:
 
 def signing_audit_heads(database: Database) -> AbstractAsyncContextManager[None]:
     signature = HeadSignature(Ed25519PrivateKey.generate())
-    return HeadSigner(database, AuditStorage(), SignedHeadStorage(), signature, SystemClock()).signing()
+    return HeadSigner(
+        database, AuditStorage(), SignedHeadStorage(), AnchorStorage(), signature, SystemClock()
+    ).signing()
 
 
 @pytest.mark.parametrize("working", [reading, keeping_keys_fresh, signing_audit_heads])

@@ -76,7 +76,10 @@ def test_every_setting_is_described_and_no_other() -> None:
 
 
 def test_every_setting_says_who_reads_it_and_what_holds_without_it() -> None:
-    read_by: dict[str, list[str]] = {"PULSEGATE_POSTGRES_OWNER_DSN": ["migrate"]}
+    read_by = {
+        "PULSEGATE_POSTGRES_OWNER_DSN": ["migrate", "prune-audit"],
+        "PULSEGATE_AUDIT_RETENTION_DAYS": ["prune-audit"],
+    }
     required = {"PULSEGATE_POSTGRES_OWNER_DSN": True}
     processes = {service.name: service.settings for service in (CANARY, *SERVICES)}
     for name, of_reader in processes.items():
