@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from bench.disk import SyncTimes
 from bench.load import Outcome
@@ -116,14 +117,20 @@ def _growth(results: Results) -> list[str]:
     if not grown:
         return []
     costs = [f"{name} {_total_cost(each) / _total_cost(few):.2f}" for name, each in grown.items()]
-    many = max(grown.values(), key=lambda figures: figures.workload.series)
-    sizes = {
-        name: (many.memory_bytes[name] - few.memory_bytes[name]) / (many.workload.series - usual.series)
-        for name in ("aggregator", "receiver", "prometheus")
-    }
-    memory = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items())
     times = f"Times the processor time for a metric, as fast as it goes: {', '.join(costs)}."
-    return [f"{times} Bytes of memory for each further live series: {memory}."]
+    return [f"{times} {memory_growth(results.loads)}"]
+
+
+def memory_growth(loads: Mapping[str, Figures]) -> str:
+    """What series take that the load with the most of them has made: it has those of the first load, too."""
+    few = next(iter(loads.values()))
+    before, many = max(pairwise(loads.values()), key=lambda pair: pair[1].workload.series)
+    made = many.workload.series - few.workload.series
+    sizes = {
+        name: many.memory_bytes[name] - before.memory_bytes[name] for name in ("aggregator", "receiver", "prometheus")
+    }
+    memory = ", ".join(f"{name} {size / made:,.0f}" for name, size in sizes.items())
+    return f"Bytes of memory for each further live series: {memory}."
 
 
 def _recovery(recovery: Recovery | None) -> list[str]:

@@ -4,13 +4,17 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 
 from bench.exposition import buckets, quantile, total
-from bench.processes import LOAD_GENERATOR, CpuMeter, memory_bytes
+from bench.load import Outcome
+from bench.phases import Figures
+from bench.processes import LOAD_GENERATOR, CpuMeter, CpuUse, memory_bytes
 from bench.profiling import costliest
-from bench.report import table
+from bench.report import memory_growth, table
+from bench.workload import Workload
 
 _EXPOSITION = """\
 # TYPE appends histogram
@@ -75,3 +79,45 @@ def test_a_table_is_markdown_with_aligned_columns() -> None:
         "| one   |     1 |",
         "| three | 1,000 |",
     ]
+
+
+def test_memory_of_further_series_is_what_the_load_has_added_that_made_them() -> None:
+    loads = {
+        "few": _figures(Workload(series=10), {"aggregator": 1_000, "receiver": 1_000, "prometheus": 1_000}),
+        "other tenants": _figures(
+            Workload(series=10, tenants=10), {"aggregator": 5_000, "receiver": 2_000, "prometheus": 9_000}
+        ),
+        "many": _figures(Workload(series=100), {"aggregator": 14_000, "receiver": 2_900, "prometheus": 54_000}),
+    }
+    assert memory_growth(loads) == (
+        "Bytes of memory for each further live series: aggregator 100, receiver 10, prometheus 500."
+    )
+
+
+def _figures(workload: Workload, memory: Mapping[str, int]) -> Figures:
+    outcome = Outcome(
+        seconds=1.0,
+        began=0.0,
+        sent=1,
+        answered=1,
+        accepted=100,
+        accepted_in_time=100,
+        statuses={"202": 1},
+        errors={},
+        p50_ms=1.0,
+        p95_ms=1.0,
+        p99_ms=1.0,
+        late_ratio=0.0,
+        most_late_ms=0.0,
+    )
+    return Figures(
+        workload=workload,
+        outcome=outcome,
+        visible=100,
+        visible_seconds=1.0,
+        delay_p50_seconds=1.0,
+        delay_p95_seconds=1.0,
+        log_append_p99_ms=1.0,
+        cpu=CpuUse(elapsed_seconds=1.0, seconds={}, foreign_cores=0.0),
+        memory_bytes=memory,
+    )
