@@ -80,17 +80,25 @@ def test_a_canary_goes_where_it_is_told_and_must_be_told_where_the_gateway_speak
         render({"tls": {"existingSecret": "tls"}, "canary": {"enabled": True}})
 
 
-def test_vault_is_reached_by_those_who_read_secrets_there() -> None:
-    def reach(name: str) -> set[str]:
-        egress = {each["metadata"]["name"]: each["spec"] for each in case(name).objects("NetworkPolicy")}
-        return {
-            policy.removeprefix("pulsegate-")
-            for policy, spec in egress.items()
-            if any(port["port"] == 8200 for rule in spec.get("egress", []) for port in rule["ports"])
-        }
+def _who_may_leave_on(port: int, name: str) -> set[str]:
+    specs = {each["metadata"]["name"]: each["spec"] for each in case(name).objects("NetworkPolicy")}
+    return {
+        policy.removeprefix("pulsegate-")
+        for policy, spec in specs.items()
+        if any(each["port"] == port for rule in spec.get("egress", []) for each in rule["ports"])
+    }
 
-    assert reach("vault") == {*(service.name for service in (*SERVICES, CANARY)), "migration"}
-    assert not reach("defaults")
+
+def test_vault_is_reached_by_those_who_read_secrets_there() -> None:
+    assert _who_may_leave_on(8200, "vault") == {*(service.name for service in (*SERVICES, CANARY)), "migration"}
+    assert not _who_may_leave_on(8200, "defaults")
+
+
+def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() -> None:
+    assert _who_may_leave_on(443, "production") == {"auth"}
+    assert not _who_may_leave_on(443, "defaults")
+    for policy in case("defaults").objects("NetworkPolicy"):
+        assert all(rule["ports"] for rule in policy["spec"].get("egress", []))
 
 
 def test_evaluation_servers_are_reached_by_those_who_need_them_alone() -> None:

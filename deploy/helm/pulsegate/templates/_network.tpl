@@ -138,6 +138,9 @@ spec:
     {{- if and (eq .name "auth") .root.Values.mail.enabled }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "smtp") | nindent 4 }}
     {{- end }}
+    {{- if and (eq .name "auth") $values.servers.identityProviders.ports }}
+    {{- include "pulsegate.serverEgress" (dict "root" .root "server" "identityProviders") | nindent 4 }}
+    {{- end }}
     {{- if include "pulsegate.readsVault" . }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "vault") | nindent 4 }}
     {{- end }}
