@@ -85,7 +85,7 @@ class Visitor:
 
 @pytest.fixture(scope="session")
 def issuer(lasting_port_blocks: Callable[[], Ports], data_folder: Path) -> Iterator[Issuer]:
-    _install()
+    install_issuers()
     port = lasting_port_blocks().public
     program = Program(
         name="issuer",
@@ -103,8 +103,8 @@ def issuer(lasting_port_blocks: Callable[[], Ports], data_folder: Path) -> Itera
         process.wait()
 
 
-def _install() -> None:
-    """Once; the tests of another process wait for it."""
+def install_issuers() -> None:
+    """What the issuers of tests are made of: once; the tests of another process wait for it."""
     lock_file = _FOLDER / "package-lock.json"
     stamp = _FOLDER / "node_modules" / ".package-lock.json"
     with lock_file.open() as lock:

@@ -20,7 +20,7 @@ from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServi
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOnServiceServicer_to_server
-from services.auth import outbound, passwords
+from services.auth import outbound, passwords, saml
 from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_watch import ChainWatch
@@ -58,6 +58,7 @@ from services.auth.operations.verdicts import Verdicts
 from services.auth.outbound import Outbounds
 from services.auth.outbox import Outbox, Sender
 from services.auth.passwords import PasswordHasher
+from services.auth.saml import SamlClient
 from services.auth.settings import Settings
 from services.auth.signing_keys import KeyRing
 from services.auth.storage.accounts import AccountStorage
@@ -107,9 +108,10 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
             database, AuditStorage(), SignedHeadStorage(), AnchorStorage(), HeadSignature.of(master_key), clock
         )
         providers = await stack.enter_async_context(outbound.reaching(settings.sso_private_networks))
+        saml_client = await stack.enter_async_context(saml.reading(clock))
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())
-        registrations = [*_registrations(parts, signer, providers), _verdicts(parts, usage, ring, feed)]
+        registrations = [*_registrations(parts, signer, providers, saml_client), _verdicts(parts, usage, ring, feed)]
 
         await stack.enter_async_context(signer.signing())
         chains = ChainWatch(database, HeadSignature.of(master_key), clock)
@@ -227,14 +229,17 @@ def _parts(
     )
 
 
-def _registrations(parts: _Parts, signer: HeadSigner, providers: Outbounds) -> list[grpc_server.Registration]:
+def _registrations(
+    parts: _Parts, signer: HeadSigner, providers: Outbounds, saml_client: SamlClient
+) -> list[grpc_server.Registration]:
     recovery, second_factors = _recovery(parts), _second_factors(parts)
     accounts = _accounts(parts, recovery, second_factors)
     own_account = OwnAccountServicer(recovery, second_factors, parts.sessions)
     audit = AuditServicer(
         AuditLog(parts.database, parts.access, AuditStorage(), signer), HeadSignature.of(parts.master_key)
     )
-    invitations, operators, sign_on = _invitations(parts), _operators(parts), _single_sign_on(parts, providers)
+    invitations, operators = _invitations(parts), _operators(parts)
+    sign_on = _single_sign_on(parts, providers, saml_client)
     return [
         lambda server: add_AccountServiceServicer_to_server(accounts, server),
         lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
@@ -357,7 +362,7 @@ def _operators(of: _Parts) -> OperatorServicer:
     )
 
 
-def _single_sign_on(of: _Parts, providers: Outbounds) -> SingleSignOnServicer:
+def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -> SingleSignOnServicer:
     members, stored, identities, feed = MemberStorage(), IdentityProviderStorage(), IdentityStorage(), FeedStorage()
     return SingleSignOnServicer(
         IdentityProviders(
@@ -381,6 +386,7 @@ def _single_sign_on(of: _Parts, providers: Outbounds) -> SingleSignOnServicer:
             of.sessions,
             of.trail,
             OidcClient(Discovery(providers, of.clock), of.clock),
+            saml_client,
             of.clock,
             session_life=timedelta(hours=of.settings.sso_session_hours),
         ),

@@ -63,6 +63,8 @@ CALLERS = table(
             "DeleteIdentityProvider": _BY_GATEWAY,
             "BeginSignOn": _BY_GATEWAY,
             "CompleteOidcSignOn": _BY_GATEWAY,
+            "CompleteSamlSignOn": _BY_GATEWAY,
+            "GetSamlMetadata": _BY_GATEWAY,
             "RedeemSignOn": _BY_GATEWAY,
         },
         "pulsegate.auth.v1.AuditService": {

@@ -218,6 +218,14 @@ class TooManyLookups(Unavailable):
         super().__init__("Too many identity providers are looked for.", details=details, retry_after_seconds=5.0)
 
 
+class TooManyAnswers(Unavailable):
+    """More answers of identity providers wait to be read than may."""
+
+    def __init__(self) -> None:
+        details = {WAITING_FOR: "sign-ons"}
+        super().__init__("Too many people are signing in at this moment.", details=details, retry_after_seconds=1.0)
+
+
 class SignOnOver(Unauthenticated):
     """Unknown, expired, completed before, or begun by another browser: never said which."""
 
@@ -256,7 +264,9 @@ class OtherProvider(Conflict):
     """What a provider is known by does not change: its accounts would become other people's."""
 
     def __init__(self) -> None:
-        super().__init__("The kind and the issuer of an identity provider stay. Add another provider instead.")
+        super().__init__(
+            "The kind and the issuer of an identity provider stay, and what it names people by. Add another instead."
+        )
 
 
 class AddressOfProvider(Forbidden):

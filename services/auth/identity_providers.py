@@ -8,6 +8,7 @@ from typing import Generic, NewType, TypeVar
 
 from chassis.errors import Invalid
 from services.auth.domain import Role, TenantId, name_fault
+from services.auth.signing_certificates import UnusableCertificate, read_certificate
 
 ProviderId = NewType("ProviderId", str)
 
@@ -24,6 +25,9 @@ _MOST_SCOPES = 20
 _MOST_CHARACTERS = 255
 _MOST_URL_CHARACTERS = 1000
 _MOST_SECRET_CHARACTERS = 1000
+#: For the one that signs, and those that it is about to be followed by.
+_MOST_CERTIFICATES = 10
+_MOST_CERTIFICATE_CHARACTERS = 10_000
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 # RFC 6749, 3.3.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
@@ -51,6 +55,11 @@ class OidcSettings:
         """What names this provider: another value would be another provider, whose names for people mean others."""
         return self.issuer
 
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.issuer
+
     def faults(self) -> Faults:
         possible = {
             "oidc.issuer": _url_fault(self.issuer),
@@ -62,8 +71,45 @@ class OidcSettings:
         return {name: fault for name, fault in possible.items() if fault}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SamlSettings:
+    """A provider of SAML 2.0."""
+
+    #: Exactly as the provider writes it.
+    entity_id: str
+    #: Where browsers are sent, by the HTTP-Redirect binding.
+    sign_in_url: str
+    #: In PEM or base64: whose keys may sign, several while one follows another.
+    certificates: tuple[str, ...]
+    #: The attribute that is its lasting name for a person; empty: their persistent NameID.
+    subject_attribute: str = ""
+    email_attribute: str = "email"
+
+    kind = "saml"
+
+    @property
+    def known_by(self) -> str:
+        """As of OpenID providers; another attribute would name people otherwise too."""
+        return f"{self.entity_id} {self.subject_attribute}".strip()
+
+    @property
+    def address(self) -> str:
+        """Where browsers are sent."""
+        return self.sign_in_url
+
+    def faults(self) -> Faults:
+        possible = {
+            "saml.entityId": _text_fault(self.entity_id, most=_MOST_URL_CHARACTERS),
+            "saml.signInUrl": _text_fault(self.sign_in_url, most=_MOST_URL_CHARACTERS),
+            "saml.certificates": _certificates_fault(self.certificates),
+            "saml.subjectAttribute": _text_fault(self.subject_attribute, least=0),
+            "saml.emailAttribute": _text_fault(self.email_attribute),
+        }
+        return {name: fault for name, fault in possible.items() if fault}
+
+
 #: One class a kind.
-KindSettings = OidcSettings
+KindSettings = OidcSettings | SamlSettings
 
 _Kind_co = TypeVar("_Kind_co", bound=KindSettings, covariant=True)
 
@@ -194,10 +240,21 @@ def _url_fault(text: str) -> str | None:
     return f"must be an address of at most {_MOST_URL_CHARACTERS} characters without a query"
 
 
-def _text_fault(text: str, *, least: int = 1) -> str | None:
-    if least <= len(text) <= _MOST_CHARACTERS and text.isprintable():
+def _text_fault(text: str, *, least: int = 1, most: int = _MOST_CHARACTERS) -> str | None:
+    if least <= len(text) <= most and text.isprintable():
         return None
-    return f"must be {least} to {_MOST_CHARACTERS} printable characters"
+    return f"must be {least} to {most} printable characters"
+
+
+def _certificates_fault(certificates: Sequence[str]) -> str | None:
+    if not 0 < len(certificates) <= _MOST_CERTIFICATES or max(map(len, certificates)) > _MOST_CERTIFICATE_CHARACTERS:
+        return f"must be 1 to {_MOST_CERTIFICATES} certificates of at most {_MOST_CERTIFICATE_CHARACTERS} characters"
+    for number, certificate in enumerate(certificates, start=1):
+        try:
+            read_certificate(certificate)
+        except UnusableCertificate as error:
+            return f"number {number} {error}"
+    return None
 
 
 def _role_fault(roles: Sequence[Role]) -> str | None:

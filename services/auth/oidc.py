@@ -4,7 +4,6 @@ import base64
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +15,7 @@ from services.auth.discovery import Discovery, Metadata, remember
 from services.auth.domain import email_fault
 from services.auth.errors import ProviderAway, SignOnFailed
 from services.auth.identity_providers import OidcSettings, ProviderOf, Vouched, values_of
+from services.auth.sign_on_secrets import SignOnSecrets
 
 OidcProvider = ProviderOf[OidcSettings]
 
@@ -41,29 +41,6 @@ class Keys:
 
     by_id: tuple[jwt.PyJWK, ...]
     read_at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignOnSecrets:
-    """What one sign-on must not be guessed by, all derived from what its browser keeps."""
-
-    browser_secret: str
-
-    @property
-    def nonce(self) -> str:
-        return self._derived("nonce")
-
-    @property
-    def verifier(self) -> str:
-        """Of PKCE (RFC 7636)."""
-        return self._derived("code verifier")
-
-    @property
-    def challenge(self) -> str:
-        return challenge_of(self.verifier)
-
-    def _derived(self, purpose: str) -> str:
-        return _base64url(hmac.digest(self.browser_secret.encode(), purpose.encode(), sha256))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +175,6 @@ class OidcClient:
         return keys
 
 
-def challenge_of(verifier: str) -> str:
-    """S256 of PKCE (RFC 7636, 4.2)."""
-    return _base64url(sha256(verifier.encode()).digest())
-
-
 def _named(keys: Keys, header: Mapping[str, Any]) -> jwt.PyJWK | None:
     """Without a name in the header: the only key there is (OpenID Connect Core, 10.1)."""
     usable = [key for key in keys.by_id if key.key_type in _ALGORITHMS and key.public_key_use in (None, "sig")]
@@ -226,7 +198,3 @@ def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
 def _printable(text: object) -> str:
     """What a provider says, made fit for a message."""
     return "".join(filter(str.isprintable, text))[:100] if isinstance(text, str) else ""
-
-
-def _base64url(secret: bytes) -> str:
-    return base64.urlsafe_b64encode(secret).decode().rstrip("=")

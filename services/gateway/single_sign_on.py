@@ -38,15 +38,26 @@ class SingleSignOn:
         await self._auth.ask(self._stub.DeleteIdentityProvider, request)
 
     async def begin(
-        self, provider_id: str, *, redirect_uri: str, return_to: str, challenge: str
+        self, provider_id: str, *, redirect_uri: str, entity_id: str, return_to: str, challenge: str
     ) -> pb.BeginSignOnResponse:
         request = pb.BeginSignOnRequest(
-            provider_id=provider_id, redirect_uri=redirect_uri, return_to=return_to, challenge=challenge
+            provider_id=provider_id,
+            redirect_uri=redirect_uri,
+            entity_id=entity_id,
+            return_to=return_to,
+            challenge=challenge,
         )
         return await self._auth.ask(self._stub.BeginSignOn, request)
 
     async def complete_oidc(self, request: pb.CompleteOidcSignOnRequest) -> pb.CompleteOidcSignOnResponse:
         return await self._auth.ask(self._stub.CompleteOidcSignOn, request)
+
+    async def complete_saml(self, request: pb.CompleteSamlSignOnRequest) -> pb.CompleteSamlSignOnResponse:
+        return await self._auth.ask(self._stub.CompleteSamlSignOn, request)
+
+    async def saml_metadata(self, provider_id: str, *, redirect_uri: str, entity_id: str) -> bytes:
+        request = pb.GetSamlMetadataRequest(provider_id=provider_id, redirect_uri=redirect_uri, entity_id=entity_id)
+        return (await self._auth.ask_again(self._stub.GetSamlMetadata, request)).metadata
 
     async def redeem(self, grant: str, verifier: str, device: accounts.Device) -> pb.RedeemSignOnResponse:
         request = pb.RedeemSignOnRequest(grant=grant, verifier=verifier, device=device)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ from chassis.ids import uuid7
 from tests.e2e.api import Answer, Api, Json, Project, connected, sign_up
 from tests.suite_issuer import Issuer, Visitor
 from tests.suite_running import Suite
+from tests.suite_saml_issuer import SamlIssuer
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -35,8 +37,9 @@ async def _provider(issuer: Issuer, project: Project) -> Json:
 class Browser:
     """Follows no redirects, and keeps cookies."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, same_site: str = "Lax") -> None:
         self._api = api
+        self._same_site = same_site
         self.cookies = ""
 
     async def open(self, address: str | URL) -> Answer:
@@ -47,7 +50,7 @@ class Browser:
         ):
             set_cookies = response.headers.getall("Set-Cookie", [])
             kept = [cookie for cookie in set_cookies if "Max-Age=0" not in cookie]
-            assert all("HttpOnly" in cookie and "SameSite=Lax" in cookie for cookie in kept)
+            assert all("HttpOnly" in cookie and f"SameSite={self._same_site}" in cookie for cookie in kept)
             self.cookies = "; ".join(cookie.partition(";")[0] for cookie in set_cookies) or self.cookies
             return Answer(response.status, dict(response.headers), await response.text())
 
@@ -99,6 +102,42 @@ async def test_an_employee_signs_in_and_leaves_with_the_provider(suite: Suite, i
             return (await api.call("GET", metrics, credential=session["accessToken"])).status == 401
 
         await eventually(ended, within_seconds=1.0, what="the session is over")
+
+
+async def test_an_employee_signs_in_by_saml(suite: Suite, saml_issuer: SamlIssuer) -> None:
+    async with connected(suite.base_url) as api:
+        project = await sign_up(api)
+        wanted = {"name": "Corporate", "saml": {"metadata": await saml_issuer.metadata()}, "defaultRole": "editor"}
+        providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
+        provider = await api.expect(201, "POST", providers, wanted, credential=project.token)
+        metadata = await api.call("GET", URL(provider["saml"]["metadataUrl"]).path)
+        await saml_issuer.register(metadata.text.encode())
+        page, name = Page(), f"eve-{uuid7()}"
+
+        begun = await Browser(api, same_site="None").open(page.sign_in(provider))
+        cookie = {"Cookie": begun.headers["Set-Cookie"].partition(";")[0]}
+        address, form = await saml_issuer.sign_in(begun.headers["Location"].partition("#")[0], name)
+        stranger = await _posted(api, address, form)
+        arrived = await _posted(api, address, form, cookie)
+        again = await _posted(api, address, form, cookie)
+        grant = {"grant": URL(arrived.headers["Location"]).fragment.removeprefix("sso="), "verifier": page.verifier}
+        session = await api.expect(200, "POST", "/api/v1/auth/sso/session", grant)
+
+        assert (metadata.headers["Content-Type"], arrived.status) == ("application/samlmetadata+xml", 303)
+        for refused in (stranger, again):
+            assert (refused.status, refused.code) == (401, "SSO_STATE_INVALID")
+        assert session["user"]["email"] == f"{name}@example.com"
+        assert [(one["id"], one["role"]) for one in session["tenants"]] == [(project.tenant_id, "editor")]
+        await api.expect(200, "GET", f"/api/v1/projects/{project.id}/metrics", credential=session["accessToken"])
+
+
+async def _posted(api: Api, address: URL, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Answer:
+    """As a provider's page has a browser do it; no redirect is followed."""
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+        session.post(api.base_url + address.path, data=form, headers=headers, allow_redirects=False) as response,
+    ):
+        return Answer(response.status, dict(response.headers), await response.text())
 
 
 @pytest.mark.parametrize(

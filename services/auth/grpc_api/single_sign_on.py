@@ -1,6 +1,7 @@
 # ruff: noqa: N802 - the contract names the methods
 """SingleSignOnService: identity providers of tenants, and signing in through them."""
 
+from dataclasses import asdict
 from typing import Any
 
 import grpc
@@ -19,10 +20,14 @@ from services.auth.identity_providers import (
     ProviderId,
     ProviderWish,
     RoleMapping,
+    SamlSettings,
 )
 from services.auth.oidc import Returned
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.single_sign_on import SingleSignOn
+from services.auth.saml import SamlAnswer
+from services.auth.saml_documents import UnreadableXml
+from services.auth.saml_metadata import ProviderMetadata, ServiceProvider, read_metadata
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -68,10 +73,13 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
 
     async def BeginSignOn(self, request: pb.BeginSignOnRequest, _call: Call) -> pb.BeginSignOnResponse:
         begun = await self._single_sign_on.begin(
-            ProviderId(request.provider_id), request.redirect_uri, request.return_to, request.challenge
+            ProviderId(request.provider_id), _us(request), request.return_to, request.challenge
         )
         return pb.BeginSignOnResponse(
-            authorization_url=begun.authorization_url, state=begun.state, browser_secret=begun.browser_secret
+            authorization_url=begun.authorization_url,
+            state=begun.state,
+            browser_secret=begun.browser_secret,
+            posts_back=begun.posts_back,
         )
 
     async def CompleteOidcSignOn(
@@ -88,6 +96,22 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
             messages.read_device(request.device),
         )
         return pb.CompleteOidcSignOnResponse(return_to=completed.return_to, grant=completed.grant)
+
+    async def CompleteSamlSignOn(
+        self, request: pb.CompleteSamlSignOnRequest, _call: Call
+    ) -> pb.CompleteSamlSignOnResponse:
+        completed = await self._single_sign_on.complete(
+            ProviderId(request.provider_id),
+            request.state,
+            request.browser_secret,
+            SamlAnswer(response=request.response, to=_us(request)),
+            messages.read_device(request.device),
+        )
+        return pb.CompleteSamlSignOnResponse(return_to=completed.return_to, grant=completed.grant)
+
+    async def GetSamlMetadata(self, request: pb.GetSamlMetadataRequest, _call: Call) -> pb.GetSamlMetadataResponse:
+        metadata = await self._single_sign_on.saml_metadata(ProviderId(request.provider_id), _us(request))
+        return pb.GetSamlMetadataResponse(metadata=metadata)
 
     async def RedeemSignOn(self, request: pb.RedeemSignOnRequest, _call: Call) -> pb.RedeemSignOnResponse:
         known = await self._single_sign_on.redeem(request.grant, request.verifier, messages.read_device(request.device))
@@ -119,14 +143,39 @@ def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProv
 
 
 def _read_settings(wanted: pb.ProviderSettings) -> KindSettings:
+    if wanted.HasField("saml"):
+        return _read_saml(wanted.saml)
     if not wanted.HasField("oidc"):
-        raise Invalid.fields({"oidc": "is required"})
+        raise Invalid.fields({"oidc": "is required, or another kind"})
     return OidcSettings(
         issuer=wanted.oidc.issuer,
         client_id=wanted.oidc.client_id,
         scopes=tuple(wanted.oidc.scopes),
         trusts_email=wanted.oidc.trusts_email,
     )
+
+
+def _read_saml(wanted: pb.SamlSettings) -> SamlSettings:
+    """What metadata says counts. It is read at once: a document of its bounded size takes a millisecond."""
+    said: pb.SamlSettings | ProviderMetadata = wanted
+    if wanted.metadata:
+        try:
+            said = read_metadata(wanted.metadata)
+        except UnreadableXml as error:
+            raise Invalid.fields({"saml.metadata": f"cannot be used: {error}"}) from error
+    return SamlSettings(
+        entity_id=said.entity_id,
+        sign_in_url=said.sign_in_url,
+        certificates=tuple(said.certificates),
+        subject_attribute=wanted.subject_attribute,
+        email_attribute=wanted.email_attribute,
+    )
+
+
+def _us(
+    request: pb.BeginSignOnRequest | pb.CompleteSamlSignOnRequest | pb.GetSamlMetadataRequest,
+) -> ServiceProvider:
+    return ServiceProvider(entity_id=request.entity_id, acs_url=request.redirect_uri)
 
 
 def _provider(value: IdentityProvider) -> pb.IdentityProvider:
@@ -140,12 +189,7 @@ def _provider(value: IdentityProvider) -> pb.IdentityProvider:
         role_mappings=[
             pb.RoleMapping(value=mapping.value, role=messages.role(mapping.role)) for mapping in admission.role_mappings
         ],
-        oidc=pb.OidcSettings(
-            issuer=value.settings.issuer,
-            client_id=value.settings.client_id,
-            scopes=value.settings.scopes,
-            trusts_email=value.settings.trusts_email,
-        ),
+        **_kind(value.settings),
     )
     return pb.IdentityProvider(
         id=value.id,
@@ -154,3 +198,10 @@ def _provider(value: IdentityProvider) -> pb.IdentityProvider:
         created_at=messages.timestamp(value.created_at),
         updated_at=messages.timestamp(value.updated_at),
     )
+
+
+def _kind(settings: KindSettings) -> dict[str, Any]:
+    """The one member of the message that says what is particular to the kind."""
+    if isinstance(settings, SamlSettings):
+        return {"saml": pb.SamlSettings(**asdict(settings))}
+    return {"oidc": pb.OidcSettings(**asdict(settings))}

@@ -64,11 +64,11 @@ class Admission:
         self._clock = clock
         self._failed = FailedSignOns(clock)
 
-    async def enabled(self, provider_id: ProviderId, kind: type[_Kind]) -> ProviderOf[_Kind]:
-        """One of this kind through which people sign in. Raises NotFound."""
+    async def enabled(self, provider_id: ProviderId, *kinds: type[_Kind]) -> ProviderOf[_Kind]:
+        """One of these kinds through which people sign in. Raises NotFound."""
         async with self._database.transaction(provider_id=provider_id if is_uuid(provider_id) else "") as connection:
             found = await self._providers.find(connection, provider_id) if is_uuid(provider_id) else None
-        if found is None or not found.enabled or not isinstance(found.settings, kind):
+        if found is None or not found.enabled or not isinstance(found.settings, kinds):
             raise no_such("identity provider")
         return cast("ProviderOf[_Kind]", found)
 

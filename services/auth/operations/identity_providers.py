@@ -139,7 +139,7 @@ class IdentityProviders:
 
     def _require_usable(self, wish: ProviderWish) -> None:
         wish.require_sound()
-        self._outbounds.inside.require_allowed(wish.settings.issuer)
+        self._outbounds.inside.require_allowed(wish.settings.address)
 
     def _sealed(self, secret: str | None, provider_id: ProviderId) -> bytes | None:
         return None if secret is None else self._master_key.seal(secret.encode(), owner=secret_owner(provider_id))

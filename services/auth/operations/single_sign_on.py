@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import cast
 
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import PulsegateError
@@ -15,16 +16,30 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Device, User, UserId
-from services.auth.errors import ProviderAway, SignOnOver
-from services.auth.identity_providers import GRANT_LIFE, SIGN_ON_LIFE, OidcSettings, ProviderId, Vouched
-from services.auth.oidc import OidcClient, OidcProvider, Returned, SignOnSecrets, challenge_of
+from services.auth.errors import ProviderAway, SignOnFailed, SignOnOver
+from services.auth.identity_providers import (
+    GRANT_LIFE,
+    SIGN_ON_LIFE,
+    OidcSettings,
+    ProviderId,
+    ProviderOf,
+    SamlSettings,
+    Vouched,
+)
+from services.auth.oidc import OidcClient, Returned
 from services.auth.operations.accounts import SignedIn
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
+from services.auth.saml import SamlAnswer, SamlClient
+from services.auth.saml_metadata import ServiceProvider
+from services.auth.sign_on_secrets import SignOnSecrets, challenge_of
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.sign_ons import Grant, SignOn, SignOnStorage
+
+#: Through which a browser signs in at the provider's own pages.
+BrowserProvider = ProviderOf[OidcSettings | SamlSettings]
 
 _GRANT_PREFIX = "sg_"
 
@@ -37,6 +52,8 @@ class Begun:
     state: str
     #: Only who keeps it completes the sign-on.
     browser_secret: str
+    #: The provider's page sends it back by POST, from another site than ours.
+    posts_back: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +77,7 @@ class SingleSignOn:
         sessions: Sessions,
         trail: AuditTrail,
         oidc: OidcClient,
+        saml: SamlClient,
         clock: Clock,
         *,
         session_life: timedelta,
@@ -71,17 +89,16 @@ class SingleSignOn:
         self._sessions = sessions
         self._trail = trail
         self._oidc = oidc
+        self._saml = saml
         self._clock = clock
         self._session_life = session_life
 
-    async def begin(self, provider_id: ProviderId, redirect_uri: str, return_to: str, challenge: str) -> Begun:
+    async def begin(self, provider_id: ProviderId, us: ServiceProvider, return_to: str, challenge: str) -> Begun:
         """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway."""
-        provider = await self._admission.enabled(provider_id, OidcSettings)
+        provider: BrowserProvider = await self._admission.enabled(provider_id, OidcSettings, SamlSettings)
         state, browser_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         try:
-            url = await self._oidc.authorization_url(
-                provider, redirect_uri, state, SignOnSecrets(browser_secret=browser_secret)
-            )
+            url = await self._authorization_url(provider, us, state, SignOnSecrets(browser_secret=browser_secret))
         except ProviderAway as away:
             await self._admission.tell_of_failure(provider, away)
             raise
@@ -95,23 +112,29 @@ class SingleSignOn:
         )
         async with self._database.transaction(sign_on_hash=sign_on.state_hash.hex()) as connection:
             await self._sign_ons.insert(connection, sign_on)
-        return Begun(authorization_url=url, state=state, browser_secret=browser_secret)
+        posts_back = isinstance(provider.settings, SamlSettings)
+        return Begun(authorization_url=url, state=state, browser_secret=browser_secret, posts_back=posts_back)
 
     async def complete(
-        self, provider_id: ProviderId, state: str, browser_secret: str, returned: Returned, device: Device
+        self, provider_id: ProviderId, state: str, browser_secret: str, answer: Returned | SamlAnswer, device: Device
     ) -> Completed:
-        """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, TenantSuspended, NotFound, ProviderAway."""
+        """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, TenantSuspended, NotFound, and what an answer lets raise:
+        ProviderAway, TooManyAnswers.
+        """
         sign_on = await self._spend(provider_id, state, browser_secret)
-        provider = await self._admission.enabled(sign_on.provider_id, OidcSettings)
+        provider: BrowserProvider = await self._admission.enabled(sign_on.provider_id, OidcSettings, SamlSettings)
         try:
-            vouched = await self._oidc.vouched(
-                provider, self._admission.secret(provider), returned, SignOnSecrets(browser_secret=browser_secret)
-            )
+            vouched = await self._vouched(provider, answer, SignOnSecrets(browser_secret=browser_secret))
             grant = await self._admit(provider, vouched, sign_on.challenge)
         except PulsegateError as refusal:
             await self._admission.tell_of_failure(provider, refusal, address=device.address, device=device.name)
             raise
         return Completed(return_to=sign_on.return_to, grant=grant)
+
+    async def saml_metadata(self, provider_id: ProviderId, us: ServiceProvider) -> bytes:
+        """What an enabled provider of SAML is to know of us. Raises NotFound."""
+        await self._admission.enabled(provider_id, SamlSettings)
+        return us.metadata
 
     async def redeem(self, grant: str, verifier: str, device: Device) -> SignedIn:
         """A session, which ends some hours later: the provider is asked again then. Raises SignOnOver."""
@@ -124,6 +147,27 @@ class SingleSignOn:
             tokens = await self._sessions.begin(connection, user.id, device, not_after=self._now() + self._session_life)
         metrics.SIGN_INS.labels("ok").inc()
         return SignedIn(user=user, memberships=memberships, tokens=tokens)
+
+    async def _authorization_url(
+        self, provider: BrowserProvider, us: ServiceProvider, state: str, of_browser: SignOnSecrets
+    ) -> str:
+        """Raises ProviderAway."""
+        if isinstance(provider.settings, SamlSettings):
+            return self._saml.authorization_url(provider.settings, us, state, of_browser)
+        return await self._oidc.authorization_url(
+            cast("ProviderOf[OidcSettings]", provider), us.acs_url, state, of_browser
+        )
+
+    async def _vouched(
+        self, provider: BrowserProvider, answer: Returned | SamlAnswer, of_browser: SignOnSecrets
+    ) -> Vouched:
+        """Raises SignOnFailed, ProviderAway, TooManyAnswers."""
+        if isinstance(provider.settings, SamlSettings) and isinstance(answer, SamlAnswer):
+            return await self._saml.vouched(provider.settings, provider.admission.role_claim, answer, of_browser)
+        if isinstance(provider.settings, OidcSettings) and isinstance(answer, Returned):
+            of_oidc = cast("ProviderOf[OidcSettings]", provider)
+            return await self._oidc.vouched(of_oidc, self._admission.secret(provider), answer, of_browser)
+        raise SignOnFailed("its answer is of another kind")
 
     async def _granted(self, connection: Connection, digest: bytes, challenge: str) -> tuple[User, ProviderId]:
         """Who is signed in by a grant, through which provider; their door is open then. Raises SignOnOver."""
@@ -147,7 +191,7 @@ class SingleSignOn:
             raise SignOnOver
         return found
 
-    async def _admit(self, provider: OidcProvider, vouched: Vouched, challenge: str) -> str:
+    async def _admit(self, provider: BrowserProvider, vouched: Vouched, challenge: str) -> str:
         """A grant for the session of whom the provider vouches for."""
         grant = _GRANT_PREFIX + secrets.token_urlsafe(32)
         async with self._database.transaction(tenant_id=provider.tenant_id) as connection:

@@ -17,13 +17,14 @@ from services.auth.identity_providers import (
     OidcSettings,
     ProviderId,
     RoleMapping,
+    SamlSettings,
 )
 
 _SELECT: Final = (
     "SELECT id::text AS id, tenant_id::text AS tenant_id, kind, name, enabled, admission, settings, sealed_secret,"
     " created_at, updated_at FROM identity_providers"
 )
-_KINDS: Final = {OidcSettings.kind: OidcSettings}
+_KINDS: Final[dict[str, type[KindSettings]]] = {kind.kind: kind for kind in (OidcSettings, SamlSettings)}
 
 
 class IdentityProviderStorage:

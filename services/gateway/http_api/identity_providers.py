@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
+from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
@@ -52,21 +53,53 @@ class Oidc(Told):
     redirect_uri: str
 
 
+class NewSaml(Asked):
+    #: What the provider publishes of itself, instead of the three below.
+    metadata: Annotated[str, msgspec.Meta(max_length=100_000)] = ""
+    #: Exactly as the provider writes it; it does not change later.
+    entity_id: str = ""
+    #: Where browsers are sent, by the HTTP-Redirect binding.
+    sign_in_url: str = ""
+    #: X.509, in PEM or in base64: whose keys may sign; several while one follows another.
+    certificates: Annotated[list[str], msgspec.Meta(max_length=10)] = msgspec.field(default_factory=list)
+    #: The attribute that is the provider's lasting name for a person, which does not change later; empty: their
+    #: persistent NameID.
+    subject_attribute: str = ""
+    email_attribute: str = "email"
+
+
+class Saml(Told):
+    entity_id: str
+    sign_in_url: str
+    certificates: list[str]
+    subject_attribute: str
+    email_attribute: str
+    #: To be registered at the provider: where it finds all that it is to know of us, which is our entity id too.
+    metadata_url: str
+    #: Where it sends browsers back to, by the HTTP-POST binding.
+    acs_url: str
+
+
 class NewIdentityProvider(Asked):
+    """With one of `oidc` and `saml`."""
+
     name: Name
-    oidc: NewOidc
+    oidc: NewOidc | None = None
+    saml: NewSaml | None = None
     enabled: bool = True
     #: Of the addresses that may sign in; empty: any.
     email_domains: list[str] = msgspec.field(default_factory=list)
     #: Of who has no mapped value; null: who has none may not sign in.
     default_role: MappedRole | None = None
-    #: The claim whose values are mapped to roles, such as `groups` or `realm_access.roles`.
+    #: The claim or attribute whose values are mapped to roles, such as `groups` or `realm_access.roles`.
     role_claim: str = ""
     #: The highest counts, at each sign-in. Empty: roles are changed by hand.
     role_mappings: Annotated[list[NewRoleMapping], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
 
 
-class IdentityProvider(Told):
+class IdentityProvider(Told, omit_defaults=True):
+    """With one of `oidc` and `saml`."""
+
     id: Id
     name: str
     enabled: bool
@@ -74,11 +107,12 @@ class IdentityProvider(Told):
     default_role: RoleName | None
     role_claim: str
     role_mappings: list[RoleMapping]
-    oidc: Oidc
     #: Where a browser begins to sign in.
     sign_in_url: str
     created_at: Moment
     updated_at: Moment
+    oidc: Oidc | None = None
+    saml: Saml | None = None
 
 
 class IdentityProviders(Told):
@@ -124,7 +158,7 @@ class IdentityProviderRoutes:
                 Operation(
                     "Change an identity provider",
                     {200: IdentityProvider},
-                    "Everything but its kind and its issuer; a secret that is left out stays.",
+                    "Everything but its kind, its issuer and what it names people by; a secret that is left out stays.",
                     errors=(409,),
                 ),
             ),
@@ -142,7 +176,7 @@ class IdentityProviderRoutes:
         return answer(IdentityProviders([self._render(one) for one in found.providers], found.next_page_token))
 
     async def create(self, request: web.Request, new: NewIdentityProvider) -> web.Response:
-        made = await self._single_sign_on.create(path_id(request, "tenantId"), _settings(new), new.oidc.client_secret)
+        made = await self._single_sign_on.create(path_id(request, "tenantId"), _settings(new), _secret(new))
         return answer(self._render(made), status=201)
 
     async def get(self, request: web.Request) -> web.Response:
@@ -151,7 +185,7 @@ class IdentityProviderRoutes:
 
     async def change(self, request: web.Request, new: NewIdentityProvider) -> web.Response:
         tenant_id, provider_id = path_id(request, "tenantId"), path_id(request, "providerId")
-        changed = await self._single_sign_on.change(tenant_id, provider_id, _settings(new), new.oidc.client_secret)
+        changed = await self._single_sign_on.change(tenant_id, provider_id, _settings(new), _secret(new))
         return answer(self._render(changed))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -168,17 +202,34 @@ class IdentityProviderRoutes:
             default_role=ROLE_NAMES.get(settings.default_role),
             role_claim=settings.role_claim,
             role_mappings=[RoleMapping(one.value, ROLE_NAMES[one.role]) for one in settings.role_mappings],
-            oidc=Oidc(
-                issuer=settings.oidc.issuer,
-                client_id=settings.oidc.client_id,
-                has_client_secret=provider.has_secret,
-                scopes=list(settings.oidc.scopes),
-                trusts_email=settings.oidc.trusts_email,
-                redirect_uri=redirect_uri(self._endpoint, provider.id),
-            ),
             sign_in_url=sign_in_url(self._endpoint, provider.id),
             created_at=moment(provider.created_at),
             updated_at=moment(provider.updated_at),
+            oidc=self._oidc(provider) if settings.HasField("oidc") else None,
+            saml=self._saml(provider) if settings.HasField("saml") else None,
+        )
+
+    def _oidc(self, provider: pb.IdentityProvider) -> Oidc:
+        settings = provider.settings.oidc
+        return Oidc(
+            issuer=settings.issuer,
+            client_id=settings.client_id,
+            has_client_secret=provider.has_secret,
+            scopes=list(settings.scopes),
+            trusts_email=settings.trusts_email,
+            redirect_uri=redirect_uri(self._endpoint, provider.id),
+        )
+
+    def _saml(self, provider: pb.IdentityProvider) -> Saml:
+        settings = provider.settings.saml
+        return Saml(
+            entity_id=settings.entity_id,
+            sign_in_url=settings.sign_in_url,
+            certificates=list(settings.certificates),
+            subject_attribute=settings.subject_attribute,
+            email_attribute=settings.email_attribute,
+            metadata_url=metadata_url(self._endpoint, provider.id),
+            acs_url=redirect_uri(self._endpoint, provider.id),
         )
 
 
@@ -188,11 +239,23 @@ def sign_in_url(endpoint: str, provider_id: str) -> str:
 
 
 def redirect_uri(endpoint: str, provider_id: str) -> str:
-    """Where an OpenID provider sends it back to: each to an address of its own, so that none is taken for another."""
+    """Where a provider sends it back to: each to an address of its own, so that none is taken for another."""
     return f"{sign_in_url(endpoint, provider_id)}/callback"
 
 
+def metadata_url(endpoint: str, provider_id: str) -> str:
+    """Where a SAML provider finds what it is to know of us, and what it knows us by."""
+    return f"{sign_in_url(endpoint, provider_id)}/metadata"
+
+
+def _secret(new: NewIdentityProvider) -> str | None:
+    return new.oidc.client_secret if new.oidc else None
+
+
 def _settings(new: NewIdentityProvider) -> pb.ProviderSettings:
+    """Raises Invalid."""
+    if (new.oidc is None) == (new.saml is None):
+        raise Invalid.fields({"oidc": "is required, or saml, and not both"})
     return pb.ProviderSettings(
         name=new.name,
         enabled=new.enabled,
@@ -200,10 +263,21 @@ def _settings(new: NewIdentityProvider) -> pb.ProviderSettings:
         default_role=ROLES[new.default_role] if new.default_role else accounts_pb2.ROLE_UNSPECIFIED,
         role_claim=new.role_claim,
         role_mappings=[pb.RoleMapping(value=one.value, role=ROLES[one.role]) for one in new.role_mappings],
-        oidc=pb.OidcSettings(
-            issuer=new.oidc.issuer,
-            client_id=new.oidc.client_id,
-            scopes=new.oidc.scopes,
-            trusts_email=new.oidc.trusts_email,
-        ),
+        oidc=_oidc(new.oidc) if new.oidc else None,
+        saml=_saml(new.saml) if new.saml else None,
+    )
+
+
+def _oidc(new: NewOidc) -> pb.OidcSettings:
+    return pb.OidcSettings(issuer=new.issuer, client_id=new.client_id, scopes=new.scopes, trusts_email=new.trusts_email)
+
+
+def _saml(new: NewSaml) -> pb.SamlSettings:
+    return pb.SamlSettings(
+        metadata=new.metadata,
+        entity_id=new.entity_id,
+        sign_in_url=new.sign_in_url,
+        certificates=new.certificates,
+        subject_attribute=new.subject_attribute,
+        email_attribute=new.email_attribute,
     )

@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 from posixpath import normpath
 from typing import Annotated
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 from aiohttp import web
 
-from chassis.errors import Invalid
+from chassis.errors import Invalid, Malformed, UnsupportedMediaType
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from services.gateway.http_api.accounts import SignedIn, device_of, render_tenants
-from services.gateway.http_api.bodies import Asking, Taking, answer, path_id
-from services.gateway.http_api.identity_providers import redirect_uri
+from services.gateway.http_api.bodies import Asking, Taking, answer, path_id, read
+from services.gateway.http_api.identity_providers import metadata_url, redirect_uri
 from services.gateway.http_api.members import render_user
-from services.gateway.http_api.shapes import Asked
+from services.gateway.http_api.shapes import Asked, read_from_texts
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Door, Media, Operation, Route
 from services.gateway.single_sign_on import SingleSignOn
 
+_FORM = "application/x-www-form-urlencoded"
+_METADATA = "application/samlmetadata+xml"
+_MOST_FIELDS = 10
 _COOKIE = "pulsegate_sso_"
 #: Of the state, so that each sign-on of a browser has a cookie of its own.
 _COOKIE_CHARACTERS = 12
@@ -42,6 +45,14 @@ class Callback(Asked):
     code: Annotated[str, msgspec.Meta(max_length=4000)] = ""
     iss: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     error: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+class SamlCallback(msgspec.Struct):
+    """What the page of a SAML provider sends back (saml-bindings-2.0-os, 3.5)."""
+
+    #: In base64.
+    response: Annotated[str, msgspec.Meta(max_length=256 << 10)] = msgspec.field(name="SAMLResponse")
+    state: Annotated[str, msgspec.Meta(max_length=200)] = msgspec.field(name="RelayState", default="")
 
 
 class Grant(Asked):
@@ -104,6 +115,27 @@ class SignOnRoutes:
                     errors=(401, 403, 404),
                 ),
             ),
+            Route(
+                "POST",
+                provider + "/callback",
+                self.complete_saml,
+                Door.ANYBODY,
+                Operation(
+                    "Complete a sign-on by SAML",
+                    {303: None},
+                    "The provider's page sends the browser here, and this to the page, with `#sso=` and a grant.",
+                    body=Media((_FORM,), SamlCallback),
+                    answer_headers=("Location",),
+                    errors=(401, 403, 404),
+                ),
+            ),
+            Route(
+                "GET",
+                provider + "/metadata",
+                self.metadata,
+                Door.ANYBODY,
+                Operation("What a SAML provider is to know of this gateway", {200: Media((_METADATA,))}, errors=(404,)),
+            ),
         ]
 
     async def begin(self, request: web.Request, sign_on: SignOn) -> web.Response:
@@ -112,6 +144,7 @@ class SignOnRoutes:
         begun = await self._single_sign_on.begin(
             provider_id,
             redirect_uri=redirect_uri(self._endpoint, provider_id),
+            entity_id=metadata_url(self._endpoint, provider_id),
             return_to=sign_on.return_to,
             challenge=sign_on.challenge,
         )
@@ -124,8 +157,10 @@ class SignOnRoutes:
             path="/api/v1/auth/sso/",
             max_age=_COOKIE_SECONDS,
             httponly=True,
-            secure=self._endpoint.startswith("https:"),
-            samesite="Lax",
+            # Browsers send none but this along with a form of another site's page, and take it only where it is
+            # `Secure`: over https, or on their own machine.
+            secure=begun.posts_back or self._endpoint.startswith("https:"),
+            samesite="None" if begun.posts_back else "Lax",
         )
         return response
 
@@ -143,9 +178,32 @@ class SignOnRoutes:
                 device=device_of(request, self._limits),
             )
         )
-        response = _sent_to(f"{completed.return_to}#sso={completed.grant}")
-        response.del_cookie(_cookie(back.state), path="/api/v1/auth/sso/")
-        return response
+        return _back_to_page(completed, back.state, status=302)
+
+    async def complete_saml(self, request: web.Request) -> web.Response:
+        provider_id, back = path_id(request, "providerId"), await _form(request)
+        completed = await self._single_sign_on.complete_saml(
+            pb.CompleteSamlSignOnRequest(
+                provider_id=provider_id,
+                state=back.state,
+                browser_secret=request.cookies.get(_cookie(back.state), ""),
+                response=back.response,
+                redirect_uri=redirect_uri(self._endpoint, provider_id),
+                entity_id=metadata_url(self._endpoint, provider_id),
+                device=device_of(request, self._limits),
+            )
+        )
+        # Not with the form: a browser goes on by GET.
+        return _back_to_page(completed, back.state, status=303)
+
+    async def metadata(self, request: web.Request) -> web.Response:
+        provider_id = path_id(request, "providerId")
+        document = await self._single_sign_on.saml_metadata(
+            provider_id,
+            redirect_uri=redirect_uri(self._endpoint, provider_id),
+            entity_id=metadata_url(self._endpoint, provider_id),
+        )
+        return web.Response(body=document, content_type=_METADATA)
 
     async def redeem(self, request: web.Request, body: Grant) -> web.Response:
         found = await self._single_sign_on.redeem(body.grant, body.verifier, device_of(request, self._limits))
@@ -181,8 +239,30 @@ def _leads_to(return_to: str, origins: frozenset[str]) -> bool:
     return f"{parts.scheme}://{parts.netloc}".lower() in origins
 
 
-def _sent_to(address: str) -> web.Response:
-    return web.Response(status=302, headers={"Location": address})
+async def _form(request: web.Request) -> SamlCallback:
+    """Raises UnsupportedMediaType, TooLarge, Malformed, Invalid."""
+    if request.content_type != _FORM:
+        raise UnsupportedMediaType(f"Send this as {_FORM}.")
+    try:
+        fields = parse_qsl((await read(request)).decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise Malformed("The body is no form.") from error
+    back, faults = read_from_texts(dict(fields), SamlCallback)
+    if faults:
+        raise Invalid.fields(faults)
+    return back
+
+
+def _back_to_page(
+    completed: pb.CompleteOidcSignOnResponse | pb.CompleteSamlSignOnResponse, state: str, *, status: int
+) -> web.Response:
+    response = _sent_to(f"{completed.return_to}#sso={completed.grant}", status=status)
+    response.del_cookie(_cookie(state), path="/api/v1/auth/sso/")
+    return response
+
+
+def _sent_to(address: str, *, status: int = 302) -> web.Response:
+    return web.Response(status=status, headers={"Location": address})
 
 
 def _cookie(state: str) -> str:

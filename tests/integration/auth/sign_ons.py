@@ -9,7 +9,7 @@ from yarl import URL
 from chassis.errors import PulsegateError
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.auth.oidc import challenge_of
+from services.auth.sign_on_secrets import challenge_of
 from tests.integration.auth.client import AuthClient, Person
 from tests.integration.auth.forging_issuer import CLIENT_ID, ForgingIssuer
 

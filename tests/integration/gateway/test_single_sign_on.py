@@ -84,6 +84,89 @@ async def test_a_provider_is_set_up_shown_changed_and_deleted(gateway: Gateway) 
     assert (asked.tenant_id, asked.secret, asked.settings) == (TENANT, "secret", provider().settings)
 
 
+SAML: dict[str, Any] = {
+    "entityId": "https://idp.example.com",
+    "signInUrl": "https://idp.example.com/sso",
+    "certificates": ["a certificate"],
+    "subjectAttribute": "uid",
+    "emailAttribute": "mail",
+}
+
+
+async def test_a_provider_may_be_one_of_saml(gateway: Gateway) -> None:
+    auth, session = gateway.auth, gateway.auth.new_session()
+    said = pb.SamlSettings(
+        entity_id="https://idp.example.com",
+        sign_in_url="https://idp.example.com/sso",
+        certificates=["a certificate"],
+        subject_attribute="uid",
+        email_attribute="mail",
+    )
+    told = pb.IdentityProvider(id=ID, settings=pb.ProviderSettings(name="Corporate", saml=said))
+    auth.answers["CreateIdentityProvider"] = pb.CreateIdentityProviderResponse(provider=told)
+    made = await gateway.call("POST", PROVIDERS, credential=session, json={"name": "Corporate", "saml": SAML})
+    both = await gateway.call("POST", PROVIDERS, credential=session, json={**WANTED, "saml": SAML})
+    neither = await gateway.call("POST", PROVIDERS, credential=session, json={"name": "Corporate"})
+    here = f"https://metrics.example.com{SIGN_IN}"
+    assert made.json["saml"] == {**SAML, "metadataUrl": f"{here}/metadata", "acsUrl": f"{here}/callback"}
+    assert "oidc" not in made.json
+    for refused in (both, neither):
+        assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"oidc"})
+    [asked] = auth.requests("CreateIdentityProvider")
+    assert (asked.settings.saml, asked.HasField("secret")) == (said, False)
+
+
+async def test_a_browser_comes_back_from_a_saml_provider_by_post(gateway: Gateway) -> None:
+    auth = gateway.auth
+    auth.answers["BeginSignOn"] = pb.BeginSignOnResponse(
+        authorization_url="https://idp.example.com/sso",
+        state="a-state_0123456789",
+        browser_secret="bs",
+        posts_back=True,
+    )
+    auth.answers["CompleteSamlSignOn"] = pb.CompleteSamlSignOnResponse(return_to="/console", grant="sg_1")
+    begun = await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}")
+    cookie = begun.headers["Set-Cookie"]
+    arrived = await gateway.call(
+        "POST",
+        f"{SIGN_IN}/callback",
+        data={"SAMLResponse": "PHg+", "RelayState": "a-state_0123456789"},
+        headers={"Cookie": cookie.partition(";")[0], "Origin": "https://idp.example.com"},
+    )
+    # Browsers send no other cookie along with a form of another site's page.
+    assert all(part in cookie for part in ("=bs;", "HttpOnly", "Secure", "SameSite=None", "Path=/api/v1/auth/sso/"))
+    assert (arrived.status, arrived.headers["Location"]) == (303, "/console#sso=sg_1")
+    assert "Max-Age=0" in arrived.headers["Set-Cookie"]
+    [completed] = auth.requests("CompleteSamlSignOn")
+    assert (completed.state, completed.browser_secret, completed.response) == ("a-state_0123456789", "bs", "PHg+")
+    assert (completed.redirect_uri, completed.entity_id) == tuple(
+        f"https://metrics.example.com{SIGN_IN}/{name}" for name in ("callback", "metadata")
+    )
+
+
+async def test_forms_that_are_none_or_too_large_are_refused(gateway: Gateway) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for body, headers, status in (
+        (b"{}", {"Content-Type": "application/json"}, 415),
+        ("SAMLResponse=\u00e9".encode(), form, 400),
+        (b"&".join([b"a=b"] * 11), form, 400),
+        (b"RelayState=x", form, 422),
+        (b"SAMLResponse=" + b"A" * (1 << 18) + b"A", form, 422),
+        (b"SAMLResponse=" + b"A" * (1 << 20), form, 413),
+    ):
+        refused = await gateway.call("POST", f"{SIGN_IN}/callback", data=body, headers=headers)
+        assert refused.status == status
+    assert not gateway.auth.requests("CompleteSamlSignOn")
+
+
+async def test_what_a_saml_provider_is_to_know_is_there_for_everybody(gateway: Gateway) -> None:
+    gateway.auth.answers["GetSamlMetadata"] = pb.GetSamlMetadataResponse(metadata=b"<EntityDescriptor/>")
+    shown = await gateway.call("GET", f"{SIGN_IN}/metadata")
+    assert (shown.status, shown.headers["Content-Type"]) == (200, "application/samlmetadata+xml")
+    [asked] = gateway.auth.requests("GetSamlMetadata")
+    assert asked.provider_id == ID
+
+
 async def test_members_at_fault_are_named(gateway: Gateway) -> None:
     wrong = {**WANTED, "roleMappings": [{"value": "ops", "role": "owner"}], "oidc": {"clientId": "pulsegate"}}
     refused = await gateway.call("POST", PROVIDERS, credential=gateway.auth.new_session(), json=wrong)

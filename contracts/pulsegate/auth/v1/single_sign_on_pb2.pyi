@@ -53,6 +53,47 @@ class OidcSettings(_message.Message):
 Global___OidcSettings: _TypeAlias = OidcSettings  # noqa: Y015
 
 @_typing.final
+class SamlSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    SIGN_IN_URL_FIELD_NUMBER: _builtins.int
+    CERTIFICATES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    SUBJECT_ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    EMAIL_ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    entity_id: _builtins.str
+    """Exactly as the provider writes it."""
+    sign_in_url: _builtins.str
+    """Where browsers are sent, by the HTTP-Redirect binding."""
+    metadata: _builtins.str
+    """In requests alone: the provider's metadata, which says the three above."""
+    subject_attribute: _builtins.str
+    """The attribute that is the provider's lasting name for a person; empty: their persistent NameID."""
+    email_attribute: _builtins.str
+    @_builtins.property
+    def certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """X.509 in PEM or in base64: whose keys may sign."""
+
+    def __init__(
+        self,
+        *,
+        entity_id: _builtins.str = ...,
+        sign_in_url: _builtins.str = ...,
+        certificates: _abc.Iterable[_builtins.str] | None = ...,
+        metadata: _builtins.str = ...,
+        subject_attribute: _builtins.str = ...,
+        email_attribute: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "email_attribute", b"email_attribute", "entity_id", b"entity_id", "metadata", b"metadata", "sign_in_url", b"sign_in_url", "subject_attribute", b"subject_attribute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SamlSettings: _TypeAlias = SamlSettings  # noqa: Y015
+
+@_typing.final
 class RoleMapping(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,6 +126,7 @@ class ProviderSettings(_message.Message):
     ROLE_CLAIM_FIELD_NUMBER: _builtins.int
     ROLE_MAPPINGS_FIELD_NUMBER: _builtins.int
     OIDC_FIELD_NUMBER: _builtins.int
+    SAML_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     enabled: _builtins.bool
     default_role: _accounts_pb2.Role.ValueType
@@ -99,6 +141,8 @@ class ProviderSettings(_message.Message):
     def role_mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleMapping]: ...
     @_builtins.property
     def oidc(self) -> Global___OidcSettings: ...
+    @_builtins.property
+    def saml(self) -> Global___SamlSettings: ...
     def __init__(
         self,
         *,
@@ -109,12 +153,13 @@ class ProviderSettings(_message.Message):
         role_claim: _builtins.str = ...,
         role_mappings: _abc.Iterable[Global___RoleMapping] | None = ...,
         oidc: Global___OidcSettings | None = ...,
+        saml: Global___SamlSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "oidc", b"oidc"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "oidc", b"oidc", "saml", b"saml"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_role", b"default_role", "email_domains", b"email_domains", "enabled", b"enabled", "kind", b"kind", "name", b"name", "oidc", b"oidc", "role_claim", b"role_claim", "role_mappings", b"role_mappings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_role", b"default_role", "email_domains", b"email_domains", "enabled", b"enabled", "kind", b"kind", "name", b"name", "oidc", b"oidc", "role_claim", b"role_claim", "role_mappings", b"role_mappings", "saml", b"saml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["oidc"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["oidc", "saml"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -388,6 +433,7 @@ class BeginSignOnRequest(_message.Message):
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     RETURN_TO_FIELD_NUMBER: _builtins.int
     CHALLENGE_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     redirect_uri: _builtins.str
     """Where the provider sends the browser back to."""
@@ -395,6 +441,8 @@ class BeginSignOnRequest(_message.Message):
     """Where the browser goes in the end; checked by the caller."""
     challenge: _builtins.str
     """SHA-256, in base64url, of what redeems the grant along with it: nobody is signed in by a grant of somebody else."""
+    entity_id: _builtins.str
+    """What a SAML provider knows us by."""
     def __init__(
         self,
         *,
@@ -402,10 +450,11 @@ class BeginSignOnRequest(_message.Message):
         redirect_uri: _builtins.str = ...,
         return_to: _builtins.str = ...,
         challenge: _builtins.str = ...,
+        entity_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "provider_id", b"provider_id", "redirect_uri", b"redirect_uri", "return_to", b"return_to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "entity_id", b"entity_id", "provider_id", b"provider_id", "redirect_uri", b"redirect_uri", "return_to", b"return_to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,20 +467,24 @@ class BeginSignOnResponse(_message.Message):
     AUTHORIZATION_URL_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     BROWSER_SECRET_FIELD_NUMBER: _builtins.int
+    POSTS_BACK_FIELD_NUMBER: _builtins.int
     authorization_url: _builtins.str
     state: _builtins.str
     browser_secret: _builtins.str
     """For a cookie: only this browser may complete."""
+    posts_back: _builtins.bool
+    """The browser comes back by a POST from the provider's page, so the cookie must be one that browsers send then."""
     def __init__(
         self,
         *,
         authorization_url: _builtins.str = ...,
         state: _builtins.str = ...,
         browser_secret: _builtins.str = ...,
+        posts_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_url", b"authorization_url", "browser_secret", b"browser_secret", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_url", b"authorization_url", "browser_secret", b"browser_secret", "posts_back", b"posts_back", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,6 +554,115 @@ class CompleteOidcSignOnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteOidcSignOnResponse: _TypeAlias = CompleteOidcSignOnResponse  # noqa: Y015
+
+@_typing.final
+class CompleteSamlSignOnRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BROWSER_SECRET_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    state: _builtins.str
+    """`RelayState`."""
+    browser_secret: _builtins.str
+    response: _builtins.str
+    """`SAMLResponse`: in base64."""
+    redirect_uri: _builtins.str
+    """Where it was sent to."""
+    entity_id: _builtins.str
+    @_builtins.property
+    def device(self) -> _accounts_pb2.Device: ...
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        state: _builtins.str = ...,
+        browser_secret: _builtins.str = ...,
+        response: _builtins.str = ...,
+        redirect_uri: _builtins.str = ...,
+        entity_id: _builtins.str = ...,
+        device: _accounts_pb2.Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_secret", b"browser_secret", "device", b"device", "entity_id", b"entity_id", "provider_id", b"provider_id", "redirect_uri", b"redirect_uri", "response", b"response", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteSamlSignOnRequest: _TypeAlias = CompleteSamlSignOnRequest  # noqa: Y015
+
+@_typing.final
+class CompleteSamlSignOnResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURN_TO_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    return_to: _builtins.str
+    grant: _builtins.str
+    """For RedeemSignOn, within a minute."""
+    def __init__(
+        self,
+        *,
+        return_to: _builtins.str = ...,
+        grant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "return_to", b"return_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteSamlSignOnResponse: _TypeAlias = CompleteSamlSignOnResponse  # noqa: Y015
+
+@_typing.final
+class GetSamlMetadataRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    redirect_uri: _builtins.str
+    entity_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        redirect_uri: _builtins.str = ...,
+        entity_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity_id", b"entity_id", "provider_id", b"provider_id", "redirect_uri", b"redirect_uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSamlMetadataRequest: _TypeAlias = GetSamlMetadataRequest  # noqa: Y015
+
+@_typing.final
+class GetSamlMetadataResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    metadata: _builtins.bytes
+    """UTF-8."""
+    def __init__(
+        self,
+        *,
+        metadata: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSamlMetadataResponse: _TypeAlias = GetSamlMetadataResponse  # noqa: Y015
 
 @_typing.final
 class RedeemSignOnRequest(_message.Message):

@@ -70,6 +70,16 @@ class SingleSignOnServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnResponse.FromString,
                 _registered_method=True)
+        self.CompleteSamlSignOn = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/CompleteSamlSignOn',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnResponse.FromString,
+                _registered_method=True)
+        self.GetSamlMetadata = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/GetSamlMetadata',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataResponse.FromString,
+                _registered_method=True)
         self.RedeemSignOn = channel.unary_unary(
                 '/pulsegate.auth.v1.SingleSignOnService/RedeemSignOn',
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnRequest.SerializeToString,
@@ -127,6 +137,20 @@ class SingleSignOnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompleteSamlSignOn(self, request, context):
+        """What the browser brought back from a SAML provider. Good once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSamlMetadata(self, request, context):
+        """What a SAML provider is to know of us.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RedeemSignOn(self, request, context):
         """A session for the grant of a completed sign-on. Good once.
         """
@@ -171,6 +195,16 @@ def add_SingleSignOnServiceServicer_to_server(servicer, server):
                     servicer.CompleteOidcSignOn,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnResponse.SerializeToString,
+            ),
+            'CompleteSamlSignOn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteSamlSignOn,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnResponse.SerializeToString,
+            ),
+            'GetSamlMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSamlMetadata,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataResponse.SerializeToString,
             ),
             'RedeemSignOn': grpc.unary_unary_rpc_method_handler(
                     servicer.RedeemSignOn,
@@ -368,6 +402,60 @@ class SingleSignOnService:
             '/pulsegate.auth.v1.SingleSignOnService/CompleteOidcSignOn',
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteOidcSignOnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteSamlSignOn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/CompleteSamlSignOn',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CompleteSamlSignOnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSamlMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/GetSamlMetadata',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.GetSamlMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class SingleSignOnServiceStub:
     """Where to send a browser that wants to sign in."""
     CompleteOidcSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteOidcSignOnRequest, _single_sign_on_pb2.CompleteOidcSignOnResponse]
     """What the browser brought back from an OpenID provider. Good once."""
+    CompleteSamlSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteSamlSignOnRequest, _single_sign_on_pb2.CompleteSamlSignOnResponse]
+    """What the browser brought back from a SAML provider. Good once."""
+    GetSamlMetadata: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.GetSamlMetadataRequest, _single_sign_on_pb2.GetSamlMetadataResponse]
+    """What a SAML provider is to know of us."""
     RedeemSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.RedeemSignOnRequest, _single_sign_on_pb2.RedeemSignOnResponse]
     """A session for the grant of a completed sign-on. Good once."""
 
@@ -63,6 +67,10 @@ class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
     """Where to send a browser that wants to sign in."""
     CompleteOidcSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteOidcSignOnRequest, _single_sign_on_pb2.CompleteOidcSignOnResponse]  # type: ignore[assignment]
     """What the browser brought back from an OpenID provider. Good once."""
+    CompleteSamlSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteSamlSignOnRequest, _single_sign_on_pb2.CompleteSamlSignOnResponse]  # type: ignore[assignment]
+    """What the browser brought back from a SAML provider. Good once."""
+    GetSamlMetadata: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.GetSamlMetadataRequest, _single_sign_on_pb2.GetSamlMetadataResponse]  # type: ignore[assignment]
+    """What a SAML provider is to know of us."""
     RedeemSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.RedeemSignOnRequest, _single_sign_on_pb2.RedeemSignOnResponse]  # type: ignore[assignment]
     """A session for the grant of a completed sign-on. Good once."""
 
@@ -121,6 +129,22 @@ class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_single_sign_on_pb2.CompleteOidcSignOnResponse, _abc.Awaitable[_single_sign_on_pb2.CompleteOidcSignOnResponse]]:
         """What the browser brought back from an OpenID provider. Good once."""
+
+    @_abc_1.abstractmethod
+    def CompleteSamlSignOn(
+        self,
+        request: _single_sign_on_pb2.CompleteSamlSignOnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.CompleteSamlSignOnResponse, _abc.Awaitable[_single_sign_on_pb2.CompleteSamlSignOnResponse]]:
+        """What the browser brought back from a SAML provider. Good once."""
+
+    @_abc_1.abstractmethod
+    def GetSamlMetadata(
+        self,
+        request: _single_sign_on_pb2.GetSamlMetadataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.GetSamlMetadataResponse, _abc.Awaitable[_single_sign_on_pb2.GetSamlMetadataResponse]]:
+        """What a SAML provider is to know of us."""
 
     @_abc_1.abstractmethod
     def RedeemSignOn(
