@@ -17,7 +17,8 @@ _CUSTOM = {
     "monitoring.coreos.com/v1": {"PodMonitor", "PrometheusRule"},
     "gateway.networking.k8s.io/v1": {"Gateway", "HTTPRoute"},
     "cert-manager.io/v1": {"Certificate"},
-    "security.istio.io/v1": {"PeerAuthentication"},
+    "security.istio.io/v1": {"AuthorizationPolicy", "PeerAuthentication"},
+    "chaos-mesh.org/v1alpha1": {"Schedule"},
 }
 
 

@@ -43,14 +43,18 @@ def _peers(rules: list[Object], side: str, port: object) -> set[str]:
     }
 
 
+def calls() -> dict[str, set[str]]:
+    """The services that each service calls."""
+    return {service.name: {_CALLEES[need] for need in service.needs if need in _CALLEES} for service in SERVICES}
+
+
 def test_services_may_call_whom_they_are_told_of_and_nobody_else() -> None:
     rendered = case("defaults")
-    calls = {service.name: {_CALLEES[need] for need in service.needs if need in _CALLEES} for service in SERVICES}
-    for caller, callees in calls.items():
+    for caller, callees in calls().items():
         assert _peers(_policy(rendered, caller)["egress"], "to", 9000) == callees
-    for callee in calls:
+    for callee in calls():
         allowed = _peers(_policy(rendered, callee)["ingress"], "from", "grpc")
-        assert allowed == {caller for caller, callees in calls.items() if callee in callees}
+        assert allowed == {caller for caller, callees in calls().items() if callee in callees}
 
 
 def test_everything_else_is_denied() -> None:

@@ -23,6 +23,7 @@ each track, a Service and the network paths. Takes root and name.
 {{- end }}
 {{- include "pulsegate.services" $scope }}
 {{- if .root.Values.networkPolicy.enabled }}{{ include "pulsegate.networkPolicy" $scope }}{{ end }}
+{{- if .root.Values.istio.enabled }}{{ include "pulsegate.mesh" $scope }}{{ end }}
 {{- end }}
 
 {{/* The name of what exists once a track. The track `stable` is not named. Takes root, name and track. */}}
@@ -85,6 +86,9 @@ spec:
       labels:
         {{- include "pulsegate.selectorLabels" . | nindent 8 }}
         {{- include "pulsegate.trackLabel" . | nindent 8 }}
+        {{- if .root.Values.istio.enabled }}
+        sidecar.istio.io/inject: "true"
+        {{- end }}
         {{- with .spec.podLabels }}{{ toYaml . | nindent 8 }}{{ end }}
       annotations:
         checksum/secrets: {{ include "pulsegate.secretsChecksum" . }}

@@ -147,6 +147,13 @@ spec:
     {{- if .root.Values.otlpEndpoint }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "otlp") | nindent 4 }}
     {{- end }}
+    {{- with .root.Values.istio }}
+    {{- if .enabled }}
+    # Sidecars get their certificates and their configuration there.
+    - ports: [{protocol: TCP, port: 15012}]
+      to: {{- toYaml .controlPlane | nindent 8 }}
+    {{- end }}
+    {{- end }}
     {{- if .root.Values.profilesUrl }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "profiles") | nindent 4 }}
     {{- end }}
