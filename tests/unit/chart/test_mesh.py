@@ -1,6 +1,7 @@
 """In a mesh the same paths are open as in the network, and no others; experiments hurt what they name.
 
-The schemas of these objects come with Istio and Chaos Mesh, and are not to be had without them: only shape is looked at.
+The schemas of these objects come with Istio and Chaos Mesh, and are not to be had without them: only their shape is
+looked at.
 """
 
 import pytest
