@@ -1,6 +1,7 @@
 """Projects that let data define: unknown names become provisional definitions, within limits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from chassis import ids
 from chassis.errors import NotFound
@@ -19,6 +20,22 @@ _PART_FOR_DATA = 0.75
 
 #: As `MetricDraft.help` of what data has made.
 PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it measures."
+
+_LONGEST_REASON = 300
+_TOO_MANY = (
+    f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have,"
+    " and has made as many."
+)
+_JUST_DELETED = "A metric of this name was deleted within the last minute."
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromData:
+    """What came of drafts."""
+
+    made: int
+    #: Why, by name, those were not made that are not valid or over a limit.
+    refused: Mapping[str, str]
 
 
 class AutoDefinition:
@@ -46,34 +63,36 @@ class AutoDefinition:
                 await self._trail.of_settings(connection, actor, before, settings)
         return settings
 
-    async def define(self, tenant_id: str, project_id: str, drafts: Sequence[MetricDraft]) -> int:
-        """Defines those that are valid and new, as far as the limits allow; says how many. Raises NotFound.
+    async def define(self, tenant_id: str, project_id: str, drafts: Sequence[MetricDraft]) -> FromData:
+        """Defines those that are valid and new, as far as the limits allow. Raises NotFound.
 
         Nothing is made under a name that was deleted within the last minute: whoever deleted it may still be at it.
         """
         if not (ids.is_uuid(tenant_id) and ids.is_uuid(project_id)):
             raise NotFound("There is no such project.")
-        specs = [validated(draft) for draft in drafts if not faults(draft)]
+        refused = {draft.name: _said(wrong) for draft in drafts if (wrong := faults(draft))}
+        specs = [validated(draft) for draft in drafts if draft.name not in refused]
         actor = Actor(tenant_id=tenant_id, project_id=project_id, subject="auto-definition", kind="service")
         async with self._database.transaction(tenant_id=tenant_id) as connection:
             if not (await self._store.settings(connection, project_id)).auto_definition:
-                return 0
+                return FromData(made=0, refused={})
             # A first look without the lock that all changes of all projects share.
-            wanted = specs[: await self._room(connection, actor)]
-            if not wanted:
-                return 0
-            await self._store.next_revision(connection)
-            room = await self._room(connection, actor)
-            made = [spec for spec in wanted[:room] if await self._made(connection, actor, spec)]
-        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc(len(made))
-        return len(made)
+            room = await self._room(connection, actor) if specs else 0
+            if room:
+                await self._store.next_revision(connection)
+                room = await self._room(connection, actor)
+            refused |= dict.fromkeys([spec.name for spec in specs[room:]], _TOO_MANY)
+            made = [await self._made(connection, actor, spec, refused) for spec in specs[:room]]
+        metrics.DEFINITIONS_CHANGED.labels(Action.CREATED).inc(sum(made))
+        return FromData(made=sum(made), refused=refused)
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
         there, new = await self._store.count_provisional(connection, actor)
         return max(0, min(self._most_metrics - there, MOST_A_MINUTE - new))
 
-    async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec) -> bool:
+    async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec, refused: dict[str, str]) -> bool:
         if await self._store.recent_deletion(connection, actor, spec.name) is not None:
+            refused[spec.name] = _JUST_DELETED
             return False
         revision = await self._store.next_revision(connection)
         metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision, provisional=True)
@@ -82,3 +101,8 @@ class AutoDefinition:
         await self._store.record_version(connection, actor, metric, Action.CREATED)
         await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return True
+
+
+def _said(wrong: Mapping[str, str]) -> str:
+    text = "; ".join(f"{member} {fault}" for member, fault in wrong.items())
+    return f"{text[:_LONGEST_REASON]}…" if len(text) > _LONGEST_REASON else f"{text}."

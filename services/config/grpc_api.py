@@ -125,8 +125,9 @@ class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
         self, request: pb.DefineFromDataRequest, _call: Call
     ) -> pb.DefineFromDataResponse:
         drafts = [replace(_draft(spec), help=PROVISIONAL_HELP) for spec in request.specs]
-        made = await self._auto_definition.define(request.tenant_id, request.project_id, drafts)
-        return pb.DefineFromDataResponse(made=made)
+        found = await self._auto_definition.define(request.tenant_id, request.project_id, drafts)
+        refused = [pb.RefusedSpec(name=name, reason=reason) for name, reason in found.refused.items()]
+        return pb.DefineFromDataResponse(made=found.made, refused=refused)
 
 
 def _actor(scope: str) -> Actor:

@@ -6,20 +6,21 @@ write is left out too, because a request may hold a part of its buckets alone.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from services.ingest.clients import DefiningClient, Provisional
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Fault, MetricType
+from services.ingest.domain import UNDEFINED, Fault, MetricType, Rejection
 from services.ingest.points import COUNTERS, GAUGES, Buckets, Component, Point
 
 #: Of a request; the others are for the next one.
 _MOST_NEW_NAMES = 50
 #: How long a project waits after an attempt from which nothing came.
 _PAUSE_SECONDS = 1.0
-_MOST_PAUSES = 10_000
+_MOST_PAUSES = 1_000
 
 
 class AutoDefinition:
@@ -30,25 +31,28 @@ class AutoDefinition:
         self._definitions = definitions
         self._clock = clock
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        #: Until when each project waits, on the monotonic clock.
-        self._paused: dict[bytes, float] = {}
+        #: Until when each project waits, on the monotonic clock, and what config said.
+        self._paused: dict[bytes, tuple[float, Mapping[str, str]]] = {}
 
-    async def define(self, tenant_id: bytes, project_id: bytes, points: Sequence[Point | Fault]) -> None:
-        """Returns when what can be defined is known to the table. The project's definitions must have been confirmed.
+    async def define(self, tenant_id: bytes, project_id: bytes, points: Sequence[Point | Fault]) -> Mapping[str, str]:
+        """By name, why what is not defined now is not; what can be is known to the table then. The project's
+        definitions must have been confirmed.
 
         Raises Unavailable.
         """
         if not self._definitions.lets_data_define(project_id):
-            return
+            return {}
         turn = self._turns.get(project_id) or self._turns.setdefault(project_id, asyncio.Lock())
         async with turn:
             wanted = wanted_by(points, self._definitions.of_project(project_id))
-            if wanted and self._clock.monotonic() >= self._paused.get(project_id, 0.0):
-                await self._ask(tenant_id, project_id, wanted)
+            until, refused = self._paused.get(project_id, (0.0, {}))
+            if wanted and self._clock.monotonic() >= until:
+                refused = await self._ask(tenant_id, project_id, wanted)
+            return refused
 
-    async def _ask(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> None:
+    async def _ask(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> Mapping[str, str]:
         try:
-            await self._client.define(tenant_id, project_id, wanted)
+            refused = await self._client.define(tenant_id, project_id, wanted)
         except PulsegateError as error:
             raise Unavailable.waiting_for("config", "New metrics cannot be defined now.", 1.0) from error
         await self._definitions.confirm(project_id)
@@ -56,7 +60,16 @@ class AutoDefinition:
         if not any(each.name in there for each in wanted):
             if len(self._paused) >= _MOST_PAUSES:
                 self._paused.clear()
-            self._paused[project_id] = self._clock.monotonic() + _PAUSE_SECONDS
+            self._paused[project_id] = (self._clock.monotonic() + _PAUSE_SECONDS, refused)
+        return refused
+
+
+def explained(rejection: Rejection, points: Sequence[Point | Fault], refused: Mapping[str, str]) -> Rejection:
+    """With why its metric was not made from the data, where that is so."""
+    point = points[rejection.index]
+    if rejection.code != UNDEFINED or isinstance(point, Fault) or (reason := refused.get(point.names[0])) is None:
+        return rejection
+    return replace(rejection, message=f"{rejection.message} Data does not make it: {reason}")
 
 
 def wanted_by(points: Iterable[Point | Fault], there: Mapping[str, object]) -> list[Provisional]:

@@ -1,7 +1,7 @@
 """The services that ingestion calls: auth for its public keys, config for definitions."""
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +62,7 @@ class DefinitionClient(Protocol):
 class DefiningClient(Protocol):
     """What makes definitions of data; raises PulsegateError where config is away."""
 
-    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> None: ...
+    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> Mapping[str, str]: ...
 
 
 _TYPES = {
@@ -104,14 +104,15 @@ class ConfigClient:
             lets_data_define=response.settings.auto_definition,
         )
 
-    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> None:
-        """Has config make as many of these as are valid and within its limits."""
+    async def define(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> Mapping[str, str]:
+        """Has config make as many of these as are valid and within its limits. By name, why the others are not."""
         request = definitions_pb2.DefineFromDataRequest(
             tenant_id=str(uuid.UUID(bytes=tenant_id)),
             project_id=str(uuid.UUID(bytes=project_id)),
             specs=[_spec(each) for each in wanted],
         )
-        await self._channel.call(self._stub.DefineFromData, request, timeout_seconds=2.0)
+        response = await self._channel.call(self._stub.DefineFromData, request, timeout_seconds=2.0)
+        return {spec.name: spec.reason for spec in response.refused}
 
 
 class AuthClient:

@@ -117,6 +117,10 @@ class Fault:
     is_array: bool = False
 
 
+#: The code of a metric that has no definition.
+UNDEFINED = "METRIC_NOT_DEFINED"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejection:
     """Why one metric of a batch was not taken."""

@@ -15,6 +15,7 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import in_background
+from services.ingest.domain import UNDEFINED
 from services.ingest.records import Kind, Record, Tally
 
 log = logs.get(__name__)
@@ -25,7 +26,6 @@ _HOUR_SECONDS = 3600.0
 #: that are not defined are whatever somebody sends, every hour anew, and each is kept for three months.
 _MOST_NAMES = 1_000
 _MOST_UNDEFINED_NAMES = 200
-_UNDEFINED = "METRIC_NOT_DEFINED"
 _NAME = re.compile(r"[A-Za-z_:][A-Za-z0-9_:.-]{0,199}")
 _LONGEST_EXAMPLE = 500
 
@@ -70,7 +70,7 @@ class Tallies:
 
     def _count(self, whose: _Whose, name: str, code: str) -> _Count:
         counts = self._counts.setdefault(whose, {})
-        undefined = code == _UNDEFINED
+        undefined = code == UNDEFINED
         known = self._names.setdefault((whose, undefined), set())
         if name not in known:
             if len(known) < (_MOST_UNDEFINED_NAMES if undefined else _MOST_NAMES) and _NAME.fullmatch(name):

@@ -112,7 +112,8 @@ class SignOnRoutes:
                     {302: None},
                     "The provider sends the browser here, and this to the page, with `#sso=` and a grant.",
                     answer_headers=("Location",),
-                    errors=(401, 403, 404),
+                    # 400: what a provider sends back may be longer than a request line.
+                    errors=(400, 401, 403, 404),
                 ),
             ),
             Route(

@@ -2,7 +2,7 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -12,7 +12,7 @@ from chassis.errors import Unavailable
 from chassis.principals import Principal
 from services.ingest import doors, metrics, records
 from services.ingest.admission import Admission
-from services.ingest.auto_definition import AutoDefinition
+from services.ingest.auto_definition import AutoDefinition, explained
 from services.ingest.batch_records import encoded_records
 from services.ingest.decoding import Batch, decode, decompress
 from services.ingest.definitions import DefinitionTable
@@ -170,8 +170,13 @@ class Receiver:
             return batch
         return (yield from self._keep(principal, batch, parts))
 
-    def _judge_finally(self, principal: Principal, batch: Batch, refused_sources: Collection[bytes]) -> Steps[Taken]:
+    def _judge_finally(
+        self, principal: Principal, batch: Batch, refused_sources: Collection[bytes], undefined: Mapping[str, str]
+    ) -> Steps[Taken]:
         parts = yield from self._validate(principal, batch, refused_sources)
+        if undefined:
+            for part in parts:
+                part.rejections = [explained(each, batch.points, undefined) for each in part.rejections]
         return (yield from self._keep(principal, batch, parts))
 
     def _early(self, principal: Principal, batch: Batch) -> Taken | Batch | None:
@@ -212,14 +217,14 @@ class Receiver:
                 taken = await self._work(principal, large_bytes, self._judge(principal, batch, refused))
                 if isinstance(taken, Taken):
                     return taken
-            await self._confirm(principal, batch)
-            return await self._work(principal, large_bytes, self._judge_finally(principal, batch, refused))
+            undefined = await self._confirm(principal, batch)
+            return await self._work(principal, large_bytes, self._judge_finally(principal, batch, refused, undefined))
 
-    async def _confirm(self, principal: Principal, batch: Batch) -> None:
+    async def _confirm(self, principal: Principal, batch: Batch) -> Mapping[str, str]:
+        """Why metrics that are not defined were not made from the data, by name."""
         tenant_id, project_id = _whose(principal)
         await self._definitions.confirm(project_id)
-        if batch.points:
-            await self._auto_definition.define(tenant_id, project_id, batch.points)
+        return await self._auto_definition.define(tenant_id, project_id, batch.points) if batch.points else {}
 
     def _validate(
         self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()

@@ -183,10 +183,13 @@ class Config:
 
     async def define_from_data(self, tenant_id: str, project_id: str, *specs: pb.MetricSpec) -> int:
         """How many definitions were made."""
+        return (await self.come_of_data(tenant_id, project_id, *specs)).made
+
+    async def come_of_data(self, tenant_id: str, project_id: str, *specs: pb.MetricSpec) -> pb.DefineFromDataResponse:
         method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).DefineFromData
         request = pb.DefineFromDataRequest(tenant_id=tenant_id, project_id=project_id, specs=specs)
         answer: pb.DefineFromDataResponse = await self.channel.call(method, request)
-        return answer.made
+        return answer
 
 
 #: Runs the service, with settings of the caller's choice.

@@ -66,6 +66,29 @@ async def test_a_name_that_was_just_deleted_is_not_made_anew_by_data(config: Con
     assert await made(config, admin, gauge("depth")) == 0
 
 
+async def test_what_is_not_made_is_said_why_and_what_is_there_is_not_among_it(config: Config) -> None:
+    admin = config.person(scopes=ADMIN)
+    asked = [gauge("depth"), gauge("no good name"), gauge("load_msec"), gauge("x" * 5000)]
+    assert not (await config.come_of_data(admin.tenant_id, admin.project_id, *asked)).refused
+    await admin.let_data_define(True)
+    gone = await admin.create(counter("gone_total"))
+    await admin.delete(gone.id)
+    asked += [counter("gone_total"), *(gauge(f"g{number}") for number in range(MOST_A_MINUTE))]
+
+    answer = await config.come_of_data(admin.tenant_id, admin.project_id, *asked)
+
+    assert answer.made == MOST_A_MINUTE - 1
+    reasons = {spec.name: spec.reason for spec in answer.refused}
+    over = [f"g{number}" for number in range(MOST_A_MINUTE - 2, MOST_A_MINUTE)]
+    assert list(reasons) == ["no good name", "load_msec", "x" * 5000, *over, "gone_total"]
+    assert reasons["no good name"].startswith("name ")
+    assert len(reasons["x" * 5000]) <= 301
+    assert reasons["gone_total"] == "A metric of this name was deleted within the last minute."
+    assert reasons[f"g{MOST_A_MINUTE - 1}"].startswith(f"Data may make {MOST_A_MINUTE} definitions a minute")
+    again = await config.come_of_data(admin.tenant_id, admin.project_id, gauge("depth"))
+    assert (again.made, list(again.refused)) == (0, [])
+
+
 async def test_the_limits_hold_exactly_also_when_everybody_asks_at_once(start_config: StartConfig) -> None:
     async with start_config(most_metrics_per_project=160) as config:
         admin, full = config.person(scopes=ADMIN), config.person(scopes=ADMIN)

@@ -244,6 +244,8 @@ async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_whil
         for number in range(5):
             answer = await pipeline.send_bytes(**statsd(f"new{number}:7|g\ndepth:1|g"))
             assert (answer.accepted, [each.code for each in answer.rejected]) == (1, ["METRIC_NOT_DEFINED"])
+            reason = " Data does not make it: There is no room." if number == 0 else ""
+            assert answer.rejected[0].message == f"This project has no metric 'new{number}'.{reason}"
         assert config.asked_to_define == 2
 
 

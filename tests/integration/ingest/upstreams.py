@@ -119,7 +119,9 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
             )
             self._store(metric)
         self.room -= len(made)
-        return definitions_pb2.DefineFromDataResponse(made=len(made))
+        left_out = request.specs[len(made) :] if self.auto_definition else []
+        refused = [definitions_pb2.RefusedSpec(name=spec.name, reason="There is no room.") for spec in left_out]
+        return definitions_pb2.DefineFromDataResponse(made=len(made), refused=refused)
 
 
 @dataclass(frozen=True, kw_only=True)

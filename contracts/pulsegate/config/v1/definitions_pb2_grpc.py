@@ -451,7 +451,7 @@ class DefinitionFeedServiceServicer:
 
     def DefineFromData(self, request, context):
         """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
-        out: GetProjectDefinitions tells what is there afterwards.
+        out and said why: GetProjectDefinitions tells what is there afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -139,7 +139,7 @@ class DefinitionFeedServiceStub:
     """One project's definitions as of now, for confirming before anything is rejected for lack of one."""
     DefineFromData: _grpc.UnaryUnaryMultiCallable[_definitions_pb2.DefineFromDataRequest, _definitions_pb2.DefineFromDataResponse]
     """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
-    out: GetProjectDefinitions tells what is there afterwards.
+    out and said why: GetProjectDefinitions tells what is there afterwards.
     """
 
 @_typing.type_check_only
@@ -153,7 +153,7 @@ class DefinitionFeedServiceAsyncStub(DefinitionFeedServiceStub):
     """One project's definitions as of now, for confirming before anything is rejected for lack of one."""
     DefineFromData: _aio.UnaryUnaryMultiCallable[_definitions_pb2.DefineFromDataRequest, _definitions_pb2.DefineFromDataResponse]  # type: ignore[assignment]
     """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
-    out: GetProjectDefinitions tells what is there afterwards.
+    out and said why: GetProjectDefinitions tells what is there afterwards.
     """
 
 class DefinitionFeedServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -182,7 +182,7 @@ class DefinitionFeedServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definitions_pb2.DefineFromDataResponse, _abc.Awaitable[_definitions_pb2.DefineFromDataResponse]]:
         """Defines provisionally what data came for, in a project that has opted in. What is not valid, or over a limit, is left
-        out: GetProjectDefinitions tells what is there afterwards.
+        out and said why: GetProjectDefinitions tells what is there afterwards.
         """
 
 def add_DefinitionFeedServiceServicer_to_server(servicer: DefinitionFeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
