@@ -13,11 +13,10 @@ from chassis.ids import uuid7
 from deploy.local.bootstrap import SCHEMAS
 from deploy.local.servers import Nats, Prometheus, Valkey
 from deploy.local.services import CANARY
-from pulsegate.canary import new_key
 from tests.chart_rendering import Pod, Values, render
-from tests.e2e.api import PASSWORD, Api, sign_up
+from tests.e2e import flying_canary
+from tests.e2e.api import Api, sign_up
 from tests.e2e.balanced_load import BalancedLoad
-from tests.e2e.canary_metrics import sees_everything_once
 from tests.kubelet import Cluster, RunningPod, Secrets
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
@@ -81,9 +80,7 @@ def _address(gateway: RunningPod) -> str:
     return f"http://{gateway.address}:{gateway.port('public')}"
 
 
-async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(
-    cluster: Cluster, values: Values, secrets: Secrets
-) -> None:
+async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(cluster: Cluster, values: Values) -> None:
     old = cluster.place(_without_canary(cluster.rendered.services()))
     new = cluster.place(_without_canary(render({**values, "image": {"tag": "0.2.0"}}).services()))
     _run(old)
@@ -100,27 +97,14 @@ async def test_what_the_chart_runs_counts_exactly_through_an_upgrade(
         assert not load.failed, Counter(load.failed)
         load.project = dataclasses.replace(load.project, api=gateways[-1])
         await load.adds_up()
-    await _a_canary_finds_everything_once(cluster, secrets, gateways[-1].base_url)
+    (*_, gateway) = _of("gateway", new)
+    await flying_canary.finds_everything_once(cluster, gateway, secret="pulsegate-canary", key="canary-key")
     assert {pod.pod.component: pod.stop() for pod in new} == dict.fromkeys(_UPGRADED, 0)
 
 
 def _without_canary(pods: list[Pod]) -> list[Pod]:
     """It comes with a second step, for which the rest must run."""
     return [pod for pod in pods if pod.component != CANARY.name]
-
-
-async def _a_canary_finds_everything_once(cluster: Cluster, secrets: Secrets, gateway: str) -> None:
-    key = await asyncio.to_thread(new_key, gateway, "canary@example.com", PASSWORD)
-    secrets["pulsegate-canary"] = {"canary-key": key}
-    (canary,) = cluster.place([pod for pod in cluster.rendered.services() if pod.component == CANARY.name])
-    _run([canary])
-    operations = f"http://{canary.address}:{canary.port('operations')}"
-
-    async def seen() -> bool:
-        return await asyncio.to_thread(sees_everything_once, operations)
-
-    await eventually(seen, within_seconds=30, what="the canary sees what it has sent")
-    assert canary.stop() == 0
 
 
 def _of(component: str, pods: list[RunningPod]) -> list[RunningPod]:

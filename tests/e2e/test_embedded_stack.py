@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.layout import CHECKOUT
-from tests.e2e.canary_metrics import sees_everything_once
+from tests.e2e.flying_canary import sees_everything_once
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 

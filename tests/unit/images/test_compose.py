@@ -1,9 +1,6 @@
 """The Compose file: valid, and each service is told what it needs to start."""
 
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +9,28 @@ import pytest
 import yaml
 
 from chassis.settings import MigrationSettings, load
-from deploy.local.layout import CHECKOUT
 from deploy.local.services import CANARY, SERVICES
+from tests import compose_file
+from tests.compose_file import FILE, FOLDER
 
-_FOLDER = CHECKOUT / "deploy" / "compose"
-_FILE = _FOLDER / "compose.yaml"
-_VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 _SCHEMAS = ("auth", "config", "codegen", "ingest")
 
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(_filled(_FILE.read_text()))["services"]
-    return found
+    return compose_file.services()
 
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What secrets.sh makes."""
     folder = tmp_path_factory.mktemp("compose")
-    script = Path(shutil.copy(_FOLDER / "secrets.sh", folder))
-    for _ in range(2):
-        subprocess.run([script], check=True)
+    compose_file.secrets(folder)
     return folder / "secrets"
 
 
-def _filled(text: str) -> str:
-    """With the variables of .env.example, as Compose fills them in."""
-    lines = (_FOLDER / ".env.example").read_text().splitlines()
-    known = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-    def value(found: re.Match[str]) -> str:
-        name, kind, default = found.groups()
-        assert name in known, f"{name} is not in .env.example"
-        assert known[name] or kind != ":?", f"{name} is required"
-        return known[name] or (default if kind == ":-" else "")
-
-    return _VARIABLE.sub(value, text)
-
-
 def test_it_is_what_compose_takes(services: dict[str, Any]) -> None:
-    parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(_filled(_FILE.read_text()))))
+    parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(compose_file.filled())))
     parsed.validate()
     assert set(parsed.service_names()) == set(services)
 
@@ -64,7 +42,7 @@ def test_what_compose_does_not_know_is_refused(services: dict[str, Any]) -> None
 
 
 def test_secrets_are_made_once_and_only_those_that_are_mounted(secrets: Path) -> None:
-    files = {each["file"].removeprefix("./secrets/") for each in yaml.safe_load(_FILE.read_text())["secrets"].values()}
+    files = {each["file"].removeprefix("./secrets/") for each in yaml.safe_load(FILE.read_text())["secrets"].values()}
     made = {path.name for path in secrets.iterdir()}
     assert made - files == {"valkey_password", "nats_password"}  # they are inside other files
     assert files - made == {"canary_key"}  # made by a gateway that runs
@@ -137,4 +115,4 @@ def test_what_is_mounted_from_the_checkout_is_there(services: dict[str, Any]) ->
     sources = {volume.split(":")[0] for each in services.values() for volume in each.get("volumes", [])}
     for source in sources:
         if source.startswith(".") and source != "./tls":
-            assert (_FOLDER / source).exists(), source
+            assert (FOLDER / source).exists(), source
