@@ -37,6 +37,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_metadata_size", 2 * MOST_WIRE_BYTES),
     ("grpc.enable_retries", 0),
+    # Services are reached directly: a proxy that the environment names would be shown the service's token.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 #: A health check is given up after this.

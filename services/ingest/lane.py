@@ -13,17 +13,17 @@ from chassis import failpoints, logs, tracing
 from chassis.clock import Clock
 from chassis.errors import PulsegateError, Unavailable
 from chassis.tasks import heed_cancellation
-from services.ingest import metrics, records
+from services.ingest import metrics
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState, Loaded
 from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.commit_pace import CommitPace
 from services.ingest.errors import LaneLostError, UnreadableLogError
+from services.ingest.fetches import fetches
 from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
 from services.ingest.log import Log, LogReader
 from services.ingest.pruning import Pruning
-from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
@@ -31,9 +31,6 @@ from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
 log = logs.get(__name__)
 
 _FRAMES_AT_ONCE = 64
-#: Records folded together: enough that NumPy pays off, few enough that their columns stay in the processor's cache and
-#: other tasks get their turn.
-_RECORDS_AT_ONCE = 256
 _FETCH_SECONDS = 0.5
 #: Once the log is read to its end, it is left alone for so long: a reading costs the same for one frame and for many.
 _BETWEEN_FETCHES_SECONDS = 0.1
@@ -173,21 +170,24 @@ class Lane:
         )
         log.info("lane owned", lane=self._number, epoch=epoch, position=loaded.position, series=len(loaded.table))
         deliveries = self._new_deliveries(loaded)
-        state = LaneState(
-            loaded,
-            Budgets(
-                per_project=self._settings.most_series_per_project, per_metric=self._settings.most_series_per_metric
-            ),
-            stale_after_ms=stale_after_ms,
-            interval_ms=int(self._settings.commit_interval_seconds * 1000),
-            write_all=deliveries.need_all,
-        )
+        # Nobody else knows it yet, and it may be of a million series: meanwhile the lease is renewed.
+        state = await asyncio.to_thread(self._new_state, loaded, write_all=deliveries.need_all)
         reader = self._make_reader(self._log, self._number, loaded.position, loaded.log_made_at)
         owned = Owned(
             lane=self._number, epoch=epoch, position=loaded.position, lease_seconds=self._settings.lease_seconds
         )
         return _Work(
             owned, self._settings, self._log, self._checkpoints, self._clock, state, reader, deliveries, self._progress
+        )
+
+    def _new_state(self, loaded: Loaded, *, write_all: bool) -> LaneState:
+        settings = self._settings
+        return LaneState(
+            loaded,
+            Budgets(per_project=settings.most_series_per_project, per_metric=settings.most_series_per_metric),
+            stale_after_ms=settings.stale_after_seconds * 1000,
+            interval_ms=int(settings.commit_interval_seconds * 1000),
+            write_all=write_all,
         )
 
     def _new_deliveries(self, loaded: Loaded) -> Deliveries:
@@ -275,21 +275,13 @@ class _Work:
             self._uncommitted_frames += len(frames)
             metrics.LOG_LAG.labels(self._lane).set((self.reader.pending or 0) + self._uncommitted_frames)
             heed_cancellation()
-            if frames:
-                await self._fold(frames)
+            async for fetch in fetches(frames):
+                await self._fold(fetch)
             self.reading = True
             if frames and not self.reader.pending:
                 await self._clock.sleep(_BETWEEN_FETCHES_SECONDS)
 
-    async def _fold(self, frames: Sequence[tuple[int, bytes]]) -> None:
-        gathered: list[Record] = []
-        for number, (position, frame) in enumerate(frames, start=1):
-            gathered += records.decode_frame(frame)
-            if len(gathered) >= _RECORDS_AT_ONCE or number == len(frames):
-                await self._fold_records(Fetch(gathered, position))
-                gathered = []
-
-    async def _fold_records(self, fetch: Fetch) -> None:
+    async def _fold(self, fetch: Fetch) -> None:
         async with self._memory:
             missing = self._state.missing(fetch)
             found = await self._checkpoints.load_missing(missing) if missing else NOTHING_FOUND

@@ -29,15 +29,31 @@ def at_once(steps: Steps[T]) -> T:
             return found
 
 
+#: However long a step was, or waited by itself.
+_LONGEST_PAUSE_SECONDS = 0.25
+
+
+class Turns:
+    """Work on the loop that pauses between its steps."""
+
+    def __init__(self, longest_seconds: float = LONGEST_TURN_SECONDS) -> None:
+        self._longest_seconds = longest_seconds
+        self._began = time.monotonic()
+
+    async def pause(self) -> None:
+        """Leaves the loop to others for as long as the work went on, where that was long."""
+        if (spent := time.monotonic() - self._began) > self._longest_seconds:
+            await asyncio.sleep(min(spent, _LONGEST_PAUSE_SECONDS))
+            self._began = time.monotonic()
+
+
 async def in_turns(steps: Steps[T]) -> T:
     """What the steps come to; others have their turn in between."""
-    began = time.monotonic()
+    turns = Turns()
     while True:
         try:
             next(steps)
         except StopIteration as done:
             found: T = done.value
             return found
-        if (spent := time.monotonic() - began) > LONGEST_TURN_SECONDS:
-            await asyncio.sleep(spent)
-            began = time.monotonic()
+        await turns.pause()

@@ -286,6 +286,18 @@ async def test_who_lacks_the_services_token_is_not_answered(token: str, service:
             )
 
 
+async def test_a_proxy_that_the_environment_names_is_not_asked(
+    port_blocks: Callable[[], Ports], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = port_blocks()
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{ports.public + 1}")
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with beside(f"127.0.0.1:{ports.public}") as service, service.serving():
+        assert await service.call() == "answered"
+
+
 async def test_a_service_that_is_away_is_unavailable_at_once_and_needs_no_restart(idle: Service) -> None:
     began = time.monotonic()
     with pytest.raises(Unavailable) as caught:

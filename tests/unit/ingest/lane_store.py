@@ -68,7 +68,10 @@ class Store:
 
     def fold(self, *records: Record) -> None:
         """The next frame of the log."""
-        fetch = Fetch(records, self.state.position + len(records))
+        self.take(Fetch(records, self.state.position + len(records)))
+
+    def take(self, fetch: Fetch) -> None:
+        """What was read from the log."""
         self.state.fold(fetch, self._found(self.state.missing(fetch)))
 
     def missing(self, *records: Record) -> Missing:
