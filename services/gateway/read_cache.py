@@ -49,6 +49,8 @@ _ENTRY_BYTES = 400
 #: Redis is shared with limits and kept answers, of which it forgets some where its memory is full. So many bytes
 #: are put into it within the shortest life, what lives longer counted as often: at most twice as much is there.
 _MOST_BYTES_IN_REDIS = 48 << 20
+#: Of these, what is one tenant's.
+_MOST_BYTES_OF_TENANT = 12 << 20
 _IN_REDIS = "reads:bytes"
 
 
@@ -130,7 +132,7 @@ class ReadCache:
             return await load()
         if found is None:
             metrics.CACHED_READS.labels("missed").inc()
-            found = await self._load_once(name, project_id, life, load)
+            found = await self._load_once(name, reader, life, load)
             if not self._counts(found, project_id):  # somebody changed the project meanwhile
                 return await load()
         return found.content
@@ -171,11 +173,11 @@ class ReadCache:
     def _counts(self, entry: _Entry, project_id: str) -> bool:
         return entry.ends_at > self._clock.now_ms() and self._revisions.is_current(project_id, entry.revision)
 
-    async def _load_once(self, name: str, project_id: str, life: Life, load: Load) -> _Entry:
+    async def _load_once(self, name: str, reader: Principal, life: Life, load: Load) -> _Entry:
         """Together with whoever asks the same of this gateway just now."""
         reading = self._reading.get(name)
         if reading is None:
-            reading = self._reading[name] = asyncio.create_task(self._load(name, project_id, life, load))
+            reading = self._reading[name] = asyncio.create_task(self._load(name, reader, life, load))
             reading.add_done_callback(lambda done: self._finish(name, done))
         return await asyncio.shield(reading)
 
@@ -184,18 +186,18 @@ class ReadCache:
         if not reading.cancelled():
             reading.exception()  # whoever waits for it is told
 
-    async def _load(self, name: str, project_id: str, life: Life, load: Load) -> _Entry:
+    async def _load(self, name: str, reader: Principal, life: Life, load: Load) -> _Entry:
         """What another gateway reads just now, or what is read now and kept."""
         lock = f"{name}:reading"
         alone = await self._tried(self._redis.set(lock, b"1", nx=True, px=_READING_MS))
-        if alone is None and (entry := await self._read_elsewhere(name, lock, project_id)):
+        if alone is None and (entry := await self._read_elsewhere(name, lock, reader.project_id)):
             return entry
         try:
-            return await self._read(name, life, load)
+            return await self._read(name, reader.tenant_id, life, load)
         finally:  # also where it failed: nobody waits then for what does not come
             await self._tried(self._redis.delete(lock))
 
-    async def _read(self, name: str, life: Life, load: Load) -> _Entry:
+    async def _read(self, name: str, tenant_id: str, life: Life, load: Load) -> _Entry:
         """What is read now, and kept."""
         revision = self._revisions.revision
         content = await load()
@@ -204,17 +206,21 @@ class ReadCache:
         if revision is not None and len(content) <= _MOST_BYTES_OF_ONE:
             self._memory.put(name, entry)
             sealed = self._sealing.seal(name, msgspec.msgpack.encode(entry))
-            if await self._has_room(len(sealed), life):
+            if await self._has_room(tenant_id, len(sealed) * life // Life.LIST):
                 await self._tried(self._redis.set(name, sealed, px=life * 1000))
         return entry
 
-    async def _has_room(self, size: int, life: Life) -> bool:
+    async def _has_room(self, tenant_id: str, size: int) -> bool:
         """Whether so much more may be put into Redis just now; what may not is kept in memory alone."""
-        async with self._redis.pipeline(transaction=True) as asked:
-            asked.set(_IN_REDIS, 0, nx=True, ex=int(Life.LIST))
-            asked.incrby(_IN_REDIS, size * life // Life.LIST)
-            answers = await self._tried(asked.execute())
-        return bool(answers) and int(answers[1]) <= _MOST_BYTES_IN_REDIS
+        of_tenant = f"{_IN_REDIS}:{self._sealing.digest(tenant_id.encode()).hex()}"
+        for counter, most in ((of_tenant, _MOST_BYTES_OF_TENANT), (_IN_REDIS, _MOST_BYTES_IN_REDIS)):
+            async with self._redis.pipeline(transaction=True) as asked:
+                asked.set(counter, 0, nx=True, ex=int(Life.LIST))
+                asked.incrby(counter, size)
+                answers = await self._tried(asked.execute())
+            if not answers or int(answers[1]) > most:
+                return False
+        return True
 
     async def _read_elsewhere(self, name: str, lock: str, project_id: str) -> _Entry | None:
         """What the gateway that reads it puts into Redis; None where it puts nothing there, or that takes too long."""

@@ -189,6 +189,25 @@ async def test_what_is_read_takes_no_more_of_redis_than_its_part(
     assert await name_read(one, session) == "first_total"
 
 
+async def test_no_tenant_uses_up_what_is_kept_for_all(
+    two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, session = two
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 2000)
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_OF_TENANT", 1000)
+    stranger = one.auth.new_key("secret", scopes=["config:read"])
+    one.auth.move(stranger, OTHER_TENANT)
+    taken = []
+    for credential in (session, stranger):
+        for size in range(1, 60):
+            assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=credential)).status == 200
+        with redis.Redis.from_url(valkey_server.server.url) as client:
+            kept = [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
+            taken.append(sum(client.strlen(key) for key in kept))
+    assert 500 < taken[0] <= 1000
+    assert taken[0] + 500 < taken[1] <= 2000
+
+
 async def test_what_is_not_there_makes_nobody_wait(two: tuple[Gateway, Gateway, str]) -> None:
     """Neither those who ask after the first one, nor those who ask another gateway meanwhile."""
     one, other, session = two
