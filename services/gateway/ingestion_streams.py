@@ -39,6 +39,10 @@ _METHOD = "/pulsegate.ingest.v1.IngestService/StreamBatches"
 _PACE_SECONDS = 0.005
 _MOST_BATCHES_A_MESSAGE = 64
 _MOST_BYTES_A_MESSAGE = 1 << 20
+#: Larger bodies go last in a message, so many bytes of them or a single one: nobody's small batch waits for more of
+#: them, however many there are.
+_LARGE_BYTES = 64 << 10
+_MOST_LARGE_BYTES_A_MESSAGE = 128 << 10
 
 #: Batches without an outcome, all streams together; more are turned away.
 _MOST_BATCHES_UNDER_WAY = 8192
@@ -93,6 +97,7 @@ class IngestionStreams:
         self._batches = self._bytes = 0
         #: What waits to be sent.
         self._gathered: deque[Batch] = deque()
+        self._gathered_large: deque[Batch] = deque()
         #: There is something to send, or a stream is over.
         self._news = asyncio.Event()
         #: Streams fill a message one after the other, in turn.
@@ -153,7 +158,7 @@ class IngestionStreams:
         if not self._hopeful:
             raise away(self.channel.service)
         batch = Batch(next(self._numbers), body, content_encoding, door, timeout, group)
-        self._gathered.append(batch)
+        (self._gathered_large if len(body) > _LARGE_BYTES else self._gathered).append(batch)
         self._news.set()
         return batch
 
@@ -233,8 +238,9 @@ class IngestionStreams:
 
     def _lose_hope(self, position: int) -> None:
         self._hopeful.discard(position)
-        while self._gathered and not self._hopeful:
-            self._gathered.popleft().fail(away(self.channel.service))
+        for gathered in (self._gathered, self._gathered_large):
+            while gathered and not self._hopeful:
+                gathered.popleft().fail(away(self.channel.service))
 
     async def _carry(self, stream: BatchStream) -> None:
         """Sends what gathers until the stream is over, and takes its outcomes until every batch has one."""
@@ -256,19 +262,27 @@ class IngestionStreams:
         """What has gathered, once the first of it has waited for others; nothing where the stream is over meanwhile."""
         async with self._filling:
             await self._news.wait()
-            if self._gathered and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
+            if (self._gathered or self._gathered_large) and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
                 await asyncio.sleep(max(0.0, self._filled_at + self._pace_seconds - asyncio.get_running_loop().time()))
             return () if stream.over.is_set() else self._filled()
 
     def _filled(self) -> Sequence[Batch]:
-        message: list[Batch] = []
-        size = 0
-        while self._gathered and len(message) < _MOST_BATCHES_A_MESSAGE and size < _MOST_BYTES_A_MESSAGE:
-            batch = self._gathered.popleft()
-            if not batch.outcome.done():
-                message.append(batch)
-                size += len(batch.body)
-        if not self._gathered:
+        message = _taken_from(self._gathered, _MOST_BATCHES_A_MESSAGE, _MOST_BYTES_A_MESSAGE)
+        if self._gathered_large:
+            message += _taken_from(self._gathered_large, _MOST_BATCHES_A_MESSAGE, _MOST_LARGE_BYTES_A_MESSAGE)
+        if not self._gathered and not self._gathered_large:
             self._news.clear()
         self._filled_at = asyncio.get_running_loop().time()
         return message
+
+
+def _taken_from(gathered: deque[Batch], most: int, most_bytes: int) -> list[Batch]:
+    """The first ones that somebody still waits for, until they are as many, or take as much."""
+    taken: list[Batch] = []
+    size = 0
+    while gathered and len(taken) < most and size < most_bytes:
+        batch = gathered.popleft()
+        if not batch.outcome.done():
+            taken.append(batch)
+            size += len(batch.body)
+    return taken

@@ -1,8 +1,8 @@
 """Attacks on a gateway that go on beside its healthy traffic, from a process of their own.
 
-`python -m tests.security.attacks URL KEY` says `attacking` once it does, goes on until its input ends, and then prints
-what became of each attack, in JSON: by attack how often each status came, `cut` where the connection was ended instead,
-`late` where nothing came in time.
+`python -m tests.security.attacks URL KEY OTHER` (the key of another tenant) says `attacking` once it does, goes on
+until its input ends, and then prints what became of each attack, in JSON: by attack how often each status came, `cut`
+where the connection was ended instead, `late` where nothing came in time.
 """
 
 import asyncio
@@ -27,6 +27,10 @@ _BODY_BYTES = 10 << 20
 _PAUSE_SECONDS = 0.25
 #: More than a gateway waits for headers, and for a body.
 _PATIENCE_SECONDS = 15.0
+#: A good one of another tenant, as large as they may be.
+_LARGE_BODY = json.dumps(
+    {"metrics": [{"name": "render_seconds", "value": [0.25] * 1_000, "labels": {"n": str(n)}} for n in range(100)]}
+).encode()
 _BOMB = b'{"metrics": [' + b" " * (50 << 20) + b"]}"
 
 
@@ -37,6 +41,7 @@ class Attacks:
     host: str
     port: int
     key: str
+    key_of_another: str
     tally: dict[str, Counter[str]] = field(default_factory=dict)
 
     async def go_on(self) -> None:
@@ -45,6 +50,7 @@ class Attacks:
             "ten mebibytes": self._request(b" " * _BODY_BYTES),
             "gzip bomb": self._chunked(gzip.compress(_BOMB, 1), "gzip"),
             "zstd bomb": self._chunked(zstandard.compress(_BOMB), "zstd"),
+            "large bodies of another tenant": self._request(_LARGE_BODY, self.key_of_another),
             "deep JSON": self._request(b'{"metrics": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
         }
         async with asyncio.TaskGroup() as group:
@@ -54,12 +60,12 @@ class Attacks:
                 group.create_task(self._again_and_again("slow headers", self._slow_headers))
                 group.create_task(self._again_and_again("slow body", self._slow_body))
 
-    def _head(self, *lines: str) -> bytes:
-        head = ("POST /api/v1/metrics HTTP/1.1", "Host: x", f"X-API-Key: {self.key}", "Content-Type: application/json")
-        return "\r\n".join([*head, *lines, "", ""]).encode()
+    def _head(self, *lines: str, key: str = "") -> bytes:
+        head = ("POST /api/v1/metrics HTTP/1.1", "Host: x", f"X-API-Key: {key or self.key}")
+        return "\r\n".join([*head, "Content-Type: application/json", *lines, "", ""]).encode()
 
-    def _request(self, body: bytes) -> bytes:
-        return self._head(f"Content-Length: {len(body)}", "Connection: close") + body
+    def _request(self, body: bytes, key: str = "") -> bytes:
+        return self._head(f"Content-Length: {len(body)}", "Connection: close", key=key) + body
 
     def _chunked(self, body: bytes, encoding: str) -> bytes:
         head = self._head("Transfer-Encoding: chunked", f"Content-Encoding: {encoding}", "Connection: close")
@@ -123,10 +129,10 @@ def _status(line: bytes) -> str:
     return line.split(b" ")[1].decode() if line else "cut"
 
 
-async def _main(url: str, key: str) -> None:
+async def _main(url: str, key: str, key_of_another: str) -> None:
     open_files.allow_all()
     address = urlsplit(url)
-    attacks = Attacks(address.hostname or "", address.port or 0, key)
+    attacks = Attacks(address.hostname or "", address.port or 0, key, key_of_another)
     held = await attacks.hold_idle_ones()
     going_on = asyncio.create_task(attacks.go_on())
     print("attacking", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.api import Project
+from tests.e2e.api import Project, sign_up
 from tests.suite_running import Suite
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -45,10 +45,12 @@ async def _p99_of_healthy_traffic(project: Project, seconds: float) -> float:
 
 
 @asynccontextmanager
-async def _attacked(suite: Suite, project: Project, tally: dict[str, dict[str, int]]) -> AsyncIterator[None]:
+async def _attacked(
+    suite: Suite, project: Project, other: Project, tally: dict[str, dict[str, int]]
+) -> AsyncIterator[None]:
     """Attacks go on meanwhile; afterwards `tally` has what became of them."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.security.attacks", suite.base_url, project.secret_key),
+        *(sys.executable, "-m", "tests.security.attacks", suite.base_url, project.secret_key, other.secret_key),
         cwd=_CHECKOUT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -65,12 +67,14 @@ async def _attacked(suite: Suite, project: Project, tally: dict[str, dict[str, i
 @pytest.mark.skipif("SECURITY_EXAMPLES" not in os.environ, reason="takes a minute: make security")
 async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(suite: Suite, project: Project) -> None:
     await project.define("good_total")
+    other = await sign_up(project.api)
+    await other.define("render_seconds", "histogram", labels=[{"name": "n"}])
     await _p99_of_healthy_traffic(project, 1)
     rounds, tallies = [], []
     calm = await _p99_of_healthy_traffic(project, _CALM_SECONDS)
     for _ in range(_ROUNDS):
         tally: dict[str, dict[str, int]] = {}
-        async with _attacked(suite, project, tally):
+        async with _attacked(suite, project, other, tally):
             attacked = await _p99_of_healthy_traffic(project, _ATTACKED_SECONDS)
         tallies.append(tally)
         before, calm = calm, await _p99_of_healthy_traffic(project, _CALM_SECONDS)
@@ -83,6 +87,7 @@ async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(su
             ("ten mebibytes", {"413", "cut"}),  # whoever sends on after the refusal is cut
             ("gzip bomb", {"413"}),
             ("zstd bomb", {"413"}),
+            ("large bodies of another tenant", {"202"}),
             ("deep JSON", {"400"}),
             ("slow headers", {"cut"}),
             ("slow body", {"400", "408", "cut"}),

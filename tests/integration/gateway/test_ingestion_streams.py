@@ -137,8 +137,24 @@ async def test_a_batch_after_a_pause_goes_at_once_and_those_that_follow_soon_gat
 
 
 async def test_a_message_is_bounded_in_bytes(carried: Carried) -> None:
-    await asyncio.gather(*(carried.take(b"x" * 600_000) for _ in range(6)))
-    assert carried.receiver.messages == [2, 2, 2]
+    await asyncio.gather(*(carried.take(b"x" * 60_000) for _ in range(40)))
+    assert carried.receiver.messages == [18, 18, 4]
+
+
+async def test_what_is_large_goes_last_and_little_of_it_at_a_time(start: Start) -> None:
+    async with start(pace_seconds=0.1) as carried:
+        await carried.take()
+        order: list[bytes] = []
+
+        async def note(batch: pb.StreamedBatch) -> pb.IngestBatchResponse:
+            order.append(batch.body[:1])
+            return pb.IngestBatchResponse(accepted=1)
+
+        carried.receiver.answers["IngestBatch"] = note
+        large = [b"L" * 600_000, b"M" * 100_000, b"N" * 100_000]
+        await asyncio.gather(*(carried.take(body) for body in (*large, b"s", b"t")))
+        assert carried.receiver.messages == [1, 3, 2]
+        assert order == [b"s", b"t", b"L", b"M", b"N"]
 
 
 async def test_outcomes_come_in_any_order(carried: Carried) -> None:
