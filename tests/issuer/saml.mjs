@@ -63,6 +63,7 @@ function answerOf(request, service, name) {
 }
 
 async function signedIn(query) {
+  if (!query.login) return "<p>Who are you?</p>";
   const [any] = services.values();
   const { extract } = await provider.parseLoginRequest(any, "redirect", { query });
   const service = services.get(extract.issuer);
