@@ -103,7 +103,8 @@ def configure(service: str, level: str = "info") -> None:
     handler.setFormatter(formatter)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
-    for noisy in ("aiohttp.access", "nats", "psycopg.pool"):
+    # signxml tells at debug what somebody has signed: who signs in.
+    for noisy in ("aiohttp.access", "nats", "psycopg.pool", "signxml"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     structlog.configure(
         processors=[

@@ -265,6 +265,7 @@ def test_a_confirmation_that_does_not_say_how_long_it_is_good_is_none() -> None:
         b"<r>&a;</r>",
         b"<r/>" + b" " * MOST_BYTES,
         b"<r" * 100_000,
+        b"<r " + b" ".join(b'xmlns:n%d="u"' % number for number in range(33)) + b"/>",
         b"<r>" * 1000 + b"</r>" * 1000,
         b"",
         b"\x00",
