@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 import psycopg
@@ -15,11 +16,14 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from chassis import logs, metrics, tracing
 from chassis.errors import Unavailable
+from chassis.query_plans import QueryPlans
 
 Connection = AsyncConnection[DictRow]
 
-#: Statements slower than this are logged, without their parameters.
+#: Statements slower than this are logged, with how they were carried out and without their parameters.
 _SLOW_SECONDS = 0.1
+#: So much of a statement is shown.
+_MOST_STATEMENT = 300
 
 #: The statement with which the pool sees whether a connection lives is empty.
 _CONNECTION_CHECK = "(check of a connection)"
@@ -33,24 +37,37 @@ log = logs.get(__name__)
 class _MeasuredCursor(AsyncCursor[DictRow]):
     """A cursor that times, traces and (where slow) logs its statements."""
 
+    def __init__(self, connection: Connection, *, plans: QueryPlans, **options: Any) -> None:
+        super().__init__(connection, **options)
+        self._plans = plans
+
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         began = time.monotonic()
+        succeeded = False
         try:
-            if not tracing.sampled():  # what nobody asked for by a request begins no trace
-                return await super().execute(query, params, **options)
-            attributes = {"db.system.name": "postgresql", "db.query.text": self._statement(query)}
-            with tracing.span("postgres", kind=SpanKind.CLIENT, attributes=attributes):
-                return await super().execute(query, params, **options)
+            done = await self._execute(query, params, **options)
+            succeeded = True
+            return done
         finally:
             seconds = time.monotonic() - began
             metrics.POSTGRES_QUERIES.observe(seconds, tracing.exemplar())
             if seconds > _SLOW_SECONDS:
-                log.warning("slow query", seconds=round(seconds, 3), statement=self._statement(query))
+                statement = self._statement(query)
+                plan = await self._plans.of(self.connection, statement, query, params) if succeeded else {}
+                log.warning("slow query", seconds=round(seconds, 3), statement=statement[:_MOST_STATEMENT], **plan)
+
+    async def _execute(self, query: Any, params: Any, **options: Any) -> Self:
+        if not tracing.sampled():  # what nobody asked for by a request begins no trace
+            return await super().execute(query, params, **options)
+        statement = self._statement(query)[:_MOST_STATEMENT]
+        attributes = {"db.system.name": "postgresql", "db.query.text": statement}
+        with tracing.span("postgres", kind=SpanKind.CLIENT, attributes=attributes):
+            return await super().execute(query, params, **options)
 
     def _statement(self, query: Any) -> str:
-        """The start of a statement, as one line, without its parameters."""
+        """A statement, as one line, without its parameters."""
         text = query.as_string(self.connection) if isinstance(query, Composable) else str(query)
-        return " ".join(text.split())[:300] or _CONNECTION_CHECK
+        return " ".join(text.split()) or _CONNECTION_CHECK
 
 
 _IdleInTransaction = psycopg.errors.IdleInTransactionSessionTimeout
@@ -136,7 +153,7 @@ async def connected(
         open=False,
         kwargs={
             "row_factory": dict_row,
-            "cursor_factory": _MeasuredCursor,
+            "cursor_factory": partial(_MeasuredCursor, plans=QueryPlans()),
             "connect_timeout": 3,
             "options": f"-c statement_timeout={int(statement_timeout_seconds * 1000)} -c lock_timeout=5000"
             # What a frozen process holds is let go so soon that another one can take its place within ten seconds.

@@ -3,16 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
 from psycopg.sql import SQL, Identifier
+from structlog.typing import EventDict
 
 from chassis import postgres
 from chassis.errors import Unavailable
-from chassis.postgres import Database
+from chassis.postgres import Connection, Database
+from chassis.query_plans import QueryPlans
 from deploy.local.servers import Postgres
+from tests.captured_logs import logged_by
 from tests.integration.chassis.conftest import Schema
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -157,6 +161,50 @@ async def test_slow_queries_are_logged_without_their_parameters(
     assert 'pg_sleep(0.15) AS \\"nap\\"' in logged or 'pg_sleep(0.15) AS "nap"' in logged
     assert "Composed" not in logged
     assert "CANARY" not in logged
+
+
+_SLOWLY = "SELECT name, pg_sleep(0.15)::text FROM things WHERE name <> %s"
+
+
+async def slow_plan(connection: Connection, query: Any, *params: str) -> EventDict:
+    """What is logged of a slow query."""
+    with logged_by(postgres) as said:
+        await connection.execute(query, params)
+    (line,) = [line for line in said if line["event"] == "slow query"]
+    return line
+
+
+async def test_a_slow_query_is_logged_with_its_plan_and_nothing_of_its_data(schema: Schema, things: Database) -> None:
+    async with postgres.connected(schema.dsn) as others, things.transaction(tenant_id="a") as connection:
+        first = await slow_plan(connection, _SLOWLY, "CANARY")
+        again = await slow_plan(connection, _SLOWLY, "other")
+        async with others.transaction(tenant_id="a") as another:
+            await another.execute("SET LOCAL enable_seqscan = off")
+            joined = await slow_plan(another, f"{_SLOWLY} ORDER BY name", "other")
+            same = await slow_plan(another, _SLOWLY, "other")
+    assert first["plan_outline"].startswith("Seq Scan things")
+    assert first["plan"] == again["plan"] == same["plan"] != joined["plan"]
+    assert "CANARY" not in str(first)
+
+
+async def test_asking_for_a_plan_carries_nothing_out_and_costs_no_transaction(things: Database) -> None:
+    async with things.transaction(tenant_id="a") as connection:
+        slow = "INSERT INTO things SELECT 'a', pg_sleep(0.15)::text || %s RETURNING name"
+        assert "ModifyTable" in (await slow_plan(connection, slow, "once"))["plan_outline"]
+        assert await QueryPlans().of(connection, "SELECT", "SELECT nothing FROM nowhere", None) == {}
+    assert await names(things, tenant_id="a") == ["of a", "once"]
+
+
+async def test_a_plan_is_asked_for_once_a_minute(things: Database) -> None:
+    now = [0.0]
+    plans = QueryPlans(lambda: now[0])
+    async with things.transaction(tenant_id="a") as connection:
+        query = "SELECT name FROM things"
+        before = await plans.of(connection, query, query, None)
+        assert await plans.of(connection, query, "not even a statement", None) == before
+        now[0] = 61.0
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        assert await plans.of(connection, query, "SELECT name FROM things ORDER BY name", None) != before
 
 
 async def test_a_restart_in_mid_transaction_is_unavailable_and_everything_goes_on_afterwards(
