@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.suite_servers",
     "tests.suite_database",
     "tests.suite_issuer",
+    "tests.suite_ldap",
     "tests.suite_saml_issuer",
     "tests.suite_running",
     "tests.suite_sink_servers",

@@ -23,7 +23,24 @@ def find_program(name: str, folder: Path, *packages: str) -> Path:
     return fetched
 
 
-def _fetch(packages: tuple[str, ...], folder: Path) -> None:
+def fetched_program(path: str, folder: Path, *packages: str) -> Path:
+    """A program at `path` within `folder`, whatever is on PATH; its packages come with what they need and this machine
+    lacks. Its libraries are those of `libraries`.
+
+    Raises DebianUnavailable.
+    """
+    fetched = folder / path
+    if not fetched.exists():
+        _fetch(packages, folder, with_dependencies=True)
+    return fetched
+
+
+def libraries(folder: Path) -> str:
+    """The value of LD_LIBRARY_PATH for fetched programs."""
+    return ":".join(map(str, (folder / "usr" / "lib").glob("*-linux-gnu*")))
+
+
+def _fetch(packages: tuple[str, ...], folder: Path, *, with_dependencies: bool = False) -> None:
     """Downloads packages with package lists of its own, which need no root, and unpacks them in place of the folder."""
     unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
     for needed in ("state/lists/partial", "cache/archives/partial"):
@@ -31,7 +48,8 @@ def _fetch(packages: tuple[str, ...], folder: Path) -> None:
     apt_get = ["apt-get", "-qq", "-o", f"Dir::State={unfinished}/state", "-o", f"Dir::Cache={unfinished}/cache"]
     try:
         _run([*apt_get, "update"], unfinished)
-        _run([*apt_get, "download", *packages], unfinished)
+        missing = _missing(apt_get, packages, unfinished) if with_dependencies else set()
+        _run([*apt_get, "download", *{*packages, *missing}], unfinished)
         for package in unfinished.glob("*.deb"):
             _run(["dpkg-deb", "-x", str(package), str(unfinished)], unfinished)
             package.unlink()
@@ -45,5 +63,11 @@ def _fetch(packages: tuple[str, ...], folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def _run(argv: list[str], folder: Path) -> None:
-    subprocess.run(argv, cwd=folder, check=True, capture_output=True, timeout=300)
+def _missing(apt_get: list[str], packages: tuple[str, ...], folder: Path) -> set[str]:
+    """What would be installed with them."""
+    steps = _run([*apt_get, "--simulate", "--no-install-recommends", "install", *packages], folder)
+    return {step.split()[1] for step in steps.splitlines() if step.startswith("Inst ")}
+
+
+def _run(argv: list[str], folder: Path) -> str:
+    return subprocess.run(argv, cwd=folder, check=True, capture_output=True, timeout=300, text=True).stdout

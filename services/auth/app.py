@@ -25,6 +25,7 @@ from services.auth.audit_chain import HeadSignature
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_watch import ChainWatch
 from services.auth.callers import CALLERS
+from services.auth.directories import Directories
 from services.auth.discovery import Discovery
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api.accounts import AccountServicer
@@ -43,6 +44,7 @@ from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditLog, AuditTrail
+from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
@@ -363,31 +365,34 @@ def _operators(of: _Parts) -> OperatorServicer:
 
 
 def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -> SingleSignOnServicer:
-    members, stored, identities, feed = MemberStorage(), IdentityProviderStorage(), IdentityStorage(), FeedStorage()
+    accounts, members, stored = AccountStorage(), MemberStorage(), IdentityProviderStorage()
+    identities, feed = IdentityStorage(), FeedStorage()
+    admission = Admission(of.database, accounts, members, stored, identities, feed, of.trail, of.master_key, of.clock)
+    session_life = timedelta(hours=of.settings.sso_session_hours)
     return SingleSignOnServicer(
         IdentityProviders(
             of.database, of.access, members, stored, identities, feed, of.trail, of.master_key, providers, of.clock
         ),
         SingleSignOn(
             of.database,
-            AccountStorage(),
+            accounts,
             SignOnStorage(),
-            Admission(
-                of.database,
-                AccountStorage(),
-                members,
-                stored,
-                identities,
-                feed,
-                of.trail,
-                of.master_key,
-                of.clock,
-            ),
+            admission,
             of.sessions,
             of.trail,
             OidcClient(Discovery(providers, of.clock), of.clock),
             saml_client,
             of.clock,
-            session_life=timedelta(hours=of.settings.sso_session_hours),
+            session_life=session_life,
+        ),
+        DirectorySignOn(
+            of.database,
+            accounts,
+            admission,
+            of.sessions,
+            of.trail,
+            Directories(providers.inside),
+            of.clock,
+            session_life=session_life,
         ),
     )

@@ -66,6 +66,7 @@ CALLERS = table(
             "CompleteSamlSignOn": _BY_GATEWAY,
             "GetSamlMetadata": _BY_GATEWAY,
             "RedeemSignOn": _BY_GATEWAY,
+            "SignOnWithPassword": _BY_GATEWAY,
         },
         "pulsegate.auth.v1.AuditService": {
             "ListAuditEntries": _BY_GATEWAY,

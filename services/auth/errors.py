@@ -12,6 +12,15 @@ class InvalidCredentials(Unauthenticated):
         super().__init__("The e-mail address or the password is wrong.")
 
 
+class InvalidLogin(Unauthenticated):
+    """A login that nobody or more than one has in a directory, or a wrong password: never said which."""
+
+    code = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("The login or the password is wrong.")
+
+
 class WrongPassword(Unauthenticated):
     """Not the account's present password."""
 
@@ -226,6 +235,14 @@ class TooManyAnswers(Unavailable):
         super().__init__("Too many people are signing in at this moment.", details=details, retry_after_seconds=1.0)
 
 
+class TooManySignOns(Unavailable):
+    """More people sign in through a directory, or through all of them, than may at a time."""
+
+    def __init__(self) -> None:
+        details = {WAITING_FOR: "identity-provider"}
+        super().__init__("Too many people are signing in at this moment.", details=details, retry_after_seconds=1.0)
+
+
 class SignOnOver(Unauthenticated):
     """Unknown, expired, completed before, or begun by another browser: never said which."""
 
@@ -265,7 +282,8 @@ class OtherProvider(Conflict):
 
     def __init__(self) -> None:
         super().__init__(
-            "The kind and the issuer of an identity provider stay, and what it names people by. Add another instead."
+            "The kind and the issuer of an identity provider stay, or the url and the baseDn of its directory, and what"
+            " it names people by. Add another instead."
         )
 
 

@@ -1,6 +1,7 @@
 """Identity providers of tenants: what is set of them, and what follows from it for whoever they vouch for."""
 
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Generic, NewType, TypeVar
 
 from chassis.errors import Invalid
 from services.auth.domain import Role, TenantId, name_fault
+from services.auth.ldap_filters import DN, LOGIN, filter_fault
 from services.auth.signing_certificates import UnusableCertificate, read_certificate
 
 ProviderId = NewType("ProviderId", str)
@@ -31,6 +33,10 @@ _MOST_CERTIFICATE_CHARACTERS = 10_000
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 # RFC 6749, 3.3.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_DIRECTORY = re.compile(r"ldaps?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+# RFC 4512, 1.4.
+_ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}|[0-9]+(?:\.[0-9]+){1,20}")
+_MOST_AUTHORITY_CHARACTERS = 65_536
 
 #: What is wrong, by member.
 Faults = dict[str, str]
@@ -108,8 +114,60 @@ class SamlSettings:
         return {name: fault for name, fault in possible.items() if fault}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LdapSettings:
+    """An LDAP directory, Active Directory for one, and how people are found in it."""
+
+    #: ldaps:// or ldap://, without a path.
+    url: str
+    #: Encrypts what begins with ldap://; only a directory on this machine may go without.
+    start_tls: bool = True
+    #: Certificates in PEM that sign the directory's; empty: those that this machine trusts.
+    certificate_authority: str = ""
+    #: As whom people are looked for, with the secret as password; empty: as nobody.
+    bind_dn: str = ""
+    base_dn: str
+    #: With {login}.
+    user_filter: str
+    #: Its value is the directory's lasting name for somebody.
+    id_attribute: str
+    email_attribute: str
+    #: Empty: `base_dn`.
+    group_base_dn: str = ""
+    #: With {dn} or {login}; empty: an entry says its groups itself.
+    group_filter: str = ""
+
+    kind = "ldap"
+
+    @property
+    def known_by(self) -> str:
+        """As an LDAP URL (RFC 4516)."""
+        return f"{self.url}/{self.base_dn}?{self.id_attribute}"
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.url
+
+    def faults(self) -> Faults:
+        possible = {
+            "ldap.url": None
+            if len(self.url) <= _MOST_URL_CHARACTERS and _DIRECTORY.fullmatch(self.url)
+            else f"must be ldaps:// or ldap:// and a host, at most {_MOST_URL_CHARACTERS} characters",
+            "ldap.certificateAuthority": _authority_fault(self.certificate_authority),
+            "ldap.bindDn": _text_fault(self.bind_dn, least=0),
+            "ldap.baseDn": _text_fault(self.base_dn),
+            "ldap.userFilter": filter_fault(self.user_filter, LOGIN),
+            "ldap.idAttribute": _attribute_fault(self.id_attribute),
+            "ldap.emailAttribute": _attribute_fault(self.email_attribute),
+            "ldap.groupBaseDn": _text_fault(self.group_base_dn, least=0),
+            "ldap.groupFilter": filter_fault(self.group_filter, DN, LOGIN) if self.group_filter else None,
+        }
+        return {name: fault for name, fault in possible.items() if fault}
+
+
 #: One class a kind.
-KindSettings = OidcSettings | SamlSettings
+KindSettings = OidcSettings | LdapSettings | SamlSettings
 
 _Kind_co = TypeVar("_Kind_co", bound=KindSettings, covariant=True)
 
@@ -196,6 +254,11 @@ class ProviderOf(Generic[_Kind_co]):
     created_at: datetime
     updated_at: datetime
 
+    def require_complete(self) -> None:
+        """Raises Invalid where the name to bind with has no password: such a bind would prove nothing."""
+        if isinstance(self.settings, LdapSettings) and self.settings.bind_dn and self.sealed_secret is None:
+            raise Invalid.fields({"ldap.bindPassword": "is required with bindDn"})
+
     @property
     def secret_owner(self) -> str:
         """To which the secret is bound at rest."""
@@ -254,6 +317,21 @@ def _certificates_fault(certificates: Sequence[str]) -> str | None:
             read_certificate(certificate)
         except UnusableCertificate as error:
             return f"number {number} {error}"
+    return None
+
+
+def _attribute_fault(text: str) -> str | None:
+    return None if _ATTRIBUTE.fullmatch(text) else "must be the name of an attribute"
+
+
+def _authority_fault(text: str) -> str | None:
+    fault = f"must be certificates in PEM, at most {_MOST_AUTHORITY_CHARACTERS} characters"
+    if len(text) > _MOST_AUTHORITY_CHARACTERS or not text.isascii():
+        return fault
+    try:
+        ssl.create_default_context(cadata=text or None)
+    except ssl.SSLError:
+        return fault
     return None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -47,14 +48,21 @@ class Reach:
 
     def require(self, url: str) -> URL:
         """An address of https; http only towards this machine, where an operator has named it. Raises UnsafeAddress."""
+        return self._require(url, encrypted=("https",), plain="http")
+
+    def require_directory(self, url: str, *, start_tls: bool) -> URL:
+        """The same of an LDAP directory: ldaps, or ldap with StartTLS; ldap alone only towards this machine."""
+        return self._require(url, encrypted=("ldaps", "ldap") if start_tls else ("ldaps",), plain="ldap")
+
+    def _require(self, url: str, *, encrypted: Sequence[str], plain: str) -> URL:
         try:
             parsed = URL(url)
         except ValueError as error:
             raise UnsafeAddress(url, "it is none") from error
         literal = _literal(parsed.host or "")
-        plain_here = parsed.scheme == "http" and literal is not None and literal.is_loopback
-        if not parsed.host or parsed.user is not None or not (parsed.scheme == "https" or plain_here):
-            raise UnsafeAddress(url, "it must begin with https:// and carry no credentials")
+        plain_here = parsed.scheme == plain and literal is not None and literal.is_loopback
+        if not parsed.host or parsed.user is not None or not (parsed.scheme in encrypted or plain_here):
+            raise UnsafeAddress(url, f"it must begin with {encrypted[0]}:// and carry no credentials")
         if literal is not None and not self.allows(str(literal)):
             raise UnsafeAddress(url, "it is in a private network (see PULSEGATE_SSO_PRIVATE_NETWORKS)")
         return parsed
@@ -114,15 +122,31 @@ class _GuardedResolver(AbstractResolver):
 
 
 class Outbound:
-    """Small JSON answers, without redirects, within seconds."""
+    """Small JSON answers, without redirects, within seconds, and connections to directories."""
 
-    def __init__(self, session: aiohttp.ClientSession, reach: Reach) -> None:
+    def __init__(self, session: aiohttp.ClientSession, reach: Reach, resolver: AbstractResolver) -> None:
         self._session = session
         self._reach = reach
+        self._resolver = resolver
 
     def require_allowed(self, url: str) -> str:
         """The same address. Raises UnsafeAddress."""
         return str(self._reach.require(url))
+
+    def require_directory(self, url: str, *, start_tls: bool) -> URL:
+        """As in `Reach`. Raises UnsafeAddress."""
+        return self._reach.require_directory(url, start_tls=start_tls)
+
+    async def connect(
+        self, host: str, port: int, tls: ssl.SSLContext | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To a directory that is allowed, at the address that was looked at. Raises OSError, UnsafeAddress,
+        TooManyLookups; waits for as long as its caller does."""
+        address = host
+        if _literal(host) is None:
+            [found, *_] = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+            address = found["host"]
+        return await asyncio.open_connection(address, port, ssl=tls, server_hostname=host if tls else None)
 
     async def get(self, url: str) -> dict[str, Any]:
         """Raises OutOfReach, ProviderAway, TooManyLookups."""
@@ -177,14 +201,15 @@ async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outboun
 
 @asynccontextmanager
 async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
+    resolver = _GuardedResolver(reach, names)
     connector = aiohttp.TCPConnector(
-        resolver=_GuardedResolver(reach, names),
+        resolver=resolver,
         use_dns_cache=False,
         limit=_MOST_CONNECTIONS,
         limit_per_host=_MOST_CONNECTIONS_PER_HOST,
     )
     async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
-        yield Outbound(session, reach)
+        yield Outbound(session, reach, resolver)
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

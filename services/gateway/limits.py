@@ -1,5 +1,6 @@
 """Which limits a call counts towards: by plan and caller, by address, by account."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 from aiohttp import web
@@ -90,6 +91,12 @@ class Limits:
     async def charge_account(self, request: web.Request, email: str) -> None:
         """Counts an attempt to sign in to an account, whether it exists or not."""
         await self._take(request, self._attempt("account", email_key(email)))
+
+    async def charge_login(self, request: web.Request, provider_id: str, login: str) -> None:
+        """Counts an attempt to sign in through a directory, which takes logins for the same whose capitals and spaces
+        differ (RFC 4518)."""
+        name = " ".join(unicodedata.normalize("NFKC", login).casefold().split())
+        await self._take(request, self._attempt("login", f"{provider_id} {name}"))
 
     async def charge_caller(self, request: web.Request) -> None:
         """Counts an attempt to show the caller's own password, as one to sign in."""

@@ -59,6 +59,12 @@ class SingleSignOn:
         request = pb.GetSamlMetadataRequest(provider_id=provider_id, redirect_uri=redirect_uri, entity_id=entity_id)
         return (await self._auth.ask_again(self._stub.GetSamlMetadata, request)).metadata
 
+    async def sign_on_with_password(
+        self, provider_id: str, login: str, password: str, device: accounts.Device
+    ) -> pb.SignOnWithPasswordResponse:
+        request = pb.SignOnWithPasswordRequest(provider_id=provider_id, login=login, password=password, device=device)
+        return await self._auth.ask(self._stub.SignOnWithPassword, request)
+
     async def redeem(self, grant: str, verifier: str, device: accounts.Device) -> pb.RedeemSignOnResponse:
         request = pb.RedeemSignOnRequest(grant=grant, verifier=verifier, device=device)
         return await self._auth.ask(self._stub.RedeemSignOn, request)

@@ -16,6 +16,7 @@ from services.auth.identity_providers import (
     Admission,
     IdentityProvider,
     KindSettings,
+    LdapSettings,
     OidcSettings,
     ProviderId,
     ProviderWish,
@@ -23,6 +24,7 @@ from services.auth.identity_providers import (
     SamlSettings,
 )
 from services.auth.oidc import Returned
+from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.single_sign_on import SingleSignOn
 from services.auth.saml import SamlAnswer
@@ -35,9 +37,12 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
     """One method a call; those about providers come with a principal (`chassis.principals`)."""
 
-    def __init__(self, providers: IdentityProviders, single_sign_on: SingleSignOn) -> None:
+    def __init__(
+        self, providers: IdentityProviders, single_sign_on: SingleSignOn, directory_sign_on: DirectorySignOn
+    ) -> None:
         self._providers = providers
         self._single_sign_on = single_sign_on
+        self._directory_sign_on = directory_sign_on
 
     async def CreateIdentityProvider(
         self, request: pb.CreateIdentityProviderRequest, _call: Call
@@ -121,6 +126,18 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
             session=messages.session(known.tokens),
         )
 
+    async def SignOnWithPassword(
+        self, request: pb.SignOnWithPasswordRequest, _call: Call
+    ) -> pb.SignOnWithPasswordResponse:
+        known = await self._directory_sign_on.sign_in(
+            ProviderId(request.provider_id), request.login, request.password, messages.read_device(request.device)
+        )
+        return pb.SignOnWithPasswordResponse(
+            user=messages.user(known.user),
+            memberships=map(messages.membership, known.memberships),
+            session=messages.session(known.tokens),
+        )
+
 
 def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProviderRequest) -> ProviderWish:
     """Raises Invalid."""
@@ -145,6 +162,8 @@ def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProv
 def _read_settings(wanted: pb.ProviderSettings) -> KindSettings:
     if wanted.HasField("saml"):
         return _read_saml(wanted.saml)
+    if wanted.HasField("ldap"):
+        return _read_ldap(wanted.ldap)
     if not wanted.HasField("oidc"):
         raise Invalid.fields({"oidc": "is required, or another kind"})
     return OidcSettings(
@@ -178,6 +197,21 @@ def _us(
     return ServiceProvider(entity_id=request.entity_id, acs_url=request.redirect_uri)
 
 
+def _read_ldap(wanted: pb.LdapSettings) -> LdapSettings:
+    return LdapSettings(
+        url=wanted.url,
+        start_tls=wanted.start_tls,
+        certificate_authority=wanted.certificate_authority,
+        bind_dn=wanted.bind_dn,
+        base_dn=wanted.base_dn,
+        user_filter=wanted.user_filter,
+        id_attribute=wanted.id_attribute,
+        email_attribute=wanted.email_attribute,
+        group_base_dn=wanted.group_base_dn,
+        group_filter=wanted.group_filter,
+    )
+
+
 def _provider(value: IdentityProvider) -> pb.IdentityProvider:
     admission = value.admission
     settings = pb.ProviderSettings(
@@ -204,4 +238,6 @@ def _kind(settings: KindSettings) -> dict[str, Any]:
     """The one member of the message that says what is particular to the kind."""
     if isinstance(settings, SamlSettings):
         return {"saml": pb.SamlSettings(**asdict(settings))}
+    if isinstance(settings, LdapSettings):
+        return {"ldap": pb.LdapSettings(**asdict(settings))}
     return {"oidc": pb.OidcSettings(**asdict(settings))}

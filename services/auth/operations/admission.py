@@ -31,7 +31,7 @@ _Kind = TypeVar("_Kind", bound=KindSettings)
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """Somebody whom the tenant has taken, in a transaction in which `Admission.tell` is still to be called."""
+    """Somebody whom the tenant has taken, in a transaction that ends with `tell` and `announce`."""
 
     user: User
     #: Of their membership; None: it is as it was.
@@ -101,9 +101,13 @@ class Admission:
         return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
 
     async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:
-        """Tells and announces what has changed: the last step, with the tenant's door open."""
+        """Tells the tenant, whose door is open, what has changed."""
         if admitted.changed is not None:
             await self._trail.by(connection, provider.tenant_id, _party(provider), admitted.changed)
+
+    async def announce(self, connection: Connection, admitted: Admitted) -> None:
+        """The last step, after everything is told."""
+        if admitted.changed is not None:
             await self._feed.announce(connection, [admitted.user.id])
 
     async def tell_of_failure(

@@ -14,6 +14,7 @@ from services.auth.errors import LastOwner, OtherProvider, TooManyProviders
 from services.auth.identity_providers import (
     MOST_PROVIDERS,
     IdentityProvider,
+    LdapSettings,
     ProviderId,
     ProviderWish,
     secret_owner,
@@ -71,6 +72,7 @@ class IdentityProviders:
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             self._require_usable(wish)
+            provider.require_complete()
             if await self._providers.count(connection, tenant_id) >= MOST_PROVIDERS:
                 raise TooManyProviders
             await self._providers.insert(connection, provider)
@@ -115,6 +117,7 @@ class IdentityProviders:
                 sealed_secret=self._sealed(wish.secret, before.id) or before.sealed_secret,
                 updated_at=self._now(),
             )
+            after.require_complete()
             await self._providers.update(connection, after)
             ended: Sequence[SessionId] = []
             if not after.enabled:
@@ -139,7 +142,11 @@ class IdentityProviders:
 
     def _require_usable(self, wish: ProviderWish) -> None:
         wish.require_sound()
-        self._outbounds.inside.require_allowed(wish.settings.address)
+        settings, inside = wish.settings, self._outbounds.inside
+        if isinstance(settings, LdapSettings):
+            inside.require_directory(settings.url, start_tls=settings.start_tls)
+        else:
+            inside.require_allowed(settings.address)
 
     def _sealed(self, secret: str | None, provider_id: ProviderId) -> bytes | None:
         return None if secret is None else self._master_key.seal(secret.encode(), owner=secret_owner(provider_id))

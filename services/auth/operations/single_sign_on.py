@@ -199,6 +199,7 @@ class SingleSignOn:
             await open_door(connection, "sign_on_hash", _digest(grant).hex())
             await self._sign_ons.insert_grant(connection, self._grant(grant, challenge, admitted.user.id, provider.id))
             await self._admission.tell(connection, provider, admitted)
+            await self._admission.announce(connection, admitted)
         return grant
 
     def _grant(self, grant: str, challenge: str, user_id: UserId, provider_id: ProviderId) -> Grant:

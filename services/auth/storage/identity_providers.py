@@ -14,6 +14,7 @@ from services.auth.identity_providers import (
     Admission,
     IdentityProvider,
     KindSettings,
+    LdapSettings,
     OidcSettings,
     ProviderId,
     RoleMapping,
@@ -24,7 +25,7 @@ _SELECT: Final = (
     "SELECT id::text AS id, tenant_id::text AS tenant_id, kind, name, enabled, admission, settings, sealed_secret,"
     " created_at, updated_at FROM identity_providers"
 )
-_KINDS: Final[dict[str, type[KindSettings]]] = {kind.kind: kind for kind in (OidcSettings, SamlSettings)}
+_KINDS: Final[dict[str, type[KindSettings]]] = {kind.kind: kind for kind in (OidcSettings, LdapSettings, SamlSettings)}
 
 
 class IdentityProviderStorage:

@@ -10,6 +10,7 @@ from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.directories import Ldap, NewLdap, ldap_message, render_ldap
 from services.gateway.http_api.members import ROLE_NAMES, ROLES, RoleName
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route
@@ -81,17 +82,18 @@ class Saml(Told):
 
 
 class NewIdentityProvider(Asked):
-    """With one of `oidc` and `saml`."""
+    """With one of `oidc`, `saml` and `ldap`."""
 
     name: Name
     oidc: NewOidc | None = None
     saml: NewSaml | None = None
+    ldap: NewLdap | None = None
     enabled: bool = True
     #: Of the addresses that may sign in; empty: any.
     email_domains: list[str] = msgspec.field(default_factory=list)
     #: Of who has no mapped value; null: who has none may not sign in.
     default_role: MappedRole | None = None
-    #: The claim or attribute whose values are mapped to roles, such as `groups` or `realm_access.roles`.
+    #: The claim or attribute whose values are mapped to roles, such as `groups`, `realm_access.roles` or `memberOf`.
     role_claim: str = ""
     #: The highest counts, at each sign-in. Empty: roles are changed by hand.
     role_mappings: Annotated[list[NewRoleMapping], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
@@ -107,12 +109,13 @@ class IdentityProvider(Told, omit_defaults=True):
     default_role: RoleName | None
     role_claim: str
     role_mappings: list[RoleMapping]
-    #: Where a browser begins to sign in.
+    #: Where a browser begins to sign in; of a directory: where a login and a password are posted.
     sign_in_url: str
     created_at: Moment
     updated_at: Moment
     oidc: Oidc | None = None
     saml: Saml | None = None
+    ldap: Ldap | None = None
 
 
 class IdentityProviders(Told):
@@ -202,11 +205,12 @@ class IdentityProviderRoutes:
             default_role=ROLE_NAMES.get(settings.default_role),
             role_claim=settings.role_claim,
             role_mappings=[RoleMapping(one.value, ROLE_NAMES[one.role]) for one in settings.role_mappings],
-            sign_in_url=sign_in_url(self._endpoint, provider.id),
+            sign_in_url=(password_url if settings.HasField("ldap") else sign_in_url)(self._endpoint, provider.id),
             created_at=moment(provider.created_at),
             updated_at=moment(provider.updated_at),
             oidc=self._oidc(provider) if settings.HasField("oidc") else None,
             saml=self._saml(provider) if settings.HasField("saml") else None,
+            ldap=render_ldap(provider) if settings.HasField("ldap") else None,
         )
 
     def _oidc(self, provider: pb.IdentityProvider) -> Oidc:
@@ -238,6 +242,11 @@ def sign_in_url(endpoint: str, provider_id: str) -> str:
     return f"{endpoint}/api/v1/auth/sso/{provider_id}"
 
 
+def password_url(endpoint: str, provider_id: str) -> str:
+    """Where somebody signs in with the password that a directory takes."""
+    return f"{sign_in_url(endpoint, provider_id)}/password"
+
+
 def redirect_uri(endpoint: str, provider_id: str) -> str:
     """Where a provider sends it back to: each to an address of its own, so that none is taken for another."""
     return f"{sign_in_url(endpoint, provider_id)}/callback"
@@ -249,13 +258,15 @@ def metadata_url(endpoint: str, provider_id: str) -> str:
 
 
 def _secret(new: NewIdentityProvider) -> str | None:
+    if new.ldap:
+        return new.ldap.bind_password
     return new.oidc.client_secret if new.oidc else None
 
 
 def _settings(new: NewIdentityProvider) -> pb.ProviderSettings:
     """Raises Invalid."""
-    if (new.oidc is None) == (new.saml is None):
-        raise Invalid.fields({"oidc": "is required, or saml, and not both"})
+    if sum(kind is not None for kind in (new.oidc, new.saml, new.ldap)) != 1:
+        raise Invalid.fields({"oidc": "is required, or saml, or ldap, and one of them alone"})
     return pb.ProviderSettings(
         name=new.name,
         enabled=new.enabled,
@@ -265,6 +276,7 @@ def _settings(new: NewIdentityProvider) -> pb.ProviderSettings:
         role_mappings=[pb.RoleMapping(value=one.value, role=ROLES[one.role]) for one in new.role_mappings],
         oidc=_oidc(new.oidc) if new.oidc else None,
         saml=_saml(new.saml) if new.saml else None,
+        ldap=ldap_message(new.ldap) if new.ldap else None,
     )
 
 

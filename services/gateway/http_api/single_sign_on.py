@@ -62,6 +62,12 @@ class Grant(Asked):
     verifier: str
 
 
+class Password(Asked):
+    #: As the directory knows people: what its filter compares with.
+    login: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    password: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
 class SignOnRoutes:
     """`/api/v1/auth/sso/…`"""
 
@@ -86,6 +92,18 @@ class SignOnRoutes:
                 Door.SIGN_IN,
                 Operation(
                     "Redeem a completed sign-on", {200: SignedIn}, "Once, within a minute.", errors=(401, 403, 404)
+                ),
+            ),
+            Route(
+                "POST",
+                provider + "/password",
+                Taking(Password, self.sign_on_with_password),
+                Door.SIGN_IN,
+                Operation(
+                    "Sign in through a directory",
+                    {200: SignedIn},
+                    "With the login and the password of a tenant's LDAP directory.",
+                    errors=(401, 403, 404),
                 ),
             ),
             Route(
@@ -206,16 +224,17 @@ class SignOnRoutes:
         )
         return web.Response(body=document, content_type=_METADATA)
 
+    async def sign_on_with_password(self, request: web.Request, body: Password) -> web.Response:
+        provider_id = path_id(request, "providerId")
+        await self._limits.charge_login(request, provider_id, body.login)
+        device = device_of(request, self._limits)
+        return _signed_in(
+            await self._single_sign_on.sign_on_with_password(provider_id, body.login, body.password, device)
+        )
+
     async def redeem(self, request: web.Request, body: Grant) -> web.Response:
         found = await self._single_sign_on.redeem(body.grant, body.verifier, device_of(request, self._limits))
-        signed_in = SignedIn(
-            user=render_user(found.user),
-            tenants=render_tenants(found.memberships),
-            access_token=found.session.access_token,
-            refresh_token=found.session.refresh_token,
-            expires_in=found.session.expires_in,
-        )
-        return answer(signed_in)
+        return _signed_in(found)
 
     def _require_own(self, return_to: str) -> None:
         """Nobody is sent anywhere else from here. Raises Invalid."""
@@ -260,6 +279,17 @@ def _back_to_page(
     response = _sent_to(f"{completed.return_to}#sso={completed.grant}", status=status)
     response.del_cookie(_cookie(state), path="/api/v1/auth/sso/")
     return response
+
+
+def _signed_in(found: pb.RedeemSignOnResponse | pb.SignOnWithPasswordResponse) -> web.Response:
+    signed_in = SignedIn(
+        user=render_user(found.user),
+        tenants=render_tenants(found.memberships),
+        access_token=found.session.access_token,
+        refresh_token=found.session.refresh_token,
+        expires_in=found.session.expires_in,
+    )
+    return answer(signed_in)
 
 
 def _sent_to(address: str, *, status: int = 302) -> web.Response:

@@ -2,8 +2,9 @@
 
 Fixtures: `auth` (the client of a service that the tests of one file share, on `module_database`), `settings` (of a
 service for one test, on `database`), `replica_settings` (of a second service on the same database), `clock` (which
-tests move), `moving_auth` (a service for one test, by that clock), `forger` (an OpenID provider that lies). Services
-and tests share the file's event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+tests move), `moving_auth` (a service for one test, by that clock), `forger` (an OpenID provider that lies), `liar` (a
+directory that lies). Services and tests share the file's event loop:
+`pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.forging_issuer import ForgingIssuer, forging_issuer
+from tests.integration.auth.lying_directory import LyingDirectory, lying_directory
 from tests.suite_database import Database
 
 
@@ -56,6 +58,12 @@ async def moving_auth(settings: Settings, clock: MovableClock) -> AsyncIterator[
 @pytest_asyncio.fixture(loop_scope="module")
 async def forger() -> AsyncIterator[ForgingIssuer]:
     async with forging_issuer() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def liar() -> AsyncIterator[LyingDirectory]:
+    async with lying_directory() as started:
         yield started
 
 

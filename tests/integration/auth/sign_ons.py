@@ -104,7 +104,7 @@ async def sign_on(
     return await redeem(auth, completed.grant)
 
 
-def person_of(signed_in: pb.RedeemSignOnResponse, owner: Person) -> Person:
+def person_of(signed_in: pb.RedeemSignOnResponse | pb.SignOnWithPasswordResponse, owner: Person) -> Person:
     """Who has signed in, in the tenant of the provider's owner."""
     return Person(
         email=signed_in.user.email,

@@ -1,5 +1,6 @@
 """Single sign-on at the gateway: what it tells auth, the cookie, and where browsers are sent."""
 
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -167,6 +168,74 @@ async def test_what_a_saml_provider_is_to_know_is_there_for_everybody(gateway: G
     assert asked.provider_id == ID
 
 
+DIRECTORY: dict[str, Any] = {
+    "name": "Directory",
+    "ldap": {
+        "url": "ldaps://dc1.example.com",
+        "baseDn": "DC=example,DC=com",
+        "userFilter": "(sAMAccountName={login})",
+        "bindDn": "CN=pulsegate,DC=example,DC=com",
+        "bindPassword": "secret",
+        "idAttribute": "objectGUID",
+        "groupFilter": "(member={dn})",
+    },
+}
+
+
+async def test_a_directory_is_set_up_and_shown_without_its_password(gateway: Gateway) -> None:
+    auth, session = gateway.auth, gateway.auth.new_session()
+    kept = pb.LdapSettings(
+        url="ldaps://dc1.example.com",
+        start_tls=True,
+        base_dn="DC=example,DC=com",
+        user_filter="(sAMAccountName={login})",
+        bind_dn="CN=pulsegate,DC=example,DC=com",
+        id_attribute="objectGUID",
+        email_attribute="mail",
+        group_filter="(member={dn})",
+    )
+    made = pb.IdentityProvider(
+        id=ID,
+        settings=pb.ProviderSettings(name="Directory", enabled=True, ldap=kept),
+        has_secret=True,
+        created_at=timestamp(),
+        updated_at=timestamp(),
+    )
+    auth.answers["CreateIdentityProvider"] = pb.CreateIdentityProviderResponse(provider=made)
+    answered = await gateway.call("POST", PROVIDERS, credential=session, json=DIRECTORY)
+    [asked] = auth.requests("CreateIdentityProvider")
+    assert (answered.status, asked.secret, asked.settings) == (201, "secret", made.settings)
+    shown = {**DIRECTORY["ldap"], "startTls": True, "certificateAuthority": "", "hasBindPassword": True}
+    shown |= {"emailAttribute": "mail", "groupBaseDn": ""}
+    del shown["bindPassword"]
+    assert (answered.json["ldap"], "oidc" in answered.json) == (shown, False)
+    assert answered.json["signInUrl"] == f"https://metrics.example.com{SIGN_IN}/password"
+
+
+async def test_a_provider_is_of_one_kind(gateway: Gateway) -> None:
+    for wrong in ({"name": "None"}, {**WANTED, "ldap": DIRECTORY["ldap"]}):
+        refused = await gateway.call("POST", PROVIDERS, credential=gateway.auth.new_session(), json=wrong)
+        assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"oidc"})
+
+
+async def test_a_password_of_a_directory_answers_a_session(gateway: Gateway) -> None:
+    gateway.auth.answers["SignOnWithPassword"] = pb.SignOnWithPasswordResponse(
+        user=USER_MESSAGE, memberships=[MEMBERSHIP], session=SESSION
+    )
+    body = {"login": "eve", "password": "hers"}
+    signed_in = await gateway.call("POST", f"{SIGN_IN}/password", json=body)
+    assert (signed_in.status, signed_in.json["user"], signed_in.json["tenants"][0]["id"]) == (
+        200,
+        RENDERED_USER,
+        TENANT,
+    )
+    [asked] = gateway.auth.requests("SignOnWithPassword")
+    assert (asked.provider_id, asked.login, asked.password) == (ID, "eve", "hers")
+    for member, wrong in (("login", ""), ("password", ""), ("login", "x" * 256), ("password", "x" * 1001)):
+        refused = await gateway.call("POST", f"{SIGN_IN}/password", json={**body, member: wrong})
+        assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {member})
+
+
 async def test_members_at_fault_are_named(gateway: Gateway) -> None:
     wrong = {**WANTED, "roleMappings": [{"value": "ops", "role": "owner"}], "oidc": {"clientId": "pulsegate"}}
     refused = await gateway.call("POST", PROVIDERS, credential=gateway.auth.new_session(), json=wrong)
@@ -228,3 +297,15 @@ async def test_redeeming_counts_as_signing_in_and_beginning_does_not(start_gatew
         body = {"grant": "sg_1", "verifier": "v"}
         redeemed = [(await gateway.call("POST", "/api/v1/auth/sso/session", json=body)).status for _ in range(2)]
     assert (begun, redeemed[1]) == ([302] * 3, 429)
+
+
+async def test_passwords_of_a_directory_are_counted_by_address_and_by_login(start_gateway: StartGateway) -> None:
+    """However the login is written that a directory takes for the same."""
+    async with start_gateway(auth_requests_per_minute=3, trusted_proxies=(ip_network("127.0.0.0/8"),)) as gateway:
+        gateway.auth.answers["SignOnWithPassword"] = pb.SignOnWithPasswordResponse(user=USER_MESSAGE, session=SESSION)
+        statuses = []
+        for number, login in enumerate(["Eve  Adams", "eve adams", " EVE ADAMS ", "eve\u3000adams", "somebody else"]):
+            headers = {"X-Forwarded-For": f"203.0.113.{number}"}
+            body = {"login": login, "password": "a guess"}
+            statuses.append((await gateway.call("POST", f"{SIGN_IN}/password", json=body, headers=headers)).status)
+    assert statuses == [200, 200, 200, 429, 200]

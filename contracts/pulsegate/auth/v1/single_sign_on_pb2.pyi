@@ -94,6 +94,60 @@ class SamlSettings(_message.Message):
 Global___SamlSettings: _TypeAlias = SamlSettings  # noqa: Y015
 
 @_typing.final
+class LdapSettings(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    START_TLS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
+    BIND_DN_FIELD_NUMBER: _builtins.int
+    BASE_DN_FIELD_NUMBER: _builtins.int
+    USER_FILTER_FIELD_NUMBER: _builtins.int
+    ID_ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    EMAIL_ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    GROUP_BASE_DN_FIELD_NUMBER: _builtins.int
+    GROUP_FILTER_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """ldaps://… or ldap://…, without a path."""
+    start_tls: _builtins.bool
+    """Encrypt what begins with ldap:// before anything else is said."""
+    certificate_authority: _builtins.str
+    """Certificates in PEM that sign the directory's; empty: those that this machine trusts."""
+    bind_dn: _builtins.str
+    """As whom people are looked for, with the secret as password; empty: as nobody."""
+    base_dn: _builtins.str
+    user_filter: _builtins.str
+    """Who somebody is, with {login} where their login goes."""
+    id_attribute: _builtins.str
+    """The attribute with the directory's lasting name for somebody."""
+    email_attribute: _builtins.str
+    group_base_dn: _builtins.str
+    """Where groups are looked for; empty: below base_dn."""
+    group_filter: _builtins.str
+    """Which groups somebody is in, with {dn} and {login}; empty: an entry says its groups itself."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        start_tls: _builtins.bool = ...,
+        certificate_authority: _builtins.str = ...,
+        bind_dn: _builtins.str = ...,
+        base_dn: _builtins.str = ...,
+        user_filter: _builtins.str = ...,
+        id_attribute: _builtins.str = ...,
+        email_attribute: _builtins.str = ...,
+        group_base_dn: _builtins.str = ...,
+        group_filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_dn", b"base_dn", "bind_dn", b"bind_dn", "certificate_authority", b"certificate_authority", "email_attribute", b"email_attribute", "group_base_dn", b"group_base_dn", "group_filter", b"group_filter", "id_attribute", b"id_attribute", "start_tls", b"start_tls", "url", b"url", "user_filter", b"user_filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LdapSettings: _TypeAlias = LdapSettings  # noqa: Y015
+
+@_typing.final
 class RoleMapping(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,6 +180,7 @@ class ProviderSettings(_message.Message):
     ROLE_CLAIM_FIELD_NUMBER: _builtins.int
     ROLE_MAPPINGS_FIELD_NUMBER: _builtins.int
     OIDC_FIELD_NUMBER: _builtins.int
+    LDAP_FIELD_NUMBER: _builtins.int
     SAML_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     enabled: _builtins.bool
@@ -142,6 +197,8 @@ class ProviderSettings(_message.Message):
     @_builtins.property
     def oidc(self) -> Global___OidcSettings: ...
     @_builtins.property
+    def ldap(self) -> Global___LdapSettings: ...
+    @_builtins.property
     def saml(self) -> Global___SamlSettings: ...
     def __init__(
         self,
@@ -153,13 +210,14 @@ class ProviderSettings(_message.Message):
         role_claim: _builtins.str = ...,
         role_mappings: _abc.Iterable[Global___RoleMapping] | None = ...,
         oidc: Global___OidcSettings | None = ...,
+        ldap: Global___LdapSettings | None = ...,
         saml: Global___SamlSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "oidc", b"oidc", "saml", b"saml"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "ldap", b"ldap", "oidc", b"oidc", "saml", b"saml"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_role", b"default_role", "email_domains", b"email_domains", "enabled", b"enabled", "kind", b"kind", "name", b"name", "oidc", b"oidc", "role_claim", b"role_claim", "role_mappings", b"role_mappings", "saml", b"saml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_role", b"default_role", "email_domains", b"email_domains", "enabled", b"enabled", "kind", b"kind", "ldap", b"ldap", "name", b"name", "oidc", b"oidc", "role_claim", b"role_claim", "role_mappings", b"role_mappings", "saml", b"saml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["oidc", "saml"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["oidc", "ldap", "saml"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -717,3 +775,60 @@ class RedeemSignOnResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RedeemSignOnResponse: _TypeAlias = RedeemSignOnResponse  # noqa: Y015
+
+@_typing.final
+class SignOnWithPasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    LOGIN_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    login: _builtins.str
+    password: _builtins.str
+    @_builtins.property
+    def device(self) -> _accounts_pb2.Device: ...
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        login: _builtins.str = ...,
+        password: _builtins.str = ...,
+        device: _accounts_pb2.Device | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "login", b"login", "password", b"password", "provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignOnWithPasswordRequest: _TypeAlias = SignOnWithPasswordRequest  # noqa: Y015
+
+@_typing.final
+class SignOnWithPasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    MEMBERSHIPS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def user(self) -> _accounts_pb2.User: ...
+    @_builtins.property
+    def memberships(self) -> _containers.RepeatedCompositeFieldContainer[_accounts_pb2.Membership]: ...
+    @_builtins.property
+    def session(self) -> _accounts_pb2.Session: ...
+    def __init__(
+        self,
+        *,
+        user: _accounts_pb2.User | None = ...,
+        memberships: _abc.Iterable[_accounts_pb2.Membership] | None = ...,
+        session: _accounts_pb2.Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memberships", b"memberships", "session", b"session", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignOnWithPasswordResponse: _TypeAlias = SignOnWithPasswordResponse  # noqa: Y015

@@ -85,6 +85,11 @@ class SingleSignOnServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnResponse.FromString,
                 _registered_method=True)
+        self.SignOnWithPassword = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/SignOnWithPassword',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.FromString,
+                _registered_method=True)
 
 
 class SingleSignOnServiceServicer:
@@ -158,6 +163,13 @@ class SingleSignOnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignOnWithPassword(self, request, context):
+        """A session for somebody whose password their LDAP directory takes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SingleSignOnServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -210,6 +222,11 @@ def add_SingleSignOnServiceServicer_to_server(servicer, server):
                     servicer.RedeemSignOn,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnResponse.SerializeToString,
+            ),
+            'SignOnWithPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignOnWithPassword,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -483,6 +500,33 @@ class SingleSignOnService:
             '/pulsegate.auth.v1.SingleSignOnService/RedeemSignOn',
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RedeemSignOnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignOnWithPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/SignOnWithPassword',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

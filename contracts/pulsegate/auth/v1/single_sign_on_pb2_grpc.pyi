@@ -50,6 +50,8 @@ class SingleSignOnServiceStub:
     """What a SAML provider is to know of us."""
     RedeemSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.RedeemSignOnRequest, _single_sign_on_pb2.RedeemSignOnResponse]
     """A session for the grant of a completed sign-on. Good once."""
+    SignOnWithPassword: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]
+    """A session for somebody whose password their LDAP directory takes."""
 
 @_typing.type_check_only
 class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
@@ -73,6 +75,8 @@ class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
     """What a SAML provider is to know of us."""
     RedeemSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.RedeemSignOnRequest, _single_sign_on_pb2.RedeemSignOnResponse]  # type: ignore[assignment]
     """A session for the grant of a completed sign-on. Good once."""
+    SignOnWithPassword: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]  # type: ignore[assignment]
+    """A session for somebody whose password their LDAP directory takes."""
 
 class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
     """Identity providers of tenants, and signing in through them. The calls about providers need a principal."""
@@ -153,5 +157,13 @@ class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_single_sign_on_pb2.RedeemSignOnResponse, _abc.Awaitable[_single_sign_on_pb2.RedeemSignOnResponse]]:
         """A session for the grant of a completed sign-on. Good once."""
+
+    @_abc_1.abstractmethod
+    def SignOnWithPassword(
+        self,
+        request: _single_sign_on_pb2.SignOnWithPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.SignOnWithPasswordResponse, _abc.Awaitable[_single_sign_on_pb2.SignOnWithPasswordResponse]]:
+        """A session for somebody whose password their LDAP directory takes."""
 
 def add_SingleSignOnServiceServicer_to_server(servicer: SingleSignOnServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
