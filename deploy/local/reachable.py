@@ -10,6 +10,7 @@ UNPRIVILEGED_USER = "nobody"
 
 #: Where root keeps what `nobody` cannot reach at its own place, such as below /root.
 _STATE = Path("/var/lib/pulsegate")
+_PASS_THROUGH = 0o711
 
 
 def unprivileged_user() -> str | None:
@@ -29,8 +30,8 @@ def reachable_folder(path: Path) -> Path:
     as is right when the caller has deleted it.
     """
     if unprivileged_user() and not path.is_symlink() and not path.exists() and not everybody_reaches(path):
-        target = _STATE / secrets.token_hex(8)
-        target.mkdir(parents=True)
+        target = _state() / secrets.token_hex(8)
+        target.mkdir()
         path.symlink_to(target)
     path.mkdir(exist_ok=True)
     return path.resolve()
@@ -40,7 +41,7 @@ def reachable_copies(installed: Path, names: tuple[str, ...], version: str) -> P
     """The folder where the named packages are installed; for root one with copies, where `nobody` cannot reach it."""
     if unprivileged_user() is None or everybody_reaches(installed / names[0]):
         return installed
-    copies = _STATE / f"{names[0]}-{version}"
+    copies = _state() / f"{names[0]}-{version}"
     if not copies.exists():
         unfinished = copies.with_name(f"{copies.name}.{os.getpid()}")
         for name in names:
@@ -50,4 +51,22 @@ def reachable_copies(installed: Path, names: tuple[str, ...], version: str) -> P
             unfinished.rename(copies)
         except OSError:  # somebody else was faster
             shutil.rmtree(unfinished)
+    _open(copies)
     return copies
+
+
+def _state() -> Path:
+    """Made, or mended: whatever root's umask is, everybody may pass through."""
+    _STATE.mkdir(parents=True, exist_ok=True)
+    _STATE.chmod(_PASS_THROUGH)
+    return _STATE
+
+
+def _open(tree: Path) -> None:
+    """Lets everybody read what the owner reads, and run what the owner runs."""
+    for path in (tree, *tree.rglob("*")):
+        mode = path.lstat().st_mode
+        owners = mode & (stat.S_IRUSR | stat.S_IXUSR)
+        wanted = mode | owners >> 3 | owners >> 6
+        if wanted != mode and not path.is_symlink():
+            path.chmod(stat.S_IMODE(wanted))

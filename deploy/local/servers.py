@@ -67,7 +67,9 @@ class Postgres:
 
     def dsn(self, database: str = "postgres", *, user: str = SUPERUSER, password: str | None = None) -> str:
         """A libpq address; the superuser's unless another user is named."""
-        return f"postgresql://{user}:{password or self.password}@{HOST}:{self.port}/{database}"
+        address = f"{HOST}:{self.port}/{database}"
+        # What libpq would take from the caller's environment instead: this server has no TLS.
+        return f"postgresql://{user}:{password or self.password}@{address}?sslmode=disable"
 
     def prepare(self) -> None:
         """Makes the cluster where there is none; one whose making was interrupted is made anew."""

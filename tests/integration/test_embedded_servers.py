@@ -33,6 +33,14 @@ def test_postgres_refuses_a_wrong_password(postgres_server: RunningServer[Postgr
         psycopg.connect(postgres_server.server.dsn(password="wrong"))
 
 
+def test_the_callers_settings_of_libpq_do_not_matter(
+    postgres_server: RunningServer[Postgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    with psycopg.connect(postgres_server.server.dsn()) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_postgres_sorts_by_code_point_and_has_its_own_uuidv7(postgres_server: RunningServer[Postgres]) -> None:
     with psycopg.connect(postgres_server.server.dsn()) as connection:
         row = connection.execute("SELECT 'Z' < 'a', lower('Ä'), uuid_extract_version(uuidv7())").fetchone()
