@@ -9,6 +9,8 @@ import urllib.request
 from http import HTTPStatus
 from typing import Any
 
+from pulsegate.observation import DIRECTLY
+
 _TIMEOUT_SECONDS = 30.0
 
 #: What `services/canary` sends.
@@ -65,7 +67,7 @@ def _call(url: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
     data = None if body is None else json.dumps(body).encode()
     try:
         request = urllib.request.Request(url, data, headers)  # noqa: S310 - the operator's address
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        with DIRECTLY.open(request, timeout=_TIMEOUT_SECONDS) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         said = error.read(500).decode(errors="replace")

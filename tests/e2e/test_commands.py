@@ -21,6 +21,15 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
+@pytest.fixture(autouse=True)
+def proxy_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of an installation goes past any proxy of the environment."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 async def _pulsegate(suite: Suite, *arguments: str | Path, file: Path | None = None) -> tuple[int, str]:
     """The status, and what was said; of the data folder, or of the installation that a file describes."""
     where = ("--data", suite.data) if file is None else ("--installation", file)
