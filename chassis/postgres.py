@@ -100,6 +100,9 @@ class Database:
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, _IdleInTransaction) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
                 raise Unavailable("The database was too slow.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+            if isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
+                reason = "Somebody else was changing the same at the same time."
+                raise Unavailable(reason, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
             raise Unavailable("The database is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
 
     async def probe(self) -> None:

@@ -67,6 +67,12 @@ class Access:
             raise no_such("project")
         return project
 
+    async def held_project(self, connection: Connection, project_id: ProjectId) -> Project:
+        """The same, and nobody deletes it until this transaction ends."""
+        if not await self._projects.hold(connection, project_id):
+            raise no_such("project")
+        return await self.project(connection, project_id)
+
     async def _admit(self, connection: Connection, actor: Actor, least: Role) -> Actor:
         if actor.role < least:
             raise Forbidden(f"This takes the role {least.word}; yours in this tenant is {actor.role.word}.")

@@ -45,7 +45,7 @@ class Keys:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
-            project = await self._access.project(connection, project_id)
+            project = await self._access.held_project(connection, project_id)
             key, text = new_key(request, project, self._now())
             await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
             await self._tell(connection, actor, "key.created", key, **_rights(key))
@@ -85,6 +85,7 @@ class Keys:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            await self._access.held_project(connection, project_id)
             before = await self._key(connection, project_id, key_id)
             ending, key, text = rotated(before, grace_seconds, self._now())
             await self._keys.update(connection, ending)

@@ -23,6 +23,12 @@ class ProjectStorage:
         row = await cursor.fetchone()
         return Project(**row) if row else None
 
+    async def hold(self, connection: Connection, project_id: ProjectId) -> bool:
+        """Nobody deletes it until this transaction ends. To be called before keys of it are locked, as deleting it locks
+        them after it. False where it is gone."""
+        cursor = await connection.execute("SELECT FROM projects WHERE id = %s FOR KEY SHARE", (project_id,))
+        return cursor.rowcount == 1
+
     async def page(
         self, connection: Connection, tenant_ids: Sequence[TenantId], page: PageRequest
     ) -> Sequence[Project]:

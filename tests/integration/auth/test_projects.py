@@ -193,7 +193,11 @@ async def test_deleting_a_project_stops_its_keys(auth: AuthClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "request_class"),
-    [("UpdateProject", pb.UpdateProjectRequest), ("DeleteProject", pb.DeleteProjectRequest)],
+    [
+        ("UpdateProject", pb.UpdateProjectRequest),
+        ("DeleteProject", pb.DeleteProjectRequest),
+        ("CreateKey", pb.CreateKeyRequest),
+    ],
 )
 async def test_a_project_that_somebody_else_is_deleting_does_not_exist(
     auth: AuthClient, module_database: Database, method: str, request_class: type[Any]
@@ -201,8 +205,10 @@ async def test_a_project_that_somebody_else_is_deleting_does_not_exist(
     ada = await auth.sign_up()
     principal = await auth.principal(ada)
     request = request_class(project_id=ada.project_id)
-    if method == "UpdateProject":
+    if method != "DeleteProject":
         request.name = "Shop"
+    if method == "CreateKey":
+        request.kind = pb.KEY_KIND_SECRET
 
     with psycopg.connect(module_database.superuser_dsn) as deleting:
         deleting.execute("DELETE FROM auth.projects WHERE id = %s", (ada.project_id,))
@@ -212,3 +218,19 @@ async def test_a_project_that_somebody_else_is_deleting_does_not_exist(
 
         with pytest.raises(NotFound):
             await waiting
+
+
+async def test_keys_that_are_rotated_while_their_project_is_deleted_end_with_it(auth: AuthClient) -> None:
+    for _ in range(3):
+        ada = await auth.sign_up()
+        principal = await auth.principal(ada)
+        keys = [(await auth.create_key(ada)).key.id for _ in range(6)]
+        rotations = [
+            auth.account("RotateKey", pb.RotateKeyRequest(project_id=ada.project_id, key_id=key), principal)
+            for key in keys
+        ]
+        deletion = auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id), principal)
+        *rotated, deleted = await asyncio.gather(*rotations, deletion, return_exceptions=True)
+        assert not isinstance(deleted, BaseException), deleted
+        refused = [answer for answer in rotated if isinstance(answer, BaseException)]
+        assert all(isinstance(error, NotFound) for error in refused), refused
