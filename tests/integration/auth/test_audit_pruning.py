@@ -83,8 +83,9 @@ async def test_what_is_old_is_in_exports_and_the_rest_goes_on_from_there(
 ) -> None:
     async with running_auth(settings, clock) as auth, postgres.connected(settings.dsn) as runtime:
         ada, eve = await auth.sign_up(), await auth.sign_up()
-        signer = keeper.signer(runtime)
+        signer, long_silent = keeper.signer(runtime), keeper.signer(runtime)
         await signer.sign()
+        assert await long_silent.signed_now(TenantId(ada.tenant_id))
         assert await keeper.prune() == []
         await clock.advance(timedelta(days=31))
         ada = await signed_in(auth, ada)
@@ -110,6 +111,7 @@ async def test_what_is_old_is_in_exports_and_the_rest_goes_on_from_there(
         await clock.advance(timedelta(days=31))
         assert [line.partition(" are in")[0] for line in await keeper.prune()] == [f"{ada.tenant_id}: 1 entries"]
         assert said != await keeper.verify()
+        assert await long_silent.signed_now(TenantId(ada.tenant_id))
 
 
 FORGED = "the anchor of what was pruned is not genuine"
