@@ -329,8 +329,9 @@ def _authority_fault(text: str) -> str | None:
     if len(text) > _MOST_AUTHORITY_CHARACTERS or not text.isascii():
         return fault
     try:
-        ssl.create_default_context(cadata=text or None)
-    except ssl.SSLError:
+        if text:
+            ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
         return fault
     return None
 

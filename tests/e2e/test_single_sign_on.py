@@ -14,6 +14,8 @@ from chassis.ids import uuid7
 from tests.e2e.api import Answer, Api, Json, Project, connected, sign_up
 from tests.e2e.pages import visiting
 from tests.suite_issuer import Issuer, Visitor
+from tests.suite_ldap import BASE_DN, SERVICE_DN, SERVICE_PASSWORD, Directory
+from tests.suite_ldap import PASSWORD as DIRECTORY_PASSWORD
 from tests.suite_running import Suite
 from tests.suite_saml_issuer import SamlIssuer
 from tests.waiting import eventually
@@ -176,3 +178,31 @@ async def test_nobody_is_sent_to_a_foreign_page(suite: Suite, issuer: Issuer, re
         refused = await Browser(api).open(Page().sign_in(made, return_to))
         assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
         assert set(refused.json["error"]["details"]["fields"]) == {"returnTo"}
+
+
+async def test_an_employee_signs_in_by_the_password_of_a_directory(suite: Suite, directory: Directory) -> None:
+    async with connected(suite.base_url) as api:
+        project = await sign_up(api)
+        wanted = {
+            "name": "Directory",
+            "defaultRole": "editor",
+            "ldap": {
+                "url": directory.tls_url,
+                "certificateAuthority": directory.certificate,
+                "bindDn": SERVICE_DN,
+                "bindPassword": SERVICE_PASSWORD,
+                "baseDn": BASE_DN,
+                "userFilter": "(uid={login})",
+            },
+        }
+        providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
+        provider = await api.expect(201, "POST", providers, wanted, credential=project.token)
+        path, login = URL(provider["signInUrl"]).path, directory.add_person()
+
+        refused = await api.call("POST", path, {"login": login, "password": "a guess"})
+        session = await api.expect(200, "POST", path, {"login": login, "password": DIRECTORY_PASSWORD})
+
+        assert (refused.status, refused.code) == (401, "INVALID_CREDENTIALS")
+        assert SERVICE_PASSWORD not in json.dumps(provider)
+        assert [(one["id"], one["role"]) for one in session["tenants"]] == [(project.tenant_id, "editor")]
+        await api.expect(200, "GET", f"/api/v1/projects/{project.id}/metrics", credential=session["accessToken"])
