@@ -144,11 +144,6 @@ class LdapSettings:
         """As an LDAP URL (RFC 4516)."""
         return f"{self.url}/{self.base_dn}?{self.id_attribute}"
 
-    @property
-    def address(self) -> str:
-        """Where it is."""
-        return self.url
-
     def faults(self) -> Faults:
         possible = {
             "ldap.url": None

@@ -33,7 +33,8 @@ def test_answers_are_plain() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        "3009 020101 9fffffffff7f00",  # a long tag
+        "3006 020101 9f0100",  # a long tag
+        "3009 020101 9fffffffff7f00",
         "3008 0205 0000000001",  # a long number
         "3007 020101 0a02 0100",  # a code that is none
         "3005 020101 4200",  # an answer without parts
