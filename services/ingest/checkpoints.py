@@ -368,7 +368,8 @@ class PostgresCheckpoints:
         )
         columns = copy_format.MADE_COLUMNS
         async with connection.cursor().copy(f"COPY made_series ({columns}) FROM STDIN WITH (FORMAT binary)") as copy:
-            await copy.write(copy_format.made_rows(checkpoint.made, checkpoint.commit_ms))
+            for part in copy_format.made_rows(checkpoint.made, checkpoint.commit_ms):
+                await copy.write(part)
         await connection.execute(
             f"INSERT INTO series ({columns}) SELECT {columns} FROM made_series"  # noqa: S608 - a constant # nosec B608
         )
@@ -386,7 +387,8 @@ class PostgresCheckpoints:
         )
         copying = f"COPY changed_series ({copy_format.CHANGED_COLUMNS}) FROM STDIN WITH (FORMAT binary)"
         async with connection.cursor().copy(copying) as copy:
-            await copy.write(copy_format.changed_rows(checkpoint.changed))
+            for part in copy_format.changed_rows(checkpoint.changed):
+                await copy.write(part)
         await connection.execute(
             """
             UPDATE series SET value = c.value, count = c.count, buckets = c.buckets, timestamp_ms = c.timestamp_ms,

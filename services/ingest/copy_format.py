@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.ingest.columns import Rows
-from services.ingest.domain import LabelPairs
 from services.ingest.recent import StoredLevels
 from services.ingest.sealing import MadeSeries, SealedSeries
-from services.ingest.series import Family
+from services.ingest.series import Family, decode_labels
 
 #: The columns of `changed_rows`, those of `made_rows` and those of `level_rows`, in their order.
 CHANGED_COLUMNS = "partition, series_id, value, timestamp_ms, count, buckets"
@@ -26,6 +25,10 @@ MADE_COLUMNS = (
 LEVEL_COLUMNS = "partition, series_id, tenant_id, reporter, timestamp_ms, as_of_ms, level"
 _COUNT_OF_MADE_COLUMNS = 18
 
+#: Laid out together: enough that NumPy pays off, few enough that what a commit takes for a moment stays small. The
+#: process keeps the room for it.
+_ROWS_AT_ONCE = 8192
+
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _int2, _int4 = Struct(">h"), Struct(">i")
@@ -35,25 +38,40 @@ _JSONB_VERSION = b"\x01"
 Columns = Mapping[str, NDArray[Any]]
 
 
-def changed_rows(sealed: SealedSeries) -> bytes:
-    """New values of series that the state has, as `CHANGED_COLUMNS`."""
-    groups = (rows.tobytes() for _, rows in _groups(_values(sealed), sealed, columns=len(CHANGED_COLUMNS.split(","))))
-    return b"".join((_SIGNATURE, *groups, _TRAILER))
+def changed_rows(sealed: SealedSeries) -> Iterator[bytes]:
+    """New values of series that the state has, as `CHANGED_COLUMNS`, in parts that follow each other."""
+    yield _SIGNATURE
+    for places in _portions(len(sealed)):
+        part = sealed.at(places)
+        for _, rows in _groups(_values(part), part, columns=len(CHANGED_COLUMNS.split(","))):
+            yield rows.tobytes()
+    yield _TRAILER
 
 
-def made_rows(made: MadeSeries, commit_ms: int) -> bytes:
-    """Series that the state does not have yet, as `MADE_COLUMNS`."""
-    times = np.full(len(made), commit_ms)
-    values = {**_values(made.values), "created_ms": times, "changed_ms": times, "folded": made.folded}
+def made_rows(made: MadeSeries, commit_ms: int) -> Iterator[bytes]:
+    """Series that the state does not have yet, as `MADE_COLUMNS`, in parts that follow each other."""
     start = _int2.pack(_COUNT_OF_MADE_COLUMNS)
     descriptions = {family: start + _description(family) for family in set(made.families)}
-    parts = [_SIGNATURE]
+    yield _SIGNATURE
+    for places in _portions(len(made)):
+        yield _made_rows(made.at(places), commit_ms, descriptions)
+    yield _TRAILER
+
+
+def _made_rows(made: MadeSeries, commit_ms: int, descriptions: Mapping[Family, bytes]) -> bytes:
+    times = np.full(len(made), commit_ms)
+    values = {**_values(made.values), "created_ms": times, "changed_ms": times, "folded": made.folded}
+    parts: list[bytes] = []
     for places, rows in _groups(values, made.values, columns=None):
         joined, size = rows.tobytes(), rows.itemsize
         for at, place in enumerate(places.tolist()):
             own = joined[at * size : (at + 1) * size]
             parts += (descriptions[made.families[place]], _labels(made.labels[place]), own)
-    return b"".join((*parts, _TRAILER))
+    return b"".join(parts)
+
+
+def _portions(count: int) -> Iterator[slice]:
+    return (slice(first, first + _ROWS_AT_ONCE) for first in range(0, count, _ROWS_AT_ONCE))
 
 
 def level_rows(levels: StoredLevels) -> bytes:
@@ -131,7 +149,8 @@ def _floats(numbers: Sequence[float]) -> bytes:
     return _array(np.array([numbers], np.float64)).tobytes()
 
 
-def _labels(labels: LabelPairs) -> bytes:
+def _labels(encoded: bytes) -> bytes:
+    labels = decode_labels(encoded)
     return _field(_JSONB_VERSION + msgspec.json.encode(dict(zip(labels[::2], labels[1::2], strict=True))))
 
 

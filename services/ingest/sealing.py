@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
-from services.ingest.domain import LabelPairs, MetricType
+from services.ingest.domain import MetricType
 from services.ingest.ended_definitions import EndedDefinition
 from services.ingest.label_sets import LabelSets
 from services.ingest.ledger import LedgerLines
@@ -46,13 +46,21 @@ class SealedSeries:
     def __len__(self) -> int:
         return self.value.size
 
+    def at(self, places: slice) -> "SealedSeries":
+        """Those at some places."""
+        ids = Ids(self.ids.low[places], self.ids.high[places])
+        return SealedSeries(
+            self.partition[places], ids, self.value[places], self.counts[places], self.timestamp_ms[places]
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MadeSeries:
     """Series that the state does not have yet."""
 
     families: Sequence[Family]
-    labels: Sequence[LabelPairs]
+    #: As of `series.encode_labels`.
+    labels: Sequence[bytes]
     folded: Mask
     values: SealedSeries
 
@@ -61,13 +69,17 @@ class MadeSeries:
         """Copies of these rows."""
         return cls(
             [table.families[number] for number in table.family[rows].tolist()],
-            [table.label_pairs(row) for row in rows.tolist()],
+            [table.labels[row] for row in rows.tolist()],
             table.folded[rows],
             SealedSeries.of(table, rows),
         )
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def at(self, places: slice) -> "MadeSeries":
+        """Those at some places."""
+        return MadeSeries(self.families[places], self.labels[places], self.folded[places], self.values.at(places))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from services.ingest.recent import Recent, StoredLevels, StoredSketch
 from services.ingest.records import Record
 from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint, SealedSeries
-from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
+from services.ingest.series import Family, SeriesTable, StoredSeries, decode_labels, encode_labels
 from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, TENANT, pairs_of
@@ -90,7 +90,9 @@ class Store:
         values = _values(made.values)
         for (identity, value), family, labels in zip(values, made.families, made.labels, strict=True):
             assert identity not in self.rows, "a series is made once"
-            self.rows[identity] = Row(_copy(family), labels, *value, checkpoint.commit_ms, checkpoint.commit_ms)
+            self.rows[identity] = Row(
+                _copy(family), decode_labels(labels), *value, checkpoint.commit_ms, checkpoint.commit_ms
+            )
         for identity, value in _values(checkpoint.changed):
             before = self.rows[identity]
             self.rows[identity] = Row(before.family, before.labels, *value, before.created_ms, checkpoint.commit_ms)
