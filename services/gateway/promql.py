@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from math import copysign
+from math import copysign, isinf
 from typing import Any
 
 import promql_parser as parser
@@ -29,6 +29,9 @@ _OPERATOR = re.compile(r"[-+*/%^(\[,<>]|[=!]=|\b(?:and|or|unless|atan2)\b", re.I
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _AT_SECONDS = re.compile(r"@ (\d{1,15}\.\d{3})")
+#: Of an expression without strings and comments.
+_BEFORE_1970 = re.compile(r"@\s*-")
+_DECIMAL = re.compile(r"(?<![\w.:])(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 
 #: The greatest number of a duration that the parser reads.
 _MOST_MILLISECONDS = 2**32 - 1
@@ -99,14 +102,28 @@ def refuse_oversized(expression: str) -> None:
     """Raises Malformed where parsing the expression would cost too much, here or in Prometheus."""
     if len(expression) > MOST_CHARACTERS:
         raise Malformed(f"An expression may have {MOST_CHARACTERS} characters.")
-    bare = _STRING_OR_COMMENT.sub('""', expression)
-    if sum(1 for _ in _OPERATOR.finditer(bare)) > MOST_OPERATORS:
+    if sum(1 for _ in _OPERATOR.finditer(_bare(expression))) > MOST_OPERATORS:
         raise Malformed(f"An expression may have {MOST_OPERATORS} operators and brackets.")
+
+
+def _bare(expression: str) -> str:
+    """Without what strings and comments say."""
+    return _STRING_OR_COMMENT.sub(lambda token: " " if token[0].startswith("#") else '""', expression)
+
+
+def _refuse_unreadable(expression: str) -> None:
+    """Raises Malformed for what the parser reads as something else: times before 1970, and numbers too great."""
+    bare = _bare(expression)
+    if _BEFORE_1970.search(bare):
+        raise Malformed("This expression is refused: @ takes no time before 1970.")
+    if any(isinf(float(number)) for number in _DECIMAL.findall(bare)):
+        raise Malformed("This is no PromQL expression: a number in it is too great.")
 
 
 def _parse_foreign(expression: str) -> Any:
     """Parses what a caller wrote."""
     refuse_oversized(expression)
+    _refuse_unreadable(expression)
     # The parser takes backslashes of raw strings for escapes.
     return _parse(_STRING_OR_COMMENT.sub(_without_raw_string, expression))
 
@@ -268,8 +285,8 @@ def _at(node: Any) -> str:
         return " @ start()"
     if node.at.type == parser.AtModifierType.End:
         return " @ end()"
-    # Its text, because reading `node.at.at` panics for times before 1970, which the text shows as 1970.
+    # Its text, because reading `node.at.at` panics for times before 1970, which the text would show as 1970.
     seconds = _AT_SECONDS.fullmatch(str(node.at))
-    if seconds is None or float(seconds[1]) == 0:
-        raise _Refused("@ takes a time after 1970")
+    if seconds is None:
+        raise _Refused("@ takes a time in seconds")
     return f" @ {seconds[1]}"

@@ -1,7 +1,7 @@
 """Definitions that data brings about, in projects that let it: config is asked to make what a request has points for.
 
-Only points of doors that know a metric's type define: all but `POST /api/v1/metrics`. A classic histogram of remote
-write is left out too, because a request may hold a part of its buckets alone.
+Only points define that a secret key sends, through doors that know a metric's type: all but `POST /api/v1/metrics`. A
+classic histogram of remote write is left out too, because a request may hold a part of its buckets alone.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ _MOST_NEW_NAMES = 50
 #: How long a project waits after an attempt from which nothing came.
 _PAUSE_SECONDS = 1.0
 _MOST_PAUSES = 1_000
+#: Whoever visits a page has its publishable key, and must not say what there is to measure.
+_PUBLISHABLE = "a publishable key defines nothing. Send it with a secret key first, or define it."
 
 
 class AutoDefinition:
@@ -34,14 +36,18 @@ class AutoDefinition:
         #: Until when each project waits, on the monotonic clock, and what config said.
         self._paused: dict[bytes, tuple[float, Mapping[str, str]]] = {}
 
-    async def define(self, tenant_id: bytes, project_id: bytes, points: Sequence[Point | Fault]) -> Mapping[str, str]:
+    async def define(
+        self, tenant_id: bytes, project_id: bytes, points: Sequence[Point | Fault], key_kind: str
+    ) -> Mapping[str, str]:
         """By name, why what is not defined now is not; what can be is known to the table then. The project's
-        definitions must have been confirmed.
+        definitions must have been confirmed. `key_kind`: of the key that sends the points, as `Principal.kind`.
 
         Raises Unavailable.
         """
         if not self._definitions.lets_data_define(project_id):
             return {}
+        if key_kind != "secret":
+            return {point.names[0]: _PUBLISHABLE for point in points if not isinstance(point, Fault)}
         turn = self._turns.get(project_id) or self._turns.setdefault(project_id, asyncio.Lock())
         async with turn:
             wanted = wanted_by(points, self._definitions.of_project(project_id))

@@ -53,6 +53,8 @@ _MOST_BYTES_AROUND_HALF_CHARACTERS = 1 << 20
 #: Of the same length, and no character (Unicode, "noncharacters"): it is in no text that anybody means to send.
 _STAND_IN = rb"\uffff"
 _NULL = b"null"
+#: As a producer it would be all batches without one, where levels of gauges are merged.
+_NIL = bytes(16)
 _ABSENT = msgspec.Raw(_NULL)
 
 
@@ -393,10 +395,13 @@ def _producer(raw: msgspec.Raw, faults: dict[str, str]) -> bytes:
         text = msgspec.json.decode(raw, type=str)
         if len(text) != 36:
             raise ValueError("not the 36 characters of a UUID")
-        return uuid.UUID(text).bytes
+        producer = uuid.UUID(text).bytes
     except (ValueError, msgspec.DecodeError):
-        faults["producer"] = "must be a UUID, such as 0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
+        producer = _NIL
+    if producer == _NIL:
+        faults["producer"] = "must be a UUID other than nil, such as 0192f0c1-7d3a-7c6e-9a55-3f6f0c1b2a4d"
         return b""
+    return producer
 
 
 def _whole_number(member: str, raw: msgspec.Raw, faults: dict[str, str]) -> int:

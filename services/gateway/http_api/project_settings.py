@@ -12,7 +12,7 @@ from services.gateway.routes import Door, Operation, Route
 
 
 class NewSettings(Asked):
-    #: Whether names that nobody has defined become provisional definitions.
+    #: Whether names that nobody has defined become provisional definitions where a secret key sends them.
     auto_definition: bool
 
 

@@ -5,7 +5,7 @@ of a histogram or summary, each of which stands for 1 / rate: where that is no w
 one above it in turns, so that it is right on the average and, over a request, to the unit. A gauge (`g`) is set; one
 with a sign changes what the same request has set before, and is refused where it has not: nobody here knows the level
 that it is to change. Sets, events and service checks are refused. Several values in a line (`1:2:3`) are taken as
-DogStatsD does.
+DogStatsD does, in their order.
 """
 
 import math
@@ -105,7 +105,7 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_f
         increment = sum(map(float, values)) / rate
         return Point(names=(as_counter(stem),), labels=labels, types=COUNTERS, value=increment)
     if kind == "g":
-        level = _level(values[-1], (stem, tags), so_far.levels)
+        level = _level(values, (stem, tags), so_far.levels)
         return level if isinstance(level, Fault) else Point(names=(stem,), labels=labels, types=GAUGES, value=level)
     if kind in ("ms", "h", "d"):
         scale = 1000.0 if kind == "ms" else 1.0
@@ -161,14 +161,15 @@ def _weight(rate: float, series: tuple[str, str], owed: dict[tuple[str, str], fl
     return int(weight)
 
 
-def _level(text: str, gauge: tuple[str, str], levels: dict[tuple[str, str], float]) -> float | Fault:
-    level = float(text)
-    if text[0] in "+-":
-        if gauge not in levels:
-            return Fault(
-                "METRIC_MALFORMED",
-                "A gauge with a sign is a change, which needs a level set before it in the same request.",
-            )
-        level += levels[gauge]
-    levels[gauge] = level
-    return level
+def _level(values: Sequence[str], gauge: tuple[str, str], levels: dict[tuple[str, str], float]) -> float | Fault:
+    """What the last of the values leaves; the ones before it are as if they were lines of their own."""
+    for text in values:
+        if text[0] not in "+-":
+            levels[gauge] = float(text)
+        elif gauge in levels:
+            levels[gauge] += float(text)
+    if gauge in levels:
+        return levels[gauge]
+    return Fault(
+        "METRIC_MALFORMED", "A gauge with a sign is a change, which needs a level set before it in the same request."
+    )

@@ -224,7 +224,9 @@ class Receiver:
         """Why metrics that are not defined were not made from the data, by name."""
         tenant_id, project_id = _whose(principal)
         await self._definitions.confirm(project_id)
-        return await self._auto_definition.define(tenant_id, project_id, batch.points) if batch.points else {}
+        if not batch.points:
+            return {}
+        return await self._auto_definition.define(tenant_id, project_id, batch.points, principal.kind)
 
     def _validate(
         self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()

@@ -121,11 +121,12 @@ class Pipeline:
         content_encoding: str = "",
         door: "ingest_pb2.Door.ValueType" = ingest_pb2.DOOR_UNSPECIFIED,
         group: ingest_pb2.PushGroup | None = None,
+        key: str = "secret",
     ) -> ingest_pb2.IngestBatchResponse:
-        """One call. Raises the PulsegateError that the receiver answers."""
+        """One call with a key of that kind. Raises the PulsegateError that the receiver answers."""
         address = f"127.0.0.1:{self.receiver_settings.grpc_port}"
         async with grpc_client.connected("ingest", address, SERVICE_TOKEN) as channel:
-            return await self._ask(channel, body, content_encoding, door, group)
+            return await self._ask(channel, body, content_encoding, door, group, key)
 
     async def send(self, *metrics: dict[str, Any], **batch: Any) -> ingest_pb2.IngestBatchResponse:
         return await self.send_bytes(json.dumps({**batch, "metrics": metrics}).encode())
@@ -137,9 +138,10 @@ class Pipeline:
         content_encoding: str = "",
         door: "ingest_pb2.Door.ValueType" = ingest_pb2.DOOR_UNSPECIFIED,
         group: ingest_pb2.PushGroup | None = None,
+        key: str = "secret",
     ) -> ingest_pb2.IngestBatchResponse:
         stub = ingest_pb2_grpc.IngestServiceStub(channel.grpc_channel)
-        principal = self.upstreams.auth.principal(self.tenant_id, self.project_id, scopes=["ingest:write"])
+        principal = self.upstreams.auth.principal(self.tenant_id, self.project_id, kind=key, scopes=["ingest:write"])
         token = context.PRINCIPAL_TOKEN.set(principal)
         try:
             request = ingest_pb2.IngestBatchRequest(

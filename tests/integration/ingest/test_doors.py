@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import signal
 import time
 from typing import Any
@@ -232,6 +233,35 @@ async def test_data_defines_what_is_unknown_where_the_project_lets_it(pipeline: 
         await pipeline.expect('orders_total{plan="pro", $project}', 4)
         await pipeline.expect('orders_total{region="eu", $project}', 6)
         await pipeline.expect("depth{$project}", 7)
+
+
+def exported(*gauges: str, at_ms: int) -> dict[str, Any]:
+    """A request of OTLP in JSON."""
+    points = [{"timeUnixNano": str(at_ms * 1_000_000), "asDouble": 7}]
+    metrics = [{"name": name, "gauge": {"dataPoints": points}} for name in gauges]
+    body = {"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+    return {"body": json.dumps(body).encode(), "door": pb.DOOR_OTLP_JSON}
+
+
+async def test_what_a_publishable_key_sends_defines_nothing_and_is_told_so(pipeline: Pipeline) -> None:
+    pipeline.define("known", "gauge")
+    config = pipeline.upstreams.config
+    config.auto_definition = True
+    now_ms = int(time.time() * 1000)
+    doors = [
+        statsd("known:1|g\ndepth:7|g"),
+        exported("known", "depth", at_ms=now_ms),
+        written(("known", 1.0, {}), ("depth", 7.0, {}), at_ms=now_ms),
+        pushed("known 1\ndepth 7", "a"),
+    ]
+    async with pipeline.receiver():
+        for sent in doors:
+            answer = await pipeline.send_bytes(**sent, key="publishable")
+            assert (answer.accepted, [each.code for each in answer.rejected]) == (1, ["METRIC_NOT_DEFINED"])
+            assert "a publishable key defines nothing" in answer.rejected[0].message
+        assert config.asked_to_define == 0
+        assert [(await pipeline.send_bytes(**sent)).accepted for sent in doors] == [2] * 4
+        assert (await pipeline.send_bytes(**doors[0], key="publishable")).accepted == 2, "what is there is for all keys"
 
 
 async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_while(pipeline: Pipeline) -> None:

@@ -251,6 +251,7 @@ def test_a_batch_of_101(metric: Any) -> None:
         ({"producer": "x", "sequence": 1}, "producer"),
         ({"producer": 5, "sequence": 1}, "producer"),
         ({"producer": PRODUCER.replace("-", ""), "sequence": 1}, "producer"),
+        ({"producer": "00000000-0000-0000-0000-000000000000", "sequence": 1}, "producer"),
         ({"producer": "{" + PRODUCER[1:-1] + "}", "sequence": 1}, "producer"),
         ({"producer": PRODUCER}, "sequence"),
         ({"sequence": 1}, "producer"),

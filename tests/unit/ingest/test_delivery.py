@@ -11,9 +11,11 @@ from prometheus_client import REGISTRY
 from services.ingest.domain import MetricType
 from services.ingest.exemplars import Exemplar, Span
 from services.ingest.samples import Samples
+from services.ingest.sinks import samples_writer
 from services.ingest.sinks.attempts import Answer
 from services.ingest.sinks.delivery import Deliveries, Delivery
 from services.ingest.sinks.remote_write import RemoteWrite
+from tests.captured_logs import logged_by
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, definition, delta, ended, label, record
 from tests.unit.ingest.lane_store import Rows, Store
 from tests.unit.ingest.remote_write_schema import STALE_BITS, bits, read, read_exemplars, read_histograms
@@ -294,6 +296,52 @@ async def test_native_histograms_have_an_age_of_their_own(sink: ScriptedSink, cl
         await flushed(delivery)
     assert sink.accepted == [("orders_total pro", 1.0, older_ms)]
     assert [each.at_ms for body in sink.bodies for each in read_histograms(body)] == [newer_ms]
+
+
+async def test_the_log_has_one_line_of_a_request_for_what_was_sent_before_and_one_for_what_is_lost(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    native = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
+    waits = [SERIES.sample(SERIES.of(native, plan=f"p{number}"), NOW_MS) for number in range(20)]
+    orders = [SERIES.sample(each, NOW_MS, 1.0) for each in (FREE, PRO)]
+    before = count("quarantined")
+
+    def refusing(samples: list[Sample]) -> Answer:
+        wanted = not any(name != PROBE for name, *_ in samples) and not read_histograms(sink.bodies[-1])
+        return ACCEPTED if wanted else Answer(400, "out of order sample")
+
+    sink.answer = refusing
+    with logged_by(samples_writer) as said:
+        async with delivering(sink, clock) as delivery:
+            offer(delivery, NOW_MS, *waits, *orders)
+            await flushed(delivery)
+    lines = [(each["log_level"], each["event"], each["samples"], each["first"]["series"]) for each in said]
+    assert lines == [
+        ("info", "native histograms put aside", 20, "wait_seconds"),
+        ("error", "samples put aside", 2, "orders_total"),
+    ]
+    assert count("quarantined") - before == 22
+
+
+@pytest.mark.parametrize(
+    ("refusal", "stale", "level"),
+    [
+        ("label limit", False, "error"),
+        ("out of order sample", True, "info"),
+        ("duplicate sample for timestamp", True, "info"),
+        ("duplicate sample for timestamp", False, "error"),
+    ],
+)
+async def test_what_prometheus_says_of_a_native_histogram_tells_whether_it_is_lost(
+    sink: ScriptedSink, clock: SteppedClock, refusal: str, stale: bool, level: str
+) -> None:
+    waits = SERIES.of(definition("wait_seconds", MetricType.NATIVE_HISTOGRAM))
+    sink.answer = lambda _: Answer(400, refusal) if read_histograms(sink.bodies[-1]) else ACCEPTED
+    with logged_by(samples_writer) as said:
+        async with delivering(sink, clock) as delivery:
+            offer(delivery, NOW_MS, SERIES.sample(waits, NOW_MS, stale=stale))
+            await flushed(delivery)
+    assert [(each["log_level"], each["first"]["text"]) for each in said] == [(level, refusal)]
 
 
 async def test_a_sink_that_fails_on_and_on_is_given_rests(sink: ScriptedSink, clock: SteppedClock) -> None:

@@ -208,7 +208,7 @@ class ProjectSettings(_message.Message):
 
     AUTO_DEFINITION_FIELD_NUMBER: _builtins.int
     auto_definition: _builtins.bool
-    """Data under an unknown name makes a provisional definition."""
+    """Data under an unknown name makes a provisional definition where a secret key sends it."""
     def __init__(
         self,
         *,

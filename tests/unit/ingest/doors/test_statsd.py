@@ -83,6 +83,13 @@ def test_a_gauge_with_a_sign_changes_what_the_same_request_has_set() -> None:
     assert point("depth:3|g").types == GAUGES
 
 
+def test_several_values_of_a_gauge_follow_each_other_as_lines_do() -> None:
+    found = decode(b"depth:10:+5|g\ndepth:-1:-2|g\ndepth:+1:3:+1|g\nnew:+5:-1|g\nlate:+5:10|g")
+    assert [each.value for each in found if isinstance(each, Point)] == [15.0, 12.0, 4.0, 10.0]
+    assert isinstance(found[3], Fault)
+    assert found[3].code == "METRIC_MALFORMED"
+
+
 def test_names_and_tags_become_those_of_prometheus() -> None:
     found = point("9-lives.café:1|c|#env-name:a:b,canary,:x,2nd:y|c:in-abc|T1656581400")
     assert found.names == ("_9_lives_caf__total",)
