@@ -40,7 +40,8 @@ POINTS = {
 _LONGEST_PAUSE_SECONDS = 60.0
 _FAILPOINT = re.compile(
     r"(?P<point>[a-z-]+):(?:(?P<action>crash|error)|pause=(?P<pause>\d{1,2}(?:\.\d{1,3})?))"
-    r"@(?:(?P<chance>0?\.\d{1,9}|1\.0)|(?P<time>[1-9]\d{0,8}))"
+    r"@(?:(?P<chance>0?\.\d{1,9}|1\.0)|(?P<time>[1-9]\d{0,8}))",
+    re.ASCII,
 )
 
 

@@ -5,6 +5,7 @@ instead be given as `NAME_FILE`, the path of a file that holds the value (secret
 """
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +21,10 @@ from chassis.vault import Reference, Vault
 
 T = TypeVar("T")
 
+# In ASCII: int() and float() take the digits of every alphabet, `1_000` and blanks around them.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_PORT = re.compile(r"[0-9]{1,5}")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 #: The `default` in the metadata of a setting that has none.
@@ -107,13 +112,10 @@ class _Reader:
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """Parses a whole number within bounds, both inclusive."""
+    """Parses a whole number in ASCII digits within bounds, both inclusive."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
+        value = int(text) if _WHOLE_NUMBER.fullmatch(text) else low - 1
         if not low <= value <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return value
@@ -122,13 +124,10 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def number(low: float, high: float) -> Callable[[str], float]:
-    """Parses a finite number within bounds, both inclusive."""
+    """Parses a finite number in ASCII digits within bounds, both inclusive."""
 
     def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        value = float(text) if _NUMBER.fullmatch(text) else math.nan
         if not low <= value <= high:
             raise ValueError(f"must be a number from {low} to {high}")
         return value
@@ -190,7 +189,7 @@ def folder(text: str) -> Path:
 def host_and_port(text: str) -> str:
     """Parses `host:port`; a gRPC target such as `dns:///name:port` too."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise ValueError("must be host:port")
     return text
 

@@ -15,7 +15,7 @@ from services.codegen.errors import DefinitionNotRenderable
 _METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 #: What may be written into code without a second thought; a query or a fragment would make no sense.
-_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
+_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _MOST_ENDPOINT_CHARACTERS = 2000
 _PUBLISHABLE_KEY = re.compile(r"pk_[A-Za-z0-9_-]{1,200}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -19,8 +19,8 @@ _API_CALLS_PER_HOUR = {"free": 100, "basic": 1_000, "professional": 5_000, "ente
 _INGESTIONS_PER_MINUTE = {"free": 100, "basic": 1_000, "professional": 10_000, "enterprise": 100_000}
 _EXPENSIVE_CALLS_PER_HOUR = {"free": 10, "basic": 100, "professional": 1_000, "enterprise": 10_000}
 
-_HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
-_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def bare_origin(text: str) -> bool:

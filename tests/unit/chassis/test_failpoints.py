@@ -44,7 +44,7 @@ def test_every_fault_of_the_setting_is_named() -> None:
     assert len(str(caught.value).split("; ")) == 4
 
 
-@pytest.mark.parametrize("when", ["0", "-1", "1.1", "2.0", "0.0000000001", "", "x"])
+@pytest.mark.parametrize("when", ["0", "-1", "1.1", "2.0", "0.0000000001", "", "x", "\uff11", "0.\u0661"])
 def test_a_when_that_is_neither_a_time_nor_a_probability_is_refused(when: str) -> None:
     with pytest.raises(ValueError, match="is not point"):
         failpoints.parse(f"committed:crash@{when}")

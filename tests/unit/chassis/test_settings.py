@@ -49,6 +49,18 @@ def test_whole_numbers_are_bounded(port: str) -> None:
     assert len(faults({**GOOD, "PORT": port})) == 1
 
 
+@pytest.mark.parametrize("variable", ["PORT", "RATIO", "ADDRESS"])
+@pytest.mark.parametrize("one", ["\uff11", "\u0661", "\u00b9", " 1", "1 ", "0_1", "1" * 5_000])
+def test_numbers_are_in_ascii_digits_alone(variable: str, one: str) -> None:
+    (fault,) = faults({**GOOD, variable: f"auth:{one}" if variable == "ADDRESS" else one})
+    assert fault.startswith(f"{variable}: must be ")
+
+
+@pytest.mark.parametrize(("text", "ratio"), [("1", 1), (".5", 0.5), ("1.", 1), ("+0.25", 0.25), ("2.5E-1", 0.25)])
+def test_a_number_may_be_written_in_every_usual_way(text: str, ratio: float) -> None:
+    assert load(Example, {**GOOD, "RATIO": text}).ratio == ratio
+
+
 @pytest.mark.parametrize("address", ["host", "host:", ":1", "host:0", "host:65536", "host:http"])
 def test_an_address_needs_a_host_and_a_port(address: str) -> None:
     assert len(faults({**GOOD, "ADDRESS": address})) == 1

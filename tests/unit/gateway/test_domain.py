@@ -91,6 +91,7 @@ def test_an_ipv6_network_shares_its_limits(address: str, expected: str) -> None:
         ("https://shop.example/path", False),
         ("ftp://shop.example", False),
         ("https://user@shop.example", False),
+        ("https://shop.example:\uff18\uff10", False),
         ("null", False),
         ("*", False),
     ],
