@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,12 @@ class Batch:
     sealed_after: float | None = None  # seconds on the steady clock; None when adopted
 
     def body(self) -> bytes:
-        """Raises FileNotFoundError where somebody took the file away, OSError where it cannot be read now."""
-        return self.path.read_bytes() if self.path else self.content
+        """Raises FileNotFoundError where no file is there (any more), OSError where it cannot be read now."""
+        if not self.path:
+            return self.content
+        if not stat.S_ISREG(self.path.stat().st_mode):  # such as a directory, or a pipe that nobody writes into
+            raise FileNotFoundError("no regular file")
+        return self.path.read_bytes()
 
     def expired(self) -> bool:
         if self.sealed_after is not None:  # by this process: the wall clock may have been set right meanwhile

@@ -69,6 +69,8 @@ class Sender:
             body = batch.body()
         except FileNotFoundError:
             return self._drop(batch, "unreadable")
+        except OSError as error:
+            return self._read_later(batch, type(error).__name__)
         answer = self._connection.post(body)
         if answer.status in (401, 403):
             return self._retry(batch, answer.reason, answer.retry_after_seconds, refused=True)
@@ -98,6 +100,13 @@ class Sender:
         self._queue.remove(batch)
         self._accounts.drop(batch, reason)
         return Wait()
+
+    def _read_later(self, batch: Batch, why: str) -> Wait:
+        """Queue a batch again that cannot be read now. This says nothing of the server: the back-off does not grow."""
+        self._queue.put_back(batch)
+        self._accounts.count("retries")
+        warn("reading", "a batch in the queue directory cannot be read (%s) and is tried again", why)
+        return Wait(self._retry_base_seconds * _random.uniform(0.5, 1.0))
 
     def _retry(self, batch: Batch, why: str, retry_after_seconds: float = 0.0, refused: bool = False) -> Wait:
         """Queue a batch again; the wait is exponential, jittered, and never shorter than the server asked for."""

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Callable, List, Set
 
@@ -31,6 +32,18 @@ sys.stdin.read()
 
 def batch_files(directory: Path) -> List[Path]:
     return sorted(directory.glob("*.json"))
+
+
+def left_by_another(directory: Path, calls: int) -> Path:
+    """Where a process that is gone would have left a batch of so many calls."""
+    return directory / f"{'0' * 32}.{int(time.time() * 1000)}.{uuid.uuid4()}.1.{calls}.json"
+
+
+def make_unreadable(path: Path) -> None:
+    """Puts a link to itself there: never absent, and not readable."""
+    loop = path.with_name("loop")
+    loop.symlink_to(path.name)
+    loop.replace(path)
 
 
 def test_a_batch_is_in_its_file_before_it_is_sent_and_gone_when_settled(
@@ -256,14 +269,41 @@ def test_a_batch_whose_file_cannot_be_read_for_now_is_kept(
     wait_until(lambda: batch_files(tmp_path), "the batch is written")
     (path,) = batch_files(tmp_path)
     os.link(path, tmp_path / "aside")
-    (tmp_path / "loop").symlink_to(path.name)
-    (tmp_path / "loop").replace(path)  # a link to itself: never absent, and not readable
+    make_unreadable(path)
     server.start()
     before = client.stats.retries
     wait_until(lambda: client.stats.retries >= before + 2, "reading has failed")
     (tmp_path / "aside").replace(path)
     assert client.flush()
     assert server.totals == {"n_total": 1}
+
+
+def test_a_batch_that_cannot_be_read_makes_the_client_no_more_patient(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path
+) -> None:
+    server.stop()
+    client = make_client(queue_directory=str(tmp_path), retry_cap_seconds=3600)
+    client.record("lost_total", 1, kind="counter")
+    wait_until(lambda: batch_files(tmp_path), "the batch is written")
+    make_unreadable(batch_files(tmp_path)[0])
+    server.start()
+    before = client.stats.retries
+    wait_until(lambda: client.stats.retries >= before + 14, "reading has failed: if waits grew, after minutes")
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: server.totals == {"n_total": 1}, "a batch that can be read is sent")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_dropped_and_does_not_hold_up_the_others(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(left_by_another(tmp_path, calls=3))
+    client = make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: client.stats.dropped == {"unreadable": 3}, "it is dropped")
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert server.totals == {"n_total": 1}
+    assert (client.stats.retries, client.stats.adopted) == (0, 3)
 
 
 def test_an_owner_that_cannot_be_locked_does_not_stand_in_the_way_of_others(

@@ -20,7 +20,7 @@ def test_the_syntax_is_that_of_python_3_8(path: Path) -> None:
 def test_only_the_standard_library_is_imported(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     known = """__future__ atexit codecs collections contextlib dataclasses datetime email fcntl gzip http json logging
-        math msvcrt os pathlib queue random re sys threading time typing urllib uuid weakref"""
+        math msvcrt os pathlib queue random re stat sys threading time typing urllib uuid weakref"""
     assert {name.partition(".")[0] for name in imported(tree)} <= set(known.split())
 
 
