@@ -15,7 +15,6 @@ from services.ingest.folding import Portion
 from services.ingest.gauge_levels import Reports, merged
 from services.ingest.series import SeriesTable
 from services.ingest.sketches import Sketch
-from services.ingest.summary_windows import MinuteSketch
 
 
 class StoredSketch(NamedTuple):
@@ -64,9 +63,7 @@ def restore(table: SeriesTable, stored: Recent) -> None:
     if stored.sketches:
         rows = table.find(Ids.of(b"".join([each.series_id for each in stored.sketches]))).tolist()
         table.windows.restore(
-            MinuteSketch(row, each.minute, Sketch.decoded(each.bins))
-            for row, each in zip(rows, stored.sketches, strict=True)
-            if row >= 0
+            (row, each.minute, each.bins) for row, each in zip(rows, stored.sketches, strict=True) if row >= 0
         )
 
 
@@ -119,7 +116,8 @@ def _report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> N
 
 def settle(table: SeriesTable, now_ms: int) -> Rows:
     """Makes values of gauges and quantiles of summaries what they are at that time; where they change, the rows are
-    dirty. Returns the live gauges that no producer reports any more: they have no value."""
+    dirty. Of very many quiet summaries some follow in the next calls: see `SummaryWindows.settle`. Returns the live
+    gauges that no producer reports any more: they have no value."""
     for row, sketch in table.windows.settle(now_ms):
         if table.present[row]:
             _settle_quantiles(table, row, sketch)
@@ -145,11 +143,9 @@ def _set_values(table: SeriesTable, rows: Rows, values: Floats) -> None:
 
 
 def _settle_quantiles(table: SeriesTable, row: int, sketch: Sketch) -> None:
-    before = table.quantiles.pop(row, None)
-    if sketch.bins.size:
-        table.quantiles[row] = sketch.quantiles(table.families[table.family[row]].objectives)
-    after = table.quantiles.get(row)
-    if table.live[row] and not _same(before, after):
+    before = table.quantiles.get(row)
+    table.set_quantiles(row, sketch)
+    if table.live[row] and not _same(before, table.quantiles.get(row)):
         table.dirty[row] = True
 
 

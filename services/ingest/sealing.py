@@ -22,7 +22,8 @@ from services.ingest.samples import Samples
 from services.ingest.series import Family, SeriesTable
 from services.ingest.sources import SourceRow
 
-#: Each live series is written at least this often: Prometheus forgets after five minutes.
+#: Each live series is written at least this often: Prometheus forgets after five minutes. Only a new owner may need
+#: longer once, for very many summaries.
 REWRITE_SECONDS = 30
 
 
@@ -303,6 +304,7 @@ class Sealer:
         rows = joined_rows(slot + REWRITE_SECONDS * np.flatnonzero(self._quiet(slot, commit_ms)) for slot in slots)
         if besides.size:
             rows = np.setdiff1d(rows, besides)
+        rows = rows[~table.windows.waiting(rows)]  # some are settled, and written, with each commit
         over = table.changed_ms[rows] <= commit_ms - self._stale_after_ms
         self._retire(rows[over])
         return rows[~over]

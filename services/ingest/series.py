@@ -17,6 +17,7 @@ from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, R
 from services.ingest.domain import OTHER, GaugeMerge, LabelPairs, MetricType, partition_of
 from services.ingest.gauge_levels import GaugeLevels
 from services.ingest.series_index import SeriesIndex
+from services.ingest.sketches import Sketch
 from services.ingest.summary_windows import SummaryWindows
 
 _FIRST_CAPACITY = 1024
@@ -402,8 +403,18 @@ class SeriesTable:
             counts[at] = self.counts[int(rows[at])]
         return counts
 
+    def set_quantiles(self, row: int, observed: Sketch) -> None:
+        """Makes the quantiles of a summary those of what it observed lately."""
+        if observed.bins.size:
+            self.quantiles[row] = observed.quantiles(self.families[self.family[row]].objectives)
+        else:
+            self.quantiles.pop(row, None)
+
     def quantiles_of(self, rows: Rows) -> Objects:
-        """The quantiles of each row; None where nothing was observed lately, and for all but summaries."""
+        """The quantiles of each row; None where nothing was observed lately, and for all but summaries. Nothing is
+        written without it, so that what came from the state and waits is settled here at the latest."""
+        for row in np.unique(rows[self.windows.waiting(rows)]).tolist():
+            self.set_quantiles(row, self.windows.settle_one(row))
         quantiles = np.full(rows.size, None, np.object_)
         if self.quantiles:
             for at in np.flatnonzero(self.type[rows] == MetricType.SUMMARY).tolist():

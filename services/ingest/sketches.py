@@ -84,10 +84,11 @@ class Sketch:
     @classmethod
     def joined(cls, sketches: Sequence["Sketch"]) -> "Sketch":
         """One sketch of all their observations."""
-        if len(sketches) == 1:
-            return sketches[0]
-        bins = [np.empty(0, np.int32), *(each.bins for each in sketches)]
-        return _summed(np.concatenate(bins), np.concatenate([np.empty(0, np.int64), *(e.counts for e in sketches)]))
+        filled = [each for each in sketches if each.bins.size]
+        if len(filled) == 1:
+            return filled[0]
+        bins = [np.empty(0, np.int32), *(each.bins for each in filled)]
+        return _summed(np.concatenate(bins), np.concatenate([np.empty(0, np.int64), *(e.counts for e in filled)]))
 
     @classmethod
     def decoded(cls, encoded: bytes) -> "Sketch":
