@@ -29,7 +29,7 @@ export interface Options {
   flushIntervalMs?: number;
   /** 100, which is also the most that the server takes. */
   maxBatchMetrics?: number;
-  /** 30 000, which is also the most: so that two batches may outlive their page. */
+  /** In UTF-16 units, which are bytes of ASCII. 30 000, which is also the most: so that two batches may outlive their page. */
   maxBatchBytes?: number;
   /** 1 000 000; the oldest batches are dropped, and counted. */
   maxQueueBytes?: number;

@@ -8,7 +8,10 @@ export const REQUEST_TIMEOUT_MS = 30_000;
 export const MAX_RETRY_AFTER_MS = 3_600_000;
 /** A wrong key may be mended, but not within seconds. */
 export const REFUSED_KEY_DELAY_MS = 300_000;
-/** Browsers allow 64 KiB for all requests that may outlive their page together. */
+/**
+ * Browsers allow 64 KiB of UTF-8 for all requests that may outlive their page together. Here UTF-16 units are counted, the
+ * same for ASCII: what is refused because it has more bytes is sent again.
+ */
 export const KEEPALIVE_BYTES = 60_000;
 /** Batches. */
 export const SENT_WHEN_HIDDEN = 8;

@@ -19,6 +19,12 @@ from services.gateway.routes import Door, Header, Media, Operation, Route
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})
 CONTENT_ENCODINGS = {"": "", "identity": "", "gzip": "gzip", "zstd": "zstd"}
+_PROMISE = (
+    "1 to 100 metrics; 202 once those that are accepted are durable. With `producer` and `sequence` a batch may be "
+    "sent again with the same bytes for 8 days, and counts once, as it was judged at first. The receiver that took it "
+    "repeats that verdict; another one, or the same after a restart, answers by today's definitions, which may be 422 "
+    "where they have changed. A 5xx, or no answer, says nothing: send the same bytes again."
+)
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
 
 
@@ -82,7 +88,7 @@ class IngestionRoutes:
         operation = Operation(
             "Send metrics",
             {202: Outcome},
-            "1 to 100 metrics; 202 once those that are accepted are durable.",
+            _PROMISE,
             body=Media(("application/json", "text/plain"), Batch),
             headers=(COMPRESSED,),
         )

@@ -79,6 +79,24 @@ async def test_a_retry_is_answered_as_the_batch_was_at_first_whatever_became_of_
         assert (again.accepted, again.rejected, again.duplicate) == (1, first.rejected, True)
 
 
+async def test_after_a_restart_a_retry_is_answered_by_todays_definitions_and_counts_as_the_batch_did_at_first(
+    pipeline: Pipeline,
+) -> None:
+    orders = pipeline.define("orders_total")
+    producer = str(uuid7())
+    metrics = [{"name": "orders_total", "value": 1}, {"name": "visits_total", "value": 5}]
+    async with pipeline.running():
+        assert (await pipeline.send(*metrics, producer=producer, sequence=1)).accepted == 1
+        await pipeline.expect("orders_total{$project}", 1)
+    pipeline.define("visits_total")
+    pipeline.upstreams.config.delete(orders)
+    async with pipeline.running():
+        again = await pipeline.send(*metrics, producer=producer, sequence=1)
+        assert (again.accepted, [each.index for each in again.rejected], again.duplicate) == (1, [0], False)
+        await pipeline.send(metrics[1], producer=producer, sequence=2)
+        await pipeline.expect("visits_total{$project}", 5)
+
+
 async def test_without_config_known_metrics_go_on_and_unknown_ones_are_to_be_sent_again(pipeline: Pipeline) -> None:
     pipeline.define("orders_total")
     async with pipeline.running():
