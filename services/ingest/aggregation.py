@@ -27,6 +27,7 @@ from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
 from services.ingest.sources import SourceKey, Sources, Total
+from services.ingest.turns import Steps
 from services.ingest.windows import Window
 
 #: Label sets over a budget whose substitute is remembered.
@@ -409,14 +410,14 @@ class LaneState:
 
     # --- the checkpoint
 
-    def seal(self, now_ms: int) -> Checkpoint:
-        """A copy of what changed since the last one, and of what is due for the sinks.
+    def sealing(self, now_ms: int) -> Steps[Checkpoint]:
+        """A copy of what changed since the last one, and of what is due for the sinks: nothing may change in between.
 
         Its timestamp is at least 5 ms after the last commit's, whatever this machine's clock says: a counter must not
         look reset, and the milliseconds before it are free for the last values of series that end, their stale markers,
         and the first zeros of series that follow them under the same name.
         """
-        silent = recent.settle(self._table, max(now_ms, self.commit_ms))
+        silent = yield from recent.settle(self._table, max(now_ms, self.commit_ms))
         passing = recent.seal(self._table)
         for ending in self.ended.ending:
             self._write_end(ending.definition_id)

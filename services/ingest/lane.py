@@ -27,6 +27,7 @@ from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
+from services.ingest.turns import in_turns
 
 log = logs.get(__name__)
 
@@ -297,7 +298,7 @@ class _Work:
         async with AsyncExitStack() as folding_waits:
             await folding_waits.enter_async_context(self._memory)
             self._state.delivered(self.deliveries.delivered_ms)
-            checkpoint = self._state.seal(self._clock.now_ms())
+            checkpoint = await in_turns(self._state.sealing(self._clock.now_ms()))
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
             if not checkpoint.forgotten:

@@ -15,6 +15,10 @@ from services.ingest.folding import Portion
 from services.ingest.gauge_levels import Reports, merged
 from services.ingest.series import SeriesTable
 from services.ingest.sketches import Sketch
+from services.ingest.turns import Steps
+
+#: Some 5 ms.
+_SUMMARIES_IN_STEP = 64
 
 
 class StoredSketch(NamedTuple):
@@ -114,13 +118,15 @@ def _report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> N
     )
 
 
-def settle(table: SeriesTable, now_ms: int) -> Rows:
+def settle(table: SeriesTable, now_ms: int) -> Steps[Rows]:
     """Makes values of gauges and quantiles of summaries what they are at that time; where they change, the rows are
     dirty. Of very many quiet summaries some follow in the next calls: see `SummaryWindows.settle`. Returns the live
     gauges that no producer reports any more: they have no value."""
-    for row, sketch in table.windows.settle(now_ms):
+    for number, (row, sketch) in enumerate(table.windows.settle(now_ms)):
         if table.present[row]:
             _settle_quantiles(table, row, sketch)
+        if number % _SUMMARIES_IN_STEP == 0:
+            yield
     table.levels.expire(now_ms)
     rows = table.levels.take_touched()
     rows = rows[table.merged[rows] & table.present[rows] & table.live[rows]]

@@ -4,7 +4,7 @@ Minutes leave as wholes, so that an observation counts for at least nine minutes
 very many series have been quiet since the same minute, which are settled in portions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -138,8 +138,8 @@ class SummaryWindows:
         found: Mask = (rows < self._oldest.size) & (self._oldest.take(rows, mode="clip") == _RESTORED)
         return found
 
-    def settle(self, now_ms: int) -> list[tuple[int, Sketch]]:
-        """Rows whose window may have changed, and what is in it now.
+    def settle(self, now_ms: int) -> Iterator[tuple[int, Sketch]]:
+        """Rows whose window may have changed, and what is in it now, each settled as it is asked for.
 
         They are all that observed something, and of those that only wait or lose a minute `MOST_QUIET`, the longest
         overdue first.
@@ -147,7 +147,7 @@ class SummaryWindows:
         self._minute = max(self._minute, now_ms // MINUTE_MS)
         due = self._observed | dict.fromkeys(self._overdue().tolist())
         self._observed = {}
-        return [(row, self.settle_one(row)) for row in due]
+        return ((row, self.settle_one(row)) for row in due)
 
     def _overdue(self) -> Rows:
         rows = np.flatnonzero(self._oldest <= self._minute - MINUTES)

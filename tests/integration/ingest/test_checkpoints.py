@@ -21,6 +21,7 @@ from services.ingest.label_sets import Budgets
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
+from services.ingest.turns import at_once
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import (
     DAY_MS,
@@ -70,7 +71,7 @@ class StoredLane:
 
     async def commit(self) -> Checkpoint:
         self.now_ms += 1000
-        checkpoint = self.state.seal(self.now_ms)
+        checkpoint = at_once(self.state.sealing(self.now_ms))
         delivered = {SINK: checkpoint.commit_ms}
         await self.checkpoints.commit(self.owned(self._position), checkpoint, delivered)
         self._position = checkpoint.position
@@ -152,7 +153,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
         await lane.commit()
         first = lane.contents()
         await lane.restart()
-        recent.settle(lane.table, lane.now_ms)
+        at_once(recent.settle(lane.table, lane.now_ms))
         assert lane.contents() == first
         assert any(OTHER in str(each) for each in first)
         await lane.fold(
@@ -170,7 +171,7 @@ async def test_what_is_committed_is_loaded_as_it_was(database: Database) -> None
         assert len(second) == len(first)
         assert second != first
         await lane.restart()
-        recent.settle(lane.table, lane.now_ms)
+        at_once(recent.settle(lane.table, lane.now_ms))
         assert lane.contents() == second
         assert sorted(lane.table.levels.of(lane.table.of_family(SESSIONS.id))[0].tolist()) == [0.5, 4.0]
 
@@ -243,7 +244,7 @@ async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_
         await lane.fold(record(delta(COUNTER), delta(GAUGE, 1.0, NOW_MS)))
         await lane.commit()
         await lane.fold(ended(COUNTER))
-        sealed = lane.state.seal(lane.now_ms + 1000)
+        sealed = at_once(lane.state.sealing(lane.now_ms + 1000))
         await lane.checkpoints.commit(lane.owned(1), sealed, {SINK: lane.now_ms})
         loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
         assert (len(loaded.table), loaded.unmarked.size) == (1, 1)
@@ -261,7 +262,7 @@ async def test_a_sink_that_is_away_for_too_long_holds_no_series_of_that_time_bac
         for day in range(1, 12):
             lane.now_ms += DAY_MS
             await lane.fold(record(delta(GAUGE, 1.0, lane.now_ms, day=str(day))))
-            sealed = lane.state.seal(lane.now_ms)
+            sealed = at_once(lane.state.sealing(lane.now_ms))
             await lane.checkpoints.commit(lane.owned(day), sealed, last_delivered)
         loaded = await lane.checkpoints.load(0, 1, [SINK, "gone"], DAY_MS, longest_outage_ms=7 * DAY_MS)
         assert loaded.delivered_ms == loaded.commit_ms - 7 * DAY_MS
@@ -274,7 +275,7 @@ async def test_only_the_owner_at_the_position_it_knows_can_commit(database: Data
         with pytest.raises(LaneLostError):
             await lane.commit()
         await later.fold(record(delta(COUNTER)))
-        sealed = later.state.seal(NOW_MS + 1000)
+        sealed = at_once(later.state.sealing(NOW_MS + 1000))
         with pytest.raises(LaneLostError):
             await later.checkpoints.commit(later.owned(5), sealed, {})
         await later.checkpoints.commit(later.owned(0), sealed, {})
@@ -282,7 +283,7 @@ async def test_only_the_owner_at_the_position_it_knows_can_commit(database: Data
 
 async def test_a_commit_cannot_go_back_in_time(database: Database) -> None:
     async with opened(database) as lane:
-        sealed = [lane.state.seal(NOW_MS), lane.state.seal(NOW_MS + 1000)]
+        sealed = [at_once(lane.state.sealing(NOW_MS)), at_once(lane.state.sealing(NOW_MS + 1000))]
         await lane.checkpoints.commit(lane.owned(0), sealed[1], {})
         with pytest.raises(LaneLostError):
             await lane.checkpoints.commit(lane.owned(0), sealed[0], {})

@@ -16,6 +16,7 @@ from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint, SealedSeries
 from services.ingest.series import Family, SeriesTable, StoredSeries, decode_labels, encode_labels
 from services.ingest.sources import SourceKey, Total
+from services.ingest.turns import at_once
 from services.ingest.windows import Window
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, TENANT, pairs_of
 
@@ -79,7 +80,7 @@ class Store:
 
     def commit(self, now_ms: int) -> Checkpoint:
         self.state.delivered(self.delivered_ms)
-        checkpoint = self.state.seal(now_ms)
+        checkpoint = at_once(self.state.sealing(now_ms))
         self.store(checkpoint)
         return checkpoint
 
@@ -125,7 +126,7 @@ class Store:
             elif step == "fold":
                 self.fold(*log[self.state.position :][:1])
             elif step == "crash while committing":
-                sealed = self.state.seal(now_ms)
+                sealed = at_once(self.state.sealing(now_ms))
                 if not sealed.forgotten:
                     self.fold(*log[self.state.position :][:1])  # folding goes on meanwhile
                 self.store(sealed)

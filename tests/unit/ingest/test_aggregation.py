@@ -12,6 +12,7 @@ from services.ingest.domain import OTHER, MetricType
 from services.ingest.errors import UnreadableLogError
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
+from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,
@@ -109,9 +110,9 @@ def test_the_same_producer_in_another_project_is_another_producer() -> None:
 def test_a_checkpoint_is_a_copy_also_of_series_that_it_makes() -> None:
     store = Store()
     store.fold(record(delta(ORDERS, 1.0), delta(LOAD, 0.05)))
-    first = store.state.seal(NOW_MS)
+    first = at_once(store.state.sealing(NOW_MS))
     store.fold(record(delta(ORDERS, 10.0), delta(LOAD, 0.05)))
-    second = store.state.seal(NOW_MS + 1000)
+    second = at_once(store.state.sealing(NOW_MS + 1000))
     store.fold(record(delta(ORDERS, 100.0), delta(LOAD, 0.05)))
     assert first.made.values.value.tolist() == [1.0, 0.05]
     assert [None if counts is None else counts.tolist() for counts in first.made.values.counts] == [None, [1, 1, 0, 0]]

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from services.ingest.domain import Definition, GaugeMerge, MetricType, series_id
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Distribution, RecordedExemplar
+from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,
@@ -30,7 +31,7 @@ def test_a_commit_says_that_it_alone_has_the_values_of_a_deleted_definition() ->
     store.fold(record(delta(ORDERS, 10.0)))
     assert not store.commit(NOW_MS).forgotten
     store.fold(record(delta(ORDERS, 5.0)), ended(ORDERS))
-    sealed = store.state.seal(NOW_MS + 1000)
+    sealed = at_once(store.state.sealing(NOW_MS + 1000))
     assert sealed.forgotten
     # What another receiver sends meanwhile is folded when it is stored, and adds to it.
     store.store(sealed)
@@ -42,7 +43,7 @@ def test_a_commit_says_that_it_alone_has_the_values_of_a_deleted_definition() ->
 def test_a_commit_says_that_it_alone_has_a_gauge_whose_levels_are_too_old() -> None:
     store, late_ms = Store(), NOW_MS - 400_000
     store.fold(record(delta(DEPTH, 1.0, late_ms)))
-    sealed = store.state.seal(NOW_MS)
+    sealed = at_once(store.state.sealing(NOW_MS))
     assert sealed.forgotten
     store.store(sealed)
     store.fold(record(delta(DEPTH, 1.0, late_ms + 1000)))

@@ -14,6 +14,7 @@ from services.ingest.samples import Samples
 from services.ingest.sealing import REWRITE_SECONDS
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS, MINUTES, MOST_QUIET, SummaryWindows
+from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition, delta, label, record
 from tests.unit.ingest.lane_store import Store, each_of
 
@@ -64,7 +65,24 @@ def test_the_turn_of_a_minute_costs_nothing_where_no_minute_leaves() -> None:
     store.fold(observed(5.0))
     store.commit(START_MS + 1000)
     for minute in range(1, MINUTES):
-        assert store.table.windows.settle(START_MS + minute * MINUTE_MS) == []
+        assert list(store.table.windows.settle(START_MS + minute * MINUTE_MS)) == []
+
+
+def test_others_may_have_their_turn_while_many_that_observed_something_are_settled() -> None:
+    store = Store()
+    plans = [f"plan-{number}" for number in range(1000)]
+    store.fold(observed(5.0, plans=plans))
+    steps = store.state.sealing(START_MS + 1000)
+    pauses = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            sealed = done.value
+            break
+        pauses += 1
+    assert pauses >= 10
+    assert written(sealed.samples) == dict.fromkeys(plans, quantiles_of(5.0))
 
 
 def test_minutes_of_quiet_series_leave_in_portions() -> None:
@@ -167,7 +185,7 @@ def test_whatever_crashes_nothing_is_written_that_was_not_true_a_moment_ago(
             _expect_some_time_ago(written(checkpoint.overdue.samples), counted_by_now, checkpoint.commit_ms)
             store.delivered_ms = checkpoint.commit_ms
         elif step == "lose the commit":
-            store.state.seal(now_ms)
+            at_once(store.state.sealing(now_ms))
             store.crash()
         elif step == "crash":
             store.crash()
@@ -207,4 +225,4 @@ def test_of_a_hundred_thousand_quiet_series_a_few_thousand_are_settled_at_once(m
         settled |= rows
         assert np.count_nonzero(windows.waiting(np.arange(series))) == series - len(settled)
     assert len(settled) >= 3 * MOST_QUIET
-    assert len(windows.settle(START_MS + MINUTES * MINUTE_MS)) == MOST_QUIET
+    assert len(list(windows.settle(START_MS + MINUTES * MINUTE_MS))) == MOST_QUIET

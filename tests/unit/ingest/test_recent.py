@@ -18,6 +18,7 @@ from services.ingest.records import Record
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS
+from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record
 from tests.unit.ingest.lane_store import Sample, Store, each_of
 
@@ -237,7 +238,7 @@ def test_whatever_crashes_a_gauge_is_what_its_producers_report(
             store.delivered_ms = checkpoint.commit_ms
             _expect_merged(store, checkpoint, arrived[: store.state.position], rule)
         elif step == "lose the commit":
-            store.state.seal(now_ms)
+            at_once(store.state.sealing(now_ms))
             store.crash()
         elif step == "crash":
             store.crash()
@@ -379,7 +380,7 @@ def test_whatever_crashes_quantiles_are_those_of_ten_minutes(
             store.delivered_ms = checkpoint.commit_ms
             _expect_quantiles(store, checkpoint, arrived[: store.state.position])
         elif step == "lose the commit":
-            store.state.seal(now_ms)
+            at_once(store.state.sealing(now_ms))
             store.crash()
         elif step == "crash":
             store.crash()
