@@ -11,7 +11,15 @@ from uuid import UUID
 from sansldap import LDAPError, LDAPResultCode
 
 from services.auth.domain import email_fault
-from services.auth.errors import InvalidLogin, OutOfReach, ProviderAway, SignOnFailed, TooManySignOns, UnsafeAddress
+from services.auth.errors import (
+    InvalidLogin,
+    OutOfReach,
+    ProviderAway,
+    SignOnFailed,
+    TooManyGroups,
+    TooManySignOns,
+    UnsafeAddress,
+)
 from services.auth.identity_providers import LdapSettings, ProviderId, ProviderOf, Vouched
 from services.auth.ldap import Connection, Entry, NotAnswered
 from services.auth.ldap_filters import DN, LOGIN, filled
@@ -154,6 +162,8 @@ class _Asked:
             [self._role_attribute],
             most=_MOST_GROUPS,
         )
+        if found.more:
+            raise TooManyGroups
         return [value for group in found.entries for value in _texts(group, self._role_attribute)]
 
     def _own_group_attributes(self) -> list[str]:
@@ -164,7 +174,9 @@ class _Asked:
         if len(subjects) != 1 or not _sound(subjects[0], _MOST_SUBJECT_CHARACTERS):
             raise SignOnFailed("its name for you is none that can be kept")
         email = emails[0] if emails and not email_fault(emails[0]) else ""
-        return Vouched(subject=subjects[0], email=email, groups=groups[:_MOST_GROUPS])
+        if len(groups) > _MOST_GROUPS:
+            raise TooManyGroups
+        return Vouched(subject=subjects[0], email=email, groups=groups)
 
 
 def _sound(text: str, most: int) -> bool:

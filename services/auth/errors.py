@@ -3,6 +3,11 @@
 from chassis.errors import WAITING_FOR, Conflict, Forbidden, Invalid, Limited, Unauthenticated, Unavailable
 
 
+def _printable(said: str) -> str:
+    """What may come from a provider, made fit for messages and for the database, which takes no half characters."""
+    return "".join(filter(str.isprintable, said[:200]))
+
+
 class InvalidCredentials(Unauthenticated):
     """Unknown e-mail address or wrong password: never said which."""
 
@@ -211,8 +216,8 @@ class ProviderAway(Unavailable):
             retry_after_seconds=5.0,
         )
         #: For the log, and for who administers the provider: anybody may begin a sign-on, and reads the message.
-        self.url = url[:200]
-        self.cause = cause[:200]
+        self.url = _printable(url)
+        self.cause = _printable(cause)
 
 
 class OutOfReach(ProviderAway):
@@ -258,7 +263,14 @@ class SignOnFailed(Unauthenticated):
     code = "SSO_FAILED"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The identity provider has not signed you in: {reason[:200]}.")
+        super().__init__(f"The identity provider has not signed you in: {_printable(reason)}.")
+
+
+class TooManyGroups(SignOnFailed):
+    """Of some of somebody's groups alone, a lower role could follow than of all of them, or a higher one."""
+
+    def __init__(self) -> None:
+        super().__init__("it says more groups than are read")
 
 
 class SignOnNotAllowed(Forbidden):

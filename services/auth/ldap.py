@@ -24,7 +24,7 @@ from sansldap import (
     SearchScope,
 )
 
-from services.auth.ldap_frames import MOST_BYTES, NotLdap, require_plain, size_of
+from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of
 
 _READ_BYTES = 1 << 14
 
@@ -62,6 +62,7 @@ class Connection:
         self._session = LDAPClient()
         self._read_ahead = bytearray()
         self._bytes_left = MOST_BYTES
+        self._parts_left = MOST_PARTS
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """Encrypts the connection, before anything else is said (RFC 4511, 4.14)."""
@@ -119,7 +120,7 @@ class Connection:
             self._read_ahead += await self._read()
         message = bytes(self._read_ahead[:size])
         del self._read_ahead[:size]
-        require_plain(message)
+        self._parts_left -= require_plain(message, self._parts_left)
         try:
             [found] = self._session.receive(message)
         except (ValueError, IndexError) as error:

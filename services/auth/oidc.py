@@ -2,7 +2,8 @@
 
 import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from yarl import URL
 from chassis.clock import Clock
 from services.auth.discovery import Discovery, Metadata, remember
 from services.auth.domain import email_fault
-from services.auth.errors import ProviderAway, SignOnFailed
+from services.auth.errors import ProviderAway, SignOnFailed, TooManyGroups
 from services.auth.identity_providers import OidcSettings, ProviderOf, Vouched, values_of
 from services.auth.sign_on_secrets import SignOnSecrets
 
@@ -33,6 +34,11 @@ _MOST_CACHED = 500
 _SKEW_SECONDS = 60
 _MOST_SUBJECT_CHARACTERS = 255
 _MOST_GROUPS = 1000
+#: What is read of a key: the members of a private one would be computed with, for as long as whoever made them likes.
+_PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x", "y", "kid", "use", "alg")
+#: As many as the modulus of an RSA key of 8192 bits has, and some.
+_MOST_MEMBER_CHARACTERS = 1400
+_MOST_KEYS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,13 +172,30 @@ class OidcClient:
 
     async def _read_keys(self, metadata: Metadata) -> Keys:
         answer = await metadata.outbound.get(metadata.jwks_uri)
-        try:
-            found = jwt.PyJWKSet.from_dict(answer).keys
-        except (jwt.PyJWTError, TypeError, ValueError, AttributeError) as error:
-            raise ProviderAway(metadata.jwks_uri, "its keys are none that can be used") from error
-        keys = Keys(by_id=tuple(found), read_at=self._clock.monotonic())
+        said = answer.get("keys")
+        found = _public_keys(said) if isinstance(said, list) and len(said) <= _MOST_KEYS else ()
+        if not found:
+            raise ProviderAway(metadata.jwks_uri, "its keys are none that can be used")
+        keys = Keys(by_id=found, read_at=self._clock.monotonic())
         remember(self._keys, metadata.jwks_uri, keys, most=_MOST_CACHED)
         return keys
+
+
+def _public_keys(said: Sequence[object]) -> tuple[jwt.PyJWK, ...]:
+    """Those that can be used; others are passed over, as RFC 7517, 5 has it."""
+    found = []
+    for key in said:
+        with suppress(jwt.PyJWTError, TypeError, ValueError, AttributeError):
+            found.append(jwt.PyJWK(_public(key)))
+    return tuple(found)
+
+
+def _public(key: object) -> dict[str, str]:
+    """A key without what is not known of public ones. Raises ValueError."""
+    members = {name: key[name] for name in _PUBLIC_MEMBERS if name in key} if isinstance(key, Mapping) else {}
+    if not all(isinstance(value, str) and len(value) <= _MOST_MEMBER_CHARACTERS for value in members.values()):
+        raise ValueError("a key of other members than texts of some length")
+    return members
 
 
 def _named(keys: Keys, header: Mapping[str, Any]) -> jwt.PyJWK | None:
@@ -187,11 +210,15 @@ def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
     subject, email = claims["sub"], claims.get("email", "")
     if not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS or not subject.isprintable():
         raise SignOnFailed("its name for you is none that can be kept")
+    groups, elsewhere = values_of(claims, provider.admission.role_claim), claims.get("_claim_names")
+    # OpenID Connect Core, 5.6.2: a claim of many values may be somewhere else, which is not asked.
+    if len(groups) > _MOST_GROUPS or (isinstance(elsewhere, Mapping) and provider.admission.role_claim in elsewhere):
+        raise TooManyGroups
     believed = claims.get("email_verified", provider.settings.trusts_email) is True
     return Vouched(
         subject=subject,
         email=email if believed and isinstance(email, str) and not email_fault(email) else "",
-        groups=values_of(claims, provider.admission.role_claim)[:_MOST_GROUPS],
+        groups=groups,
     )
 
 

@@ -4,29 +4,31 @@ import asyncio
 import json
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 
 Network = IPv4Network | IPv6Network
 
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
+#: No fewer than conversations: who has a place does not wait for a connection, or for a thread.
 _MOST_CONNECTIONS = 64
-_MOST_CONNECTIONS_PER_HOST = 8
 _MOST_ANSWER_BYTES = 1 << 20
 #: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
-_MOST_THREADS = 32
 _MOST_LOOKUPS = 64
+_MOST_LOOKUPS_OF_ONE_TENANT = _MOST_LOOKUPS // 4
 #: Addresses that carry an IPv4 address for a translator: NAT64 (RFC 6052, RFC 8215) and 6to4.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
 
@@ -77,17 +79,19 @@ class _Names:
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self._room = BoundedSemaphore(_MOST_LOOKUPS)
+        #: By tenant.
+        self._under_way: Counter[str] = Counter()
+        self._counting = Lock()
 
     async def addresses(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
         """Raises OSError, TooManyLookups."""
-        if not self._room.acquire(blocking=False):
-            raise TooManyLookups
+        tenant_id = ASKED_FOR.get()
+        self._begin(tenant_id)
         lookup = self._threads.submit(
             socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
         # Counted until the thread is done with it, also where the caller has given up.
-        lookup.add_done_callback(lambda _: self._room.release())
+        lookup.add_done_callback(lambda _: self._end(tenant_id))
         return [
             ResolveResult(
                 hostname=host,
@@ -99,6 +103,17 @@ class _Names:
             )
             for found, _, proto, _, address in await asyncio.wrap_future(lookup)
         ]
+
+    def _begin(self, tenant_id: str) -> None:
+        """Raises TooManyLookups."""
+        with self._counting:
+            if self._under_way.total() >= _MOST_LOOKUPS or self._under_way[tenant_id] >= _MOST_LOOKUPS_OF_ONE_TENANT:
+                raise TooManyLookups
+            self._under_way[tenant_id] += 1
+
+    def _end(self, tenant_id: str) -> None:
+        with self._counting:
+            self._under_way -= Counter([tenant_id])
 
 
 class _GuardedResolver(AbstractResolver):
@@ -190,7 +205,7 @@ class Outbounds:
 @asynccontextmanager
 async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outbounds]:
     """Both, while open."""
-    threads = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="names")
+    threads = ThreadPoolExecutor(_MOST_LOOKUPS, thread_name_prefix="names")
     names = _Names(threads)
     try:
         async with _asking(Reach(()), names) as public, _asking(Reach(private_networks), names) as inside:
@@ -202,13 +217,10 @@ async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outboun
 @asynccontextmanager
 async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
     resolver = _GuardedResolver(reach, names)
-    connector = aiohttp.TCPConnector(
-        resolver=resolver,
-        use_dns_cache=False,
-        limit=_MOST_CONNECTIONS,
-        limit_per_host=_MOST_CONNECTIONS_PER_HOST,
-    )
-    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as session:
+    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=_MOST_CONNECTIONS)
+    # What one tenant's provider has us keep is sent to no other's.
+    forgetful = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, cookie_jar=forgetful) as session:
         yield Outbound(session, reach, resolver)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from lxml import etree
 
 from services.auth.domain import email_fault
-from services.auth.errors import SignOnFailed
+from services.auth.errors import SignOnFailed, TooManyGroups
 from services.auth.identity_providers import SamlSettings, Vouched
 from services.auth.saml_documents import (
     NAMES,
@@ -141,11 +141,14 @@ def _vouched(assertion: etree._Element, expected: Expected) -> Vouched:
         subjects = [_text(name) for name in names if _lasts(name, expected)]
     if len(subjects) != 1 or not 0 < len(subjects[0]) <= _MOST_SUBJECT_CHARACTERS or not subjects[0].isprintable():
         raise SignOnFailed("it says no lasting name for you, or none that can be kept")
+    groups = attributes.get(expected.role_attribute, [])
+    if len(groups) > _MOST_GROUPS:
+        raise TooManyGroups
     emails = attributes.get(settings.email_attribute, [])
     return Vouched(
         subject=subjects[0],
         email=emails[0] if emails and not email_fault(emails[0]) else "",
-        groups=attributes.get(expected.role_attribute, [])[:_MOST_GROUPS],
+        groups=groups,
     )
 
 
@@ -175,11 +178,11 @@ def _text(element: etree._Element) -> str:
 
 
 def _is_over(until: str | None, now: datetime) -> bool:
-    return until is not None and _moment(until) + _SKEW <= now
+    return until is not None and _moment(until) <= now - _SKEW
 
 
 def _has_begun(since: str | None, now: datetime) -> bool:
-    return since is None or _moment(since) - _SKEW <= now
+    return since is None or _moment(since) <= now + _SKEW
 
 
 def _moment(text: str) -> datetime:

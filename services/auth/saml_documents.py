@@ -14,8 +14,18 @@ from signxml.verifier import SignatureConfiguration, VerifyResult, XMLVerifier
 
 #: Of a document, in bytes.
 MOST_BYTES = 192 << 10
-#: Of one tag: canonicalization takes quadratic time in the namespaces that are in scope.
+#: Of a document, begun and ended. A thousand groups have two thousand.
+_MOST_TAGS = 6000
+#: Of one tag, and in scope: canonicalization takes quadratic time in these, for each of the elements.
 _MOST_DECLARATIONS = 32
+_MOST_IN_SCOPE = 64
+_MOST_DEPTH = 20
+_MOST_ATTRIBUTES = 100
+#: Of what is canonicalized before anybody knows who has signed it.
+_MOST_SIGNED_PARTS = 20
+_MOST_TRANSFORMS = 2
+_MOST_PREFIXES = 32
+_INCLUSIVE: Final = "{http://www.w3.org/2001/10/xml-exc-c14n#}InclusiveNamespaces"
 
 NAMES: Final = {
     "saml": "urn:oasis:names:tc:SAML:2.0:assertion",
@@ -68,10 +78,14 @@ def parsed(document: bytes) -> etree._Element:
     if max(tag.count(b"xmlns") for tag in document.split(b"<")) > _MOST_DECLARATIONS:
         raise UnreadableXml("it declares more namespaces than anybody needs")
     parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, huge_tree=False)
+    if document.count(b"<") > _MOST_TAGS:
+        raise UnreadableXml("it has more elements than anybody needs")
     try:
-        return etree.fromstring(document, parser)
+        root = etree.fromstring(document, parser)
     except etree.XMLSyntaxError as error:
         raise UnreadableXml("it is no XML") from error
+    _require_narrow(root)
+    return root
 
 
 def parsed_base64(document: str) -> etree._Element:
@@ -81,6 +95,18 @@ def parsed_base64(document: str) -> etree._Element:
     except ValueError as error:
         raise UnreadableXml("it is not in base64") from error
     return parsed(decoded)
+
+
+def _require_narrow(root: etree._Element) -> None:
+    """Raises UnreadableXml."""
+    depth = in_scope = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end", "start-ns", "end-ns")):
+        depth += (event == "start") - (event == "end")
+        in_scope += (event == "start-ns") - (event == "end-ns")
+        if depth > _MOST_DEPTH or in_scope > _MOST_IN_SCOPE:
+            raise UnreadableXml("it is deeper than anybody needs, or has more namespaces")
+    if any(len(element.attrib) > _MOST_ATTRIBUTES for element in root.iter()):
+        raise UnreadableXml("it has a tag with more attributes than anybody needs")
 
 
 def is_signed(element: etree._Element) -> bool:
@@ -97,6 +123,7 @@ def signed_part(element: etree._Element, certificates: Sequence[x509.Certificate
     for signature in element.iterfind("ds:Signature", NAMES):
         for key_info in signature.findall("ds:KeyInfo", NAMES):
             signature.remove(key_info)  # which keys there are is ours to say, and nothing signs this
+        _require_simple(signature)
     # Alone: what a signature refers to is looked for in here, and nowhere else in the document.
     alone = etree.tostring(element, with_tail=False)
     rules = replace(_SIGNATURES, verification_time=at)
@@ -109,6 +136,23 @@ def signed_part(element: etree._Element, certificates: Sequence[x509.Certificate
             continue
         return _about(element, cast("VerifyResult", found).signed_xml)
     raise NotSigned("it is signed by none of the keys that it may be signed by") from reason
+
+
+def _require_simple(signature: etree._Element) -> None:
+    """That little is to be done before it is known who has signed. Raises NotSigned."""
+    infos = signature.findall("ds:SignedInfo", NAMES)
+    parts = [part for info in infos for part in info.iter()]
+    transforms = [part for part in parts if part.tag == named("ds", "Transform")]
+    lists = [part for part in parts if part.tag == _INCLUSIVE]
+    if (
+        len(infos) != 1
+        or len(parts) > _MOST_SIGNED_PARTS
+        or len(infos[0].findall("ds:Reference", NAMES)) != 1
+        or len(transforms) > _MOST_TRANSFORMS
+        or any(child.tag != _INCLUSIVE for transform in transforms for child in transform)
+        or any(len(found.get("PrefixList", "").split()) > _MOST_PREFIXES for found in lists)
+    ):
+        raise NotSigned("its signature is made in a way that nobody needs")
 
 
 def _about(element: etree._Element, signed: etree._Element | None) -> etree._Element:

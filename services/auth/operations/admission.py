@@ -11,6 +11,7 @@ from chassis.errors import Forbidden, PulsegateError, Unauthenticated
 from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
 from services.auth import metrics
+from services.auth.conversations import Conversations
 from services.auth.domain import Role, User, UserId
 from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
 from services.auth.failed_sign_ons import FailedSignOns
@@ -63,6 +64,8 @@ class Admission:
         self._master_key = master_key
         self._clock = clock
         self._failed = FailedSignOns(clock)
+        #: With providers, whatever their kind.
+        self.conversations = Conversations()
 
     async def enabled(self, provider_id: ProviderId, *kinds: type[_Kind]) -> ProviderOf[_Kind]:
         """One of these kinds through which people sign in. Raises NotFound."""

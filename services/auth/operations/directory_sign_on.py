@@ -44,11 +44,13 @@ class DirectorySignOn:
     async def sign_in(self, provider_id: ProviderId, login: str, password: str, device: Device) -> SignedIn:
         """A session, which ends some hours later: the directory is asked again then.
 
-        Raises what `Directories.vouched` and `Admission.admit` do, and NotFound.
+        Raises what `Directories.vouched`, `Conversations.of` and `Admission.admit` do, and NotFound.
         """
         provider = await self._admission.enabled(provider_id, LdapSettings)
+        secret = self._admission.secret(provider)
         try:
-            vouched = await self._directories.vouched(provider, self._admission.secret(provider), login, password)
+            async with self._admission.conversations.of(provider):
+                vouched = await self._directories.vouched(provider, secret, login, password)
             signed_in = await self._begin(provider, vouched, device)
         except PulsegateError as refusal:
             await self._admission.tell_of_failure(provider, refusal, address=device.address, device=device.name)

@@ -99,7 +99,7 @@ class IdentityProviders:
     ) -> IdentityProvider:
         """Sessions end that a provider began which is disabled now.
 
-        Raises Invalid, UnsafeAddress, NotFound, Forbidden, OtherProvider.
+        Raises Invalid, UnsafeAddress, NotFound, Forbidden, OtherProvider, LastOwner.
         """
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
@@ -118,6 +118,8 @@ class IdentityProviders:
                 updated_at=self._now(),
             )
             after.require_complete()
+            if before.enabled and not after.enabled:
+                await self._require_other_owner(connection, before)
             await self._providers.update(connection, after)
             ended: Sequence[SessionId] = []
             if not after.enabled:
@@ -132,13 +134,17 @@ class IdentityProviders:
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             provider = await self._provider(connection, provider_id)
-            if not await self._identities.other_owners(connection, tenant_id, provider.id):
-                raise LastOwner
+            await self._require_other_owner(connection, provider)
             ended = await self._identities.users(connection, provider.id)
             await self._identities.delete_users(connection, provider.id)
             await self._providers.delete(connection, provider.id)
             await self._tell(connection, actor, "identity_provider.deleted", provider, accounts=len(ended))
             await self._feed.announce(connection, ended)
+
+    async def _require_other_owner(self, connection: Connection, provider: IdentityProvider) -> None:
+        """A tenant keeps somebody who can sign in without the provider. Raises LastOwner."""
+        if not await self._identities.other_owners(connection, provider.tenant_id, provider.id):
+            raise LastOwner
 
     def _require_usable(self, wish: ProviderWish) -> None:
         wish.require_sound()

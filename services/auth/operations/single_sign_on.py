@@ -10,13 +10,15 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import cast
 
+from psycopg.errors import ForeignKeyViolation
+
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import PulsegateError
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Device, User, UserId
-from services.auth.errors import ProviderAway, SignOnFailed, SignOnOver
+from services.auth.errors import SignOnFailed, SignOnOver
 from services.auth.identity_providers import (
     GRANT_LIFE,
     SIGN_ON_LIFE,
@@ -27,6 +29,7 @@ from services.auth.identity_providers import (
     Vouched,
 )
 from services.auth.oidc import OidcClient, Returned
+from services.auth.operations.access import no_such
 from services.auth.operations.accounts import SignedIn
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditTrail
@@ -94,13 +97,14 @@ class SingleSignOn:
         self._session_life = session_life
 
     async def begin(self, provider_id: ProviderId, us: ServiceProvider, return_to: str, challenge: str) -> Begun:
-        """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway."""
+        """`challenge`: as in `SignOn`. Raises NotFound, ProviderAway, and what `Conversations.of` does."""
         provider: BrowserProvider = await self._admission.enabled(provider_id, OidcSettings, SamlSettings)
         state, browser_secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         try:
-            url = await self._authorization_url(provider, us, state, SignOnSecrets(browser_secret=browser_secret))
-        except ProviderAway as away:
-            await self._admission.tell_of_failure(provider, away)
+            async with self._admission.conversations.of(provider):
+                url = await self._authorization_url(provider, us, state, SignOnSecrets(browser_secret=browser_secret))
+        except PulsegateError as refusal:
+            await self._admission.tell_of_failure(provider, refusal)
             raise
         sign_on = SignOn(
             state_hash=_digest(state),
@@ -110,8 +114,11 @@ class SingleSignOn:
             challenge=challenge,
             expires_at=self._now() + SIGN_ON_LIFE,
         )
-        async with self._database.transaction(sign_on_hash=sign_on.state_hash.hex()) as connection:
-            await self._sign_ons.insert(connection, sign_on)
+        try:
+            async with self._database.transaction(sign_on_hash=sign_on.state_hash.hex()) as connection:
+                await self._sign_ons.insert(connection, sign_on)
+        except ForeignKeyViolation as gone:  # while it was asked
+            raise no_such("identity provider") from gone
         posts_back = isinstance(provider.settings, SamlSettings)
         return Begun(authorization_url=url, state=state, browser_secret=browser_secret, posts_back=posts_back)
 
@@ -119,12 +126,14 @@ class SingleSignOn:
         self, provider_id: ProviderId, state: str, browser_secret: str, answer: Returned | SamlAnswer, device: Device
     ) -> Completed:
         """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, TenantSuspended, NotFound, and what an answer lets raise:
-        ProviderAway, TooManyAnswers.
+        ProviderAway, TooManyAnswers, TooManySignOns.
         """
         sign_on = await self._spend(provider_id, state, browser_secret)
         provider: BrowserProvider = await self._admission.enabled(sign_on.provider_id, OidcSettings, SamlSettings)
+        secret = self._admission.secret(provider)
         try:
-            vouched = await self._vouched(provider, answer, SignOnSecrets(browser_secret=browser_secret))
+            async with self._admission.conversations.of(provider):
+                vouched = await self._vouched(provider, secret, answer, SignOnSecrets(browser_secret=browser_secret))
             grant = await self._admit(provider, vouched, sign_on.challenge)
         except PulsegateError as refusal:
             await self._admission.tell_of_failure(provider, refusal, address=device.address, device=device.name)
@@ -159,24 +168,26 @@ class SingleSignOn:
         )
 
     async def _vouched(
-        self, provider: BrowserProvider, answer: Returned | SamlAnswer, of_browser: SignOnSecrets
+        self, provider: BrowserProvider, secret: str | None, answer: Returned | SamlAnswer, of_browser: SignOnSecrets
     ) -> Vouched:
         """Raises SignOnFailed, ProviderAway, TooManyAnswers."""
         if isinstance(provider.settings, SamlSettings) and isinstance(answer, SamlAnswer):
             return await self._saml.vouched(provider.settings, provider.admission.role_claim, answer, of_browser)
         if isinstance(provider.settings, OidcSettings) and isinstance(answer, Returned):
             of_oidc = cast("ProviderOf[OidcSettings]", provider)
-            return await self._oidc.vouched(of_oidc, self._admission.secret(provider), answer, of_browser)
+            return await self._oidc.vouched(of_oidc, secret, answer, of_browser)
         raise SignOnFailed("its answer is of another kind")
 
     async def _granted(self, connection: Connection, digest: bytes, challenge: str) -> tuple[User, ProviderId]:
         """Who is signed in by a grant, through which provider; their door is open then. Raises SignOnOver."""
-        spent = await self._sign_ons.spend_grant(connection, digest, challenge, self._now())
-        if spent is not None:
-            await open_door(connection, "user_id", spent.user_id)
-            user = await self._accounts.get(connection, spent.user_id)
-            if user is not None and await self._admission.still_enabled(connection, spent.provider_id):
-                return user, spent.provider_id
+        found = await self._sign_ons.find_grant(connection, digest)
+        # Before anything is locked that goes with the provider: who deletes it has these locks in the same order.
+        if found is not None and await self._admission.still_enabled(connection, found.provider_id):
+            spent = await self._sign_ons.spend_grant(connection, digest, challenge, self._now())
+            await open_door(connection, "user_id", found.user_id)
+            user = await self._accounts.get(connection, found.user_id)
+            if spent is not None and user is not None:
+                return user, found.provider_id
         raise SignOnOver
 
     async def _spend(self, provider_id: ProviderId, state: str, browser_secret: str) -> SignOn:

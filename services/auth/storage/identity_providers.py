@@ -114,21 +114,26 @@ class IdentityStorage:
         return [UserId(row["user_id"]) for row in await cursor.fetchall()]
 
     async def other_owners(self, connection: Connection, tenant_id: TenantId, provider_id: ProviderId) -> int:
-        """Owners of the tenant whose accounts the provider has not made."""
+        """Owners of the tenant who can sign in without the provider: by a password, or through another that is
+        enabled."""
         cursor = await connection.execute(
             "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'"
-            " AND user_id NOT IN (SELECT user_id FROM identities WHERE provider_id = %s)",
+            " AND user_id NOT IN (SELECT user_id FROM identities JOIN identity_providers AS provider"
+            " ON provider.id = identities.provider_id WHERE provider.id = %s OR NOT provider.enabled)",
             (tenant_id, provider_id),
         )
         [row] = await cursor.fetchall()
         return int(row["owners"])
 
     async def end_sessions(self, connection: Connection, provider_id: ProviderId, now: datetime) -> Sequence[SessionId]:
-        """Of the accounts that the provider made, which have no others; which ones that were."""
+        """Of the accounts that the provider made, which have no others; which ones that were.
+
+        Also those that nothing renews any more: an access token outlives its session by some minutes.
+        """
         cursor = await connection.execute(
-            "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL AND expires_at > %s"
+            "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL"
             " AND user_id IN (SELECT user_id FROM identities WHERE provider_id = %s) RETURNING id::text AS id",
-            (now, now, provider_id),
+            (now, provider_id),
         )
         return [SessionId(row["id"]) for row in await cursor.fetchall()]
 

@@ -67,6 +67,16 @@ class SignOnStorage:
             (grant.grant_hash, grant.challenge, grant.user_id, grant.provider_id, grant.expires_at),
         )
 
+    async def find_grant(self, connection: Connection, grant_hash: bytes) -> Grant | None:
+        """Also one that is over: only `spend_grant` says whether it is good."""
+        cursor = await connection.execute(
+            "SELECT grant_hash, challenge, user_id::text AS user_id, provider_id::text AS provider_id, expires_at"
+            " FROM sign_on_grants WHERE grant_hash = %s",
+            (grant_hash,),
+        )
+        row = await cursor.fetchone()
+        return Grant(**row) if row else None
+
     async def spend_grant(
         self, connection: Connection, grant_hash: bytes, challenge: str, now: datetime
     ) -> Grant | None:

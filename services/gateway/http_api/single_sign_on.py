@@ -189,7 +189,7 @@ class SignOnRoutes:
             pb.CompleteOidcSignOnRequest(
                 provider_id=provider_id,
                 state=back.state,
-                browser_secret=request.cookies.get(_cookie(back.state), ""),
+                browser_secret=_kept(request, back.state),
                 code=back.code,
                 issuer=back.iss,
                 error=back.error,
@@ -205,7 +205,7 @@ class SignOnRoutes:
             pb.CompleteSamlSignOnRequest(
                 provider_id=provider_id,
                 state=back.state,
-                browser_secret=request.cookies.get(_cookie(back.state), ""),
+                browser_secret=_kept(request, back.state),
                 response=back.response,
                 redirect_uri=redirect_uri(self._endpoint, provider_id),
                 entity_id=metadata_url(self._endpoint, provider_id),
@@ -294,6 +294,12 @@ def _signed_in(found: pb.RedeemSignOnResponse | pb.SignOnWithPasswordResponse) -
 
 def _sent_to(address: str, *, status: int = 302) -> web.Response:
     return web.Response(status=status, headers={"Location": address})
+
+
+def _kept(request: web.Request, state: str) -> str:
+    """What the browser that began a sign-on keeps; empty where what it sends is none that we gave."""
+    kept = request.cookies.get(_cookie(state), "")
+    return kept if kept.isascii() else ""
 
 
 def _cookie(state: str) -> str:

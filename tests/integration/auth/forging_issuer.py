@@ -44,6 +44,8 @@ class ForgingIssuer:
         self.answer: web.Response | None = None
         #: What happens while a code is exchanged.
         self.before_token: Callable[[], Awaitable[None]] = _nothing
+        #: The same while discovery is read.
+        self.before_discovery: Callable[[], Awaitable[None]] = _nothing
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.authorization = ""
 
@@ -79,6 +81,7 @@ class ForgingIssuer:
         form = {name: str(value) for name, value in (await request.post()).items()}
         self.asked.append((request.path, form))
         if request.path == "/.well-known/openid-configuration":
+            await self.before_discovery()
             return web.json_response(self._metadata())
         if request.path == "/keys":
             return web.json_response({"keys": self.keys})

@@ -1,6 +1,7 @@
 """What must not sign anybody in through an LDAP directory, and what a directory must not do to us."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from sansldap import FilterAnd, FilterEquality, FilterGreaterOrEqual, FilterOr, FilterSubstrings, LDAPResultCode
 from yarl import URL
 
+from chassis import context
 from chassis.errors import Invalid, PulsegateError
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from services.auth import directories
@@ -226,6 +228,35 @@ async def test_a_directory_that_says_nothing_is_not_waited_for_long(
     liar.says = lambda answer: answer
     monkeypatch.setattr(directories, "_SECONDS", 5.0)
     assert await sign_in(auth, provider, "eve")
+
+
+async def test_a_directory_is_waited_for_no_longer_than_whoever_asks_waits_for_us(
+    auth: AuthClient, liar: LyingDirectory
+) -> None:
+    """Who hears nothing would take auth for broken, and ask it nothing for a while."""
+    provider = await provider_of(auth, liar)
+    liar.says = lambda _: None
+    waits_until = context.DEADLINE.set(time.monotonic() + 1.5)
+    try:
+        assert await refusal(auth, provider, "eve") == "SERVICE_UNAVAILABLE"
+    finally:
+        context.DEADLINE.reset(waits_until)
+
+
+async def test_groups_that_are_not_all_read_sign_nobody_in(auth: AuthClient, liar: LyingDirectory) -> None:
+    groups = {"group_filter": "(member={dn})"}
+    mapped = {"role_claim": "cn", "role_mappings": [pb.RoleMapping(value="ops", role=ADMIN)]}
+    liar.entries = [(EVE[0], {**EVE[1], "cn": [b"ops"] * 1001})]
+    assert await refusal(auth, await provider_of(auth, liar, ldap=groups, **mapped), "eve") == "SSO_FAILED"
+    assert await refusal(auth, await provider_of(auth, liar, **mapped), "eve") == "SSO_FAILED"
+
+    def cut_off(answer: bytes) -> bytes:
+        if len(liar.asked[-1]) == 5:  # bind, search, bind, bind, search
+            return answer.replace(b"\x0a\x01\x00", b"\x0a\x01\x04")
+        return answer
+
+    liar.entries, liar.says = [EVE], cut_off
+    assert await refusal(auth, await provider_of(auth, liar, ldap=groups, **mapped), "eve") == "SSO_FAILED"
 
 
 async def test_a_slow_directory_takes_no_room_from_others(

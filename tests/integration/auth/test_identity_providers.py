@@ -215,6 +215,21 @@ async def test_a_tenant_keeps_an_owner_whom_no_deleted_provider_has_made(
     await auth.account("RemoveMember", leave, await auth.principal(ada))
     with pytest.raises(Conflict):
         await delete(auth, eve, ada, provider.id)
+    with pytest.raises(Conflict):
+        await change_provider(auth, eve, provider, forger.url, enabled=False)
+    # An owner whom another provider has made counts while that one is enabled.
+    other = await add_provider(auth, eve, forger.url)
+    of_other = await sign_on(auth, forger, other)
+    promote = accounts_pb2.UpdateMemberRequest(tenant_id=ada.tenant_id, user_id=of_other.user.id, role=OWNER)
+    await auth.account("UpdateMember", promote, await auth.principal(eve))
+    await change_provider(auth, eve, other, forger.url, enabled=False)
+    await change_provider(auth, eve, other, forger.url, name="Renamed", enabled=False)
+    for attempt in (
+        delete(auth, eve, ada, provider.id),
+        change_provider(auth, eve, provider, forger.url, enabled=False),
+    ):
+        with pytest.raises(Conflict):
+            await attempt
 
 
 async def test_what_becomes_of_providers_is_in_the_audit_log_without_secrets(

@@ -1,12 +1,14 @@
 """What a forging OpenID provider, or a forging browser, tries: each is refused, with its code."""
 
 import asyncio
+import base64
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 from aiohttp import web
+from jwt import algorithms
 
 from chassis.clock import SystemClock
 from chassis.errors import PulsegateError, Unauthenticated, Unavailable
@@ -19,6 +21,7 @@ from tests.integration.auth.client import AuthClient
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.forging_issuer import FOREIGN_KEY, ForgingIssuer, forging_issuer
 from tests.integration.auth.sign_ons import (
+    ADMIN,
     add_provider,
     begin,
     complete,
@@ -28,6 +31,10 @@ from tests.integration.auth.sign_ons import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def _part(of_token: str) -> str:
+    return base64.urlsafe_b64encode(of_token.encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("verified", [False, None, "true", 1])
@@ -44,6 +51,7 @@ async def test_an_address_that_is_not_verified_is_not_believed(
     [
         {"nonce": "another"},
         {"nonce": None},
+        {"nonce": "\ud800"},
         {"aud": "another"},
         {"aud": ["pulsegate", "another"]},
         {"aud": ["pulsegate", "another"], "azp": "another"},
@@ -97,6 +105,39 @@ async def test_an_id_token_that_the_provider_did_not_sign_is_refused(
         forger.answer = web.json_response({"id_token": "a.b.c"})
     assert await refused(auth, forger, provider) == "SSO_FAILED"
     assert not forger.requests("/other-keys")
+
+
+async def test_a_private_key_among_those_that_a_provider_publishes_is_not_computed_with(
+    auth: AuthClient, forger: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its factors would be looked for, which takes as long as the provider likes."""
+    factored: list[int] = []
+
+    def factor(n: int, _e: int, _d: int) -> tuple[int, int]:
+        factored.append(n)
+        raise ValueError("no factors")
+
+    monkeypatch.setattr(algorithms, "rsa_recover_prime_factors", factor)
+    [key] = forger.keys
+    forger.keys = [{**key, "d": key["n"]}]
+    ada = await auth.sign_up()
+    assert await sign_on(auth, forger, await add_provider(auth, ada, forger.url))
+    assert factored == []
+
+
+async def test_keys_that_cannot_be_used_are_passed_over_and_too_many_are_not_read(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada, [key] = await auth.sign_up(), forger.keys
+    unusable: list[Any] = [{**key, "n": "A" * 1401}, {**key, "e": 3}, {**key, "e": "Ag"}, {**key, "n": "\ud800"}, "key"]
+    forger.keys = [*unusable, key]
+    assert await sign_on(auth, forger, await add_provider(auth, ada, forger.url))
+    async with forging_issuer() as other:
+        provider = await add_provider(auth, ada, other.url)
+        other.keys = [key] * 101
+        assert await refused(auth, other, provider) == "SERVICE_UNAVAILABLE"
+        other.keys = unusable
+        assert await refused(auth, other, provider) == "SERVICE_UNAVAILABLE"
 
 
 async def test_a_provider_may_replace_its_keys_and_have_one_without_a_name(
@@ -167,6 +208,24 @@ async def test_state_and_grant_are_good_once_and_for_a_while(
     assert error.value.code == "SSO_STATE_INVALID"
 
 
+@pytest.mark.parametrize("token", ["\ud800.a.b", "a.b.\ud800", f"{_part('[' * 100_000)}.e30.AA"])
+async def test_a_token_that_is_no_text_or_too_deep_is_refused(
+    auth: AuthClient, forger: ForgingIssuer, token: str
+) -> None:
+    provider = await add_provider(auth, await auth.sign_up(), forger.url)
+    forger.answer = web.json_response({"id_token": token})
+    assert await refused(auth, forger, provider) == "SSO_FAILED"
+
+
+async def test_groups_that_are_not_all_read_sign_nobody_in(auth: AuthClient, forger: ForgingIssuer) -> None:
+    mapped: dict[str, Any] = {"role_claim": "groups", "role_mappings": [pb.RoleMapping(value="ops", role=ADMIN)]}
+    provider = await add_provider(auth, await auth.sign_up(), forger.url, **mapped)
+    assert await sign_on(auth, forger, provider, groups=["ops"] * 1000)
+    assert await refused(auth, forger, provider, groups=["ops"] * 1001) == "SSO_FAILED"
+    assert await refused(auth, forger, provider, groups=None, _claim_names={"groups": "src1"}) == "SSO_FAILED"
+    assert await sign_on(auth, forger, provider, _claim_names={"others": "src1"})
+
+
 async def test_an_answer_of_another_issuer_is_not_taken_to_this_one(auth: AuthClient, forger: ForgingIssuer) -> None:
     ada = await auth.sign_up()
     provider = await add_provider(auth, ada, forger.url)
@@ -215,6 +274,7 @@ async def test_a_provider_that_takes_no_basic_authentication_gets_the_secret_in_
     [
         {"issuer": "https://issuer.example.com"},
         {"token_endpoint": None},
+        {"token_endpoint": "https://\ud800/"},
         {"jwks_uri": "http://169.254.169.254/latest/meta-data/"},
         {"token_endpoint": "http://10.0.0.1/token"},
         {"authorization_endpoint": "javascript:alert(1)"},

@@ -359,6 +359,22 @@ async def test_a_provider_that_is_deleted_while_it_is_asked_makes_no_account(
     assert await refused(auth, forger, provider) == "NOT_FOUND"
 
 
+async def test_a_provider_that_is_deleted_while_a_sign_on_begins_is_none(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    principal = await auth.principal(ada)
+
+    async def delete() -> None:
+        request = pb.DeleteIdentityProviderRequest(tenant_id=ada.tenant_id, provider_id=provider.id)
+        await auth.sso("DeleteIdentityProvider", request, principal)
+
+    forger.before_discovery = delete
+    with pytest.raises(NotFound):
+        await begin(auth, provider)
+
+
 async def test_another_replica_completes_what_one_has_begun(
     mailing: AuthClient, forger: ForgingIssuer, replica_settings: Settings
 ) -> None:
@@ -397,6 +413,42 @@ async def test_no_session_begins_beside_the_disabling_of_its_provider(
         disabling.execute("UPDATE auth.identity_providers SET enabled = false WHERE id = %s", (provider.id,))
     with pytest.raises(Unauthenticated):
         await redeeming
+
+
+async def test_who_redeems_a_grant_locks_nothing_that_the_deletion_of_its_provider_waits_for(
+    auth: AuthClient, forger: ForgingIssuer, module_database: Database
+) -> None:
+    """Each would wait for the other."""
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    begun = await begin(auth, provider)
+    completed = await complete(auth, begun, forger.send(begun.url), forger.url)
+    with psycopg.connect(module_database.superuser_dsn) as deleting:
+        deleting.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"roles of {ada.tenant_id}",))
+        redeeming = asyncio.create_task(redeem(auth, completed.grant))
+        await until_somebody_waits_for_a_lock(module_database)
+        deleting.execute("SET LOCAL lock_timeout = '1s'")
+        deleting.execute("DELETE FROM auth.identity_providers WHERE id = %s", (provider.id,))
+    with pytest.raises(Unauthenticated):
+        await redeeming
+
+
+async def test_an_access_token_that_has_outlived_its_session_ends_with_the_provider_too(
+    moving_auth: AuthClient, forger: ForgingIssuer, clock: MovableClock
+) -> None:
+    forger.now = clock.now_ms
+    ada = await moving_auth.sign_up()
+    provider = await add_provider(moving_auth, ada, forger.url)
+    token = (await sign_on(moving_auth, forger, provider)).session.refresh_token
+    await clock.advance(timedelta(hours=11, minutes=59))
+    renewed = await moving_auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=token))
+    await clock.advance(timedelta(minutes=2))
+    again = await moving_auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=ada.refresh_token))
+    ada = Person(**{**vars(ada), "access_token": again.session.access_token})
+    assert (await moving_auth.authenticate(access_token=renewed.session.access_token)).principal
+    await change_provider(moving_auth, ada, provider, forger.url, enabled=False)
+    with pytest.raises(Unauthenticated):
+        await moving_auth.authenticate(access_token=renewed.session.access_token)
 
 
 async def test_sessions_that_a_provider_began_end_when_it_is_disabled_and_no_others(

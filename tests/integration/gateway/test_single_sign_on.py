@@ -1,5 +1,6 @@
 """Single sign-on at the gateway: what it tells auth, the cookie, and where browsers are sent."""
 
+import asyncio
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
@@ -143,6 +144,25 @@ async def test_a_browser_comes_back_from_a_saml_provider_by_post(gateway: Gatewa
     assert (completed.redirect_uri, completed.entity_id) == tuple(
         f"https://metrics.example.com{SIGN_IN}/{name}" for name in ("callback", "metadata")
     )
+
+
+async def test_a_cookie_that_is_no_text_is_none(gateway: Gateway) -> None:
+    auth = gateway.auth
+    auth.answers["CompleteOidcSignOn"] = pb.CompleteOidcSignOnResponse(return_to="/console", grant="sg_1")
+    auth.answers["CompleteSamlSignOn"] = pb.CompleteSamlSignOnResponse(return_to="/console", grant="sg_1")
+    form = b"SAMLResponse=PHg&RelayState=state"
+    for begun, status in (
+        (f"GET {SIGN_IN}/callback?state=state&code=c HTTP/1.1\r\n", b"302"),
+        (f"POST {SIGN_IN}/callback HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n", b"303"),
+    ):
+        body = form if status == b"303" else b""
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+        headers = f"Host: here\r\nConnection: close\r\nContent-Length: {len(body)}\r\n".encode()
+        writer.write(begun.encode() + headers + b"Cookie: pulsegate_sso_state=b\xffs\r\n\r\n" + body)
+        assert (await reader.read()).split()[1] == status
+        writer.close()
+    for method in ("CompleteOidcSignOn", "CompleteSamlSignOn"):
+        assert [asked.browser_secret for asked in auth.requests(method)] == [""]
 
 
 async def test_forms_that_are_none_or_too_large_are_refused(gateway: Gateway) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.auth.ldap_frames import MOST_BYTES, NotLdap, require_plain, size_of
+from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of
 
 BIND_ANSWER = bytes.fromhex("300c 020101 6107 0a0100 0400 0400")
 
@@ -25,8 +25,8 @@ def test_what_begins_no_message_of_bounded_size_is_not_read(begun: str) -> None:
 
 
 def test_answers_are_plain() -> None:
-    require_plain(BIND_ANSWER)
     # With a referral, credentials of SASL, a name, a value, and a control.
+    assert require_plain(BIND_ANSWER) == 6
     require_plain(bytes.fromhex("3020 020101 780f 0a0100 0400 0400 a300 8700 8a00 8b00 a00a 3008 040131 0101ff 0400"))
 
 
@@ -51,3 +51,17 @@ def test_answers_are_plain() -> None:
 def test_what_no_directory_says_is_not_decoded(message: str) -> None:
     with pytest.raises(NotLdap):
         require_plain(bytes.fromhex(message))
+
+
+def test_a_message_of_more_parts_than_a_directory_sends_is_not_decoded() -> None:
+    """Each takes a while, and a message has room for a quarter of a million."""
+    length = 2 * (MOST_PARTS - 1)
+    assert require_plain(b"\x30\x82" + length.to_bytes(2) + b"\x04\x00" * (MOST_PARTS - 1)) == MOST_PARTS
+    for message in (
+        b"\x30\x82" + (length + 2).to_bytes(2) + b"\x04\x00" * MOST_PARTS,
+        b"\x30\x82" + (length + 2).to_bytes(2) + b"\x30\x00" * MOST_PARTS,
+    ):
+        with pytest.raises(NotLdap):
+            require_plain(message)
+    with pytest.raises(NotLdap):
+        require_plain(BIND_ANSWER, 5)

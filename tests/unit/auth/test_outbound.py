@@ -3,14 +3,17 @@
 import asyncio
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from yarl import URL
 
+from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
-from services.auth.outbound import Reach, reaching
+from services.auth.outbound import Outbound, Reach, reaching
 from tests.waiting import eventually
 
 
@@ -64,6 +67,14 @@ async def test_a_name_in_a_network_that_was_allowed_is_asked_by_who_may_go_insid
             await outbounds.public.get("https://localhost:1/")
 
 
+async def test_what_a_provider_has_us_keep_is_sent_to_nobody() -> None:
+    async with reaching(()) as outbounds:
+        for outbound in (outbounds.public, outbounds.inside):
+            outbound._session.cookie_jar.update_cookies({"of": "a tenant; Domain=example.com"})
+            assert not outbound._session.cookie_jar.filter_cookies(URL("https://login.example.com"))
+            assert not list(outbound._session.cookie_jar)
+
+
 @pytest.fixture
 def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Nobody answers for names below slow.example; which ones were looked up."""
@@ -83,13 +94,19 @@ def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 async def test_names_that_nobody_answers_for_take_no_threads_of_others(slow_names: list[str]) -> None:
     async def all_begun() -> bool:
-        return len(slow_names) == 32
+        return len(slow_names) == 64
+
+    async def ask(outbound: Outbound, number: int) -> None:
+        ASKED_FOR.set(f"tenant {number % 4}")
+        await outbound.get(f"https://{number}.slow.example/")
 
     async with reaching(()) as outbounds:
-        requests = [outbounds.public.get(f"https://{number}.slow.example/") for number in range(64)]
-        waiting = asyncio.gather(*requests, return_exceptions=True)
+        # Each of four tenants asks for one more than its share; the last have connections of their own.
+        requests = [(outbounds.public if number < 64 else outbounds.inside, number) for number in range(68)]
+        waiting = asyncio.gather(*(ask(*request) for request in requests), return_exceptions=True)
         await eventually(all_begun, within_seconds=2, what="as many lookups as there are threads")
         await asyncio.wait_for(asyncio.to_thread(lambda: None), 1)
         with pytest.raises(TooManyLookups):
             await outbounds.inside.get("https://another.slow.example/")
-        assert {type(outcome) for outcome in await waiting} == {ProviderAway}  # nobody waits for longer than a while
+        outcomes = Counter(type(outcome) for outcome in await waiting)
+        assert outcomes == {ProviderAway: 64, TooManyLookups: 4}  # nobody waits for longer than a while

@@ -1,6 +1,7 @@
 """What an answer of a SAML provider must be: honest ones are believed, and no forged one is."""
 
 import base64
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from lxml import etree
 from signxml.algorithms import DigestAlgorithm, SignatureMethod
+from signxml.verifier import XMLVerifier
 
 from services.auth.errors import SignOnFailed
 from services.auth.identity_providers import SamlSettings
@@ -35,6 +37,7 @@ US = ServiceProvider(
     entity_id="https://metrics.example.com/api/v1/auth/sso/1/metadata",
     acs_url="https://metrics.example.com/api/v1/auth/sso/1/callback",
 )
+INCLUSIVE = "{http://www.w3.org/2001/10/xml-exc-c14n#}InclusiveNamespaces"
 TRANSIENT = PERSISTENT.replace("persistent", "transient")
 NOW = datetime.now(UTC)
 EXPECTED = Expected(
@@ -80,6 +83,11 @@ def test_an_attribute_may_name_people_and_their_addresses_and_groups() -> None:
     made = answer(subject="<saml:NameID>any</saml:NameID>", attributes=attributes).encoded()
     vouched = vouched_by(made, replace(EXPECTED, settings=settings, role_attribute="member.of"))
     assert (vouched.subject, vouched.email, vouched.groups) == ("17", "eve@example.org", ["ops"])
+
+
+def test_groups_that_are_not_all_read_sign_nobody_in() -> None:
+    assert vouched_by(answer(attributes={"groups": ["ops"] * 1000}).encoded(), EXPECTED).groups == ["ops"] * 1000
+    assert "more groups" in refusal(answer(attributes={"groups": ["ops"] * 1001}).encoded())
 
 
 @pytest.mark.parametrize(
@@ -242,6 +250,13 @@ def test_what_an_answer_says_must_be_meant_for_this_sign_on(said: dict[str, Any]
     assert reason in refusal(answer(**said).encoded())
 
 
+def test_times_at_the_ends_of_the_calendar_are_times() -> None:
+    ends = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z", "confirmed_until": "9999-12-31T23:59:59Z"}
+    assert vouched_by(answer(**ends).encoded(), EXPECTED).subject == SUBJECT
+    assert "not valid at this time" in refusal(answer(until="0001-01-01T00:00:00Z").encoded())
+    assert "not valid at this time" in refusal(answer(since="9999-12-31T23:59:59Z").encoded())
+
+
 def test_a_confirmation_that_does_not_say_how_long_it_is_good_is_none() -> None:
     def without(name: str) -> Callable[[etree._Element], etree._Element]:
         def remove(root: etree._Element) -> etree._Element:
@@ -267,6 +282,11 @@ def test_a_confirmation_that_does_not_say_how_long_it_is_good_is_none() -> None:
         b"<r" * 100_000,
         b"<r " + b" ".join(b'xmlns:n%d="u"' % number for number in range(33)) + b"/>",
         b"<r>" * 1000 + b"</r>" * 1000,
+        b"<r>" * 21 + b"</r>" * 21,
+        b"".join(b"<r " + b" ".join(b'xmlns:n%d="u"' % (of + n) for n in range(22)) + b">" for of in (0, 22, 44))
+        + b"</r>" * 3,
+        b"<r " + b" ".join(b'a%d="u"' % number for number in range(101)) + b"/>",
+        b"<r>" + b"<e/>" * 6000 + b"</r>",
         b"",
         b"\x00",
         b"<r/>",
@@ -274,6 +294,41 @@ def test_a_confirmation_that_does_not_say_how_long_it_is_good_is_none() -> None:
 )
 def test_no_document_asks_anything_of_its_reader(document: bytes) -> None:
     refusal(base64.b64encode(document).decode())
+
+
+def within(path: str, tag: str, **attributes: str) -> Callable[[etree._Element], etree._Element]:
+    def add(root: etree._Element) -> etree._Element:
+        [found] = root.findall(path, NAMES)[:1]
+        etree.SubElement(found, tag, attributes)
+        return root
+
+    return add
+
+
+def twice(path: str) -> Callable[[etree._Element], etree._Element]:
+    def double(root: etree._Element) -> etree._Element:
+        [found] = root.findall(path, NAMES)[:1]
+        found.addnext(copy.deepcopy(found))
+        return root
+
+    return double
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        twice(".//ds:SignedInfo"),
+        twice(".//ds:Reference"),
+        twice(".//ds:Transform"),
+        within(".//ds:Transform", "{http://www.w3.org/2002/06/xmldsig-filter2}XPath"),
+        within(".//ds:SignedInfo/ds:SignatureMethod", INCLUSIVE, PrefixList=" ".join(map("n{}".format, range(33)))),
+    ],
+)
+def test_little_is_done_before_it_is_known_who_has_signed(
+    after: Callable[[etree._Element], etree._Element], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(XMLVerifier, "verify", lambda *_, **__: pytest.fail("verified"))
+    assert "in a way that nobody needs" in refusal(answer(after=after).encoded())
 
 
 @pytest.mark.parametrize("text", ["", "%%%", "é"])

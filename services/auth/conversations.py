@@ -1,0 +1,58 @@
+"""What providers are asked while somebody waits: for so long, so many at a time, and whatever they say."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+from chassis import context, logs
+from chassis.errors import PulsegateError
+from services.auth.domain import TenantId
+from services.auth.errors import ProviderAway, SignOnFailed, TooManySignOns
+from services.auth.identity_providers import IdentityProvider
+
+log = logs.get(__name__)
+
+#: Who waits without an end of their own waits no longer.
+_LONGEST_SECONDS = 12.0
+#: In which the refusal is told to the tenant, and to whoever asks: who hears nothing takes auth for broken.
+_SECONDS_TO_ANSWER = 0.5
+_MOST_AT_ONCE = 64
+_MOST_OF_ONE_TENANT = _MOST_AT_ONCE // 4
+
+#: Whose provider is asked; empty outside of conversations.
+ASKED_FOR: ContextVar[str] = ContextVar("asked_for", default="")
+
+
+class Conversations:
+    """With all providers, in this process."""
+
+    def __init__(self) -> None:
+        self._under_way: Counter[TenantId] = Counter()
+
+    @asynccontextmanager
+    async def of(self, provider: IdentityProvider) -> AsyncIterator[None]:
+        """A block that does nothing but listen to a provider.
+
+        Raises TooManySignOns; ProviderAway where the time is over; SignOnFailed for what nobody has foreseen, since
+        tenants choose who their provider is.
+        """
+        tenant_id = provider.tenant_id
+        if self._under_way.total() >= _MOST_AT_ONCE or self._under_way[tenant_id] >= _MOST_OF_ONE_TENANT:
+            raise TooManySignOns
+        self._under_way[tenant_id] += 1
+        asked_for = ASKED_FOR.set(tenant_id)
+        try:
+            async with asyncio.timeout(context.remaining_seconds(_LONGEST_SECONDS) - _SECONDS_TO_ANSWER):
+                yield
+        except PulsegateError:
+            raise
+        except TimeoutError as error:
+            raise ProviderAway(provider.settings.known_by, "no time was left for its answer") from error
+        except Exception as error:
+            log.warning("identity provider says what nobody has foreseen", provider_id=provider.id, exc_info=True)
+            raise SignOnFailed("it says what cannot be read") from error
+        finally:
+            ASKED_FOR.reset(asked_for)
+            self._under_way -= Counter([tenant_id])

@@ -1,0 +1,67 @@
+"""Conversations with identity providers: how many at a time, for how long, and what becomes of nonsense."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+import pytest
+
+from chassis import context
+from services.auth.conversations import Conversations
+from services.auth.domain import TenantId
+from services.auth.errors import InvalidLogin, ProviderAway, SignOnFailed, TooManySignOns
+from services.auth.identity_providers import Admission, IdentityProvider, OidcSettings, ProviderId
+
+NOW = datetime.now(UTC)
+
+
+def provider_of(tenant_id: str) -> IdentityProvider:
+    return IdentityProvider(
+        id=ProviderId("1"),
+        tenant_id=TenantId(tenant_id),
+        name="Corporate",
+        enabled=True,
+        admission=Admission(email_domains=(), default_role=None, role_claim="", role_mappings=()),
+        settings=OidcSettings(issuer="https://idp.example.com", client_id="pulsegate", scopes=(), trusts_email=False),
+        sealed_secret=None,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+async def test_a_tenant_takes_a_quarter_of_the_room_at_most() -> None:
+    conversations = Conversations()
+    async with AsyncExitStack() as under_way:
+        for tenant_id in ("a", "b", "c", "d"):
+            for _ in range(16):
+                await under_way.enter_async_context(conversations.of(provider_of(tenant_id)))
+            with pytest.raises(TooManySignOns):
+                await under_way.enter_async_context(conversations.of(provider_of(tenant_id)))
+        with pytest.raises(TooManySignOns):
+            await under_way.enter_async_context(conversations.of(provider_of("e")))
+    async with conversations.of(provider_of("e")):
+        pass
+
+
+async def test_a_provider_is_waited_for_no_longer_than_whoever_asks_waits_for_us() -> None:
+    began = time.monotonic()
+    waits_until = context.DEADLINE.set(began + 0.6)
+    try:
+        with pytest.raises(ProviderAway):
+            async with Conversations().of(provider_of("a")):
+                await asyncio.Event().wait()
+    finally:
+        context.DEADLINE.reset(waits_until)
+    assert time.monotonic() - began < 0.6
+
+
+async def test_what_nobody_has_foreseen_signs_nobody_in() -> None:
+    conversations = Conversations()
+    for unforeseen in (AttributeError("verify"), OverflowError("date"), RecursionError(), KeyError("sub")):
+        with pytest.raises(SignOnFailed):
+            async with conversations.of(provider_of("a")):
+                raise unforeseen
+    with pytest.raises(InvalidLogin):
+        async with conversations.of(provider_of("a")):
+            raise InvalidLogin
