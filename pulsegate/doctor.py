@@ -29,7 +29,7 @@ class Finding:
 
 def findings(installation: Installation) -> Iterator[Finding]:
     """Everything that is wrong; nothing where all is well."""
-    checks: tuple[Callable[[Installation], Iterator[Finding]], ...] = (_processes, _postgres, _prometheus)
+    checks: tuple[Callable[[Installation], Iterator[Finding]], ...] = (_processes, _postgres, _log, _prometheus)
     for check in checks:
         yield from check(installation)
 
@@ -101,6 +101,18 @@ def _clock(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding(
             f"this machine's clock and that of Postgres differ by {skew:.1f} s", "Synchronize clocks (NTP) everywhere."
         )
+
+
+def _log(installation: Installation) -> Iterator[Finding]:
+    for address in installation.nats_monitoring:
+        status, body = fetched(f"{address}/jsz")
+        if status != 200:
+            yield Finding(f"NATS' monitoring does not answer at {address} ({body[:100]})", "Is the address right?")
+        elif not json.loads(body).get("config", {}).get("sync_always"):
+            yield Finding(
+                f"the NATS at {address} does not sync each write",
+                "Set jetstream.sync_interval = always: without it a power cut may lose what was answered 202.",
+            )
 
 
 def _prometheus(installation: Installation) -> Iterator[Finding]:

@@ -31,6 +31,8 @@ class Installation:
     owners: Mapping[str, str] = field(repr=False)
     #: addresses of the log's servers, with commas between them
     nats: str = field(repr=False)
+    #: addresses of the monitoring of the log's servers; without them nobody asks whether they sync
+    nats_monitoring: tuple[str, ...] = ()
     stream: str = "PULSEGATE_INGEST"
     #: the Prometheus that scrapes it
     prometheus: str
@@ -49,6 +51,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     database: str
     nats: str
     prometheus: str
+    nats_monitoring: tuple[str, ...] = ()
     owners: dict[str, str] = {}
     stream: str = "PULSEGATE_INGEST"
 
@@ -92,6 +95,7 @@ def from_data(folder: Path) -> Installation:
         database=dsn("postgres"),
         owners={schema: dsn(f"{schema}_owner") for schema in SCHEMAS},
         nats=secrets["nats_url"],
+        nats_monitoring=(f"http://{_HOST}:{ports['nats']['monitoring']}",) if "nats" in ports else (),
         prometheus=f"http://{_HOST}:{ports['prometheus']['prometheus']}" if "prometheus" in ports else "",
         postgres_programs=postgres_programs(),
         logs=folder / "logs",

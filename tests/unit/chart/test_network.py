@@ -1,8 +1,13 @@
 """Who may reach whom, and what the Services lead to."""
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import helm_python
 import pytest
@@ -11,6 +16,7 @@ import yaml
 from deploy.local.layout import CHECKOUT
 from deploy.local.services import CANARY, SERVICES
 from tests.chart_rendering import CASES, CHART, NAMESPACE, Object, Rendered, case, render
+from tests.promql_selectors import selectors
 
 _COMPONENT = "app.kubernetes.io/component"
 _CALLEES = {
@@ -105,6 +111,21 @@ def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() ->
         assert all(rule["ports"] for rule in policy["spec"].get("egress", []))
 
 
+#: Addresses that clients and people use, not the pods.
+_FOR_OTHERS = {"PULSEGATE_PUBLIC_URL", "PULSEGATE_CONSOLE_URL"}
+
+
+def test_every_server_that_a_pod_is_told_may_be_reached_on_its_port(rendered: Rendered) -> None:
+    if not rendered.objects("NetworkPolicy"):
+        return
+    for pod in rendered.services():
+        allowed = {port["port"] for rule in _policy(rendered, pod.component)["egress"] for port in rule["ports"]}
+        told = [value for name, value in pod.environment.items() if name not in _FOR_OTHERS]
+        for address in map(urlsplit, re.findall(r"https?://[^\s,]+", " ".join(told))):
+            port = address.port or {"http": 80, "https": 443}[address.scheme]
+            assert port in allowed, f"{pod.component} may not reach {address.geturl()}"
+
+
 def test_evaluation_servers_are_reached_by_those_who_need_them_alone() -> None:
     rendered = case("evaluation")
     reached = {
@@ -174,6 +195,26 @@ def test_blue_and_green_change_places_in_the_services_alone() -> None:
     assert _chosen(first, "pulsegate-gateway-track-green") == {"green"}
 
 
+def _steps_of_the_guide() -> list[Rendered]:
+    """An ordinary installation, and then what the guide has one do for a blue-green upgrade, step by step."""
+    text = (CHECKOUT / "docs" / "install-kubernetes.md").read_text().partition("**Blue-green.**")[2]
+    return [render({}), *(render(yaml.safe_load(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))]
+
+
+def test_a_blue_green_upgrade_as_the_guide_has_it_always_serves_from_pods_that_were_there() -> None:
+    steps = _steps_of_the_guide()
+    assert len(steps) == 4
+    for before, after in pairwise(steps):
+        for component in (service.name for service in SERVICES):
+            were = {pod.track for pod in before.services() if pod.component == component}
+            are = {pod.track for pod in after.services() if pod.component == component}
+            (serving,) = _chosen(after, f"pulsegate-{component}")
+            assert serving in were
+            assert _chosen(before, f"pulsegate-{component}") <= are, "what serves must not end in the same step"
+    (last,) = {pod.track for pod in steps[-1].services()}
+    assert last == "green"
+
+
 def test_the_way_in_ends_at_the_gateway() -> None:
     (rule,) = case("production").named("Ingress", "pulsegate")["spec"]["rules"]
     (path,) = rule["http"]["paths"]
@@ -198,6 +239,30 @@ def test_metrics_are_read_from_every_service() -> None:
     assert {pod.component for pod in selected if pod.track} == {service.name for service in (*SERVICES, CANARY)}
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert all(endpoint["port"] in {port["name"] for port in pod.container["ports"]} for pod in selected if pod.track)
+
+
+def _alerts(rendered: Rendered) -> dict[str, Object]:
+    (rules,) = rendered.objects("PrometheusRule")
+    return {rule["alert"]: rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
+
+
+def test_alerts_look_at_this_release_and_lead_to_runbooks(promtool: Path, tmp_path: Path) -> None:
+    (rules,) = case("production").objects("PrometheusRule")
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(rules["spec"]))
+    subprocess.run([promtool, "check", "rules", file], check=True)
+    alerts = _alerts(case("production"))
+    gone = selectors(alerts["PulsegateProcessGone"]["expr"])
+    assert len(gone) == 7
+    assert all(f'namespace="{NAMESPACE}"' in selector.matchers for selector in gone)
+    for selector in selectors(alerts["PulsegateDiskFillingUp"]["expr"]):
+        assert f'namespace="databases|monitoring|{NAMESPACE}"' in selector.matchers
+    for name, alert in alerts.items():
+        address = f"https://git.example.com/pulsegate/docs/runbooks/{name}.md"
+        assert alert["annotations"]["runbook_url"] == address
+    plain = _alerts(render({"monitoring": {"prometheusRule": {"enabled": True}}}))
+    assert plain["PulsegateProcessGone"]["annotations"]["runbook_url"] == "docs/runbooks/PulsegateProcessGone.md"
+    assert f'namespace=~"{NAMESPACE}"' in plain["PulsegateDiskFillingUp"]["expr"]
 
 
 def test_the_evaluation_profile_makes_the_database_as_the_services_expect_it() -> None:

@@ -273,3 +273,20 @@ def test_an_autoscaler_and_a_fixed_number_do_not_quarrel() -> None:
     lag = scaled["pulsegate-aggregator"]["metrics"][1]["external"]
     assert (lag["metric"]["name"], lag["target"]["averageValue"]) == ("pulsegate_log_lag_frames", "1000")
     assert (scaled["pulsegate-aggregator"]["minReplicas"], scaled["pulsegate-aggregator"]["maxReplicas"]) == (2, 4)
+
+
+def test_a_track_with_a_number_of_its_own_is_not_scaled_and_limits_are_shared_by_all_tracks_that_serve() -> None:
+    scaled = {"gateway": {"autoscaling": {"enabled": True, "maxReplicas": 20}}}
+    canary = {"tracks": {"stable": {}, "canary": {"tag": "0.2.0", "components": ["gateway"], "replicas": 1}}}
+    rendered = render({**scaled, **canary})
+    (scaler,) = rendered.objects("HorizontalPodAutoscaler")
+    assert scaler["metadata"]["name"] == "pulsegate-gateway"
+    assert rendered.named("Deployment", "pulsegate-gateway-canary")["spec"]["replicas"] == 1
+    assert _shares(rendered) == {"21"}
+    assert _shares(case("gateway-api-canary")) == {"3"}
+    assert _shares(case("blue-green")) == {"2"}
+
+
+def _shares(rendered: Rendered) -> set[str]:
+    gateways = [pod for pod in rendered.services() if pod.component == "gateway"]
+    return {pod.environment["PULSEGATE_GATEWAY_REPLICAS"] for pod in gateways}

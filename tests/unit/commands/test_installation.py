@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.layout import CHECKOUT
-from pulsegate.installation import Installation, NoInstallationError, from_file
+from pulsegate.installation import PROCESSES, Installation, NoInstallationError, from_file
 
 _DOCUMENTED = re.search(r"```toml\n(.*?)```", (CHECKOUT / "docs" / "operations.md").read_text(), re.DOTALL)
 
@@ -28,10 +28,23 @@ def test_the_documented_file_is_understood(described: Path) -> None:
         processes={"gateway": "http://127.0.0.1:8081", "aggregator": "http://127.0.0.1:8090"},
         database=secrets[0],
         nats=secrets[1],
+        nats_monitoring=("http://127.0.0.1:8222",),
         owners={"ingest": secrets[2]},
         prometheus="http://127.0.0.1:9090",
         secrets=tuple(secrets),
     )
+
+
+def test_the_file_of_the_guide_for_kubernetes_is_understood(tmp_path: Path) -> None:
+    guide = (CHECKOUT / "docs" / "install-kubernetes.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    for name in ("superuser_dsn", "nats_url"):
+        (tmp_path / name).write_text(f"address of {name}\n")
+        block = block.replace(f'"{name}"', f'"{tmp_path / name}"')
+    (tmp_path / "installation.toml").write_text(block)
+    understood = from_file(tmp_path / "installation.toml")
+    assert {*understood.processes, "canary"} == set(PROCESSES)
+    assert len(set(understood.processes.values())) == len(understood.processes)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ each track, a Service and the network paths. Takes root and name.
 {{- $of := merge (dict "track" $track "trackValues" $values) $scope }}
 {{- include "pulsegate.deployment" $of }}
 {{- if not $facts.client }}
-{{- include "pulsegate.autoscaler" $of }}
+{{- if not $values.replicas }}{{ include "pulsegate.autoscaler" $of }}{{ end }}
 {{- include "pulsegate.disruptionBudget" $of }}
 {{- end }}
 {{- end }}
@@ -63,7 +63,7 @@ metadata:
 spec:
   {{- if .facts.client }}
   replicas: 1
-  {{- else if not .spec.autoscaling.enabled }}
+  {{- else if or .trackValues.replicas (not .spec.autoscaling.enabled) }}
   replicas: {{ .trackValues.replicas | default .spec.replicas }}
   {{- end }}
   revisionHistoryLimit: {{ .root.Values.revisionHistoryLimit }}
