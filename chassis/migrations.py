@@ -5,7 +5,9 @@ statement which row-level security would narrow fails loudly instead of touching
 code of the version before it.
 """
 
+import asyncio
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +22,11 @@ from chassis.errors import Unavailable
 from chassis.postgres import Database
 
 log = logs.get(__name__)
+
+#: How long a server may take to answer: one that is started beside this, on a slow disk, or that is just taken over.
+PATIENCE_SECONDS = 120.0
+_PAUSE_SECONDS = 1.0
+_ATTEMPT_SECONDS = 5
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
@@ -56,10 +63,14 @@ def _read_one(path: Path) -> Migration:
     return Migration(number=int(match[1]), name=path.name, sql=path.read_text(encoding="utf-8"))
 
 
-async def migrate(schema: str, folder: Path, owner_dsn: str) -> int:
-    """Applies what is missing to the schema; returns how many were applied. Safe to run side by side."""
+async def migrate(schema: str, folder: Path, owner_dsn: str, *, patience_seconds: float = PATIENCE_SECONDS) -> int:
+    """Applies what is missing to the schema; returns how many were applied. Safe to run side by side.
+
+    Waits for a server that does not answer yet. Raises psycopg.OperationalError after that, or at once where a
+    password is refused.
+    """
     migrations = read(folder)
-    async with await psycopg.AsyncConnection.connect(owner_dsn, autocommit=True, row_factory=tuple_row) as connection:
+    async with await _connected(owner_dsn, time.monotonic() + patience_seconds) as connection:
         await connection.execute("SET lock_timeout = '5s'")
         await connection.execute("SET row_security = off")
         await connection.execute("SELECT set_config('search_path', %s, false)", (schema,))
@@ -84,6 +95,20 @@ async def migrate(schema: str, folder: Path, owner_dsn: str) -> int:
                 )
             log.info("migration applied", schema=schema, migration=migration.name)
         return len(pending)
+
+
+async def _connected(owner_dsn: str, deadline: float) -> "psycopg.AsyncConnection[tuple[Any, ...]]":
+    while True:
+        try:
+            return await psycopg.AsyncConnection.connect(
+                owner_dsn, autocommit=True, row_factory=tuple_row, connect_timeout=_ATTEMPT_SECONDS
+            )
+        except psycopg.OperationalError as error:
+            # Who was asked for a password will not be believed later either.
+            if (error.pgconn is not None and error.pgconn.used_password) or time.monotonic() >= deadline:
+                raise
+            log.warning("Postgres does not answer yet", reason=str(error).strip())
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 async def _pending(

@@ -1,15 +1,21 @@
 """Migrations of a schema, on real Postgres."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from chassis import postgres
+from chassis import migrations, postgres
 from chassis.errors import Unavailable
 from chassis.migrations import MigrationError, migrate, read, schema_probe
+from deploy.local.layout import Ports
+from tests.captured_logs import logged_by
+from tests.chaos.log_cluster import Link
 from tests.integration.chassis.conftest import Schema
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -31,6 +37,35 @@ async def test_what_is_missing_is_applied_in_order_and_once(schema: Schema, tmp_
     assert await migrate(schema.name, write(tmp_path, FIRST, SECOND), schema.owner_dsn) == 1
     with psycopg.connect(schema.dsn) as connection:
         assert connection.execute("SELECT n, m FROM things").fetchall() == [(1, None)]
+
+
+async def test_a_server_that_comes_late_is_waited_for(
+    schema: Schema, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> None:
+    port = port_blocks().server("postgres")
+    late = make_conninfo(schema.owner_dsn, host="127.0.0.1", port=port)
+    with logged_by(migrations) as lines:
+        migrated = asyncio.create_task(migrate(schema.name, write(tmp_path, FIRST), late))
+
+        async def was_refused() -> bool:
+            return any(line["event"] == "Postgres does not answer yet" for line in lines)
+
+        await eventually(was_refused, what="one attempt has failed")
+    there = int(str(conninfo_to_dict(schema.owner_dsn)["port"]))
+    async with Link(listens=port, leads_to=there).forwarding():
+        assert await migrated == 1
+
+
+async def test_a_server_that_never_comes_or_refuses_is_told(
+    schema: Schema, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> None:
+    write(tmp_path, FIRST)
+    nowhere = make_conninfo(schema.owner_dsn, host="127.0.0.1", port=port_blocks().server("postgres"))
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        await migrate(schema.name, tmp_path, nowhere, patience_seconds=0)
+    async with asyncio.timeout(30):
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            await migrate(schema.name, tmp_path, make_conninfo(schema.owner_dsn, password="not the one"))
 
 
 async def test_several_at_once_apply_each_migration_once(schema: Schema, tmp_path: Path) -> None:
