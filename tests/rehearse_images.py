@@ -24,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pulsegate-images-") as folder:
         for service in SERVICES:
             stages = rehearse(service, Path(folder) / service, stages)
-            _require_that_it_starts(service, stages["image"])
+            _require_that_it_starts(service, stages["image"], _base_image(Path(folder)))
             app = stages["image"].folder / "app"
             packages = packages or _compressed([app / "packages"], Path(folder))  # the same layer in each
             project = _compressed([path for path in app.iterdir() if path.name != "packages"], Path(folder))
@@ -34,13 +34,23 @@ def main() -> None:
                 raise RehearsalFailed(f"pulsegate-{service} has {total:.1f} MB, more than {_MOST_MEGABYTES}")
 
 
-def _require_that_it_starts(service: str, image: Stage) -> None:
+def _base_image(folder: Path) -> Path:
+    """A folder with the `python` of the base image: without what this checkout's environment has installed."""
+    programs = folder / "base"
+    programs.mkdir(exist_ok=True)
+    python = programs / "python"
+    if not python.exists():
+        python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
+    return programs
+
+
+def _require_that_it_starts(service: str, image: Stage, programs: Path) -> None:
     role = ["aggregator"] if service == "ingest" else []
     environment = {name: image.here(value) for name, value in image.environment.items()}
     ended = subprocess.run(
         [str(image.folder / "app" / "start"), *role],
         cwd=image.folder / "app",
-        env={**environment, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        env={**environment, "PATH": f"{programs}:/usr/bin:/bin", "PYTHONNOUSERSITE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -41,4 +41,5 @@ port: 4222
 jetstream { store_dir: /data, sync_interval: always }
 max_payload: 8MB
 authorization { user: pulsegate, password: "$(cat nats_password)" }
+http: 8222
 END

@@ -16,7 +16,11 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 try() { (cd "$here" && python3 -m deploy.release smoke "$url"); }
 
 # What cannot start goes back by itself; migrations only add, so the old version can work with the new schema.
-helm upgrade pulsegate "$chart" --install --namespace "$namespace" "$@" --atomic --wait --timeout 15m || exit 1
+if ! helm upgrade pulsegate "$chart" --install --namespace "$namespace" "$@" --atomic --wait --timeout 15m; then
+    echo "Helm could not bring the new version; is the one before right?" >&2
+    try || exit 2
+    exit 1
+fi
 if try; then
     exit 0
 fi

@@ -19,6 +19,8 @@ _HELM = """#!{python}
 import json, sys, urllib.request
 with open({calls!r}, "a") as calls:
     print(json.dumps(sys.argv[1:]), file=calls)
+if sys.argv[1] == "upgrade" and not {upgrades!r}:
+    sys.exit("UPGRADE FAILED: timed out waiting for the condition")
 if sys.argv[1] == "rollback" and {definitions!r}:
     definition = {{"name": "pulsegate_smoke_total", "type": "counter", "help": "h", "labels": {labels!r}}}
     headers = {{"Content-Type": "application/json", "Authorization": "Bearer {token}"}}
@@ -35,7 +37,9 @@ class Rollouts:
         self._project = project
         self._calls = folder / "calls"
 
-    async def run(self, *, url: str = "", key: str = "", repaired_by_rollback: bool = False) -> tuple[int, str]:
+    async def run(
+        self, *, url: str = "", key: str = "", upgrades: bool = True, repaired_by_rollback: bool = False
+    ) -> tuple[int, str]:
         """The exit status and what was printed."""
         definitions = f"{self._project.api.base_url}/api/v1/projects/{self._project.id}/metrics"
         helm = self._folder / "helm"
@@ -43,6 +47,7 @@ class Rollouts:
             _HELM.format(
                 python=sys.executable,
                 calls=str(self._calls),
+                upgrades=upgrades,
                 definitions=definitions if repaired_by_rollback else "",
                 labels=_LABELS,
                 token=self._project.token,
@@ -86,6 +91,15 @@ async def test_a_version_that_does_not_goes_back(rollouts: Rollouts) -> None:
     status, printed = await rollouts.run(repaired_by_rollback=True)
     assert (status, "METRIC_NOT_DEFINED" in printed) == (1, True), printed
     assert [call[0] for call in rollouts.helm_calls()] == ["upgrade", "rollback"]
+
+
+async def test_a_version_that_cannot_start_has_the_one_before_tried(rollouts: Rollouts, project: Project) -> None:
+    status, printed = await rollouts.run(upgrades=False)
+    assert (status, "METRIC_NOT_DEFINED" in printed) == (2, True), printed
+    await project.define("pulsegate_smoke_total", labels=_LABELS)
+    status, printed = await rollouts.run(upgrades=False)
+    assert (status, "sent 210, counted 210" in printed) == (1, True), printed
+    assert [call[0] for call in rollouts.helm_calls()] == ["upgrade", "upgrade"]
 
 
 async def test_an_installation_that_is_wrong_after_the_way_back_too_is_told_apart(rollouts: Rollouts) -> None:
