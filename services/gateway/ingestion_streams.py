@@ -35,13 +35,15 @@ log = logs.get(__name__)
 _METHOD = "/pulsegate.ingest.v1.IngestService/StreamBatches"
 
 #: How soon one message follows another: what a message costs is the same for one batch and for many, so what arrives in
-#: between gathers. After a pause a batch waits for nobody. A message that is full does not wait either.
+#: between gathers. After a pause a batch waits for nobody. A message that is full does not wait either, nor one after
+#: which large bodies are left.
 _PACE_SECONDS = 0.005
 _MOST_BATCHES_A_MESSAGE = 64
 _MOST_BYTES_A_MESSAGE = 1 << 20
-#: Larger bodies go last in a message, so many bytes of them or a single one: nobody's small batch waits for more of
-#: them, however many there are.
+#: Larger bodies, and compressed ones that may become large, go last in a message, so many bytes of them or a single
+#: one: nobody's small batch waits for more of them, however many there are.
 _LARGE_BYTES = 64 << 10
+_LARGE_COMPRESSED_BYTES = 8 << 10
 _MOST_LARGE_BYTES_A_MESSAGE = 128 << 10
 
 #: Batches without an outcome, all streams together; more are turned away.
@@ -98,6 +100,8 @@ class IngestionStreams:
         #: What waits to be sent.
         self._gathered: deque[Batch] = deque()
         self._gathered_large: deque[Batch] = deque()
+        #: After the last message there were more large ones than went into it.
+        self._left_large = False
         #: There is something to send, or a stream is over.
         self._news = asyncio.Event()
         #: Streams fill a message one after the other, in turn.
@@ -158,7 +162,8 @@ class IngestionStreams:
         if not self._hopeful:
             raise away(self.channel.service)
         batch = Batch(next(self._numbers), body, content_encoding, door, timeout, group)
-        (self._gathered_large if len(body) > _LARGE_BYTES else self._gathered).append(batch)
+        small = len(body) <= (_LARGE_COMPRESSED_BYTES if content_encoding else _LARGE_BYTES)
+        (self._gathered if small else self._gathered_large).append(batch)
         self._news.set()
         return batch
 
@@ -262,15 +267,21 @@ class IngestionStreams:
         """What has gathered, once the first of it has waited for others; nothing where the stream is over meanwhile."""
         async with self._filling:
             await self._news.wait()
-            if (self._gathered or self._gathered_large) and len(self._gathered) < _MOST_BATCHES_A_MESSAGE:
+            if not self._is_full():
                 await asyncio.sleep(max(0.0, self._filled_at + self._pace_seconds - asyncio.get_running_loop().time()))
             return () if stream.over.is_set() else self._filled()
+
+    def _is_full(self) -> bool:
+        """Whether the next message need not wait for more, if only because the stream is over."""
+        nothing = not self._gathered and not self._gathered_large
+        return nothing or self._left_large or len(self._gathered) >= _MOST_BATCHES_A_MESSAGE
 
     def _filled(self) -> Sequence[Batch]:
         message = _taken_from(self._gathered, _MOST_BATCHES_A_MESSAGE, _MOST_BYTES_A_MESSAGE)
         if self._gathered_large:
             message += _taken_from(self._gathered_large, _MOST_BATCHES_A_MESSAGE, _MOST_LARGE_BYTES_A_MESSAGE)
-        if not self._gathered and not self._gathered_large:
+        self._left_large = bool(self._gathered_large)
+        if not self._gathered and not self._left_large:
             self._news.clear()
         self._filled_at = asyncio.get_running_loop().time()
         return message

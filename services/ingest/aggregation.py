@@ -91,9 +91,11 @@ class Loaded:
 class Fetch:
     """Records that were read from the log together, up to a position."""
 
-    def __init__(self, records: Sequence[Record], position: int) -> None:
+    def __init__(self, records: Sequence[Record], position: int, frames: int = 1) -> None:
+        """`frames`: how many of the log's messages they came in."""
         self.records = records
         self.position = position
+        self.frames = frames
         self.portions = portions_of(records)
 
 
@@ -417,8 +419,8 @@ class LaneState:
         look reset, and the milliseconds before it are free for the last values of series that end, their stale markers,
         and the first zeros of series that follow them under the same name.
         """
-        silent = yield from recent.settle(self._table, max(now_ms, self.commit_ms))
-        passing = recent.seal(self._table)
+        silent = yield from recent.settle(self._table, max(now_ms, self.commit_ms), self._sealer.undelivered)
+        passing = yield from recent.seal(self._table)
         for ending in self.ended.ending:
             self._write_end(ending.definition_id)
         self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)

@@ -23,6 +23,8 @@ _PAUSE_SECONDS = 1.0
 _MOST_PAUSES = 1_000
 #: Whoever visits a page has its publishable key, and must not say what there is to measure.
 _PUBLISHABLE = "a publishable key defines nothing. Send it with a secret key first, or define it."
+_TOO_MANY = f"one request makes {_MOST_NEW_NAMES} definitions at most. Send it again."
+_PAUSED = "nothing came of the new names that were sent just before. Send it again in a second."
 
 
 class AutoDefinition:
@@ -47,13 +49,19 @@ class AutoDefinition:
         if not self._definitions.lets_data_define(project_id):
             return {}
         if key_kind != "secret":
-            return {point.names[0]: _PUBLISHABLE for point in points if not isinstance(point, Fault)}
+            return dict.fromkeys(_names(points), _PUBLISHABLE)
         turn = self._turns.get(project_id) or self._turns.setdefault(project_id, asyncio.Lock())
         async with turn:
-            wanted = wanted_by(points, self._definitions.of_project(project_id))
+            there = self._definitions.of_project(project_id)
+            wanted = wanted_by(points, there)
             until, refused = self._paused.get(project_id, (0.0, {}))
             if wanted and self._clock.monotonic() >= until:
                 refused = await self._ask(tenant_id, project_id, wanted)
+            elif wanted:
+                refused = {**dict.fromkeys((each.name for each in wanted), _PAUSED), **refused}
+            if len(wanted) == _MOST_NEW_NAMES:
+                left_out = _names(points).difference(each.name for each in wanted)
+                refused = {**dict.fromkeys(left_out, _TOO_MANY), **refused}
             return refused
 
     async def _ask(self, tenant_id: bytes, project_id: bytes, wanted: Sequence[Provisional]) -> Mapping[str, str]:
@@ -91,6 +99,11 @@ def wanted_by(points: Iterable[Point | Fault], there: Mapping[str, object]) -> l
             bounds = point.value.bounds if isinstance(point.value, Buckets) else ()
             found[name] = Provisional(name, metric_type, dict.fromkeys(_named(point)), bounds)
     return list(found.values())
+
+
+def _names(points: Iterable[Point | Fault]) -> set[str]:
+    """Of what may be defined by data at all."""
+    return {point.names[0] for point in points if not isinstance(point, Fault) and _type(point) is not None}
 
 
 def _named(point: Point) -> list[str]:

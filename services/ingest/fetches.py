@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from services.ingest import records
 from services.ingest.aggregation import Fetch
 from services.ingest.records import Record
-from services.ingest.turns import Turns
+from services.ingest.turns import turns_of_lane
 
 #: Records folded together: enough that NumPy pays off, few enough that their columns stay in the processor's cache.
 _RECORDS_AT_ONCE = 256
 #: The same of histograms and summaries, which cost 20 µs each and more.
 _DISTRIBUTIONS_AT_ONCE = 2_000
-_LONGEST_TURN_SECONDS = 0.02
 
 
 async def fetches(frames: Sequence[tuple[int, bytes]]) -> AsyncIterator[Fetch]:
@@ -22,15 +21,16 @@ async def fetches(frames: Sequence[tuple[int, bytes]]) -> AsyncIterator[Fetch]:
 
     Raises UnreadableLogError.
     """
-    turns = Turns(_LONGEST_TURN_SECONDS)
+    turns = turns_of_lane()
     gathered: list[Record] = []
-    distributions = 0
+    distributions = unfolded = 0
     for number, (position, frame) in enumerate(frames, start=1):
         read = records.decode_frame(frame)
         gathered += read
+        unfolded += 1
         distributions += sum(len(record.distributions) for record in read)
         many = len(gathered) >= _RECORDS_AT_ONCE or distributions >= _DISTRIBUTIONS_AT_ONCE
         if many or number == len(frames):
-            yield Fetch(gathered, position)
-            gathered, distributions = [], 0
+            yield Fetch(gathered, position, unfolded)
+            gathered, distributions, unfolded = [], 0, 0
             await turns.pause()

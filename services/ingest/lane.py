@@ -27,7 +27,7 @@ from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
-from services.ingest.turns import in_turns
+from services.ingest.turns import in_turns, turns_of_lane
 
 log = logs.get(__name__)
 
@@ -252,8 +252,8 @@ class _Work:
         self._state = state
         self.reader = reader
         self.deliveries = deliveries
-        #: Frames that were read and are not committed.
-        self._uncommitted_frames = 0
+        #: Frames that were read and are not folded; that are folded and not committed.
+        self._unfolded_frames = self._uncommitted_frames = 0
         #: Whether the log was read, to its end or past a part of it.
         self.reading = False
         self._progress = progress
@@ -273,8 +273,8 @@ class _Work:
                 log.warning("log cannot be read", lane=self._lane, reason=error.message)
                 await self._clock.sleep(_ACQUIRE_SECONDS)
                 continue
-            self._uncommitted_frames += len(frames)
-            metrics.LOG_LAG.labels(self._lane).set((self.reader.pending or 0) + self._uncommitted_frames)
+            self._unfolded_frames = len(frames)
+            metrics.LOG_LAG.labels(self._lane).set((self.reader.pending or 0) + self._frames_in_hand)
             heed_cancellation()
             async for fetch in fetches(frames):
                 await self._fold(fetch)
@@ -282,11 +282,18 @@ class _Work:
             if frames and not self.reader.pending:
                 await self._clock.sleep(_BETWEEN_FETCHES_SECONDS)
 
+    @property
+    def _frames_in_hand(self) -> int:
+        """That were read and are not committed."""
+        return self._unfolded_frames + self._uncommitted_frames
+
     async def _fold(self, fetch: Fetch) -> None:
         async with self._memory:
             missing = self._state.missing(fetch)
             found = await self._checkpoints.load_missing(missing) if missing else NOTHING_FOUND
             self._state.fold(fetch, found)
+            self._unfolded_frames -= fetch.frames
+            self._uncommitted_frames += fetch.frames
             traced = [record.traceparent for record in fetch.records if record.traceparent]
             self._traceparents += traced[: _MOST_SPANS - len(self._traceparents)]
 
@@ -298,7 +305,7 @@ class _Work:
         async with AsyncExitStack() as folding_waits:
             await folding_waits.enter_async_context(self._memory)
             self._state.delivered(self.deliveries.delivered_ms)
-            checkpoint = await in_turns(self._state.sealing(self._clock.now_ms()))
+            checkpoint = await in_turns(self._state.sealing(self._clock.now_ms()), turns_of_lane())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
             if not checkpoint.forgotten:
@@ -318,7 +325,7 @@ class _Work:
 
     def _note_progress(self, checkpoint: Checkpoint) -> None:
         """How far the lane is with what receivers took: as far as the newest of a commit, or all of it."""
-        behind = self.reader.pending != 0 or self._uncommitted_frames
+        behind = self.reader.pending != 0 or self._frames_in_hand
         reached_ms = min(checkpoint.newest_received_ms, checkpoint.commit_ms) if behind else checkpoint.commit_ms
         if reached_ms:
             self._progress.current_ms = reached_ms

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.ingest.columns import Floats, Ids, Ints, Mask, Rows
+from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Rows
 from services.ingest.folding import Portion
 from services.ingest.gauge_levels import Reports, merged
 from services.ingest.series import SeriesTable
@@ -118,13 +118,17 @@ def _report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> N
     )
 
 
-def settle(table: SeriesTable, now_ms: int) -> Steps[Rows]:
+def settle(table: SeriesTable, now_ms: int, due: Rows = NO_ROWS) -> Steps[Rows]:
     """Makes values of gauges and quantiles of summaries what they are at that time; where they change, the rows are
-    dirty. Of very many quiet summaries some follow in the next calls: see `SummaryWindows.settle`. Returns the live
-    gauges that no producer reports any more: they have no value."""
+    dirty. Of very many quiet summaries some follow in the next calls: see `SummaryWindows.settle`; not those that are
+    `due` to be written. Returns the live gauges that no producer reports any more: they have no value."""
     for number, (row, sketch) in enumerate(table.windows.settle(now_ms)):
         if table.present[row]:
             _settle_quantiles(table, row, sketch)
+        if number % _SUMMARIES_IN_STEP == 0:
+            yield
+    for number, row in enumerate(np.unique(due[table.windows.waiting(due)]).tolist()):
+        table.set_quantiles(row, table.windows.settle_one(row))
         if number % _SUMMARIES_IN_STEP == 0:
             yield
     table.levels.expire(now_ms)
@@ -161,9 +165,13 @@ def _same(before: Floats | None, after: Floats | None) -> bool:
     return np.array_equal(before, after)
 
 
-def seal(table: SeriesTable) -> Recent:
+def seal(table: SeriesTable) -> Steps[Recent]:
     """Copies of what the state does not have yet."""
-    sketches = [_stored(table, *each) for each in table.windows.seal()]
+    sketches = []
+    for number, changed in enumerate(table.windows.seal()):
+        sketches.append(_stored(table, *changed))
+        if number % _SUMMARIES_IN_STEP == 0:
+            yield
     if not len(table.levels):
         return Recent(sketches=sketches)
     reports = table.levels.seal(table.ids)

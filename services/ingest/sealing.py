@@ -200,6 +200,11 @@ class Sealer:
         first zeros of those that it made after `since_ms`."""
         self._undelivered, self._undelivered_since_ms = rows, since_ms
 
+    @property
+    def undelivered(self) -> Rows:
+        """What the next commit writes because of `write_undelivered`."""
+        return self._undelivered
+
     def series(self, commit_ms: int, silent: Rows) -> SealedCommit:
         """The series that were made and those that changed, and what is due for the sinks. They are clean then.
 

@@ -36,20 +36,27 @@ _LONGEST_PAUSE_SECONDS = 0.25
 class Turns:
     """Work on the loop that pauses between its steps."""
 
-    def __init__(self, longest_seconds: float = LONGEST_TURN_SECONDS) -> None:
+    def __init__(self, longest_seconds: float = LONGEST_TURN_SECONDS, *, others_share: float = 1.0) -> None:
+        """`others_share`: how long others have the loop for each second of the work."""
         self._longest_seconds = longest_seconds
+        self._others_share = others_share
         self._began = time.monotonic()
 
     async def pause(self) -> None:
-        """Leaves the loop to others for as long as the work went on, where that was long."""
+        """Leaves the loop to others where the work went on for long."""
         if (spent := time.monotonic() - self._began) > self._longest_seconds:
-            await asyncio.sleep(min(spent, _LONGEST_PAUSE_SECONDS))
+            await asyncio.sleep(min(spent * self._others_share, _LONGEST_PAUSE_SECONDS))
             self._began = time.monotonic()
 
 
-async def in_turns(steps: Steps[T]) -> T:
-    """What the steps come to; others have their turn in between."""
-    turns = Turns()
+def turns_of_lane() -> Turns:
+    """For work on a lane's state, on which nothing else of the lane goes on: others are other lanes, and the lease."""
+    return Turns(longest_seconds=0.05, others_share=0.2)
+
+
+async def in_turns(steps: Steps[T], turns: Turns | None = None) -> T:
+    """What the steps come to; others have their turn in between, by default as much time as the work."""
+    turns = turns or Turns()
     while True:
         try:
             next(steps)

@@ -82,8 +82,10 @@ class SamplesWriter:
             sent = ends[first - 1] if first else 0
             after = int(np.searchsorted(ends, sent + _MOST_SAMPLES_IN_REQUEST)) + 1
             refused: list[_Refused] = []
-            await self._deliver(samples.at(slice(first, after)), refused)
-            self._put_aside(refused)
+            try:
+                await self._deliver(samples.at(slice(first, after)), refused)
+            finally:
+                self._put_aside(refused)
             first = after
 
     def _without_too_old(self, samples: Samples) -> Samples:

@@ -152,9 +152,19 @@ async def test_what_is_large_goes_last_and_little_of_it_at_a_time(start: Start) 
 
         carried.receiver.answers["IngestBatch"] = note
         large = [b"L" * 600_000, b"M" * 100_000, b"N" * 100_000]
-        await asyncio.gather(*(carried.take(body) for body in (*large, b"s", b"t")))
-        assert carried.receiver.messages == [1, 3, 2]
-        assert order == [b"s", b"t", b"L", b"M", b"N"]
+        compressed = carried.take(b"C" * 10_000, "gzip")
+        await asyncio.gather(compressed, *(carried.take(body) for body in (*large, b"s", b"t")))
+        assert carried.receiver.messages == [1, 4, 2]
+        assert order == [b"s", b"t", b"C", b"L", b"M", b"N"]
+
+
+async def test_large_ones_that_are_left_do_not_wait_for_others(start: Start) -> None:
+    async with start(pace_seconds=2.0) as carried:
+        await carried.take()
+        began = time.monotonic()
+        await asyncio.gather(*(carried.take(b"L" * 200_000) for _ in range(20)))
+        assert carried.receiver.messages == [1] * 21
+        assert time.monotonic() - began < 4.0, "one pace before the first of them"
 
 
 async def test_outcomes_come_in_any_order(carried: Carried) -> None:

@@ -264,6 +264,16 @@ async def test_what_a_publishable_key_sends_defines_nothing_and_is_told_so(pipel
         assert (await pipeline.send_bytes(**doors[0], key="publishable")).accepted == 2, "what is there is for all keys"
 
 
+async def test_what_is_over_the_new_names_of_one_request_is_told_so(pipeline: Pipeline) -> None:
+    pipeline.upstreams.config.auto_definition = True
+    sent = statsd("\n".join(f"depth{number}:7|g" for number in range(60)))
+    async with pipeline.receiver():
+        answer = await pipeline.send_bytes(**sent)
+        assert answer.accepted == 50
+        assert all("one request makes 50 definitions at most" in each.message for each in answer.rejected)
+        assert (await pipeline.send_bytes(**sent)).accepted == 60
+
+
 async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_while(pipeline: Pipeline) -> None:
     config = pipeline.upstreams.config
     config.auto_definition, config.room = True, 1
@@ -274,8 +284,9 @@ async def test_where_nothing_more_can_be_defined_config_is_left_alone_for_a_whil
         for number in range(5):
             answer = await pipeline.send_bytes(**statsd(f"new{number}:7|g\ndepth:1|g"))
             assert (answer.accepted, [each.code for each in answer.rejected]) == (1, ["METRIC_NOT_DEFINED"])
-            reason = " Data does not make it: There is no room." if number == 0 else ""
-            assert answer.rejected[0].message == f"This project has no metric 'new{number}'.{reason}"
+            reason = "There is no room." if number == 0 else "nothing came of the new names that were sent just before."
+            told = f"This project has no metric 'new{number}'. Data does not make it: {reason}"
+            assert answer.rejected[0].message.startswith(told)
         assert config.asked_to_define == 2
 
 

@@ -74,11 +74,10 @@ async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeli
     async def connected() -> bool:
         return stream.client.is_connected
 
-    async def write(each: Record) -> int:
-        of_project = msgspec.structs.replace(
-            each, tenant_id=uuid.UUID(pipeline.tenant_id).bytes, project_id=uuid.UUID(pipeline.project_id).bytes
-        )
-        frame = records.encode_frame([records.encode(of_project)])
+    async def write(*together: Record) -> int:
+        tenant_id, project_id = uuid.UUID(pipeline.tenant_id).bytes, uuid.UUID(pipeline.project_id).bytes
+        of_project = [msgspec.structs.replace(each, tenant_id=tenant_id, project_id=project_id) for each in together]
+        frame = records.encode_frame([records.encode(each) for each in of_project])
         return (await stream.jetstream.publish(stream.subject(0), frame)).seq
 
     async def stored() -> list[float]:
@@ -93,8 +92,7 @@ async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeli
         async with worked_on(pipeline, stream, checkpoints) as readers:
             await write(record(delta(ORDERS, 10.0)))
             await pipeline.expect("orders_total{$project}", 10)
-            await write(record(delta(ORDERS, 5.0)))
-            await write(ended(ORDERS))
+            await write(record(delta(ORDERS, 5.0)), ended(ORDERS))
             await asyncio.wait_for(checkpoints.begun.wait(), PATIENCE_SECONDS)
             late = await write(record(delta(ORDERS, 1.0)))  # of a receiver that has not heard of the deletion
 
