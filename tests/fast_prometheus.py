@@ -1,4 +1,4 @@
-"""A Prometheus that scrapes a running suite five times a second, with Pulsegate's rules sixty times as fast.
+"""A Prometheus that scrapes a running suite three times a second, with Pulsegate's rules sixty times as fast.
 
 Every duration of the rules (intervals, windows, how long an alert must hold) is divided by `FASTER`, so what takes an
 hour takes a minute. Thresholds and expressions are what is shipped. Nothing else about it is made for tests.
@@ -34,7 +34,7 @@ class FastPrometheus(Prometheus):
             (rules / path.name).write_text(_DURATION.sub(_divided, path.read_text()))
         targets = [f"{HOST}:{self.alertmanager_port}"] if self.alertmanager_port else []
         configuration = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "300ms", "scrape_timeout": "300ms", "evaluation_interval": "500ms"},
             "rule_files": [str(rules.resolve() / "*.yaml")],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": targets}]}]},
             "scrape_configs": [
