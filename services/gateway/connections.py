@@ -1,7 +1,7 @@
 """Connections of clients: what aiohttp leaves to its users.
 
-aiohttp has no time limit for a request's headers, answers what cannot be parsed in plain text, and would decompress
-bodies, which is the receiver's business.
+aiohttp has no time limit for a request's headers and none for reading an answer, answers what cannot be parsed in plain
+text, and would decompress bodies, which is the receiver's business.
 """
 
 import asyncio
@@ -23,18 +23,24 @@ from services.gateway.tls import Certificate
 #: Connections that the kernel holds before they are accepted.
 _BACKLOG = 2048
 _KEEPALIVE_SECONDS = 75.0
+#: What a client must at least read of its answers in the time that it has, while more of them waits for it.
+_LEAST_READ_BYTES = 1 << 16
 
 
 class _Connection(RequestHandler):
-    """One client's connection, which is cut when headers take too long."""
+    """One client's connection, which is cut when headers take too long, or answers are not read."""
 
     def __init__(self, *args: Any, patience_seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience_seconds = patience_seconds
         self._cut: asyncio.TimerHandle | None = None
+        #: aiohttp forgets its own when it closes, which takes until everything was read.
+        self._writes_to: asyncio.Transport | None = None
+        self._cut_reader: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._writes_to = self.transport
         self._wait_for_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -50,8 +56,19 @@ class _Connection(RequestHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is answered."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting_for_reader()
+        super().resume_writing()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reader()
+        self._writes_to = None
         super().connection_lost(exc)
 
     def _wait_for_headers(self) -> None:
@@ -61,6 +78,26 @@ class _Connection(RequestHandler):
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None
+
+    def _wait_for_reader(self) -> None:
+        if self._writes_to is not None:
+            unread = self._writes_to.get_write_buffer_size()
+            self._cut_reader = self._loop.call_later(self._patience_seconds, self._judge_reader, unread)
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._cut_reader is not None:
+            self._cut_reader.cancel()
+            self._cut_reader = None
+
+    def _judge_reader(self, unread_before: int) -> None:
+        """Waits on for a client that reads, though slowly; cuts others, with what they have not read."""
+        if self._writes_to is None:
+            return
+        if self._writes_to.get_write_buffer_size() <= unread_before - _LEAST_READ_BYTES:
+            self._wait_for_reader()
+        else:
+            metrics.SLOW_CLIENTS.labels("answer").inc()
+            self._writes_to.abort()
 
     def _give_up(self) -> None:
         metrics.SLOW_CLIENTS.labels("headers").inc()

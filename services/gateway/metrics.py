@@ -6,7 +6,8 @@ from prometheus_client import Counter, Gauge
 
 LIMIT_DECISIONS = Counter(
     "pulsegate_gateway_limit_decisions_total",
-    "Rate limit decisions, by the quota asked for first, by who decided (redis, share, local) and by outcome.",
+    "Rate limit decisions, by the quota asked for first, by who decided (redis, share, local, remembered: a refusal "
+    "whose wait is not over) and by outcome.",
     ["quota", "decided_by", "outcome"],
 )
 
@@ -62,7 +63,7 @@ RULE_HITS = Counter(
 )
 SLOW_CLIENTS = Counter(
     "pulsegate_gateway_slow_clients_total",
-    "Clients that were cut because they took too long to send, by what (headers, body).",
+    "Clients that were cut because they took too long to send (headers, body) or to read (answer), by what.",
     ["part"],
 )
 INGESTION_STREAMS = Gauge("pulsegate_gateway_ingestion_streams", "Streams to receivers that take batches.")
