@@ -274,6 +274,7 @@ def _limits(settings: Settings, in_redis: RedisLimiter, clock: SystemClock) -> L
     )
     return Limits(
         limiter,
+        clock,
         default_plan=settings.default_plan,
         auth_requests_per_minute=settings.auth_requests_per_minute,
         ingest_requests_per_minute=settings.ingest_requests_per_minute,

@@ -183,6 +183,8 @@ class Authentication:
     async def _enter(
         self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
     ) -> Verdict:
+        if not self._verdicts.knows(credential, project_id):
+            self._limits.admit_unknown(request)
         verdict = await self._verdicts.of(credential, project_id, writes=writes)
         _let_in(request, verdict)
         return verdict

@@ -31,7 +31,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as ingest
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import LedgerServiceStub
 from services.gateway.definition_revisions import DefinitionsChanged
 from services.gateway.domain import NO_OVERRIDES, Credential, Overrides, Verdict
-from services.gateway.upstreams import HOLDERS, Places, Upstream, refuse_while_open
+from services.gateway.upstreams import Places, Upstream, refuse_while_open
 from services.gateway.verdicts import FeedEntry
 
 _LONGEST_QUERY_SECONDS = 300.0
@@ -60,10 +60,10 @@ class Credentials:
             request.access_token = credential.text
         else:
             request.api_key_sha256 = api_keys.digest(credential.text)
-        # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal.
+        # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal. Its place it
+        # has on behalf of the address that began it, where that may be guessing.
         context.DEADLINE.set(None)
         context.PRINCIPAL_TOKEN.set("")
-        HOLDERS.set(())
         answer = await self._auth.ask_again(self._stub.Authenticate, request, timeout_seconds=timeout_seconds)
         return Verdict(
             principal=await self._verifier.verify(answer.principal),

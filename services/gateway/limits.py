@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 
+from chassis.clock import Clock
 from chassis.emails import email_key
 from services.gateway import errors, rate_limits
 from services.gateway.domain import (
@@ -19,7 +20,7 @@ from services.gateway.domain import (
     limited_address,
     quotas_of,
 )
-from services.gateway.rate_limits import Limiter
+from services.gateway.rate_limits import Decision, Limiter, Refusals
 from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, Handler
 from services.gateway.upstreams import HOLDERS
 
@@ -30,6 +31,7 @@ class Limits:
     def __init__(
         self,
         limiter: Limiter,
+        clock: Clock,
         *,
         default_plan: str,
         auth_requests_per_minute: int,
@@ -38,6 +40,8 @@ class Limits:
         trusted_proxies: Iterable[Network],
     ) -> None:
         self._limiter = limiter
+        #: Of calls without a valid credential, by address.
+        self._refusals = Refusals(clock)
         self._ingest_requests_per_minute = ingest_requests_per_minute
         self._default_plan = default_plan
         quotas = {plan: quotas_of(plan, ingest_requests_per_minute) for plan in PLANS}
@@ -108,7 +112,19 @@ class Limits:
 
     async def charge_address(self, request: web.Request) -> None:
         """Counts a call without a valid credential."""
-        await self._take(request, Bucket(quota=self._address, subject=self._address_of(request)))
+        address = self._address_of(request)
+        decision = await self._limiter.take([Bucket(quota=self._address, subject=address)])
+        if not decision.allowed:
+            self._refusals.remember(address, decision)
+        _apply(request, decision)
+
+    def admit_unknown(self, request: web.Request) -> None:
+        """Before auth is asked about a credential that is not known to be good: on behalf of the address, which may be
+        guessing. Raises RATE_LIMIT_EXCEEDED where a call from there was refused, and the wait is not over."""
+        address = self._address_of(request)
+        if refusal := self._refusals.of(address):
+            _apply(request, refusal)
+        HOLDERS.set((address,))
 
     async def _take_by_caller(self, request: web.Request, quota: Quota) -> None:
         principal = request[CALLER].principal
@@ -119,10 +135,7 @@ class Limits:
         await self._take(request, *buckets)
 
     async def _take(self, request: web.Request, *buckets: Bucket) -> None:
-        decision = await self._limiter.take(buckets)
-        request[ADDED_HEADERS].update(rate_limits.headers(decision))
-        if not decision.allowed:
-            raise errors.rate_limit_exceeded(decision.refused_by.name, decision.retry_after_seconds)
+        _apply(request, await self._limiter.take(buckets))
 
     def of_tenant(self, plan: str, overrides: Overrides) -> Quotas:
         """What each user and key of a tenant may do; plan "": that of what belongs to no tenant."""
@@ -144,3 +157,10 @@ class Limits:
 
     def _address_of(self, request: web.Request) -> str:
         return limited_address(self.address_of(request))
+
+
+def _apply(request: web.Request, decision: Decision) -> None:
+    """Tells the client how it stands. Raises RATE_LIMIT_EXCEEDED where the call may not go on."""
+    request[ADDED_HEADERS].update(rate_limits.headers(decision))
+    if not decision.allowed:
+        raise errors.rate_limit_exceeded(decision.refused_by.name, decision.retry_after_seconds)

@@ -6,7 +6,7 @@ replicas (`redis_limits`, `leases`). While Redis is slow or away each replica de
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
@@ -44,7 +44,7 @@ class Decision:
     retry_after_seconds: float
     #: In the order of the buckets; of those alone that were looked at, where it is not allowed.
     standings: Sequence[Standing]
-    #: `redis`, `share` (of what Redis had leased) or `local`.
+    #: `redis`, `share` (of what Redis had leased), `local`, or `remembered` (see `Refusals`).
     decided_by: str
 
     @property
@@ -126,6 +126,36 @@ class SteadyLimiter:
             decision = await self._local.take(buckets)
         metrics.limit_decided(buckets[0].quota.name, decision.decided_by, allowed=decision.allowed)
         return decision
+
+
+class Refusals:
+    """Refusals of this process whose wait is not over: who was told to wait is told again without asking anybody."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: When each was made; the oldest first.
+        self._made: dict[str, tuple[float, Decision]] = {}
+
+    def remember(self, subject: str, decision: Decision) -> None:
+        """A decision that refused."""
+        self._made.pop(subject, None)
+        self._made[subject] = self._clock.monotonic(), decision
+        if len(self._made) > _MOST_LOCAL_BUCKETS:
+            del self._made[next(iter(self._made))]
+
+    def of(self, subject: str) -> Decision | None:
+        """The latest as it stands now; None where there is none, or the wait is over."""
+        made_at, decision = self._made.get(subject, (0.0, None))
+        if decision is None:
+            return None
+        waited = self._clock.monotonic() - made_at
+        if waited >= decision.retry_after_seconds:
+            del self._made[subject]
+            return None
+        standings = [replace(one, reset_seconds=max(0.0, one.reset_seconds - waited)) for one in decision.standings]
+        left = decision.retry_after_seconds - waited
+        metrics.limit_decided(standings[0].quota.name, "remembered", allowed=False)
+        return replace(decision, retry_after_seconds=left, standings=standings, decided_by="remembered")
 
 
 def headers(decision: Decision) -> dict[str, str]:

@@ -126,6 +126,10 @@ class Verdicts:
             return await self._ask_with_grace(question, credential)
         return await self._ask(question, credential, _LOOKUP_SECONDS)
 
+    def knows(self, credential: Credential, project_id: str = "") -> bool:
+        """Whether auth has said that this credential is good, also where `of` must ask anew whether it still is."""
+        return self._known(_question(credential, project_id)) is not None
+
     def of_known_key(self, text: str) -> Verdict | None:
         """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
         entry = self._entries.get((api_keys.digest(text), ""))

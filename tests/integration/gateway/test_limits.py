@@ -1,8 +1,11 @@
 """Rate limits through the real door, decided by a real Valkey."""
 
 import asyncio
+import json
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -17,6 +20,7 @@ from deploy.local.servers import Valkey
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT, TENANT, USER
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
+from tests.waiting import eventually
 
 PROXIED: dict[str, Any] = {"trusted_proxies": (ip_network("127.0.0.0/8"),)}
 
@@ -94,10 +98,13 @@ async def test_what_is_typed_as_an_address_uses_up_nobody_elses_limit(start_gate
 
 @pytest.mark.parametrize("path", ["signin", "signup", "password-reset"])
 async def test_a_text_that_is_too_long_for_an_address_costs_nothing(gateway: Gateway, path: str) -> None:
-    body = {"email": "a" + "\u0301\u0316" * 50_000 + "@example.com", "password": "x", "tenantName": "Shop"}
+    body = {"email": "a" + "\u0301\u0316" * 30_000 + "@example.com", "password": "x", "tenantName": "Shop"}
     wanted = {name: body[name] for name in body if path != "password-reset" or name == "email"}
+    data = json.dumps(wanted, ensure_ascii=False).encode()
     began = time.monotonic()
-    refused = await gateway.call("POST", f"/api/v1/auth/{path}", json=wanted)
+    refused = await gateway.call(
+        "POST", f"/api/v1/auth/{path}", data=data, headers={"Content-Type": "application/json"}
+    )
     assert time.monotonic() - began < 1
     assert refused.status == 422
     assert "email" in refused.json["error"]["details"]["fields"]
@@ -106,16 +113,71 @@ async def test_a_text_that_is_too_long_for_an_address_costs_nothing(gateway: Gat
 async def test_calls_without_a_credential_are_limited_by_address(start_gateway: StartGateway) -> None:
     async with start_gateway(address_requests_per_15_minutes=4, **PROXIED) as gateway:
         headers = {"X-Forwarded-For": address()}
-        unknown = gateway.auth.new_key()
+        known, unknown = gateway.auth.new_key(), gateway.auth.new_key()
         gateway.auth.revoke(unknown)
+        assert (await gateway.ingest_one(known, **headers)).status == 202
         assert (await gateway.call("GET", "/api/v1/auth/me", headers=headers)).status == 401
         assert (await gateway.ingest_one(unknown, **headers)).status == 401
         assert (await gateway.call("GET", f"/sdk/v1/{unknown}.js", headers=headers)).status == 401
         assert (await gateway.call("GET", "/.well-known/jwks.json", headers=headers)).status == 200
         refused = await gateway.call("GET", "/prometheus/api/v1/query?query=up", headers=headers)
         assert (refused.status, refused.json["errorType"]) == (429, "too_many_requests")
-        # Whoever has a valid credential is not held up by others at the same address.
-        assert (await gateway.ingest_one(gateway.auth.new_key(), **headers)).status == 202
+        # Who is known to have a valid credential is not held up by others at the same address.
+        assert (await gateway.ingest_one(known, **headers)).status == 202
+
+
+async def test_past_its_limit_an_address_guesses_no_more_credentials(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=3, **PROXIED) as gateway:
+        here, elsewhere = {"X-Forwarded-For": address()}, {"X-Forwarded-For": address()}
+
+        def guess(kind: str = "secret") -> str:
+            guessed = gateway.auth.new_key(kind)
+            gateway.auth.revoke(guessed)
+            return guessed
+
+        known, good = gateway.auth.new_key("secret"), gateway.auth.new_key("secret")
+        assert (await gateway.ingest_one(known, **here)).status == 202
+        assert [(await gateway.ingest_one(guess(), **here)).status for _ in range(4)] == [401] * 3 + [429]
+        asked = gateway.auth.asked
+        for answer in [
+            await gateway.ingest_one(guess(), **here),
+            await gateway.ingest_one(good, **here),
+            await gateway.call("GET", "/api/v1/auth/me", credential="x", headers=here),
+            await gateway.call("GET", f"/sdk/v1/{guess('publishable')}.js", headers=here),
+        ]:
+            assert (answer.status, answer.code) == (429, "RATE_LIMIT_EXCEEDED")
+            assert answer.json["error"]["details"] == {"limit": "address"}
+            assert 1 <= int(answer.headers["Retry-After"]) <= 300
+            assert answer.headers["RateLimit-Policy"] == '"address";q=3;w=900'
+            assert answer.headers["RateLimit"].startswith('"address";r=0;t=')
+        assert gateway.auth.asked == asked
+        assert (await gateway.ingest_one(known, **here)).status == 202
+        # One that is found good elsewhere is known to this gateway from then on.
+        assert (await gateway.ingest_one(good, **elsewhere)).status == 202
+        assert (await gateway.ingest_one(good, **here)).status == 202
+
+
+async def test_an_address_that_guesses_leaves_others_places_at_auth(start_gateway: StartGateway) -> None:
+    """Of eight look-ups at a time two are of one address."""
+    async with start_gateway(upstream_calls=2, **PROXIED) as gateway:
+        here, elsewhere = {"X-Forwarded-For": address()}, {"X-Forwarded-For": address()}
+        gateway.auth.answering.clear()
+        before = gateway.auth.asked
+
+        async def asked(times: int) -> bool:
+            return gateway.auth.asked == before + times
+
+        def shown(headers: dict[str, str]) -> Coroutine[Any, Any, Answer]:
+            return gateway.ingest_one(gateway.auth.new_key("secret"), **headers)
+
+        under_way = [asyncio.create_task(shown(here)) for _ in range(2)]
+        await eventually(partial(asked, 2), what="auth is asked about two")
+        refused = await shown(here)
+        assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
+        under_way.append(asyncio.create_task(shown(elsewhere)))
+        await eventually(partial(asked, 3), what="auth is asked on behalf of another address")
+        gateway.auth.answering.set()
+        assert {(await call).status for call in under_way} == {202}
 
 
 async def test_nobody_chooses_an_address_without_a_trusted_proxy(start_gateway: StartGateway) -> None:
