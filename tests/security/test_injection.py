@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -75,12 +76,28 @@ async def test_sql_is_text_wherever_it_stands(shared_project: Project, text: str
     ],
 )
 async def test_no_expression_reaches_another_tenant(shared_project: Project, other: Project, expression: str) -> None:
-    for path, name in (("query", "query"), ("series", "match[]"), ("query_exemplars", "query"), ("labels", "match[]")):
+    now = time.time()
+    times = {"start": f"{now - 60:.0f}", "end": f"{now + 60:.0f}"}
+    stepwise = {**times, "step": "15"}
+    theirs = await other.api.call(
+        "GET",
+        "/prometheus/api/v1/query_range",
+        credential=other.secret_key,
+        params={"query": "secret_total", **stepwise},
+    )
+    assert '"42"' in theirs.text, "at these times there is something to be found"
+    for path, name, asked in (
+        ("query", "query", {"time": f"{now + 1:.0f}"}),
+        ("query_range", "query", stepwise),
+        ("series", "match[]", times),
+        ("query_exemplars", "query", times),
+        ("labels", "match[]", times),
+    ):
         answer = await shared_project.api.call(
             "GET",
             f"/prometheus/api/v1/{path}",
             credential=shared_project.secret_key,
-            params={name: expression.replace("%s", other.id), "start": "1", "end": "2"},
+            params={name: expression.replace("%s", other.id), **asked},
         )
         assert answer.status in (200, 400), answer.text
         found = answer.text if answer.status == 400 else json.dumps(answer.json["data"])
