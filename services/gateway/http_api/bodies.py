@@ -1,8 +1,7 @@
 """Bodies and parameters of requests, and the JSON of answers."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Annotated, Any, Generic, TypeVar
@@ -12,18 +11,20 @@ from aiohttp import web
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.clock import rfc3339
-from chassis.errors import Invalid, Malformed, TooLarge, UnsupportedMediaType
+from chassis.errors import Forbidden, Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
+from chassis.principals import Principal
 from services.gateway import errors, metrics
-from services.gateway.http_api.shapes import MOST_FAULTS, Asked, Faults, read_from_texts, shaped
-from services.gateway.routes import SHOWN_ONCE, SLOW_CLIENT_SECONDS
+from services.gateway.http_api.json_objects import json_object
+from services.gateway.http_api.shapes import Asked, Faults, read_from_texts, shaped
+from services.gateway.routes import CALLER, SHOWN_ONCE, SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 #: The largest body, as sent.
 MOST_BYTES = 1 << 20
-
-_LONGEST_MEMBER = 300
+#: The largest JSON object that is decoded here; a route whose objects may well be larger says so.
+MOST_OBJECT_BYTES = 128 << 10
 
 
 class Page(Asked):
@@ -38,20 +39,32 @@ class Page(Asked):
 class Taking(Generic[T]):
     """A handler that is given the JSON object in the request's body as a struct.
 
-    Raises what `_parsed` does, and VALIDATION_FAILED for every fault.
+    Raises what `_parsed` does, VALIDATION_FAILED for every fault, and Forbidden for keys that may not call it.
     """
 
     shape: type[T]
     handler: Callable[[web.Request, T], Awaitable[web.StreamResponse]]
     #: What else is wrong with a body at fault, so that its author is told everything at once.
     further_faults: Callable[[T], Awaitable[Faults]] | None = None
+    #: What a key needs, or a person's role in the project; "": no key may, and the service behind knows the roles.
+    scope: str = ""
+    #: The largest body.
+    most_bytes: int = MOST_OBJECT_BYTES
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        body, faults = await _parsed(request, self.shape)
+        if CALLER in request:
+            self._require(request[CALLER].principal)  # before the body costs anything
+        body, faults = await _parsed(request, self.shape, self.most_bytes)
         if faults:
             further = await self.further_faults(body) if self.further_faults else {}
             raise Invalid.fields({**further, **faults})
         return await self.handler(request, body)
+
+    def _require(self, principal: Principal) -> None:
+        if self.scope:
+            principal.require(self.scope)
+        elif principal.kind != "user":
+            raise Forbidden("An API key cannot do this. Sign in as a person.", code="INSUFFICIENT_SCOPE")
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,17 @@ class Asking(Generic[T]):
         return await self.handler(request, parameters)
 
 
-async def read(request: web.Request) -> bytes:
+async def read(request: web.Request, most_bytes: int = MOST_BYTES) -> bytes:
     """The body as it was sent. Raises TooLarge; a client that takes too long is cut."""
-    if (request.content_length or 0) > MOST_BYTES:
-        raise _too_large()
+    if (request.content_length or 0) > most_bytes:
+        raise _too_large(most_bytes)
+    body = await _read_whole(request)
+    if len(body) > most_bytes:
+        raise _too_large(most_bytes)
+    return body
+
+
+async def _read_whole(request: web.Request) -> bytes:
     try:
         if request.content.is_eof():  # it is here already: nothing to wait for
             return await request.read()
@@ -85,88 +105,23 @@ async def read(request: web.Request) -> bytes:
     except ConnectionError as error:
         raise Malformed("The connection ended before the body did.") from error
     except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large() from error
+        raise _too_large(MOST_BYTES) from error
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(f"A body may have {MOST_BYTES} bytes as it is sent. Send several smaller ones.")
+def _too_large(most_bytes: int) -> TooLarge:
+    return TooLarge(f"A body may have {most_bytes} bytes as it is sent. Send several smaller ones.")
 
 
-async def _parsed(request: web.Request, shape: type[T]) -> tuple[T, Faults]:
+async def _parsed(request: web.Request, shape: type[T], most_bytes: int) -> tuple[T, Faults]:
     """The request's JSON object as a struct (as `shaped` makes it), and what is wrong with it.
 
-    Raises UnsupportedMediaType, MALFORMED_JSON or, where it is no object or its text is no text, VALIDATION_FAILED.
+    Raises UnsupportedMediaType, TooLarge, or what `json_object` does.
     """
     if request.content_type != "application/json":
         raise UnsupportedMediaType("Send this as application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send this without a Content-Encoding.")
-    decoded = _decode(await read(request))
-    if not isinstance(decoded, dict):
-        raise Invalid("The body must be a JSON object.")
-    return shaped(decoded, shape)
-
-
-class _NotJsonError(ValueError):
-    """What Python's parser would take and JSON does not have; the text is for the client."""
-
-
-def _decode(body: bytes) -> Any:
-    try:
-        decoded = json.loads(body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, _NotJsonError) else "it cannot be parsed"
-        raise errors.malformed_json(f"The body is not valid JSON: {reason}.") from error
-    faults: Faults = {}
-    for member, text in _texts(decoded):
-        if "\x00" in text and len(faults) < MOST_FAULTS:
-            faults[member] = "may not contain the character U+0000"
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise errors.malformed_json("The body is not valid JSON: it holds half of a surrogate pair.")
-    if faults.pop("", None):
-        raise Invalid("The name of a member may not contain the character U+0000.")
-    if faults:
-        raise Invalid.fields(faults)
-    return decoded
-
-
-def _distinct(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise _NotJsonError("an object names a member twice")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise _NotJsonError(f"{name} is not a JSON value")
-
-
-def _texts(decoded: Any) -> Iterator[tuple[str, str]]:
-    """Every text and the member that it is in; the name of a member is a text in the one around it, "" at the top."""
-    around = [iter([("", decoded)])]
-    while around:
-        for member, value in around[-1]:
-            if isinstance(value, str):
-                yield member, value
-            elif isinstance(value, dict | list):
-                around.append(_inside(member, value))
-                break
-        else:
-            around.pop()
-
-
-def _inside(member: str, value: dict[str, Any] | list[Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values, each with its member; what lies so deep that this would get long has the one around it."""
-    if len(member) > _LONGEST_MEMBER:
-        yield from (
-            (member, inner) for part in (value.items() if isinstance(value, dict) else [value]) for inner in part
-        )
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield member, name
-            yield f"{member}.{name[:100]}".lstrip("."), inner
-    else:
-        yield from ((f"{member}[{index}]", inner) for index, inner in enumerate(value))
+    return shaped(json_object(await read(request, most_bytes)), shape)
 
 
 def path_id(request: web.Request, name: str) -> str:

@@ -1,7 +1,7 @@
 """Metric definitions of a project."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -32,6 +32,9 @@ _MERGES: Mapping[MergeName, "pb.GaugeMerge.ValueType"] = {
     "sum": pb.GAUGE_MERGE_SUM,
 }
 _MERGE_NAMES = {value: name for name, value in _MERGES.items()}
+
+#: Several labels may list a thousand values each.
+_MOST_BYTES_OF_DEFINITION = 256 << 10
 
 _IF_MATCH = 'The version that was read, such as "3".'
 _ETAG = re.compile(r'"([1-9]\d{0,17})"')
@@ -111,7 +114,7 @@ class DefinitionRoutes:
             Route(
                 "POST",
                 metrics,
-                Taking(NewMetric, self.create, self._further_faults),
+                self._taking(self.create),
                 Door.WRITE,
                 Operation("Define a metric", {201: Metric}, answer_headers=("ETag", "Location"), errors=(409,)),
             ),
@@ -121,7 +124,7 @@ class DefinitionRoutes:
             Route(
                 "PUT",
                 metric,
-                Taking(NewMetric, self.update, self._further_faults),
+                self._taking(self.update),
                 Door.WRITE,
                 Operation(
                     "Change a metric",
@@ -139,6 +142,11 @@ class DefinitionRoutes:
                 Operation("Delete a metric", {204: None}, headers=(Header("If-Match", _IF_MATCH),), errors=(412,)),
             ),
         ]
+
+    def _taking(self, handler: Callable[[web.Request, NewMetric], Awaitable[web.Response]]) -> Taking[NewMetric]:
+        return Taking(
+            NewMetric, handler, self._further_faults, scope="config:write", most_bytes=_MOST_BYTES_OF_DEFINITION
+        )
 
     async def list(self, request: web.Request, page: Page) -> web.Response:
         found = await self._kept.metrics(request[CALLER].principal, page.page_size, page.page_token)

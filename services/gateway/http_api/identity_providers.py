@@ -16,6 +16,9 @@ from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route
 from services.gateway.single_sign_on import SingleSignOn
 
+#: With 100 000 characters of metadata, certificates and a hundred role mappings.
+_MOST_BYTES = 256 << 10
+
 #: Owners are made by hand.
 MappedRole = Literal["viewer", "editor", "admin"]
 
@@ -146,7 +149,7 @@ class IdentityProviderRoutes:
             Route(
                 "POST",
                 providers,
-                Taking(NewIdentityProvider, self.create),
+                Taking(NewIdentityProvider, self.create, most_bytes=_MOST_BYTES),
                 Door.WRITE,
                 Operation("Add an identity provider", {201: IdentityProvider}, "For owners.", errors=(409,)),
             ),
@@ -156,7 +159,7 @@ class IdentityProviderRoutes:
             Route(
                 "PUT",
                 provider,
-                Taking(NewIdentityProvider, self.change),
+                Taking(NewIdentityProvider, self.change, most_bytes=_MOST_BYTES),
                 Door.WRITE,
                 Operation(
                     "Change an identity provider",

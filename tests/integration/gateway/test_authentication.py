@@ -1,5 +1,7 @@
 """Which credential opens what: the rules of the public contract."""
 
+import asyncio
+
 import pytest
 
 from contracts.pulsegate.auth.v1 import accounts_pb2
@@ -156,3 +158,27 @@ async def test_a_key_needs_to_name_no_project_but_no_other(gateway: Gateway) -> 
     assert (await gateway.call("GET", query, credential=key)).status == 503
     assert (await gateway.call("GET", f"{query}&projectId={PROJECT}", credential=key)).status == 503
     assert (await gateway.call("GET", f"{query}&projectId={OTHER_PROJECT}", credential=key)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "scopes"),
+    [
+        ("/api/v1/projects", "publishable", ["ingest:write"]),
+        ("/api/v1/projects", "secret", ["config:write"]),
+        (f"/api/v1/projects/{PROJECT}/metrics", "publishable", ["ingest:write"]),
+        (f"/api/v1/projects/{PROJECT}/metrics", "secret", ["config:read"]),
+    ],
+)
+async def test_a_key_that_may_not_is_told_before_its_body_is_read(
+    gateway: Gateway, path: str, kind: str, scopes: list[str]
+) -> None:
+    key = gateway.auth.new_key(kind, scopes=scopes)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+    try:
+        writer.write(f"{head}Content-Length: 1000\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            answered = await reader.readuntil(b"\r\n\r\n")
+        assert answered.startswith(b"HTTP/1.1 403 ")
+    finally:
+        writer.close()

@@ -99,7 +99,7 @@ async def test_a_key_belongs_to_one_request_of_one_caller_for_one_route(gateway:
         "POST", KEYS, credential=session, json={"name": "k", "kind": "secret"}, headers={"Idempotency-Key": key}
     )
     assert elsewhere.status == 201
-    other_caller = await make(gateway, gateway.auth.new_key("secret", scopes=["config:write"]), key)
+    other_caller = await make(gateway, gateway.auth.new_session(str(uuid7())), key)
     assert other_caller.status == 201
     assert other_caller.json["id"] != made.json["id"]
 

@@ -402,10 +402,13 @@ async def test_a_long_list_of_faults_is_cut(gateway: Gateway) -> None:
         (b'{"name": "\xff"}', 400, "MALFORMED_JSON"),
         (b'{"name": "\\ud800"}', 400, "MALFORMED_JSON"),
         (b'{"name": ' + b"9" * 10_000 + b"}", 400, "MALFORMED_JSON"),
-        (b"[" * 200_000 + b"]" * 200_000, 400, "MALFORMED_JSON"),
+        (b"[" * 60_000 + b"]" * 60_000, 400, "MALFORMED_JSON"),
+        (b'{"name": "\\ud83d\\ude00\\udc00"}', 400, "MALFORMED_JSON"),
         (b'{"name": "a\\u0000b"}', 422, "VALIDATION_FAILED"),
         (b"[]", 422, "VALIDATION_FAILED"),
         (b'"text"', 422, "VALIDATION_FAILED"),
+        (b'{"name": "' + b"x" * (128 << 10) + b'"}', 413, "BODY_TOO_LARGE"),
+        (b"[" * 200_000 + b"]" * 200_000, 413, "BODY_TOO_LARGE"),
         (b"x" * ((1 << 20) + 1), 413, "BODY_TOO_LARGE"),
     ],
 )
@@ -419,6 +422,19 @@ async def test_hostile_bodies_have_their_codes(gateway: Gateway, body: bytes, st
     )
     assert (answer.status, answer.code) == (status, code)
     assert gateway.auth.seen == []
+
+
+async def test_definitions_and_identity_providers_may_be_larger_than_other_bodies(gateway: Gateway) -> None:
+    gateway.config.answers["CheckMetric"] = definitions_pb2.CheckMetricResponse()
+    session, wrong = gateway.auth.new_session(), {"wrong": "x" * (200 << 10)}
+    for path, status in (
+        (f"/api/v1/projects/{PROJECT}/metrics", 422),
+        (f"/api/v1/tenants/{TENANT}/identity-providers", 422),
+        ("/api/v1/projects", 413),
+    ):
+        assert (await gateway.call("POST", path, credential=session, json=wrong)).status == status
+        larger = {"wrong": "x" * (300 << 10)}
+        assert (await gateway.call("POST", path, credential=session, json=larger)).status == 413
 
 
 async def test_management_takes_json_only(gateway: Gateway) -> None:
