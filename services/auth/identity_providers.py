@@ -3,7 +3,7 @@
 import re
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Generic, NewType, TypeVar
 
@@ -274,6 +274,32 @@ class Vouched:
     email: str
     #: Values of the claim or attribute that roles are mapped from.
     groups: Sequence[str]
+
+
+def changed_members(before: IdentityProvider, after: IdentityProvider) -> Sequence[str]:
+    """The names of what differs, as faults name it, with `oidc.secret` where a secret was set anew."""
+    kind = after.settings.kind
+    compared: Sequence[tuple[str, Sequence[str], object, object]] = [
+        ("", ("name", "enabled"), before, after),
+        ("", _names_of(after.admission), before.admission, after.admission),
+        (f"{kind}.", _names_of(after.settings), before.settings, after.settings),
+    ]
+    changed = [
+        place + _camel_case(name)
+        for place, names, old, new in compared
+        for name in names
+        if getattr(old, name) != getattr(new, name)
+    ]
+    return changed if before.sealed_secret == after.sealed_secret else [*changed, f"{kind}.secret"]
+
+
+def _names_of(settings: Admission | KindSettings) -> Sequence[str]:
+    return [member.name for member in fields(settings)]
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def secret_owner(provider_id: ProviderId) -> str:

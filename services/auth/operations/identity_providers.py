@@ -17,6 +17,7 @@ from services.auth.identity_providers import (
     LdapSettings,
     ProviderId,
     ProviderWish,
+    changed_members,
     secret_owner,
 )
 from services.auth.master_key import MasterKey
@@ -124,7 +125,8 @@ class IdentityProviders:
             ended: Sequence[SessionId] = []
             if not after.enabled:
                 ended = await self._identities.end_sessions(connection, after.id, after.updated_at)
-            await self._tell(connection, actor, "identity_provider.changed", after, sessionsEnded=len(ended))
+            said = {"changed": changed_members(before, after), "sessionsEnded": len(ended)}
+            await self._tell(connection, actor, "identity_provider.changed", after, **said)
             if ended:
                 await self._feed.announce(connection, ended)
         return after

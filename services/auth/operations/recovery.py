@@ -1,5 +1,6 @@
 """Passwords that were forgotten or are changed, and e-mail addresses that are verified."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from chassis.clock import Clock, from_unix_ms
@@ -81,8 +82,8 @@ class Recovery:
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
             user = await self._owner(connection, token_hash)
             await self._accounts.lock_password(connection, user.id)
-            await self._first_proof(connection, user)
-            await self._replace_password(connection, user, bcrypt, "password.reset")
+            proven = await self._first_proof(connection, user)
+            await self._replace_password(connection, user, bcrypt, [*proven, "password.reset"])
         metrics.PASSWORD_CHANGES.labels("reset").inc()
 
     async def change_password(self, principal: Principal, current: str, new: str) -> None:
@@ -99,7 +100,7 @@ class Recovery:
                 raise WrongPassword
             await open_door(connection, "email", email_key(user.email))
             this_one = SessionId(principal.session_id)
-            await self._replace_password(connection, user, bcrypt, "password.changed", but=this_one)
+            await self._replace_password(connection, user, bcrypt, ["password.changed"], but=this_one)
         metrics.PASSWORD_CHANGES.labels("changed").inc()
 
     async def request_verification(self, principal: Principal) -> None:
@@ -135,14 +136,19 @@ class Recovery:
             await self._accounts.verify_email(connection, user_id, self._now())
             await self._trail.of_person(connection, user_id, "email.verified")
 
-    async def _first_proof(self, connection: Connection, user: User) -> None:
-        """Whoever has signed up need not be who reads the mail: their second factor would lock the reader out."""
+    async def _first_proof(self, connection: Connection, user: User) -> Sequence[str]:
+        """Whoever has signed up need not be who reads the mail: their second factor would lock the reader out.
+
+        The actions that are to be told.
+        """
         if await self._accounts.email_verified(connection, user.id):
-            return
+            return ()
         await self._accounts.verify_email(connection, user.id, self._now())
-        if await self._second_factors.delete(connection, user.id):
-            change = "The second factor was removed: it was set up before this address was verified."
-            await self._outbox.queue_notice(connection, user.email, change, self._now())
+        if not await self._second_factors.delete(connection, user.id):
+            return ("email.verified",)
+        change = "The second factor was removed: it was set up before this address was verified."
+        await self._outbox.queue_notice(connection, user.email, change, self._now())
+        return "email.verified", "second_factor.disabled"
 
     async def _owner(self, connection: Connection, token_hash: bytes) -> User:
         """Whose token for a reset it is; their doors are open then, and nobody else uses one until this ends."""
@@ -177,13 +183,13 @@ class Recovery:
             raise Invalid.fields({field: fault})
 
     async def _replace_password(
-        self, connection: Connection, user: User, bcrypt: str, action: str, *, but: SessionId | None = None
+        self, connection: Connection, user: User, bcrypt: str, told: Sequence[str], *, but: SessionId | None = None
     ) -> None:
-        """The door `email` is open. No token that was mailed before sets another one."""
+        """The door `email` is open; `told` are the actions. No token that was mailed before sets another one."""
         await self._accounts.update_password(connection, user.id, bcrypt)
         await self._mailed_tokens.void(connection, MailPurpose.PASSWORD_RESET, email_key(user.email))
         await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
-        await self._sessions.end_all(connection, user.id, because=action, but=but)
+        await self._sessions.end_all(connection, user.id, because=told, but=but)
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())

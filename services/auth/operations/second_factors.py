@@ -126,7 +126,7 @@ class SecondFactors:
             codes = await self._new_codes(connection, user_id)
             await self._tell(connection, user, "A second factor was enabled: signing in takes a code from now on.")
             this_one = SessionId(principal.session_id)
-            await self._sessions.end_all(connection, user_id, because="second_factor.enabled", but=this_one)
+            await self._sessions.end_all(connection, user_id, because=["second_factor.enabled"], but=this_one)
         return codes
 
     async def renew_codes(self, principal: Principal, password: str) -> Sequence[str]:

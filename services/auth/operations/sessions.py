@@ -78,15 +78,15 @@ class Sessions:
         return issued
 
     async def end_all(
-        self, connection: Connection, user_id: UserId, *, because: str | None = None, but: SessionId | None = None
+        self, connection: Connection, user_id: UserId, *, because: Sequence[str] = (), but: SessionId | None = None
     ) -> None:
         """Ends the sessions of the user whose door is open, but the one that is named. The last step: it announces.
 
-        `because` is an action that is told first: whoever ends sessions may not have told anything before.
+        `because` are actions that are told first: whoever ends sessions may not have told anything before.
         """
         ended = await self._sessions.revoke_all(connection, user_id, self._now(), but=but)
-        if because is not None:
-            await self._trail.of_person(connection, user_id, because)
+        for action in because:
+            await self._trail.of_person(connection, user_id, action)
         if ended:
             await self._tell(connection, user_id, "session.ended", ended)
             await self._feed.announce(connection, ended)

@@ -239,6 +239,16 @@ async def test_what_becomes_of_providers_is_in_the_audit_log_without_secrets(
     provider = await add_provider(auth, ada, forger.url)
     eve = (await sign_on(auth, forger, provider)).user.id
     await change_provider(auth, ada, provider, forger.url, enabled=False)
+    changed = {
+        "enabled": False,
+        "secret": "another client secret",
+        "email_domains": ["example.com"],
+        "default_role": EDITOR,
+        "role_claim": "groups",
+        "role_mappings": [pb.RoleMapping(value="ops", role=ADMIN)],
+        "oidc": {"scopes": ["groups"], "trusts_email": True},
+    }
+    await change_provider(auth, ada, provider, forger.url, **changed)
     await delete(auth, ada, ada, provider.id)
     with psycopg.connect(module_database.superuser_dsn) as connection:
         query = "SELECT document::json FROM auth.audit_entries WHERE tenant_id = %s AND sequence > 3 ORDER BY sequence"
@@ -248,6 +258,19 @@ async def test_what_becomes_of_providers_is_in_the_audit_log_without_secrets(
         ("member.added", provider.id),
         ("sign_in.succeeded", eve),
         ("identity_provider.changed", ada.user_id),
+        ("identity_provider.changed", ada.user_id),
         ("identity_provider.deleted", ada.user_id),
     ]
-    assert SECRET not in str(entries)
+    assert [entry["details"].get("changed") for entry in entries[3:5]] == [
+        ["enabled"],
+        [
+            "emailDomains",
+            "defaultRole",
+            "roleClaim",
+            "roleMappings",
+            "oidc.scopes",
+            "oidc.trustsEmail",
+            "oidc.secret",
+        ],
+    ]
+    assert not any(secret in str(entries) for secret in (SECRET, "another client secret"))

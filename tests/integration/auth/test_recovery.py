@@ -82,6 +82,13 @@ async def sessions(auth: AuthClient, person: Person) -> list[own_account_pb2.Own
     return list(answer.sessions)
 
 
+def actions_of(database: Database, person: Person) -> list[str]:
+    """What their own tenant's audit log has, from its beginning."""
+    query = "SELECT document::json ->> 'action' FROM auth.audit_entries WHERE tenant_id = %s ORDER BY sequence"
+    with psycopg.connect(database.superuser_dsn) as connection:
+        return [action for (action,) in connection.execute(query, (person.tenant_id,)).fetchall()]
+
+
 async def test_a_mailed_token_sets_a_new_password_once_and_ends_every_session(auth: AuthClient, mails: Mails) -> None:
     ada = await auth.sign_up()
     await request_reset(auth, ada.email.upper())
@@ -260,6 +267,27 @@ async def test_who_reads_the_mail_gets_an_account_that_somebody_else_has_made_wi
     with pytest.raises(Unauthenticated):
         await auth.principal(mallory)
     assert await mails.token(mallory.email, CHANGED, 3) == ""
+
+
+async def test_what_a_reset_proves_and_removes_is_in_the_audit_log(
+    auth: AuthClient, mails: Mails, clock: MovableClock, database: Database
+) -> None:
+    plain, guarded = await auth.sign_up(), await auth.sign_up()
+    await enable_second_factor(auth, guarded, clock)
+    for person in (plain, guarded):
+        for number in (1, 2):  # the first one verifies the address
+            await request_reset(auth, person.email)
+            await reset(auth, await mails.token(person.email, RESET, number))
+
+    assert actions_of(database, plain)[3:] == ["email.verified", "password.reset", "session.ended", "password.reset"]
+    assert actions_of(database, guarded)[3:] == [
+        "second_factor.enabled",
+        "email.verified",
+        "second_factor.disabled",
+        "password.reset",
+        "session.ended",
+        "password.reset",
+    ]
 
 
 async def test_a_reset_leaves_the_second_factor_of_a_verified_address_alone(
