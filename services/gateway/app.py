@@ -166,7 +166,7 @@ def _resources(
         MemberRoutes(accounts),
         AuditRoutes(Audit(upstreams.auth), limits),
         LimitRoutes(accounts, operators, limits),
-        InvitationRoutes(Invitations(upstreams.auth)),
+        InvitationRoutes(Invitations(upstreams.auth), limits),
         IdentityProviderRoutes(single_sign_on, endpoint=settings.endpoint),
         SignOnRoutes(single_sign_on, limits, endpoint=settings.endpoint, cors_origins=settings.cors_origins),
         OperatorRoutes(operators),

@@ -103,7 +103,7 @@ class Limits:
         await self._take(request, self._attempt("login", f"{provider_id} {name}"))
 
     async def charge_caller(self, request: web.Request) -> None:
-        """Counts an attempt to show the caller's own password, as one to sign in."""
+        """Counts an attempt to show the caller's own password, a code or a mailed token, as one to sign in."""
         await self._take(request, self._attempt("user", request[CALLER].principal.subject))
 
     def _attempt(self, kind: str, subject: str) -> Bucket:

@@ -11,6 +11,7 @@ from services.gateway.http_api.members import ROLE_NAMES, ROLES, NewMember, Role
 from services.gateway.http_api.own_account import MailedToken
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.invitations import Invitations
+from services.gateway.limits import Limits
 from services.gateway.routes import Door, Operation, Route
 
 
@@ -36,8 +37,9 @@ class InvitationRoutes:
 
     title = "Invitations"
 
-    def __init__(self, invitations: Invitations) -> None:
+    def __init__(self, invitations: Invitations, limits: Limits) -> None:
         self._invitations = invitations
+        self._limits = limits
 
     def routes(self) -> Sequence[Route]:
         invitations = "/api/v1/tenants/{tenantId}/invitations"
@@ -90,7 +92,8 @@ class InvitationRoutes:
         await self._invitations.revoke(path_id(request, "tenantId"), path_id(request, "invitationId"))
         return no_content()
 
-    async def accept(self, _request: web.Request, body: MailedToken) -> web.Response:
+    async def accept(self, request: web.Request, body: MailedToken) -> web.Response:
+        await self._limits.charge_caller(request)
         joined = await self._invitations.accept(body.token)
         return answer(Joined(TenantOfMine(joined.tenant.id, joined.tenant.name, ROLE_NAMES[joined.role])))
 

@@ -144,7 +144,8 @@ class OwnAccountRoutes:
         await self._own_account.request_email_verification()
         return answer(Nothing(), status=202)
 
-    async def verify(self, _request: web.Request, body: MailedToken) -> web.Response:
+    async def verify(self, request: web.Request, body: MailedToken) -> web.Response:
+        await self._limits.charge_caller(request)
         await self._own_account.verify_email(body.token)
         return no_content()
 

@@ -24,6 +24,7 @@ from contracts.pulsegate.auth.v1 import (
     accounts_pb2,
     audit_pb2,
     credentials_pb2,
+    invitations_pb2,
     operators_pb2,
     own_account_pb2,
     single_sign_on_pb2,
@@ -31,6 +32,7 @@ from contracts.pulsegate.auth.v1 import (
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
+from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
@@ -390,6 +392,7 @@ def registrations(
     """What each service's server serves."""
     accounts = auth.servicer(accounts_pb2.DESCRIPTOR.services_by_name["AccountService"])
     audit = auth.servicer(audit_pb2.DESCRIPTOR.services_by_name["AuditService"])
+    invitations = auth.servicer(invitations_pb2.DESCRIPTOR.services_by_name["InvitationService"])
     operators = auth.servicer(operators_pb2.DESCRIPTOR.services_by_name["OperatorService"])
     own_account = auth.servicer(own_account_pb2.DESCRIPTOR.services_by_name["OwnAccountService"])
     single_sign_on = auth.servicer(single_sign_on_pb2.DESCRIPTOR.services_by_name["SingleSignOnService"])
@@ -400,6 +403,7 @@ def registrations(
         "auth": [
             lambda server: add_AccountServiceServicer_to_server(accounts, server),
             lambda server: add_AuditServiceServicer_to_server(audit, server),
+            lambda server: add_InvitationServiceServicer_to_server(invitations, server),
             lambda server: add_OperatorServiceServicer_to_server(operators, server),
             lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
             lambda server: add_SingleSignOnServiceServicer_to_server(single_sign_on, server),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from chassis.errors import Invalid
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2, operators_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
@@ -75,6 +76,68 @@ async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: St
         assert [await sign_in(source, f"{uuid7()}@example.com") for _ in range(6)] == [200] * 5 + [429]
         spellings = [email, email.upper(), f" {email}", email.replace("v", "\uff56"), email, email]
         assert [await sign_in(address(), spelling) for spelling in spellings] == [200] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "body"),
+    [
+        ("signup", "SignUp", {"password": "x", "tenantName": "Shop"}),
+        ("signin", "SignIn", {"password": "x"}),
+        ("password-reset", "RequestPasswordReset", {}),
+    ],
+)
+async def test_what_names_an_account_is_limited_by_account(
+    start_gateway: StartGateway, path: str, asked: str, body: dict[str, str]
+) -> None:
+    async with start_gateway(auth_requests_per_minute=2, **PROXIED) as gateway:
+        gateway.auth.answers[asked] = Invalid("We do not get further than this.")
+
+        async def attempt(email: str) -> int:
+            sent, headers = body | {"email": email}, {"X-Forwarded-For": address()}
+            return (await gateway.call("POST", f"/api/v1/auth/{path}", json=sent, headers=headers)).status
+
+        email = f"{uuid7()}@example.com"
+        assert [await attempt(email) for _ in range(4)] == [422, 422, 429, 429]
+        assert await attempt(f"{uuid7()}@example.com") == 422
+        assert len(gateway.auth.requests(asked)) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "body"),
+    [
+        ("PUT", "auth/password", "ChangePassword", {"currentPassword": "x", "newPassword": "y"}),
+        ("POST", "auth/totp", "BeginTotp", {"password": "x"}),
+        ("POST", "auth/totp/confirm", "ConfirmTotp", {"code": "123456"}),
+        ("POST", "auth/totp/recovery-codes", "RenewRecoveryCodes", {"password": "x"}),
+        ("POST", "auth/totp/disable", "DisableTotp", {"password": "x"}),
+        ("POST", "auth/email-verification/confirm", "VerifyEmail", {"token": "mt_x"}),
+        ("POST", "invitations/accept", "AcceptInvitation", {"token": "mt_x"}),
+    ],
+)
+async def test_passwords_codes_and_tokens_of_an_account_are_limited_by_account(
+    start_gateway: StartGateway, method: str, path: str, asked: str, body: dict[str, str]
+) -> None:
+    async with start_gateway(auth_requests_per_minute=2, **PROXIED) as gateway:
+        gateway.auth.answers[asked] = Invalid("We do not get further than this.")
+
+        async def attempt(user: str) -> int:
+            session, headers = gateway.auth.new_session(user), {"X-Forwarded-For": address()}
+            answer = await gateway.call(method, f"/api/v1/{path}", credential=session, json=body, headers=headers)
+            return answer.status
+
+        user = str(uuid7())
+        assert [await attempt(user) for _ in range(4)] == [422, 422, 429, 429]
+        assert await attempt(str(uuid7())) == 422
+        assert len(gateway.auth.requests(asked)) == 3
+
+
+async def test_mails_that_verify_an_address_are_limited_by_account(start_gateway: StartGateway) -> None:
+    async with start_gateway(auth_requests_per_minute=2) as gateway:
+        gateway.auth.answers["RequestEmailVerification"] = own_account_pb2.RequestEmailVerificationResponse()
+        session = gateway.auth.new_session(str(uuid7()))
+        path = "/api/v1/auth/email-verification"
+        answers = [await gateway.call("POST", path, credential=session) for _ in range(3)]
+        assert [answer.status for answer in answers] == [202, 202, 429]
 
 
 async def test_what_is_typed_as_an_address_uses_up_nobody_elses_limit(start_gateway: StartGateway) -> None:
