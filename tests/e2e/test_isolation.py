@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
 import pytest
 
-from tests.e2e.api import PASSWORD, Api, Project, sign_up
+from tests.e2e.api import PASSWORD, Answer, Api, Json, Project, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
@@ -107,32 +109,91 @@ async def test_a_browser_key_cannot_read(project: Project) -> None:
     assert answer.json["status"] == "error"
 
 
-async def _still_taken(project: Project, key: str) -> bool:
-    answer = await project.send({"name": "revoked_total", "value": 1}, key=key)
-    assert answer.status in (202, 401), answer.text
-    return answer.status == 202
+#: Whether it still works, and what revokes it.
+Revocable = tuple[Callable[[], Awaitable[bool]], Callable[[], Awaitable[Answer]]]
+
+
+async def a_key(project: Project, _other: Project) -> Revocable:
+    await project.define("revoked_total")
+    key = await project.create_key("secret", scopes=["ingest:write"])
+
+    async def works() -> bool:
+        return _let_in(await project.send({"name": "revoked_total", "value": 1}, key=key["key"]), 202, 401)
+
+    async def revoke() -> Answer:
+        path = f"/api/v1/projects/{project.id}/keys/{key['id']}"
+        return await project.api.call("DELETE", path, credential=project.token)
+
+    return works, revoke
+
+
+async def a_session_that_signs_out(project: Project, _other: Project) -> Revocable:
+    works, session = await _another_session(project)
+
+    async def revoke() -> Answer:
+        return await project.api.call("POST", "/api/v1/auth/signout", {"refreshToken": session["refreshToken"]})
+
+    return works, revoke
+
+
+async def a_session_that_another_one_ends(project: Project, _other: Project) -> Revocable:
+    works, _ = await _another_session(project)
+
+    async def revoke() -> Answer:
+        return await project.api.call("DELETE", "/api/v1/auth/sessions", credential=project.token)
+
+    return works, revoke
+
+
+async def a_role(project: Project, other: Project) -> Revocable:
+    members = f"/api/v1/tenants/{project.tenant_id}/members"
+    added = {"email": other.email, "role": "viewer"}
+    await project.api.expect(201, "POST", members, added, credential=project.token)
+    user = (await other.api.expect(200, "GET", "/api/v1/auth/me", credential=other.token))["user"]["id"]
+
+    async def works() -> bool:
+        path = f"/api/v1/projects/{project.id}/metrics"
+        return _let_in(await other.api.call("GET", path, credential=other.token), 200, 404)
+
+    async def revoke() -> Answer:
+        return await project.api.call("DELETE", f"{members}/{user}", credential=project.token)
+
+    return works, revoke
+
+
+async def _another_session(project: Project) -> tuple[Callable[[], Awaitable[bool]], Json]:
+    signing_in = {"email": project.email, "password": PASSWORD}
+    session = await project.api.expect(200, "POST", "/api/v1/auth/signin", signing_in)
+
+    async def works() -> bool:
+        return _let_in(await project.api.call("GET", "/api/v1/auth/me", credential=session["accessToken"]), 200, 401)
+
+    return works, session
+
+
+def _let_in(answer: Answer, welcome: int, refused: int) -> bool:
+    assert answer.status in (welcome, refused), answer.text
+    return answer.status == welcome
 
 
 @pytest.mark.parametrize("valkey", ["there", "away"])
-async def test_a_revoked_key_stops_working_within_a_second(suite: Suite, project: Project, valkey: str) -> None:
-    await project.define("revoked_total")
-    key = await project.create_key("secret", scopes=["ingest:write"])
-    assert await _still_taken(project, key["key"])
-    if valkey == "away":
-        with suite.paused("valkey"):
-            await _revoke_and_check(project, key)
-    else:
-        await _revoke_and_check(project, key)
-
-
-async def _revoke_and_check(project: Project, key: dict[str, str]) -> None:
-    assert await _still_taken(project, key["key"])
-    path = f"/api/v1/projects/{project.id}/keys/{key['id']}"
-    assert (await project.api.call("DELETE", path, credential=project.token)).status == 204
-    revoked = time.monotonic()
-    while await _still_taken(project, key["key"]):
-        assert time.monotonic() - revoked < 1.0, "the key still works a second after it was revoked"
-        await asyncio.sleep(0.02)
+@pytest.mark.parametrize("what", [a_key, a_session_that_signs_out, a_session_that_another_one_ends, a_role])
+async def test_what_is_revoked_stops_working_within_a_second(
+    suite: Suite,
+    project: Project,
+    other: Project,
+    what: Callable[[Project, Project], Awaitable[Revocable]],
+    valkey: str,
+) -> None:
+    works, revoke = await what(project, other)
+    assert await works()
+    with suite.paused("valkey") if valkey == "away" else nullcontext():
+        assert await works()
+        assert (await revoke()).status == 204
+        revoked = time.monotonic()
+        while await works():
+            assert time.monotonic() - revoked < 1.0, "it still works a second after it was revoked"
+            await asyncio.sleep(0.02)
 
 
 async def test_a_key_writes_on_for_a_while_when_auth_is_away_and_nothing_else_works(
@@ -162,16 +223,3 @@ async def test_a_spent_refresh_token_is_answered_alike_for_a_while(project: Proj
     successors = await asyncio.gather(*(refresh(project.refresh_token) for _ in range(50)))
     assert len({successor["refreshToken"] for successor in successors}) == 1
     await refresh(successors[0]["refreshToken"])
-
-
-async def test_sign_out_ends_the_session_at_once(project: Project) -> None:
-    session = await project.api.expect(
-        200, "POST", "/api/v1/auth/signin", {"email": project.email, "password": PASSWORD}
-    )
-    token = session["accessToken"]
-    await project.api.expect(200, "GET", "/api/v1/auth/me", credential=token)
-    out = await project.api.call("POST", "/api/v1/auth/signout", {"refreshToken": session["refreshToken"]})
-    assert out.status == 204
-    await asyncio.sleep(1.0)  # the promise is one second, so this is what is tested
-    answer = await project.api.call("GET", "/api/v1/auth/me", credential=token)
-    assert answer.status == 401
