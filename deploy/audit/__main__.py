@@ -1,5 +1,5 @@
 """`python -m deploy.audit`: prints what is known against the locked packages; exits 1 where there is something, 2 where
-nothing could be learnt."""
+there is nothing and not all could be learnt."""
 
 import sys
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ def _main() -> int:
             found += scanners.node_packages("npm", _CHECKOUT / folder, passing)
     except scanners.UnreachableError as error:
         print(*found, error, sep="\n", file=sys.stderr)
-        return 2
+        return 1 if found else 2
     print(*(found or ["Nothing is known against the locked packages."]), sep="\n")
     return 1 if found else 0
 

@@ -15,6 +15,26 @@ pytestmark = pytest.mark.integration
 _MODULES = "sdk/browser/node_modules/.package-lock.json"
 
 
+@pytest.mark.parametrize(("audit", "made"), [(0, 0), (1, 2), (2, 0)])
+def test_make_security_fails_for_what_is_known_and_tells_where_nothing_could_be_learnt(
+    tmp_path: Path, audit: int, made: int
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *deploy.audit) exit {audit};; *) echo "attacks" "$@";; esac\n')
+    python.chmod(0o755)
+    ended = subprocess.run(
+        ["make", "-o", "build", "-o", "scan", "-o", ".tools/audit/.installed", "security", f"PYTHON={python}"],
+        cwd=CHECKOUT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == made, ended.stderr
+    assert "attacks -m pytest" in ended.stdout
+    assert ("NOT AUDITED" in ended.stderr) == (audit == 2)
+
+
 def test_make_shows_why_npm_failed_and_what_to_do(tmp_path: Path) -> None:
     for name in ("Makefile", "requirements", "sdk/browser/package.json", "sdk/browser/package-lock.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
