@@ -118,9 +118,10 @@ class Authentication:
         self._limits = limits
 
     async def of_anybody(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A person or a key, about the project in the path or about their own account."""
+        """A person or a key, about the project or the tenant in the path or about their own account."""
         credential = await self._credential(request)
-        await self._admit(request, credential, request.match_info.get("projectId", ""))
+        tenant_id = request.match_info.get("tenantId", "")
+        await self._admit(request, credential, request.match_info.get("projectId", ""), tenant_id)
         return await handler(request)
 
     async def of_readers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -166,12 +167,20 @@ class Authentication:
             raise
 
     async def _admit(
-        self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
+        self,
+        request: web.Request,
+        credential: Credential,
+        project_id: str,
+        tenant_id: str = "",
+        *,
+        writes: bool = False,
     ) -> Verdict:
+        """`tenant_id` says by whose limits a person's call counts; what they may do there the services look up."""
         if project_id and not is_uuid(project_id):
             raise errors.not_found()
         try:
-            verdict = await self._enter(request, credential, project_id, writes=writes)
+            about = project_id, tenant_id if is_uuid(tenant_id) else ""
+            verdict = await self._enter(request, credential, *about, writes=writes)
         except Unauthenticated:
             await self._limits.charge_address(request)
             raise
@@ -181,10 +190,16 @@ class Authentication:
         return verdict
 
     async def _enter(
-        self, request: web.Request, credential: Credential, project_id: str, *, writes: bool = False
+        self,
+        request: web.Request,
+        credential: Credential,
+        project_id: str,
+        tenant_id: str = "",
+        *,
+        writes: bool = False,
     ) -> Verdict:
-        if not self._verdicts.knows(credential, project_id):
+        if not self._verdicts.knows(credential, project_id, tenant_id):
             self._limits.admit_unknown(request)
-        verdict = await self._verdicts.of(credential, project_id, writes=writes)
+        verdict = await self._verdicts.of(credential, project_id, tenant_id, writes=writes)
         _let_in(request, verdict)
         return verdict

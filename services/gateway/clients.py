@@ -53,9 +53,11 @@ class Credentials:
         self._stub = CredentialServiceStub(auth.channel.grpc_channel)
         self._verifier = PrincipalVerifier(self.signing_keys)
 
-    async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
+    async def authenticate(
+        self, credential: Credential, project_id: str, tenant_id: str, timeout_seconds: float
+    ) -> Verdict:
         """See `verdicts.Authority`."""
-        request = credentials.AuthenticateRequest(project_id=project_id)
+        request = credentials.AuthenticateRequest(project_id=project_id, tenant_id=tenant_id)
         if credential.kind == "user":
             request.access_token = credential.text
         else:
@@ -72,6 +74,7 @@ class Credentials:
             plan=answer.plan,
             allowed_origins=frozenset(answer.allowed_origins),
             overrides=overrides_of(answer.limits) if answer.HasField("limits") else NO_OVERRIDES,
+            tenant_ids=frozenset(answer.tenant_ids),
         )
 
     async def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:

@@ -118,13 +118,15 @@ class Verdict:
     allowed_origins: frozenset[str]
     #: Of the tenant.
     overrides: Overrides = NO_OVERRIDES
+    #: Tenants beside the principal's of which plan and overrides are.
+    tenant_ids: frozenset[str] = frozenset()
 
     @property
     def ids(self) -> frozenset[str]:
         """What this verdict depends on: the feed names one of these when the verdict is void."""
         principal = self.principal
         parts = (principal.subject, principal.session_id, principal.project_id, principal.tenant_id)
-        return frozenset(part for part in parts if part)
+        return self.tenant_ids.union(part for part in parts if part)
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may use the credential. Only publishable keys are bound to origins."""

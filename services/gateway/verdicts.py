@@ -42,8 +42,8 @@ _RETRY_AFTER_SECONDS = 1.0
 
 _cached = metrics.VERDICTS.labels("cached")
 
-#: A credential's digest and the project that the call is about ("" for a key: it has only one).
-Question = tuple[bytes, str]
+#: A credential's digest, and the project or the tenant that the call is about ("" for a key: it has only one).
+Question = tuple[bytes, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,9 @@ class FeedEntry:
 class Authority(Protocol):
     """Who knows: auth."""
 
-    async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
+    async def authenticate(
+        self, credential: Credential, project_id: str, tenant_id: str, timeout_seconds: float
+    ) -> Verdict:
         """Raises Unauthenticated, NotFound (another tenant's project), Forbidden (suspended) or Unavailable."""
         ...
 
@@ -81,8 +83,9 @@ class _Lookup:
     task: "asyncio.Task[Verdict]"
 
 
-def _question(credential: Credential, project_id: str) -> Question:
-    return api_keys.digest(credential.text), project_id if credential.kind == "user" else ""
+def _question(credential: Credential, project_id: str, tenant_id: str) -> Question:
+    about = (project_id, tenant_id) if credential.kind == "user" else ("", "")
+    return api_keys.digest(credential.text), *about
 
 
 class Verdicts:
@@ -109,13 +112,15 @@ class Verdicts:
         if self._heartbeat_at == float("-inf"):
             raise Unavailable("auth's feed of credentials has not begun yet")
 
-    async def of(self, credential: Credential, project_id: str = "", *, writes: bool = False) -> Verdict:
-        """The verdict on a credential, for a person's call about a project (or about their own account, "").
+    async def of(
+        self, credential: Credential, project_id: str = "", tenant_id: str = "", *, writes: bool = False
+    ) -> Verdict:
+        """The verdict on a credential, for a person's call about a project or a tenant (or about their own account).
 
         `writes` says that the call adds data, which a known key may go on doing for a while without auth.
         Raises Unauthenticated, NotFound, Forbidden or Unavailable.
         """
-        question = _question(credential, project_id)
+        question = _question(credential, project_id, tenant_id)
         if self._feed_is_fresh and (entry := self._known(question)):
             if self._now() > entry.refresh_at and question not in self._lookups:
                 self._start(question, credential)
@@ -126,13 +131,13 @@ class Verdicts:
             return await self._ask_with_grace(question, credential)
         return await self._ask(question, credential, _LOOKUP_SECONDS)
 
-    def knows(self, credential: Credential, project_id: str = "") -> bool:
+    def knows(self, credential: Credential, project_id: str = "", tenant_id: str = "") -> bool:
         """Whether auth has said that this credential is good, also where `of` must ask anew whether it still is."""
-        return self._known(_question(credential, project_id)) is not None
+        return self._known(_question(credential, project_id, tenant_id)) is not None
 
     def of_known_key(self, text: str) -> Verdict | None:
         """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
-        entry = self._entries.get((api_keys.digest(text), ""))
+        entry = self._entries.get((api_keys.digest(text), "", ""))
         if entry is None or entry.verdict.principal.kind == "user":
             return None
         if not self._feed_is_fresh or self._now() > entry.refresh_at:
@@ -211,8 +216,9 @@ class Verdicts:
             task.exception()  # whoever asked has been told; a refresh in the background asks again
 
     async def _look_up(self, question: Question, credential: Credential) -> Verdict:
+        _, project_id, tenant_id = question
         try:
-            verdict = await self._authority.authenticate(credential, question[1], _LOOKUP_SECONDS)
+            verdict = await self._authority.authenticate(credential, project_id, tenant_id, _LOOKUP_SECONDS)
         except (Unauthenticated, Forbidden) as refusal:
             self._forget(question)
             self._remember_refusal(question, refusal)
@@ -221,7 +227,8 @@ class Verdicts:
             if error.kind == "not_found":
                 self._forget(question)
             raise
-        if verdict.revision >= self._revision:
+        # Of a tenant that is not the person's nothing is kept: anybody can name any number of these.
+        if verdict.revision >= self._revision and (not tenant_id or tenant_id in verdict.tenant_ids):
             self._remember(question, verdict)
         return verdict
 

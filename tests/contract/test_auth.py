@@ -48,6 +48,7 @@ class Authority:
     """Whoever answers what a credential stands for."""
 
     client: AuthClient
+    tenant_id: str
     project_id: str
     user_id: str
     access_token: str
@@ -169,6 +170,7 @@ async def _real_authority(stack: AsyncExitStack, database: Database, ports: Port
 
     return Authority(
         client=client,
+        tenant_id=person.tenant_id,
         project_id=person.project_id,
         user_id=person.user_id,
         access_token=person.access_token,
@@ -199,6 +201,7 @@ async def _played_authority(stack: AsyncExitStack, ports: Ports) -> Authority:
 
     return Authority(
         client=AuthClient(channel),
+        tenant_id=fakes.TENANT,
         project_id=fakes.PROJECT,
         user_id=fakes.USER,
         access_token=access_token,
@@ -292,6 +295,17 @@ async def test_a_session_that_ended_is_refused_and_the_feed_tells_its_id(authori
     with pytest.raises(Unauthenticated) as refused:
         await authority.client.authenticate(access_token=authority.access_token)
     assert refused.value.code == "UNAUTHENTICATED"
+
+
+async def test_a_verdict_on_a_person_names_the_tenants_whose_limits_count(authority: Authority) -> None:
+    for about in ("", authority.tenant_id, str(uuid7())):
+        verdict = await authority.client.authenticate(access_token=authority.access_token, tenant_id=about)
+        assert list(verdict.tenant_ids) == [authority.tenant_id]
+        assert (await authority.verified(verdict.principal)).tenant_id == ""
+    of_project = await authority.client.authenticate(
+        access_token=authority.access_token, project_id=authority.project_id
+    )
+    assert list(of_project.tenant_ids) == []
 
 
 async def _beats(authority: Authority, least_revision: int) -> None:

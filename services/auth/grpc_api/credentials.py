@@ -9,7 +9,7 @@ import grpc
 from chassis.errors import Malformed
 from contracts.pulsegate.auth.v1 import credentials_pb2 as pb
 from contracts.pulsegate.auth.v1 import credentials_pb2_grpc
-from services.auth.domain import ProjectId
+from services.auth.domain import ProjectId, TenantId
 from services.auth.feed import CredentialFeed
 from services.auth.grpc_api import messages
 from services.auth.operations.verdicts import Verdicts
@@ -31,8 +31,8 @@ class CredentialServicer(credentials_pb2_grpc.CredentialServiceServicer):
             case "api_key_sha256":
                 verdict = await self._verdicts.of_key(request.api_key_sha256)
             case "access_token":
-                project_id = ProjectId(request.project_id)
-                verdict = await self._verdicts.of_access_token(request.access_token, project_id)
+                project_id, tenant_id = ProjectId(request.project_id), TenantId(request.tenant_id)
+                verdict = await self._verdicts.of_access_token(request.access_token, project_id, tenant_id)
             case _:
                 raise Malformed("A credential is required.")
         return pb.AuthenticateResponse(
@@ -41,6 +41,7 @@ class CredentialServicer(credentials_pb2_grpc.CredentialServiceServicer):
             allowed_origins=verdict.allowed_origins,
             plan=verdict.plan,
             limits=messages.limits(verdict.limits),
+            tenant_ids=verdict.tenant_ids,
         )
 
     async def GetSigningKeys(self, _request: pb.GetSigningKeysRequest, _call: Call) -> pb.GetSigningKeysResponse:

@@ -10,7 +10,7 @@ from chassis.errors import PulsegateError
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
-from services.auth.domain import Limits, ProjectId, Role, best_plan
+from services.auth.domain import Limits, ProjectId, Role, TenantId, best_plan
 from services.auth.errors import InvalidApiKey, SessionOver, TenantSuspended
 from services.auth.key_usage import KeyUsage
 from services.auth.operations.access import no_such
@@ -43,6 +43,8 @@ class Verdict:
     plan: str
     #: Of the tenant; of what belongs to no tenant none are set.
     limits: Limits
+    #: Tenants beside the principal's of which plan and limits are.
+    tenant_ids: Sequence[TenantId] = ()
 
 
 class Verdicts:
@@ -81,8 +83,8 @@ class Verdicts:
             self._usage.used(seen.found.key_id)
             return self._key_verdict(seen.found, seen.revision)
 
-    async def of_access_token(self, token: str, project_id: ProjectId) -> Verdict:
-        """About a project, or about the person's own account where `project_id` is empty.
+    async def of_access_token(self, token: str, project_id: ProjectId, tenant_id: TenantId) -> Verdict:
+        """About a project, or about a tenant or the person's own account where `project_id` or both are empty.
 
         Raises TokenExpired, SessionOver, NotFound for a project that is not of the person's tenants, TenantSuspended.
         """
@@ -94,7 +96,7 @@ class Verdicts:
                 if seen.found is None:
                     raise SessionOver
                 if not project_id:
-                    return await self._account_verdict(connection, claims, seen.revision)
+                    return await self._account_verdict(connection, claims, tenant_id, seen.revision)
             return self._project_verdict(claims, project_id, seen.found, seen.revision)
 
     def _key_verdict(self, key: KeyVerdict, revision: int) -> Verdict:
@@ -124,10 +126,19 @@ class Verdicts:
         principal = self._person(claims, found.role, found.tenant_id, project_id)
         return Verdict(principal=principal, revision=revision, allowed_origins=(), plan=found.plan, limits=found.limits)
 
-    async def _account_verdict(self, connection: Connection, claims: AccessClaims, revision: int) -> Verdict:
-        plan = best_plan(await self._accounts.memberships(connection, claims.user_id), self._default_plan)
+    async def _account_verdict(
+        self, connection: Connection, claims: AccessClaims, tenant_id: TenantId, revision: int
+    ) -> Verdict:
+        """The principal is the same whichever tenant it is about: what a member may do there is looked up there."""
+        memberships = await self._accounts.memberships(connection, claims.user_id)
+        named = [membership for membership in memberships if membership.tenant.id == tenant_id]
         return Verdict(
-            principal=self._person(claims), revision=revision, allowed_origins=(), plan=plan, limits=Limits()
+            principal=self._person(claims),
+            revision=revision,
+            allowed_origins=(),
+            plan=best_plan(named or memberships, self._default_plan),
+            limits=named[0].limits if named else Limits(),
+            tenant_ids=[membership.tenant.id for membership in named or memberships],
         )
 
     def _person(self, claims: AccessClaims, role: Role | None = None, tenant_id: str = "", project_id: str = "") -> str:

@@ -87,13 +87,15 @@ class AuthClient:
             context.PRINCIPAL_TOKEN.reset(token)
 
     async def authenticate(
-        self, *, key: str = "", access_token: str = "", project_id: str = ""
+        self, *, key: str = "", access_token: str = "", project_id: str = "", tenant_id: str = ""
     ) -> credentials_pb2.AuthenticateResponse:
         """The verdict on a key's text or on an access token."""
         if key:
             request = credentials_pb2.AuthenticateRequest(api_key_sha256=api_keys.digest(key))
         else:
-            request = credentials_pb2.AuthenticateRequest(access_token=access_token, project_id=project_id)
+            request = credentials_pb2.AuthenticateRequest(
+                access_token=access_token, project_id=project_id, tenant_id=tenant_id
+            )
         return await self.authenticate_by(request)
 
     async def authenticate_by(

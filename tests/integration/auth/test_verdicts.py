@@ -19,7 +19,7 @@ from chassis.principals import AUDIENCE, ISSUER, Principal, PrincipalVerifier
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from contracts.pulsegate.auth.v1 import credentials_pb2
 from services.auth.settings import Settings
-from tests.integration.auth.client import AuthClient, running_auth
+from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.suite_database import Database
 
@@ -99,6 +99,28 @@ async def test_a_person_without_a_project_has_only_the_account(auth: AuthClient,
     assert (principal.subject, principal.tenant_id, principal.project_id) == (ada.user_id, "", "")
     assert principal.scopes == frozenset()
     assert verdict.plan == "basic"
+
+
+async def test_a_persons_call_about_a_tenant_counts_by_what_is_set_for_that_tenant(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada, eve, mallory = await auth.sign_up(), await auth.sign_up(), await auth.sign_up()
+    request = pb.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=pb.ROLE_ADMIN)
+    await auth.account("AddMember", request, await auth.principal(ada))
+    with psycopg.connect(module_database.superuser_dsn) as connection:
+        setting = "UPDATE auth.tenants SET plan = 'free', limits = %s::jsonb WHERE id = %s"
+        connection.execute(setting, ('{"expensive_per_hour": 1}', ada.tenant_id))
+
+    async def seen(person: Person, tenant_id: str) -> tuple[str, int, list[str]]:
+        verdict = await auth.authenticate(access_token=person.access_token, tenant_id=tenant_id)
+        assert (await verified(auth, verdict.principal)).tenant_id == ""
+        return verdict.plan, verdict.limits.expensive_per_hour, list(verdict.tenant_ids)
+
+    assert await seen(eve, ada.tenant_id) == ("free", 1, [ada.tenant_id])
+    assert await seen(eve, eve.tenant_id) == ("enterprise", 0, [eve.tenant_id])
+    assert await seen(eve, "") == ("enterprise", 0, [ada.tenant_id, eve.tenant_id])
+    for tenant_id in (ada.tenant_id, "nonsense"):
+        assert await seen(mallory, tenant_id) == ("enterprise", 0, [mallory.tenant_id])
 
 
 async def test_new_tenants_start_on_the_default_plan(settings: Settings) -> None:

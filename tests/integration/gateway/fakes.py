@@ -286,12 +286,14 @@ class PlayedAuth(StandInAuth, Played):
             if request.project_id != PROJECT:
                 raise NotFound("There is no such project.")
             claims |= {"tid": TENANT, "pid": PROJECT}
+        about_self = "tid" not in claims
         return credentials_pb2.AuthenticateResponse(
             principal=self._sign(claims),
             revision=self._revision,
             allowed_origins=known.get("origins", ()),
             plan=self.plan,
-            limits=self.limits,
+            limits=None if about_self and request.tenant_id != TENANT else self.limits,
+            tenant_ids=[TENANT] if about_self else [],
         )
 
     def _sign(self, claims: Mapping[str, Any]) -> str:

@@ -349,6 +349,32 @@ async def test_what_an_operator_has_set_for_a_tenant_goes_before_its_plan(start_
             assert (refused.status, refused.code) == (403, "INSUFFICIENT_SCOPE")
 
 
+async def test_what_is_set_for_a_tenant_holds_on_its_own_routes_within_a_second(gateway: Gateway) -> None:
+    gateway.auth.answers["ListMembers"] = accounts_pb2.ListMembersResponse()
+    gateway.auth.answers["ListSessions"] = own_account_pb2.ListSessionsResponse()
+    session = gateway.auth.new_session(str(uuid7()))
+
+    async def policy(path: str) -> str:
+        answer = await gateway.call("GET", f"/api/v1/{path}", credential=session)
+        assert answer.status == 200
+        return answer.headers["RateLimit-Policy"]
+
+    of_tenant, of_account, of_another = f"tenants/{TENANT}/members", "auth/sessions", f"tenants/{PROJECT}/members"
+    assert await policy(of_tenant) == await policy(of_account) == '"reads";q=100000;w=3600'
+    for plan, limits, reads in (("free", Limits(reads_per_hour=12), 1_000), ("basic", Limits(), 10_000)):
+        gateway.auth.plan, gateway.auth.limits = plan, limits
+        gateway.auth.announce(TENANT)
+        changed = time.monotonic()
+        wanted = f'"reads";q={limits.reads_per_hour or reads};w=3600'
+        while (await policy(of_tenant), await policy(of_account)) != (wanted, f'"reads";q={reads};w=3600'):
+            assert time.monotonic() - changed < 1, "the limits of before count a second after the change"
+            await asyncio.sleep(0.02)
+        asked = gateway.auth.asked
+        assert await policy(of_tenant) == wanted
+        assert gateway.auth.asked == asked, "what auth has said is kept"
+        assert await policy(of_another) == f'"reads";q={reads};w=3600'
+
+
 async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:
     tenant = accounts_pb2.Tenant(id=TENANT, name="Shop")
     membership = accounts_pb2.Membership(

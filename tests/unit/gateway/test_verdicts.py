@@ -25,11 +25,15 @@ class Authority:
         self.lifetime_seconds = 120.0
         self.error: PulsegateError | None = None
         self.asked: list[tuple[str, str]] = []
+        #: The only tenant that the person is a member of.
+        self.tenant_id = "own"
         self.answering = asyncio.Event()
         self.answering.set()
 
-    async def authenticate(self, credential: Credential, project_id: str, timeout_seconds: float) -> Verdict:
-        self.asked.append((credential.text, project_id))
+    async def authenticate(
+        self, credential: Credential, project_id: str, tenant_id: str, timeout_seconds: float
+    ) -> Verdict:
+        self.asked.append((credential.text, project_id or tenant_id))
         revision = self.revision
         await self.answering.wait()
         if self.error is not None:
@@ -49,6 +53,7 @@ class Authority:
             revision=revision,
             plan="free",
             allowed_origins=frozenset(),
+            tenant_ids=frozenset() if project_id or credential.kind != "user" else frozenset({self.tenant_id}),
         )
 
     async def watch(self, after_revision: int) -> AsyncIterator[FeedEntry]:
@@ -104,6 +109,30 @@ async def test_what_the_feed_names_is_asked_anew(verdicts: Verdicts, authority: 
     verdicts.apply(FeedEntry(revision=3, changed_ids=(changed,)))
     await verdicts.of(PERSON, "one")
     assert len(authority.asked) == 2
+
+
+async def test_a_change_of_a_tenant_voids_what_its_members_are_told_about_it_and_themselves(
+    verdicts: Verdicts, authority: Authority
+) -> None:
+    for _ in range(2):
+        await verdicts.of(PERSON, tenant_id="own")
+        await verdicts.of(PERSON)
+    assert [about for _, about in authority.asked] == ["own", ""]
+    verdicts.apply(FeedEntry(revision=2, changed_ids=("own",)))
+    authority.revision = 2
+    for _ in range(2):
+        await verdicts.of(PERSON, tenant_id="own")
+        await verdicts.of(PERSON)
+    assert [about for _, about in authority.asked] == ["own", ""] * 2
+
+
+async def test_nothing_is_kept_of_tenants_that_are_not_the_persons(verdicts: Verdicts, authority: Authority) -> None:
+    for _ in range(2):
+        await verdicts.of(PERSON, tenant_id="theirs")
+    assert len(authority.asked) == 2
+    await verdicts.of(PERSON, tenant_id="own")
+    await verdicts.of(PERSON, tenant_id="own")
+    assert len(authority.asked) == 3
 
 
 async def test_a_reset_voids_everything(verdicts: Verdicts, authority: Authority) -> None:

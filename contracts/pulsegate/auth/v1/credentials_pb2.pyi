@@ -26,21 +26,25 @@ class AuthenticateRequest(_message.Message):
     API_KEY_SHA256_FIELD_NUMBER: _builtins.int
     ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     api_key_sha256: _builtins.bytes
     """SHA-256 of a key's text: the key itself never leaves the gateway."""
     access_token: _builtins.str
     project_id: _builtins.str
     """With an access token: the project the call is about. Empty: a call about the person's own account."""
+    tenant_id: _builtins.str
+    """With an access token and without a project: the tenant the call is about, if any."""
     def __init__(
         self,
         *,
         api_key_sha256: _builtins.bytes = ...,
         access_token: _builtins.str = ...,
         project_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential", "project_id", b"project_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["api_key_sha256", "access_token"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
@@ -57,18 +61,27 @@ class AuthenticateResponse(_message.Message):
     ALLOWED_ORIGINS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    TENANT_IDS_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """A JWT (EdDSA): see chassis/principals.py for its claims."""
     revision: _builtins.int
     """The revision of the feed at which this verdict was true."""
     plan: _builtins.str
-    """The rate limit plan of the tenant: free, basic, professional or enterprise."""
+    """The rate limit plan: free, basic, professional or enterprise. Of the tenant; without one, or where the person is no
+    member of it, the largest of the person's tenants.
+    """
     @_builtins.property
     def allowed_origins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Origins from which a publishable key may be used; ["*"] for any. Empty for other credentials."""
 
     @_builtins.property
-    def limits(self) -> _limits_pb2.Limits: ...
+    def limits(self) -> _limits_pb2.Limits:
+        """What an operator has set for the tenant."""
+
+    @_builtins.property
+    def tenant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Beside the principal's own: the tenants of which `plan` and `limits` are, so that a change of them voids this."""
+
     def __init__(
         self,
         *,
@@ -77,10 +90,11 @@ class AuthenticateResponse(_message.Message):
         allowed_origins: _abc.Iterable[_builtins.str] | None = ...,
         plan: _builtins.str = ...,
         limits: _limits_pb2.Limits | None = ...,
+        tenant_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_origins", b"allowed_origins", "limits", b"limits", "plan", b"plan", "principal", b"principal", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_origins", b"allowed_origins", "limits", b"limits", "plan", b"plan", "principal", b"principal", "revision", b"revision", "tenant_ids", b"tenant_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
