@@ -185,7 +185,7 @@ def _public_keys(said: Sequence[object]) -> tuple[jwt.PyJWK, ...]:
     """Those that can be used; others are passed over, as RFC 7517, 5 has it."""
     found = []
     for key in said:
-        with suppress(jwt.PyJWTError, TypeError, ValueError, AttributeError):
+        with suppress(jwt.PyJWTError, TypeError, ValueError, AttributeError, KeyError):
             found.append(jwt.PyJWK(_public(key)))
     return tuple(found)
 

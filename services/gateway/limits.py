@@ -82,8 +82,9 @@ class Limits:
 
     async def by_address(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the address, for calls without a credential."""
-        await self.charge_address(request)
-        HOLDERS.set((self._address_of(request),))
+        address = self._address_of(request)
+        _apply(request, await self._limiter.take([Bucket(quota=self._address, subject=address)]))
+        HOLDERS.set((address,))
         return await handler(request)
 
     async def signing_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -29,6 +29,7 @@ async def _seconds(api: Api, email: str) -> float:
     return time.perf_counter() - began
 
 
+@pytest.mark.alone
 async def test_an_unknown_address_takes_as_long_as_a_wrong_password(
     api_of_the_module: Api, shared_project: Project
 ) -> None:

@@ -7,6 +7,7 @@ each member and element only where the body has an escape that can bring what is
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from chassis.errors import Invalid
@@ -18,6 +19,7 @@ _DOUBTFUL = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _LONGEST_MEMBER = 300
+_DEEPEST_MEMBER = 40
 _CONTAINERS = frozenset({dict, list})
 
 
@@ -56,9 +58,10 @@ def _require_texts(decoded: dict[str, Any]) -> None:
         if not text.isascii() and _SURROGATE.search(text):
             raise errors.malformed_json("The body is not valid JSON: it holds half of a surrogate pair.")
         if "\x00" in text and len(faults) < MOST_FAULTS:
-            faults[_member(path if part is None else [*path, part])] = "may not contain the character U+0000"
-    if faults.pop("", None):
-        raise Invalid("The name of a member may not contain the character U+0000.")
+            member = _member(path if part is None else [*path, part])
+            if not member:
+                raise Invalid("The name of a member may not contain the character U+0000.")
+            faults[member] = "may not contain the character U+0000"
     if faults:
         raise Invalid.fields(faults)
 
@@ -89,7 +92,7 @@ def _texts(decoded: dict[str, Any]) -> Iterator[tuple[Sequence[str | int], str |
 def _member(path: Sequence[str | int]) -> str:
     """As `labels[2].name`; what lies so deep that this would get long has the name of what it is in."""
     member = ""
-    for part in path:
+    for part in islice(path, _DEEPEST_MEMBER):
         if len(member) > _LONGEST_MEMBER:
             break
         member = f"{member}[{part}]" if isinstance(part, int) else f"{member}.{part[:100]}".lstrip(".")

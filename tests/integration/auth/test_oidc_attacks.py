@@ -107,6 +107,14 @@ async def test_an_id_token_that_the_provider_did_not_sign_is_refused(
     assert not forger.requests("/other-keys")
 
 
+async def test_a_shared_key_among_those_that_a_provider_publishes_is_passed_over(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    forger.keys.insert(0, {"kty": "oct", "k": "c2VjcmV0", "kid": "shared", "alg": "HS256"})
+    ada = await auth.sign_up()
+    assert await sign_on(auth, forger, await add_provider(auth, ada, forger.url))
+
+
 async def test_a_private_key_among_those_that_a_provider_publishes_is_not_computed_with(
     auth: AuthClient, forger: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,14 @@ async def test_calls_without_a_credential_are_limited_by_address(start_gateway: 
         assert (await gateway.ingest_one(known, **headers)).status == 202
 
 
+async def test_anonymous_calls_hold_up_no_good_credential_of_their_address(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=2, **PROXIED) as gateway:
+        headers = {"X-Forwarded-For": address()}
+        anonymous = [(await gateway.call("GET", "/.well-known/jwks.json", headers=headers)).status for _ in range(4)]
+        assert anonymous == [200, 200, 429, 429]
+        assert (await gateway.ingest_one(gateway.auth.new_key(), **headers)).status == 202
+
+
 async def test_past_its_limit_an_address_guesses_no_more_credentials(start_gateway: StartGateway) -> None:
     async with start_gateway(address_requests_per_15_minutes=3, **PROXIED) as gateway:
         here, elsewhere = {"X-Forwarded-For": address()}, {"X-Forwarded-For": address()}

@@ -44,8 +44,9 @@ def test_half_a_surrogate_pair_is_no_text(text: bytes) -> None:
         _of(b'{"a": ["\\u0000", ', b"{}", b"]}"),
         _of(b'{"a": [', b'"\\u0000"', b"]}"),
         _of(b'{"a": ["\\ud83d\\ude00", ', b'{"":""}', b"]}"),
+        b'{"":' * 900 + b"{" + b",".join(b'"\\u0000%x":0' % number for number in range(10_000)) + b"}" * 901,
     ],
-    ids=["numbers", "numbers walked", "texts", "lists", "objects", "faults", "members"],
+    ids=["numbers", "numbers walked", "texts", "lists", "objects", "faults", "members", "nameless"],
 )
 def test_no_object_of_the_largest_size_keeps_others_waiting(body: bytes) -> None:
     """Without the collector of garbage, which goes over all that this process of tests has."""
