@@ -267,14 +267,14 @@ class IngestionStreams:
         """What has gathered, once the first of it has waited for others; nothing where the stream is over meanwhile."""
         async with self._filling:
             await self._news.wait()
-            if not self._is_full():
+            if self._gathers():
                 await asyncio.sleep(max(0.0, self._filled_at + self._pace_seconds - asyncio.get_running_loop().time()))
             return () if stream.over.is_set() else self._filled()
 
-    def _is_full(self) -> bool:
-        """Whether the next message need not wait for more, if only because the stream is over."""
-        nothing = not self._gathered and not self._gathered_large
-        return nothing or self._left_large or len(self._gathered) >= _MOST_BATCHES_A_MESSAGE
+    def _gathers(self) -> bool:
+        """Whether the next message waits for more: it has something, is not full, and no large ones were left."""
+        something = self._gathered or self._gathered_large
+        return bool(something) and not self._left_large and len(self._gathered) < _MOST_BATCHES_A_MESSAGE
 
     def _filled(self) -> Sequence[Batch]:
         message = _taken_from(self._gathered, _MOST_BATCHES_A_MESSAGE, _MOST_BYTES_A_MESSAGE)

@@ -17,6 +17,8 @@ Steps = Generator[None, None, T]
 #: How long work goes on before others have their turn on the loop. What a small batch takes is several turns, one after
 #: another (it arrives, is put, published, acknowledged, answered): the work is left alone for as long as it went on.
 LONGEST_TURN_SECONDS = 0.005
+#: However long a step was, or waited by itself.
+_LONGEST_PAUSE_SECONDS = 0.25
 
 
 def at_once(steps: Steps[T]) -> T:
@@ -27,10 +29,6 @@ def at_once(steps: Steps[T]) -> T:
         except StopIteration as done:
             found: T = done.value
             return found
-
-
-#: However long a step was, or waited by itself.
-_LONGEST_PAUSE_SECONDS = 0.25
 
 
 class Turns:

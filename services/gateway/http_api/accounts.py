@@ -141,14 +141,7 @@ class AccountRoutes:
         found = await self._accounts.sign_in(
             credentials.email, credentials.password, credentials.totp, self._device(request)
         )
-        signed_in = SignedIn(
-            user=render_user(found.user),
-            tenants=render_tenants(found.memberships),
-            access_token=found.session.access_token,
-            refresh_token=found.session.refresh_token,
-            expires_in=found.session.expires_in,
-        )
-        return answer(signed_in)
+        return answer(render_signed_in(found.user, found.memberships, found.session))
 
     async def refresh(self, request: web.Request, token: RefreshToken) -> web.Response:
         session = (await self._accounts.refresh(token.refresh_token, self._device(request))).session
@@ -160,7 +153,7 @@ class AccountRoutes:
 
     async def me(self, _request: web.Request) -> web.Response:
         found = await self._accounts.me()
-        return answer(Me(render_user(found.user), render_tenants(found.memberships), found.email_verified))
+        return answer(Me(render_user(found.user), _render_tenants(found.memberships), found.email_verified))
 
     async def keys(self, _request: web.Request) -> web.Response:
         return answer(await self._signing_keys.current(), headers={"Cache-Control": "public, max-age=300"})
@@ -175,5 +168,15 @@ def device_of(request: web.Request, limits: Limits) -> pb.Device:
     return pb.Device(name=name, address=limits.address_of(request))
 
 
-def render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:
+def render_signed_in(user: pb.User, memberships: Sequence[pb.Membership], session: pb.Session) -> SignedIn:
+    return SignedIn(
+        user=render_user(user),
+        tenants=_render_tenants(memberships),
+        access_token=session.access_token,
+        refresh_token=session.refresh_token,
+        expires_in=session.expires_in,
+    )
+
+
+def _render_tenants(memberships: Sequence[pb.Membership]) -> list[TenantOfMine]:
     return [TenantOfMine(one.tenant.id, one.tenant.name, ROLE_NAMES[one.role]) for one in memberships]

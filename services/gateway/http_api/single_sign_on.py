@@ -10,10 +10,9 @@ from aiohttp import web
 
 from chassis.errors import Invalid, Malformed, UnsupportedMediaType
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.gateway.http_api.accounts import SignedIn, device_of, render_tenants
+from services.gateway.http_api.accounts import SignedIn, device_of, render_signed_in
 from services.gateway.http_api.bodies import Asking, Taking, answer, path_id, read
 from services.gateway.http_api.identity_providers import metadata_url, redirect_uri
-from services.gateway.http_api.members import render_user
 from services.gateway.http_api.shapes import Asked, read_from_texts
 from services.gateway.limits import Limits
 from services.gateway.routes import Door, Media, Operation, Route
@@ -22,6 +21,8 @@ from services.gateway.single_sign_on import SingleSignOn
 _FORM = "application/x-www-form-urlencoded"
 _METADATA = "application/samlmetadata+xml"
 _MOST_FIELDS = 10
+#: As ids are written, so that nothing else below is taken for one.
+_PROVIDER = "/api/v1/auth/sso/{providerId:[0-9a-f-]{36}}"
 _COOKIE = "pulsegate_sso_"
 #: Of the state, so that each sign-on of a browser has a cookie of its own.
 _COOKIE_CHARACTERS = 12
@@ -82,8 +83,10 @@ class SignOnRoutes:
         self._cors_origins = cors_origins
 
     def routes(self) -> Sequence[Route]:
-        # As ids are written, so that nothing else below is taken for one.
-        provider = "/api/v1/auth/sso/{providerId:[0-9a-f-]{36}}"
+        return [*self._routes_of_pages(), *self._routes_of_browsers()]
+
+    def _routes_of_pages(self) -> Sequence[Route]:
+        """What a page calls: they answer what a sign-in answers."""
         return [
             Route(
                 "POST",
@@ -96,7 +99,7 @@ class SignOnRoutes:
             ),
             Route(
                 "POST",
-                provider + "/password",
+                _PROVIDER + "/password",
                 Taking(Password, self.sign_on_with_password),
                 Door.SIGN_IN,
                 Operation(
@@ -106,9 +109,14 @@ class SignOnRoutes:
                     errors=(401, 403, 404),
                 ),
             ),
+        ]
+
+    def _routes_of_browsers(self) -> Sequence[Route]:
+        """Where a browser goes, and where it is sent to."""
+        return [
             Route(
                 "GET",
-                provider,
+                _PROVIDER,
                 Asking(SignOn, self.begin),
                 # Nothing can be guessed here: what completes a sign-on has 256 random bits.
                 Door.ANYBODY,
@@ -122,7 +130,7 @@ class SignOnRoutes:
             ),
             Route(
                 "GET",
-                provider + "/callback",
+                _PROVIDER + "/callback",
                 Asking(Callback, self.complete),
                 Door.ANYBODY,
                 Operation(
@@ -136,7 +144,7 @@ class SignOnRoutes:
             ),
             Route(
                 "POST",
-                provider + "/callback",
+                _PROVIDER + "/callback",
                 self.complete_saml,
                 Door.ANYBODY,
                 Operation(
@@ -150,7 +158,7 @@ class SignOnRoutes:
             ),
             Route(
                 "GET",
-                provider + "/metadata",
+                _PROVIDER + "/metadata",
                 self.metadata,
                 Door.ANYBODY,
                 Operation("What a SAML provider is to know of this gateway", {200: Media((_METADATA,))}, errors=(404,)),
@@ -282,14 +290,7 @@ def _back_to_page(
 
 
 def _signed_in(found: pb.RedeemSignOnResponse | pb.SignOnWithPasswordResponse) -> web.Response:
-    signed_in = SignedIn(
-        user=render_user(found.user),
-        tenants=render_tenants(found.memberships),
-        access_token=found.session.access_token,
-        refresh_token=found.session.refresh_token,
-        expires_in=found.session.expires_in,
-    )
-    return answer(signed_in)
+    return answer(render_signed_in(found.user, found.memberships, found.session))
 
 
 def _sent_to(address: str, *, status: int = 302) -> web.Response:
