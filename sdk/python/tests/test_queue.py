@@ -39,11 +39,13 @@ def left_by_another(directory: Path, calls: int) -> Path:
     return directory / f"{'0' * 32}.{int(time.time() * 1000)}.{uuid.uuid4()}.1.{calls}.json"
 
 
-def make_unreadable(path: Path) -> None:
-    """Puts a link to itself there: never absent, and not readable."""
+def make_unreadable(path: Path, client: Client) -> None:
+    """Puts a link to itself there: never absent, and not readable. No attempt with what was read before is left."""
     loop = path.with_name("loop")
     loop.symlink_to(path.name)
     loop.replace(path)
+    under_way = client.stats.retries + 1
+    wait_until(lambda: client.stats.retries > under_way, "an attempt begun since has failed")
 
 
 def test_a_batch_is_in_its_file_before_it_is_sent_and_gone_when_settled(
@@ -269,7 +271,7 @@ def test_a_batch_whose_file_cannot_be_read_for_now_is_kept(
     wait_until(lambda: batch_files(tmp_path), "the batch is written")
     (path,) = batch_files(tmp_path)
     os.link(path, tmp_path / "aside")
-    make_unreadable(path)
+    make_unreadable(path, client)
     server.start()
     before = client.stats.retries
     wait_until(lambda: client.stats.retries >= before + 2, "reading has failed")
@@ -285,7 +287,7 @@ def test_a_batch_that_cannot_be_read_makes_the_client_no_more_patient(
     client = make_client(queue_directory=str(tmp_path), retry_cap_seconds=3600)
     client.record("lost_total", 1, kind="counter")
     wait_until(lambda: batch_files(tmp_path), "the batch is written")
-    make_unreadable(batch_files(tmp_path)[0])
+    make_unreadable(batch_files(tmp_path)[0], client)
     server.start()
     before = client.stats.retries
     wait_until(lambda: client.stats.retries >= before + 14, "reading has failed: if waits grew, after minutes")
