@@ -198,8 +198,7 @@ class Authentication:
         *,
         writes: bool = False,
     ) -> Verdict:
-        if not self._verdicts.knows(credential, project_id, tenant_id):
-            self._limits.admit_unknown(request)
+        self._limits.admit(request, known=self._verdicts.knows(credential))
         verdict = await self._verdicts.of(credential, project_id, tenant_id, writes=writes)
         _let_in(request, verdict)
         return verdict

@@ -119,11 +119,12 @@ class Limits:
             self._refusals.remember(address, decision)
         _apply(request, decision)
 
-    def admit_unknown(self, request: web.Request) -> None:
-        """Before auth is asked about a credential that is not known to be good: on behalf of the address, which may be
-        guessing. Raises RATE_LIMIT_EXCEEDED where a call from there was refused, and the wait is not over."""
+    def admit(self, request: web.Request, *, known: bool) -> None:
+        """Before auth may be asked about a credential: on behalf of the address. Where it is not known to be good, the
+        address may be guessing: raises RATE_LIMIT_EXCEEDED where a call from there was refused, and the wait is not
+        over."""
         address = self._address_of(request)
-        if refusal := self._refusals.of(address):
+        if not known and (refusal := self._refusals.of(address)):
             _apply(request, refusal)
         HOLDERS.set((address,))
 

@@ -103,6 +103,8 @@ class Verdicts:
         #: The oldest first.
         self._entries: dict[Question, _Entry] = {}
         self._questions_by_id: dict[str, set[Question]] = {}
+        #: Digests of credentials that were good when auth was last asked; the longest ago first.
+        self._once_good: dict[bytes, None] = {}
         self._refusals: dict[Question, tuple[float, Unauthenticated | Forbidden]] = {}
         self._lookups: dict[Question, _Lookup] = {}
         self._tasks: set[asyncio.Task[Verdict]] = set()
@@ -121,6 +123,11 @@ class Verdicts:
         Raises Unauthenticated, NotFound, Forbidden or Unavailable.
         """
         question = _question(credential, project_id, tenant_id)
+        if credential.kind == "user" and tenant_id:
+            own = await self.of(credential)
+            # Nothing is asked nor kept of a tenant that is not the person's: anybody can name any number of these.
+            if tenant_id not in own.tenant_ids:
+                return own
         if self._feed_is_fresh and (entry := self._known(question)):
             if self._now() > entry.refresh_at and question not in self._lookups:
                 self._start(question, credential)
@@ -131,9 +138,9 @@ class Verdicts:
             return await self._ask_with_grace(question, credential)
         return await self._ask(question, credential, _LOOKUP_SECONDS)
 
-    def knows(self, credential: Credential, project_id: str = "", tenant_id: str = "") -> bool:
-        """Whether auth has said that this credential is good, also where `of` must ask anew whether it still is."""
-        return self._known(_question(credential, project_id, tenant_id)) is not None
+    def knows(self, credential: Credential) -> bool:
+        """Whether auth, when it was last asked, called this credential good; `of` may have to ask anew."""
+        return api_keys.digest(credential.text) in self._once_good
 
     def of_known_key(self, text: str) -> Verdict | None:
         """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
@@ -216,21 +223,28 @@ class Verdicts:
             task.exception()  # whoever asked has been told; a refresh in the background asks again
 
     async def _look_up(self, question: Question, credential: Credential) -> Verdict:
-        _, project_id, tenant_id = question
+        digest, project_id, tenant_id = question
         try:
             verdict = await self._authority.authenticate(credential, project_id, tenant_id, _LOOKUP_SECONDS)
         except (Unauthenticated, Forbidden) as refusal:
             self._forget(question)
+            self._once_good.pop(digest, None)
             self._remember_refusal(question, refusal)
             raise
         except PulsegateError as error:
             if error.kind == "not_found":
                 self._forget(question)
             raise
-        # Of a tenant that is not the person's nothing is kept: anybody can name any number of these.
-        if verdict.revision >= self._revision and (not tenant_id or tenant_id in verdict.tenant_ids):
+        self._remember_good(digest)
+        if verdict.revision >= self._revision:
             self._remember(question, verdict)
         return verdict
+
+    def _remember_good(self, digest: bytes) -> None:
+        self._once_good.pop(digest, None)
+        self._once_good[digest] = None
+        if len(self._once_good) > _MOST_VERDICTS:
+            del self._once_good[next(iter(self._once_good))]
 
     def _remember(self, question: Question, verdict: Verdict) -> None:
         self._forget(question)

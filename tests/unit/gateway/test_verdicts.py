@@ -117,22 +117,42 @@ async def test_a_change_of_a_tenant_voids_what_its_members_are_told_about_it_and
     for _ in range(2):
         await verdicts.of(PERSON, tenant_id="own")
         await verdicts.of(PERSON)
-    assert [about for _, about in authority.asked] == ["own", ""]
+    assert [about for _, about in authority.asked] == ["", "own"]
     verdicts.apply(FeedEntry(revision=2, changed_ids=("own",)))
     authority.revision = 2
     for _ in range(2):
         await verdicts.of(PERSON, tenant_id="own")
         await verdicts.of(PERSON)
-    assert [about for _, about in authority.asked] == ["own", ""] * 2
+    assert [about for _, about in authority.asked] == ["", "own"] * 2
 
 
-async def test_nothing_is_kept_of_tenants_that_are_not_the_persons(verdicts: Verdicts, authority: Authority) -> None:
-    for _ in range(2):
-        await verdicts.of(PERSON, tenant_id="theirs")
-    assert len(authority.asked) == 2
-    await verdicts.of(PERSON, tenant_id="own")
-    await verdicts.of(PERSON, tenant_id="own")
-    assert len(authority.asked) == 3
+async def test_nothing_is_asked_of_tenants_that_are_not_the_persons(verdicts: Verdicts, authority: Authority) -> None:
+    for tenant_id in ("theirs", "another", "theirs"):
+        assert tokens(await verdicts.of(PERSON, tenant_id=tenant_id)) == ["signed 1"]
+    assert [about for _, about in authority.asked] == [""]
+
+
+async def test_who_joins_a_tenant_counts_as_its_member(verdicts: Verdicts, authority: Authority) -> None:
+    await verdicts.of(PERSON, tenant_id="joined")
+    authority.tenant_id = "joined"
+    authority.revision = 2
+    verdicts.apply(FeedEntry(revision=2, changed_ids=("subject of an.access.token",)))
+    await verdicts.of(PERSON, tenant_id="joined")
+    assert [about for _, about in authority.asked] == ["", "", "joined"]
+
+
+async def test_a_credential_stays_known_until_auth_refuses_it(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock
+) -> None:
+    assert not verdicts.knows(KEY)
+    await verdicts.of(KEY)
+    clock.seconds += 3600
+    verdicts.apply(FeedEntry(revision=2, reset=True))
+    assert verdicts.knows(KEY)
+    authority.error = Unauthenticated("revoked")
+    with pytest.raises(Unauthenticated):
+        await verdicts.of(KEY)
+    assert not verdicts.knows(KEY)
 
 
 async def test_a_reset_voids_everything(verdicts: Verdicts, authority: Authority) -> None:
