@@ -6,7 +6,7 @@ from aiohttp import web
 from multidict import istr
 
 from chassis import api_keys, context
-from chassis.errors import Malformed, Unauthenticated
+from chassis.errors import Malformed, NotFound, Unauthenticated
 from chassis.ids import is_uuid
 from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
@@ -199,6 +199,20 @@ class Authentication:
         writes: bool = False,
     ) -> Verdict:
         self._limits.admit(request, known=self._verdicts.knows(credential))
-        verdict = await self._verdicts.of(credential, project_id, tenant_id, writes=writes)
+        if project_id and credential.kind == "user" and not self._verdicts.has(credential, project_id):
+            verdict = await self._seek(request, credential, project_id)
+        else:
+            verdict = await self._verdicts.of(credential, project_id, tenant_id, writes=writes)
         _let_in(request, verdict)
         return verdict
+
+    async def _seek(self, request: web.Request, credential: Credential, project_id: str) -> Verdict:
+        """The verdict on a person about a project that may not be theirs: then the call counts, and past their limit
+        auth is not asked."""
+        _let_in(request, await self._verdicts.of(credential))
+        self._limits.admit_seeking(request)
+        try:
+            return await self._verdicts.of(credential, project_id)
+        except NotFound:
+            await self._limits.charge_seeking(request)
+            raise

@@ -40,7 +40,7 @@ class Limits:
         trusted_proxies: Iterable[Network],
     ) -> None:
         self._limiter = limiter
-        #: Of calls without a valid credential, by address.
+        #: Of calls without a valid credential by address, and of those about what is not the caller's by caller.
         self._refusals = Refusals(clock)
         self._ingest_requests_per_minute = ingest_requests_per_minute
         self._default_plan = default_plan
@@ -114,10 +114,7 @@ class Limits:
     async def charge_address(self, request: web.Request) -> None:
         """Counts a call without a valid credential."""
         address = self._address_of(request)
-        decision = await self._limiter.take([Bucket(quota=self._address, subject=address)])
-        if not decision.allowed:
-            self._refusals.remember(address, decision)
-        _apply(request, decision)
+        await self._charge(request, address, Bucket(quota=self._address, subject=address))
 
     def admit(self, request: web.Request, *, known: bool) -> None:
         """Before auth may be asked about a credential: on behalf of the address. Where it is not known to be good, the
@@ -127,6 +124,24 @@ class Limits:
         if not known and (refusal := self._refusals.of(address)):
             _apply(request, refusal)
         HOLDERS.set((address,))
+
+    def admit_seeking(self, request: web.Request) -> None:
+        """Before auth is asked about a project that may not be the caller's. Raises RATE_LIMIT_EXCEEDED where
+        `charge_seeking` did, and the wait is not over."""
+        if refusal := self._refusals.of(_seeking(request)):
+            _apply(request, refusal)
+
+    async def charge_seeking(self, request: web.Request) -> None:
+        """Counts a call about a project that is not the caller's as one that reads."""
+        bucket = Bucket(quota=self._of(request).reads, subject=request[CALLER].principal.subject)
+        await self._charge(request, _seeking(request), bucket)
+
+    async def _charge(self, request: web.Request, subject: str, bucket: Bucket) -> None:
+        """Counts a call, and remembers the refusal of who has none left."""
+        decision = await self._limiter.take([bucket])
+        if not decision.allowed:
+            self._refusals.remember(subject, decision)
+        _apply(request, decision)
 
     async def _take_by_caller(self, request: web.Request, quota: Quota) -> None:
         principal = request[CALLER].principal
@@ -159,6 +174,11 @@ class Limits:
 
     def _address_of(self, request: web.Request) -> str:
         return limited_address(self.address_of(request))
+
+
+def _seeking(request: web.Request) -> str:
+    """Told apart from addresses."""
+    return f"user {request[CALLER].principal.subject}"
 
 
 def _apply(request: web.Request, decision: Decision) -> None:

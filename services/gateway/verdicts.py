@@ -142,6 +142,10 @@ class Verdicts:
         """Whether auth, when it was last asked, called this credential good; `of` may have to ask anew."""
         return api_keys.digest(credential.text) in self._once_good
 
+    def has(self, credential: Credential, project_id: str) -> bool:
+        """Whether a verdict about this project is kept, also where `of` must ask anew whether it still holds."""
+        return self._known(_question(credential, project_id, "")) is not None
+
     def of_known_key(self, text: str) -> Verdict | None:
         """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
         entry = self._entries.get((api_keys.digest(text), "", ""))

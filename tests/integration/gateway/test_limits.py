@@ -383,6 +383,25 @@ async def test_what_is_set_for_a_tenant_holds_on_its_own_routes_within_a_second(
         assert await policy(of_another) == f'"reads";q={reads};w=3600'
 
 
+async def test_projects_that_are_not_the_callers_are_looked_for_within_their_limit(gateway: Gateway) -> None:
+    gateway.auth.plan = "free"
+    session = gateway.auth.new_session(str(uuid7()))
+
+    async def look() -> Answer:
+        return await gateway.call("GET", f"/api/v1/projects/{uuid7()}/keys", credential=session)
+
+    first = await look()
+    assert (first.status, first.code) == (404, "NOT_FOUND")
+    assert first.headers["RateLimit-Policy"] == '"reads";q=1000;w=3600'
+    while (await asyncio.gather(*(look() for _ in range(25))))[-1].status == 404:
+        assert gateway.auth.asked < 1_100
+    asked = gateway.auth.asked
+    assert asked > 1_000
+    refused = await look()
+    assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+    assert gateway.auth.asked == asked
+
+
 async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:
     tenant = accounts_pb2.Tenant(id=TENANT, name="Shop")
     membership = accounts_pb2.Membership(
