@@ -8,6 +8,7 @@ import fcntl
 import os
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,8 @@ from deploy.local.settings import PORT_COUNT
 
 #: Below the ports that Linux gives to outgoing connections.
 _BLOCKS = range(20000, 32000, PORT_COUNT)
+#: How often this process had each. The least first: a client's library may remember that an address did not answer.
+_times_had: Counter[int] = Counter()
 
 
 @pytest.fixture
@@ -38,10 +41,11 @@ def lasting_port_blocks() -> Iterator[Callable[[], Ports]]:
 def _reserve(held: ExitStack) -> Ports:
     locks = Path(tempfile.gettempdir()) / f"pulsegate-test-ports-{os.getuid()}"
     locks.mkdir(exist_ok=True)
-    for first in random.sample(_BLOCKS, len(_BLOCKS)):
+    for first in sorted(random.sample(_BLOCKS, len(_BLOCKS)), key=_times_had.__getitem__):
         lock = (locks / str(first)).open("w")
         if _is_ours(lock) and all(port_is_free(first + offset) for offset in range(PORT_COUNT)):
             held.enter_context(lock)
+            _times_had[first] += 1
             return Ports(first)
         lock.close()
     raise AssertionError("no block of free ports")
