@@ -35,6 +35,42 @@ def test_make_security_fails_for_what_is_known_and_tells_where_nothing_could_be_
     assert ("NOT AUDITED" in ended.stderr) == (audit == 2)
 
 
+@pytest.fixture
+def scanned(tmp_path: Path) -> Path:
+    """A checkout with scanners that find nothing; the one of secrets keeps in `scanned` what it was given."""
+    (tmp_path / "requirements").mkdir()
+    for name in ("Makefile", "requirements/audit.txt", "requirements/install.sh"):
+        shutil.copy(CHECKOUT / name, tmp_path / name)
+    programs = tmp_path / ".tools" / "audit" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in {"bandit": "exit 0", "detect-secrets-hook": 'printf "%s\\n" "$@" >>scanned'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    (programs.parent / ".installed").touch()
+    return tmp_path
+
+
+def _scan(folder: Path) -> "subprocess.CompletedProcess[str]":
+    apart = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "GIT"))}
+    told = {**apart, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    return subprocess.run(["make", "scan"], cwd=folder, env=told, capture_output=True, text=True, timeout=30)
+
+
+def test_every_file_of_the_checkout_is_looked_through_for_secrets(scanned: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=scanned, check=True)
+    subprocess.run(["git", "add", "Makefile", "requirements"], cwd=scanned, check=True)
+    ended = _scan(scanned)
+    assert ended.returncode == 0, ended.stderr
+    assert (scanned / "scanned").read_text().endswith("\nMakefile\nrequirements/audit.txt\nrequirements/install.sh\n")
+
+
+def test_where_git_names_no_files_the_scan_fails(scanned: Path) -> None:
+    ended = _scan(scanned)
+    assert ended.returncode == 2
+    assert "not a git repository" in ended.stderr
+    assert not (scanned / "scanned").exists()
+
+
 def test_make_shows_why_npm_failed_and_what_to_do(tmp_path: Path) -> None:
     for name in ("Makefile", "requirements", "sdk/browser/package.json", "sdk/browser/package-lock.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

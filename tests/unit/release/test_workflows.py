@@ -1,0 +1,44 @@
+"""What is checked before a release is what is checked on a change."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from deploy.local.layout import CHECKOUT
+
+_FOLDER = CHECKOUT / ".github" / "workflows"
+_ALLOWS_GIT = 'git config --global --add safe.directory "$PWD"'
+
+
+def _jobs(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((_FOLDER / name).read_text())["jobs"]
+    return found
+
+
+def _targets(commands: str) -> set[str]:
+    """What make is asked for."""
+    return {target for line in re.findall(r"^make ((?:[a-z-]+ ?)+)", commands, re.MULTILINE) for target in line.split()}
+
+
+def test_a_release_is_of_what_every_part_has_checked() -> None:
+    jobs = _jobs("checks.yaml")
+    parts = "\n".join(each["command"] for each in jobs["part"]["strategy"]["matrix"]["include"])
+    whole = [step["run"] for step in jobs["whole"]["steps"] if "run" in step]
+    assert ".ci/run" in whole
+    checked = _targets("\n".join([(CHECKOUT / ".ci" / "run").read_text(), *whole]))
+    assert {"lint", "types", "proto-check", "test", "security", "chart"} <= _targets(parts) <= checked
+
+
+def _in_containers() -> Iterator[tuple[str, Any]]:
+    for path in _FOLDER.glob("*.yaml"):
+        yield from ((f"{path.name}: {name}", job) for name, job in _jobs(path.name).items() if "container" in job)
+
+
+def test_in_a_container_git_may_read_the_checkout_before_anything_asks_it() -> None:
+    jobs = dict(_in_containers())
+    assert len(jobs) >= 3
+    for name, job in jobs.items():
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        assert _ALLOWS_GIT in commands[:2], name
