@@ -24,6 +24,7 @@ from chassis import (
     trace_sampling,
     tracing,
 )
+from chassis.clock import SystemClock
 
 log = logs.get(__name__)
 
@@ -57,7 +58,7 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
 
     async def main() -> None:
         stop = _stop_signal()
-        async with secrets.followed(loaded.secrets.values()), running(loaded):
+        async with secrets.followed(loaded.secrets.values(), SystemClock()), running(loaded):
             log.info("running", pid=os.getpid())
             await stop.wait()
             log.info("stopping")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis import file_versions, logs
+from chassis.clock import Clock
 from chassis.tasks import in_background
 from chassis.vault import Reference, Vault, VaultError
 
@@ -107,17 +108,17 @@ class VaultSecret(Followed):
 
 
 @asynccontextmanager
-async def followed(secrets: Collection[Followed]) -> AsyncIterator[None]:
+async def followed(secrets: Collection[Followed], clock: Clock) -> AsyncIterator[None]:
     """Records what was read at the start, and asks Vault again while open."""
     for secret in secrets:
         secret.record()
     of_vault = [secret for secret in secrets if isinstance(secret, VaultSecret)]
-    async with in_background(*([_refreshing(of_vault)] if of_vault else [])):
+    async with in_background(*([_refreshing(of_vault, clock)] if of_vault else [])):
         yield
 
 
-async def _refreshing(secrets: Collection[VaultSecret]) -> None:
+async def _refreshing(secrets: Collection[VaultSecret], clock: Clock) -> None:
     while True:
-        await asyncio.sleep(_VAULT_SECONDS)
+        await clock.sleep(_VAULT_SECONDS)
         for secret in secrets:
             await asyncio.to_thread(secret.refresh)

@@ -209,25 +209,7 @@ def domain(text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VaultSettings:
-    """Where secrets are that are given as `vault:mount/path#field`."""
-
-    vault_address: str | None = setting("PULSEGATE_VAULT_ADDRESS", parse=url("https", "http"), default=None)
-    #: The AppRole by which this process signs in.
-    vault_role_id: str | None = setting("PULSEGATE_VAULT_ROLE_ID", default=None)
-    vault_secret_id: str | None = setting("PULSEGATE_VAULT_SECRET_ID", default=None, secret=True)
-    #: PEM file of the authorities that Vault's certificate may be of; None: the system's.
-    vault_authorities: Path | None = setting("PULSEGATE_VAULT_CA_PATH", parse=Path, default=None)
-
-    def vault(self) -> Vault:
-        """Raises ValueError where something is not set."""
-        if not (self.vault_address and self.vault_role_id and self.vault_secret_id):
-            raise ValueError("needs PULSEGATE_VAULT_ADDRESS, PULSEGATE_VAULT_ROLE_ID and PULSEGATE_VAULT_SECRET_ID")
-        return Vault(self.vault_address, self.vault_role_id, self.vault_secret_id, self.vault_authorities)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SecretSettings(VaultSettings):
+class SecretSettings:
     """Settings with secrets that may change while they are used."""
 
     #: Those that came out of files or out of Vault, by the names of their fields.
@@ -241,7 +223,25 @@ class SecretSettings(VaultSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceSettings(SecretSettings):
+class VaultSettings(SecretSettings):
+    """Where secrets are that are given as `vault:mount/path#field`."""
+
+    vault_address: str | None = setting("PULSEGATE_VAULT_ADDRESS", parse=url("https", "http"), default=None)
+    #: The AppRole by which this process signs in.
+    vault_role_id: str | None = setting("PULSEGATE_VAULT_ROLE_ID", default=None)
+    vault_secret_id: str | None = setting("PULSEGATE_VAULT_SECRET_ID", default=None, secret=True)
+    #: PEM file of the authorities that Vault's certificate may be of; None: the system's.
+    vault_authorities: Path | None = setting("PULSEGATE_VAULT_CA_PATH", parse=Path, default=None)
+
+    def vault(self) -> Vault:
+        """Raises ValueError where something is not set."""
+        if not (self.vault_address and self.vault_role_id and self.vault_secret_id):
+            raise ValueError("needs PULSEGATE_VAULT_ADDRESS, PULSEGATE_VAULT_ROLE_ID and PULSEGATE_VAULT_SECRET_ID")
+        return Vault(self.vault_address, self.vault_role_id, self.following("vault_secret_id"), self.vault_authorities)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceSettings(VaultSettings):
     """What every service reads."""
 
     host: str = setting("PULSEGATE_HOST", default="127.0.0.1")
@@ -311,7 +311,7 @@ class PeerSettings(ServiceSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MigrationSettings(SecretSettings):
+class MigrationSettings(VaultSettings):
     """What `python -m services.<name> migrate` reads."""
 
     owner_dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=url("postgresql", "postgres"), secret=True)

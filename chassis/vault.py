@@ -1,11 +1,13 @@
 """Secrets out of HashiCorp Vault or OpenBao: version 2 of the key-value engine, signed in by AppRole."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 import hvac
+import msgspec
 import requests
 from hvac.exceptions import Forbidden, InvalidPath
 from hvac.exceptions import VaultError as RefusedByVault
@@ -38,11 +40,35 @@ class Reference:
         return f"vault:{self.mount}/{self.path}#{self.field}"
 
 
+class _Token(msgspec.Struct):
+    client_token: str
+    lease_duration: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _SignedIn(msgspec.Struct):
+    """What a sign-in and a renewal answer."""
+
+    auth: _Token
+
+
+class _Version(msgspec.Struct):
+    data: dict[str, Any]
+
+
+class _Secret(msgspec.Struct):
+    """What a reading answers."""
+
+    data: _Version
+
+
 class Vault:
     """A client that signs in by itself and keeps its token alive. Its methods block; one thread at a time."""
 
-    def __init__(self, address: str, role_id: str, secret_id: str, authorities: Path | None = None) -> None:
-        """`authorities`: a PEM file with those that Vault's certificate may be of; None: the system's."""
+    def __init__(
+        self, address: str, role_id: str, secret_id: Callable[[], str], authorities: Path | None = None
+    ) -> None:
+        """`secret_id`: the present one, asked for with each sign-in; `authorities`: a PEM file with those that Vault's
+        certificate may be of; None: the system's."""
         verify: bool | str = True if authorities is None else str(authorities)
         self._client = hvac.Client(url=address, verify=verify, timeout=_TIMEOUT_SECONDS)
         self._role_id = role_id
@@ -61,6 +87,11 @@ class Vault:
                 return self._field(reference)
         except InvalidPath as error:
             raise VaultError(f"Vault has no {reference}") from error
+        # AttributeError: hvac takes the text of an error for an object, whatever it is.
+        except (msgspec.ValidationError, AttributeError) as error:
+            raise VaultError(
+                f"what answers for {reference} is no Vault, or no key-value engine of version 2"
+            ) from error
         except (RefusedByVault, requests.RequestException) as error:
             raise VaultError(f"Vault does not give {reference} ({type(error).__name__})") from error
 
@@ -68,7 +99,7 @@ class Vault:
         answer = self._client.secrets.kv.v2.read_secret_version(
             path=reference.path, mount_point=reference.mount, raise_on_deleted_version=True
         )
-        value = answer["data"]["data"].get(reference.field)
+        value = msgspec.convert(answer, _Secret).data.data.get(reference.field)
         if not isinstance(value, str):
             raise VaultError(f"Vault has no text at {reference}")
         return value
@@ -79,15 +110,17 @@ class Vault:
             self._sign_in()
         elif now >= self._renew_at:
             try:
-                self._holds(self._client.auth.token.renew_self())
+                self._hold(self._client.auth.token.renew_self())
             except RefusedByVault:  # not renewable, or for the last time
                 self._sign_in()
 
     def _sign_in(self) -> None:
-        self._holds(self._client.auth.approle.login(role_id=self._role_id, secret_id=self._secret_id))
+        self._hold(self._client.auth.approle.login(role_id=self._role_id, secret_id=self._secret_id(), use_token=False))
 
-    def _holds(self, answer: dict[str, dict[str, int]]) -> None:
-        """Takes note of how long the token lives; one without an end lives for a day."""
-        seconds = answer["auth"]["lease_duration"] or 86_400
+    def _hold(self, answer: object) -> None:
+        """Goes on with the token of the answer for as long as it lives; one without an end lives for a day."""
+        token = msgspec.convert(answer, _SignedIn).auth
+        self._client.token = token.client_token
+        seconds = token.lease_duration or 86_400
         now = time.monotonic()
         self._renew_at, self._ends_at = now + seconds / 2, now + seconds

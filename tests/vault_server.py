@@ -10,7 +10,8 @@ from typing import Any
 
 ROLE_ID, SECRET_ID = "role-of-tests", "secret-of-tests"
 
-Answer = tuple[int, dict[str, Any]]
+#: Status, and what is written as JSON, or as it is where it is text.
+Answer = tuple[int, Any]
 
 
 class VaultServer:
@@ -21,13 +22,18 @@ class VaultServer:
         self.tokens: set[str] = set()
         self.lease_seconds = 3600
         self.renewable = True
+        self.secret_id = SECRET_ID
+        #: What answers in Vault's place.
+        self.instead: Answer | None = None
         self.asked: list[str] = []
         self.address = ""
 
     def answer(self, path: str, token: str, body: dict[str, Any]) -> Answer:
         self.asked.append(path)
+        if self.instead is not None:
+            return self.instead
         if path == "/v1/auth/approle/login":
-            known = (body.get("role_id"), body.get("secret_id")) == (ROLE_ID, SECRET_ID)
+            known = (body.get("role_id"), body.get("secret_id")) == (ROLE_ID, self.secret_id)
             return self._signed_in() if known else (400, {"errors": ["invalid role or secret ID"]})
         if token not in self.tokens:
             return 403, {"errors": ["permission denied"]}
@@ -61,7 +67,7 @@ def vault_server() -> Iterator[VaultServer]:
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
             token = self.headers.get("X-Vault-Token", "")
             status, answer = vault.answer(self.path.partition("?")[0], token, body)
-            encoded = json.dumps(answer).encode()
+            encoded = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(encoded)))

@@ -1,18 +1,20 @@
 """Secrets that change while they are used: out of files, out of Vault; and what the log says of it."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from chassis import secrets
+from chassis.clock import SystemClock
 from chassis.secrets import VaultSecret
 from chassis.service_tokens import ServiceToken
 from chassis.settings import SecretSettings, SettingsError, load, setting, url
 from tests.captured_logs import logged_by
-from tests.vault_server import ROLE_ID, SECRET_ID, VaultServer, vault_server
-from tests.waiting import wait_for
+from tests.vault_server import ROLE_ID, SECRET_ID, Answer, VaultServer, vault_server
+from tests.waiting import eventually, wait_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Settings(SecretSettings):
     level: str = setting("LEVEL", default="info")
 
 
-FIRST, SECOND = "postgresql://auth:hunter2@db/pulsegate", "postgresql://auth:hunter3@db/pulsegate"
+FIRST, SECOND, THIRD = (f"postgresql://auth:hunter{number}@db/pulsegate" for number in (2, 3, 4))
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def vault() -> Iterator[VaultServer]:
         yield vault
 
 
-def in_vault(vault: VaultServer, reference: str = "vault:secret/pulsegate/auth#dsn", **others: str) -> Settings:
+def in_vault(vault: VaultServer, reference: str = "vault:secret/pulsegate/auth#dsn", **others: str | None) -> Settings:
     environment = {
         "DSN": reference,
         "PULSEGATE_VAULT_ADDRESS": vault.address,
@@ -39,13 +41,20 @@ def in_vault(vault: VaultServer, reference: str = "vault:secret/pulsegate/auth#d
         "PULSEGATE_VAULT_SECRET_ID": SECRET_ID,
         **others,
     }
-    return load(Settings, environment)
+    return load(Settings, {name: text for name, text in environment.items() if text is not None})
 
 
 def refresh(settings: Settings) -> None:
     secret = settings.secrets["dsn"]
     assert isinstance(secret, VaultSecret)
     secret.refresh()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async def holds() -> bool:
+        return condition()
+
+    await eventually(holds)
 
 
 def test_a_changed_file_is_taken_and_a_faulty_one_is_not(tmp_path: Path) -> None:
@@ -71,7 +80,7 @@ def test_what_was_set_otherwise_stays_what_it_is() -> None:
 async def test_each_reading_is_on_record_and_no_value_is(vault: VaultServer) -> None:
     with logged_by(secrets) as said:
         settings = in_vault(vault)
-        async with secrets.followed(settings.secrets.values()):
+        async with secrets.followed(settings.secrets.values(), SystemClock()):
             vault.keep("secret/pulsegate/auth", dsn=SECOND)
             refresh(settings)
             refresh(settings)
@@ -88,6 +97,77 @@ def test_a_secret_in_vault_is_read_and_read_again(vault: VaultServer) -> None:
     vault.keep("secret/pulsegate/auth", dsn=SECOND)
     refresh(settings)
     assert dsn() == SECOND
+
+
+class _Impatient(SystemClock):
+    """Waits for a moment, however long it is asked to."""
+
+    async def sleep(self, seconds: float) -> None:
+        assert seconds == 60
+        await asyncio.sleep(0.01)
+
+
+async def test_a_running_process_takes_what_changes_in_vault_and_outlives_what_is_no_vault(vault: VaultServer) -> None:
+    settings = in_vault(vault)
+    dsn = settings.following("dsn")
+
+    async def comes_and_is_kept(value: str) -> None:
+        vault.instead = None
+        vault.keep("secret/pulsegate/auth", dsn=value)
+        await until(lambda: bool(dsn() == value))
+        vault.instead = (200, "<h1>It works!</h1>")
+        told = len(said)
+        await until(lambda: len(said) >= told + 2)
+        assert dsn() == value
+
+    with logged_by(secrets) as said:
+        async with secrets.followed(settings.secrets.values(), _Impatient()):
+            await comes_and_is_kept(SECOND)
+            await comes_and_is_kept(THIRD)
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        (200, "<h1>It works!</h1>"),
+        (200, ""),
+        (204, ""),
+        (200, [{}]),
+        (200, {"auth": None, "data": None}),
+        (200, {"auth": {"client_token": "t"}, "data": {"dsn": "hunter2"}}),  # as version 1 of the engine has it
+        (200, {"auth": {"client_token": 1, "lease_duration": "1h"}, "data": {"data": []}}),
+        (502, ["hunter2"]),
+    ],
+)
+def test_what_is_not_vaults_answer_is_told_and_changes_nothing(instead: Answer, vault: VaultServer) -> None:
+    settings = in_vault(vault)
+    dsn = settings.following("dsn")
+    vault.instead = instead
+    with logged_by(secrets) as said:
+        refresh(settings)
+    assert dsn() == FIRST
+    assert [each["event"] for each in said] == ["a secret could not be read again"]
+    with pytest.raises(SettingsError, match=r"^DSN: ") as caught:  # where a sign-in comes first
+        in_vault(vault)
+    assert "hunter" not in f"{said} {caught.value}"
+
+
+def test_signing_in_again_takes_the_secret_id_that_its_file_has_now(vault: VaultServer, tmp_path: Path) -> None:
+    path = tmp_path / "secret-id"
+    path.write_text(SECRET_ID)
+    settings = in_vault(vault, PULSEGATE_VAULT_SECRET_ID=None, PULSEGATE_VAULT_SECRET_ID_FILE=str(path))
+    vault.secret_id = "rotated"
+    vault.tokens.clear()  # as when a token was renewed for the last time
+    vault.keep("secret/pulsegate/auth", dsn=SECOND)
+    refresh(settings)
+    assert settings.following("dsn")() == FIRST
+    path.write_text("rotated\n")
+
+    def taken() -> bool:
+        refresh(settings)
+        return bool(settings.following("dsn")() == SECOND)
+
+    wait_for(taken)
 
 
 def test_a_token_is_renewed_and_one_that_was_revoked_or_cannot_be_renewed_is_replaced(vault: VaultServer) -> None:
