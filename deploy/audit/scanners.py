@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: From this severity on a finding of npm fails: its packages build and lint, none of them is delivered.
+#: From this severity on a finding of npm fails: its packages build, lint and test, none of them is delivered.
 _FAILING = ("high", "critical")
 
 
