@@ -125,7 +125,8 @@ class SignOnRoutes:
                     {302: None},
                     "Sends the browser to the provider.",
                     answer_headers=("Location",),
-                    errors=(404,),
+                    # 401: a provider may say of itself what cannot be read.
+                    errors=(401, 404),
                 ),
             ),
             Route(

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.auth.errors import ProviderAway, SignOnFailed
 from tests.integration.gateway.fakes import TENANT
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.integration.gateway.test_management import (
@@ -307,6 +308,17 @@ async def test_a_sign_on_without_a_challenge_is_not_begun(gateway: Gateway) -> N
         refused = await gateway.call("GET", SIGN_IN + query)
         assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"challenge"})
     assert (await gateway.call("GET", f"/api/v1/auth/sso/nonsense?challenge={CHALLENGE}")).status == 404
+
+
+async def test_a_provider_that_cannot_be_understood_or_reached_begins_no_sign_on(gateway: Gateway) -> None:
+    for error, said in (
+        (SignOnFailed("it says what cannot be read"), (401, "SSO_FAILED")),
+        (ProviderAway("https://login.example.com", "nobody answers"), (503, "SERVICE_UNAVAILABLE")),
+    ):
+        gateway.auth.answers["BeginSignOn"] = error
+        refused = await gateway.call("GET", f"{SIGN_IN}?challenge={CHALLENGE}")
+        assert (refused.status, refused.json["error"]["code"]) == said
+        assert "Set-Cookie" not in refused.headers
 
 
 async def test_redeeming_counts_as_signing_in_and_beginning_does_not(start_gateway: StartGateway) -> None:
