@@ -187,19 +187,30 @@ class LaneState:
         for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
             wanted = {self._substitutes.get(identity, identity)}
             if facts.id in self.ended:
-                wanted = self._late(identity, record, facts, stands_for.labels)
+                if facts.id not in portion.heirs:
+                    portion.heirs[facts.id] = self._heir(record.project_id, facts)
+                wanted = self._late(identity, facts.id, portion.heirs[facts.id], stands_for.labels)
             missing.series.update((partition_of(record.project_id), each) for each in wanted)
 
-    def _late(self, identity: bytes, record: Record, facts: DefinitionFacts, labels: LabelPairs) -> set[bytes]:
+    def _late(self, identity: bytes, definition_id: bytes, heir: bytes, labels: LabelPairs) -> set[bytes]:
         """What must be found for data of a definition that has ended: of its heir, whose series are in memory as far as
         they are live; or of its own, none of which are, what it may be folded into not either."""
-        if (heir := self._heir(record, facts)) is not facts:
-            identity = series_id(heir.id, labels)
+        if heir != definition_id:
+            identity = series_id(heir, labels)
             wanted = {self._substitutes.get(identity, identity)}
         else:
             substitute = self._substitutes.get(identity, identity)
-            wanted = {identity, substitute, series_id(facts.id, folded_whole(labels))}
+            wanted = {identity, substitute, series_id(definition_id, folded_whole(labels))}
         return {each for each in wanted if self._table.row_of(each) < 0}
+
+    def _heir(self, project_id: bytes, facts: DefinitionFacts) -> bytes:
+        """Whose series data of a definition goes to that has ended, which the receiver did not know yet: those of the
+        definition that bears its name now and can take the data; its own where there is none."""
+        for family in self._table.families_of(project_id, facts.name):
+            alike = (family.type, family.bounds, family.merge) == (facts.type, facts.bounds, facts.gauge_merge)
+            if alike and family.definition_id not in self.ended:
+                return family.definition_id
+        return facts.id
 
     def _rows_of(self, ids: Ids) -> Rows:
         """The row of each id, or of what stands for it because it was over a budget; -1 where there is none."""
@@ -342,26 +353,22 @@ class LaneState:
         additions.set_newest(table, rows[single], values[single], portion.timestamps()[places[single]])
 
     def _make(self, portion: Portion, rows: Rows, new: Rows) -> None:
-        """Gives rows to label sets that are in neither memory nor the state."""
+        """Gives rows to label sets that are in neither memory nor the state.
+
+        What was read together may end a definition, or bring the first data of one: late data still goes where it was
+        looked for, since a series that nobody looked for may be in the state.
+        """
         for place, identity, source in zip(new.tolist(), portion.ids.at(new).each(), portion.sources(new), strict=True):
             record, facts, stands_for = source
-            heir = self._heir(record, facts)
-            wanted = identity if heir is facts else series_id(heir.id, stands_for.labels)
-            if heir.id in self.ended:
-                self.ended.end(EndedDefinition(record.tenant_id, record.project_id, heir.id))
-            rows[place] = self._make_one(record, heir, wanted, stands_for.labels)
+            heir = portion.heirs.get(facts.id, facts.id)
+            if heir in self.ended:
+                self.ended.end(EndedDefinition(record.tenant_id, record.project_id, heir))
+            if heir == facts.id:
+                rows[place] = self._make_one(record, facts, identity, stands_for.labels)
+            else:
+                wanted = series_id(heir, stands_for.labels)
+                rows[place] = self._make_one(record, replace(facts, id=heir), wanted, stands_for.labels)
         self._table.settle()
-
-    def _heir(self, record: Record, facts: DefinitionFacts) -> DefinitionFacts:
-        """Whose series a definition's data goes to: its own; or, where it has ended and the receiver did not know yet,
-        those of the definition that bears its name now and can take the data."""
-        if facts.id not in self.ended:
-            return facts
-        for family in self._table.families_of(record.project_id, facts.name):
-            alike = (family.type, family.bounds, family.merge) == (facts.type, facts.bounds, facts.gauge_merge)
-            if alike and family.definition_id not in self.ended:
-                return replace(facts, id=family.definition_id)
-        return facts
 
     def _make_one(self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs) -> int:
         row = self._table.row_of(self._substitutes.get(identity, identity))

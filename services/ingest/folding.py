@@ -45,6 +45,9 @@ class Portion:
         #: The row of each series, -1 where it has none, as of that version of the table.
         self.rows: Rows = NO_ROWS
         self.version = -1
+        #: Whose series late data goes to, by the deleted definition that it names: of those series alone it was found
+        #: out whether the state has them.
+        self.heirs: dict[bytes, bytes] = {}
         self._identities: dict[int, list[Identity]] = {}
         self._facts: dict[int, dict[bytes, DefinitionFacts]] = {}
 

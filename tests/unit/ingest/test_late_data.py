@@ -1,15 +1,20 @@
 """Data of a metric that was deleted, from a receiver that did not know yet."""
 
+from collections.abc import Callable
+
 import pytest
 
 from services.ingest.domain import Definition, GaugeMerge, MetricType
-from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record, renamed
+from services.ingest.records import Record
+from tests.unit.ingest.ingestion import NOW_MS, Told, definition, delta, ended, label, record, renamed, totals
 from tests.unit.ingest.lane_store import Store
 
 ORDERS = definition("orders_total", labels={"plan": label(max_distinct=2)})
 VISITS = definition("visits_total")
 DEPTH = definition("depth", MetricType.GAUGE, gauge_merge=GaugeMerge.SUM)
 LIMITED = definition("limited_total", labels={"u": label(max_distinct=1)})
+SIGNUPS = definition("signups_total", labels={"u": label()})
+SIGNUPS_ANEW = renamed(SIGNUPS, b"5" * 16)
 
 
 def commit(store: Store, seconds: int) -> None:
@@ -88,3 +93,70 @@ def test_what_was_over_a_budget_counts_for_the_metric_that_bears_the_name_too() 
     commit(store, 4)
     of_new = [row.value for row in store.rows.values() if row.family.definition_id == anew.id]
     assert sorted(of_new) == [5.0, 10.0]
+
+
+def by_increment(of: Definition, at: int, value: float, u: str) -> Record:
+    """A batch that adds so much."""
+    return record(delta(of, value, u=u))
+
+
+def by_total(of: Definition, at: int, value: float, u: str) -> Record:
+    """What a source stands at by then."""
+    return totals(Told(of, f"source {u}", at, value, labels=("u", u)))
+
+
+TELLING = pytest.mark.parametrize("telling", [by_increment, by_total])
+
+
+def of_each(store: Store) -> dict[tuple[bytes, str], float]:
+    """The stored values, by definition and the label's value."""
+    return {(row.family.definition_id, row.labels[1]): row.value for row in store.rows.values()}
+
+
+@TELLING
+def test_read_together_with_the_end_of_the_namesake_it_counts_for_that_one(
+    telling: Callable[[Definition, int, float, str], Record],
+) -> None:
+    store = Store()
+    store.fold(telling(SIGNUPS, 1, 1.0, "a"))
+    commit(store, 0)
+    delete(store, SIGNUPS, 1)
+    store.fold(telling(SIGNUPS_ANEW, 2, 5.0, "b"))
+    commit(store, 3)
+    store.fold(ended(SIGNUPS_ANEW), telling(SIGNUPS, 3, 7.0, "a"))
+    commit(store, 4)
+    assert of_each(store) == {(SIGNUPS.id, "a"): 1.0, (SIGNUPS_ANEW.id, "b"): 5.0, (SIGNUPS_ANEW.id, "a"): 7.0}
+
+
+@TELLING
+def test_read_together_with_the_first_data_in_memory_of_the_namesake_it_counts_for_its_own_definition(
+    telling: Callable[[Definition, int, float, str], Record],
+) -> None:
+    store = Store(stale_after_ms=10_000)
+    store.fold(telling(SIGNUPS, 1, 1.0, "z"))
+    commit(store, 0)
+    delete(store, SIGNUPS, 1)
+    store.fold(telling(SIGNUPS_ANEW, 2, 5.0, "a"))
+    for seconds in range(3, 80):
+        commit(store, seconds)
+    assert len(store.state) == 0, "the namesake's series is in the state alone"
+    store.fold(telling(SIGNUPS_ANEW, 90, 5.0, "b"), telling(SIGNUPS, 90, 7.0, "a"))
+    commit(store, 90)
+    new = {(SIGNUPS_ANEW.id, "b"): 5.0, (SIGNUPS.id, "a"): 7.0}
+    assert of_each(store) == {(SIGNUPS.id, "z"): 1.0, (SIGNUPS_ANEW.id, "a"): 5.0, **new}
+
+
+@TELLING
+def test_read_together_with_its_own_definitions_end_it_counts_for_that_one(
+    telling: Callable[[Definition, int, float, str], Record],
+) -> None:
+    store = Store(stale_after_ms=10_000)
+    store.fold(telling(SIGNUPS_ANEW, 1, 5.0, "a"))
+    for seconds in range(80):
+        commit(store, seconds)
+    store.fold(telling(SIGNUPS, 80, 1.0, "z"), telling(SIGNUPS_ANEW, 80, 5.0, "b"))
+    commit(store, 80)
+    store.fold(ended(SIGNUPS), telling(SIGNUPS, 90, 7.0, "a"))
+    commit(store, 90)
+    old = {(SIGNUPS_ANEW.id, "a"): 5.0, (SIGNUPS.id, "z"): 1.0, (SIGNUPS_ANEW.id, "b"): 5.0}
+    assert of_each(store) == {**old, (SIGNUPS.id, "a"): 7.0}
