@@ -27,11 +27,9 @@ from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
 from services.ingest.series import Family, SeriesTable, StoredSeries
 from services.ingest.sources import SourceKey, Sources, Total
+from services.ingest.substitutes import Substitutes
 from services.ingest.turns import Steps
 from services.ingest.windows import Window
-
-#: Label sets over a budget whose substitute is remembered.
-_MOST_SUBSTITUTES = 100_000
 
 
 class Missing(NamedTuple):
@@ -119,7 +117,7 @@ class LaneState:
         self.producers = Producers()
         self.sources = Sources()
         self.ended = EndedDefinitions(loaded.ended)
-        self._substitutes: dict[bytes, bytes] = {}
+        self._substitutes = Substitutes()
         self._newest_received_ms = 0
         self._exemplars = NewestExemplars()
         self._ledger = Ledger()
@@ -172,6 +170,8 @@ class LaneState:
         for record in fetch.records:
             if record.producer and (key := (record.project_id, record.producer)) not in self.producers:
                 missing.producers.add(key)
+        for portion in fetch.portions:  # all of them first: what they make forgotten has to be looked for
+            self._substitutes.heed(portion.records)
         for portion in fetch.portions:
             portion.rows, portion.version = self._rows_of(portion.ids), self._table.version
             absent = np.flatnonzero(portion.rows < 0)
@@ -185,7 +185,7 @@ class LaneState:
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
         ids = portion.ids.at(absent).each()
         for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
-            wanted = {self._substitutes.get(identity, identity)}
+            wanted = {self._substitutes.of(identity)}
             if facts.id in self.ended:
                 if facts.id not in portion.heirs:
                     portion.heirs[facts.id] = self._heir(record.project_id, facts)
@@ -197,9 +197,9 @@ class LaneState:
         they are live; or of its own, none of which are, what it may be folded into not either."""
         if heir != definition_id:
             identity = series_id(heir, labels)
-            wanted = {self._substitutes.get(identity, identity)}
+            wanted = {self._substitutes.of(identity)}
         else:
-            substitute = self._substitutes.get(identity, identity)
+            substitute = self._substitutes.of(identity)
             wanted = {identity, substitute, series_id(definition_id, folded_whole(labels))}
         return {each for each in wanted if self._table.row_of(each) < 0}
 
@@ -217,8 +217,7 @@ class LaneState:
         rows = self._table.find(ids)
         if self._substitutes:
             absent = np.flatnonzero(rows < 0)
-            names = [self._substitutes.get(identity, identity) for identity in ids.at(absent).each()]
-            rows[absent] = self._table.find(Ids.of(b"".join(names)))
+            rows[absent] = self._table.find(Ids.of(self._substitutes.of_each(ids.at(absent).each())))
         return rows
 
     def _live_rows_of(self, ids: Ids) -> Rows:
@@ -371,7 +370,7 @@ class LaneState:
         self._table.settle()
 
     def _make_one(self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs) -> int:
-        row = self._table.row_of(self._substitutes.get(identity, identity))
+        row = self._table.row_of(self._substitutes.of(identity))
         if row >= 0:  # made by an earlier record of the same portion
             return row
         bounded = self.label_sets.bounded(record.project_id, facts, labels)
@@ -379,7 +378,7 @@ class LaneState:
             if facts.id in self.ended:
                 bounded = folded_whole(labels)  # which was looked for in the state
             substitute = series_id(facts.id, bounded)
-            self._substitute(identity, substitute)
+            self._substitutes.remember(identity, substitute, facts)
             identity = substitute
             if (row := self._table.row_of(identity)) >= 0:
                 return row
@@ -394,11 +393,6 @@ class LaneState:
             objectives=facts.objectives,
         )
         return self.label_sets.make(identity, family, bounded)
-
-    def _substitute(self, identity: bytes, substitute: bytes) -> None:
-        if len(self._substitutes) >= _MOST_SUBSTITUTES:
-            self._substitutes.clear()
-        self._substitutes[identity] = substitute
 
     def _write_end(self, definition_id: bytes) -> None:
         """What the definition's series have come to is written, then that they end; they leave memory."""

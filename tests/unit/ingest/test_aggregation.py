@@ -630,7 +630,7 @@ def test_the_producer_that_has_been_quiet_longest_leaves_first(monkeypatch: pyte
 
 
 def test_a_state_that_saw_a_million_label_sets_holds_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ingest.aggregation._MOST_SUBSTITUTES", 1000)
+    monkeypatch.setattr("services.ingest.substitutes._MOST", 1000)
     store = Store(per_metric=50)
     for first in range(0, 20_000, 100):
         store.fold(*(record(delta(ORDERS, plan=f"p{first + number}")) for number in range(100)))
