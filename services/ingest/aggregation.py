@@ -132,25 +132,26 @@ class LaneState:
         self._begin(loaded, write_all=write_all)
 
     def _begin(self, loaded: Loaded, *, write_all: bool) -> None:
-        table = self._table
+        table, unmarked = self._table, loaded.unmarked
         rows = np.flatnonzero(table.present[: table.size])
         self.label_sets.admit(rows)
         table.live[rows] = table.changed_ms[rows] > loaded.live_since_ms
-        recent.restore(table, loaded.recent)
+        last_values = unmarked[table.changed_ms[unmarked] > loaded.delivered_ms]
+        recent.restore(table, loaded.recent, last_values)
         table.levels.touch(rows[table.merged[rows]])
         undelivered = rows if write_all else rows[table.changed_ms[rows] > loaded.delivered_ms]
         self._sealer.write_undelivered(undelivered, loaded.delivered_ms)
-        self._end_again(loaded.unmarked, loaded)
+        self._end_again(loaded, last_values)
 
-    def _end_again(self, unmarked: Rows, loaded: Loaded) -> None:
+    def _end_again(self, loaded: Loaded, last_values: Rows) -> None:
         """Writes the ends of deleted definitions, and values before them, that may not be delivered."""
-        table = self._table
+        table, unmarked = self._table, loaded.unmarked
         numbers = table.family[unmarked]
         in_order = unmarked[np.argsort(table.created_ms[unmarked], kind="stable")]
         for number in dict.fromkeys(table.family[in_order].tolist()):
             rows, family = unmarked[numbers == number], table.families[number]
             due_ms = np.maximum(table.changed_ms[rows], loaded.ended[family.definition_id])
-            self._sealer.end(family, rows, rows[table.changed_ms[rows] > loaded.delivered_ms], due_ms)
+            self._sealer.end(family, rows, last_values[table.family[last_values] == number], due_ms)
             self._write_namesakes(family.project_id, family.name)
         table.leave(unmarked)
 

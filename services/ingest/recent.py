@@ -60,12 +60,18 @@ class Recent:
 NOTHING_RECENT = Recent()
 
 
-def restore(table: SeriesTable, stored: Recent) -> None:
-    """Takes in what the state has of series that are in the table, and nothing of others."""
+def restore(table: SeriesTable, stored: Recent, unfindable: Rows = NO_ROWS) -> None:
+    """Takes in what the state has of series that are in the table, and nothing of others.
+
+    `unfindable`: rows that are not found by their ids, and get what they observed all the same; gauges among them keep
+    their values.
+    """
     for levels in stored.levels:
         _restore_levels(table, levels)
     if stored.sketches:
-        rows = table.find(Ids.of(b"".join([each.series_id for each in stored.sketches]))).tolist()
+        found = table.find(Ids.of(b"".join([each.series_id for each in stored.sketches]))).tolist()
+        others = dict(zip(table.ids(unfindable).each(), unfindable.tolist(), strict=True))
+        rows = [others.get(each.series_id, row) for row, each in zip(found, stored.sketches, strict=True)]
         table.windows.restore(
             (row, each.minute, each.bins) for row, each in zip(rows, stored.sketches, strict=True) if row >= 0
         )
@@ -123,8 +129,7 @@ def settle(table: SeriesTable, now_ms: int, due: Rows = NO_ROWS) -> Steps[Rows]:
     dirty. Of very many quiet summaries some follow in the next calls: see `SummaryWindows.settle`; not those that are
     `due` to be written. Returns the live gauges that no producer reports any more: they have no value."""
     for number, (row, sketch) in enumerate(table.windows.settle(now_ms)):
-        if table.present[row]:
-            _settle_quantiles(table, row, sketch)
+        _settle_quantiles(table, row, sketch)
         if number % _SUMMARIES_IN_STEP == 0:
             yield
     for number, row in enumerate(np.unique(due[table.windows.waiting(due)]).tolist()):

@@ -202,8 +202,9 @@ class Sealer:
 
     @property
     def undelivered(self) -> Rows:
-        """What the next commit writes because of `write_undelivered`."""
-        return self._undelivered
+        """Whose values the next commit writes because an earlier owner committed them."""
+        ends = [ending.changed for ending in self._endings if ending.due_ms is not None]
+        return joined_rows((self._undelivered, *ends))
 
     def series(self, commit_ms: int, silent: Rows) -> SealedCommit:
         """The series that were made and those that changed, and what is due for the sinks. They are clean then.

@@ -158,7 +158,7 @@ class Store:
             live_since_ms=since_ms,
             ended=dict(self._ended),
             unmarked=self.table.restore(self._stored(unmarked), findable=False),
-            recent=self._recent(living),
+            recent=self._recent([*living, *unmarked]),
         )
         return LaneState(
             loaded,

@@ -15,7 +15,7 @@ from services.ingest.sealing import REWRITE_SECONDS
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS, MINUTES, MOST_QUIET, SummaryWindows
 from services.ingest.turns import at_once
-from tests.unit.ingest.ingestion import NOW_MS, definition, delta, label, record
+from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record
 from tests.unit.ingest.lane_store import Store, each_of
 
 SIZE = definition("size_bytes", MetricType.SUMMARY, objectives=(0.5, 0.9), labels={"plan": label()})
@@ -129,6 +129,25 @@ def test_what_sinks_may_lack_is_settled_before_a_new_owner_writes_it() -> None:
     store.crash()
     checkpoint = store.commit(START_MS + 2000)
     assert written(checkpoint.samples_for(0)) == dict.fromkeys(PLANS, quantiles_of(5.0))
+
+
+def last_values(samples: Samples) -> list[tuple[str, Quantiles]]:
+    """Of series that end, ordered."""
+    return sorted((each.labels[1], each.quantiles) for each in each_of(samples) if not each.stale)
+
+
+def test_the_last_values_of_a_deleted_summary_are_settled_before_a_new_owner_writes_them() -> None:
+    store, last_ms = Store(), START_MS + 2 * MINUTE_MS
+    store.fold(observed(5.0))
+    commit_each_second(store, START_MS + 1000, 1)
+    store.fold(observed(1.0, last_ms, "bcdefg"), ended(SIZE))
+    values = [(plan, quantiles_of(5.0, 1.0)) for plan in "bcdefg"]
+    assert last_values(store.commit(last_ms).samples) == values
+    for _ in range(2):
+        store.crash()
+        again = store.commit(store.commit_ms + 1000).samples_for(store.delivered_ms)
+        assert last_values(again) == values
+        assert sum(each.stale for each in each_of(again)) == len(PLANS)
 
 
 def test_a_sink_without_anything_is_given_all_of_them_settled() -> None:
