@@ -142,6 +142,8 @@ class Lane:
         metrics.LANE_OWNED.labels(self._number).set(1)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             stack.callback(metrics.LANE_OWNED.labels(self._number).set, 0)
+            for of_owner in metrics.OF_OWNED_LANE:
+                stack.callback(of_owner.remove, self._number)
             stack.callback(self._fleet.gave_back, self._number)
             renewing = tasks.create_task(self._renew(epoch))
             if failpoints.ARMED:

@@ -28,7 +28,9 @@ LOG_FRAME_RECORDS = Histogram(
 )
 LOG_FAILURES = Counter("pulsegate_log_append_failures_total", "Frames that the log did not acknowledge.", ["reason"])
 LOG_QUEUED_BYTES = Gauge("pulsegate_log_queued_bytes", "Bytes of records that wait for their frame.")
-LOG_LAG = Gauge("pulsegate_log_lag_frames", "Frames in the log that are not committed yet.", ["lane"])
+LOG_LAG = Gauge(
+    "pulsegate_log_lag_frames", "Frames in the log that are not committed yet, as the lane's owner knows.", ["lane"]
+)
 LOG_LAG_SECONDS = Gauge(
     "pulsegate_log_lag_seconds",
     "How long ago everything that has been received was committed; a commit interval where the aggregator keeps up.",
@@ -42,6 +44,8 @@ SERIES_FOLDED_AWAY = Counter(
 )
 LIVE_SERIES = Gauge("pulsegate_aggregator_live_series", "Label sets in memory.", ["lane"])
 GAUGE_LEVELS = Gauge("pulsegate_aggregator_gauge_levels", "Levels in memory that merged gauges are made of.", ["lane"])
+#: What a lane's owner alone can say; no longer exposed when it owns the lane no more.
+OF_OWNED_LANE = (LOG_LAG, LIVE_SERIES, GAUGE_LEVELS)
 GAUGE_LEVELS_DROPPED = Counter(
     "pulsegate_aggregator_gauge_levels_dropped_total",
     "Levels that do not count because their series has 10 000 later ones.",

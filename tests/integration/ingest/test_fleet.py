@@ -1,11 +1,13 @@
 """Several aggregators and several lanes: each has its part, and what one leaves behind the others take."""
 
 import dataclasses
+import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
 
 import psycopg
+from prometheus_client import REGISTRY
 
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.integration.ingest.test_lanes import of_lane
@@ -54,13 +56,20 @@ async def test_aggregators_share_the_lanes_and_take_over_within_ten_seconds(pipe
                 assert increments(await project.samples("orders_total{$project}"))
 
 
-async def test_an_aggregator_that_comes_later_gets_its_part(pipeline: Pipeline) -> None:
+async def test_an_aggregator_that_comes_later_gets_its_part_and_the_first_tells_no_more_of_it(
+    pipeline: Pipeline,
+) -> None:
+    """A lag that stayed would keep autoscalers from scaling down, and series would be told of twice."""
     pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=LANES)
     pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, lanes=LANES)
     async with pipeline.receiver(), pipeline.aggregator():
         await expect_owners(pipeline, LANES)
-        async with _another(pipeline).aggregator():
-            await expect_owners(pipeline, 2, 2)
+        await _expect_told(*range(LANES))
+        with _another(pipeline).process("aggregator") as later:
+            await expect_owners(pipeline, 2, 2, within_seconds=60.0)
+            await _expect_told(0, 1)
+            later.send_signal(signal.SIGTERM)
+            assert later.ends() == 0
         await expect_owners(pipeline, LANES)
 
 
@@ -69,6 +78,20 @@ def _another(pipeline: Pipeline) -> Pipeline:
     port = pipeline.new_ports().operations("aggregator")
     settings = dataclasses.replace(pipeline.aggregator_settings, operations_port=port)
     return dataclasses.replace(pipeline, aggregator_settings=settings)
+
+
+async def _expect_told(*lanes: int) -> None:
+    """Waits until this process exposes what owners say for these lanes alone."""
+
+    async def told() -> bool:
+        found: dict[str, set[str]] = {name: set() for name in ("log_lag_frames", "aggregator_live_series")}
+        for family in REGISTRY.collect():
+            for sample in family.samples:
+                if (name := sample.name.removeprefix("pulsegate_")) in found:
+                    found[name].add(sample.labels["lane"])
+        return all(each == {str(lane) for lane in lanes} for each in found.values())
+
+    await eventually(told, within_seconds=PATIENCE_SECONDS, what=f"metrics of the lanes {lanes} alone")
 
 
 async def _reaches(project: Pipeline, least: float, within_seconds: float) -> None:

@@ -7,17 +7,34 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
-from tests.chart_rendering import CHART, render
+from tests.chart_rendering import CHART, case, render
+from tests.promql_selectors import selectors
 
 _DOCUMENTS = ("install-kubernetes.md", "zero-trust.md")
 _VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 _TEXTS = {name: (CHECKOUT / "docs" / name).read_text() for name in _DOCUMENTS}
-_BLOCKS = [block for text in _TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+_YAML = [block for text in _TEXTS.values() for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+#: Of prometheus-adapter, not of the chart.
+_ADAPTER = [block for block in _YAML if block.startswith("externalRules:")]
+_BLOCKS = [block for block in _YAML if block not in _ADAPTER]
 
 
 @pytest.mark.parametrize("block", _BLOCKS, ids=lambda block: block.split(":")[0].splitlines()[-1])
 def test_values_in_documents_render(block: str) -> None:
     assert render(yaml.safe_load(block)).services()
+
+
+def test_the_rule_for_the_adapter_makes_the_metric_that_the_autoscaler_asks_for() -> None:
+    scaler = case("production").named("HorizontalPodAutoscaler", "pulsegate-aggregator")
+    asked = scaler["spec"]["metrics"][1]["external"]["metric"]
+    (rule,) = (rule for block in _ADAPTER for rule in yaml.safe_load(block)["externalRules"])
+    matchers = [f'{name}="{value}"' for name, value in asked["selector"]["matchLabels"].items()]
+    assert rule["resources"]["overrides"] == {name: {"resource": name} for name in asked["selector"]["matchLabels"]}
+    for expression in (rule["seriesQuery"], rule["metricsQuery"].replace("<<.LabelMatchers>>", ",".join(matchers))):
+        (selector,) = selectors(expression)
+        assert selector.name == asked["name"]
+        assert 'tenant_id=""' in selector.matchers
+    assert selector.matchers >= set(matchers)
 
 
 @pytest.mark.parametrize("document", _DOCUMENTS)
