@@ -90,7 +90,7 @@ audit: build $(AUDIT)/.installed ## Ask what is known against the locked package
 
 chart: build $(SCAN)/.installed ## Lint, render, validate, scan and run the Helm chart, image and Compose files
 	CHART_KUBERNETES="1.30 1.34 1.37" $(PYTHON) -m pytest -p no:cacheprovider tests/unit/chart tests/unit/images \
-	    tests/e2e/test_chart.py tests/e2e/test_compose.py
+	    tests/e2e/test_chart.py tests/e2e/test_chart_evaluation.py tests/e2e/test_compose.py
 	$(PYTHON) -m tests.rehearse_images
 	$(PYTHON) -m tests.write_chart .tools/chart
 	$(SCAN)/bin/checkov --config-file deploy/helm/checkov.yaml --directory .tools/chart

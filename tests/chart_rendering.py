@@ -80,6 +80,10 @@ class Rendered:
         kinds = ("Deployment", "StatefulSet", "Job")
         return [_pod(owner) for owner in self.all if owner["kind"] in kinds]
 
+    def jobs(self) -> list[Pod]:
+        """The pods of what Helm runs before anything else."""
+        return [pod for pod in self.pods() if pod.owner["kind"] == "Job"]
+
     def services(self) -> list[Pod]:
         """The pods of Pulsegate's own services."""
         return [pod for pod in self.pods() if pod.track]

@@ -15,25 +15,28 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from deploy.local.layout import CHECKOUT
 from deploy.local.programs import Program
 from tests.chart_rendering import NAMESPACE, Object, Pod, Rendered
 from tests.waiting import wait_for
 
 _SERVICE_ADDRESS = re.compile(rf"(http://)?([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local:(\d+)")
+_HOST = re.compile(rf"([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local")
 #: Of this machine's environment; nothing else reaches a container.
 _PASSED_ON = ("PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "GRPC_ENABLE_FORK_SUPPORT")
 _JOB_SECONDS = 60
@@ -43,12 +46,13 @@ Secrets = MutableMapping[str, Mapping[str, str]]
 
 
 class RunningPod:
-    """One pod on an address."""
+    """One pod on an address; `tree` has the project's files of its image."""
 
-    def __init__(self, pod: Pod, address: str, cluster: "Cluster") -> None:
+    def __init__(self, pod: Pod, address: str, cluster: "Cluster", *, tree: Path = CHECKOUT) -> None:
         self.pod = pod
         self.address = address
         self._cluster = cluster
+        self._tree = tree
         self._folder = cluster.folder / f"{pod.component}-{address}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -62,7 +66,10 @@ class RunningPod:
     def start(self) -> None:
         """Call it from a thread that stays: the process ends with it."""
         self._folder.mkdir()
-        program = Program(
+        self._process = self._program().start()
+
+    def _program(self) -> Program:
+        return Program(
             name=self.pod.component,
             argv=self._argv(),
             log=self.log,
@@ -70,7 +77,6 @@ class RunningPod:
             probe=lambda: None,
             environment=self._environment(),
         )
-        self._process = program.start()
 
     @property
     def log(self) -> Path:
@@ -94,8 +100,23 @@ class RunningPod:
         probe = self.pod.container[name]
         if "grpc" in probe:
             return _probe_grpc(f"{self.address}:{probe['grpc']['port']}", probe["timeoutSeconds"])
+        if "tcpSocket" in probe:
+            return _probe_tcp(self.address, self.port(probe["tcpSocket"]["port"]), probe["timeoutSeconds"])
+        if "exec" in probe:
+            return self._probe_by_command(probe["exec"]["command"], probe["timeoutSeconds"])
         port = self.port(probe["httpGet"]["port"])
         return _probe_http(f"http://{self.address}:{port}{probe['httpGet']['path']}", probe["timeoutSeconds"])
+
+    def _probe_by_command(self, command: Sequence[str], timeout_seconds: float) -> str:
+        """Run in the pod, whose own 127.0.0.1 is its address here."""
+        words = [word.replace("127.0.0.1", self.address) for word in command]
+        path = self._environment()["PATH"]
+        words[0] = shutil.which(words[0], path=path) or words[0]
+        try:
+            ended = subprocess.run(words, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+        except subprocess.TimeoutExpired as error:
+            return str(error)
+        return "" if ended.returncode == 0 else ended.stdout + ended.stderr
 
     def stop(self) -> int:
         """The `preStop` hook, SIGTERM, and the exit status; fails where SIGKILL would have been sent."""
@@ -129,7 +150,8 @@ class RunningPod:
     def _environment(self) -> dict[str, str]:
         told = {name: self._here(value) for name, value in self.pod.environment.items()}
         assert not [value for value in told.values() if NAMESPACE + ".svc" in value], told
-        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | told
+        of_image = {"PYTHONPATH": str(self._tree), "PYTHONSAFEPATH": "1"}
+        return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | of_image | told
 
     def _here(self, value: str) -> str:
         if value == "0.0.0.0":  # noqa: S104 - compared, not bound
@@ -146,15 +168,21 @@ class RunningPod:
         return f"{scheme}{pods[-1]}" if scheme else "ipv4:" + ",".join(pods)
 
     def _mounted(self, name: str) -> Path:
-        """The folder of a volume, with the secrets that it names."""
-        (volume,) = (volume for volume in self.pod.spec["volumes"] if volume["name"] == name)
+        """The folder of a volume, with the files that it names; what is claimed begins as an empty one."""
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
-        for source in _secret_sources(volume):
-            secret = self._cluster.secrets[source.get("name") or source["secretName"]]
-            for item in source["items"]:
-                (folder / item["path"]).write_text(secret[item["key"]])
+        for volume in self.pod.spec["volumes"]:
+            if volume["name"] == name:
+                for path, text in self._cluster.files(volume):
+                    (folder / path).write_text(self._written(text))
         return folder
+
+    def _written(self, text: str) -> str:
+        """What a file says here: a name in it leads where DNS would lead."""
+        return _HOST.sub(lambda found: self._cluster.host(found[1]), text)
+
+
+PodT = TypeVar("PodT", bound=RunningPod)
 
 
 class Cluster:
@@ -181,24 +209,47 @@ class Cluster:
 
     def place(self, pods: Sequence[Pod]) -> list[RunningPod]:
         """As many of each as its owner asks for."""
+        return self.place_as(RunningPod, pods)
+
+    def place_as(self, kind: Callable[[Pod, str, "Cluster"], PodT], pods: Sequence[Pod]) -> list[PodT]:
+        """The same, as pods of a kind that is run in a way of its own."""
         wanted = [pod for pod in pods for _ in range(pod.owner["spec"].get("replicas", 1))]
         first = len(self._placed) + 1
-        placed = [RunningPod(pod, f"{self._network}.{number}", self) for number, pod in enumerate(wanted, first)]
+        placed = [kind(pod, f"{self._network}.{number}", self) for number, pod in enumerate(wanted, first)]
         self._placed += placed
         return placed
 
     def run_jobs(self) -> None:
         """What Helm runs before anything else."""
-        for pod in self.place([pod for pod in self.rendered.pods() if pod.owner["kind"] == "Job"]):
+        for pod in self.place(self.rendered.jobs()):
             pod.run()
 
     def behind(self, service: str, port: int) -> list[str]:
         """The addresses behind a Service."""
-        found = self.rendered.named("Service", service)
-        (target,) = (each["targetPort"] for each in found["spec"]["ports"] if each["port"] == port)
-        chosen = [pod for pod in self._placed if pod.pod.is_selected_by(found["spec"]["selector"])]
+        ports = self.rendered.named("Service", service)["spec"]["ports"]
+        (target,) = (each["targetPort"] for each in ports if each["port"] == port)
+        return [f"{pod.address}:{pod.port(target)}" for pod in self._chosen(service)]
+
+    def host(self, service: str) -> str:
+        """The address of a Service with a single pod."""
+        (pod,) = self._chosen(service)
+        return pod.address
+
+    def _chosen(self, service: str) -> list[RunningPod]:
+        selector = self.rendered.named("Service", service)["spec"]["selector"]
+        chosen = [pod for pod in self._placed if pod.pod.is_selected_by(selector)]
         assert chosen, f"no pod is chosen by {service}"
-        return [f"{pod.address}:{pod.port(target)}" for pod in chosen]
+        return chosen
+
+    def files(self, volume: Object) -> Iterator[tuple[str, str]]:
+        """What the Secrets or the ConfigMap of a volume put into it: path and text."""
+        if "configMap" in volume:
+            yield from self.rendered.named("ConfigMap", volume["configMap"]["name"])["data"].items()
+        for source in _secret_sources(volume):
+            secret = self.secrets[source.get("name") or source["secretName"]]
+            # All of it, where no items are named.
+            for item in source.get("items") or [{"key": key, "path": key} for key in secret]:
+                yield item["path"], secret[item["key"]]
 
 
 def _secret_sources(volume: Object) -> list[dict[str, Any]]:
@@ -212,6 +263,14 @@ def _probe_http(url: str, timeout_seconds: float) -> str:
         with urllib.request.urlopen(url, timeout=timeout_seconds) as response:  # noqa: S310 - an address made here
             return "" if 200 <= response.status < 400 else str(response.status)
     except (urllib.error.URLError, OSError) as error:
+        return str(error)
+
+
+def _probe_tcp(host: str, port: int, timeout_seconds: float) -> str:
+    try:
+        with socket.create_connection((host, port), timeout=timeout_seconds):
+            return ""
+    except OSError as error:
         return str(error)
 
 
