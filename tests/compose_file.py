@@ -23,8 +23,9 @@ FILE = FOLDER / "compose.yaml"
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 _PORTS = {"operations": 8081, "grpc": 9000, "public": 8080}
-#: The only Secret of those objects.
+#: The Secret of those objects with what secrets.sh makes, and the one with the files in ./tls.
 SECRET = "compose"
+TLS_SECRET = "compose-tls"
 
 
 def filled() -> str:
@@ -57,7 +58,7 @@ def secrets(folder: Path) -> dict[str, str]:
 def rendered(elsewhere: Mapping[str, str]) -> Rendered:
     """`elsewhere`: host:port → host:port."""
     ours = {name: each for name, each in services().items() if each["image"].startswith("pulsegate-")}
-    workloads = [_workload(name, each, {*ours}, elsewhere) for name, each in ours.items() if name != "gateway-tls"]
+    workloads = [_workload(name, each, {*ours}, elsewhere) for name, each in ours.items()]
     return Rendered((*workloads, *(_service(name) for name in ours)))
 
 
@@ -71,13 +72,18 @@ def _workload(name: str, described: Object, names: set[str], elsewhere: Mapping[
         "volumeMounts": [
             {"name": "secrets", "mountPath": "/run/secrets"},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container
+            *_tls_mounts(described),
         ],
         **dict.fromkeys(("startupProbe", "readinessProbe", "livenessProbe"), _health_check()),
     }
     items = [{"key": secret, "path": secret} for secret in described["secrets"]]
     pod = {
         "containers": [container],
-        "volumes": [{"name": "secrets", "secret": {"secretName": SECRET, "items": items}}, {"name": "tmp"}],
+        "volumes": [
+            {"name": "secrets", "secret": {"secretName": SECRET, "items": items}},
+            {"name": "tls", "secret": {"secretName": TLS_SECRET}},
+            {"name": "tmp"},
+        ],
         "terminationGracePeriodSeconds": int(described.get("stop_grace_period", "10s").removesuffix("s")),
     }
     migrates = described.get("command") == ["migrate"]
@@ -87,6 +93,11 @@ def _workload(name: str, described: Object, names: set[str], elsewhere: Mapping[
         "metadata": {"name": name},
         "spec": {"template": {"metadata": {"labels": labels}, "spec": pod}},
     }
+
+
+def _tls_mounts(described: Object) -> list[Object]:
+    mounted = (volume.split(":") for volume in described.get("volumes", []))
+    return [{"name": "tls", "mountPath": path} for source, path, *_ in mounted if source == "./tls"]
 
 
 def _elsewhere(text: str, names: set[str], elsewhere: Mapping[str, str]) -> str:
