@@ -53,6 +53,7 @@ from services.auth.operations.members import Members
 from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
 from services.auth.operations.recovery import Recovery
+from services.auth.operations.removed_members import RemovedMembers
 from services.auth.operations.second_factors import SecondFactors
 from services.auth.operations.sessions import Sessions
 from services.auth.operations.single_sign_on import SingleSignOn
@@ -325,6 +326,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             of.access,
             accounts,
             members,
+            IdentityStorage(),
             feed,
             of.trail,
             of.clock,
@@ -395,4 +397,5 @@ def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -
             of.clock,
             session_life=session_life,
         ),
+        RemovedMembers(of.database, of.access, members, identities, of.trail),
     )

@@ -67,6 +67,8 @@ CALLERS = table(
             "GetSamlMetadata": _BY_GATEWAY,
             "RedeemSignOn": _BY_GATEWAY,
             "SignOnWithPassword": _BY_GATEWAY,
+            "ListRemovedMembers": _BY_GATEWAY,
+            "ReadmitMember": _BY_GATEWAY,
         },
         "pulsegate.auth.v1.AuditService": {
             "ListAuditEntries": _BY_GATEWAY,

@@ -282,6 +282,17 @@ class SignOnNotAllowed(Forbidden):
         super().__init__(f"You may not sign in here: {reason}.")
 
 
+class MemberRemoved(Forbidden):
+    """Whom the identity provider vouches for was removed by an admin, who has not let them in again."""
+
+    code = "SSO_MEMBER_REMOVED"
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__("You were removed from this tenant. Only one of its admins can let you in again.")
+        #: For the audit log.
+        self.user_id = user_id
+
+
 class TooManyProviders(Conflict):
     """So many identity providers that another is refused."""
 

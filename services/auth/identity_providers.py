@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Generic, NewType, TypeVar
 
 from chassis.errors import Invalid
-from services.auth.domain import Role, TenantId, name_fault
+from services.auth.domain import Role, TenantId, User, name_fault
 from services.auth.ldap_filters import DN, LOGIN, filter_fault
 from services.auth.signing_certificates import UnusableCertificate, read_certificate
 
@@ -274,6 +274,15 @@ class Vouched:
     email: str
     #: Values of the claim or attribute that roles are mapped from.
     groups: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedMember:
+    """Somebody whom a provider vouches for, but whom an admin has removed."""
+
+    user: User
+    provider_id: ProviderId
+    removed_at: datetime
 
 
 def changed_members(before: IdentityProvider, after: IdentityProvider) -> Sequence[str]:

@@ -53,6 +53,7 @@ from services.gateway.http_api.projects import ProjectRoutes
 from services.gateway.http_api.pushes import PushRoutes
 from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
+from services.gateway.http_api.removed_members import RemovedMemberRoutes
 from services.gateway.http_api.revalidation import revalidated
 from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.http_api.single_sign_on import SignOnRoutes
@@ -168,6 +169,7 @@ def _resources(
         LimitRoutes(accounts, operators, limits),
         InvitationRoutes(Invitations(upstreams.auth), limits),
         IdentityProviderRoutes(single_sign_on, endpoint=settings.endpoint),
+        RemovedMemberRoutes(single_sign_on),
         SignOnRoutes(single_sign_on, limits, endpoint=settings.endpoint, cors_origins=settings.cors_origins),
         OperatorRoutes(operators),
         DefinitionRoutes(definitions, kept),

@@ -53,6 +53,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "FORBIDDEN",
         "INSUFFICIENT_SCOPE",
         "ORIGIN_NOT_ALLOWED",
+        "SSO_MEMBER_REMOVED",
         "SSO_NOT_ALLOWED",
         "TENANT_SUSPENDED",
         "REQUEST_REFUSED",

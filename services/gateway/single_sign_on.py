@@ -37,6 +37,13 @@ class SingleSignOn:
         request = pb.DeleteIdentityProviderRequest(tenant_id=tenant_id, provider_id=provider_id)
         await self._auth.ask(self._stub.DeleteIdentityProvider, request)
 
+    async def removed_members(self, tenant_id: str, page_size: int, page_token: str) -> pb.ListRemovedMembersResponse:
+        request = pb.ListRemovedMembersRequest(tenant_id=tenant_id, page_size=page_size, page_token=page_token)
+        return await self._auth.ask_again(self._stub.ListRemovedMembers, request)
+
+    async def readmit(self, tenant_id: str, user_id: str) -> None:
+        await self._auth.ask(self._stub.ReadmitMember, pb.ReadmitMemberRequest(tenant_id=tenant_id, user_id=user_id))
+
     async def begin(
         self, provider_id: str, *, redirect_uri: str, entity_id: str, return_to: str, challenge: str
     ) -> pb.BeginSignOnResponse:

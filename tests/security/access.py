@@ -68,6 +68,8 @@ RULES: Mapping[str, Rule] = {
     "showAnIdentityProvider": Rule("admin"),
     "changeAnIdentityProvider": Rule("owner"),
     "deleteAnIdentityProvider": Rule("owner"),
+    "listRemovedMembers": Rule("admin"),
+    "letARemovedMemberInAgain": Rule("admin", "", ("NOT_FOUND",)),
     "readTheAuditLog": Rule("admin", "audit:read"),
     "showATenantsLimits": Rule("viewer", "usage:read"),
     "setATenantsLimits": Rule("operator"),

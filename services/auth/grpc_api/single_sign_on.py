@@ -10,7 +10,7 @@ from chassis.errors import Invalid
 from chassis.principals import current
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2_grpc
-from services.auth.domain import PageRequest, TenantId
+from services.auth.domain import PageRequest, TenantId, UserId
 from services.auth.grpc_api import messages
 from services.auth.identity_providers import (
     Admission,
@@ -20,12 +20,14 @@ from services.auth.identity_providers import (
     OidcSettings,
     ProviderId,
     ProviderWish,
+    RemovedMember,
     RoleMapping,
     SamlSettings,
 )
 from services.auth.oidc import Returned
 from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
+from services.auth.operations.removed_members import RemovedMembers
 from services.auth.operations.single_sign_on import SingleSignOn
 from services.auth.saml import SamlAnswer
 from services.auth.saml_documents import UnreadableXml
@@ -38,11 +40,16 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
     """One method a call; those about providers come with a principal (`chassis.principals`)."""
 
     def __init__(
-        self, providers: IdentityProviders, single_sign_on: SingleSignOn, directory_sign_on: DirectorySignOn
+        self,
+        providers: IdentityProviders,
+        single_sign_on: SingleSignOn,
+        directory_sign_on: DirectorySignOn,
+        removed_members: RemovedMembers,
     ) -> None:
         self._providers = providers
         self._single_sign_on = single_sign_on
         self._directory_sign_on = directory_sign_on
+        self._removed_members = removed_members
 
     async def CreateIdentityProvider(
         self, request: pb.CreateIdentityProviderRequest, _call: Call
@@ -138,6 +145,17 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
             session=messages.session(known.tokens),
         )
 
+    async def ListRemovedMembers(
+        self, request: pb.ListRemovedMembersRequest, _call: Call
+    ) -> pb.ListRemovedMembersResponse:
+        wanted = PageRequest.parse(request.page_size, request.page_token)
+        page = await self._removed_members.page(current(), TenantId(request.tenant_id), wanted)
+        return pb.ListRemovedMembersResponse(members=map(_removed, page.items), next_page_token=page.next_token)
+
+    async def ReadmitMember(self, request: pb.ReadmitMemberRequest, _call: Call) -> pb.ReadmitMemberResponse:
+        await self._removed_members.readmit(current(), TenantId(request.tenant_id), UserId(request.user_id))
+        return pb.ReadmitMemberResponse()
+
 
 def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProviderRequest) -> ProviderWish:
     """Raises Invalid."""
@@ -231,6 +249,14 @@ def _provider(value: IdentityProvider) -> pb.IdentityProvider:
         has_secret=value.sealed_secret is not None,
         created_at=messages.timestamp(value.created_at),
         updated_at=messages.timestamp(value.updated_at),
+    )
+
+
+def _removed(member: RemovedMember) -> pb.RemovedMember:
+    return pb.RemovedMember(
+        user=messages.user(member.user),
+        provider_id=member.provider_id,
+        removed_at=messages.timestamp(member.removed_at),
     )
 
 

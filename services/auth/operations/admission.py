@@ -13,7 +13,7 @@ from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.conversations import Conversations
 from services.auth.domain import Role, User, UserId
-from services.auth.errors import ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
+from services.auth.errors import MemberRemoved, ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
 from services.auth.failed_sign_ons import FailedSignOns
 from services.auth.identity_providers import IdentityProvider, KindSettings, ProviderId, ProviderOf, Vouched
 from services.auth.master_key import MasterKey
@@ -75,14 +75,20 @@ class Admission:
             raise no_such("identity provider")
         return cast("ProviderOf[_Kind]", found)
 
-    async def still_enabled(self, connection: Connection, provider_id: ProviderId) -> bool:
-        """Nobody disables it until this transaction ends: that would miss the session that is begun here."""
+    async def still_takes(self, connection: Connection, provider_id: ProviderId, user_id: UserId) -> bool:
+        """Whether the provider is enabled, and nobody has removed whom it vouched for; the tenant's door is open then.
+
+        Neither changes until this transaction ends: that would miss the session that is begun here.
+        """
         await open_door(connection, "provider_id", provider_id)
         found = await self._providers.find(connection, provider_id)
         if found is not None:
             await self._members.lock_roles(connection, found.tenant_id)
             found = await self._providers.find(connection, provider_id)
-        return found is not None and found.enabled
+        if found is None or not found.enabled:
+            return False
+        await open_door(connection, "tenant_id", found.tenant_id)
+        return not await self._identities.is_removed(connection, user_id)
 
     def secret(self, provider: IdentityProvider) -> str | None:
         if provider.sealed_secret is None:
@@ -92,8 +98,8 @@ class Admission:
     async def admit(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> Admitted:
         """Makes or finds the account, whose door is open then beside the tenant's, and sees to its membership.
 
-        Nobody disables the provider until this transaction ends. Raises SignOnNotAllowed, TenantSuspended, NotFound,
-        SignOnOver.
+        Nobody disables the provider or removes them until this transaction ends. Raises SignOnNotAllowed,
+        TenantSuspended, NotFound, SignOnOver, MemberRemoved.
         """
         role = _admitted_as(provider, vouched)
         await self._members.lock_roles(connection, provider.tenant_id)
@@ -101,6 +107,8 @@ class Admission:
             raise TenantSuspended
         await self._require_unchanged(connection, provider)
         user = await self._account(connection, provider, vouched)
+        if await self._identities.is_removed(connection, user.id):
+            raise MemberRemoved(user.id)
         return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
 
     async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:
@@ -116,12 +124,14 @@ class Admission:
     async def tell_of_failure(
         self, provider: IdentityProvider, refusal: PulsegateError, *, address: str = "", **details: str
     ) -> None:
-        """To the tenant, up to a number an hour, without whom it was about; why its provider is away is told to nobody
-        else."""
+        """To the tenant, up to a number an hour, without whom it was about unless they were removed; why its provider
+        is away is told to nobody else."""
         metrics.SIGN_INS.labels(refusal.code.lower()).inc()
         if isinstance(refusal, ProviderAway):
             details |= {"url": refusal.url, "cause": refusal.cause}
             log.warning("identity provider away", tenant_id=provider.tenant_id, provider_id=provider.id, **details)
+        elif isinstance(refusal, MemberRemoved):
+            details |= {"user": refusal.user_id}
         elif not isinstance(refusal, Unauthenticated | Forbidden):
             return
         withheld = self._failed.told(provider.id)

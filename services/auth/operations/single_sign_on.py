@@ -125,8 +125,8 @@ class SingleSignOn:
     async def complete(
         self, provider_id: ProviderId, state: str, browser_secret: str, answer: Returned | SamlAnswer, device: Device
     ) -> Completed:
-        """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, TenantSuspended, NotFound, and what an answer lets raise:
-        ProviderAway, TooManyAnswers, TooManySignOns.
+        """Raises SignOnOver, SignOnFailed, SignOnNotAllowed, MemberRemoved, TenantSuspended, NotFound, and what an
+        answer lets raise: ProviderAway, TooManyAnswers, TooManySignOns.
         """
         sign_on = await self._spend(provider_id, state, browser_secret)
         provider: BrowserProvider = await self._admission.enabled(sign_on.provider_id, OidcSettings, SamlSettings)
@@ -182,7 +182,7 @@ class SingleSignOn:
         """Who is signed in by a grant, through which provider; their door is open then. Raises SignOnOver."""
         found = await self._sign_ons.find_grant(connection, digest)
         # Before anything is locked that goes with the provider: who deletes it has these locks in the same order.
-        if found is not None and await self._admission.still_enabled(connection, found.provider_id):
+        if found is not None and await self._admission.still_takes(connection, found.provider_id, found.user_id):
             spent = await self._sign_ons.spend_grant(connection, digest, challenge, self._now())
             await open_door(connection, "user_id", found.user_id)
             user = await self._accounts.get(connection, found.user_id)

@@ -17,6 +17,7 @@ from services.auth.identity_providers import (
     LdapSettings,
     OidcSettings,
     ProviderId,
+    RemovedMember,
     RoleMapping,
     SamlSettings,
 )
@@ -107,6 +108,41 @@ class IdentityStorage:
         """Their address, as the provider says it now."""
         await connection.execute("UPDATE users SET email = %s WHERE id = %s", (user.email, user.id))
 
+    async def remove(self, connection: Connection, tenant_id: TenantId, user_id: UserId, now: datetime) -> bool:
+        """They stay out until `readmit`. False: no provider of the tenant has made this account."""
+        cursor = await connection.execute(
+            "UPDATE identities SET removed_at = %s WHERE tenant_id = %s AND user_id = %s", (now, tenant_id, user_id)
+        )
+        return cursor.rowcount == 1
+
+    async def readmit(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
+        """False where nobody has removed them."""
+        cursor = await connection.execute(
+            "UPDATE identities SET removed_at = NULL WHERE tenant_id = %s AND user_id = %s AND removed_at IS NOT NULL",
+            (tenant_id, user_id),
+        )
+        return cursor.rowcount == 1
+
+    async def is_removed(self, connection: Connection, user_id: UserId) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM identities WHERE user_id = %s AND removed_at IS NOT NULL", (user_id,)
+        )
+        return await cursor.fetchone() is not None
+
+    async def removed(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[RemovedMember]:
+        """By user id; one more than the page's size, where there are so many."""
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email, identities.provider_id::text AS provider_id,"
+            " identities.removed_at"
+            " FROM identities JOIN users ON users.id = identities.user_id"
+            " WHERE identities.tenant_id = %s AND identities.removed_at IS NOT NULL AND identities.user_id > %s"
+            " ORDER BY identities.user_id LIMIT %s",
+            (tenant_id, page.after, page.size + 1),
+        )
+        return [
+            RemovedMember(user=User(id=row.pop("id"), email=row.pop("email")), **row) for row in await cursor.fetchall()
+        ]
+
     async def users(self, connection: Connection, provider_id: ProviderId) -> Sequence[UserId]:
         cursor = await connection.execute(
             "SELECT user_id::text AS user_id FROM identities WHERE provider_id = %s ORDER BY user_id", (provider_id,)
@@ -134,6 +170,14 @@ class IdentityStorage:
             "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL"
             " AND user_id IN (SELECT user_id FROM identities WHERE provider_id = %s) RETURNING id::text AS id",
             (now, provider_id),
+        )
+        return [SessionId(row["id"]) for row in await cursor.fetchall()]
+
+    async def end_sessions_of(self, connection: Connection, user_id: UserId, now: datetime) -> Sequence[SessionId]:
+        """Of one account that a provider has made, as `end_sessions`."""
+        cursor = await connection.execute(
+            "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL AND user_id = %s RETURNING id::text AS id",
+            (now, user_id),
         )
         return [SessionId(row["id"]) for row in await cursor.fetchall()]
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SingleSignOnServiceStub:
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal.
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal.
     """
 
     def __init__(self, channel):
@@ -90,10 +90,20 @@ class SingleSignOnServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.FromString,
                 _registered_method=True)
+        self.ListRemovedMembers = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/ListRemovedMembers',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersResponse.FromString,
+                _registered_method=True)
+        self.ReadmitMember = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/ReadmitMember',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberResponse.FromString,
+                _registered_method=True)
 
 
 class SingleSignOnServiceServicer:
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal.
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal.
     """
 
     def CreateIdentityProvider(self, request, context):
@@ -170,6 +180,20 @@ class SingleSignOnServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRemovedMembers(self, request, context):
+        """Whom an admin has removed, and whom no sign-on brings back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadmitMember(self, request, context):
+        """A sign-on makes them a member again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SingleSignOnServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -228,6 +252,16 @@ def add_SingleSignOnServiceServicer_to_server(servicer, server):
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.SerializeToString,
             ),
+            'ListRemovedMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRemovedMembers,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersResponse.SerializeToString,
+            ),
+            'ReadmitMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitMember,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pulsegate.auth.v1.SingleSignOnService', rpc_method_handlers)
@@ -237,7 +271,7 @@ def add_SingleSignOnServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SingleSignOnService:
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal.
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal.
     """
 
     @staticmethod
@@ -527,6 +561,60 @@ class SingleSignOnService:
             '/pulsegate.auth.v1.SingleSignOnService/SignOnWithPassword',
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.SignOnWithPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRemovedMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/ListRemovedMembers',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ListRemovedMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/ReadmitMember',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.ReadmitMemberResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SingleSignOnServiceStub:
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal."""
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -52,10 +52,14 @@ class SingleSignOnServiceStub:
     """A session for the grant of a completed sign-on. Good once."""
     SignOnWithPassword: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]
     """A session for somebody whose password their LDAP directory takes."""
+    ListRemovedMembers: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.ListRemovedMembersRequest, _single_sign_on_pb2.ListRemovedMembersResponse]
+    """Whom an admin has removed, and whom no sign-on brings back."""
+    ReadmitMember: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.ReadmitMemberRequest, _single_sign_on_pb2.ReadmitMemberResponse]
+    """A sign-on makes them a member again."""
 
 @_typing.type_check_only
 class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal."""
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateIdentityProvider: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.CreateIdentityProviderRequest, _single_sign_on_pb2.CreateIdentityProviderResponse]  # type: ignore[assignment]
@@ -77,9 +81,13 @@ class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
     """A session for the grant of a completed sign-on. Good once."""
     SignOnWithPassword: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]  # type: ignore[assignment]
     """A session for somebody whose password their LDAP directory takes."""
+    ListRemovedMembers: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.ListRemovedMembersRequest, _single_sign_on_pb2.ListRemovedMembersResponse]  # type: ignore[assignment]
+    """Whom an admin has removed, and whom no sign-on brings back."""
+    ReadmitMember: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.ReadmitMemberRequest, _single_sign_on_pb2.ReadmitMemberResponse]  # type: ignore[assignment]
+    """A sign-on makes them a member again."""
 
 class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Identity providers of tenants, and signing in through them. The calls about providers need a principal."""
+    """Identity providers of tenants, and signing in through them. The calls about providers and members need a principal."""
 
     @_abc_1.abstractmethod
     def CreateIdentityProvider(
@@ -165,5 +173,21 @@ class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_single_sign_on_pb2.SignOnWithPasswordResponse, _abc.Awaitable[_single_sign_on_pb2.SignOnWithPasswordResponse]]:
         """A session for somebody whose password their LDAP directory takes."""
+
+    @_abc_1.abstractmethod
+    def ListRemovedMembers(
+        self,
+        request: _single_sign_on_pb2.ListRemovedMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.ListRemovedMembersResponse, _abc.Awaitable[_single_sign_on_pb2.ListRemovedMembersResponse]]:
+        """Whom an admin has removed, and whom no sign-on brings back."""
+
+    @_abc_1.abstractmethod
+    def ReadmitMember(
+        self,
+        request: _single_sign_on_pb2.ReadmitMemberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.ReadmitMemberResponse, _abc.Awaitable[_single_sign_on_pb2.ReadmitMemberResponse]]:
+        """A sign-on makes them a member again."""
 
 def add_SingleSignOnServiceServicer_to_server(servicer: SingleSignOnServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
