@@ -10,25 +10,30 @@ T = TypeVar("T")
 _PAUSE_SECONDS = 0.05
 
 
-def wait_for(condition: Callable[[], T], *, within_seconds: float = 10.0, what: str = "") -> T:
-    """Calls `condition` until what it returns is true, and returns that; AssertionError names `what` when it is late.
+def wait_for(condition: Callable[[], T], *, within_seconds: float = 30.0, what: str = "") -> T:
+    """Calls `condition` until what it returns is true, and returns that; AssertionError names `what` when it is late:
+    when it was still not true though it was asked for after that time. How long an answer takes is not what is judged.
 
     For tests without an event loop. A condition that raises fails the test at once.
     """
     deadline = time.monotonic() + within_seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, _late(within_seconds, what, value)
+    while True:
+        asked = time.monotonic()
+        if value := condition():
+            return value
+        assert asked < deadline, _late(within_seconds, what, value)
         time.sleep(_PAUSE_SECONDS)
-    return value
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], *, within_seconds: float = 10.0, what: str = "") -> T:
+async def eventually(condition: Callable[[], Awaitable[T]], *, within_seconds: float = 30.0, what: str = "") -> T:
     """The same for async tests: `condition` is awaited each time."""
     deadline = time.monotonic() + within_seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, _late(within_seconds, what, value)
+    while True:
+        asked = time.monotonic()
+        if value := await condition():
+            return value
+        assert asked < deadline, _late(within_seconds, what, value)
         await asyncio.sleep(_PAUSE_SECONDS)
-    return value
 
 
 def _late(within_seconds: float, what: str, value: object) -> str:
