@@ -96,7 +96,7 @@ def issuer(lasting_port_blocks: Callable[[], Ports], data_folder: Path) -> Itera
     )
     process = program.start()
     try:
-        wait_for(lambda: "issuer at" in program.log.read_text(), within_seconds=30, what="the issuer is ready")
+        wait_for(lambda: "issuer at" in program.log.read_text(), within_seconds=60, what="the issuer is ready")
         yield Issuer(f"http://127.0.0.1:{port}")
     finally:
         process.kill()

@@ -3,7 +3,6 @@
 Fixture `directory` (session): a `Directory`, with TLS and without, which tests add people and groups to.
 """
 
-import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from deploy.local.debian import DebianUnavailable, fetched_program, libraries
 from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import NotReady, Program, port_is_free
 from tests.certificates import self_signed
+from tests.suite_servers import fetching_into
 from tests.waiting import wait_for
 
 BASE_DN = "dc=example,dc=com"
@@ -95,7 +95,7 @@ class Directory:
             input=ldif + "\n",
             text=True,
             check=True,
-            timeout=30,
+            timeout=60,
             env=_environment(self.folder),
         )
 
@@ -118,7 +118,7 @@ def directory(lasting_port_blocks: Callable[[], Ports], data_folder: Path) -> It
     )  # fmt: skip
     process = program.start()
     try:
-        wait_for(lambda: not port_is_free(tls_port), within_seconds=30, what="the directory is ready")
+        wait_for(lambda: not port_is_free(tls_port), within_seconds=60, what="the directory is ready")
         started = Directory(port, tls_port, certificate.read_text(), fetched)
         _fill(started)
         yield started
@@ -149,14 +149,11 @@ def _fill(directory: Directory) -> None:
 
 
 def _fetched() -> Path:
-    """Once; the tests of another process wait for it."""
-    _FOLDER.parent.mkdir(exist_ok=True)
-    with _FOLDER.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+    try:
+        with fetching_into(_FOLDER):
             fetched_program("usr/sbin/slapd", _FOLDER, "slapd", "ldap-utils")
-        except DebianUnavailable as unavailable:
-            pytest.skip(f"{unavailable}; tests of directories need it")
+    except DebianUnavailable as unavailable:
+        pytest.skip(f"{unavailable}; tests of directories need it")
     return _FOLDER
 
 

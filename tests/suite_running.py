@@ -52,7 +52,9 @@ TIRELESS = {
     "PULSEGATE_SSO_PRIVATE_NETWORKS": "127.0.0.1",
 }
 _START_SECONDS = 240.0
-_STOP_SECONDS = 40.0
+_STOP_SECONDS = 90.0
+#: The supervisor gives a service 120 seconds to become ready.
+_READY_SECONDS = 130.0
 _REPORTED_LINES = 5
 
 _SUITES = pytest.StashKey["list[Suite]"]()
@@ -135,7 +137,7 @@ class Suite:
         os.kill(pid, number)
         return pid
 
-    def wait_restarted(self, name: str, old_pid: int, *, within_seconds: float = 30.0) -> None:
+    def wait_restarted(self, name: str, old_pid: int, *, within_seconds: float = _READY_SECONDS) -> None:
         """Returns when another process runs under the name and is ready."""
 
         def restarted() -> bool:
@@ -165,7 +167,7 @@ class Suite:
             self._process.send_signal(signal.SIGCONT)
         self.wait_restarted(name, pid)
 
-    def wait_ready(self, *, within_seconds: float = 60.0) -> None:
+    def wait_ready(self, *, within_seconds: float = _READY_SECONDS) -> None:
         """Returns when every service says that it is ready."""
         wait_for(self._is_ready, within_seconds=within_seconds, what="every service is ready")
 

@@ -66,7 +66,7 @@ def saml_issuer(lasting_port_blocks: Callable[[], Ports], data_folder: Path) -> 
     )
     process = program.start()
     try:
-        wait_for(lambda: "SAML provider at" in program.log.read_text(), within_seconds=30, what="the provider is ready")
+        wait_for(lambda: "SAML provider at" in program.log.read_text(), within_seconds=60, what="the provider is ready")
         yield SamlIssuer(f"http://127.0.0.1:{port}")
     finally:
         process.kill()

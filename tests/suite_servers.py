@@ -16,6 +16,7 @@ Fixture `data_folder` (session): a fresh folder that every user may pass through
 Each server ends with the test process, however that ends.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -39,6 +40,8 @@ ServerT = TypeVar("ServerT", bound=Server)
 
 #: Servers here listen on loopback for the time of the tests alone.
 _PASSWORD = "only-for-tests"
+_READY_SECONDS = 120.0
+_PROMETHEUS_FOLDER = CHECKOUT / ".tools" / "prometheus"
 
 
 class RunningServer(Generic[ServerT]):
@@ -69,13 +72,13 @@ class RunningServer(Generic[ServerT]):
                 return False
             return True
 
-        wait_for(ready, within_seconds=program.ready_seconds, what=f"{program.name} is ready")
+        wait_for(ready, within_seconds=_READY_SECONDS, what=f"{program.name} is ready")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Sends the signal, which must end it, and returns when it has ended."""
         assert self._process is not None, "the server does not run"
         self._process.send_signal(number)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=60)
         self._process = None
 
     def stop(self) -> None:
@@ -165,17 +168,28 @@ def nats_server(data_folder: Path, server_ports: Ports) -> Iterator[RunningServe
         yield started
 
 
+@contextmanager
+def fetching_into(folder: Path) -> Iterator[None]:
+    """Where a program may have to be fetched, the tests of another process wait until it is."""
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def prometheus_binary() -> Path:
     named = os.environ.get("PROMETHEUS_BIN")
-    return find_prometheus(Path(named) if named else None, CHECKOUT / ".tools" / "prometheus")
+    with fetching_into(_PROMETHEUS_FOLDER):
+        return find_prometheus(Path(named) if named else None, _PROMETHEUS_FOLDER)
 
 
 @pytest.fixture(scope="session")
 def promtool(prometheus_binary: Path) -> Path:
     """Comes with Prometheus: it lies beside it, or on PATH."""
     beside = prometheus_binary.with_name("promtool")
-    return beside if beside.exists() else find_program("promtool", CHECKOUT / ".tools" / "prometheus", "prometheus")
+    with fetching_into(_PROMETHEUS_FOLDER):
+        return beside if beside.exists() else find_program("promtool", _PROMETHEUS_FOLDER, "prometheus")
 
 
 @pytest.fixture(scope="session")

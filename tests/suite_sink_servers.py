@@ -17,7 +17,7 @@ from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import Program, probe_http
 from deploy.local.secrets import write_private
 from deploy.local.servers import HOST, Prometheus
-from tests.suite_servers import RunningServer, running
+from tests.suite_servers import RunningServer, fetching_into, running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +67,10 @@ class Scraper(Prometheus):
 
 
 def debian_program(name: str, package: str) -> Path:
+    folder = CHECKOUT / ".tools" / package
     try:
-        return find_program(name, CHECKOUT / ".tools" / package, package)
+        with fetching_into(folder):
+            return find_program(name, folder, package)
     except DebianUnavailable as unavailable:
         pytest.skip(f"{unavailable}; install {package} to run this test")
 
