@@ -190,10 +190,10 @@ server.program().start()
 time.sleep(60)
 """
     parent = subprocess.Popen([sys.executable, "-c", starting], cwd=CHECKOUT)
-    wait_for(lambda: not port_is_free(port), what="the server listens")
+    wait_for(lambda: not port_is_free(port), within_seconds=60, what="the server listens")
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    wait_for(lambda: port_is_free(port), what="the server is gone")
+    wait_for(lambda: port_is_free(port), within_seconds=60, what="the server is gone")
 
 
 def test_a_fresh_database_is_cheap(database: Database) -> None:

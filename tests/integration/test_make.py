@@ -28,7 +28,7 @@ def test_make_security_fails_for_what_is_known_and_tells_where_nothing_could_be_
         env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
     )
     assert ended.returncode == made, ended.stderr
     assert "attacks -m pytest" in ended.stdout

@@ -9,7 +9,7 @@ from tests.suite_database import Database
 
 async def until_somebody_waits_for_a_lock(database: Database, many: int = 1) -> None:
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         await psycopg.AsyncConnection.connect(database.superuser_dsn, autocommit=True) as connection,
     ):
         while True:

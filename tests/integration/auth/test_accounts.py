@@ -62,6 +62,7 @@ async def test_a_sign_up_names_every_fault_at_once(auth: AuthClient) -> None:
     assert set(refused.value.details["fields"]) == {"email", "password", "tenantName"}
 
 
+@pytest.mark.alone
 async def test_what_is_too_long_for_an_address_is_refused_before_it_costs_anything(auth: AuthClient) -> None:
     text = "a" + "\u0301\u0316" * 400_000 + "@example.com"
     began = time.monotonic()
@@ -121,6 +122,7 @@ async def test_a_password_is_never_cut_at_72_bytes(auth: AuthClient) -> None:
         await auth.account("SignIn", signing_in("a@example.com", longest + "x"))
 
 
+@pytest.mark.alone
 async def test_an_unknown_address_costs_as_much_work_as_a_wrong_password(settings: Settings) -> None:
     async with running_auth(settings, bcrypt_cost=11) as auth:
         ada = await auth.sign_up()

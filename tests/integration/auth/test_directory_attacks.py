@@ -13,7 +13,7 @@ from yarl import URL
 from chassis import context
 from chassis.errors import Invalid, PulsegateError
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.auth import directories
+from services.auth import conversations, directories
 from services.auth.ldap import Connection, NotAnswered
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, running_auth
@@ -231,12 +231,13 @@ async def test_a_directory_that_says_nothing_is_not_waited_for_long(
 
 
 async def test_a_directory_is_waited_for_no_longer_than_whoever_asks_waits_for_us(
-    auth: AuthClient, liar: LyingDirectory
+    auth: AuthClient, liar: LyingDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who hears nothing would take auth for broken, and ask it nothing for a while."""
+    monkeypatch.setattr(conversations, "_SECONDS_TO_ANSWER", 3.0)
     provider = await provider_of(auth, liar)
     liar.says = lambda _: None
-    waits_until = context.DEADLINE.set(time.monotonic() + 1.5)
+    waits_until = context.DEADLINE.set(time.monotonic() + 4.0)
     try:
         assert await refusal(auth, provider, "eve") == "SERVICE_UNAVAILABLE"
     finally:
@@ -262,7 +263,7 @@ async def test_groups_that_are_not_all_read_sign_nobody_in(auth: AuthClient, lia
 async def test_a_slow_directory_takes_no_room_from_others(
     auth: AuthClient, liar: LyingDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directories, "_SECONDS", 1.0)
+    monkeypatch.setattr(directories, "_SECONDS", 3.0)
     slow = await provider_of(auth, liar)
     liar.says = lambda _: None
     async with lying_directory() as quick:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -33,7 +34,7 @@ async def revoke(auth: AuthClient, person: Person, key: pb.CreateKeyResponse) ->
 async def changes(stream: Stream, count: int) -> list[WatchCredentialsResponse]:
     """The next messages that are no heartbeats."""
     found: list[WatchCredentialsResponse] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for message in stream:
             if message.changed_ids:
                 found.append(message)
@@ -50,6 +51,7 @@ async def test_a_stream_that_has_seen_nothing_begins_with_a_reset(auth: AuthClie
     assert list(first.changed_ids) == []
 
 
+@pytest.mark.alone
 async def test_heartbeats_come_at_least_four_times_a_second(auth: AuthClient) -> None:
     stream = auth.watch()
     await anext(stream)
@@ -64,6 +66,7 @@ async def test_heartbeats_come_at_least_four_times_a_second(auth: AuthClient) ->
     assert sorted(gaps)[len(gaps) // 2] <= 0.25
 
 
+@pytest.mark.alone
 async def test_a_change_reaches_the_stream_of_another_replica_within_a_second(
     settings: Settings, replica_settings: Settings
 ) -> None:
@@ -131,16 +134,21 @@ async def test_there_is_no_heartbeat_while_the_database_does_not_answer(settings
         stream = auth.watch()
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
-        with locked_feed(database):
-            await asyncio.wait([waiting], timeout=1.0)
-            waiting = asyncio.ensure_future(anext(stream)) if waiting.done() else waiting
+
+        async def silent() -> bool:
+            nonlocal waiting
             done, _ = await asyncio.wait([waiting], timeout=1.0)
-            assert not done
+            waiting = asyncio.ensure_future(anext(stream)) if done else waiting
+            return not done
+
+        with locked_feed(database):
+            await eventually(silent, what="the last heartbeats from before have arrived")
 
         assert not (await waiting).reset
 
 
 async def test_streams_end_when_the_service_stops(settings: Settings) -> None:
+    settings = replace(settings, drain_seconds=60.0)
     async with connected_to(settings) as auth:
         async with running(settings):
             await eventually(auth.is_up)
@@ -149,7 +157,7 @@ async def test_streams_end_when_the_service_stops(settings: Settings) -> None:
             began = time.monotonic()
         took_seconds = time.monotonic() - began
 
-        assert took_seconds < settings.drain_seconds
+        assert took_seconds < 30
         assert [message async for message in stream if message.changed_ids] == []
 
 

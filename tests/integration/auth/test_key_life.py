@@ -79,7 +79,7 @@ async def test_a_rotated_key_works_beside_its_successor_until_the_grace_is_over(
 
 async def eventually_named(feed: Any, key_id: str) -> bool:
     """Whether the feed of credentials tells of a key, so that nobody goes on with an older verdict."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while key_id not in (await anext(feed)).changed_ids:
             pass
     return True

@@ -32,6 +32,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PULSEGATE_POSTGRES_DSN": settings.dsn,
         "PULSEGATE_SERVICE_TOKEN": settings.service_token,
         "PULSEGATE_AUTH_MASTER_KEY": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "PULSEGATE_DRAIN_SECONDS": "60",  # longer than any of these tests waits for its end
     }
 
 
@@ -63,22 +64,26 @@ async def readiness(settings: Settings) -> tuple[int, dict[str, Any]]:
             return 0, {}
 
 
+async def is_ready(settings: Settings) -> bool:
+    return (await readiness(settings))[0] == 200
+
+
 async def test_the_process_serves_ends_in_time_and_keeps_secrets_out_of_its_log(
     settings: Settings, tmp_path: Path
 ) -> None:
     log = tmp_path / "auth.log"
     with process(settings, log) as running:
         async with connected_to(settings) as auth:
-            await eventually(auth.is_up, within_seconds=30)
+            await eventually(auth.is_up, within_seconds=60)
             ada = await auth.sign_up()
             key = await auth.create_key(ada)
             stream = auth.watch()
             await anext(stream)
 
-            assert (await readiness(settings))[0] == 200
+            await eventually(lambda: is_ready(settings))
             running.send_signal(signal.SIGTERM)
             assert [message async for message in stream if message.changed_ids] == []
-        assert wait_for(lambda: running.poll() is not None, within_seconds=10)
+        assert wait_for(lambda: running.poll() is not None, within_seconds=30)
 
     assert running.returncode == 0
     said = log.read_text()

@@ -464,7 +464,7 @@ async def test_sessions_that_a_provider_began_end_when_it_is_disabled_and_no_oth
     await change_provider(auth, ada, provider, forger.url, enabled=False)
 
     claims = jwt.decode(eve.session.access_token, options={"verify_signature": False})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await anext(message.changed_ids async for message in stream if message.changed_ids) == [claims["sid"]]
     with pytest.raises(Unauthenticated):
         await auth.principal(person_of(eve, ada), ada.project_id)

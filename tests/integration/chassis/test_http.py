@@ -88,7 +88,7 @@ async def test_requests_that_do_not_finish_are_cut_off_after_the_grace(port_bloc
         request = asyncio.create_task(get(port, "/work"))
         await work.begun.wait()
         began = time.monotonic()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8  # without a grace of its own it would be given ten
     with pytest.raises(ClientConnectionError):
         await request
 
@@ -100,7 +100,7 @@ async def test_idle_connections_do_not_keep_it_from_ending(port_blocks: Callable
             async with session.get(f"http://127.0.0.1:{port}/health/live") as response:
                 assert response.status == 200
             began = time.monotonic()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8  # requests under way would be given ten
 
 
 async def test_a_port_that_is_taken_is_an_error(port_blocks: Callable[[], Ports]) -> None:

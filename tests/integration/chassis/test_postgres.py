@@ -119,7 +119,7 @@ async def test_when_every_connection_is_taken_one_is_told_so_in_bounded_time(thi
         began = time.monotonic()
         with pytest.raises(Unavailable) as caught:
             await names(things)
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20
         assert caught.value.retry_after_seconds
     assert await names(things, tenant_id="a") == ["of a"]
 
@@ -144,7 +144,7 @@ async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(
     for _ in range(turns):
         await asyncio.sleep(0)
     worker.cancel()
-    done, _ = await asyncio.wait([worker], timeout=2)
+    done, _ = await asyncio.wait([worker], timeout=20)
     assert done
 
 
@@ -231,7 +231,7 @@ async def answered(database: Database) -> bool:
     return True
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 async def test_the_pool_comes_back_after_an_outage_longer_than_it_tries_to_reconnect(
     things: Database, postgres_server: RunningServer[Postgres]
 ) -> None:
@@ -243,8 +243,8 @@ async def test_the_pool_comes_back_after_an_outage_longer_than_it_tries_to_recon
             with pytest.raises(Unavailable):
                 await names(things)
             waits.append(time.monotonic() - began)
-    assert max(waits) < 7
-    await eventually(lambda: answered(things), within_seconds=20)
+    assert max(waits) < 20
+    await eventually(lambda: answered(things), within_seconds=60)
 
 
 async def test_a_service_may_start_before_its_database(
@@ -254,7 +254,7 @@ async def test_a_service_may_start_before_its_database(
         pool = postgres.connected(schema.dsn)
         database = await pool.__aenter__()
     try:
-        await eventually(lambda: asked(database), within_seconds=20)
+        await eventually(lambda: asked(database), within_seconds=60)
     finally:
         await pool.__aexit__(None, None, None)
 

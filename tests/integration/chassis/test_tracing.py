@@ -164,7 +164,7 @@ async def test_a_collector_that_is_away_hurts_nobody(front: str, port_blocks: Ca
     with tracing.exporting("test", f"http://127.0.0.1:{port_blocks().public}"):
         await get(front)
         began = time.monotonic()
-    assert time.monotonic() - began < 15  # at the end it tries for a while to get rid of what it has
+    assert time.monotonic() - began < 40  # at the end it tries for a while to get rid of what it has
 
 
 async def test_errors_are_named_in_traces_and_not_quoted(endpoint: str, collector: Collector) -> None:

@@ -54,7 +54,7 @@ async def test_it_starts_before_the_services_it_calls_and_ends_on_sigterm(
         PULSEGATE_CONFIG_ADDRESS=f"127.0.0.1:{ports.grpc('config')}",
     )
     try:
-        checks = (await eventually(report, within_seconds=30, what="degraded without config"))["checks"]
+        checks = (await eventually(report, within_seconds=60, what="degraded without config"))["checks"]
         assert {name for name, check in checks.items() if check["hard"]} == {"postgres"}
     finally:
         process.send_signal(signal.SIGTERM)

@@ -212,10 +212,16 @@ async def test_a_name_is_used_again_only_when_everybody_knows_of_the_deletion(co
     created = await person.create(counter())
     await person.delete(created.id, version=1)
     deleted_at = time.monotonic()
-    await person.create(counter("of_another_name_total"))
-    assert time.monotonic() - deleted_at < 0.9
     await person.create(counter())
     assert time.monotonic() - deleted_at > 0.9
+
+
+async def test_a_deletion_holds_up_no_other_name(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = config.person()
+    created = await person.create(counter())
+    await person.delete(created.id, version=1)
+    monkeypatch.setattr("services.config.operations._DELETION_ARRIVES_SECONDS", 3600.0)
+    assert await person.create(counter("of_another_name_total"))
 
 
 @asynccontextmanager

@@ -37,6 +37,7 @@ def environment(database: Database, ports: Ports) -> dict[str, str]:
         "PULSEGATE_POSTGRES_DSN": database.dsn("config"),
         "PULSEGATE_AUTH_ADDRESS": f"127.0.0.1:{ports.grpc('auth')}",
         "PULSEGATE_SERVICE_TOKEN": "shared",
+        "PULSEGATE_DRAIN_SECONDS": "60",  # longer than any of these tests waits for its end
     }
 
 
@@ -69,7 +70,7 @@ def test_it_serves_without_auth_and_says_so(
 ) -> None:
     ports = port_blocks()
     with process(database, ports, tmp_path / "log"):
-        report = wait_for(lambda: readiness(ports), within_seconds=20)
+        report = wait_for(lambda: readiness(ports), within_seconds=60)
     assert report["status"] == "degraded"
     assert {name: (check["status"], check["hard"]) for name, check in report["checks"].items()} == {
         "postgres": ("up", True),
@@ -86,13 +87,13 @@ async def test_it_ends_soon_although_it_is_watched(
     async with connected("config", address, "shared") as channel:
         watch = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel).WatchDefinitions
         with process(database, ports, tmp_path / "log") as started:
-            wait_for(lambda: readiness(ports), within_seconds=20)
+            wait_for(lambda: readiness(ports), within_seconds=60)
             messages = channel.stream(watch, pb.WatchDefinitionsRequest())
             assert (await anext(messages)).snapshot_complete
             started.send_signal(signal.SIGTERM)
             async for _ in messages:  # ends, and without an error
                 pass
-            assert started.wait(timeout=5) == 0
+            assert started.wait(timeout=30) == 0
 
 
 async def test_it_waits_for_its_schema_and_says_so(start_config: StartConfig, database: Database) -> None:
@@ -137,7 +138,7 @@ def test_wrong_settings_are_all_named_and_end_it() -> None:
         "PULSEGATE_CONFIG_METRICS_PER_PROJECT": "0",
     }
     ended = subprocess.run(
-        [sys.executable, "-m", "services.config"], cwd=CHECKOUT, env=wrong, capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "services.config"], cwd=CHECKOUT, env=wrong, capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 78
     for variable in (

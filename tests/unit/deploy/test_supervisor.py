@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ NewProgram = Callable[..., Program]
 @pytest.fixture
 def new_program(tmp_path: Path) -> NewProgram:
     def new(name: str = "sleeper", code: str = "import time; time.sleep(60)", **options: Any) -> Program:
-        options = {"probe": lambda: None, "ports": {}, "ready_seconds": 5.0, **options}
+        options = {"probe": lambda: None, "ports": {}, "ready_seconds": 60.0, **options}
         return Program(name=name, argv=(sys.executable, "-c", code), log=tmp_path / f"{name}.log", **options)
 
     return new
@@ -57,18 +56,17 @@ async def test_what_runs_is_written_down(supervisor: Supervisor, new_program: Ne
 
 
 async def test_what_is_killed_runs_again_at_once(
-    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path
+    supervisor: Supervisor, new_program: NewProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("deploy.local.supervisor._BACKOFF_SECONDS", (0.0, 3600.0))
     await supervisor.start([new_program("a")])
     old = process(tmp_path, "a")["pid"]
-    began = time.monotonic()
     os.kill(old, signal.SIGKILL)
 
     async def replaced() -> bool:
         return any(entry["pid"] != old for entry in described(tmp_path)["processes"])
 
     await eventually(replaced, what="another process")
-    assert time.monotonic() - began < 1.0
     assert process(tmp_path, "a")["restarts"] == 1
 
 
@@ -206,7 +204,7 @@ async def test_what_does_not_end_when_asked_is_killed(
 
     await eventually(deaf)
     pid = process(tmp_path, "deaf")["pid"]
-    await asyncio.wait_for(supervisor.stop(), 5)
+    await asyncio.wait_for(supervisor.stop(), 60)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -214,9 +212,10 @@ async def test_what_does_not_end_when_asked_is_killed(
 def test_several_signals_at_once_are_one_request_to_stop() -> None:
     code = (
         "import asyncio\n"
-        "from deploy.local.supervisor import stop_requests\n"
+        "from deploy.local import supervisor\n"
+        "supervisor._ONE_REQUEST_SECONDS = 60.0\n"
         "async def main():\n"
-        "  asked = stop_requests()\n"
+        "  asked = supervisor.stop_requests()\n"
         "  print('ready', flush=True)\n"
         "  await asked.wait()\n"
         "  print('stopping', flush=True)\n"
@@ -232,5 +231,5 @@ def test_several_signals_at_once_are_one_request_to_stop() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "stopping\n"
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate("\n", timeout=10)
+        rest, _ = process.communicate("\n", timeout=60)
         assert (rest, process.returncode) == ("stopped in order\n", 0)
