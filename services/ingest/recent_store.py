@@ -128,19 +128,23 @@ async def add_objectives(connection: Connection, families: Sequence[Family]) -> 
 
 async def drop_old(connection: Connection, partitions: tuple[int, int], now_ms: int) -> bool:
     """Deletes some of what does not count any more; returns whether there may be more of it."""
+    wanted = {"first": partitions[0], "last": partitions[1], "most": _MOST_DROPPED}
+    # The age stands twice: it is looked at again where a commit has changed the row meanwhile.
     levels = await connection.execute(
         """
-        DELETE FROM gauge_levels WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM gauge_levels WHERE partition BETWEEN %s AND %s AND as_of_ms <= %s LIMIT %s))
+        DELETE FROM gauge_levels WHERE as_of_ms <= %(oldest)s AND ctid = ANY (ARRAY(
+            SELECT ctid FROM gauge_levels WHERE partition BETWEEN %(first)s AND %(last)s AND as_of_ms <= %(oldest)s
+             LIMIT %(most)s))
         """,
-        (*partitions, now_ms - 2 * KEPT_MS, _MOST_DROPPED),
+        {**wanted, "oldest": now_ms - 2 * KEPT_MS},
     )
     sketches = await connection.execute(
         """
-        DELETE FROM summary_sketches WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM summary_sketches WHERE partition BETWEEN %s AND %s AND minute <= %s LIMIT %s))
+        DELETE FROM summary_sketches WHERE minute <= %(oldest)s AND ctid = ANY (ARRAY(
+            SELECT ctid FROM summary_sketches WHERE partition BETWEEN %(first)s AND %(last)s AND minute <= %(oldest)s
+             LIMIT %(most)s))
         """,
-        (*partitions, _last_minute_gone(now_ms) - MINUTES, _MOST_DROPPED),
+        {**wanted, "oldest": _last_minute_gone(now_ms) - MINUTES},
     )
     return _MOST_DROPPED in (levels.rowcount, sketches.rowcount)
 

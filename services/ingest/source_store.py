@@ -70,9 +70,15 @@ async def drop_old(connection: Connection, partitions: tuple[int, int], reached_
     `reached_ms` was folded; says whether there may be more."""
     cursor = await connection.execute(
         """
-        DELETE FROM sources WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM sources WHERE partition BETWEEN %s AND %s AND used_ms < %s LIMIT %s))
+        DELETE FROM sources WHERE used_ms < %(before)s AND ctid = ANY (ARRAY(
+            SELECT ctid FROM sources WHERE partition BETWEEN %(first)s AND %(last)s AND used_ms < %(before)s
+             LIMIT %(most)s))
         """,
-        (*partitions, reached_ms - REMEMBERED_MS, _MOST_DROPPED),
+        {
+            "first": partitions[0],
+            "last": partitions[1],
+            "before": reached_ms - REMEMBERED_MS,  # looked at again where a commit has used it meanwhile
+            "most": _MOST_DROPPED,
+        },
     )
     return cursor.rowcount == _MOST_DROPPED
