@@ -8,7 +8,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType, DataSourceRef
 
-from deploy.grafana.queries import Page, Panel
+from deploy.grafana.queries import Page, Panel, Query
 
 #: Chosen on the page: the Prometheus that scrapes Pulsegate.
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
@@ -46,7 +46,14 @@ def _graph(panel: Panel) -> timeseries.Panel:
 
 
 def _targets(panel: Panel) -> list[Builder[Dataquery]]:
+    # The quantiles of a panel are of one histogram: each of them would ask for the same exemplars.
+    leading_to_traces = next((query for query in panel.queries if "_bucket{" in query.expression), None)
     return [
-        prometheus.Dataquery().ref_id(chr(ord("A") + number)).expr(query.expression).legend_format(query.legend)
+        _target(chr(ord("A") + number), query, with_exemplars=query is leading_to_traces)
         for number, query in enumerate(panel.queries)
     ]
+
+
+def _target(ref_id: str, query: Query, *, with_exemplars: bool) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().ref_id(ref_id).expr(query.expression).legend_format(query.legend)
+    return target.exemplar(True) if with_exemplars else target

@@ -1,5 +1,8 @@
 """The dashboards that are shipped are those of the code, and ask for what there is."""
 
+import json
+import re
+
 import pytest
 import yaml
 
@@ -20,6 +23,14 @@ def _recorded() -> set[str]:
 def test_those_that_are_shipped_are_those_of_the_code() -> None:
     shipped = {path.stem: path.read_text() for path in DASHBOARDS.iterdir()}
     assert shipped == {page.name: rendered(page) for page in PAGES}, "run python -m deploy.grafana"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_charts_of_durations_lead_to_traces(page: Page) -> None:
+    for panel in json.loads(rendered(page))["panels"]:
+        asked = [set(re.findall(r"(\w+)_bucket\{", target["expr"])) for target in panel["targets"]]
+        with_exemplars = [of for of, target in zip(asked, panel["targets"], strict=True) if target.get("exemplar")]
+        assert set().union(*with_exemplars) == set().union(*asked), panel["title"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
