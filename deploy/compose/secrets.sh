@@ -26,6 +26,10 @@ for role in auth auth_owner config config_owner codegen codegen_owner ingest ing
 done
 echo "redis://:$(cat valkey_password)@valkey:6379/0" | keep redis_url
 echo "nats://pulsegate:$(cat nats_password)@nats:4222" | keep nats_url
+# Nobody listens there: put the addresses of your webhooks in their place.
+for name in pager_url morning_url; do
+    echo "http://localhost:9" | keep "$name"
+done
 
 keep valkey.conf <<END
 requirepass $(cat valkey_password)

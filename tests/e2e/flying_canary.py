@@ -1,10 +1,18 @@
-"""A canary that flies as a process of its own, and what it says of itself."""
+"""Canaries that fly: as a process of their own, with what they say, or within a test, where they may be lied to."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+from aiohttp import ClientSession, web
+
+from chassis.http_server import serving
+from chassis.ids import uuid7
 from pulsegate.canary import new_key
 from pulsegate.observation import fetched
-from tests.e2e.api import PASSWORD
+from services.canary.settings import Settings
+from tests.e2e.api import PASSWORD, Project
 from tests.kubelet import Cluster, RunningPod
 from tests.waiting import eventually
 
@@ -34,3 +42,45 @@ async def finds_everything_once(cluster: Cluster, gateway: RunningPod, *, secret
 
     await eventually(seen, within_seconds=30, what="the canary sees what it has sent")
     assert canary.stop() == 0
+
+
+def settings_for(project: Project, state: Path, port: int, url: str = "") -> Settings:
+    """Of a canary within a test, with its operations port; at the gateway itself, or at `url`, with little patience."""
+    return Settings(
+        operations_port=port,
+        gateway_url=url or project.api.base_url,
+        key=project.secret_key,
+        state=state,
+        interval_seconds=0.05,
+        patience_seconds=2.0 if url else 60.0,
+    )
+
+
+@asynccontextmanager
+async def lying(project: Project, port: int, *, repeat: bool) -> AsyncIterator[str]:
+    """A gateway that says 202 to every batch, and passes every third one on not at all, or twice under another name."""
+    async with ClientSession() as session:
+        taken = 0
+
+        async def metrics(request: web.Request) -> web.Response:
+            nonlocal taken
+            taken += 1
+            batch = await request.json()
+            producers = [batch["producer"]]
+            if taken % 3 == 0:
+                producers = [batch["producer"], str(uuid7())] if repeat else []
+            for producer in producers:
+                sent = await project.send(*batch["metrics"], producer=producer, sequence=batch["sequence"])
+                assert sent.status == 202, sent.text
+            return web.json_response({"accepted": 1}, status=202)
+
+        async def query(request: web.Request) -> web.Response:
+            headers = {"Authorization": request.headers["Authorization"]}
+            address = f"{project.api.base_url}/prometheus/api/v1/query"
+            async with session.get(address, params=request.query, headers=headers) as answer:
+                return web.Response(status=answer.status, body=await answer.read())
+
+        app = web.Application()
+        app.add_routes([web.post("/api/v1/metrics", metrics), web.get("/prometheus/api/v1/query", query)])
+        async with serving(app, "127.0.0.1", port):
+            yield f"http://127.0.0.1:{port}"

@@ -2,98 +2,54 @@
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
-from aiohttp import web
 
-from chassis.http_server import serving
 from chassis.tasks import in_background
 from deploy.local.layout import OPERATIONS_PORTS, Ports
-from deploy.local.secrets import write_private
 from pulsegate.observation import fetched, queried
+from services.canary.app import running as canary_running
+from services.canary.clients import METRIC
 from tests.e2e.api import Project
+from tests.e2e.flying_canary import lying, settings_for
 from tests.fast_prometheus import FastPrometheus
+from tests.paging import Pager, taking_alerts
 from tests.suite_running import Suite
 from tests.suite_servers import running
-from tests.suite_sink_servers import DebianServer, debian_program
-from tests.waiting import eventually, wait_for
-
-_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(180)]
 
 
-class Pager:
-    """What Alertmanager has told: by alert, `firing` or `resolved`."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.told: dict[str, str] = {}
-        self.summaries: dict[str, str] = {}
-
-    async def take(self, request: web.Request) -> web.Response:
-        group = await request.json()  # of one name, which fires while any of its alerts does
-        for alert in group["alerts"]:
-            name = alert["labels"]["alertname"]
-            self.told[name] = group["status"]
-            self.summaries[name] = alert["annotations"]["summary"]
-        return web.Response()
-
-    async def is_silent(self, *names: str) -> None:
-        """Waits until none of the alerts fires: a test before this one may have caused it."""
-
-        async def silent() -> bool:
-            return not any(self.told.get(name) == "firing" for name in names)
-
-        await eventually(silent, within_seconds=60, what=f"{names} silent")
-
-    async def says(self, status: str, *names: str) -> None:
-        """Waits until each of the alerts is told to be so."""
-
-        async def told() -> bool:
-            return all(self.told.get(name) == status for name in names)
-
-        await eventually(told, within_seconds=60, what=f"{names} {status}")
-
-
 @pytest.fixture
 def ports(port_blocks: Callable[[], Ports]) -> Ports:
-    return port_blocks()
+    return replace(port_blocks(), canary=True)
 
 
 @pytest.fixture
 async def pager(suite: Suite, ports: Ports, prometheus_binary: Path, tmp_path: Path) -> AsyncIterator[Pager]:
-    """Prometheus → Alertmanager → a webhook, all on the running suite."""
-    pager = Pager(f"http://127.0.0.1:{ports.public}")
-    app = web.Application()
-    app.add_routes([web.post("/", pager.take)])
-    async with serving(app, "127.0.0.1", ports.public):
-        with _watching(suite, ports, prometheus_binary, tmp_path, pager.url):
+    """Prometheus → Alertmanager → a webhook, all on the running suite, and on a canary that a test may let fly."""
+    processes = {name: suite.ports.operations(name) for name in OPERATIONS_PORTS}
+    async with taking_alerts(ports, tmp_path) as pager:
+        watcher = FastPrometheus(
+            binary=prometheus_binary,
+            folder=tmp_path / "prometheus",
+            port=ports.server("prometheus"),
+            log=tmp_path / "prometheus.log",
+            scraped={**processes, "canary": ports.operations("canary")},
+            alertmanager_port=pager.alertmanager_port,
+        )
+        with running(watcher):
+            # What fires before Prometheus has found Alertmanager is told late.
+            wait_for(lambda: _sees_everything(watcher.url), within_seconds=30, what="Prometheus sees everything")
             yield pager
-
-
-@contextmanager
-def _watching(suite: Suite, ports: Ports, prometheus: Path, folder: Path, webhook: str) -> Iterator[None]:
-    alertmanager = _alertmanager(ports.operations("gateway"), folder, webhook)
-    watcher = FastPrometheus(
-        binary=prometheus,
-        folder=folder / "prometheus",
-        port=ports.server("prometheus"),
-        log=folder / "prometheus.log",
-        scraped={name: suite.ports.operations(name) for name in OPERATIONS_PORTS},
-        alertmanager_port=alertmanager.port,
-    )
-    with running(alertmanager), running(watcher):
-        # What fires before Prometheus has found Alertmanager is told late.
-        wait_for(lambda: _sees_everything(watcher.url), within_seconds=30, what="Prometheus sees everything")
-        yield
 
 
 def _sees_everything(prometheus: str) -> bool:
@@ -103,40 +59,12 @@ def _sees_everything(prometheus: str) -> bool:
     return bool(found) and [value for _, value in up] == [len(OPERATIONS_PORTS)]
 
 
-def _program() -> Path:
-    """Debian's Alertmanager, whose templates have their place in its binary: only root can put them there."""
-    program = debian_program("prometheus-alertmanager", "prometheus-alertmanager")
-    if not _TEMPLATES.exists():
-        if os.geteuid() != 0:
-            pytest.skip("install prometheus-alertmanager to run this test")
-        shutil.copytree(program.parents[2] / _TEMPLATES.relative_to("/"), _TEMPLATES)
-    return program
-
-
-def _alertmanager(port: int, folder: Path, webhook: str) -> DebianServer:
-    configuration = {
-        "route": {
-            "receiver": "pager",
-            "group_by": ["alertname"],
-            "group_wait": "0s",
-            "group_interval": "1s",
-            "repeat_interval": "1h",
-        },
-        "receivers": [{"name": "pager", "webhook_configs": [{"url": webhook, "send_resolved": True}]}],
-    }
-    write_private(folder / "alertmanager.yml", json.dumps(configuration))
-    return DebianServer(
-        binary=_program(),
-        arguments=(
-            f"--config.file={folder / 'alertmanager.yml'}",
-            f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
-        ),
-        port=port,
-        log=folder / "alertmanager.log",
-        ready="/-/ready",
-    )
+@contextmanager
+def _gone(suite: Suite, *names: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(suite.gone(name))
+        yield
 
 
 async def _send_for_ever(project: Project) -> None:
@@ -146,16 +74,29 @@ async def _send_for_ever(project: Project) -> None:
         await asyncio.sleep(0.02)
 
 
+async def _ask_config_for_ever(project: Project) -> None:
+    """What it refuses where it is there: the definition has no type."""
+    path = f"/api/v1/projects/{project.id}/metrics"
+    while True:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            await project.api.call("POST", path, {"name": "untold_total"}, credential=project.token)
+        await asyncio.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("breaks", "alerts"),
     [
         (lambda suite: suite.gone("aggregator"), ("PulsegateProcessGone", "PulsegateLaneWithoutOwner")),
         (
+            lambda suite: _gone(suite, "receiver", "config"),
+            ("PulsegateIngestionUnavailable", "PulsegateBreakerOpen"),
+        ),
+        (
             lambda suite: suite.paused("nats"),
             ("PulsegateHardDependencyAway", "PulsegateErrorBudgetBurning"),
         ),
     ],
-    ids=["no aggregator", "the log hangs"],
+    ids=["no aggregator", "no receiver and no config", "the log hangs"],
 )
 async def test_what_breaks_wakes_somebody_until_it_is_whole(
     suite: Suite,
@@ -165,10 +106,53 @@ async def test_what_breaks_wakes_somebody_until_it_is_whole(
     alerts: tuple[str, ...],
 ) -> None:
     await project.define("woken_total")
-    async with in_background(_send_for_ever(project)):
+    async with in_background(_send_for_ever(project), _ask_config_for_ever(project)):
         await pager.is_silent(*alerts)
         with breaks(suite):
-            await pager.says("firing", *alerts)
+            await pager.fires(*alerts)
         await asyncio.to_thread(suite.wait_ready)
-        await pager.says("resolved", *alerts)
-    assert all(pager.summaries[name] for name in alerts)
+        await pager.is_silent(*alerts)
+
+
+@contextmanager
+def _newest_entry_changed(suite: Suite, tenant_id: str) -> Iterator[None]:
+    """By somebody who may do anything in the database."""
+    change = "UPDATE auth.audit_entries SET hash = %s WHERE tenant_id = %s AND sequence = %s"
+    with psycopg.connect(suite.dsn(), autocommit=True) as connection:
+        newest = "SELECT hash, sequence FROM auth.audit_entries WHERE tenant_id = %s ORDER BY sequence DESC LIMIT 1"
+        [(right, sequence)] = connection.execute(newest, (tenant_id,)).fetchall()
+        connection.execute(change, (bytes(32), tenant_id, sequence))
+        try:
+            yield
+        finally:
+            connection.execute(change, (right, tenant_id, sequence))
+
+
+async def test_an_audit_log_that_somebody_has_changed_wakes_somebody(
+    suite: Suite, project: Project, pager: Pager
+) -> None:
+    async def read() -> None:
+        path = f"/api/v1/tenants/{project.tenant_id}/audit"
+        await project.api.expect(200, "GET", path, credential=project.token)
+
+    await read()  # whoever reads is told where the log ends, signed
+    await pager.is_silent("PulsegateAuditChainBroken")
+    with _newest_entry_changed(suite, project.tenant_id):
+        await read()
+    await pager.fires("PulsegateAuditChainBroken")
+
+
+async def test_the_canary_wakes_somebody_when_counts_are_wrong_and_its_silence_is_told(
+    suite: Suite, project: Project, pager: Pager, ports: Ports, tmp_path: Path
+) -> None:
+    await project.define(METRIC, labels=[{"name": "run", "required": True}])
+    async with (
+        lying(project, ports.grpc("auth"), repeat=False) as url,
+        canary_running(settings_for(project, tmp_path / "canary.json", ports.operations("canary"), url)) as canary,
+    ):
+        await pager.fires("PulsegateCanaryLost")
+        more = await project.send({"name": METRIC, "value": 1_000_000, "labels": {"run": canary.book.run}})
+        assert more.status == 202, more.text
+        await pager.fires("PulsegateCanaryDouble")
+        await pager.is_silent("PulsegateCanarySilent")
+    await pager.fires("PulsegateCanarySilent")

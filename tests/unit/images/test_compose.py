@@ -116,3 +116,10 @@ def test_what_is_mounted_from_the_checkout_is_there(services: dict[str, Any]) ->
     for source in sources:
         if source.startswith(".") and source != "./tls":
             assert (FOLDER / source).exists(), source
+
+
+def test_the_addresses_that_the_routing_of_alerts_names_are_secrets(services: dict[str, Any]) -> None:
+    routing = yaml.safe_load((FOLDER / "alertmanager.yaml").read_text())
+    files = {hook["url_file"] for receiver in routing["receivers"] for hook in receiver["webhook_configs"]}
+    assert files == {f"/run/secrets/{name}" for name in services["alertmanager"]["secrets"]}
+    assert "outside" in services["alertmanager"]["networks"]
