@@ -118,6 +118,7 @@ lint: $(INSTALLED) workflows ## Style, formatting, import rules, workflows
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/vermin --quiet --target=3.8- --violations sdk/python/pulsegate_runtime tests/golden/codegen/pulsegate_metrics.py.txt
 
 workflows: $(INSTALLED) $(ACTIONLINT) ## Shape, expressions and safety of what runs on GitHub
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yaml
