@@ -8,6 +8,10 @@ A point is one line in the code that it names, behind one truth test:
 `PULSEGATE_FAILPOINTS` arms some of them: `point:action@when`, separated by commas. Actions: `crash` (at once, as by
 kill -9), `pause=2.5` (seconds; other tasks go on), `error` (a service is away). When: a whole number is the time of a
 process's life at which the point is reached that often, once; a number with a decimal point is a probability.
+
+Probabilities are drawn by chance, or from `PULSEGATE_FAILPOINTS_SEED`. Then the seed, the process's name and the number
+of its life (`PULSEGATE_RESTARTS`) fix at which times, counted as above, each failpoint strikes; when a point is reached
+for that time is up to the load.
 """
 
 import asyncio
@@ -62,8 +66,9 @@ class Failpoint:
         return draw() < self.chance if self.chance else time == self.time
 
 
-#: What is armed, by point. Empty, as it is everywhere but in a test installation, it costs one truth test.
-ARMED: dict[str, list[Failpoint]] = {}
+#: What is armed, by point, with what its probabilities are drawn from. Empty, as it is everywhere but in a test
+#: installation, it costs one truth test.
+ARMED: dict[str, list[tuple[Failpoint, random.Random]]] = {}
 
 _reached: Counter[str] = Counter()
 
@@ -99,12 +104,15 @@ def _parsed(part: str) -> Failpoint | str:
     )
 
 
-def arm(failpoints: Iterable[Failpoint]) -> None:
-    """Arms these and no others."""
+def arm(failpoints: Iterable[Failpoint], *, life: str | None = None) -> None:
+    """Arms these and no others. `life`: what stands for this life of this process in all that is to be repeated; None:
+    nothing is."""
     ARMED.clear()
     _reached.clear()
     for failpoint in failpoints:
-        ARMED.setdefault(failpoint.point, []).append(failpoint)
+        # Of its own: how points that are reached in turn alternate is not repeatable.
+        chance = random.Random(life and f"{life} {failpoint}")  # noqa: S311 - no secret
+        ARMED.setdefault(failpoint.point, []).append((failpoint, chance))
 
 
 async def reached(point: str) -> None:
@@ -112,8 +120,8 @@ async def reached(point: str) -> None:
     if point not in ARMED:
         return
     _reached[point] += 1
-    for failpoint in ARMED[point]:
-        if failpoint.strikes(_reached[point], random.random):
+    for failpoint, chance in ARMED[point]:
+        if failpoint.strikes(_reached[point], chance.random):
             await _strike(failpoint, _reached[point])
 
 

@@ -52,7 +52,8 @@ def run(service: str, settings_class: type[S], running: Callable[[S], AbstractAs
     logs.configure(service, loaded.log_level)
     open_files.allow_all()
     _collect_seldom()
-    failpoints.arm(loaded.failpoints)
+    seed = loaded.failpoints_seed
+    failpoints.arm(loaded.failpoints, life=f"{seed} {service} {loaded.restarts}" if seed else None)
     if failpoints.ARMED:
         log.warning("failpoints are armed: this process fails on purpose", points=sorted(failpoints.ARMED))
 

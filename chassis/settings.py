@@ -266,6 +266,10 @@ class ServiceSettings(VaultSettings):
     test_installation: str = setting("PULSEGATE_TEST_INSTALLATION", parse=one_of("yes", "no"), default="no")
     #: Where the process crashes, waits or fails on purpose; in a test installation alone.
     failpoints: tuple[Failpoint, ...] = setting("PULSEGATE_FAILPOINTS", parse=failpoints.parse, default=())
+    #: What their probabilities are drawn from; empty: from chance.
+    failpoints_seed: str = setting("PULSEGATE_FAILPOINTS_SEED", default="")
+    #: How often what keeps the process running has started it again.
+    restarts: int = setting("PULSEGATE_RESTARTS", parse=integer(0, 2**31), default=0)
 
     def __post_init__(self) -> None:
         if faults := self.faults():

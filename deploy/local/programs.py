@@ -49,8 +49,9 @@ class Program:
     #: call before each start: puts right what a death in mid-work may have left behind; may block
     clear_up: Callable[[], None] = lambda: None
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Starts the process, apart from the terminal, whose Ctrl-C is for the starting process alone.
+    def start(self, restarts: int = 0) -> "subprocess.Popen[bytes]":
+        """Starts the process, apart from the terminal, whose Ctrl-C is for the starting process alone. It is told how
+        often it was started again.
 
         Call it from a thread that stays: the kernel takes the end of that thread for the end of the process. Its
         `stdout` is closed as soon as all that it wrote is in the log.
@@ -62,7 +63,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=CHECKOUT if self.user is None else "/",
-            env=dict(self.environment),
+            env={**self.environment, "PULSEGATE_RESTARTS": str(restarts)},
             start_new_session=True,
             preexec_fn=_end_with_parent(self.orphan_signal),  # noqa: PLW1509 - it takes no lock
             **_identity(self.user),

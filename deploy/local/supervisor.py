@@ -102,7 +102,7 @@ class Supervised:
 
     async def _run_once(self) -> None:
         await asyncio.to_thread(self.program.clear_up)
-        self._process = self.program.start()
+        self._process = self.program.start(self.restarts)
         self._changed()
         await _end(self._process)
         await _logged(self._process)

@@ -1,6 +1,11 @@
-"""What a chaos run does, drawn from its seed: the same seed, the same disruptions in the same order.
+"""What a chaos run does, drawn from its seed.
 
     CHAOS_SEED=7 CHAOS_KILLS=100 CHAOS_SECONDS=1200 make chaos
+
+The same seed repeats the disruptions: their order, whom they strike, the pauses between and in them; the times of each
+life of a process at which each failpoint strikes, lives being counted from the start of the supervisor; and what each
+client draws, one number after the other. It does not repeat the moments: how far processes and clients come in between
+is up to the machine, and therefore how many batches and strikes there are.
 
 A plan ends after its kills or its time, whichever is first. The defaults are those of the short run in `make test`.
 """

@@ -80,6 +80,7 @@ async def test_totals_are_exact_through_everything(start_suite: Callable[..., Su
     suite = start_suite(
         PULSEGATE_TEST_INSTALLATION="yes",
         PULSEGATE_FAILPOINTS=plan.FAILPOINTS,
+        PULSEGATE_FAILPOINTS_SEED=str(settings.seed),
         PULSEGATE_BREAKER_RESET_SECONDS="1",
         PULSEGATE_AUTH_REQUESTS_PER_MINUTE="100000",
         PULSEGATE_ADDRESS_REQUESTS_PER_15_MINUTES="1000000",

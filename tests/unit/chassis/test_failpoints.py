@@ -1,6 +1,7 @@
 """Failpoints: what arms them, when they strike, and that they are off."""
 
 import itertools
+import os
 import re
 import signal
 import subprocess
@@ -71,6 +72,54 @@ def test_a_probability_strikes_as_often_as_it_says() -> None:
     (failpoint,) = failpoints.parse("committed:error@0.25")
     draws = itertools.cycle([0.0, 0.2, 0.25, 0.9])
     assert [failpoint.strikes(time, lambda: next(draws)) for time in range(1, 5)] == [True, True, False, False]
+
+
+async def strikes(life: str | None, armed: str = "committed:error@0.25") -> list[int]:
+    """At which of two hundred times it strikes."""
+    failpoints.arm(failpoints.parse(armed), life=life)
+    times = []
+    for time in range(200):
+        try:
+            await failpoints.reached("committed")
+        except Unavailable:
+            times.append(time)
+    return times
+
+
+async def test_a_seed_repeats_the_times_of_a_life_whatever_else_is_armed() -> None:
+    times = await strikes("7 gateway 0")
+    assert await strikes("7 gateway 0") == times
+    assert await strikes("7 gateway 0", "committed:pause=0@0.5,delivered:crash@0.1,committed:error@0.25") == times
+    others = [await strikes(life) for life in ("8 gateway 0", "7 auth 0", "7 gateway 1", None, None)]
+    assert len({tuple(each) for each in (times, *others)}) == 6
+
+
+def test_a_process_draws_from_the_seed_its_name_and_its_life() -> None:
+    program = (
+        "import contextlib\nfrom chassis import failpoints, runner, settings\n"
+        "async def running(settings):\n"
+        "    print([chance.random() for _, chance in failpoints.ARMED['committed']])\n"
+        "    raise SystemExit\n    yield\n"
+        "runner.run('{name}', settings.ServiceSettings, contextlib.asynccontextmanager(running))\n"
+    )
+    armed = {"PULSEGATE_FAILPOINTS": "committed:crash@0.1", "PULSEGATE_TEST_INSTALLATION": "yes"}
+
+    def draws(name: str, **told: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-c", program.format(name=name)],
+            cwd=CHECKOUT,
+            env={**os.environ, **NEEDED, **armed, **told},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return ended.stdout.splitlines()[-1]
+
+    first = draws("auth", PULSEGATE_FAILPOINTS_SEED="7")
+    assert draws("auth", PULSEGATE_FAILPOINTS_SEED="7", PULSEGATE_RESTARTS="0") == first
+    assert draws("auth", PULSEGATE_FAILPOINTS_SEED="7", PULSEGATE_RESTARTS="1") != first
+    assert draws("config", PULSEGATE_FAILPOINTS_SEED="7") != first
+    assert draws("auth") != draws("auth")
 
 
 def test_a_crash_ends_the_process_as_kill_9_does() -> None:

@@ -59,8 +59,14 @@ async def test_what_is_killed_runs_again_at_once(
     supervisor: Supervisor, new_program: NewProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.local.supervisor._BACKOFF_SECONDS", (0.0, 3600.0))
-    await supervisor.start([new_program("a")])
+    telling = "import os, time; print('restarts', os.environ['PULSEGATE_RESTARTS'], flush=True); time.sleep(60)"
+    await supervisor.start([a := new_program("a", telling)])
     old = process(tmp_path, "a")["pid"]
+
+    async def told() -> bool:
+        return "restarts 0" in a.log.read_text()
+
+    await eventually(told, within_seconds=60.0, what="how often it was restarted")
     os.kill(old, signal.SIGKILL)
 
     async def replaced() -> bool:
@@ -68,6 +74,11 @@ async def test_what_is_killed_runs_again_at_once(
 
     await eventually(replaced, what="another process")
     assert process(tmp_path, "a")["restarts"] == 1
+
+    async def told_again() -> bool:
+        return "restarts 1" in a.log.read_text()
+
+    await eventually(told_again, within_seconds=60.0, what="how often it was restarted")
 
 
 async def test_what_waits_for_its_restart_has_no_process_id(
