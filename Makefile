@@ -60,7 +60,7 @@ test: build
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m pytest tests sdk/python $(BROWSER) -m "not alone" --numprocesses $(TEST_PROCESSES) --dist loadfile \
 	    --cov --cov-report=
-	$(PYTHON) -m pytest tests -m alone --cov --cov-append --cov-report=
+	$(PYTHON) -m pytest tests sdk/python -m alone --cov --cov-append --cov-report=
 	$(NPM) test
 	$(PYTHON) -m coverage report --fail-under=85
 	$(PYTHON) -m coverage report --include='services/auth/*' --fail-under=100

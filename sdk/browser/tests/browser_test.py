@@ -370,9 +370,9 @@ def test_the_network_coming_back_ends_the_wait_for_a_retry(
     page = visit(context, site)
     context.set_offline(True)
     page.evaluate("for (let i = 0; i < 4; i++) record(1)")
-    eventually(lambda: stats(page)["retries"] >= 6, "a wait of seconds")
+    eventually(lambda: stats(page)["retries"] >= 7, "a wait of at least three seconds")
     context.set_offline(False)
-    eventually(lambda: ingestion.total == 4, "delivery at once", 1)
+    eventually(lambda: ingestion.total == 4, "delivery at once", 2.5)
 
 
 def test_retry_after_is_honoured_across_origins(context: BrowserContext, site: str, ingestion: Ingestion) -> None:

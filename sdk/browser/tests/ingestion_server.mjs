@@ -1,6 +1,7 @@
 // An ingestion endpoint that keeps the contract of http-api.md as far as clients see it: it counts each producer's
 // sequence once, and answers by a script where there is one. Types go by name: …_total is a counter, …_seconds a
 // histogram, all else a gauge. Started by itself it is driven over HTTP by the browser tests.
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { pathToFileURL } from "node:url";
@@ -22,10 +23,12 @@ export class IngestionServer {
   #seen = new Set();
   #timestamps = new Map();
   #server;
-  port = 0;
+  // Of its own, so that nobody else has its port there while it is down.
+  #address = `127.${Array.from({ length: 3 }, () => randomInt(1, 255)).join(".")}`;
+  #port = 0;
 
   get url() {
-    return `http://127.0.0.1:${this.port}`;
+    return `http://${this.#address}:${this.#port}`;
   }
 
   get batches() {
@@ -34,9 +37,9 @@ export class IngestionServer {
 
   async up() {
     this.#server = createServer((request, response) => void this.#serve(request, response));
-    this.#server.listen(this.port, "127.0.0.1");
+    this.#server.listen(this.#port, this.#address);
     await once(this.#server, "listening");
-    this.port = this.#server.address().port;
+    this.#port = this.#server.address().port;
     return this;
   }
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -42,7 +43,10 @@ class Request(NamedTuple):
 
 
 class IngestionServer:
-    """Answers each request with the next of `script`, then with `otherwise`. May be stopped and started again."""
+    """Answers each request with the next of `script`, then with `otherwise`. May be stopped and started again.
+
+    Its port stays its own meanwhile: a socket that listens to nobody holds it.
+    """
 
     def __init__(self) -> None:
         self.requests: List[Request] = []
@@ -50,7 +54,10 @@ class IngestionServer:
         self.otherwise = Answer()
         self.batches: Dict[Tuple[str, int], Dict[str, Any]] = {}  # those counted
         self._lock = threading.Lock()
-        self._port = 0
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self._port: int = self._place.getsockname()[1]
         self._http: Optional[ThreadingHTTPServer] = None
 
     def __enter__(self) -> "IngestionServer":
@@ -59,6 +66,7 @@ class IngestionServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._place.close()
 
     def start(self) -> None:
         owner = self
@@ -67,7 +75,6 @@ class IngestionServer:
             ingestion = owner
 
         self._http = _Server(("127.0.0.1", self._port), Handler)
-        self._port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self) -> None:

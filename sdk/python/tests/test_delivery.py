@@ -59,7 +59,8 @@ def test_a_batch_is_tried_again_when_the_server_says_nothing(server: IngestionSe
     assert client.flush()
     silence.set()
     assert server.totals == {"n_total": 1}
-    assert client.stats.retries == 1
+    assert client.stats.retries >= 1
+    assert client.stats.accepted == 1
 
 
 def test_sequences_count_from_one_and_the_floor_follows_what_is_settled(
@@ -136,13 +137,14 @@ def test_retry_after_in_seconds_is_honoured(server: IngestionServer, make_client
 
 
 def test_retry_after_as_a_date_is_honoured(server: IngestionServer, make_client: MakeClient) -> None:
-    moment = email.utils.formatdate(time.time() + 2, usegmt=True)  # whole seconds: from 1 to 2 s ahead
-    server.script = [Answer(503, headers=(("Retry-After", moment),))]
+    due = int(time.time()) + 2
+    server.script = [Answer(503, headers=(("Retry-After", email.utils.formatdate(due, usegmt=True)),))]
     client = make_client()
     client.record("n_total", 1, kind="counter")
     assert client.flush()
-    first, second = server.requests
-    assert 0.9 <= second.at - first.at < 4.0
+    _, second = server.requests
+    late = second.at + time.time() - time.monotonic() - due
+    assert -0.01 < late < 3.0
 
 
 @pytest.mark.parametrize("nonsense", ["soon", "-5", "1e9", "Mon, 99 Foo 2026 00:00:00 GMT", ""])
@@ -203,15 +205,15 @@ def test_flush_and_close_are_no_sooner_than_the_server_asked(
 
 
 def test_waits_grow_up_to_the_cap(server: IngestionServer, make_client: MakeClient) -> None:
-    server.script = [Answer(503)] * 6
+    server.script = [Answer(503)] * 8
     client = make_client(retry_base_seconds=0.05, retry_cap_seconds=0.4)
     client.record("n_total", 1, kind="counter")
-    assert client.flush()
+    wait_until(lambda: client.stats.accepted == 1, "the last attempt")  # not by flush(), which ends a wait
     times = [request.at for request in server.requests]
     waits = [later - earlier for earlier, later in zip(times, times[1:])]
-    least = [0.025, 0.05, 0.1, 0.2, 0.2, 0.2]
+    least = [0.025, 0.05, 0.1] + [0.2] * 5
     assert all(low <= wait for low, wait in zip(least, waits))
-    assert sum(waits) < 3.0
+    assert sum(waits) < 6.0  # without the cap more, with it at most 2.35
 
 
 @pytest.mark.parametrize("answer", [Answer(422, error("BATCH_REJECTED")), Answer(400), Answer(404), Answer(422)])
@@ -278,11 +280,10 @@ def test_a_refused_key_loses_nothing_and_is_tried_rarely(
     server.script = [Answer(status, error("INVALID_API_KEY"))]
     client = make_client()
     client.record("n_total", 1, kind="counter")
-    assert client.flush()
+    wait_until(lambda: client.stats.accepted == 1, "the second attempt")  # not by flush(), which ends the wait
     first, second = server.requests
     assert first.body == second.body
     assert second.at - first.at >= 0.1  # half of ten times the usual first wait
-    assert client.stats.accepted == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import time
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, List, Set
 
@@ -19,7 +20,7 @@ StartProgram = Callable[..., Any]
 DAY_SECONDS = 24 * 3600
 
 RECORD_AND_HANG = """
-client = Client(sys.argv[1], "sk_test", queue_directory=sys.argv[2], flush_interval_seconds=0.02)
+client = Client(sys.argv[1], "sk_test", queue_directory=sys.argv[2], flush_interval_seconds=60)
 for index in range(int(sys.argv[3])):
     client.record("n_total", 1)
 client.flush(0)
@@ -115,8 +116,9 @@ def test_batches_of_living_processes_are_left_to_them(
     dead.kill()
     dead.wait()
     client = make_client(queue_directory=str(tmp_path))
-    wait_until(lambda: client.stats.queued_batches, "the dead process' batches are adopted")
+    wait_until(lambda: client.stats.queued_batches >= 3, "the dead process' batches are adopted")
     assert client.stats.queued_batches == 3
+    assert sorted(Counter(path.name[:32] for path in batch_files(tmp_path)).values()) == [2, 3], "of two owners"
     living.kill()
     living.wait()
     assert make_client(queue_directory=str(tmp_path))
@@ -252,7 +254,7 @@ def test_a_directory_that_fails_leaves_the_queue_in_memory(
         directory.write_text("in the way")
     client = make_client(queue_directory=str(directory / "below" if obstacle == "below a file" else directory))
     if obstacle == "removed":
-        wait_until(lambda: list(directory.glob("*.lock")), "the directory is claimed")
+        wait_until(lambda: client._queue._lock is not None, "the directory is claimed")
         for path in directory.iterdir():
             path.unlink()
         directory.rmdir()

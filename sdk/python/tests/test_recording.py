@@ -225,6 +225,7 @@ def test_many_threads_lose_nothing(server: IngestionServer, make_client: MakeCli
     assert client.stats.accepted == client.stats.recorded == 40_000
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("away", ["refused", "silent"])
 def test_record_takes_far_less_than_a_millisecond_while_the_server_is_away(
     server: IngestionServer, make_client: MakeClient, tmp_path: Any, away: str
