@@ -2,6 +2,8 @@
 
 import os
 
+import hypothesis
+
 from chassis import open_files
 
 # Backing servers are started while gRPC is in use; its handlers for fork() would abort the new process before it
@@ -10,6 +12,12 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 # A thousand idle connections have two ends each here.
 open_files.allow_all()
+
+# How long an example takes says what else the machine has to do. What must be fast measures it itself.
+hypothesis.settings.register_profile(
+    "pulsegate", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("pulsegate")
 
 pytest_plugins = [
     "tests.suite_ports",

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from services.codegen.outputters.identifiers import PYTHON_KEYWORDS, camel_case, free, public
 from tests.unit.codegen.samples import names
@@ -48,7 +48,6 @@ def test_python_names(name: str, spelt: str) -> None:
     assert _in_python(name) == spelt
 
 
-@settings(deadline=None)
 @given(names, names)
 def test_every_name_is_legal_and_no_two_are_alike(one: str, other: str) -> None:
     for spell in (_in_python, _in_javascript):

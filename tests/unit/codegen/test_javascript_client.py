@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from services.codegen.domain import Label, Language, Metric, Packaging
 from services.codegen.outputters.javascript import literal
@@ -166,9 +166,7 @@ def test_the_runtime_has_no_public_member_that_metrics_could_replace(javascript:
     assert replaced == []
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=100
-)
+@settings(max_examples=100)
 @given(definitions=samples.metrics)
 def test_whatever_definitions_say_they_stay_text(javascript: Node, definitions: list[Metric]) -> None:
     for minify in (False, True):
@@ -189,7 +187,6 @@ def test_whatever_definitions_say_they_stay_text(javascript: Node, definitions: 
         assert called["calls"] == [[one.name, 2, {"a": "b"}, None, one.type.value] for one in ordered]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=samples.hostile_text)
 def test_a_literal_is_the_text_and_fits_into_a_page_and_a_comment(javascript: Node, text: str) -> None:
     written = literal(text)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from services.codegen.domain import Label, Language, Metric
 from services.codegen.outputters.python import literal
@@ -146,7 +146,7 @@ def test_it_runs_on_python_3_8() -> None:
     ast.parse(source, feature_version=(3, 8))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
+@settings(max_examples=100)
 @given(samples.metrics)
 def test_whatever_definitions_say_they_stay_text(definitions: list[Metric]) -> None:
     source = generate(*definitions)
@@ -179,7 +179,6 @@ def _shape(source: str) -> str:
     return ast.dump(Blank().visit(ast.parse(source)))
 
 
-@settings(deadline=None)
 @given(samples.hostile_text)
 def test_a_literal_is_the_text_and_shows_what_is_invisible(text: str) -> None:
     written = literal(text)

@@ -150,7 +150,7 @@ def test_reserved_and_malformed_label_names_are_refused(name: str) -> None:
 
 def test_a_name_as_long_as_a_request_is_answered_soon() -> None:
     name = "caf\u00e9 visits" + "\u0301\u0316" * 200_000
-    began = time.monotonic()
+    began = time.process_time()
     assert naming.suggested_name(name, MetricType.COUNTER) == "cafe_visits_total"
     assert naming.suggested_label_name(name) == "cafe_visits"
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

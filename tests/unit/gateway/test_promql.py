@@ -197,7 +197,7 @@ VECTORS = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example("up{} * -0.0")
 @given(VECTORS)
 def test_whatever_the_expression_its_meaning_stays_and_its_selectors_are_bound(expression: str) -> None:

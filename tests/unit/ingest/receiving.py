@@ -39,7 +39,7 @@ async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[
         return table.loaded
 
     async with in_background(table.follow()):
-        await eventually(loaded, within_seconds=5)
+        await eventually(loaded, what="the definitions are known")
         yield Receiver(table, automatic, [writer], Tallies(clock), Admission(None, table, clock), clock), config
 
 

@@ -65,7 +65,7 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(batches, st.lists(st.sampled_from(STEPS), max_size=80))
 def test_any_mixture_of_retries_commits_and_crashes_counts_each_batch_once(
     sent: list[tuple[bytes, int, str, int]], plan: list[str]
@@ -499,7 +499,7 @@ def test_a_definition_made_anew_is_written_again_when_the_old_ones_end_comes_lat
 plans = st.lists(st.tuples(st.text("abcdef", min_size=1, max_size=2), st.text("xyz", max_size=2)), max_size=80)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(plans, st.sampled_from([(3, 100), (100, 4), (100, 100)]), st.integers(0, 3), st.sets(st.integers(0, 80)))
 def test_over_any_budget_nothing_is_lost(
     sent: list[tuple[str, str]], budget: tuple[int, int], limit: int, crashes: set[int]

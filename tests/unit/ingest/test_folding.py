@@ -55,7 +55,7 @@ class Model:
         return (each.distribution.count, *each.distribution.buckets)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames, st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)))
 def test_any_values_of_all_types_add_up_as_one_by_one(
     sent: list[list[list[Delta]]], commits: set[int], crashes: set[int]

@@ -184,7 +184,7 @@ steps = st.lists(st.sampled_from(["fold", "fold", "commit", "crash", "lose the c
 batches = st.lists(st.tuples(st.sets(st.sampled_from(PLANS), min_size=1), st.floats(-1e6, 1e6)), max_size=20)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches, steps)
 def test_whatever_crashes_nothing_is_written_that_was_not_true_a_moment_ago(
     sent: list[tuple[set[str], float]], plan: list[str]

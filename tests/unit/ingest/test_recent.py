@@ -218,7 +218,7 @@ reports = st.lists(
 steps = st.lists(st.sampled_from(["fold", "fold", "commit", "crash", "lose the commit", "wait"]), max_size=80)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(list(MERGES)), reports, steps)
 def test_whatever_crashes_a_gauge_is_what_its_producers_report(
     rule: GaugeMerge, sent: list[Report], plan: list[str]
@@ -362,7 +362,7 @@ batches = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches, steps)
 def test_whatever_crashes_quantiles_are_those_of_ten_minutes(
     sent: list[tuple[int, list[float]]], plan: list[str]

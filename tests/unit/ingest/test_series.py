@@ -27,7 +27,7 @@ LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(1.0,))
 numbers = st.lists(st.integers(0, 400), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(["add", "remove"]), numbers), max_size=30), st.sampled_from([1, 3, 400]))
 def test_an_index_finds_what_a_dict_would(steps: list[tuple[str, list[int]]], homes: int) -> None:
     """`homes`: so many different low halves, so that many ids want the same slot."""
@@ -119,7 +119,6 @@ def test_a_definition_without_rows_is_forgotten_and_its_number_used_again() -> N
     assert table.of_family(LOAD.id).size == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["make", "remove", "commit", "deliver"]), st.integers(1, 9)), max_size=60))
 def test_no_row_is_used_again_while_a_commit_that_may_show_it_is_not_delivered(steps: list[tuple[str, int]]) -> None:
     table, number, commit_ms, delivered_ms = SeriesTable(), 0, 0, 0

@@ -56,7 +56,7 @@ tellings = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tellings, st.lists(st.sampled_from(STEPS), max_size=60))
 def test_any_mixture_of_replays_restarts_and_crashes_counts_what_sources_counted(
     told: Sequence[tuple[str, int, str]], plan: Sequence[str]
