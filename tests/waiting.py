@@ -8,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PAUSE_SECONDS = 0.05
+_SHORT_PAUSE_SECONDS = 0.005
 
 
 def wait_for(condition: Callable[[], T], *, within_seconds: float = 30.0, what: str = "") -> T:
@@ -34,6 +35,21 @@ async def eventually(condition: Callable[[], Awaitable[T]], *, within_seconds: f
             return value
         assert asked < deadline, _late(within_seconds, what, value)
         await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def seconds_until(condition: Callable[[], Awaitable[object]], *, what: str = "") -> float:
+    """When, in seconds from now on, it was last begun to ask for `condition` in vain.
+
+    Judges what holds for whoever asks so much later: how long an answer takes is the machine's affair.
+    """
+    began = last = time.monotonic()
+    while True:
+        asked = time.monotonic()
+        if await condition():
+            return last - began
+        last = asked
+        assert last - began < 10.0, _late(10.0, what, False)
+        await asyncio.sleep(_SHORT_PAUSE_SECONDS)
 
 
 def _late(within_seconds: float, what: str, value: object) -> str:

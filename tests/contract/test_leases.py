@@ -74,7 +74,11 @@ class Replica:
 
 
 @pytest.fixture
-async def replicas(valkey_server: RunningServer[Valkey]) -> AsyncIterator[Callable[[int], list[Replica]]]:
+async def replicas(
+    valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[int], list[Replica]]]:
+    """So many, which wait for Redis' answers for two seconds."""
+    monkeypatch.setattr(redis_limits, "_STEPS", 400)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(redis_limits.connected(valkey_server.server.url))
         await redis.ping()
@@ -99,7 +103,7 @@ async def test_replicas_together_allow_the_limit_and_no_more(replicas: Callable[
     limit, period = 2_000, 10
     tested, gateways = bucket(limit, period), replicas(3)
     began = time.monotonic()
-    await asyncio.gather(*(gateway.hammer(tested, 2.0) for gateway in gateways))
+    await asyncio.gather(*(gateway.hammer(tested, 6.0) for gateway in gateways))
     took = time.monotonic() - began
     allowed = sum(len(gateway.allowed_at) for gateway in gateways)
     possible = limit + took * limit / period
@@ -151,9 +155,12 @@ async def test_what_an_ended_share_held_comes_back_from_its_end_on(
     replicas: Callable[[int], list[Replica]],
 ) -> None:
     tested, lessor = bucket(1000, 10), replicas(1)[0].lessor
+    began = time.monotonic()
     assert await granted(lessor, tested, "one", wanted=600, lasts_seconds=1.0) == 600
     await asyncio.sleep(1.2)
-    assert 400 < await granted(lessor, tested, "two", wanted=1000) < 500
+    calls = await granted(lessor, tested, "two", wanted=1000)
+    since_its_end = time.monotonic() - began - 1.0
+    assert 400 < calls <= 400 + since_its_end * 100 + 1
 
 
 async def test_a_share_that_is_renewed_keeps_its_calls_and_one_that_ended_gives_them_back(
@@ -195,7 +202,7 @@ async def test_a_share_is_used_although_redis_hangs(
     with valkey_server.paused():
         began = time.monotonic()
         assert await gateway.call(tested)
-        assert time.monotonic() - began < 0.04
+        assert time.monotonic() - began < 1.0, "Redis was waited for"
 
 
 async def test_what_a_share_had_left_is_given_back(replicas: Callable[[int], list[Replica]]) -> None:
@@ -212,20 +219,23 @@ async def test_what_a_share_had_left_is_given_back(replicas: Callable[[int], lis
 async def test_what_is_left_is_told_at_each_call(replicas: Callable[[int], list[Replica]]) -> None:
     tested = bucket(100_000, 3600)
     (gateway,) = replicas(1)
-    remaining = [(await gateway.limiter.take([tested])).standings[0].remaining for _ in range(100)]
-    assert remaining[0] == 99_999
-    assert remaining == sorted(remaining, reverse=True)
-    assert 99_900 <= remaining[-1] <= 99_910  # 28 come back each second
+    began = time.monotonic()
+    for used in range(1, 101):
+        remaining = (await gateway.limiter.take([tested])).standings[0].remaining
+        come_back = (time.monotonic() - began) * 100_000 / 3600
+        assert 100_000 - used <= remaining <= 100_000 - used + come_back + 1
 
 
 async def test_small_limits_are_decided_call_by_call(replicas: Callable[[int], list[Replica]]) -> None:
     one, two = replicas(2)
     tested = bucket(600, 60)
+    began = time.monotonic()
     for gateway in (one, two):
         for _ in range(10):
             assert await gateway.call(tested)
     assert (one.lessor.decisions, one.lessor.leases) == (10, 0)
-    assert (await one.limiter.take([tested])).standings[0].remaining in (579, 580)
+    remaining = (await one.limiter.take([tested])).standings[0].remaining
+    assert 579 <= remaining <= 579 + (time.monotonic() - began) * 10 + 1
 
 
 async def test_of_a_small_and_a_large_limit_both_are_taken_from_or_none(

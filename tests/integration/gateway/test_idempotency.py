@@ -203,7 +203,7 @@ async def test_what_a_gateway_was_killed_over_is_not_carried_out_twice(
 ) -> None:
     """The effect is there, the answer is not: the gateway is killed in between, and Redis is killed after it."""
     monkeypatch.setattr("services.gateway.kept_answers._MARGIN_SECONDS", 0.1)
-    async with start_gateway(request_timeout_seconds=2.0) as survivor:
+    async with start_gateway(request_timeout_seconds=5.0) as survivor:
         session, key = survivor.auth.new_session(), new_key()
         made = asyncio.Event()
 

@@ -7,6 +7,8 @@ from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
+
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.codegen.v1 import codegen_pb2
@@ -71,6 +73,7 @@ async def answered(gateway: Gateway, call: Call) -> None:
     assert (await gateway.call(method, path, credential=credential, json={"metrics": []})).status == status
 
 
+@pytest.mark.alone
 async def test_a_dead_and_a_slow_service_leave_the_p99_of_other_routes_alone(start_gateway: StartGateway) -> None:
     async with start_gateway(upstream_calls=32) as gateway:
         session, key = gateway.auth.new_session(), gateway.auth.new_key("secret")
@@ -88,6 +91,7 @@ async def test_a_dead_and_a_slow_service_leave_the_p99_of_other_routes_alone(sta
                 task.cancel()
 
 
+@pytest.mark.alone
 async def test_all_of_a_tenant_together_leave_places_for_other_tenants(start_gateway: StartGateway) -> None:
     """Four people and a key of one tenant ask for what takes for ever; another tenant's p99 stays."""
     async with start_gateway(upstream_calls=16) as gateway:
@@ -204,7 +208,7 @@ async def test_a_service_that_hangs_is_found_before_its_callers_have_waited_for_
         await eventually(lambda: breaker_is(gateway, "open"), what="the breaker opens, although nobody calls")
         began = time.monotonic()
         assert (await gateway.call("GET", CLIENT, credential=session)).status == 503
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2.0
     await eventually(lambda: breaker_is(gateway, "closed"), what="the breaker closes")
     assert (await gateway.call("GET", CLIENT, credential=session)).status == 200
 

@@ -17,7 +17,7 @@ from services.auth.errors import TooManyPasswords
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.suite_servers import RunningServer
-from tests.waiting import eventually
+from tests.waiting import eventually, seconds_until
 
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
 KEYS = f"/api/v1/projects/{PROJECT}/keys"
@@ -25,13 +25,12 @@ KEYS = f"/api/v1/projects/{PROJECT}/keys"
 
 async def seconds_until_refused(gateway: Gateway, method: str, path: str, credential: str) -> float:
     """How long a credential still works."""
-    began = time.monotonic()
 
-    while True:
+    async def is_refused() -> bool:
         answer = await gateway.call(method, path, credential=credential, headers={"Content-Type": "text/plain"})
-        if answer.status == 401:
-            return time.monotonic() - began
-        assert time.monotonic() - began < 5
+        return answer.status == 401
+
+    return await seconds_until(is_refused, what="it is refused")
 
 
 async def test_a_revoked_key_and_session_stop_working_within_a_second(gateway: Gateway) -> None:
@@ -164,7 +163,7 @@ async def test_a_failing_service_is_given_a_rest_and_the_others_go_on(gateway: G
     seen = len(gateway.config.seen)
     began = time.monotonic()
     refused = await gateway.call("GET", METRICS, credential=session)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2.0
     assert (refused.status, refused.code) == (503, "SERVICE_UNAVAILABLE")
     assert 1 <= int(refused.headers["Retry-After"]) <= 30
     assert len(gateway.config.seen) == seen

@@ -16,7 +16,7 @@ from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.integration.gateway.test_isolation import shown
 from tests.suite_servers import RunningServer
-from tests.waiting import eventually
+from tests.waiting import eventually, seconds_until
 
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
 ID = "0192f0c1-0000-7000-8000-00000000000f"
@@ -56,9 +56,10 @@ async def is_kept(gateway: Gateway, credential: str) -> bool:
 
 @pytest.fixture
 async def two(
-    start_gateway: StartGateway, valkey_server: RunningServer[Valkey]
+    start_gateway: StartGateway, valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Gateway, Gateway, str]]:
-    """Two gateways whose config says the same, and a session."""
+    """Two gateways whose config says the same and that are patient with Redis, and a session."""
+    monkeypatch.setattr(read_cache, "_PATIENCE_SECONDS", 5.0)
     with redis.Redis.from_url(valkey_server.server.url) as client:
         client.flushdb()
     async with start_gateway() as one, start_gateway() as other:
@@ -121,7 +122,7 @@ async def test_a_change_holds_at_once_for_who_made_it_and_everywhere_within_a_se
     async def seen() -> bool:
         return [await name_read(gateway, session) for gateway in (one, other)] == ["third_total"] * 2
 
-    await eventually(seen, within_seconds=1.0, what="the change is seen")
+    assert await seconds_until(seen, what="the change is seen") < 1.0
 
 
 async def test_nobody_reads_what_is_not_theirs(two: tuple[Gateway, Gateway, str]) -> None:
@@ -140,7 +141,7 @@ async def test_nobody_reads_what_is_not_theirs(two: tuple[Gateway, Gateway, str]
     async def is_refused() -> bool:
         return (await read(one, session)).status == 401
 
-    await eventually(is_refused, within_seconds=1.0, what="the session has ended")
+    assert await seconds_until(is_refused, what="the session has ended") < 1.0
 
 
 async def test_many_at_once_ask_once_over_all_gateways(two: tuple[Gateway, Gateway, str]) -> None:
@@ -172,7 +173,7 @@ async def test_while_the_feed_or_redis_says_nothing_the_service_is_asked(
     async def is_asked() -> bool:
         return await name_read(one, session) == "without_feed_total"
 
-    await eventually(is_asked, within_seconds=2.0, what="the feed is silent")
+    assert await seconds_until(is_asked, what="the feed is silent") < 2.0
 
 
 async def test_what_is_read_takes_no_more_of_redis_than_its_part(

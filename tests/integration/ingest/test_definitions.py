@@ -7,7 +7,7 @@ import pytest
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from tests.integration.ingest.pipeline import Pipeline
-from tests.waiting import eventually
+from tests.waiting import eventually, seconds_until
 
 
 async def test_a_metric_may_be_sent_as_soon_as_it_is_defined(pipeline: Pipeline) -> None:
@@ -36,7 +36,7 @@ async def test_a_deleted_metric_is_refused_within_a_second_and_its_series_ends(p
             answer = await pipeline.send({"name": "orders_total", "value": 1})
             return answer.accepted == 0 and answer.rejected[0].code == "METRIC_NOT_DEFINED"
 
-        await eventually(refused, within_seconds=1.0)
+        assert await seconds_until(refused, what="it is refused") < 1.0
         await pipeline.expect("orders_total{$project}", None)
     async with pipeline.running():
         await pipeline.expect("orders_total{$project}", None)

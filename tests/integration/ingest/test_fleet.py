@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 
 import psycopg
+import pytest
 from prometheus_client import REGISTRY
 
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
@@ -30,6 +31,7 @@ async def expect_owners(pipeline: Pipeline, *lanes: int, within_seconds: float =
     await eventually(shared, within_seconds=within_seconds, what=f"the aggregators have {lanes} lanes")
 
 
+@pytest.mark.alone
 async def test_aggregators_share_the_lanes_and_take_over_within_ten_seconds(pipeline: Pipeline) -> None:
     pipeline.receiver_settings = dataclasses.replace(pipeline.receiver_settings, lanes=LANES)
     # The lease that operators get by default.
