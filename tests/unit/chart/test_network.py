@@ -2,10 +2,8 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +14,6 @@ import yaml
 from deploy.local.layout import CHECKOUT
 from deploy.local.services import CANARY, SERVICES
 from tests.chart_rendering import CASES, CHART, NAMESPACE, Object, Rendered, case, render
-from tests.promql_selectors import selectors
 
 _COMPONENT = "app.kubernetes.io/component"
 _CALLEES = {
@@ -230,39 +227,6 @@ def test_the_gateways_certificate_is_the_one_that_is_kept() -> None:
     for pod in (pod for pod in rendered.services() if pod.component == "gateway"):
         assert secret in {volume["secret"]["secretName"] for volume in pod.spec["volumes"] if "secret" in volume}
         assert pod.environment["PULSEGATE_TLS_KEY_PATH"] == "/run/tls/pulsegate/tls.key"
-
-
-def test_metrics_are_read_from_every_service() -> None:
-    rendered = case("production")
-    (monitor,) = rendered.objects("PodMonitor")
-    selected = [pod for pod in rendered.pods() if pod.is_selected_by(monitor["spec"]["selector"]["matchLabels"])]
-    assert {pod.component for pod in selected if pod.track} == {service.name for service in (*SERVICES, CANARY)}
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert all(endpoint["port"] in {port["name"] for port in pod.container["ports"]} for pod in selected if pod.track)
-
-
-def _alerts(rendered: Rendered) -> dict[str, Object]:
-    (rules,) = rendered.objects("PrometheusRule")
-    return {rule["alert"]: rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
-
-
-def test_alerts_look_at_this_release_and_lead_to_runbooks(promtool: Path, tmp_path: Path) -> None:
-    (rules,) = case("production").objects("PrometheusRule")
-    file = tmp_path / "rules.yaml"
-    file.write_text(yaml.safe_dump(rules["spec"]))
-    subprocess.run([promtool, "check", "rules", file], check=True)
-    alerts = _alerts(case("production"))
-    gone = selectors(alerts["PulsegateProcessGone"]["expr"])
-    assert len(gone) == 7
-    assert all(f'namespace="{NAMESPACE}"' in selector.matchers for selector in gone)
-    for selector in selectors(alerts["PulsegateDiskFillingUp"]["expr"]):
-        assert f'namespace="databases|monitoring|{NAMESPACE}"' in selector.matchers
-    for name, alert in alerts.items():
-        address = f"https://git.example.com/pulsegate/docs/runbooks/{name}.md"
-        assert alert["annotations"]["runbook_url"] == address
-    plain = _alerts(render({"monitoring": {"prometheusRule": {"enabled": True}}}))
-    assert plain["PulsegateProcessGone"]["annotations"]["runbook_url"] == "docs/runbooks/PulsegateProcessGone.md"
-    assert f'namespace=~"{NAMESPACE}"' in plain["PulsegateDiskFillingUp"]["expr"]
 
 
 def test_the_evaluation_profile_makes_the_database_as_the_services_expect_it() -> None:
