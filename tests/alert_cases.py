@@ -27,6 +27,7 @@ _AHEAD_MS = 8 * 60_000
 _STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RUN = re.compile(r"(?P<start>-?[\d.]+)(?P<step>[+-][\d.]+)?(?:x(?P<times>\d+))?")
+_GAP = re.compile(r"_(?:x(?P<times>\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class Case:
     name: str
     rules: Path
     interval_ms: int
-    #: labels without the name → values, one an interval
-    series: tuple[tuple[dict[str, str], tuple[float, ...]], ...]
+    #: labels → values, one an interval; None: there is none
+    series: tuple[tuple[dict[str, str], tuple[float | None, ...]], ...]
     moment_ms: int
     #: alert → the labels of each that fires
     expected: dict[str, list[dict[str, str]]]
@@ -58,7 +59,8 @@ class Case:
     def _values(self) -> Iterator[tuple[int, dict[str, str], float]]:
         for labels, values in self.series:
             for index, value in enumerate(values):
-                yield index * self.interval_ms, labels, value
+                if value is not None:
+                    yield index * self.interval_ms, labels, value
 
 
 def first_case(alert: str, severity: str) -> Case:
@@ -107,14 +109,16 @@ def _labels(series: str) -> dict[str, str]:
     return {"__name__": selector.name, **{each.name: each.value for each in selector.matchers.matchers}}
 
 
-def _values(notation: str) -> tuple[float, ...]:
+def _values(notation: str) -> tuple[float | None, ...]:
     return tuple(value for run in notation.split() for value in _run(run))
 
 
-def _run(notation: str) -> list[float]:
-    """`stale`, `a`, `axn` (once, and n times more), `a+bxn`. Raises ValueError for what else promtool knows."""
+def _run(notation: str) -> list[float | None]:
+    """`stale`, `a`, `axn` (once, and n times more), `a+bxn`, `_`, `_xn` (n times). Raises ValueError for others."""
     if notation == "stale":
         return [_STALE]
+    if found := _GAP.fullmatch(notation):
+        return [None] * int(found["times"] or 1)
     if not (found := _RUN.fullmatch(notation)):
         raise ValueError(f"{notation} is not known here")
     start, step, times = float(found["start"]), float(found["step"] or 0), int(found["times"] or 0)
