@@ -16,7 +16,7 @@ keep() { # write standard input to a file that is not there
 }
 password() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n' | keep "$1"; }
 
-for name in service_token postgres_password valkey_password nats_password grafana_password; do
+for name in service_token gateway_sealing_key postgres_password valkey_password nats_password grafana_password; do
     password "$name"
 done
 head -c 32 /dev/urandom | base64 | tr '+/' '-_' | keep auth_master_key

@@ -177,7 +177,7 @@ def _sender(settings: Settings, database: Database, master_key: MasterKey, clock
         AccountStorage(),
         InvitationStorage(),
         MailedTokens(master_key),
-        mailer_of(settings.smtp, settings.mail_folder),
+        mailer_of(settings.following("smtp") if settings.smtp else None, settings.mail_folder),
         clock,
         sender=settings.mail_sender,
         console_url=settings.console_url,

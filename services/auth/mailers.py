@@ -1,6 +1,7 @@
 """How a mail leaves: by SMTP in production, into a folder in development."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
@@ -88,14 +89,14 @@ class SmtpServer:
 
 
 class SmtpMailer:
-    """Hands mails over by SMTP (RFC 5321), a connection each; certificates are checked."""
+    """Hands mails over by SMTP (RFC 5321), a connection each to the server of that moment; certificates are checked."""
 
-    def __init__(self, server: SmtpServer) -> None:
+    def __init__(self, server: Callable[[], SmtpServer]) -> None:
         self._server = server
 
     async def send(self, message: EmailMessage, recipient: str, /) -> None:
         """See `Mailer`."""
-        server = self._server
+        server = self._server()
         try:
             await aiosmtplib.send(
                 message,
@@ -121,7 +122,7 @@ def _judged(code: int, error: aiosmtplib.SMTPException) -> Exception:
     return MailRefused(str(error)) if code >= 500 else MailNotSent(str(error))
 
 
-def mailer_of(smtp: SmtpServer | None, folder: Path | None) -> Mailer:
+def mailer_of(smtp: Callable[[], SmtpServer] | None, folder: Path | None) -> Mailer:
     """By the settings: the server where there is one, else the folder."""
     if smtp is not None:
         return SmtpMailer(smtp)

@@ -23,7 +23,7 @@ async def running(settings: Settings) -> AsyncIterator[Canary]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=_TIMEOUT))
         canary = Canary(
-            Gateway(session, settings.gateway_url, settings.key),
+            Gateway(session, settings.gateway_url, settings.following("key")),
             BookFile(settings.state),
             SystemClock(),
             interval_seconds=settings.interval_seconds,

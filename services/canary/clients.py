@@ -1,5 +1,7 @@
 """The gateway as any client meets it."""
 
+from collections.abc import Callable
+
 import aiohttp
 import msgspec
 
@@ -11,12 +13,12 @@ METRIC = "pulsegate_canary_units_total"
 
 
 class Gateway:
-    """Calls with one key. Every method raises Unavailable where the outcome is not what it must be."""
+    """Calls with the key of the moment. Every method raises Unavailable where the outcome is not what it must be."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, key: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, key: Callable[[], str]) -> None:
         self._session = session
         self._base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._key = key
 
     async def send(self, run: str, sequence: int, units: int) -> None:
         """One batch; returns when it is accepted. The same arguments are the same bytes."""
@@ -42,9 +44,10 @@ class Gateway:
         params: dict[str, str] | None = None,
     ) -> bytes:
         outcome = "failed"
+        headers = {"Authorization": f"Bearer {self._key()}", "Content-Type": "application/json"}
         try:
             async with self._session.request(
-                method, self._base_url + path, data=data, params=params, headers=self._headers
+                method, self._base_url + path, data=data, params=params, headers=headers
             ) as response:
                 answer = await response.read()
             if response.status != wanted:

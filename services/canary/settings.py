@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from chassis import api_keys
 from chassis.settings import ServiceSettings, number, setting, url
+
+
+def secret_key(text: str) -> str:
+    """Parses a secret API key."""
+    if api_keys.kind_of(text) != "secret":
+        raise ValueError("must be a secret key, sk_…, whole and without typing errors")
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +23,7 @@ class Settings(ServiceSettings):
     #: The gateway, as clients reach it.
     gateway_url: str = setting("PULSEGATE_CANARY_URL", parse=url("http", "https"))
     #: A secret key with ingest:write and query:read.
-    key: str = setting("PULSEGATE_CANARY_KEY", secret=True)
+    key: str = setting("PULSEGATE_CANARY_KEY", parse=secret_key, secret=True)
     #: The file in which it keeps what it has sent. A new file is a new series.
     state: Path = setting("PULSEGATE_CANARY_STATE", parse=Path)
     #: Between two batches.

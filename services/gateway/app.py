@@ -204,12 +204,12 @@ async def _read_cache(
         DefinitionChanges(upstreams.config.channel), clock, lambda newest: read_cache.since(redis, breaker, newest)
     )
     await stack.enter_async_context(revisions.watching())
-    return ReadCache(redis, breaker, revisions, clock, secret=settings.service_token)
+    return ReadCache(redis, breaker, revisions, clock, secret=settings.sealed_under)
 
 
 def _kept_answers(settings: Settings, redis: Redis, breaker: Breaker) -> KeptAnswers:
     return KeptAnswers(
-        redis, breaker, secret=settings.service_token, longest_request_seconds=settings.request_timeout_seconds
+        redis, breaker, secret=settings.sealed_under, longest_request_seconds=settings.request_timeout_seconds
     )
 
 
@@ -292,7 +292,7 @@ async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus |
     session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
     return Prometheus(
         session,
-        settings.prometheus_url.rstrip("/"),
+        settings.following("prometheus_url"),
         reset_seconds=settings.breaker_reset_seconds,
         most_calls=settings.upstream_calls,
     )

@@ -1,7 +1,7 @@
 """The services that the gateway calls, each by an `Upstream`, and Prometheus."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -364,7 +364,10 @@ _FAILURES = frozenset({500, 502, 504})
 class Prometheus:
     """The series, over Prometheus' HTTP API. Expressions that get here see one project only (`promql`)."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, *, reset_seconds: float, most_calls: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, address: Callable[[], str], *, reset_seconds: float, most_calls: int
+    ) -> None:
+        """`address` is asked for with each request: it may hold a password, which may change."""
         self._session = session
         self._address = address
         # How long a query takes is its author's choice: silence alone says little.
@@ -382,7 +385,7 @@ class Prometheus:
     async def _ask(
         self, method: str, path: str, *, params: Parameters = (), data: Parameters | None = None
     ) -> tuple[int, bytes]:
-        url = f"{self._address}/api/v1/{path}"
+        url = self._url(f"api/v1/{path}")
         timeout = aiohttp.ClientTimeout(total=context.remaining_seconds(_LONGEST_QUERY_SECONDS))
         try:
             with self._places.one(), self.breaker.guarded():
@@ -402,10 +405,13 @@ class Prometheus:
 
     async def probe(self) -> None:
         """A health check. Raises where Prometheus is not ready, or its breaker is open."""
-        async with self._session.get(f"{self._address}/-/ready") as response:
+        async with self._session.get(self._url("-/ready")) as response:
             if response.status != HTTPStatus.OK:
                 raise Unavailable(f"Prometheus answers {response.status}")
         refuse_while_open([self.breaker])
+
+    def _url(self, path: str) -> str:
+        return f"{self._address().rstrip('/')}/{path}"
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.settings import PeerSettings, host_and_port, integer, networks, number, one_of, setting, url
+from chassis.settings import PeerSettings, host_and_port, integer, networks, number, one_of, setting, url, words
 from services.gateway.domain import PLANS, Network, bare_origin
 from services.gateway.tls import Certificate
 
@@ -41,8 +41,12 @@ class Settings(PeerSettings):
     #: Streams of batches to the receivers, together.
     ingest_streams: int = setting("PULSEGATE_INGEST_STREAMS", parse=integer(1, 64), default=2)
     redis_url: str = setting("PULSEGATE_REDIS_URL", parse=url("redis", "rediss", "unix"), secret=True)
+    #: What gateways keep in Redis is named and sealed under this, the same for all of them; None: the service token.
+    sealing_key: str | None = setting("PULSEGATE_GATEWAY_SEALING_KEY", parse=words, default=None, secret=True)
     #: None: queries answer 503.
-    prometheus_url: str | None = setting("PULSEGATE_PROMETHEUS_URL", parse=url("http", "https"), default=None)
+    prometheus_url: str | None = setting(
+        "PULSEGATE_PROMETHEUS_URL", parse=url("http", "https"), default=None, secret=True
+    )
 
     #: The plan of calls that belong to no tenant, such as a person's own account.
     default_plan: str = setting("PULSEGATE_DEFAULT_PLAN", parse=one_of(*PLANS), default="enterprise")
@@ -87,6 +91,11 @@ class Settings(PeerSettings):
         except ValueError as fault:
             faults.append(f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}")
         return faults
+
+    @property
+    def sealed_under(self) -> str:
+        """Of it come the names and seals of what is kept in Redis."""
+        return self.sealing_key or self.service_token
 
     def certificate(self) -> Certificate | None:
         """What this gateway shows its clients; None where it speaks plain HTTP. Raises ValueError."""

@@ -123,12 +123,12 @@ def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
 
 
 def _sink(address: SinkAddress, session: aiohttp.ClientSession, settings: AggregatorSettings) -> Sink:
-    headers = settings.headers_of(address.name)
+    url, headers = settings.url_of(address), settings.headers_of(address)
     if address.kind is SinkKind.PUSHGATEWAY:
-        return Pushgateway(session, address.url, name=address.name, headers=headers)
+        return Pushgateway(session, url, name=address.name, headers=headers)
     return RemoteWrite(
         session,
-        address.url,
+        url,
         name=address.name,
         headers=headers,
         oldest_ms=settings.sink_oldest_seconds * 1000,

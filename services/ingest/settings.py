@@ -1,5 +1,6 @@
 """The settings of both roles."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from chassis.settings import PeerSettings, ServiceSettings, host_and_port, integer, number, setting, url, urls
@@ -96,6 +97,13 @@ class AggregatorSettings(LogSettings):
             return self.further_sinks
         return (SinkAddress(name=REMOTE_WRITE, url=self.remote_write_url), *self.further_sinks)
 
-    def headers_of(self, sink: str) -> dict[str, str]:
-        """What each request to the sink carries besides."""
-        return {header.name: header.value for header in self.sink_headers if header.sink == sink}
+    def url_of(self, sink: SinkAddress) -> Callable[[], str]:
+        """Where the next request to the sink goes: its address may hold a password, which may change."""
+        if sink.name == REMOTE_WRITE and self.remote_write_url is not None:
+            return self.following("remote_write_url")
+        return lambda: sink.url
+
+    def headers_of(self, sink: SinkAddress) -> Callable[[], Mapping[str, str]]:
+        """What the next request to the sink carries besides."""
+        headers = self.following("sink_headers")
+        return lambda: {header.name: header.value for header in headers() if header.sink == sink.name}

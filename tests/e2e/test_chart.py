@@ -39,6 +39,7 @@ def secrets(
         "pulsegate": {
             "service-token": "a-token-that-all-services-share",
             "auth-master-key": "A" * 43 + "=",
+            "gateway-sealing-key": "a-secret-that-gateways-share",
             "nats-url": nats_server.server.url,
             "valkey-url": valkey_server.server.url,
             **dsns,

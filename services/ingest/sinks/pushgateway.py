@@ -11,7 +11,7 @@ import base64
 import random
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
@@ -54,13 +54,18 @@ class Pushgateway:
     """One Pushgateway."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, *, name: str, headers: Mapping[str, str] | None = None
+        self,
+        session: aiohttp.ClientSession,
+        url: Callable[[], str],
+        *,
+        name: str,
+        headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`url` is what stands before `/metrics`; `headers` go with each request."""
+        """`url` is what stands before `/metrics`; it and `headers` are asked for with each request."""
         self.name = name
         self._session = session
-        self._url = url.rstrip("/")
-        self._headers = {**(headers or {}), "Content-Type": _CONTENT_TYPE, "User-Agent": "pulsegate"}
+        self._url = url
+        self._headers = headers
 
     def writer(self, lane: int, clock: Clock) -> "GroupsWriter":
         """See `delivery.Sink`."""
@@ -69,10 +74,11 @@ class Pushgateway:
     async def push(self, method: str, key: GroupKey | None, text: str = "") -> Answer:
         """Sends one request about a group; None: a group that shows that pushing works. Never raises for what happens
         on the way: status 0 says that there was no answer."""
-        url = URL(f"{self._url}/metrics/{_path(key)}", encoded=True)
+        url = URL(f"{self._url().rstrip('/')}/metrics/{_path(key)}", encoded=True)
+        headers = {**self._headers(), "Content-Type": _CONTENT_TYPE, "User-Agent": "pulsegate"}
         try:
             async with self._session.request(
-                method, url, data=text.encode(), headers=self._headers, timeout=_TIMEOUT, allow_redirects=False
+                method, url, data=text.encode(), headers=headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
                 said = (await response.content.read(500)).decode(errors="replace").strip()
                 return Answer(response.status, said)

@@ -7,7 +7,7 @@ are encoded once and kept, and only a value and a timestamp are written anew.
 import asyncio
 import uuid
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain
@@ -60,19 +60,19 @@ class RemoteWrite:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: str,
+        url: Callable[[], str],
         *,
         name: str = REMOTE_WRITE,
-        headers: Mapping[str, str] | None = None,
+        headers: Callable[[], Mapping[str, str]] = dict,
         oldest_ms: int = _TAKEN_FOR_MS,
         oldest_native_ms: int = _NATIVE_TAKEN_FOR_MS,
     ) -> None:
-        """`headers` go with each request; `oldest_ms` is how old a sample may be that it takes, `oldest_native_ms` a
-        native histogram."""
+        """`url` and `headers` are asked for with each request; `oldest_ms` is how old a sample may be that it takes,
+        `oldest_native_ms` a native histogram."""
         self.name = name
         self._session = session
         self._url = url
-        self._headers = {**(headers or {}), **_HEADERS}
+        self._headers = headers
         self._oldest_ms = oldest_ms
         self._oldest_native_ms = oldest_native_ms
 
@@ -104,8 +104,9 @@ class RemoteWrite:
         """Sends one request. Never raises for what happens on the way: status 0 says that there was no answer."""
         try:
             # A redirected POST would arrive as a GET, and its 200 would pass for a delivery.
+            headers = {**self._headers(), **_HEADERS}
             async with self._session.post(
-                self._url, data=body, headers=self._headers, timeout=_TIMEOUT, allow_redirects=False
+                self._url(), data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
                 text = (await response.content.read(500)).decode(errors="replace").strip()
                 return Answer(response.status, text, _seconds(response.headers.get("Retry-After")))

@@ -16,6 +16,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from prometheus_client import REGISTRY
 
+from chassis.secrets import SecretFile
 from deploy.local.layout import Ports
 from services.auth.mailers import FolderMailer, MailNotSent, MailRefused, NoMailer, SmtpMailer, SmtpServer, mailer_of
 from services.auth.settings import Settings
@@ -86,10 +87,34 @@ async def test_a_server_takes_a_mail_with_user_and_password(port: int) -> None:
 
     async with smtp_server(inbox, port, authenticator=check, auth_required=True, auth_require_tls=False):
         server = SmtpServer.parse(f"smtp+plain://pulse%40gate:p%2Fw@127.0.0.1:{port}")
-        await SmtpMailer(server).send(message(), RECIPIENT)
+        await SmtpMailer(lambda: server).send(message(), RECIPIENT)
 
     assert shown == [(b"pulse@gate", b"p/w")]
     assert [envelope.rcpt_tos for envelope in inbox.taken] == [[RECIPIENT]]
+
+
+async def test_a_running_process_signs_in_with_the_password_that_its_file_has_now(
+    port: int, settings: Settings, tmp_path: Path
+) -> None:
+    inbox, file, right = Inbox(), tmp_path / "smtp", b"first"
+
+    def check(_server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: object) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        return AuthResult(success=data.password == right)
+
+    file.write_text(f"smtp+plain://pulsegate:first@127.0.0.1:{port}")
+    followed = SecretFile("PULSEGATE_SMTP_URL", file, SmtpServer.parse)
+    async with (
+        smtp_server(inbox, port, authenticator=check, auth_required=True, auth_require_tls=False),
+        running_auth(settings, smtp=followed.current(), secrets={"smtp": followed}) as auth,
+    ):
+        await auth.sign_up()
+        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 1), within_seconds=60)
+        right = b"second"
+        file.write_text(f"smtp+plain://pulsegate:second@127.0.0.1:{port}")
+        await eventually(lambda: asyncio.sleep(0, followed.current().password == "second"), within_seconds=60)
+        await auth.sign_up()
+        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 2), within_seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +133,14 @@ async def test_what_a_server_says_decides_whether_it_is_tried_again(
     inbox.to_recipient, inbox.to_data = to_recipient, to_data
     async with smtp_server(inbox, port):
         with pytest.raises(expected):
-            await SmtpMailer(SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+            await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
 
 
 async def test_without_the_tls_that_was_asked_for_nothing_is_sent(port: int) -> None:
     inbox = Inbox()
     async with smtp_server(inbox, port):
         with pytest.raises(MailNotSent):
-            await SmtpMailer(SmtpServer.parse(f"smtp://127.0.0.1:{port}")).send(message(), RECIPIENT)
+            await SmtpMailer(lambda: SmtpServer.parse(f"smtp://127.0.0.1:{port}")).send(message(), RECIPIENT)
     assert inbox.taken == []
 
 
@@ -125,7 +150,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(port: int, t
     inbox = Inbox()
     async with smtp_server(inbox, port, tls_context=context):
         with pytest.raises(MailNotSent, match="certificate"):
-            await SmtpMailer(SmtpServer.parse(f"smtp://127.0.0.1:{port}")).send(message(), RECIPIENT)
+            await SmtpMailer(lambda: SmtpServer.parse(f"smtp://127.0.0.1:{port}")).send(message(), RECIPIENT)
     assert inbox.taken == []
 
 
@@ -241,7 +266,7 @@ async def test_the_settings_choose_the_mailer(tmp_path: Path) -> None:
     server = SmtpServer.parse("smtps://mail.example.com")
 
     assert (server.port, SmtpServer.parse("smtp://mail.example.com").port) == (465, 587)
-    assert isinstance(mailer_of(server, tmp_path), SmtpMailer)
+    assert isinstance(mailer_of(lambda: server, tmp_path), SmtpMailer)
     assert isinstance(mailer_of(None, tmp_path), FolderMailer)
     with pytest.raises(MailNotSent, match="PULSEGATE_SMTP_URL"):
         await mailer_of(None, None).send(message(), RECIPIENT)

@@ -83,6 +83,21 @@ async def test_a_request_sent_again_is_answered_again_and_carried_out_once(
         assert (await make(other_replica, session, key)).body == first.body
 
 
+async def test_gateways_that_started_with_different_service_tokens_know_each_others_answers(
+    start_gateway: StartGateway,
+) -> None:
+    """As while the token is replaced, in three steps."""
+    made, key = [], new_key()
+    for token in (SERVICE_TOKEN, f"{SERVICE_TOKEN} new"):
+        async with start_gateway(service_token=token, sealing_key="of gateways alone") as gateway:
+            project = accounts_pb2.Project(id=str(uuid7()), tenant_id=TENANT)
+            gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(project=project)
+            session = gateway.auth.new_session()
+            made.append(await make(gateway, session, key))
+    first, again = made
+    assert (first.status, again.body, again.headers["Idempotent-Replayed"]) == (201, first.body, "true")
+
+
 async def test_fifty_at_once_are_carried_out_once(gateway: Gateway) -> None:
     session, key = gateway.auth.new_session(), new_key()
     statuses = [answer.status for answer in await asyncio.gather(*(make(gateway, session, key) for _ in range(50)))]

@@ -4,15 +4,17 @@ import struct
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import cramjam
 import pytest
-from aiohttp import web
+from aiohttp import BasicAuth, web
 from aiohttp.test_utils import TestServer
 from aiohttp.typedefs import Handler
 
+from chassis.secrets import SecretFile
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from deploy.local.servers import Prometheus
 from tests.integration.gateway.fakes import PROJECT, TENANT
@@ -315,6 +317,30 @@ async def test_a_prometheus_that_fails_is_given_a_rest(start_gateway: StartGatew
         answers = [await ask(gateway, "query", query="up") for _ in range(10)]
         assert [answer.status for answer in answers] == [500] * asked + [503] * (10 - asked)
         assert 0 < asked < 10
+
+
+async def test_prometheus_is_asked_with_the_password_that_a_file_has_now(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    shown: list[str] = []
+
+    async def note(request: web.Request) -> web.Response:
+        shown.append(BasicAuth.decode(request.headers["Authorization"]).password)
+        return web.json_response({"status": "success", "data": []})
+
+    async with _serving(note) as address:
+        file, there = tmp_path / "prometheus", address.removeprefix("http://")
+        file.write_text(f"http://pulsegate:first@{there}")
+        followed = SecretFile("PULSEGATE_PROMETHEUS_URL", file, str)
+        async with start_gateway(prometheus_url=followed.current(), secrets={"prometheus_url": followed}) as gateway:
+
+            async def is_shown(password: str) -> bool:
+                assert (await ask(gateway, "query", query="up")).status == 200
+                return shown[-1] == password
+
+            await eventually(lambda: is_shown("first"))
+            file.write_text(f"http://pulsegate:second@{there}/")
+            await eventually(lambda: is_shown("second"))
 
 
 async def _ready(_request: web.Request) -> web.Response:

@@ -87,7 +87,7 @@ class CutSink(RemoteWrite):
     """Prometheus, after whose answers a lane may be cut off."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, cut: Cut) -> None:
-        super().__init__(session, url)
+        super().__init__(session, lambda: url)
         self._cut = cut
 
     async def send(self, body: bytes) -> Answer:

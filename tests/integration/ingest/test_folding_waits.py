@@ -57,7 +57,7 @@ async def worked_on(pipeline: Pipeline, stream: Log, checkpoints: HeldCheckpoint
         return readers[-1]
 
     async with aiohttp.ClientSession() as session:
-        sink = RemoteWrite(session, f"{pipeline.prometheus_url}/api/v1/write")
+        sink = RemoteWrite(session, lambda: f"{pipeline.prometheus_url}/api/v1/write")
         fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
         lane = Lane(0, settings, stream, checkpoints, fleet, [sink], clock, make_reader)
         working = asyncio.create_task(lane.run())

@@ -1,9 +1,12 @@
 """Several sinks at once: each has its own watermark, and none waits for another."""
 
 import asyncio
+from pathlib import Path
 
 import psycopg
 
+from chassis.secrets import SecretFile
+from services.ingest.sinks import addresses
 from services.ingest.sinks.addresses import SinkAddress, SinkHeader
 from tests.integration.ingest.http_sink import HttpSink, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline, increments
@@ -88,6 +91,32 @@ async def test_each_sink_gets_its_own_headers(pipeline: Pipeline) -> None:
             await has_latest(sink, "orders_total", 1.0)
         assert sink.headers[-1]["X-Scope-OrgID"] == "pulsegate"
         assert "Authorization" not in sink.headers[-1]
+
+
+async def test_a_sink_goes_on_with_the_credentials_that_a_file_has_now(pipeline: Pipeline, tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text('{"second": {"Authorization": "Bearer first"}}')
+    followed = SecretFile("PULSEGATE_SINK_HEADERS", file, addresses.headers)
+    known = {"sink_headers": followed.current(), "secrets": {"sink_headers": followed}}
+    pipeline.define("orders_total")
+    async with listening() as sink, pipeline.receiver():
+        right = "Bearer first"
+        sink.answer = lambda _: 204 if sink.headers[-1]["Authorization"] == right else 401
+        async with pipeline.aggregator(further_sinks=second(sink), **known):
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await has_latest(sink, "orders_total", 1.0)
+            right = "Bearer second"
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await eventually(
+                lambda: asyncio.sleep(0, 401 in sink.answered),
+                within_seconds=PATIENCE_SECONDS,
+                what="what was good is refused",
+            )
+            file.write_text('{"second": {"Authorization": "Bearer second"}}')
+            await has_latest(sink, "orders_total", 2.0)
+    samples = [value for _, value in sorted(sink.taken["orders_total"])]
+    assert samples == sorted(samples)
+    assert samples[0] == 0.0, "it is the same sink: it was told of all that happened meanwhile"
 
 
 async def test_a_dead_sink_that_has_started_over_goes_on_from_there_with_the_next_owner(pipeline: Pipeline) -> None:

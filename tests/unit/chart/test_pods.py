@@ -9,6 +9,7 @@ from pathlib import Path
 import helm_python
 import pytest
 
+from chassis import api_keys
 from chassis.settings import MigrationSettings, load
 from deploy.local.services import CANARY, SERVICES, Service
 from tests.chart_rendering import CASES, CHART, Object, Pod, Rendered, case, render
@@ -18,11 +19,12 @@ _SERVICES = {service.name: service for service in (*SERVICES, CANARY)}
 _SECRETS = {
     "serviceToken": "a-secret-that-is-shared",
     "authMasterKey": "A" * 43 + "=",
+    "gatewaySealingKey": "another-secret-of-gateways-alone",
     "natsUrl": "nats://pulsegate:secret@nats:4222",
     "valkeyUrl": "redis://:secret@valkey:6379/0",
     "remoteWriteUrl": "http://prometheus:9090/api/v1/write",
     "smtpUrl": "smtp://pulsegate:secret@smtp:587",
-    "canaryKey": "pg_sk_of_a_canary",
+    "canaryKey": api_keys.with_checksum(f"sk_{'0' * api_keys.RANDOM_CHARACTERS}"),
     "sinkHeaders": '{"mimir": {"X-Scope-OrgID": "pulsegate"}}',
     **{f"{schema}Dsn": f"postgresql://{schema}@db/pulsegate" for schema in ("auth", "config", "codegen", "ingest")},
 }
@@ -188,7 +190,7 @@ def test_a_pod_mounts_the_secrets_that_its_service_reads_and_no_others(defaults:
         "codegen": {"serviceToken", "codegenDsn"},
         "receiver": {"serviceToken", "natsUrl", "ingestDsn"},
         "aggregator": {"serviceToken", "natsUrl", "ingestDsn"},
-        "gateway": {"serviceToken", "valkeyUrl"},
+        "gateway": {"serviceToken", "valkeyUrl", "gatewaySealingKey"},
     }
 
 

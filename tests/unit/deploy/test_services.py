@@ -50,6 +50,7 @@ def test_secrets_are_files_that_only_their_owner_reads(backing: Backing, data: D
 def test_a_service_is_told_nothing_that_it_does_not_need(backing: Backing, data: DataFolder) -> None:
     told = {name: set(program.environment) for name, program in programs(backing, data).items()}
     assert [name for name, names in told.items() if "PULSEGATE_AUTH_MASTER_KEY_FILE" in names] == ["auth"]
+    assert [name for name, names in told.items() if "PULSEGATE_GATEWAY_SEALING_KEY_FILE" in names] == ["gateway"]
     assert [name for name, names in told.items() if "PULSEGATE_REMOTE_WRITE_URL" in names] == ["aggregator"]
     assert "PULSEGATE_POSTGRES_DSN_FILE" not in told["gateway"]
 

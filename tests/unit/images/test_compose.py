@@ -8,6 +8,7 @@ import compose_spec
 import pytest
 import yaml
 
+from chassis import api_keys
 from chassis.settings import MigrationSettings, load
 from deploy.local.services import CANARY, SERVICES
 from tests import compose_file
@@ -51,7 +52,7 @@ def test_secrets_are_made_once_and_only_those_that_are_mounted(secrets: Path) ->
 
 
 def test_every_service_starts_with_what_it_is_told(services: dict[str, Any], secrets: Path) -> None:
-    (secrets / "canary_key").write_text("pg_sk_of_a_canary")
+    (secrets / "canary_key").write_text(api_keys.with_checksum(f"sk_{'0' * api_keys.RANDOM_CHARACTERS}"))
     for service in (*SERVICES, CANARY):
         described = services[service.name]
         assert described["image"] == f"pulsegate-{service.module[0].removeprefix('services.')}"

@@ -1,10 +1,13 @@
 """The list of sinks in the settings: every fault is named, no secret is."""
 
+from pathlib import Path
+
 import pytest
 
 from chassis.settings import SettingsError, load
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.addresses import SinkAddress, SinkKind
+from tests.waiting import wait_for
 
 REQUIRED = {
     "PULSEGATE_OPS_PORT": "8081",
@@ -51,9 +54,29 @@ def test_headers_are_those_of_their_sink() -> None:
         PULSEGATE_SINKS="mimir=https://mimir/push,vm=http://vm:8428/api/v1/write",
         PULSEGATE_SINK_HEADERS='{"mimir": {"X-Scope-OrgID": "pulsegate", "Authorization": "Bearer canary"}}',
     )
-    assert given.headers_of("mimir") == {"X-Scope-OrgID": "pulsegate", "Authorization": "Bearer canary"}
-    assert given.headers_of("vm") == {}
+    mimir, vm = given.sinks
+    assert given.headers_of(mimir)() == {"X-Scope-OrgID": "pulsegate", "Authorization": "Bearer canary"}
+    assert given.headers_of(vm)() == {}
     assert "canary" not in repr(given)
+
+
+def test_what_is_secret_about_a_sink_is_what_its_file_has_now(tmp_path: Path) -> None:
+    headers, address = tmp_path / "headers", tmp_path / "address"
+    headers.write_text('{"mimir": {"Authorization": "Bearer first"}}')
+    address.write_text("https://pulsegate:first@prometheus/api/v1/write")
+    given = settings(
+        PULSEGATE_SINKS="mimir=https://mimir/push",
+        PULSEGATE_SINK_HEADERS_FILE=str(headers),
+        PULSEGATE_REMOTE_WRITE_URL_FILE=str(address),
+    )
+    prometheus, mimir = given.sinks
+    headers_of_mimir, url_of_prometheus = given.headers_of(mimir), given.url_of(prometheus)
+    headers.write_text('{"mimir": {"Authorization": "Bearer second"}}')
+    address.write_text("https://pulsegate:second@prometheus/api/v1/write")
+    wait_for(lambda: headers_of_mimir() == {"Authorization": "Bearer second"})
+    wait_for(lambda: url_of_prometheus() == "https://pulsegate:second@prometheus/api/v1/write")
+    assert given.url_of(mimir)() == "https://mimir/push"
+    assert [sink.name for sink in given.sinks] == ["remote_write", "mimir"]
 
 
 def test_every_fault_is_named() -> None:

@@ -64,6 +64,7 @@ gateway:
   calls: [auth, config, codegen, receiver]
   servers: [valkey, prometheus]
   secrets:
+    PULSEGATE_GATEWAY_SEALING_KEY: gatewaySealingKey
     PULSEGATE_REDIS_URL: valkeyUrl
 canary:
   module: services.canary
