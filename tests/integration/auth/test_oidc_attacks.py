@@ -154,6 +154,7 @@ async def test_a_provider_may_replace_its_keys_and_have_one_without_a_name(
     forger.now = clock.now_ms
     ada = await moving_auth.sign_up()
     provider = await add_provider(moving_auth, ada, forger.url)
+    clock.stop()
     assert await sign_on(moving_auth, forger, provider)
     forger.keys = [forger.jwk(forger.ec_key, "2")]
     forger.algorithm, forger.signing_key, forger.header = "ES256", forger.ec_key, {"kid": "2"}
