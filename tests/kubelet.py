@@ -88,7 +88,16 @@ class RunningPod:
         patience = startup["periodSeconds"] * startup["failureThreshold"]
         for probe in ("startupProbe", "readinessProbe"):
             wait_for(partial(self._succeeds, probe), within_seconds=patience, what=f"{self.pod.component}: {probe}")
-        assert self.probe("livenessProbe") == ""
+        self._require_alive()
+
+    def _require_alive(self) -> None:
+        """A kubelet restarts a pod after so many failures in a row, and forgets about fewer."""
+        failures = []
+        for _ in range(self.pod.container["livenessProbe"]["failureThreshold"]):
+            if not (failure := self.probe("livenessProbe")):
+                return
+            failures.append(failure)
+        raise AssertionError(f"{self.pod.component} is not alive: {failures}")
 
     def _succeeds(self, probe: str) -> bool:
         assert self._process is not None

@@ -139,8 +139,8 @@ class Project:
         assert len(result) <= 1, result
         return float(result[0]["value"][1]) if result else None
 
-    async def shows(self, expression: str, value: float | None, within_seconds: float = 20.0) -> None:
-        """Waits until the expression answers the value; what is away for a moment (503) is asked again."""
+    async def shows(self, expression: str, *values: float | None, within_seconds: float = 60.0) -> None:
+        """Waits until the expression answers one of the values; what is away for a moment (503) is asked again."""
 
         async def seen() -> float | str | None:
             try:
@@ -149,8 +149,11 @@ class Project:
                 return str(away)
 
         deadline = time.monotonic() + within_seconds
-        while (last := await seen()) != value:
-            assert time.monotonic() < deadline, f"{expression} answers {last}, not {value}"
+        while True:
+            asked = time.monotonic()
+            if (last := await seen()) in values:
+                return
+            assert asked < deadline, f"{expression} answers {last}, not one of {values}"
             await asyncio.sleep(0.1)
 
 

@@ -75,4 +75,4 @@ class BalancedLoad(Load):
         async def reached() -> bool:
             return all(self.taken[gateway] >= count for gateway, count in enough.items())
 
-        await eventually(reached, within_seconds=30, what="each gateway acknowledges more batches")
+        await eventually(reached, within_seconds=60, what="each gateway acknowledges more batches")

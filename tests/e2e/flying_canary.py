@@ -40,7 +40,7 @@ async def finds_everything_once(cluster: Cluster, gateway: RunningPod, *, secret
     async def seen() -> bool:
         return await asyncio.to_thread(sees_everything_once, operations)
 
-    await eventually(seen, within_seconds=30, what="the canary sees what it has sent")
+    await eventually(seen, within_seconds=60, what="the canary sees what it has sent")
     assert canary.stop() == 0
 
 

@@ -103,7 +103,7 @@ class Load:
     async def adds_up(self, within_seconds: float = 60.0) -> None:
         """Waits until Prometheus answers exactly what was acknowledged, and nothing looks like a counter reset."""
         for name, total in self.expected.items():
-            await self.project.shows(f"sum({name})", total, within_seconds)
+            await self.project.shows(f"sum({name})", total, within_seconds=within_seconds)
         half = self.expected["load_latency_seconds_count"] / 2
         await self.project.shows('sum(load_latency_seconds_bucket{le="0.5"})', half)
         await self.project.shows("sum(resets(load_orders_total[1h]))", 0)

@@ -190,12 +190,17 @@ async def test_a_page_of_an_origin_that_the_key_does_not_name_is_refused_and_not
         response = await refusal.value
         assert (response.status, (await response.json())["error"]["code"]) == (403, "ORIGIN_NOT_ALLOWED")
         assert await page.evaluate("shop.flush(100)") is False
+        await eventually(lambda: _is_warned(visitor), what="the page's developer is warned")
         await page.evaluate("order(5)")
         assert len(visitor.warnings) == 1
         assert "ORIGIN_NOT_ALLOWED" in visitor.warnings[0]
     await project.send({"name": "settled_total", "value": 1})
     await project.shows("settled_total", 1)
     assert await project.query("orders_total") == []
+
+
+async def _is_warned(visitor: Visitor) -> bool:
+    return bool(visitor.warnings)
 
 
 async def test_a_full_queue_survives_a_reload_and_what_it_dropped_is_counted(

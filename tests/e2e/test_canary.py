@@ -15,7 +15,7 @@ from tests.e2e.flying_canary import lying, settings_for
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -41,13 +41,14 @@ async def test_it_finds_nothing_wrong_while_processes_are_killed_and_it_is_resta
         await _all_seen(canary, 20)
         for name in ("aggregator", "receiver", "gateway"):
             pid = suite.kill(name)
-            await asyncio.to_thread(suite.wait_restarted, name, pid, within_seconds=60)
+            await asyncio.to_thread(suite.wait_restarted, name, pid)
         await _all_seen(canary, canary.book.accepted + 20)
         before = canary.book
     async with running(settings) as canary:
         assert canary.book.run == before.run
         await _all_seen(canary, before.accepted + 20)
-    await project.shows(METRIC, float(canary.book.accepted + canary.book.pending))
+    # It may have ended before the last batch was taken, or after that and before the answer.
+    await project.shows(METRIC, canary.book.accepted, canary.book.accepted + canary.book.pending)
 
 
 @pytest.mark.parametrize("repeat", [False, True], ids=["lost", "double"])

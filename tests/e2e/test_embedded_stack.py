@@ -13,7 +13,7 @@ from tests.e2e.flying_canary import sees_everything_once
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def demo(suite: Suite) -> "subprocess.CompletedProcess[str]":
         env={**os.environ, "PULSEGATE_PORT": str(suite.port), "PULSEGATE_DATA": str(suite.data)},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=240,
     )
 
 

@@ -1,7 +1,6 @@
 """What one tenant has, another can neither see nor change; and what was revoked stops working."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 
@@ -11,7 +10,7 @@ from tests.e2e.api import PASSWORD, Answer, Api, Json, Project, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -176,6 +175,7 @@ def _let_in(answer: Answer, welcome: int, refused: int) -> bool:
     return answer.status == welcome
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("valkey", ["there", "away"])
 @pytest.mark.parametrize("what", [a_key, a_session_that_signs_out, a_session_that_another_one_ends, a_role])
 async def test_what_is_revoked_stops_working_within_a_second(
@@ -190,10 +190,11 @@ async def test_what_is_revoked_stops_working_within_a_second(
     with suite.paused("valkey") if valkey == "away" else nullcontext():
         assert await works()
         assert (await revoke()).status == 204
-        revoked = time.monotonic()
-        while await works():
-            assert time.monotonic() - revoked < 1.0, "it still works a second after it was revoked"
-            await asyncio.sleep(0.02)
+
+        async def refused() -> bool:
+            return not await works()
+
+        await eventually(refused, within_seconds=1.0, what="what was revoked is refused")
 
 
 async def test_a_key_writes_on_for_a_while_when_auth_is_away_and_nothing_else_works(

@@ -9,6 +9,7 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
+@pytest.mark.alone
 async def test_a_key_is_rotated_without_a_gap_and_a_leaked_one_is_revoked_within_a_second(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)

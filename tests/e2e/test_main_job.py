@@ -92,6 +92,7 @@ async def test_a_changed_definition_may_be_used_at_once(project: Project) -> Non
         assert taken.status == 202, taken.text
 
 
+@pytest.mark.alone
 async def test_a_deleted_definition_refuses_data_within_a_second_and_ends_its_series(project: Project) -> None:
     metric = await project.define("doomed_total")
     assert (await project.send({"name": "doomed_total", "value": 1})).status == 202
@@ -105,6 +106,7 @@ async def test_a_deleted_definition_refuses_data_within_a_second_and_ends_its_se
     await project.shows("doomed_total", None)
 
 
+@pytest.mark.alone
 async def test_a_metric_is_visible_within_five_seconds(project: Project) -> None:
     await project.define("seen_total")
     assert (await project.send({"name": "seen_total", "value": 1})).status == 202

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 NEW_PASSWORD = "seven green bottles hanging"
 
 
+@pytest.mark.alone
 async def test_a_forgotten_password_is_replaced_by_mail_and_ends_every_session(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)
@@ -38,6 +39,7 @@ async def test_a_forgotten_password_is_replaced_by_mail_and_ends_every_session(s
     assert (again.status, again.code) == (422, "INVALID_TOKEN")
 
 
+@pytest.mark.alone
 async def test_sessions_are_listed_and_ended_one_by_one_or_all_others(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)
@@ -91,6 +93,7 @@ async def test_signing_in_takes_a_code_of_the_second_factor_once_it_is_confirmed
     assert (again.status, again.code) == (401, "INVALID_TOTP")
 
 
+@pytest.mark.alone
 async def test_who_is_invited_joins_and_works_in_the_tenant_within_a_second(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada, eve = await sign_up(api), await sign_up(api)
@@ -117,6 +120,7 @@ async def test_who_is_invited_joins_and_works_in_the_tenant_within_a_second(suit
     assert (again.status, again.code) == (422, "INVALID_TOKEN")
 
 
+@pytest.mark.alone
 async def test_a_suspended_tenant_stops_within_a_second_and_goes_on_when_it_is_resumed(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada = await sign_up(api)

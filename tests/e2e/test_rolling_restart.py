@@ -18,7 +18,7 @@ from tests.e2e.balanced_load import BalancedLoad
 from tests.e2e.replicas import Replica, running
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @dataclass
@@ -38,15 +38,15 @@ def cluster(suite: Suite, port_blocks: Callable[[], Ports]) -> Iterator[Cluster]
     def replica(service: str, of: Ports, *module: str, **changes: str) -> Replica:
         return Replica(suite, service, of.operations(service), *module, **changes)
 
+    def gateway(of: Ports) -> Replica:
+        told = {"PULSEGATE_PORT": str(of.public), "PULSEGATE_INGEST_ADDRESS": receivers}
+        # Longer than the load takes to notice.
+        return replica("gateway", of, "services.gateway", PULSEGATE_UNREADY_SECONDS="4", **told)
+
     replicas = [
         replica("receiver", ports[0], "services.ingest", "receiver", PULSEGATE_GRPC_PORT=str(grpc_port)),
         replica("aggregator", ports[0], "services.ingest", "aggregator"),
-        *(
-            replica(
-                "gateway", of, "services.gateway", PULSEGATE_PORT=str(of.public), PULSEGATE_INGEST_ADDRESS=receivers
-            )
-            for of in ports
-        ),
+        *map(gateway, ports),
     ]
     with ExitStack() as stack:
         for each in replicas:

@@ -35,7 +35,7 @@ def test_every_command_of_a_runbook_works_and_says_something(suite: Suite, shell
     suite.wait_ready()
     for command in _COMMANDS.findall(path.read_text()):
         ran = subprocess.run(
-            ["bash", "-c", command], env=shell, check=False, capture_output=True, text=True, timeout=30
+            ["bash", "-c", command], env=shell, check=False, capture_output=True, text=True, timeout=60
         )
         assert ran.returncode == 0, f"{command}\n{ran.stderr}"
         assert not ran.stderr, f"{command}\n{ran.stderr}"

@@ -70,6 +70,7 @@ class Page:
         return URL(provider["signInUrl"]).with_query(challenge=challenge, returnTo=return_to)
 
 
+@pytest.mark.alone
 async def test_an_employee_signs_in_and_leaves_with_the_provider(suite: Suite, issuer: Issuer) -> None:
     async with connected(suite.base_url) as api:
         project = await sign_up(api)

@@ -14,7 +14,7 @@ from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-_TAKEOVER_SECONDS = 30.0
+_TAKEOVER_SECONDS = 60.0
 
 
 def _wait_owner(operations_port: int, owns: bool = True) -> None:

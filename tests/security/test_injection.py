@@ -174,9 +174,9 @@ def _service_logs(suite: Suite) -> list[Path]:
 
 
 def _not_ours(log: Path, mark: str) -> list[str]:
-    """Lines with the mark that are no JSON object, or whose event it is."""
+    """Whole lines with the mark that are no JSON object, or whose event it is."""
     found = []
-    for text in log.read_text(errors="replace").splitlines():
+    for text in log.read_text(errors="replace").rpartition("\n")[0].splitlines():
         if mark in text:
             try:
                 forged = json.loads(text).get("event") == mark
