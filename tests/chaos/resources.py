@@ -1,5 +1,6 @@
 """Memory and files of the suite's processes."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from tests.suite_running import Suite
 #: What a process may have more at the end: the clients keep up to a hundred connections, and caches fill.
 _MORE_FILES = 128
 _MORE_BYTES = 64 << 20
+#: A Prometheus that was killed reads its log again, and gives back what that took when Go's collector has run, which it
+#: does every two minutes where little is allocated.
+_COLLECTED_SECONDS = 300.0
+_LOOKS = 60
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,12 @@ def grown(before: dict[str, Used], after: dict[str, Used]) -> list[str]:
         if (now := after.get(name))
         and (now.files > was.files + _MORE_FILES or now.bytes > 1.5 * was.bytes + _MORE_BYTES)
     ]
+
+
+async def settled(suite: Suite, before: dict[str, Used]) -> dict[str, Used]:
+    """What processes use once none has grown; or, where that takes too long, at last."""
+    for _ in range(_LOOKS):
+        if not grown(before, used(suite)):
+            break
+        await asyncio.sleep(_COLLECTED_SECONDS / _LOOKS)
+    return used(suite)
