@@ -6,7 +6,13 @@ from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeser
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models.dashboard import DashboardCursorSync, DashboardLinkType, DataSourceRef
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DataSourceRef,
+    VariableOption,
+    VariableRefresh,
+)
 
 from deploy.grafana.queries import Page, Panel, Query
 
@@ -27,12 +33,26 @@ def rendered(page: Page) -> str:
         .time("now-3h", "now")
         .refresh("30s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .variables([dashboard.DatasourceVariable("source").label("Prometheus").type("prometheus")])
+        .variables([dashboard.DatasourceVariable("source").label("Prometheus").type("prometheus"), _namespaces()])
         .links([others.as_dropdown(True).keep_time(True)])
     )
     for panel in page.panels:
         built.with_panel(_number(panel) if panel.is_number else _graph(panel))
     return json.dumps(built.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+def _namespaces() -> dashboard.QueryVariable:
+    """Where one Prometheus scrapes several releases; also right where nothing has a namespace."""
+    return (
+        dashboard.QueryVariable("namespace")
+        .label("Namespace")
+        .datasource(_SOURCE)
+        .query('label_values(pulsegate_dependency_up{tenant_id=""}, namespace)')
+        .refresh(VariableRefresh.ON_DASHBOARD_LOAD)
+        .include_all(True)
+        .all_value(".*")
+        .current(VariableOption(selected=True, text="All", value="$__all"))
+    )
 
 
 def _number(panel: Panel) -> stat.Panel:
@@ -55,5 +75,6 @@ def _targets(panel: Panel) -> list[Builder[Dataquery]]:
 
 
 def _target(ref_id: str, query: Query, *, with_exemplars: bool) -> prometheus.Dataquery:
-    target = prometheus.Dataquery().ref_id(ref_id).expr(query.expression).legend_format(query.legend)
+    expression = query.expression.replace('tenant_id=""', 'tenant_id="",namespace=~"$namespace"')
+    target = prometheus.Dataquery().ref_id(ref_id).expr(expression).legend_format(query.legend)
     return target.exemplar(True) if with_exemplars else target

@@ -34,6 +34,15 @@ def test_charts_of_durations_lead_to_traces(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_they_show_the_chosen_namespace_alone(page: Page) -> None:
+    shown = json.loads(rendered(page))
+    assert "namespace" in {variable["name"] for variable in shown["templating"]["list"]}
+    for target in (target for panel in shown["panels"] for target in panel["targets"]):
+        for selector in selectors(target["expr"].replace("$__rate_interval", "1m")):
+            assert 'namespace="$namespace"' in selector.matchers, selector.name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_they_ask_for_what_is_exposed_or_recorded_and_nothing_of_a_tenant(page: Page) -> None:
     known = {*metrics_in_code(), *_FOREIGN, *_recorded()}
     for panel in page.panels:
