@@ -109,7 +109,7 @@ unit: $(INSTALLED) ## Run the tests that need no servers
 
 .PHONY: bench profile
 BENCH ?= full
-bench: build ## Measure the suite beside its peers, nine minutes; BENCH=quick: the suite alone, one minute; steady: a million batches
+bench: build ## Measure the suite beside its peers, nine minutes; BENCH=quick: the suite alone, 90 seconds; steady: a million batches
 	@$(PYTHON) -m bench $(BENCH)
 
 profile: build ## Where gateway, receiver and aggregator spend their time under load

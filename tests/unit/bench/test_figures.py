@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from bench.__main__ import paced_loads
 from bench.exposition import buckets, quantile, total
 from bench.load import Outcome
 from bench.phases import Figures
@@ -92,6 +93,16 @@ def test_memory_of_further_series_is_what_the_load_has_added_that_made_them() ->
     assert memory_growth(loads) == (
         "Bytes of memory for each further live series: aggregator 100, receiver 10, prometheus 500."
     )
+
+
+def test_latencies_are_taken_at_half_of_what_is_sustained_and_at_a_rate_that_all_machines_share() -> None:
+    usual, crowd = Workload(series=10_000), Workload(series=10_000, connections=1_000)
+    assert paced_loads(600_000.0) == {
+        "half as fast": (usual, 300_000.0),
+        "100,000 metrics/s": (usual, 100_000),
+        "1,000 clients": (crowd, 100_000),
+    }
+    assert paced_loads(120_000.0) == {"half as fast": (usual, 60_000.0), "1,000 clients": (crowd, 60_000.0)}
 
 
 def _figures(workload: Workload, memory: Mapping[str, int]) -> Figures:
