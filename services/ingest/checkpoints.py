@@ -21,6 +21,7 @@ from services.ingest import (
     producer_store,
     recent_store,
     source_store,
+    staging,
 )
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
@@ -363,10 +364,8 @@ class PostgresCheckpoints:
     async def _store_made(self, connection: Connection, checkpoint: Checkpoint) -> None:
         if not checkpoint.made:
             return
-        await connection.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS made_series (LIKE ingest.series) ON COMMIT DELETE ROWS"
-        )
         columns = copy_format.MADE_COLUMNS
+        await connection.execute(staging.made("made_series", "series", columns))
         async with connection.cursor().copy(f"COPY made_series ({columns}) FROM STDIN WITH (FORMAT binary)") as copy:
             for part in copy_format.made_rows(checkpoint.made, checkpoint.commit_ms):
                 await copy.write(part)

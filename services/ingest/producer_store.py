@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from chassis.postgres import Connection
+from services.ingest import staging
 from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.producers import ProducerKey, ProducerRow
 from services.ingest.windows import Window
 
+_COLUMNS = "partition, tenant_id, project_id, producer, floor, ranges, used_ms"
 #: So many are deleted in one statement.
 _MOST_DROPPED = 20_000
 
@@ -37,10 +39,8 @@ async def store(connection: Connection, rows: Sequence[ProducerRow]) -> None:
     """Keeps what changed, in the transaction of the commit that counted it."""
     if not rows:
         return
-    await connection.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS seen_producers (LIKE ingest.producers) ON COMMIT DELETE ROWS"
-    )
-    async with connection.cursor().copy("COPY seen_producers FROM STDIN WITH (FORMAT binary)") as copy:
+    await connection.execute(staging.made("seen_producers", "producers", _COLUMNS))
+    async with connection.cursor().copy(f"COPY seen_producers ({_COLUMNS}) FROM STDIN WITH (FORMAT binary)") as copy:
         copy.set_types(["int2", "uuid", "uuid", "uuid", "int8", "int8[]", "int8"])
         for row in rows:
             project_id, producer = row.key
@@ -56,11 +56,11 @@ async def store(connection: Connection, rows: Sequence[ProducerRow]) -> None:
                 )
             )
     await connection.execute(
-        """
-        INSERT INTO producers SELECT * FROM seen_producers
+        f"""
+        INSERT INTO producers ({_COLUMNS}) SELECT {_COLUMNS} FROM seen_producers
         ON CONFLICT (partition, project_id, producer) DO UPDATE
            SET floor = excluded.floor, ranges = excluded.ranges, used_ms = excluded.used_ms
-        """
+        """  # noqa: S608 - a constant # nosec B608
     )
 
 

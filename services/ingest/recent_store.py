@@ -8,7 +8,7 @@ import numpy as np
 from psycopg.rows import tuple_row
 
 from chassis.postgres import Connection
-from services.ingest import copy_format
+from services.ingest import copy_format, staging
 from services.ingest.columns import Ids
 from services.ingest.gauge_levels import KEPT_MS
 from services.ingest.recent import Recent, StoredLevels, StoredSketch
@@ -85,10 +85,8 @@ async def add(connection: Connection, recent: Recent) -> None:
 
 
 async def _add_levels(connection: Connection, levels: StoredLevels) -> None:
-    await connection.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS reported_levels (LIKE ingest.gauge_levels) ON COMMIT DELETE ROWS"
-    )
     columns = copy_format.LEVEL_COLUMNS
+    await connection.execute(staging.made("reported_levels", "gauge_levels", columns))
     async with connection.cursor().copy(f"COPY reported_levels ({columns}) FROM STDIN WITH (FORMAT binary)") as copy:
         await copy.write(copy_format.level_rows(levels))
     await connection.execute(
@@ -101,19 +99,18 @@ async def _add_levels(connection: Connection, levels: StoredLevels) -> None:
 
 
 async def _add_sketches(connection: Connection, sketches: Sequence[StoredSketch]) -> None:
-    await connection.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS observed_sketches (LIKE ingest.summary_sketches) ON COMMIT DELETE ROWS"
-    )
-    copying = "COPY observed_sketches (partition, series_id, tenant_id, minute, bins) FROM STDIN WITH (FORMAT binary)"
+    columns = "partition, series_id, tenant_id, minute, bins"
+    await connection.execute(staging.made("observed_sketches", "summary_sketches", columns))
+    copying = f"COPY observed_sketches ({columns}) FROM STDIN WITH (FORMAT binary)"
     async with connection.cursor().copy(copying) as copy:
         copy.set_types(["int2", "bytea", "uuid", "int8", "bytea"])
         for partition, series_id, tenant_id, minute, bins in sketches:
             await copy.write_row((partition, series_id, uuid.UUID(bytes=tenant_id), minute, bins))
     await connection.execute(
-        """
-        INSERT INTO summary_sketches SELECT * FROM observed_sketches
+        f"""
+        INSERT INTO summary_sketches ({columns}) SELECT {columns} FROM observed_sketches
         ON CONFLICT (partition, series_id, minute) DO UPDATE SET bins = excluded.bins
-        """
+        """  # noqa: S608 - a constant # nosec B608
     )
 
 

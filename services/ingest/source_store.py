@@ -4,9 +4,11 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from chassis.postgres import Connection
+from services.ingest import staging
 from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.sources import SourceKey, SourceRow, Total
 
+_COLUMNS = "partition, tenant_id, project_id, source, definition_id, taken_ns, value, counts, used_ms"
 #: So many are deleted in one statement.
 _MOST_DROPPED = 20_000
 
@@ -36,10 +38,8 @@ async def store(connection: Connection, rows: Sequence[SourceRow]) -> None:
     """Keeps what changed, in the transaction of the commit that added it up."""
     if not rows:
         return
-    await connection.execute(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS seen_sources (LIKE ingest.sources) ON COMMIT DELETE ROWS"
-    )
-    async with connection.cursor().copy("COPY seen_sources FROM STDIN WITH (FORMAT binary)") as copy:
+    await connection.execute(staging.made("seen_sources", "sources", _COLUMNS))
+    async with connection.cursor().copy(f"COPY seen_sources ({_COLUMNS}) FROM STDIN WITH (FORMAT binary)") as copy:
         copy.set_types(["int2", "uuid", "uuid", "bytea", "uuid", "int8", "float8", "int8[]", "int8"])
         for row in rows:
             await copy.write_row(
@@ -56,12 +56,12 @@ async def store(connection: Connection, rows: Sequence[SourceRow]) -> None:
                 )
             )
     await connection.execute(
-        """
-        INSERT INTO sources SELECT * FROM seen_sources
+        f"""
+        INSERT INTO sources ({_COLUMNS}) SELECT {_COLUMNS} FROM seen_sources
         ON CONFLICT (partition, project_id, source, definition_id) DO UPDATE
            SET taken_ns = excluded.taken_ns, value = excluded.value, counts = excluded.counts,
                used_ms = excluded.used_ms
-        """
+        """  # noqa: S608 - a constant # nosec B608
     )
 
 
