@@ -18,6 +18,7 @@ import yaml
 
 from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from deploy.local.layout import CHECKOUT
+from tests.remote_writing import add_series
 
 CASES = CHECKOUT / "tests" / "unit" / "rules"
 
@@ -49,11 +50,8 @@ class Case:
         request = WriteRequest()
         for at_ms, labels, value in sorted(self._values(), key=lambda sample: sample[0]):
             if at_ms <= self.moment_ms + _AHEAD_MS:
-                series = request.timeseries.add()
-                for name in sorted(labels):
-                    series.labels.add(name=name, value=labels[name])
                 shift = begin_ms / 1000 if labels["__name__"].endswith("_timestamp_seconds") else 0
-                series.samples.add(value=value + shift, timestamp=begin_ms + at_ms)
+                add_series(request, labels, (begin_ms + at_ms, value + shift))
         return request
 
     def _values(self) -> Iterator[tuple[int, dict[str, str], float]]:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import cramjam
 import pytest
 import pytest_asyncio
 import yaml
@@ -26,6 +24,7 @@ from deploy.local.secrets import write_private
 from deploy.local.servers import HOST, Prometheus
 from tests.alert_cases import Case, first_case
 from tests.paging import Alert, Pager, taking_alerts
+from tests.remote_writing import write
 from tests.suite_servers import RunningServer, running
 from tests.waiting import eventually
 
@@ -75,18 +74,10 @@ class CasePrometheus(Prometheus):
         self._rules.write_text(_DURATION.sub(rf"\g<1>{_HURRY}", self.case.rules.read_text()))
 
 
-async def _meet(prometheus: RunningServer[CasePrometheus]) -> None:
+def _meet(prometheus: RunningServer[CasePrometheus]) -> None:
     """The case's series are there before the rules look: most of what is not there yet is an alert of its own."""
     server = prometheus.server
-    written = server.case.samples(time.time_ns() // 1_000_000).SerializeToString()
-    headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(
-            f"{server.url}/api/v1/write", data=bytes(cramjam.snappy.compress_raw(written)), headers=headers
-        ) as answer,
-    ):
-        assert answer.status == 204, await answer.text()
+    write(server.url, server.case.samples(time.time_ns() // 1_000_000))
     server.write_rules()
     os.kill(prometheus.pid, signal.SIGHUP)
 
@@ -111,7 +102,7 @@ async def pager(
                     case=case,
                     alertmanager_port=pager.alertmanager_port,
                 )
-                await _meet(stack.enter_context(running(server)))
+                _meet(stack.enter_context(running(server)))
             yield pager
 
 

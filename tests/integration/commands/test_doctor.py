@@ -1,18 +1,26 @@
-"""What `pulsegate doctor` says of a log's servers, asked themselves."""
+"""What `pulsegate doctor` says of servers that are not as they should be, asked themselves."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from deploy.local.layout import Ports
-from deploy.local.servers import Nats
+from deploy.local.programs import Program
+from deploy.local.secrets import write_private
+from deploy.local.servers import Nats, Postgres, Prometheus
 from pulsegate.doctor import findings
-from pulsegate.installation import Installation
+from pulsegate.installation import SCHEMAS, Installation
 from pulsegate.observation import fetched
-from tests.suite_servers import RunningServer
+from tests.suite_database import Database
+from tests.suite_servers import RunningServer, running
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.integration
@@ -33,18 +41,17 @@ def careless_nats(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[
         server.terminate()
 
 
+NOWHERE = "http://127.0.0.1:9"
+
+
+def _said(about: str, *, database: str = "postgresql://127.0.0.1:9/nowhere", **elsewhere: Any) -> list[str]:
+    """What is found that has these words; the rest of the installation is nowhere."""
+    told = {"processes": {}, "owners": {}, "nats": "", "prometheus": NOWHERE, **elsewhere}
+    return [found.what for found in findings(Installation(database=database, **told)) if about in found.what]
+
+
 def _said_of_the_log(*monitoring: str) -> list[str]:
-    """What is found of it; the rest of the installation is nowhere."""
-    nowhere = "http://127.0.0.1:9"
-    installation = Installation(
-        processes={},
-        database="postgresql://127.0.0.1:9/nowhere",
-        owners={},
-        nats="",
-        nats_monitoring=monitoring,
-        prometheus=nowhere,
-    )
-    return [found.what for found in findings(installation) if "NATS" in found.what]
+    return _said("NATS", nats_monitoring=monitoring)
 
 
 def test_a_server_that_does_not_sync_each_write_is_named(nats_server: RunningServer[Nats], careless_nats: str) -> None:
@@ -53,5 +60,83 @@ def test_a_server_that_does_not_sync_each_write_is_named(nats_server: RunningSer
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
-    (said,) = _said_of_the_log("http://127.0.0.1:9")
+    (said,) = _said_of_the_log(NOWHERE)
     assert said.startswith("NATS' monitoring does not answer at http://127.0.0.1:9 (")
+
+
+@pytest.fixture
+def careless_postgres(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[Postgres]:
+    settings = {"fsync": "off", "full_page_writes": "off", "max_connections": "20"}
+    folder = tmp_path / "postgres"
+    port = port_blocks().server("postgres")
+    with running(
+        Postgres(folder=folder, port=port, password="only-here", log=tmp_path / "postgres.log", settings=settings)
+    ) as started:
+        yield started.server
+
+
+def test_a_postgres_that_may_lose_what_was_written_or_take_too_few_and_has_no_tables_is_told(
+    careless_postgres: Postgres,
+) -> None:
+    assert _said("", database=careless_postgres.dsn()) == [
+        "Postgres runs with fsync = off",
+        "Postgres runs with full_page_writes = off",
+        "Postgres takes 20 connections",
+        *(f"the schema {schema} was never migrated" for schema in SCHEMAS),
+        *_said("Prometheus"),
+    ]
+
+
+def test_a_postgres_that_does_not_answer_is_told() -> None:
+    (said,) = _said("Postgres")
+    assert said.startswith("Postgres does not answer: ")
+
+
+def test_a_schema_that_is_behind_is_told(database: Database) -> None:
+    assert _said("schema", database=database.superuser_dsn) == []
+    with psycopg.connect(database.superuser_dsn) as connection:
+        [(newest,)] = connection.execute("SELECT max(number) FROM config.schema_migrations").fetchall()
+        connection.execute("DELETE FROM config.schema_migrations WHERE number = %s", (newest,))
+    assert _said("schema", database=database.superuser_dsn) == [
+        f"the schema config is at migration {newest - 1}, this version needs {newest}"
+    ]
+
+
+def test_a_clock_that_is_off_is_told(database: Database) -> None:
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql"
+            " AS $$ SELECT pg_catalog.clock_timestamp() + interval '1 hour' $$"
+        )
+        first = sql.SQL("ALTER DATABASE {} SET search_path = public, pg_catalog")
+        connection.execute(first.format(sql.Identifier(database.name)))
+    (said,) = _said("clock", database=database.superuser_dsn)
+    assert re.fullmatch(r"this machine's clock and that of Postgres differ by 3[56]\d\d\.\d s", said)
+
+
+class BarePrometheus(Prometheus):
+    """As somebody starts it who has not read what Pulsegate needs."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        write_private(self._configuration, "{}")
+
+    def program(self) -> Program:
+        program = super().program()
+        return replace(program, argv=tuple(word for word in program.argv if "remote-write" not in word))
+
+
+def test_a_prometheus_that_takes_scrapes_and_evaluates_nothing_is_told(
+    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> None:
+    port = port_blocks().server("prometheus")
+    bare = BarePrometheus(binary=prometheus_binary, folder=tmp_path / "p", port=port, log=tmp_path / "prometheus.log")
+    with running(bare):
+        assert _said("Prometheus", prometheus=bare.url) == [
+            "Prometheus takes no remote write",
+            "Prometheus has no out_of_order_time_window",
+            "Prometheus does not scrape Pulsegate",
+            "Prometheus has no rules of Pulsegate: nobody is woken",
+        ]
+    (said,) = _said("Prometheus", prometheus=bare.url)
+    assert said.startswith("Prometheus does not answer (")

@@ -1,0 +1,76 @@
+"""What `pulsegate status` prints of the figures in a real Prometheus."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
+from deploy.local.layout import Ports
+from deploy.local.servers import Prometheus
+from pulsegate.installation import Installation
+from pulsegate.observation import Readiness
+from pulsegate.status import lines
+from tests.remote_writing import add_series, write
+from tests.suite_servers import running
+
+pytestmark = pytest.mark.integration
+
+_SERIES = (
+    ({"__name__": "pulsegate_log_lag_seconds", "lane": "0"}, 2),
+    ({"__name__": "pulsegate_log_lag_seconds", "lane": "1"}, 12.5),
+    ({"__name__": "pulsegate_sink_delay_seconds", "sink": "remote_write"}, 3),
+    ({"__name__": "pulsegate_log_fill_ratio"}, 0.25),
+    ({"__name__": "pulsegate_aggregator_live_series", "instance": "a"}, 1200),
+    ({"__name__": "pulsegate_aggregator_live_series", "instance": "b"}, 34),
+    ({"__name__": "pulsegate_canary_lost"}, 0),
+    ({"__name__": "pulsegate:objective_budget_left:ratio30d", "objective": "availability"}, 0.9),
+    ({"__name__": "ALERTS", "alertname": "PulsegateLogSlow", "alertstate": "firing", "severity": "warning"}, 1),
+    ({"__name__": "ALERTS", "alertname": "PulsegateProcessGone", "alertstate": "pending", "severity": "critical"}, 1),
+)
+
+
+def test_it_shows_how_far_behind_and_how_full_things_are_with_budgets_and_alerts(
+    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> None:
+    server = Prometheus(
+        binary=prometheus_binary,
+        folder=tmp_path / "prometheus",
+        port=port_blocks().server("prometheus"),
+        log=tmp_path / "prometheus.log",
+    )
+    request = WriteRequest()
+    for labels, value in _SERIES:
+        add_series(request, labels, (time.time_ns() // 1_000_000, value))
+        add_series(request, {**labels, "tenant_id": "t"}, (time.time_ns() // 1_000_000, 99))
+    found = [
+        Readiness(name="gateway", status="degraded", missing={"redis": "no answer"}),
+        Readiness(name="auth", status="ready", missing={}),
+    ]
+    with running(server):
+        write(server.url, request)
+        shown = list(lines(_installation(server.url), found))
+    assert shown == [
+        "gateway                      degraded  redis: no answer",
+        "auth                         ready",
+        "",
+        "metrics accepted a second    -",
+        "behind, commits              12.5 s",
+        "behind, the slowest sink     3.0 s",
+        "log filled                   25.0 %",
+        "live series                  1,234.0",
+        "lost, by the canary          0.0",
+        "double, by the canary        -",
+        "budget left, availability    90.0 %",
+        "alert                        PulsegateLogSlow (warning)",
+    ]
+
+
+def test_it_says_so_where_prometheus_does_not_answer() -> None:
+    *_, last = lines(_installation("http://127.0.0.1:9"), [])
+    assert last == "double, by the canary        unknown: Prometheus does not answer"
+
+
+def _installation(prometheus: str) -> Installation:
+    return Installation(processes={}, database="", owners={}, nats="", prometheus=prometheus)
