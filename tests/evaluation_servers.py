@@ -63,7 +63,8 @@ class Server(RunningPod):
         return self._folder / volume
 
     def wait_ready(self) -> None:
-        wait_for(partial(self._succeeds, "readinessProbe"), within_seconds=_START_SECONDS, what=f"{self.name} is ready")
+        for probe in ("startupProbe", "readinessProbe"):
+            wait_for(partial(self._succeeds, probe), within_seconds=_START_SECONDS, what=f"{self.name}: {probe}")
         assert self.probe("livenessProbe") == ""
 
     def here(self, text: str) -> str:

@@ -161,6 +161,16 @@ def test_probes_ask_what_each_is_for(rendered: Rendered) -> None:
         assert container["readinessProbe"] == {**ready, **http}
 
 
+def test_a_server_that_makes_its_data_ready_is_not_taken_for_dead() -> None:
+    servers = [pod for pod in case("evaluation").pods() if pod.owner["kind"] == "StatefulSet"]
+    assert {pod.component for pod in servers} == {
+        f"evaluation-{name}" for name in ("postgres", "nats", "valkey", "prometheus")
+    }
+    for pod in servers:
+        live, startup = pod.container["livenessProbe"], pod.container["startupProbe"]
+        assert startup == {**live, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 30}
+
+
 def _ready_by_http() -> dict[str, dict[str, str]]:
     return {"httpGet": {"path": "/health/ready", "port": "operations"}}
 
