@@ -83,7 +83,7 @@ class SignOnRoutes:
         self._cors_origins = cors_origins
 
     def routes(self) -> Sequence[Route]:
-        return [*self._routes_of_pages(), *self._routes_of_browsers()]
+        return [*self._routes_of_pages(), *self._routes_of_browsers(), *self._routes_of_saml()]
 
     def _routes_of_pages(self) -> Sequence[Route]:
         """What a page calls: they answer what a sign-in answers."""
@@ -143,6 +143,11 @@ class SignOnRoutes:
                     errors=(400, 401, 403, 404),
                 ),
             ),
+        ]
+
+    def _routes_of_saml(self) -> Sequence[Route]:
+        """The same for providers that speak SAML, and what one of these reads of this gateway."""
+        return [
             Route(
                 "POST",
                 _PROVIDER + "/callback",
