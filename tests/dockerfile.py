@@ -55,8 +55,8 @@ class Stage:
         return _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), text)
 
 
-def rehearse(service: str, folder: Path, kept: Mapping[str, Stage] | None = None) -> dict[str, Stage]:
-    """Builds the image of one service below `folder`; its stages by name, the last one as `image`.
+def rehearse(arguments: Mapping[str, str], folder: Path, kept: Mapping[str, Stage] | None = None) -> dict[str, Stage]:
+    """Builds the image of these build arguments below `folder`; its stages by name, the last one as `image`.
 
     Stages in `kept` that name no build argument are taken from there. Raises RehearsalFailed.
     """
@@ -68,7 +68,7 @@ def rehearse(service: str, folder: Path, kept: Mapping[str, Stage] | None = None
         stages[name] = stage = Stage(base=instructions[0][1], folder=folder / name)
         stage.folder.mkdir(parents=True)
         for kind, value in instructions[1:]:
-            _carry_out(kind, value, stage, stages, {"SERVICE": service})
+            _carry_out(kind, value, stage, stages, arguments)
     return stages
 
 

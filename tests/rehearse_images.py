@@ -1,7 +1,7 @@
 """Carries out the Dockerfile for every service and starts what it makes: `python -m tests.rehearse_images`.
 
-Each image's process must start from the image's files alone and ask for its settings (exit status 78); all layers
-together must stay under 150 MB, as registries keep and send them.
+Each image's process must start from the image's files alone and ask for its settings (exit status 78); its labels must
+say what it is; all layers together must stay under 150 MB, as registries keep and send them.
 """
 
 import subprocess
@@ -16,6 +16,8 @@ from tests.dockerfile import SERVICES, RehearsalFailed, Stage, rehearse
 _BASE_MEGABYTES = 50
 _MOST_MEGABYTES = 150
 _EXIT_CONFIGURATION = 78
+#: As a release gives them.
+_VERSION, _REVISION = "7.8.9", "0123456789abcdef0123456789abcdef01234567"
 
 
 def main() -> None:
@@ -23,7 +25,9 @@ def main() -> None:
     packages = 0.0
     with tempfile.TemporaryDirectory(prefix="pulsegate-images-") as folder:
         for service in SERVICES:
-            stages = rehearse(service, Path(folder) / service, stages)
+            arguments = {"SERVICE": service, "VERSION": _VERSION, "REVISION": _REVISION}
+            stages = rehearse(arguments, Path(folder) / service, stages)
+            _require_its_labels(service, stages["image"])
             _require_that_it_starts(service, stages["image"], _base_image(Path(folder)))
             app = stages["image"].folder / "app"
             packages = packages or _compressed([app / "packages"], Path(folder))  # the same layer in each
@@ -32,6 +36,19 @@ def main() -> None:
             print(f"pulsegate-{service}: base {_BASE_MEGABYTES} + {packages:.1f} + {project:.1f} = {total:.1f} MB")
             if total > _MOST_MEGABYTES:
                 raise RehearsalFailed(f"pulsegate-{service} has {total:.1f} MB, more than {_MOST_MEGABYTES}")
+
+
+def _require_its_labels(service: str, image: Stage) -> None:
+    """Those of the OCI image specification by which registries and scanners know an image."""
+    wanted = {
+        "title": f"pulsegate-{service}",
+        "description": f"Pulsegate's service {service}",
+        "version": _VERSION,
+        "revision": _REVISION,
+        "licenses": "Apache-2.0",
+    }
+    if image.labels != {f"org.opencontainers.image.{name}": text for name, text in wanted.items()}:
+        raise RehearsalFailed(f"pulsegate-{service} has the labels {image.labels}")
 
 
 def _base_image(folder: Path) -> Path:
