@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.ingest.domain import Definition, GaugeMerge, MetricType
 from services.ingest.records import Record
@@ -160,3 +162,28 @@ def test_read_together_with_its_own_definitions_end_it_counts_for_that_one(
     commit(store, 90)
     old = {(SIGNUPS_ANEW.id, "a"): 5.0, (SIGNUPS.id, "z"): 1.0, (SIGNUPS_ANEW.id, "b"): 5.0}
     assert of_each(store) == {**old, (SIGNUPS.id, "a"): 7.0}
+
+
+LIVES = [renamed(definition("lives_total", labels={"u": label(max_distinct=2)}), bytes([n]) * 16) for n in range(3)]
+read = st.lists(st.one_of(st.tuples(st.integers(0, 2), st.sampled_from("abcd")), st.integers(0, 2)), max_size=5)
+lives = st.lists(st.tuples(read, st.booleans(), st.sampled_from([1, 1, 45])), max_size=25)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lives)
+def test_whatever_is_read_together_each_series_is_made_once_and_nothing_is_lost(
+    plan: list[tuple[list[tuple[int, str] | int], bool, int]],
+) -> None:
+    store, seconds, sent = Store(stale_after_ms=30_000), 0, 0
+    for together, crashes, later in plan:
+        records = [
+            ended(LIVES[each]) if isinstance(each, int) else record(delta(LIVES[each[0]], u=each[1]))
+            for each in together
+        ]
+        store.fold(*records)
+        seconds += later
+        commit(store, seconds)
+        sent += sum(isinstance(each, tuple) for each in together)
+        if crashes:
+            store.crash()
+    assert sum(row.value for row in store.rows.values()) == sent
