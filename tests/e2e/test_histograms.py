@@ -33,7 +33,7 @@ async def expect_trace(project: Project, expression: str) -> None:
     async def shown() -> bool:
         return set(await traces(project, expression)) == {TRACE}
 
-    await eventually(shown, within_seconds=20.0, what=f"{expression} shows its exemplar")
+    await eventually(shown, within_seconds=60.0, what=f"{expression} shows its exemplar")
 
 
 async def test_a_native_histogram_and_its_exemplar_through_the_gateway(project: Project) -> None:
