@@ -63,9 +63,12 @@ def show_status(found: Found) -> None:
 @click.pass_obj
 def look_over(found: Found) -> None:
     """Check everything; say what is wrong and what to do. Status 1 where something is."""
-    wrong = list(doctor.findings(found()))
+    installation = found()
+    wrong = list(doctor.findings(installation))
     for finding in wrong:
         click.echo(f"- {finding.what}\n  {finding.remedy}")
+    for left_out in doctor.unasked(installation):
+        click.echo(f"Not asked: {left_out}.")
     click.echo(f"{len(wrong)} found." if wrong else "All is well.")
     sys.exit(1 if wrong else 0)
 

@@ -68,7 +68,8 @@ def _contents(installation: Installation) -> Iterator[tuple[str, str]]:
     yield "machine.json", json.dumps({"python": platform.python_version(), "system": platform.platform()})
     found = status.processes(installation)
     yield "status.txt", "\n".join(status.lines(installation, found))
-    yield "doctor.txt", "\n".join(f"{each.what}\n  {each.remedy}" for each in doctor.findings(installation))
+    found_wrong = [f"{each.what}\n  {each.remedy}" for each in doctor.findings(installation)]
+    yield "doctor.txt", "\n".join(found_wrong + [f"not asked: {each}" for each in doctor.unasked(installation)])
     for name, address in installation.processes.items():
         yield f"{name}/ready.json", fetched(f"{address}/health/ready")[1]
         yield f"{name}/metrics.txt", fetched(f"{address}/metrics")[1]

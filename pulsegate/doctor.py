@@ -29,9 +29,23 @@ class Finding:
 
 def findings(installation: Installation) -> Iterator[Finding]:
     """Everything that is wrong; nothing where all is well."""
-    checks: tuple[Callable[[Installation], Iterator[Finding]], ...] = (_processes, _postgres, _log, _prometheus)
+    checks: tuple[Callable[[Installation], Iterator[Finding]], ...] = (
+        _processes,
+        _postgres,
+        _log,
+        _prometheus,
+        _sink,
+    )
     for check in checks:
         yield from check(installation)
+
+
+def unasked(installation: Installation) -> Iterator[str]:
+    """What was not looked at, since nobody has said where it is."""
+    if not installation.nats_monitoring:
+        yield "whether NATS syncs each write: name its monitoring as `nats_monitoring`"
+    if not installation.sink:
+        yield "whether the sink takes what an outage has delayed: name it as `sink` where it is a Prometheus"
 
 
 def _processes(installation: Installation) -> Iterator[Finding]:
@@ -116,18 +130,10 @@ def _log(installation: Installation) -> Iterator[Finding]:
 
 
 def _prometheus(installation: Installation) -> Iterator[Finding]:
-    status, body = fetched(f"{installation.prometheus}/api/v1/status/flags")
+    status, body = fetched(f"{installation.prometheus}/-/ready")
     if status != 200:
         yield Finding(f"Prometheus does not answer ({body[:100]})", "Is the address right, and the server up?")
         return
-    if json.loads(body)["data"].get("web.enable-remote-write-receiver") != "true":
-        yield Finding("Prometheus takes no remote write", "Start it with --web.enable-remote-write-receiver.")
-    _, configuration = fetched(f"{installation.prometheus}/api/v1/status/config")
-    if "out_of_order_time_window" not in configuration:
-        yield Finding(
-            "Prometheus has no out_of_order_time_window",
-            "Set storage.tsdb.out_of_order_time_window to more than the longest outage, such as 8d.",
-        )
     if not queried(installation.prometheus, 'pulsegate_dependency_up{tenant_id=""}'):
         yield Finding(
             "Prometheus does not scrape Pulsegate", "Scrape the operations port of each process, with its name as job."
@@ -135,4 +141,24 @@ def _prometheus(installation: Installation) -> Iterator[Finding]:
     if not queried(installation.prometheus, 'pulsegate:objective_budget{tenant_id=""}'):
         yield Finding(
             "Prometheus has no rules of Pulsegate: nobody is woken", "Load deploy/helm/pulsegate/files/rules/*.yaml."
+        )
+
+
+def _sink(installation: Installation) -> Iterator[Finding]:
+    if not installation.sink:
+        return
+    status, body = fetched(f"{installation.sink}/api/v1/status/flags")
+    if status != 200:
+        yield Finding(
+            f"the sink does not answer as a Prometheus ({body[:100]})",
+            "Is the address right, and the server up? Where it is of another kind, name no `sink`.",
+        )
+        return
+    if json.loads(body)["data"].get("web.enable-remote-write-receiver") != "true":
+        yield Finding("the sink takes no remote write", "Start it with --web.enable-remote-write-receiver.")
+    _, configuration = fetched(f"{installation.sink}/api/v1/status/config")
+    if "out_of_order_time_window" not in configuration:
+        yield Finding(
+            "the sink has no out_of_order_time_window",
+            "Set storage.tsdb.out_of_order_time_window to more than the longest outage, such as 8d.",
         )

@@ -36,6 +36,8 @@ class Installation:
     stream: str = "PULSEGATE_INGEST"
     #: the Prometheus that scrapes it
     prometheus: str
+    #: the Prometheus that takes its series, often the same; empty: it is not looked at, and need be no Prometheus
+    sink: str = ""
     #: folder of pg_dump and pg_restore; None: they are on PATH
     postgres_programs: Path | None = None
     #: folder of the processes' logs; None: they are somewhere else
@@ -51,6 +53,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     database: str
     nats: str
     prometheus: str
+    sink: str = ""
     nats_monitoring: tuple[str, ...] = ()
     owners: dict[str, str] = {}
     stream: str = "PULSEGATE_INGEST"
@@ -90,13 +93,15 @@ def from_data(folder: Path) -> Installation:
     def dsn(role: str) -> str:
         return f"postgresql://{role}:{secrets[f'{role}_password']}@{_HOST}:{ports['postgres']['postgres']}/pulsegate"
 
+    prometheus = f"http://{_HOST}:{ports['prometheus']['prometheus']}" if "prometheus" in ports else ""
     return Installation(
         processes={name: f"http://{_HOST}:{ports[name]['operations']}" for name in PROCESSES if name in ports},
         database=dsn("postgres"),
         owners={schema: dsn(f"{schema}_owner") for schema in SCHEMAS},
         nats=secrets["nats_url"],
         nats_monitoring=(f"http://{_HOST}:{ports['nats']['monitoring']}",) if "nats" in ports else (),
-        prometheus=f"http://{_HOST}:{ports['prometheus']['prometheus']}" if "prometheus" in ports else "",
+        prometheus=prometheus,
+        sink=prometheus,
         postgres_programs=postgres_programs(),
         logs=folder / "logs",
         secrets=tuple(secrets.values()),

@@ -51,7 +51,7 @@ def described(suite: Suite, tmp_path: Path) -> Path:
     for name, address in {**addresses, "nats": suite.secret("nats_url")}.items():
         (tmp_path / name).write_text(f"{address}\n")
     file = tmp_path / "installation.toml"
-    lines = [f'prometheus = "{suite.prometheus_url}"']
+    lines = [f'{name} = "{suite.prometheus_url}"' for name in ("prometheus", "sink")]
     lines += [f'{name} = {{file = "{tmp_path / name}"}}' for name in ("database", "nats")]
     lines += ["[processes]"]
     lines += [f'{name} = "http://127.0.0.1:{suite.ports.operations(name)}"' for name in OPERATIONS_PORTS]

@@ -16,7 +16,7 @@ from deploy.local.layout import Ports
 from deploy.local.programs import Program
 from deploy.local.secrets import write_private
 from deploy.local.servers import Nats, Postgres, Prometheus
-from pulsegate.doctor import findings
+from pulsegate.doctor import findings, unasked
 from pulsegate.installation import SCHEMAS, Installation
 from pulsegate.observation import fetched
 from tests.suite_database import Database
@@ -126,17 +126,34 @@ class BarePrometheus(Prometheus):
         return replace(program, argv=tuple(word for word in program.argv if "remote-write" not in word))
 
 
-def test_a_prometheus_that_takes_scrapes_and_evaluates_nothing_is_told(
-    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+def test_a_prometheus_that_scrapes_and_evaluates_nothing_is_told_and_a_sink_that_takes_nothing(
+    prometheus_binary: Path,
+    prometheus_server: RunningServer[Prometheus],
+    tmp_path: Path,
+    port_blocks: Callable[[], Ports],
 ) -> None:
     port = port_blocks().server("prometheus")
     bare = BarePrometheus(binary=prometheus_binary, folder=tmp_path / "p", port=port, log=tmp_path / "prometheus.log")
     with running(bare):
         assert _said("Prometheus", prometheus=bare.url) == [
-            "Prometheus takes no remote write",
-            "Prometheus has no out_of_order_time_window",
             "Prometheus does not scrape Pulsegate",
             "Prometheus has no rules of Pulsegate: nobody is woken",
         ]
-    (said,) = _said("Prometheus", prometheus=bare.url)
-    assert said.startswith("Prometheus does not answer (")
+        assert _said("the sink", prometheus=bare.url, sink=bare.url) == [
+            "the sink takes no remote write",
+            "the sink has no out_of_order_time_window",
+        ]
+        assert _said("the sink", prometheus=bare.url, sink=prometheus_server.server.url) == []
+    assert [each.split(" (")[0] for each in _said("Prometheus", prometheus=bare.url, sink=bare.url)] == [
+        "Prometheus does not answer",
+        "the sink does not answer as a Prometheus",
+    ]
+
+
+def test_what_is_not_asked_for_want_of_an_address_is_told() -> None:
+    nowhere = Installation(processes={}, database="", owners={}, nats="", prometheus=NOWHERE)
+    assert [each.split(":")[0] for each in unasked(nowhere)] == [
+        "whether NATS syncs each write",
+        "whether the sink takes what an outage has delayed",
+    ]
+    assert list(unasked(replace(nowhere, nats_monitoring=(NOWHERE,), sink=NOWHERE))) == []

@@ -31,6 +31,7 @@ def test_the_documented_file_is_understood(described: Path) -> None:
         nats_monitoring=("http://127.0.0.1:8222",),
         owners={"ingest": secrets[2]},
         prometheus="http://127.0.0.1:9090",
+        sink="http://127.0.0.1:9090",
         secrets=tuple(secrets),
     )
 
