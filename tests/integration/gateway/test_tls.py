@@ -9,9 +9,11 @@ import pytest
 from cryptography import x509
 
 from chassis.settings import SettingsError
+from services.gateway import tls
 from services.gateway.tls import Certificate
 from tests.certificates import self_signed
 from tests.integration.gateway.running import Gateway, StartGateway
+from tests.waiting import eventually
 
 
 async def _shown(gateway: Gateway) -> str:
@@ -31,6 +33,22 @@ async def test_the_public_port_speaks_tls_alone(start_gateway: StartGateway, tmp
         assert await _shown(gateway) == "first"
         with pytest.raises(aiohttp.ClientError):
             await gateway.session.get(f"http://127.0.0.1:{gateway.public_port}/health/live")
+
+
+async def test_a_running_gateway_shows_the_pair_that_its_files_have_now(
+    start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "_LOOK_SECONDS", 0.05)
+    certificate, key = self_signed(tmp_path, "first")
+    async with start_gateway(tls_certificate=certificate, tls_key=key) as gateway:
+        assert await _shown(gateway) == "first"
+        for new, old in zip(self_signed(tmp_path, "second"), (certificate, key), strict=True):
+            new.replace(old)
+
+        async def renewed() -> bool:
+            return await _shown(gateway) == "second"
+
+        await eventually(renewed, within_seconds=30)
 
 
 async def test_a_client_that_never_shakes_hands_is_cut(start_gateway: StartGateway, tmp_path: Path) -> None:
