@@ -97,7 +97,7 @@ class Operation:
         parameters = self.described.get("parameters", ())
         return [one["name"] for one in parameters if one["in"] == "path" and _is_id(one["schema"])]
 
-    def made(self, ids: Mapping[str, str], body: Json | None = None) -> Made:
+    def made(self, ids: Mapping[str, str], body: Mapping[str, object] | None = None) -> Made:
         """The request about these ids; `body`: members that its body has instead of made up ones."""
         parameters = self.described.get("parameters", ())
         path, query, headers = self.template, {}, {}
@@ -124,7 +124,7 @@ class Operation:
         media_type = next(iter(content), "")
         return media_type, _resolved(content.get(media_type, {}).get("schema", {}), self.schemas)
 
-    def _body(self, ids: Mapping[str, str], instead: Json) -> tuple[str, bytes | None]:
+    def _body(self, ids: Mapping[str, str], instead: Mapping[str, object]) -> tuple[str, bytes | None]:
         media_type, schema = self._body_schema()
         if not media_type:
             return "", None

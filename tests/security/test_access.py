@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.e2e.api import Answer, Api
 from tests.security.access import RULES, Rule
 from tests.security.cast import ROLES, Cast
 from tests.security.made_requests import Operation
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
@@ -19,6 +21,17 @@ _PAGE = Path(__file__).parents[2] / "docs/access.md"
 #: From Prometheus' types of errors to the codes of everywhere else.
 _PROMETHEUS = {"unauthorized": "UNAUTHENTICATED", "forbidden": "INSUFFICIENT_SCOPE", "not_found": "NOT_FOUND"}
 LET_IN = "let in"
+
+#: What is not as it is with a new one.
+_DIFFERENT: Mapping[str, Mapping[str, object]] = {
+    "changeAMembersRole": {"role": "editor"},
+    "changeAProjectsSettings": {"autoDefinition": True},
+    "setATenantsLimits": {"writesPerHour": 9_000},
+    "setATenantsPlanOrSuspendIt": {"plan": "professional"},
+}
+#: What is no GET and changes nothing where somebody has one session; and scopes of what sends or queries numbers.
+_NO_CHANGES = ("askForAVerificationOfMyAddress", "endMyOtherSessions", "generateAClient")
+_NO_CHANGES_WITH = ("ingest:write", "query:read")
 
 
 def _refusal(rule: Rule, caller: str, cast: Cast) -> str:
@@ -81,7 +94,7 @@ def _row(operation: Operation, rule: Rule) -> str:
     return f"| `{operation.method} {operation.template}` | {people} | {f'`{rule.scope}`' if rule.scope else '—'} |"
 
 
-def _body(operation: Operation) -> dict[str, str]:
+def _body(operation: Operation) -> dict[str, object]:
     return {"name": f"m{uuid7().hex}_total"} if operation.name == "defineAMetric" else {}
 
 
@@ -108,3 +121,45 @@ async def test_a_route_is_for_whom_the_table_names(
         if not _as_expected(answer, rule, expected):
             faults.append(f"{caller}: {expected} expected, but {answer.status} {answer.text[:300]}")
     assert not faults, "\n".join([f"{operation.method} {operation.template}", *faults])
+
+
+async def test_every_change_leaves_an_entry_in_the_audit_log(
+    cast: Cast, api_of_the_module: Api, described: dict[str, Operation]
+) -> None:
+    """Of each change that the table lets somebody make, with the id of its request."""
+    made: dict[str, str] = {}
+    for name, rule in RULES.items():
+        operation = described[name]
+        if operation.method == "GET" or name in _NO_CHANGES or rule.scope in _NO_CHANGES_WITH:
+            continue
+        caller, ids = await _on_something_new(operation, rule, cast)
+        request = operation.made(ids, {**_body(operation), **_DIFFERENT.get(name, {})})
+        answer = await request.sent(api_of_the_module, cast.credentials[caller])
+        assert _as_expected(answer, rule, LET_IN), f"{name}: {answer.status} {answer.text}"
+        if answer.status < 400:
+            made[answer.headers["X-Correlation-Id"]] = name
+    assert len(made) >= 20
+    for correlation_id, name in made.items():
+        await eventually(partial(_is_told, cast, correlation_id), within_seconds=30, what=f"an entry of {name}")
+
+
+async def _on_something_new(operation: Operation, rule: Rule, cast: Cast) -> tuple[str, dict[str, str]]:
+    """Who may do it, and to what: nothing of it was done before."""
+    if rule.people == "operator":
+        return "operator", dict(cast.ids_elsewhere)
+    ids = await _ids(operation, cast, "owner", fresh=True)
+    if operation.ids_in_path[-1:] == ["projectId"]:
+        ids["projectId"] = await cast.fresh("projectId", "owner")
+    return "owner", ids
+
+
+async def _is_told(cast: Cast, correlation_id: str) -> bool:
+    """In the audit log of one of the tenants."""
+    lines = {"Accept": "application/x-ndjson"}
+    for project in (cast.project, cast.elsewhere):
+        path = f"/api/v1/tenants/{project.tenant_id}/audit"
+        answer = await project.api.call("GET", path, credential=project.token, headers=lines)
+        assert answer.status == 200, answer.text
+        if f'"{correlation_id}"' in answer.text:
+            return True
+    return False

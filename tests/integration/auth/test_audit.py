@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -88,6 +88,27 @@ async def test_every_change_leaves_an_entry_that_says_who_did_what_to_what(auth:
     }
     assert entries[7]["details"] == {"before": "viewer", "role": "editor"}
     assert all(entry["correlationId"] and entry["tenantId"] == ada.tenant_id for entry in entries)
+
+
+async def test_what_becomes_of_a_keys_rights_is_told(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    principal = await auth.principal(ada)
+    key = (await auth.create_key(ada, scopes=["query:read"])).key
+    which = {"project_id": ada.project_id, "key_id": key.id}
+    until = datetime(2100, 1, 1, tzinfo=UTC)
+    await auth.account("UpdateKey", accounts_pb2.UpdateKeyRequest(**which, expires_at=until), principal)
+    rotating = accounts_pb2.RotateKeyRequest(**which, grace_seconds=60)
+    successor = (await auth.account("RotateKey", rotating, principal)).key
+
+    changed, rotated = (await entries_of(auth, ada))[-2:]
+
+    for entry, action in ((changed, "key.changed"), (rotated, "key.rotated")):
+        assert (entry["action"], entry["actor"]["id"], entry["projectId"]) == (action, ada.user_id, ada.project_id)
+        assert entry["target"] == {"kind": "key", "id": key.id, "name": "a key"}
+    rights = {"kind": "secret", "scopes": ["query:read"], "allowedOrigins": []}
+    assert changed["details"] == {**rights, "expiresAt": "2100-01-01T00:00:00.000Z"}
+    assert rotated["details"].items() >= {**rights, "successor": successor.id}.items()
+    assert rotated["details"]["expiresAt"] < changed["details"]["expiresAt"]
 
 
 async def test_a_change_that_is_refused_or_fails_leaves_none(auth: AuthClient) -> None:
