@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pyotp
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from chassis.ids import uuid7
@@ -94,10 +95,10 @@ async def test_what_becomes_of_a_keys_rights_is_told(auth: AuthClient) -> None:
     ada = await auth.sign_up()
     principal = await auth.principal(ada)
     key = (await auth.create_key(ada, scopes=["query:read"])).key
-    which = {"project_id": ada.project_id, "key_id": key.id}
-    until = datetime(2100, 1, 1, tzinfo=UTC)
-    await auth.account("UpdateKey", accounts_pb2.UpdateKeyRequest(**which, expires_at=until), principal)
-    rotating = accounts_pb2.RotateKeyRequest(**which, grace_seconds=60)
+    until = Timestamp(seconds=int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()))
+    changing = accounts_pb2.UpdateKeyRequest(project_id=ada.project_id, key_id=key.id, expires_at=until)
+    await auth.account("UpdateKey", changing, principal)
+    rotating = accounts_pb2.RotateKeyRequest(project_id=ada.project_id, key_id=key.id, grace_seconds=60)
     successor = (await auth.account("RotateKey", rotating, principal)).key
 
     changed, rotated = (await entries_of(auth, ada))[-2:]

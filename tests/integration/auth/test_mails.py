@@ -109,12 +109,12 @@ async def test_a_running_process_signs_in_with_the_password_that_its_file_has_no
         running_auth(settings, smtp=followed.current(), secrets={"smtp": followed}) as auth,
     ):
         await auth.sign_up()
-        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 1), within_seconds=60)
+        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 1), within_seconds=30)
         right = b"second"
         file.write_text(f"smtp+plain://pulsegate:second@127.0.0.1:{port}")
-        await eventually(lambda: asyncio.sleep(0, followed.current().password == "second"), within_seconds=60)
+        await eventually(lambda: asyncio.sleep(0, followed.current().password == "second"), within_seconds=30)
         await auth.sign_up()
-        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 2), within_seconds=60)
+        await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 2), within_seconds=30)
 
 
 @pytest.mark.parametrize(
