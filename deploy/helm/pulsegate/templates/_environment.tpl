@@ -28,7 +28,7 @@ component's `settings` come last. Takes root, name, spec, facts (its row of the 
 {{- $_ := set $told "PULSEGATE_MTLS_CA_PATH" (printf "/run/mtls/pulsegate/%s" .root.Values.mtls.authorityKey) }}
 {{- $_ := set $told "PULSEGATE_MTLS_DOMAIN" (include "pulsegate.mtlsDomain" .root) }}
 {{- end }}
-{{- $told = merge $told (fromYaml (include "pulsegate.secretVariables" .)) }}
+{{- $told = merge $told (fromYaml (include "pulsegate.secretVariables" .)) (fromYaml (include "pulsegate.authoritiesVariables" .)) }}
 {{- range $variable, $value := fromYaml (include (printf "pulsegate.settings.%s" .name) .) }}
 {{- $_ := set $told $variable $value }}
 {{- end }}

@@ -40,6 +40,7 @@ containers:
     securityContext: {{- include "pulsegate.containerSecurity" .root | nindent 6 }}
     volumeMounts:
       {{- include "pulsegate.secretMounts" . | nindent 6 }}
+      {{- include "pulsegate.authoritiesMounts" . | nindent 6 }}
       - {name: tmp, mountPath: /tmp}
       {{- if include "pulsegate.tlsMounted" . }}
       - {name: tls, mountPath: /run/tls/pulsegate, readOnly: true}
@@ -52,6 +53,7 @@ containers:
       {{- end }}
 volumes:
   {{- include "pulsegate.secretVolumes" . | nindent 2 }}
+  {{- include "pulsegate.authoritiesVolumes" . | nindent 2 }}
   - name: tmp
     emptyDir: {sizeLimit: 64Mi}
   {{- if include "pulsegate.tlsMounted" . }}
