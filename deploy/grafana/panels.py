@@ -95,8 +95,8 @@ BUSINESS = Page(
         number(
             "Lost and double",
             "short",
-            "By the canary; without one, nobody looks.",
-            'max(pulsegate_canary_lost{tenant_id=""}) + max(pulsegate_canary_double{tenant_id=""}) or vector(0)',
+            "By the canary; where none flies there is no number, and nobody looks.",
+            'max(pulsegate_canary_lost{tenant_id=""}) + max(pulsegate_canary_double{tenant_id=""})',
         ),
         graph(
             "Metrics accepted",
@@ -448,4 +448,45 @@ CODEGEN = Page(
     ),
 )
 
-PAGES = (BUSINESS, GATEWAY, RECEIVER, AGGREGATOR, AUTH, CONFIG, CODEGEN)
+CANARY = Page(
+    name="pulsegate-canary",
+    title="Pulsegate: canary",
+    panels=(
+        graph(
+            "Lost and double",
+            "short",
+            "Units. Neither may ever be more than 0.",
+            lost='max(pulsegate_canary_lost{tenant_id=""})',
+            double='max(pulsegate_canary_double{tenant_id=""})',
+        ),
+        graph(
+            "Units",
+            "cps",
+            "Accepted from it, and seen by its queries.",
+            accepted=rate("pulsegate_canary_sent_total"),
+            seen='sum(deriv(pulsegate_canary_seen{tenant_id=""}[$__rate_interval]))',
+        ),
+        graph(
+            "Until a unit is seen",
+            "s",
+            "From the 202 until a query answers it; it asks once a second.",
+            p50=quantile(0.5, "pulsegate_canary_visibility_seconds"),
+            p99=quantile(0.99, "pulsegate_canary_visibility_seconds"),
+        ),
+        graph(
+            "Calls",
+            "reqps",
+            "The availability that somebody outside has.",
+            by_outcome=rate("pulsegate_canary_calls_total", "", "outcome"),
+        ),
+        graph(
+            "Since it compared",
+            "s",
+            "",
+            compared='time() - max(pulsegate_canary_compared_timestamp_seconds{tenant_id=""})',
+        ),
+        *_process("canary"),
+    ),
+)
+
+PAGES = (BUSINESS, GATEWAY, RECEIVER, AGGREGATOR, AUTH, CONFIG, CODEGEN, CANARY)

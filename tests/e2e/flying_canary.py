@@ -1,8 +1,11 @@
 """Canaries that fly: as a process of their own, with what they say, or within a test, where they may be lied to."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from aiohttp import ClientSession, web
@@ -54,6 +57,26 @@ def settings_for(project: Project, state: Path, port: int, url: str = "") -> Set
         interval_seconds=0.05,
         patience_seconds=2.0 if url else 60.0,
     )
+
+
+@contextmanager
+def in_process_of_its_own(project: Project, folder: Path, port: int) -> Iterator[None]:
+    """One that is scraped as it is, at the gateway itself. The project must have its definition."""
+    told = {
+        "PULSEGATE_OPS_PORT": str(port),
+        "PULSEGATE_CANARY_URL": project.api.base_url,
+        "PULSEGATE_CANARY_KEY": project.secret_key,
+        "PULSEGATE_CANARY_STATE": str(folder / "canary.json"),
+        "PULSEGATE_CANARY_INTERVAL_SECONDS": "0.5",
+    }
+    command = [sys.executable, "-m", "services.canary"]
+    with (folder / "canary.log").open("wb") as log:
+        process = subprocess.Popen(command, env={**os.environ, **told}, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
 
 
 @asynccontextmanager

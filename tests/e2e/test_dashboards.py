@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +13,9 @@ from chassis.tasks import in_background
 from deploy.grafana.panels import PAGES
 from deploy.grafana.queries import Panel
 from deploy.local.layout import OPERATIONS_PORTS, Ports
+from services.canary.clients import METRIC
 from tests.e2e.api import PASSWORD, Project
+from tests.e2e.flying_canary import in_process_of_its_own
 from tests.fast_prometheus import FastPrometheus
 from tests.suite_running import Suite
 from tests.suite_servers import RunningServer, running
@@ -22,15 +25,23 @@ pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
+def ports(port_blocks: Callable[[], Ports]) -> Ports:
+    return replace(port_blocks(), canary=True)
+
+
+@pytest.fixture
 def prometheus(
-    suite: Suite, prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+    suite: Suite, prometheus_binary: Path, tmp_path: Path, ports: Ports
 ) -> Iterator[RunningServer[FastPrometheus]]:
     server = FastPrometheus(
         binary=prometheus_binary,
         folder=tmp_path / "prometheus",
-        port=port_blocks().public,
+        port=ports.public,
         log=tmp_path / "prometheus.log",
-        scraped={name: suite.ports.operations(name) for name in OPERATIONS_PORTS},
+        scraped={
+            **{name: suite.ports.operations(name) for name in OPERATIONS_PORTS},
+            "canary": ports.operations("canary"),
+        },
     )
     with running(server) as started:
         yield started
@@ -51,9 +62,10 @@ async def _use_everything(project: Project) -> None:
 
 
 async def test_no_panel_is_empty_under_load(
-    suite: Suite, project: Project, prometheus: RunningServer[FastPrometheus]
+    suite: Suite, project: Project, prometheus: RunningServer[FastPrometheus], ports: Ports, tmp_path: Path
 ) -> None:
     await project.define("panels_total")
+    await project.define(METRIC, labels=[{"name": "run", "required": True}])
     panels = [(page.name, panel) for page in PAGES for panel in page.panels]
     async with aiohttp.ClientSession() as session, in_background(_use_everything(project)):
 
@@ -67,7 +79,8 @@ async def test_no_panel_is_empty_under_load(
 
         last: list[str] = []
         try:
-            await eventually(none_is_empty, within_seconds=45)
+            with in_process_of_its_own(project, tmp_path, ports.operations("canary")):
+                await eventually(none_is_empty, within_seconds=75)
         except AssertionError:
             pytest.fail(f"empty: {last}")
 
