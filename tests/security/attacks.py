@@ -1,14 +1,16 @@
 """Attacks on a gateway that go on beside its healthy traffic, from a process of their own.
 
 `python -m tests.security.attacks URL KEY OTHER` (the key of another tenant) says `attacking` once it does, goes on
-until its input ends, and then prints what became of each attack, in JSON: by attack how often each status came, `cut`
-where the connection was ended instead, `late` where nothing came in time.
+until its input ends, and then prints what became of each attack, in JSON: by attack how often each status came, with
+the code of an error (`413 BODY_TOO_LARGE`), `cut` where the connection was ended instead, `late` where nothing came in
+time.
 """
 
 import asyncio
 import gzip
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -31,6 +33,8 @@ _PATIENCE_SECONDS = 15.0
 _LARGE_BODY = json.dumps(
     {"metrics": [{"name": "render_seconds", "value": [0.25] * 1_000, "labels": {"n": str(n)}} for n in range(100)]}
 ).encode()
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n(?s:.*)\r\n\r\n", re.IGNORECASE)
+_CODE = re.compile(rb'"code": *"([A-Z_]+)"')
 _BOMB = b'{"metrics": [' + b" " * (50 << 20) + b"]}"
 
 
@@ -78,19 +82,22 @@ class Attacks:
                 counts[await attack()] += 1
             except TimeoutError:
                 counts["late"] += 1
-            except OSError:
+            except (OSError, EOFError):
                 counts["cut"] += 1
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _answer(self, request: bytes) -> str:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             reader, writer = await asyncio.open_connection(self.host, self.port)
+            # It may be refused before all of it was read: the answer must be read before the end of the connection is.
+            answer = asyncio.ensure_future(_outcome(reader))
             try:
-                with suppress(ConnectionError):  # refused before it has read everything
+                with suppress(ConnectionError):
                     writer.write(request)
                     await writer.drain()
-                return _status(await reader.readline())
+                return await answer
             finally:
+                answer.cancel()
                 writer.close()
 
     async def _slow_headers(self) -> str:
@@ -105,11 +112,11 @@ class Attacks:
             reader, writer = await asyncio.open_connection(self.host, self.port)
             try:
                 writer.write(beginning)
-                answer = asyncio.ensure_future(reader.readline())
+                answer = asyncio.ensure_future(_outcome(reader))
                 while not answer.done():
                     writer.write(b"x")
                     await asyncio.wait([answer], timeout=1)
-                return _status(answer.result())
+                return answer.result()
             finally:
                 writer.close()
 
@@ -125,8 +132,22 @@ class Attacks:
         return held
 
 
-def _status(line: bytes) -> str:
-    return line.split(b" ")[1].decode() if line else "cut"
+async def _outcome(reader: asyncio.StreamReader) -> str:
+    """Status and code of one answer. Raises EOFError where the connection ends before it does, and OSError."""
+    told = await reader.read(1 << 16)
+    while (length := _CONTENT_LENGTH.search(told)) is None:
+        told += await _more(reader)
+    head, _, body = told.partition(b"\r\n\r\n")
+    while len(body) < int(length[1]):
+        body += await _more(reader)
+    code = _CODE.search(body)
+    return " ".join(part.decode() for part in (head.split(b" ")[1], *(code.groups() if code else ())))
+
+
+async def _more(reader: asyncio.StreamReader) -> bytes:
+    if found := await reader.read(1 << 16):
+        return found
+    raise EOFError
 
 
 async def _main(url: str, key: str, key_of_another: str) -> None:

@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,13 +18,23 @@ from tests.suite_running import Suite
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 _CHECKOUT = Path(__file__).parents[2]
-_CALM_SECONDS, _ATTACKED_SECONDS = 5.0, 12.0
+_CALM_SECONDS, _ATTACKED_SECONDS = 5.0, 15.0
 #: Noise of a busy machine only adds: what an attack does to others is in all rounds, so the best one tells.
 _ROUNDS = 3
 _MOST_TIMES = 2.0
 _EVERY_SECONDS = 0.02
 #: Nobody notices less; without it a calm round of two milliseconds would make noise of five a failure.
 _UNNOTICED_SECONDS = 0.02
+#: By attack: what must become of some of them, and what else may.
+_ENDS: Mapping[str, tuple[str, frozenset[str]]] = {
+    "ten mebibytes": ("413 BODY_TOO_LARGE", frozenset({"cut"})),  # whoever sends on after the refusal is cut
+    "gzip bomb": ("413 BODY_TOO_LARGE", frozenset()),
+    "zstd bomb": ("413 BODY_TOO_LARGE", frozenset()),
+    "large bodies of another tenant": ("202", frozenset()),
+    "deep JSON": ("400 MALFORMED_JSON", frozenset()),
+    "slow headers": ("cut", frozenset()),
+    "slow body": ("cut", frozenset()),
+}
 
 
 async def _p99_of_healthy_traffic(project: Project, seconds: float) -> float:
@@ -65,7 +75,9 @@ async def _attacked(
 
 
 @pytest.mark.skipif("SECURITY_EXAMPLES" not in os.environ, reason="takes a minute: make security")
-async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(suite: Suite, project: Project) -> None:
+async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(
+    suite: Suite, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     await project.define("good_total")
     other = await sign_up(project.api)
     await other.define("render_seconds", "histogram", labels=[{"name": "n"}])
@@ -79,20 +91,16 @@ async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(su
         tallies.append(tally)
         before, calm = calm, await _p99_of_healthy_traffic(project, _CALM_SECONDS)
         rounds.append((attacked / max(before, calm, _UNNOTICED_SECONDS), before, attacked, calm))
+        with capsys.disabled():
+            print(f"\np99 in seconds: {before:.4f} before, {attacked:.4f} meanwhile, {calm:.4f} after:", end=" ")
+            print(f"{attacked / max(before, calm):.1f} times the calm one; {tally}")
         if rounds[-1][0] <= _MOST_TIMES:
             break
     assert min(rounds)[0] <= _MOST_TIMES, f"times slower, and seconds before, meanwhile and after: {rounds}"
     for tally in tallies:
-        for attack, statuses in (
-            ("ten mebibytes", {"413", "cut"}),  # whoever sends on after the refusal is cut
-            ("gzip bomb", {"413"}),
-            ("zstd bomb", {"413"}),
-            ("large bodies of another tenant", {"202"}),
-            ("deep JSON", {"400"}),
-            ("slow headers", {"cut"}),
-            ("slow body", {"400", "408", "cut"}),
-        ):
-            assert set(tally[attack]) <= statuses, tally
+        for attack, (must, may) in _ENDS.items():
+            assert tally[attack].get(must), (attack, tally)
+            assert tally[attack].keys() <= {must, *may}, (attack, tally)
         assert tally["idle"]["held"] == 10_000, tally
     assert (await project.api.call("GET", "/health/ready")).json["status"] == "ready"
     assert suite.processes()["gateway"]["restarts"] == 0
