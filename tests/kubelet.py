@@ -39,7 +39,7 @@ _SERVICE_ADDRESS = re.compile(rf"(http://)?([a-z0-9-]+)\.{NAMESPACE}\.svc\.clust
 _HOST = re.compile(rf"([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local")
 #: Of this machine's environment; nothing else reaches a container.
 _PASSED_ON = ("PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "GRPC_ENABLE_FORK_SUPPORT")
-_JOB_SECONDS = 60
+_JOB_SECONDS = 120
 
 #: name → key → text
 Secrets = MutableMapping[str, Mapping[str, str]]

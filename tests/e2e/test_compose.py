@@ -90,6 +90,6 @@ async def test_what_compose_runs_counts_exactly_with_and_without_tls(cluster: Cl
         for door in (project, dataclasses.replace(project, api=other)):
             sent = await door.send({"name": "composed_total", "value": 3}, producer=project.id, sequence=1)
             assert sent.status == 202, sent.text
-        await project.shows("composed_total", 3)
+        await project.shows("composed_total", 3, within_seconds=60)
     await flying_canary.finds_everything_once(cluster, gateway, secret=compose_file.SECRET, key="canary_key")
     assert {pod.stop() for pod in pods} == {0}
