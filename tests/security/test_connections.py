@@ -89,11 +89,16 @@ async def test_attacks_end_as_they_should_and_healthy_traffic_does_not_notice(
         async with _attacked(suite, project, other, tally):
             attacked = await _p99_of_healthy_traffic(project, _ATTACKED_SECONDS)
         tallies.append(tally)
+        # Ten thousand connections end at once: what that costs others is told, and calm is what comes after it.
+        ended = await _p99_of_healthy_traffic(project, _CALM_SECONDS)
         before, calm = calm, await _p99_of_healthy_traffic(project, _CALM_SECONDS)
         rounds.append((attacked / max(before, calm, _UNNOTICED_SECONDS), before, attacked, calm))
         with capsys.disabled():
-            print(f"\np99 in seconds: {before:.4f} before, {attacked:.4f} meanwhile, {calm:.4f} after:", end=" ")
-            print(f"{attacked / max(before, calm):.1f} times the calm one; {tally}")
+            print(
+                f"\np99 in seconds: {before:.4f} before, {attacked:.4f} meanwhile, {ended:.4f} as all of it ends,",
+                end=" ",
+            )
+            print(f"{calm:.4f} after: {attacked / max(before, calm):.1f} times the calm one; {tally}")
         if rounds[-1][0] <= _MOST_TIMES:
             break
     assert min(rounds)[0] <= _MOST_TIMES, f"times slower, and seconds before, meanwhile and after: {rounds}"
