@@ -20,6 +20,8 @@ RANDOM_CHARACTERS = 32
 #: Any CRC-32 fits into six base62 characters.
 _CHECKSUM_CHARACTERS = 6
 
+_MOST_CHARACTERS = 100
+
 _KINDS: dict[str, KeyKind] = {"pk_": "publishable", "sk_": "secret"}
 _FORMAT = re.compile(rf"(?:pk_|sk_)[0-9A-Za-z]{{{RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
 
@@ -30,6 +32,11 @@ def kind_of(text: str) -> KeyKind | None:
         return None
     stem = text[:-_CHECKSUM_CHARACTERS]
     return _KINDS[text[:3]] if with_checksum(stem) == text else None
+
+
+def is_sound(text: str) -> bool:
+    """Whether a secret of this form, whatever its prefix, ends with its checksum."""
+    return text.isascii() and len(text) <= _MOST_CHARACTERS and with_checksum(text[:-_CHECKSUM_CHARACTERS]) == text
 
 
 def with_checksum(stem: str) -> str:

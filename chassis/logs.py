@@ -21,7 +21,7 @@ _SECRET_FIELD = re.compile(
 )
 _SECRET_TEXT = re.compile(
     r"(?:pk|sk)_[A-Za-z0-9_-]{8,}"  # API keys
-    r"|(?:rt|st|mt)_[A-Za-z0-9_-]{16,}"  # refresh, service and mailed tokens
+    r"|(?:rt|st|mt|pt)_[A-Za-z0-9_-]{16,}"  # refresh, service, mailed and provisioning tokens
     r"|eyJ[A-Za-z0-9_-]{1,512}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # JWTs; headers without a bound took quadratic time
     r"|(?<=://)[^/\s@]+@"  # user:password in an address
     r"|(?i:bearer\s+)\S+"

@@ -1,9 +1,10 @@
 """Who a call is made for: a short-lived principal, signed by auth, that every service verifies for itself.
 
 A principal is a JWT (EdDSA, audience `pulsegate-services`) with the claims
-`sub` (user or key id), `kind` (user | publishable | secret), `tid` (tenant id), `pid` (project id), `sid` (session id),
-`scopes` (list) and `exp`. For people the scopes are those of their role in that tenant. `tid` and `pid` are absent in a
-principal that is about a person's own account.
+`sub` (id of a user, a key or an identity provider), `kind` (user | publishable | secret | provisioner), `tid` (tenant
+id), `pid` (project id), `sid` (session id), `scopes` (list) and `exp`. For people the scopes are those of their role in
+that tenant. `tid` and `pid` are absent in a principal that is about a person's own account, `pid` in a
+provider's.
 """
 
 import time
@@ -32,9 +33,9 @@ KeySource = Callable[[], Awaitable[str]]
 class Principal:
     """A verified identity."""
 
-    #: User id or key id.
+    #: Id of a user, a key or an identity provider.
     subject: str
-    #: "user", "publishable" or "secret".
+    #: "user", "publishable", "secret", or "provisioner" for an identity provider.
     kind: str
     scopes: frozenset[str]
     #: Unix seconds.

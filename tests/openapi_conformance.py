@@ -43,7 +43,7 @@ class Conformance:
             return
         media_type = headers["Content-Type"].partition(";")[0]
         assert media_type in content, f"{what} answers {status} as {media_type}"
-        if media_type == "application/json" and "schema" in content[media_type]:
+        if media_type in ("application/json", "application/scim+json") and "schema" in content[media_type]:
             self._compare(f"{what} {status}", json.loads(body), content[media_type]["schema"])
 
     def _compare(self, what: str, value: Any, schema: Json) -> None:

@@ -19,6 +19,7 @@ from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServi
 from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServiceServicer_to_server
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.provisioning_pb2_grpc import add_ProvisioningServiceServicer_to_server
 from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOnServiceServicer_to_server
 from services.auth import outbound, passwords, saml
 from services.auth.audit_chain import HeadSignature
@@ -34,6 +35,7 @@ from services.auth.grpc_api.credentials import CredentialServicer
 from services.auth.grpc_api.invitations import InvitationServicer
 from services.auth.grpc_api.operators import OperatorServicer
 from services.auth.grpc_api.own_account import OwnAccountServicer
+from services.auth.grpc_api.provisioning import ProvisioningServicer
 from services.auth.grpc_api.single_sign_on import SingleSignOnServicer
 from services.auth.key_usage import KeyUsage
 from services.auth.mailers import mailer_of
@@ -44,6 +46,7 @@ from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditLog, AuditTrail
+from services.auth.operations.departures import Departures
 from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.invitations import Invitations
@@ -52,6 +55,7 @@ from services.auth.operations.leaks import Leaks
 from services.auth.operations.members import Members
 from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
+from services.auth.operations.provisioning import Provisioning
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.removed_members import RemovedMembers
 from services.auth.operations.second_factors import SecondFactors
@@ -242,7 +246,7 @@ def _registrations(
         AuditLog(parts.database, parts.access, AuditStorage(), signer), HeadSignature.of(parts.master_key)
     )
     invitations, operators = _invitations(parts), _operators(parts)
-    sign_on = _single_sign_on(parts, providers, saml_client)
+    sign_on, provisioning = _single_sign_on(parts, providers, saml_client), _provisioning(parts)
     return [
         lambda server: add_AccountServiceServicer_to_server(accounts, server),
         lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
@@ -250,6 +254,7 @@ def _registrations(
         lambda server: add_InvitationServiceServicer_to_server(invitations, server),
         lambda server: add_OperatorServiceServicer_to_server(operators, server),
         lambda server: add_SingleSignOnServiceServicer_to_server(sign_on, server),
+        lambda server: add_ProvisioningServiceServicer_to_server(provisioning, server),
     ]
 
 
@@ -326,7 +331,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             of.access,
             accounts,
             members,
-            IdentityStorage(),
+            Departures(members, IdentityStorage()),
             feed,
             of.trail,
             of.clock,
@@ -398,4 +403,21 @@ def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -
             session_life=session_life,
         ),
         RemovedMembers(of.database, of.access, members, identities, of.trail),
+    )
+
+
+def _provisioning(of: _Parts) -> ProvisioningServicer:
+    members, identities = MemberStorage(), IdentityStorage()
+    return ProvisioningServicer(
+        Provisioning(
+            of.database,
+            AccountStorage(),
+            members,
+            IdentityProviderStorage(),
+            identities,
+            Departures(members, identities),
+            FeedStorage(),
+            of.trail,
+            of.clock,
+        )
     )

@@ -61,6 +61,8 @@ CALLERS = table(
             "GetIdentityProvider": _BY_GATEWAY,
             "UpdateIdentityProvider": _BY_GATEWAY,
             "DeleteIdentityProvider": _BY_GATEWAY,
+            "CreateProvisioningToken": _BY_GATEWAY,
+            "RevokeProvisioningToken": _BY_GATEWAY,
             "BeginSignOn": _BY_GATEWAY,
             "CompleteOidcSignOn": _BY_GATEWAY,
             "CompleteSamlSignOn": _BY_GATEWAY,
@@ -69,6 +71,12 @@ CALLERS = table(
             "SignOnWithPassword": _BY_GATEWAY,
             "ListRemovedMembers": _BY_GATEWAY,
             "ReadmitMember": _BY_GATEWAY,
+        },
+        "pulsegate.auth.v1.ProvisioningService": {
+            "ListProvisionedAccounts": _BY_GATEWAY,
+            "GetProvisionedAccount": _BY_GATEWAY,
+            "UpdateProvisionedAccount": _BY_GATEWAY,
+            "RemoveProvisionedAccount": _BY_GATEWAY,
         },
         "pulsegate.auth.v1.AuditService": {
             "ListAuditEntries": _BY_GATEWAY,

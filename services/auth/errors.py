@@ -87,6 +87,13 @@ class InvalidMailedToken(Invalid):
         super().__init__("The token is unknown, expired or used. Ask for a new one.")
 
 
+class InvalidProvisioningToken(Unauthenticated):
+    """Unknown, replaced or revoked: never said which."""
+
+    def __init__(self) -> None:
+        super().__init__("The provisioning token is unknown, was replaced by another, or revoked.")
+
+
 class InvalidApiKey(Unauthenticated):
     """Unknown, revoked or expired: never said which."""
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Generic, NewType, TypeVar
 
 from chassis.errors import Invalid
-from services.auth.domain import Role, TenantId, User, name_fault
+from services.auth.domain import Role, TenantId, User, UserId, name_fault
 from services.auth.ldap_filters import DN, LOGIN, filter_fault
 from services.auth.signing_certificates import UnusableCertificate, read_certificate
 
@@ -248,6 +248,8 @@ class ProviderOf(Generic[_Kind_co]):
     sealed_secret: bytes | None = field(repr=False)
     created_at: datetime
     updated_at: datetime
+    #: When the token was made with which it says who has left; None: there is none.
+    provisioning_since: datetime | None = None
 
     def require_complete(self) -> None:
         """Raises Invalid where the name to bind with has no password: such a bind would prove nothing."""
@@ -283,6 +285,28 @@ class RemovedMember:
     user: User
     provider_id: ProviderId
     removed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvisionedAccount:
+    """An account as its own provider may see it."""
+
+    user: User
+    #: The provider's lasting name for them.
+    subject: str
+    #: False: the provider has said that they have left.
+    active: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sought:
+    """What accounts must have to be found; None: anything."""
+
+    user_id: UserId | None = None
+    #: Whatever its capitals.
+    email: str | None = None
+    subject: str | None = None
 
 
 def changed_members(before: IdentityProvider, after: IdentityProvider) -> Sequence[str]:

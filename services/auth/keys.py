@@ -47,6 +47,7 @@ _ORIGIN = re.compile(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65_535
 _PREFIXES = {KeyKind.PUBLISHABLE: "pk_", KeyKind.SECRET: "sk_"}
+_PROVISIONING_PREFIX = "pt_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +221,15 @@ def _origins_fault(kind: KeyKind, origins: Sequence[str]) -> str | None:
     return None
 
 
+def new_provisioning_token() -> str:
+    """With which an identity provider says who has left: a text of the same form, which is no API key."""
+    return _random_text_after(_PROVISIONING_PREFIX)
+
+
 def _random_text(kind: KeyKind) -> str:
+    return _random_text_after(_PREFIXES[kind])
+
+
+def _random_text_after(prefix: str) -> str:
     random = "".join(secrets.choice(api_keys.BASE62) for _ in range(api_keys.RANDOM_CHARACTERS))
-    return api_keys.with_checksum(_PREFIXES[kind] + random)
+    return api_keys.with_checksum(prefix + random)

@@ -27,7 +27,8 @@ REFRESHES = Counter(
 )
 VERDICTS = Counter(
     "pulsegate_auth_verdicts_total",
-    "Answers about a credential, by `credential` (`api_key`, `access_token`) and `result` (`ok` or the error's code).",
+    "Answers about a credential, by `credential` (`api_key`, `access_token`, `provisioning_token`) and `result` (`ok`"
+    " or the error's code).",
     ["credential", "result"],
 )
 PASSWORDS_PENDING = Gauge(

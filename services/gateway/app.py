@@ -55,6 +55,7 @@ from services.gateway.http_api.queries import QueryRoutes
 from services.gateway.http_api.reference import ReferenceRoutes
 from services.gateway.http_api.removed_members import RemovedMemberRoutes
 from services.gateway.http_api.revalidation import revalidated
+from services.gateway.http_api.scim import ScimRoutes
 from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.http_api.single_sign_on import SignOnRoutes
 from services.gateway.ingestion_streams import IngestionStreams
@@ -66,6 +67,7 @@ from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
 from services.gateway.operators import Operators
 from services.gateway.own_account import OwnAccount
+from services.gateway.provisioning import Provisioning
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.read_cache import ReadCache
 from services.gateway.redis_limits import RedisLimiter
@@ -170,6 +172,7 @@ def _resources(
         InvitationRoutes(Invitations(upstreams.auth), limits),
         IdentityProviderRoutes(single_sign_on, endpoint=settings.endpoint),
         RemovedMemberRoutes(single_sign_on),
+        ScimRoutes(Provisioning(upstreams.auth), endpoint=settings.endpoint),
         SignOnRoutes(single_sign_on, limits, endpoint=settings.endpoint, cors_origins=settings.cors_origins),
         OperatorRoutes(operators),
         DefinitionRoutes(definitions, kept),

@@ -21,6 +21,7 @@ _LONGEST_TOKEN = 4096
 _AUTHORIZATION = istr("Authorization")
 _API_KEY = istr("X-API-Key")
 _BEARER = "Bearer "
+_PROVISIONING_PREFIX = "pt_"
 
 
 def _lone_key(request: web.Request) -> str:
@@ -81,11 +82,23 @@ def _bearer(header: str) -> Credential:
         raise Unauthenticated("Send the access token or secret key as Authorization: Bearer.")
     if text.startswith("pk_"):
         raise errors.invalid_api_key("Send a publishable key as X-API-Key.")
+    if text.startswith(_PROVISIONING_PREFIX):
+        raise Unauthenticated("A provisioning token is good below /scim/ alone.")
     if not text.startswith("sk_"):
         return Credential(text=text, kind="user")
     if api_keys.kind_of(text) is None:
         raise errors.invalid_api_key("This is no API key.")
     return Credential(text=text, kind="secret")
+
+
+def provisioning_token_of(request: web.Request) -> Credential:
+    """Raises Unauthenticated where the request shows anything but what looks like one provisioning token."""
+    shown = request.headers.getall(_AUTHORIZATION, [])
+    scheme, _, text = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+    text = text.strip()
+    if scheme.lower() != "bearer" or not text.startswith(_PROVISIONING_PREFIX) or not api_keys.is_sound(text):
+        raise Unauthenticated("Send the identity provider's provisioning token as Authorization: Bearer.")
+    return Credential(text=text, kind="provisioner")
 
 
 def _let_in(request: web.Request, verdict: Verdict) -> None:
@@ -147,6 +160,15 @@ class Authentication:
             raise Unauthenticated("Ingestion takes API keys only.")
         verdict = await self._admit(request, credential, _named_project(request), writes=True)
         verdict.principal.require("ingest:write")
+        return await handler(request)
+
+    async def of_providers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """An identity provider, about the accounts that it has made."""
+        try:
+            await self._enter(request, provisioning_token_of(request), "")
+        except Unauthenticated:
+            await self._limits.charge_address(request)
+            raise
         return await handler(request)
 
     async def of_key(self, request: web.Request, text: str) -> Verdict:

@@ -60,6 +60,8 @@ class Credentials:
         request = credentials.AuthenticateRequest(project_id=project_id, tenant_id=tenant_id)
         if credential.kind == "user":
             request.access_token = credential.text
+        elif credential.kind == "provisioner":
+            request.provisioning_token_sha256 = api_keys.digest(credential.text)
         else:
             request.api_key_sha256 = api_keys.digest(credential.text)
         # A look-up is shared by requests: it has a time limit of its own, and shows nobody's principal. Its place it

@@ -97,10 +97,10 @@ def quotas_of(plan: str, ingest_requests_per_minute: int | None = None, override
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """What a request showed: an API key or an access token."""
+    """What a request showed: an API key, an access token, or an identity provider's provisioning token."""
 
     text: str
-    #: "publishable" or "secret" for a key, "user" for an access token.
+    #: "publishable" or "secret" for a key, "user" for an access token, "provisioner" for a provider's.
     kind: str
 
 

@@ -36,6 +36,13 @@ OTLP_CONTENT_TYPES = frozenset({OTLP_PROTOBUF, "application/json"})
 #: Where errors have the shape of Prometheus.
 BELOW_PROMETHEUS = "/prometheus/"
 
+#: Where requests and answers have the shapes of SCIM 2.0, errors too, and of which content type.
+BELOW_SCIM = "/scim/"
+SCIM = "application/scim+json"
+_SCIM_ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
+#: The detail of an error that says what SCIM calls it.
+_SCIM_TYPE = "scimType"
+
 #: What clients may be told, by status.
 CODES: Mapping[int, Sequence[str]] = {
     400: ("MALFORMED_REQUEST", "MALFORMED_JSON", "SAMPLES_REJECTED", "BATCH_REJECTED"),
@@ -132,6 +139,11 @@ def push_rejected(outcome: dict[str, Any]) -> Malformed:
     return Malformed("No series of this push was accepted.", code="BATCH_REJECTED", details=outcome)
 
 
+def scim_fault(scim_type: str, message: str) -> Malformed:
+    """A request that is not one of SCIM; `scim_type` as in RFC 7644, 3.12."""
+    return Malformed(message, details={_SCIM_TYPE: scim_type})
+
+
 def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
     """One call too many."""
     message = f"The rate limit {quota} is used up; wait {_whole(retry_after_seconds)} s."
@@ -141,7 +153,8 @@ def rate_limit_exceeded(quota: str, retry_after_seconds: float) -> Limited:
 def render(error: PulsegateError, path: str, content_type: str) -> tuple[bytes, str]:
     """The body of an error for a request with this path and content type, and the body's own.
 
-    Prometheus' shape below `/prometheus/`, a `google.rpc.Status` in the request's format for OTLP, else the one shape.
+    Prometheus' shape below `/prometheus/`, SCIM's below `/scim/`, a `google.rpc.Status` in the request's format for
+    OTLP, else the one shape.
     """
     message = error.message.encode("utf-8", "replace").decode("utf-8")  # it may show what a client sent
     if path == OTLP_PATH and content_type in OTLP_CONTENT_TYPES:
@@ -149,6 +162,8 @@ def render(error: PulsegateError, path: str, content_type: str) -> tuple[bytes, 
     if path.startswith(BELOW_PROMETHEUS):
         kind = _PROMETHEUS_TYPES.get(error.kind, "internal")
         return msgspec.json.encode({"status": "error", "errorType": kind, "error": message}), _JSON
+    if path.startswith(BELOW_SCIM):
+        return _scim(error, f"{error.code}: {message}"), SCIM
     body: dict[str, Any] = {
         "code": error.code,
         "message": message,
@@ -158,6 +173,12 @@ def render(error: PulsegateError, path: str, content_type: str) -> tuple[bytes, 
     if error.details is not None:
         body["details"] = error.details
     return msgspec.json.encode({"error": body}), _JSON
+
+
+def _scim(error: PulsegateError, detail: str) -> bytes:
+    body = {"schemas": [_SCIM_ERROR], "status": str(error.http_status), "detail": detail}
+    kind = (error.details or {}).get(_SCIM_TYPE)
+    return msgspec.json.encode({**body, _SCIM_TYPE: kind} if kind else body)
 
 
 def otlp(message: Message, content_type: str) -> tuple[bytes, str]:

@@ -61,6 +61,12 @@ class Limits:
         await self._take_by_caller(request, self._of(request).writes)
         return await handler(request)
 
+    async def provisioning(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of the identity provider, as a user who reads or changes something."""
+        quotas = self._of(request)
+        await self._take_by_caller(request, quotas.reads if request.method == "GET" else quotas.writes)
+        return await handler(request)
+
     async def expensive(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the user or key."""
         await self._take_by_caller(request, self._of(request).expensive)

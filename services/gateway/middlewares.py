@@ -234,6 +234,7 @@ def doors(
         Door.PROOF: [authentication.of_anybody, limits.writes],
         Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once, changing],
         Door.QUERY: [authentication.of_readers, limits.reads],
+        Door.PROVISIONING: [authentication.of_providers, limits.provisioning],
         # The hot path: nothing else.
         Door.INGESTION: [authentication.of_writers, limits.ingestion],
     }

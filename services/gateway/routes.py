@@ -51,6 +51,8 @@ class Door(Enum):
     QUERY = "query"
     #: Keys only.
     INGESTION = "ingestion"
+    #: Identity providers only, by their provisioning tokens.
+    PROVISIONING = "provisioning"
 
 
 @dataclass(frozen=True)

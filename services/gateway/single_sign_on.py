@@ -37,6 +37,14 @@ class SingleSignOn:
         request = pb.DeleteIdentityProviderRequest(tenant_id=tenant_id, provider_id=provider_id)
         await self._auth.ask(self._stub.DeleteIdentityProvider, request)
 
+    async def make_provisioning_token(self, tenant_id: str, provider_id: str) -> pb.CreateProvisioningTokenResponse:
+        request = pb.CreateProvisioningTokenRequest(tenant_id=tenant_id, provider_id=provider_id)
+        return await self._auth.ask(self._stub.CreateProvisioningToken, request)
+
+    async def revoke_provisioning_token(self, tenant_id: str, provider_id: str) -> None:
+        request = pb.RevokeProvisioningTokenRequest(tenant_id=tenant_id, provider_id=provider_id)
+        await self._auth.ask(self._stub.RevokeProvisioningToken, request)
+
     async def removed_members(self, tenant_id: str, page_size: int, page_token: str) -> pb.ListRemovedMembersResponse:
         request = pb.ListRemovedMembersRequest(tenant_id=tenant_id, page_size=page_size, page_token=page_token)
         return await self._auth.ask_again(self._stub.ListRemovedMembers, request)

@@ -181,23 +181,27 @@ async def test_nobody_is_sent_to_a_foreign_page(suite: Suite, issuer: Issuer, re
         assert set(refused.json["error"]["details"]["fields"]) == {"returnTo"}
 
 
+async def _directory_provider(directory: Directory, project: Project) -> Json:
+    wanted = {
+        "name": "Directory",
+        "defaultRole": "editor",
+        "ldap": {
+            "url": directory.tls_url,
+            "certificateAuthority": directory.certificate,
+            "bindDn": SERVICE_DN,
+            "bindPassword": SERVICE_PASSWORD,
+            "baseDn": BASE_DN,
+            "userFilter": "(uid={login})",
+        },
+    }
+    providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
+    return await project.api.expect(201, "POST", providers, wanted, credential=project.token)
+
+
 async def test_an_employee_signs_in_by_the_password_of_a_directory(suite: Suite, directory: Directory) -> None:
     async with connected(suite.base_url) as api:
         project = await sign_up(api)
-        wanted = {
-            "name": "Directory",
-            "defaultRole": "editor",
-            "ldap": {
-                "url": directory.tls_url,
-                "certificateAuthority": directory.certificate,
-                "bindDn": SERVICE_DN,
-                "bindPassword": SERVICE_PASSWORD,
-                "baseDn": BASE_DN,
-                "userFilter": "(uid={login})",
-            },
-        }
-        providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
-        provider = await api.expect(201, "POST", providers, wanted, credential=project.token)
+        provider = await _directory_provider(directory, project)
         path, login = URL(provider["signInUrl"]).path, directory.add_person()
 
         refused = await api.call("POST", path, {"login": login, "password": "a guess"})
@@ -207,3 +211,39 @@ async def test_an_employee_signs_in_by_the_password_of_a_directory(suite: Suite,
         assert SERVICE_PASSWORD not in json.dumps(provider)
         assert [(one["id"], one["role"]) for one in session["tenants"]] == [(project.tenant_id, "editor")]
         await api.expect(200, "GET", f"/api/v1/projects/{project.id}/metrics", credential=session["accessToken"])
+
+
+async def test_an_employee_whom_the_provider_deactivates_is_out_until_it_says_otherwise(
+    suite: Suite, directory: Directory
+) -> None:
+    async with connected(suite.base_url) as api:
+        project = await sign_up(api)
+        provider, login = await _directory_provider(directory, project), directory.add_person()
+        tenant, metrics = f"/api/v1/tenants/{project.tenant_id}", f"/api/v1/projects/{project.id}/metrics"
+        token = f"{tenant}/identity-providers/{provider['id']}/provisioning-token"
+        made = await api.expect(201, "POST", token, credential=project.token)
+        sign_in = URL(provider["signInUrl"]).path, {"login": login, "password": DIRECTORY_PASSWORD}
+        session = await api.expect(200, "POST", *sign_in)
+        await api.expect(200, "GET", metrics, credential=session["accessToken"])
+
+        users, sought = URL(made["scimUrl"]).path + "/Users", {"filter": f'userName eq "{login.upper()}@example.com"'}
+        found = await api.expect(200, "GET", users, params=sought, credential=made["token"])
+        [user] = [f"{users}/{one['id']}" for one in found["Resources"]]
+        off, on = [{"Operations": [{"op": "Replace", "path": "active", "value": value}]} for value in ("False", True)]
+        await api.expect(200, "PATCH", user, off, credential=made["token"])
+
+        async def ended() -> bool:
+            return (await api.call("GET", metrics, credential=session["accessToken"])).status == 401
+
+        await eventually(ended, what="the session is over")
+        refused = await api.call("POST", *sign_in)
+        assert (refused.status, refused.code) == (403, "SSO_NOT_ALLOWED")
+
+        assert (await api.expect(200, "PATCH", user, on, credential=made["token"]))["active"]
+        again = await api.expect(200, "POST", *sign_in)
+        assert again["user"]["id"] == session["user"]["id"]
+        await api.expect(204, "DELETE", user, credential=made["token"])
+        refused = await api.call("POST", *sign_in)
+        assert (refused.status, refused.code) == (403, "SSO_MEMBER_REMOVED")
+        listed = await api.expect(200, "GET", f"{tenant}/removed-members", credential=project.token)
+        assert [one["user"]["id"] for one in listed["items"]] == [session["user"]["id"]]

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-#: The least role in the tenant; `anybody`: about their own account; `nobody`: keys alone.
-People = Literal["viewer", "editor", "admin", "owner", "operator", "anybody", "nobody"]
+#: The least role in the tenant; `anybody`: about their own account; `nobody`: keys alone; `provider`: an identity
+#: provider by its provisioning token, which is good for nothing else.
+People = Literal["viewer", "editor", "admin", "owner", "operator", "anybody", "nobody", "provider"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ _OWN = Rule("anybody")
 _OWN_PASSWORD = Rule("anybody", "", ("INVALID_CREDENTIALS",))
 _MAILED = Rule("anybody", "", ("INVALID_TOKEN",))
 _WRITE = Rule("nobody", "ingest:write")
+_PROVIDER = Rule("provider")
+#: It has brought nobody.
+_PROVISIONED = Rule("provider", "", ("NOT_FOUND",))
 _QUERY = Rule("viewer", "query:read")
 
 #: By the operation's id in the OpenAPI document.
@@ -68,6 +72,12 @@ RULES: Mapping[str, Rule] = {
     "showAnIdentityProvider": Rule("admin"),
     "changeAnIdentityProvider": Rule("owner"),
     "deleteAnIdentityProvider": Rule("owner"),
+    "makeAProvisioningToken": Rule("owner"),
+    "revokeAProvisioningToken": Rule("owner"),
+    "findProvisionedUsers": _PROVIDER,
+    "showAProvisionedUser": _PROVISIONED,
+    "deactivateOrReactivateAProvisionedUser": _PROVISIONED,
+    "removeAProvisionedUser": _PROVISIONED,
     "listRemovedMembers": Rule("admin"),
     "letARemovedMemberInAgain": Rule("admin", "", ("NOT_FOUND",)),
     "readTheAuditLog": Rule("admin", "audit:read"),

@@ -31,7 +31,8 @@ class Cast:
     """One tenant's project, and who calls."""
 
     project: Project
-    #: Access tokens and keys by who shows them: `nobody`, a role, `stranger`, `operator`, `publishable`, or a scope.
+    #: Access tokens and keys by who shows them: `nobody`, a role, `stranger`, `operator`, `publishable`, or a scope;
+    #: and the provisioning token of an identity provider, `provider`.
     credentials: Mapping[str, str]
     #: Addresses of the people among them.
     emails: Mapping[str, str]
@@ -88,6 +89,7 @@ async def assembled(suite: Suite, api: Api) -> Cast:
         body = {"email": person.email, "role": role}
         path = f"/api/v1/tenants/{project.tenant_id}/members"
         await api.expect(201, "POST", path, body, credential=project.token)
+    ids = await _ids(project, people["admin"].user_id)
     keys = {scope: (await project.create_key("secret", scopes=[scope]))["key"] for scope in SCOPES}
     return Cast(
         project=project,
@@ -98,6 +100,7 @@ async def assembled(suite: Suite, api: Api) -> Cast:
             "stranger": stranger.token,
             "operator": operator.token,
             "publishable": project.publishable_key,
+            "provider": await _provisioning_token(project, ids["providerId"]),
             **keys,
         },
         emails={
@@ -107,7 +110,7 @@ async def assembled(suite: Suite, api: Api) -> Cast:
             "operator": operator.email,
         },
         spare=await _person(suite, api),
-        ids=await _ids(project, people["admin"].user_id),
+        ids=ids,
         elsewhere=stranger,
         ids_elsewhere=await _ids(stranger, await _user_id(stranger)),
     )
@@ -126,6 +129,11 @@ async def _person(suite: Suite, api: Api, email: str = "") -> Person:
         verified = "/api/v1/auth/email-verification/confirm"
         await api.expect(204, "POST", verified, token, credential=account["accessToken"])
     return Person(email=email, user_id=account["user"]["id"], token=account["accessToken"])
+
+
+async def _provisioning_token(project: Project, provider_id: str) -> str:
+    path = f"/api/v1/tenants/{project.tenant_id}/identity-providers/{provider_id}/provisioning-token"
+    return str((await project.api.expect(201, "POST", path, credential=project.token))["token"])
 
 
 async def _user_id(project: Project) -> str:

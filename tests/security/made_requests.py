@@ -22,6 +22,7 @@ _BODIES: Mapping[str, Any] = {
     "Batch": {"metrics": [{"name": "first_total", "value": 1}]},
     "NewRole": {"role": "viewer"},
     "NewIdentityProvider": PROVIDER,
+    "ScimPatch": {"Operations": [{"op": "replace", "path": "active", "value": False}]},
     "TenantChange": {"suspended": False},
     "Rotation": {"graceSeconds": 60},
     "sendStatsDLines": b"first_total:1|c\n",

@@ -29,14 +29,22 @@ _DIFFERENT: Mapping[str, Mapping[str, object]] = {
     "setATenantsLimits": {"writesPerHour": 9_000},
     "setATenantsPlanOrSuspendIt": {"plan": "professional"},
 }
-#: What is no GET and changes nothing where somebody has one session; and scopes of what sends or queries numbers.
-_NO_CHANGES = ("askForAVerificationOfMyAddress", "endMyOtherSessions", "generateAClient")
+#: What is no GET and changes nothing where somebody has one session, and an identity provider no token; and scopes of
+#: what sends or queries numbers.
+_NO_CHANGES = (
+    "askForAVerificationOfMyAddress",
+    "endMyOtherSessions",
+    "generateAClient",
+    "revokeAProvisioningToken",
+)
 _NO_CHANGES_WITH = ("ingest:write", "query:read")
 
 
 def _refusal(rule: Rule, caller: str, cast: Cast) -> str:
     """The code that a caller is refused with, or LET_IN."""
-    if caller == "nobody":
+    if rule.people == "provider":
+        return LET_IN if caller == "provider" else "UNAUTHENTICATED"
+    if caller in ("nobody", "provider"):
         return "UNAUTHENTICATED"
     if caller in cast.keys:
         scope = "ingest:write" if caller == "publishable" else caller
@@ -61,6 +69,8 @@ def said(answer: Answer) -> str:
         return _PROMETHEUS.get(body["errorType"], str(body["errorType"]))
     if "error" in body:
         return str(body["error"]["code"])
+    if "detail" in body:
+        return str(body["detail"]).partition(":")[0]
     return str(body["message"]).partition(":")[0]
 
 
@@ -89,7 +99,11 @@ async def _ids(operation: Operation, cast: Cast, caller: str, *, fresh: bool) ->
 
 
 def _row(operation: Operation, rule: Rule) -> str:
-    words: Mapping[str, str] = {"anybody": "everybody, about their own account", "nobody": "—"}
+    words: Mapping[str, str] = {
+        "anybody": "everybody, about their own account",
+        "nobody": "—",
+        "provider": "an identity provider, by its provisioning token",
+    }
     people = words.get(rule.people, rule.people)
     return f"| `{operation.method} {operation.template}` | {people} | {f'`{rule.scope}`' if rule.scope else '—'} |"
 
@@ -147,6 +161,8 @@ async def _on_something_new(operation: Operation, rule: Rule, cast: Cast) -> tup
     """Who may do it, and to what: nothing of it was done before."""
     if rule.people == "operator":
         return "operator", dict(cast.ids_elsewhere)
+    if rule.people == "provider":
+        return "provider", dict(cast.ids)
     ids = await _ids(operation, cast, "owner", fresh=True)
     if operation.ids_in_path[-1:] == ["projectId"]:
         ids["projectId"] = await cast.fresh("projectId", "owner")

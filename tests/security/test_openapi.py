@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.api import Project
+from tests.security.made_requests import PROVIDER
 
 #: In full: each border of each schema too, from outside and inside, and what is made, used and deleted in sequence.
 _PHASES = "coverage,fuzzing,stateful" if "SECURITY_EXAMPLES" in os.environ else "fuzzing"
@@ -62,3 +63,16 @@ async def test_made_up_batches_are_answered_as_the_document_says(project: Projec
     await _send_made_up(
         project, tmp_path, "--include-path-regex", _INGESTION, "--header", f"X-API-Key: {project.secret_key}"
     )
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(3600)
+async def test_made_up_requests_of_an_identity_provider_are_answered_as_the_document_says(
+    project: Project, tmp_path: Path
+) -> None:
+    providers = f"/api/v1/tenants/{project.tenant_id}/identity-providers"
+    provider = await project.api.expect(201, "POST", providers, PROVIDER, credential=project.token)
+    token = f"{providers}/{provider['id']}/provisioning-token"
+    made = await project.api.expect(201, "POST", token, credential=project.token)
+    shown = ("--header", f"Authorization: Bearer {made['token']}")
+    await _send_made_up(project, tmp_path, "--include-path-regex", "^/scim/", *shown)

@@ -27,6 +27,8 @@ _OF_THE_MOMENT = re.compile(r'"(?:timestamp|correlationId)":"[^"]*"')
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: Beside what the tenant has these show how far the platform is: heads are signed, series delivered.
 _OF_THE_PLATFORM = ("readTheAuditLog", "showTheLedger")
+#: Who reads what a tenant's members do not, or everybody does about themselves.
+_NOT_MEMBERS = ("operator", "nobody", "anybody", "provider")
 _LAST_USE = re.compile(r'"lastUsedAt":("[^"]*"|null)')
 
 
@@ -48,7 +50,7 @@ async def _seen_by_its_owner(cast: Cast, described: Mapping[str, Operation]) -> 
     seen = {}
     for name, rule in RULES.items():
         operation = described[name]
-        if operation.method == "GET" and operation.ids and rule.people not in ("operator", "nobody", "anybody"):
+        if operation.method == "GET" and operation.ids and rule.people not in _NOT_MEMBERS:
             request = operation.made(cast.ids_elsewhere)
             answer = await request.sent(cast.elsewhere.api, cast.elsewhere.token)
             assert answer.status == 200, f"{name}: {answer.text}"

@@ -33,6 +33,8 @@ class CredentialServicer(credentials_pb2_grpc.CredentialServiceServicer):
             case "access_token":
                 project_id, tenant_id = ProjectId(request.project_id), TenantId(request.tenant_id)
                 verdict = await self._verdicts.of_access_token(request.access_token, project_id, tenant_id)
+            case "provisioning_token_sha256":
+                verdict = await self._verdicts.of_provisioning_token(request.provisioning_token_sha256)
             case _:
                 raise Malformed("A credential is required.")
         return pb.AuthenticateResponse(

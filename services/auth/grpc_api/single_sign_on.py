@@ -83,6 +83,20 @@ class SingleSignOnServicer(single_sign_on_pb2_grpc.SingleSignOnServiceServicer):
         await self._providers.delete(current(), TenantId(request.tenant_id), ProviderId(request.provider_id))
         return pb.DeleteIdentityProviderResponse()
 
+    async def CreateProvisioningToken(
+        self, request: pb.CreateProvisioningTokenRequest, _call: Call
+    ) -> pb.CreateProvisioningTokenResponse:
+        tenant_id, provider_id = TenantId(request.tenant_id), ProviderId(request.provider_id)
+        token, made_at = await self._providers.make_provisioning_token(current(), tenant_id, provider_id)
+        return pb.CreateProvisioningTokenResponse(token=token, created_at=messages.timestamp(made_at))
+
+    async def RevokeProvisioningToken(
+        self, request: pb.RevokeProvisioningTokenRequest, _call: Call
+    ) -> pb.RevokeProvisioningTokenResponse:
+        tenant_id, provider_id = TenantId(request.tenant_id), ProviderId(request.provider_id)
+        await self._providers.revoke_provisioning_token(current(), tenant_id, provider_id)
+        return pb.RevokeProvisioningTokenResponse()
+
     async def BeginSignOn(self, request: pb.BeginSignOnRequest, _call: Call) -> pb.BeginSignOnResponse:
         begun = await self._single_sign_on.begin(
             ProviderId(request.provider_id), _us(request), request.return_to, request.challenge
@@ -249,6 +263,7 @@ def _provider(value: IdentityProvider) -> pb.IdentityProvider:
         has_secret=value.sealed_secret is not None,
         created_at=messages.timestamp(value.created_at),
         updated_at=messages.timestamp(value.updated_at),
+        provisioning_since=messages.timestamp(value.provisioning_since),
     )
 
 

@@ -76,7 +76,7 @@ class Admission:
         return cast("ProviderOf[_Kind]", found)
 
     async def still_takes(self, connection: Connection, provider_id: ProviderId, user_id: UserId) -> bool:
-        """Whether the provider is enabled, and nobody has removed whom it vouched for; the tenant's door is open then.
+        """Whether the provider is enabled, and nobody keeps out whom it vouched for; the tenant's door is open then.
 
         Neither changes until this transaction ends: that would miss the session that is begun here.
         """
@@ -88,7 +88,9 @@ class Admission:
         if found is None or not found.enabled:
             return False
         await open_door(connection, "tenant_id", found.tenant_id)
-        return not await self._identities.is_removed(connection, user_id)
+        if await self._identities.is_removed(connection, user_id):
+            return False
+        return not await self._identities.is_deactivated(connection, user_id)
 
     def secret(self, provider: IdentityProvider) -> str | None:
         if provider.sealed_secret is None:
@@ -109,6 +111,8 @@ class Admission:
         user = await self._account(connection, provider, vouched)
         if await self._identities.is_removed(connection, user.id):
             raise MemberRemoved(user.id)
+        if await self._identities.is_deactivated(connection, user.id):
+            raise SignOnNotAllowed("your identity provider has deactivated you")
         return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
 
     async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:

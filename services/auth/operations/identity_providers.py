@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from chassis import api_keys
 from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.ids import is_uuid, uuid7
@@ -20,6 +21,7 @@ from services.auth.identity_providers import (
     changed_members,
     secret_owner,
 )
+from services.auth.keys import new_provisioning_token
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
@@ -141,7 +143,31 @@ class IdentityProviders:
             await self._identities.delete_users(connection, provider.id)
             await self._providers.delete(connection, provider.id)
             await self._tell(connection, actor, "identity_provider.deleted", provider, accounts=len(ended))
-            await self._feed.announce(connection, ended)
+            await self._feed.announce(connection, [provider.id, *ended])
+
+    async def make_provisioning_token(
+        self, principal: Principal, tenant_id: TenantId, provider_id: ProviderId
+    ) -> tuple[str, datetime]:
+        """The text, which is kept nowhere, and when it was made. The one before is void. Raises NotFound, Forbidden."""
+        text, now = new_provisioning_token(), self._now()
+        async with self._database.transaction(user_id=require_person(principal)) as connection:
+            actor = await self._enter(connection, principal, tenant_id)
+            provider = await self._provider(connection, provider_id)
+            await self._providers.set_provisioning(connection, provider.id, api_keys.digest(text), now)
+            await self._tell(connection, actor, "identity_provider.provisioning_token_made", provider)
+            await self._feed.announce(connection, [provider.id])
+        return text, now
+
+    async def revoke_provisioning_token(
+        self, principal: Principal, tenant_id: TenantId, provider_id: ProviderId
+    ) -> None:
+        """If there is one. Raises NotFound, Forbidden."""
+        async with self._database.transaction(user_id=require_person(principal)) as connection:
+            actor = await self._enter(connection, principal, tenant_id)
+            provider = await self._provider(connection, provider_id)
+            if await self._providers.set_provisioning(connection, provider.id, None, None):
+                await self._tell(connection, actor, "identity_provider.provisioning_token_revoked", provider)
+                await self._feed.announce(connection, [provider.id])
 
     async def _require_other_owner(self, connection: Connection, provider: IdentityProvider) -> None:
         """A tenant keeps somebody who can sign in without the provider. Raises LastOwner."""

@@ -1,6 +1,5 @@
 """Members of a tenant and their roles."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from chassis.audit import Party
@@ -10,14 +9,14 @@ from chassis.errors import NotFound
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Member, Page, PageRequest, Role, SessionId, TenantId, User, UserId, check_grant
-from services.auth.errors import AlreadyMember, LastOwner
+from services.auth.domain import Member, Page, PageRequest, Role, TenantId, User, UserId, check_grant
+from services.auth.errors import AlreadyMember
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.departures import Departures
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
-from services.auth.storage.identity_providers import IdentityStorage
 from services.auth.storage.members import MemberStorage
 
 
@@ -30,7 +29,7 @@ class Members:
         access: Access,
         accounts: AccountStorage,
         members: MemberStorage,
-        identities: IdentityStorage,
+        departures: Departures,
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
@@ -41,7 +40,7 @@ class Members:
         self._access = access
         self._accounts = accounts
         self._members = members
-        self._identities = identities
+        self._departures = departures
         self._feed = feed
         self._trail = trail
         self._clock = clock
@@ -86,7 +85,7 @@ class Members:
             member = await self._member(connection, tenant_id, user_id)
             check_grant(actor.role, current=member.role, wanted=role)
             if role != member.role:
-                await self._keep_an_owner(connection, tenant_id, member)
+                await self._departures.keep_an_owner(connection, tenant_id, member)
                 await self._members.update(connection, tenant_id, user_id, role)
                 await self._tell(
                     connection, actor, "member.role_changed", user_id, role=role.word, before=member.role.word
@@ -105,18 +104,11 @@ class Members:
             leaves = user_id == actor.user_id
             if not leaves:
                 check_grant(actor.role, current=member.role, wanted=None)
-            await self._keep_an_owner(connection, tenant_id, member)
-            await self._members.delete(connection, tenant_id, user_id)
-            ended = [] if leaves else await self._keep_out(connection, tenant_id, user_id)
+            await self._departures.end_membership(connection, tenant_id, member)
+            now = from_unix_ms(self._clock.now_ms())
+            ended = [] if leaves else await self._departures.keep_out(connection, tenant_id, user_id, now)
             await self._tell(connection, actor, "member.removed", user_id, before=member.role.word)
             await self._feed.announce(connection, [user_id, *ended])
-
-    async def _keep_out(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Sequence[SessionId]:
-        """Which sessions have ended: all of an account that a provider has made, which has no other tenant."""
-        now = from_unix_ms(self._clock.now_ms())
-        if not await self._identities.remove(connection, tenant_id, user_id, now):
-            return []
-        return await self._identities.end_sessions_of(connection, user_id, now)
 
     async def _tell(self, connection: Connection, actor: Actor, action: str, user_id: UserId, **details: str) -> None:
         change = Change(action=action, target=Party(kind="user", id=user_id), details=details)
@@ -132,7 +124,3 @@ class Members:
         if member is None:
             raise no_such("member")
         return member
-
-    async def _keep_an_owner(self, connection: Connection, tenant_id: TenantId, leaving: Member) -> None:
-        if leaving.role is Role.OWNER and await self._members.owners(connection, tenant_id) == 1:
-            raise LastOwner

@@ -11,11 +11,13 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Limits, ProjectId, Role, TenantId, best_plan
-from services.auth.errors import InvalidApiKey, SessionOver, TenantSuspended
+from services.auth.errors import InvalidApiKey, InvalidProvisioningToken, SessionOver, TenantSuspended
 from services.auth.key_usage import KeyUsage
 from services.auth.operations.access import no_such
+from services.auth.operations.provisioning import PROVISIONER
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.verdicts import KeyVerdict, ProjectVerdict, VerdictStorage
+from services.auth.storage.doors import open_door
+from services.auth.storage.verdicts import KeyVerdict, ProjectVerdict, ProvisionerVerdict, VerdictStorage
 from services.auth.tokens import AccessClaims, Tokens
 
 _SHA256_BYTES = 32
@@ -83,6 +85,20 @@ class Verdicts:
             self._usage.used(seen.found.key_id)
             return self._key_verdict(seen.found, seen.revision)
 
+    async def of_provisioning_token(self, token_hash: bytes) -> Verdict:
+        """Raises InvalidProvisioningToken, TenantSuspended."""
+        with _counted("provisioning_token"):
+            async with self._database.transaction(provisioning_hash=token_hash.hex()) as connection:
+                seen = None
+                if tenant_id := await self._verdicts.tenant_of_provisioner(connection, token_hash):
+                    await open_door(connection, "tenant_id", tenant_id)
+                    seen = await self._verdicts.of_provisioner(connection, token_hash)
+            if seen is None or seen.found is None:  # unknown, or revoked in between
+                raise InvalidProvisioningToken
+            if seen.found.suspended:
+                raise TenantSuspended
+            return self._provisioner_verdict(seen.found, seen.revision)
+
     async def of_access_token(self, token: str, project_id: ProjectId, tenant_id: TenantId) -> Verdict:
         """About a project, or about a tenant or the person's own account where `project_id` or both are empty.
 
@@ -114,6 +130,12 @@ class Verdicts:
             allowed_origins=key.allowed_origins,
             plan=key.plan,
             limits=key.limits,
+        )
+
+    def _provisioner_verdict(self, provider: ProvisionerVerdict, revision: int) -> Verdict:
+        principal = self._tokens.principal(provider.provider_id, PROVISIONER, (), tenant_id=provider.tenant_id)
+        return Verdict(
+            principal=principal, revision=revision, allowed_origins=(), plan=provider.plan, limits=provider.limits
         )
 
     def _project_verdict(

@@ -17,14 +17,24 @@ from services.auth.identity_providers import (
     LdapSettings,
     OidcSettings,
     ProviderId,
+    ProvisionedAccount,
     RemovedMember,
     RoleMapping,
     SamlSettings,
+    Sought,
 )
 
 _SELECT: Final = (
     "SELECT id::text AS id, tenant_id::text AS tenant_id, kind, name, enabled, admission, settings, sealed_secret,"
-    " created_at, updated_at FROM identity_providers"
+    " created_at, updated_at, provisioning_since FROM identity_providers"
+)
+#: Accounts that a provider may see, of those that are sought.
+_SOUGHT: Final = (
+    " FROM identities JOIN users ON users.id = identities.user_id"
+    " WHERE identities.provider_id = %(provider)s AND identities.removed_at IS NULL"
+    " AND (%(user)s::uuid IS NULL OR identities.user_id = %(user)s::uuid)"
+    " AND (%(email)s::text IS NULL OR lower(users.email) = lower(%(email)s::text))"
+    " AND (%(subject)s::text IS NULL OR identities.subject = %(subject)s::text)"
 )
 _KINDS: Final[dict[str, type[KindSettings]]] = {kind.kind: kind for kind in (OidcSettings, LdapSettings, SamlSettings)}
 
@@ -74,6 +84,17 @@ class IdentityProviderStorage:
                 provider.sealed_secret, provider.updated_at, provider.id,
             ),
         )  # fmt: skip
+
+    async def set_provisioning(
+        self, connection: Connection, provider_id: ProviderId, token_hash: bytes | None, now: datetime | None
+    ) -> bool:
+        """The one token that is good from now on, and when it was made; None and None: none is. False: as before."""
+        cursor = await connection.execute(
+            "UPDATE identity_providers SET provisioning_hash = %s, provisioning_since = %s"
+            " WHERE id = %s AND provisioning_hash IS DISTINCT FROM %s",
+            (token_hash, now, provider_id, token_hash),
+        )
+        return cursor.rowcount == 1
 
     async def delete(self, connection: Connection, provider_id: ProviderId) -> None:
         await connection.execute("DELETE FROM identity_providers WHERE id = %s", (provider_id,))
@@ -128,6 +149,37 @@ class IdentityStorage:
             "SELECT FROM identities WHERE user_id = %s AND removed_at IS NOT NULL", (user_id,)
         )
         return await cursor.fetchone() is not None
+
+    async def is_deactivated(self, connection: Connection, user_id: UserId) -> bool:
+        cursor = await connection.execute(
+            "SELECT FROM identities WHERE user_id = %s AND deactivated_at IS NOT NULL", (user_id,)
+        )
+        return await cursor.fetchone() is not None
+
+    async def set_deactivated(self, connection: Connection, user_id: UserId, now: datetime | None) -> None:
+        """By the provider; None: they are active."""
+        await connection.execute("UPDATE identities SET deactivated_at = %s WHERE user_id = %s", (now, user_id))
+
+    async def count(self, connection: Connection, provider_id: ProviderId, sought: Sought) -> int:
+        cursor = await connection.execute("SELECT count(*) AS accounts" + _SOUGHT, _criteria(provider_id, sought))
+        [row] = await cursor.fetchall()
+        return int(row["accounts"])
+
+    async def find_accounts(
+        self, connection: Connection, provider_id: ProviderId, sought: Sought, *, skipped: int, most: int
+    ) -> Sequence[ProvisionedAccount]:
+        """By user id."""
+        cursor = await connection.execute(
+            "SELECT users.id::text AS id, users.email, identities.subject, identities.created_at,"
+            " identities.deactivated_at IS NULL AS active"
+            + _SOUGHT
+            + " ORDER BY identities.user_id OFFSET %(skipped)s LIMIT %(most)s",
+            {**_criteria(provider_id, sought), "skipped": skipped, "most": most},
+        )
+        return [
+            ProvisionedAccount(user=User(id=row.pop("id"), email=row.pop("email")), **row)
+            for row in await cursor.fetchall()
+        ]
 
     async def removed(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[RemovedMember]:
         """By user id; one more than the page's size, where there are so many."""
@@ -186,6 +238,10 @@ class IdentityStorage:
         await connection.execute(
             "DELETE FROM users WHERE id IN (SELECT user_id FROM identities WHERE provider_id = %s)", (provider_id,)
         )
+
+
+def _criteria(provider_id: ProviderId, sought: Sought) -> dict[str, str | None]:
+    return {"provider": provider_id, "user": sought.user_id, "email": sought.email, "subject": sought.subject}
 
 
 def _written(admission: Admission) -> Jsonb:

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from chassis.postgres import Connection
 from services.auth.domain import KeyId, Limits, ProjectId, Role, SessionId, TenantId, UserId
+from services.auth.identity_providers import ProviderId
 
 _Found = TypeVar("_Found")
 
@@ -46,8 +47,41 @@ class ProjectVerdict:
     suspended: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProvisionerVerdict:
+    """An identity provider that has shown its provisioning token."""
+
+    provider_id: ProviderId
+    tenant_id: TenantId
+    plan: str
+    limits: Limits
+    suspended: bool
+
+
 class VerdictStorage:
-    """Doors: `key_hash`; `user_id` for sessions."""
+    """Doors: `key_hash`; `user_id` for sessions; `provisioning_hash`, and then `tenant_id`, for identity providers."""
+
+    async def tenant_of_provisioner(self, connection: Connection, token_hash: bytes) -> TenantId | None:
+        """Whose provider has this token."""
+        cursor = await connection.execute(
+            "SELECT tenant_id::text AS tenant_id FROM identity_providers WHERE provisioning_hash = %s", (token_hash,)
+        )
+        row = await cursor.fetchone()
+        return TenantId(row["tenant_id"]) if row else None
+
+    async def of_provisioner(self, connection: Connection, token_hash: bytes) -> Seen[ProvisionerVerdict]:
+        cursor = await connection.execute(
+            "SELECT feed.revision, provider.id::text AS provider_id, provider.tenant_id::text AS tenant_id,"
+            " tenants.plan, tenants.limits, tenants.suspended_at IS NOT NULL AS suspended"
+            " FROM feed LEFT JOIN (identity_providers AS provider JOIN tenants ON tenants.id = provider.tenant_id)"
+            " ON provider.provisioning_hash = %s",
+            (token_hash,),
+        )
+        [row] = await cursor.fetchall()
+        revision = row.pop("revision")
+        if row["provider_id"] is None:
+            return Seen(revision=revision, found=None)
+        return Seen(revision=revision, found=ProvisionerVerdict(**{**row, "limits": Limits(**row["limits"])}))
 
     async def of_key(self, connection: Connection, key_hash: bytes, now: datetime) -> Seen[KeyVerdict]:
         cursor = await connection.execute(

@@ -9,7 +9,17 @@ from aiohttp import web
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.bodies import (
+    Asking,
+    Page,
+    Taking,
+    answer,
+    moment,
+    no_content,
+    optional_moment,
+    path_id,
+    shown_once,
+)
 from services.gateway.http_api.directories import Ldap, NewLdap, ldap_message, render_ldap
 from services.gateway.http_api.members import ROLE_NAMES, ROLES, RoleName
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
@@ -27,6 +37,14 @@ class NewRoleMapping(Asked):
     #: Of the claim or attribute.
     value: str
     role: MappedRole
+
+
+class ProvisioningToken(Told):
+    #: Shown only here.
+    token: str
+    created_at: Moment
+    #: Where the provider calls with it.
+    scim_url: str
 
 
 class RoleMapping(Told):
@@ -119,6 +137,8 @@ class IdentityProvider(Told, omit_defaults=True):
     oidc: Oidc | None = None
     saml: Saml | None = None
     ldap: Ldap | None = None
+    #: When the token was made with which it says who has left, where it has one.
+    provisioning_since: Moment | None = None
 
 
 class IdentityProviders(Told):
@@ -175,6 +195,24 @@ class IdentityProviderRoutes:
                 Door.WRITE,
                 Operation("Delete an identity provider", {204: None}, "With the accounts that it made.", errors=(409,)),
             ),
+            Route(
+                "POST",
+                provider + "/provisioning-token",
+                self.make_provisioning_token,
+                Door.WRITE,
+                Operation(
+                    "Make a provisioning token",
+                    {201: ProvisioningToken},
+                    "With which the provider says by SCIM who has left. The one before is void.",
+                ),
+            ),
+            Route(
+                "DELETE",
+                provider + "/provisioning-token",
+                self.revoke_provisioning_token,
+                Door.WRITE,
+                Operation("Revoke a provisioning token", {204: None}),
+            ),
         ]
 
     async def list(self, request: web.Request, page: Page) -> web.Response:
@@ -198,6 +236,17 @@ class IdentityProviderRoutes:
         await self._single_sign_on.delete(path_id(request, "tenantId"), path_id(request, "providerId"))
         return no_content()
 
+    async def make_provisioning_token(self, request: web.Request) -> web.Response:
+        tenant_id, provider_id = path_id(request, "tenantId"), path_id(request, "providerId")
+        made = await self._single_sign_on.make_provisioning_token(tenant_id, provider_id)
+        token = ProvisioningToken(made.token, moment(made.created_at), f"{self._endpoint}/scim/v2")
+        return shown_once(answer(token, status=201))
+
+    async def revoke_provisioning_token(self, request: web.Request) -> web.Response:
+        tenant_id, provider_id = path_id(request, "tenantId"), path_id(request, "providerId")
+        await self._single_sign_on.revoke_provisioning_token(tenant_id, provider_id)
+        return no_content()
+
     def _render(self, provider: pb.IdentityProvider) -> IdentityProvider:
         settings = provider.settings
         return IdentityProvider(
@@ -211,6 +260,7 @@ class IdentityProviderRoutes:
             sign_in_url=(password_url if settings.HasField("ldap") else sign_in_url)(self._endpoint, provider.id),
             created_at=moment(provider.created_at),
             updated_at=moment(provider.updated_at),
+            provisioning_since=optional_moment(provider, "provisioning_since"),
             oidc=self._oidc(provider) if settings.HasField("oidc") else None,
             saml=self._saml(provider) if settings.HasField("saml") else None,
             ldap=render_ldap(provider) if settings.HasField("ldap") else None,

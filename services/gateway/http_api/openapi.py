@@ -32,6 +32,7 @@ _ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
     Door.EXPENSIVE: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.QUERY: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.INGESTION: (400, 401, 403, 404, 429, 500, 503, 504),
+    Door.PROVISIONING: (400, 401, 403, 404, 429, 500, 503, 504),
 }
 _ERRORS_OF_BODIES = (400, 413, 415, 422)
 _ERRORS_OF_PARAMETERS = (422,)
@@ -46,6 +47,7 @@ _SECURITY: Mapping[Door, list[dict[str, list[str]]]] = {
     Door.EXPENSIVE: _PERSON_OR_KEY,
     Door.QUERY: _PERSON_OR_KEY,
     Door.INGESTION: _KEY,
+    Door.PROVISIONING: [{"provisioningToken": []}],
 }
 _SECURITY_SCHEMES: Mapping[str, Json] = {
     "accessToken": {
@@ -71,6 +73,11 @@ _SECURITY_SCHEMES: Mapping[str, Json] = {
         "type": "http",
         "scheme": "basic",
         "description": "An API key as the password, for clients that know no other way; the name is not looked at.",
+    },
+    "provisioningToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An identity provider's provisioning token, `pt_…`.",
     },
 }
 
@@ -127,7 +134,7 @@ class ErrorBody(Told, omit_defaults=True):
 
 
 class Error(Told):
-    """Every error, but for those of Prometheus' API and of OTLP."""
+    """Every error, but for those of Prometheus' API, of OTLP and of SCIM."""
 
     error: ErrorBody
 
@@ -138,6 +145,16 @@ class PrometheusError(Told):
     status: str
     error_type: str
     error: str
+
+
+class ScimError(Told, omit_defaults=True):
+    """An error as SCIM has it (RFC 7644, 3.12). The detail begins with the code of this API."""
+
+    schemas: list[str]
+    #: Of HTTP.
+    status: str
+    detail: str
+    scim_type: str = ""
 
 
 class RpcStatus(Told, omit_defaults=True):
@@ -174,7 +191,7 @@ def document(resources: Sequence[Resource], *, server: str) -> Json:
 
 
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
-_ERRORS: Sequence[Shape] = (Error, PrometheusError, RpcStatus)
+_ERRORS: Sequence[Shape] = (Error, PrometheusError, RpcStatus, ScimError)
 
 
 def path_of(route: Route) -> str:
@@ -361,6 +378,8 @@ def _error(status: int, route: Route, references: Mapping[Shape, Json]) -> Json:
         content = {errors.OTLP_PROTOBUF: {}, _JSON: {"schema": either}}
     elif route.path.startswith(errors.BELOW_PROMETHEUS):
         content = _content(PrometheusError, references)
+    elif route.path.startswith(errors.BELOW_SCIM):
+        content = _content(Media((errors.SCIM,), ScimError), references)
     else:
         narrowed = {"properties": {"error": {"properties": {"code": {"enum": list(codes)}}}}}
         content = {_JSON: {"schema": {"allOf": [references[Error], narrowed]}}}

@@ -18,6 +18,7 @@ from contracts.pulsegate.auth.v1 import (
     invitations_pb2_grpc,
     operators_pb2_grpc,
     own_account_pb2_grpc,
+    provisioning_pb2_grpc,
     single_sign_on_pb2_grpc,
 )
 from services.auth.app import running
@@ -53,6 +54,7 @@ class AuthClient:
         self._invitations = invitations_pb2_grpc.InvitationServiceStub(channel.grpc_channel)
         self._operators = operators_pb2_grpc.OperatorServiceStub(channel.grpc_channel)
         self._single_sign_on = single_sign_on_pb2_grpc.SingleSignOnServiceStub(channel.grpc_channel)
+        self._provisioning = provisioning_pb2_grpc.ProvisioningServiceStub(channel.grpc_channel)
         self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
 
     async def account(self, method: str, request: Any, principal: str = "") -> Any:
@@ -78,6 +80,10 @@ class AuthClient:
     async def sso(self, method: str, request: Any, principal: str = "") -> Any:
         """A call to SingleSignOnService."""
         return await self._call(self._single_sign_on, method, request, principal)
+
+    async def provision(self, method: str, request: Any, principal: str = "") -> Any:
+        """A call to ProvisioningService."""
+        return await self._call(self._provisioning, method, request, principal)
 
     async def _call(self, stub: Any, method: str, request: Any, principal: str) -> Any:
         token = context.PRINCIPAL_TOKEN.set(principal)

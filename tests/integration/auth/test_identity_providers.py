@@ -200,7 +200,7 @@ async def test_a_provider_goes_with_the_accounts_that_it_made_at_once(auth: Auth
     with pytest.raises(Unauthenticated):
         await auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=eve.refresh_token))
     changes = (list(beat.changed_ids) async for beat in stream if beat.changed_ids)
-    assert await anext(changes) == [eve.user_id]
+    assert await anext(changes) == [provider.id, eve.user_id]
 
 
 async def test_a_tenant_keeps_an_owner_whom_no_deleted_provider_has_made(

@@ -27,6 +27,7 @@ from contracts.pulsegate.auth.v1 import (
     invitations_pb2,
     operators_pb2,
     own_account_pb2,
+    provisioning_pb2,
     single_sign_on_pb2,
 )
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
@@ -36,6 +37,7 @@ from contracts.pulsegate.auth.v1.invitations_pb2_grpc import add_InvitationServi
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.auth.v1.operators_pb2_grpc import add_OperatorServiceServicer_to_server
 from contracts.pulsegate.auth.v1.own_account_pb2_grpc import add_OwnAccountServiceServicer_to_server
+from contracts.pulsegate.auth.v1.provisioning_pb2_grpc import add_ProvisioningServiceServicer_to_server
 from contracts.pulsegate.auth.v1.single_sign_on_pb2_grpc import add_SingleSignOnServiceServicer_to_server
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
@@ -253,6 +255,12 @@ class PlayedAuth(StandInAuth, Played):
         }
         return text
 
+    def new_provisioning_token(self) -> str:
+        """Of an identity provider of the tenant."""
+        text = api_keys.with_checksum("pt_" + uuid7().hex[::-1])
+        self._known[api_keys.digest(text)] = {"sub": str(uuid7()), "kind": "provisioner", "scopes": [], "tid": TENANT}
+        return text
+
     def new_session(self, user: str = USER) -> str:
         """An access token of a user, who owns the tenant."""
         token = jwt.encode({"sub": user, "jti": str(uuid7())}, self._key, algorithm="EdDSA")
@@ -277,7 +285,8 @@ class PlayedAuth(StandInAuth, Played):
     async def Authenticate(self, request: Any, _call: Any) -> credentials_pb2.AuthenticateResponse:  # noqa: N802
         self.asked += 1
         await self.answering.wait()
-        known = self._known.get(request.api_key_sha256 or request.access_token)
+        shown = request.api_key_sha256 or request.provisioning_token_sha256 or request.access_token
+        known = self._known.get(shown)
         if known is None:
             code = "INVALID_API_KEY" if request.api_key_sha256 else "UNAUTHENTICATED"
             raise Unauthenticated("The credential is unknown, revoked or expired.", code=code)
@@ -397,6 +406,7 @@ def registrations(
     invitations = auth.servicer(invitations_pb2.DESCRIPTOR.services_by_name["InvitationService"])
     operators = auth.servicer(operators_pb2.DESCRIPTOR.services_by_name["OperatorService"])
     own_account = auth.servicer(own_account_pb2.DESCRIPTOR.services_by_name["OwnAccountService"])
+    provisioning = auth.servicer(provisioning_pb2.DESCRIPTOR.services_by_name["ProvisioningService"])
     single_sign_on = auth.servicer(single_sign_on_pb2.DESCRIPTOR.services_by_name["SingleSignOnService"])
     definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionService"])
     project_definitions = config.servicer(definitions_pb2.DESCRIPTOR.services_by_name["DefinitionFeedService"])
@@ -408,6 +418,7 @@ def registrations(
             lambda server: add_InvitationServiceServicer_to_server(invitations, server),
             lambda server: add_OperatorServiceServicer_to_server(operators, server),
             lambda server: add_OwnAccountServiceServicer_to_server(own_account, server),
+            lambda server: add_ProvisioningServiceServicer_to_server(provisioning, server),
             lambda server: add_SingleSignOnServiceServicer_to_server(single_sign_on, server),
             lambda server: add_CredentialServiceServicer_to_server(auth, server),
         ],

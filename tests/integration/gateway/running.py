@@ -60,8 +60,9 @@ class Gateway:
             content = await response.read()
             if self.conformance is not None:
                 self.conformance.check(method, path, response.status, response.headers, content)
-            is_json = response.content_type == "application/json" and content
-            return Answer(response.status, response.headers, content, await response.json() if is_json else None)
+            is_json = response.content_type in ("application/json", "application/scim+json") and content
+            decoded = await response.json(content_type=None) if is_json else None
+            return Answer(response.status, response.headers, content, decoded)
 
     async def ingest_one(self, key: str, **headers: str) -> Answer:
         """One small batch."""

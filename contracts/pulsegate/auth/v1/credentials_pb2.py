@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from contracts.pulsegate.auth.v1 import limits_pb2 as pulsegate_dot_auth_dot_v1_dot_limits__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pulsegate/auth/v1/credentials.proto\x12\x11pulsegate.auth.v1\x1a\x1epulsegate/auth/v1/limits.proto\"|\n\x13\x41uthenticateRequest\x12\x18\n\x0e\x61pi_key_sha256\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tH\x00\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\tB\x0c\n\ncredential\"\xa1\x01\n\x14\x41uthenticateResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x17\n\x0f\x61llowed_origins\x18\x03 \x03(\t\x12\x0c\n\x04plan\x18\x04 \x01(\t\x12)\n\x06limits\x18\x05 \x01(\x0b\x32\x19.pulsegate.auth.v1.Limits\x12\x12\n\ntenant_ids\x18\x06 \x03(\t\"\x17\n\x15GetSigningKeysRequest\"+\n\x16GetSigningKeysResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"1\n\x17WatchCredentialsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\"P\n\x18WatchCredentialsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hanged_ids\x18\x02 \x03(\t\x12\r\n\x05reset\x18\x03 \x01(\x08\x32\xca\x02\n\x11\x43redentialService\x12_\n\x0c\x41uthenticate\x12&.pulsegate.auth.v1.AuthenticateRequest\x1a\'.pulsegate.auth.v1.AuthenticateResponse\x12\x65\n\x0eGetSigningKeys\x12(.pulsegate.auth.v1.GetSigningKeysRequest\x1a).pulsegate.auth.v1.GetSigningKeysResponse\x12m\n\x10WatchCredentials\x12*.pulsegate.auth.v1.WatchCredentialsRequest\x1a+.pulsegate.auth.v1.WatchCredentialsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pulsegate/auth/v1/credentials.proto\x12\x11pulsegate.auth.v1\x1a\x1epulsegate/auth/v1/limits.proto\"\xa1\x01\n\x13\x41uthenticateRequest\x12\x18\n\x0e\x61pi_key_sha256\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x61\x63\x63\x65ss_token\x18\x02 \x01(\tH\x00\x12#\n\x19provisioning_token_sha256\x18\x05 \x01(\x0cH\x00\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\tB\x0c\n\ncredential\"\xa1\x01\n\x14\x41uthenticateResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x17\n\x0f\x61llowed_origins\x18\x03 \x03(\t\x12\x0c\n\x04plan\x18\x04 \x01(\t\x12)\n\x06limits\x18\x05 \x01(\x0b\x32\x19.pulsegate.auth.v1.Limits\x12\x12\n\ntenant_ids\x18\x06 \x03(\t\"\x17\n\x15GetSigningKeysRequest\"+\n\x16GetSigningKeysResponse\x12\x11\n\tjwks_json\x18\x01 \x01(\t\"1\n\x17WatchCredentialsRequest\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03\"P\n\x18WatchCredentialsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hanged_ids\x18\x02 \x03(\t\x12\r\n\x05reset\x18\x03 \x01(\x08\x32\xca\x02\n\x11\x43redentialService\x12_\n\x0c\x41uthenticate\x12&.pulsegate.auth.v1.AuthenticateRequest\x1a\'.pulsegate.auth.v1.AuthenticateResponse\x12\x65\n\x0eGetSigningKeys\x12(.pulsegate.auth.v1.GetSigningKeysRequest\x1a).pulsegate.auth.v1.GetSigningKeysResponse\x12m\n\x10WatchCredentials\x12*.pulsegate.auth.v1.WatchCredentialsRequest\x1a+.pulsegate.auth.v1.WatchCredentialsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pulsegate.auth.v1.credentials_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=90
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=214
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=217
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=378
-  _globals['_GETSIGNINGKEYSREQUEST']._serialized_start=380
-  _globals['_GETSIGNINGKEYSREQUEST']._serialized_end=403
-  _globals['_GETSIGNINGKEYSRESPONSE']._serialized_start=405
-  _globals['_GETSIGNINGKEYSRESPONSE']._serialized_end=448
-  _globals['_WATCHCREDENTIALSREQUEST']._serialized_start=450
-  _globals['_WATCHCREDENTIALSREQUEST']._serialized_end=499
-  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_start=501
-  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_end=581
-  _globals['_CREDENTIALSERVICE']._serialized_start=584
-  _globals['_CREDENTIALSERVICE']._serialized_end=914
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=91
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=252
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=255
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=416
+  _globals['_GETSIGNINGKEYSREQUEST']._serialized_start=418
+  _globals['_GETSIGNINGKEYSREQUEST']._serialized_end=441
+  _globals['_GETSIGNINGKEYSRESPONSE']._serialized_start=443
+  _globals['_GETSIGNINGKEYSRESPONSE']._serialized_end=486
+  _globals['_WATCHCREDENTIALSREQUEST']._serialized_start=488
+  _globals['_WATCHCREDENTIALSREQUEST']._serialized_end=537
+  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_start=539
+  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_end=619
+  _globals['_CREDENTIALSERVICE']._serialized_start=622
+  _globals['_CREDENTIALSERVICE']._serialized_end=952
 # @@protoc_insertion_point(module_scope)

@@ -25,11 +25,14 @@ class AuthenticateRequest(_message.Message):
 
     API_KEY_SHA256_FIELD_NUMBER: _builtins.int
     ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    PROVISIONING_TOKEN_SHA256_FIELD_NUMBER: _builtins.int
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     api_key_sha256: _builtins.bytes
     """SHA-256 of a key's text: the key itself never leaves the gateway."""
     access_token: _builtins.str
+    provisioning_token_sha256: _builtins.bytes
+    """SHA-256 of the text of an identity provider's provisioning token."""
     project_id: _builtins.str
     """With an access token: the project the call is about. Empty: a call about the person's own account."""
     tenant_id: _builtins.str
@@ -39,14 +42,15 @@ class AuthenticateRequest(_message.Message):
         *,
         api_key_sha256: _builtins.bytes = ...,
         access_token: _builtins.str = ...,
+        provisioning_token_sha256: _builtins.bytes = ...,
         project_id: _builtins.str = ...,
         tenant_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential", "provisioning_token_sha256", b"provisioning_token_sha256"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential", "project_id", b"project_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key_sha256", b"api_key_sha256", "credential", b"credential", "project_id", b"project_id", "provisioning_token_sha256", b"provisioning_token_sha256", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["api_key_sha256", "access_token"]  # noqa: Y015
+    _WhichOneofReturnType_credential: _TypeAlias = _typing.Literal["api_key_sha256", "access_token", "provisioning_token_sha256"]  # noqa: Y015
     _WhichOneofArgType_credential: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_credential) -> _WhichOneofReturnType_credential | None: ...
 

@@ -60,6 +60,16 @@ class SingleSignOnServiceStub:
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderResponse.FromString,
                 _registered_method=True)
+        self.CreateProvisioningToken = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/CreateProvisioningToken',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeProvisioningToken = channel.unary_unary(
+                '/pulsegate.auth.v1.SingleSignOnService/RevokeProvisioningToken',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenResponse.FromString,
+                _registered_method=True)
         self.BeginSignOn = channel.unary_unary(
                 '/pulsegate.auth.v1.SingleSignOnService/BeginSignOn',
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.BeginSignOnRequest.SerializeToString,
@@ -134,6 +144,19 @@ class SingleSignOnServiceServicer:
     def DeleteIdentityProvider(self, request, context):
         """With all accounts that it made.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateProvisioningToken(self, request, context):
+        """A token with which the provider says who has left it (ProvisioningService); the one before is void.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeProvisioningToken(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -221,6 +244,16 @@ def add_SingleSignOnServiceServicer_to_server(servicer, server):
                     servicer.DeleteIdentityProvider,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderResponse.SerializeToString,
+            ),
+            'CreateProvisioningToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateProvisioningToken,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenResponse.SerializeToString,
+            ),
+            'RevokeProvisioningToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeProvisioningToken,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenResponse.SerializeToString,
             ),
             'BeginSignOn': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginSignOn,
@@ -399,6 +432,60 @@ class SingleSignOnService:
             '/pulsegate.auth.v1.SingleSignOnService/DeleteIdentityProvider',
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.DeleteIdentityProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateProvisioningToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/CreateProvisioningToken',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.CreateProvisioningTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeProvisioningToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.SingleSignOnService/RevokeProvisioningToken',
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_single__sign__on__pb2.RevokeProvisioningTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

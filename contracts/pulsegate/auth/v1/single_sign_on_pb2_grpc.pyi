@@ -40,6 +40,9 @@ class SingleSignOnServiceStub:
     """Replaces everything but what the provider is known by; a secret that is left out stays."""
     DeleteIdentityProvider: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.DeleteIdentityProviderRequest, _single_sign_on_pb2.DeleteIdentityProviderResponse]
     """With all accounts that it made."""
+    CreateProvisioningToken: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.CreateProvisioningTokenRequest, _single_sign_on_pb2.CreateProvisioningTokenResponse]
+    """A token with which the provider says who has left it (ProvisioningService); the one before is void."""
+    RevokeProvisioningToken: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.RevokeProvisioningTokenRequest, _single_sign_on_pb2.RevokeProvisioningTokenResponse]
     BeginSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.BeginSignOnRequest, _single_sign_on_pb2.BeginSignOnResponse]
     """Where to send a browser that wants to sign in."""
     CompleteOidcSignOn: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteOidcSignOnRequest, _single_sign_on_pb2.CompleteOidcSignOnResponse]
@@ -69,6 +72,9 @@ class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
     """Replaces everything but what the provider is known by; a secret that is left out stays."""
     DeleteIdentityProvider: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.DeleteIdentityProviderRequest, _single_sign_on_pb2.DeleteIdentityProviderResponse]  # type: ignore[assignment]
     """With all accounts that it made."""
+    CreateProvisioningToken: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.CreateProvisioningTokenRequest, _single_sign_on_pb2.CreateProvisioningTokenResponse]  # type: ignore[assignment]
+    """A token with which the provider says who has left it (ProvisioningService); the one before is void."""
+    RevokeProvisioningToken: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.RevokeProvisioningTokenRequest, _single_sign_on_pb2.RevokeProvisioningTokenResponse]  # type: ignore[assignment]
     BeginSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.BeginSignOnRequest, _single_sign_on_pb2.BeginSignOnResponse]  # type: ignore[assignment]
     """Where to send a browser that wants to sign in."""
     CompleteOidcSignOn: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.CompleteOidcSignOnRequest, _single_sign_on_pb2.CompleteOidcSignOnResponse]  # type: ignore[assignment]
@@ -125,6 +131,21 @@ class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_single_sign_on_pb2.DeleteIdentityProviderResponse, _abc.Awaitable[_single_sign_on_pb2.DeleteIdentityProviderResponse]]:
         """With all accounts that it made."""
+
+    @_abc_1.abstractmethod
+    def CreateProvisioningToken(
+        self,
+        request: _single_sign_on_pb2.CreateProvisioningTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.CreateProvisioningTokenResponse, _abc.Awaitable[_single_sign_on_pb2.CreateProvisioningTokenResponse]]:
+        """A token with which the provider says who has left it (ProvisioningService); the one before is void."""
+
+    @_abc_1.abstractmethod
+    def RevokeProvisioningToken(
+        self,
+        request: _single_sign_on_pb2.RevokeProvisioningTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_single_sign_on_pb2.RevokeProvisioningTokenResponse, _abc.Awaitable[_single_sign_on_pb2.RevokeProvisioningTokenResponse]]: ...
 
     @_abc_1.abstractmethod
     def BeginSignOn(

@@ -1,0 +1,181 @@
+"""SCIM 2.0 (RFC 7643, 7644), as far as an identity provider needs it to say who has left."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from chassis.errors import Invalid, UnsupportedMediaType
+from contracts.pulsegate.auth.v1 import provisioning_pb2 as pb
+from services.gateway import errors
+from services.gateway.http_api.bodies import MOST_OBJECT_BYTES, moment, no_content, path_id, read
+from services.gateway.http_api.json_objects import json_object
+from services.gateway.http_api.scim_requests import search_of, wanted_activity
+from services.gateway.http_api.shapes import Id, Moment, Told
+from services.gateway.provisioning import Provisioning
+from services.gateway.routes import Door, Media, Operation, Route
+
+_USERS = "/scim/v2/Users"
+_USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
+_LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+_CONTENT_TYPES = (errors.SCIM, "application/json")
+
+
+class ScimMeta(Told):
+    resource_type: str
+    created: Moment
+    location: str
+
+
+class ScimEmail(Told):
+    value: str
+    primary: bool
+
+
+class ScimUser(Told):
+    schemas: list[str]
+    id: Id
+    #: The provider's lasting name for them, as at sign-on.
+    external_id: str
+    #: Their address, as the provider has said it at the last sign-on.
+    user_name: str
+    active: bool
+    emails: list[ScimEmail]
+    meta: ScimMeta
+
+
+class ScimUsers(msgspec.Struct):
+    schemas: list[str]
+    total_results: int = msgspec.field(name="totalResults")
+    start_index: int = msgspec.field(name="startIndex")
+    items_per_page: int = msgspec.field(name="itemsPerPage")
+    resources: list[ScimUser] = msgspec.field(name="Resources")
+
+
+class ScimSearch(msgspec.Struct):
+    #: userName eq "…" or externalId eq "…".
+    filter: str = ""
+    #: From 1.
+    start_index: int = msgspec.field(name="startIndex", default=1)
+    count: int = 100
+
+
+class ScimOperation(msgspec.Struct):
+    #: add or replace.
+    op: str
+    path: str = ""
+    value: Any = None
+
+
+class ScimPatch(msgspec.Struct):
+    operations: list[ScimOperation] = msgspec.field(name="Operations")
+    schemas: list[str] = msgspec.field(default_factory=list)
+
+
+class ScimRoutes:
+    """`/scim/v2/Users`"""
+
+    title = "Provisioning (SCIM 2.0)"
+
+    def __init__(self, provisioning: Provisioning, *, endpoint: str) -> None:
+        self._provisioning = provisioning
+        self._endpoint = endpoint
+
+    def routes(self) -> Sequence[Route]:
+        user = _USERS + "/{userId}"
+        shown = Media((errors.SCIM,), ScimUser)
+        return [
+            Route(
+                "GET",
+                _USERS,
+                self.find,
+                Door.PROVISIONING,
+                Operation(
+                    "Find provisioned users",
+                    {200: Media((errors.SCIM,), ScimUsers)},
+                    "Those whom the identity provider has brought.",
+                    query=ScimSearch,
+                ),
+            ),
+            Route("GET", user, self.get, Door.PROVISIONING, Operation("Show a provisioned user", {200: shown})),
+            Route(
+                "PATCH",
+                user,
+                self.change,
+                Door.PROVISIONING,
+                Operation(
+                    "Deactivate or reactivate a provisioned user",
+                    {200: shown},
+                    "Sets `active`; what is said of other attributes changes nothing.",
+                    body=Media(_CONTENT_TYPES, ScimPatch),
+                    errors=(409,),
+                ),
+            ),
+            Route(
+                "DELETE",
+                user,
+                self.remove,
+                Door.PROVISIONING,
+                Operation(
+                    "Remove a provisioned user", {204: None}, "Until an admin lets them in again.", errors=(409,)
+                ),
+            ),
+        ]
+
+    async def find(self, request: web.Request) -> web.Response:
+        search = search_of(request.query)
+        found = await self._provisioning.page(
+            email=search.user_name, subject=search.external_id, skipped=search.start - 1, most=search.most
+        )
+        listed = ScimUsers(
+            schemas=[_LIST_SCHEMA],
+            total_results=found.total,
+            start_index=search.start,
+            items_per_page=len(found.accounts),
+            resources=[self._render(account) for account in found.accounts],
+        )
+        return _answer(listed)
+
+    async def get(self, request: web.Request) -> web.Response:
+        return _answer(self._render(await self._provisioning.get(path_id(request, "userId"))))
+
+    async def change(self, request: web.Request) -> web.Response:
+        user_id, active = path_id(request, "userId"), wanted_activity(await _body_of(request))
+        if active is None:
+            return _answer(self._render(await self._provisioning.get(user_id)))
+        return _answer(self._render(await self._provisioning.set_active(user_id, active=active)))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        await self._provisioning.remove(path_id(request, "userId"))
+        return no_content()
+
+    def _render(self, account: pb.ProvisionedAccount) -> ScimUser:
+        user = account.user
+        return ScimUser(
+            schemas=[_USER_SCHEMA],
+            id=user.id,
+            external_id=account.subject,
+            user_name=user.email,
+            active=account.active,
+            emails=[ScimEmail(value=user.email, primary=True)],
+            meta=ScimMeta(
+                resource_type="User",
+                created=moment(account.created_at),
+                location=f"{self._endpoint}{_USERS}/{user.id}",
+            ),
+        )
+
+
+async def _body_of(request: web.Request) -> dict[str, Any]:
+    """Raises UnsupportedMediaType, TooLarge, Malformed."""
+    if request.content_type not in _CONTENT_TYPES:
+        raise UnsupportedMediaType(f"Send this as {errors.SCIM}.")
+    try:
+        return json_object(await read(request, MOST_OBJECT_BYTES))
+    except Invalid as error:
+        raise errors.scim_fault("invalidSyntax", error.message) from error
+
+
+def _answer(body: ScimUser | ScimUsers) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), content_type=errors.SCIM)
