@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
-#: Eight buckets for each doubling: a quantile is off by 4.5 % at most.
+#: Eight buckets for each doubling: what is in the same bucket as a quantile is off by 9 % at most, 2^(1/8).
 FINEST_SCHEMA = 3
 #: One bucket for a factor of 65 536.
 COARSEST_SCHEMA = -4
@@ -144,11 +144,11 @@ def merged(packed: Sequence[int], more: Sequence[int]) -> list[int]:
 
 
 def increase(packed: Sequence[int], before: Sequence[int]) -> list[int] | None:
-    """What a total has more than the one before, both as of `NativeBuckets.packed`; None where it has fallen, or become
-    finer, which says that its source has begun anew. Raises ValueError where one of them is no such thing."""
+    """What a total has more than the one before, all as of `NativeBuckets.packed`, in the coarser schema of the two;
+    None where it has fallen there, which says that its source has begun anew. That it became finer says nothing: a
+    source may tell the same observations in another scale. Raises ValueError where one of them is no such thing."""
     now, was = NativeBuckets.unpacked(packed), NativeBuckets.unpacked(before)
-    if now.schema > was.schema:
-        return None
+    now.coarsen(was.schema)
     was.coarsen(now.schema)
     now.zero -= was.zero
     for side, less in ((now.positive, was.positive), (now.negative, was.negative)):

@@ -1,11 +1,11 @@
-"""StatsD lines: `name:value|type|@rate|#tag:value,…`, as the StatsD README and DogStatsD's datagram format have them.
+"""StatsD lines: `name:value|type|@rate|#tag:value,…|Ttime`, as StatsD and DogStatsD have them.
 
 Counters (`c`) are divided by their sampling rate. Timings (`ms`, in seconds from here on), `h` and `d` are observations
 of a histogram or summary, each of which stands for 1 / rate: where that is no whole number, for the one below and the
 one above it in turns, so that it is right on the average and, over a request, to the unit. A gauge (`g`) is set; one
 with a sign changes what the same request has set before, and is refused where it has not: nobody here knows the level
-that it is to change. Sets, events and service checks are refused. Several values in a line (`1:2:3`) are taken as
-DogStatsD does, in their order.
+that it is to change. Its time is the line's, where it has one; what is added up counts when it arrives. Sets, events
+and service checks are refused. Several values in a line (`1:2:3`) are taken as DogStatsD does, in their order.
 """
 
 import math
@@ -28,6 +28,8 @@ from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _LONGEST_NUMBER = 400
+#: Unix seconds.
+_TIME = re.compile(r"\d{1,15}", re.ASCII)
 _LEAST_RATE = 1e-6
 #: Of a line, besides its name and values; what comes after them is not looked at.
 _MOST_FIELDS = 16
@@ -37,6 +39,8 @@ _MOST_TAGS = 64
 _MOST_VALUES_IN_REQUEST = MOST_METRICS_IN_BATCH * MOST_OBSERVATIONS
 #: Characters of tags that are worth remembering.
 _LONGEST_REMEMBERED = 512
+_NO_RATE = Fault("METRIC_MALFORMED", f"A sampling rate is from {_LEAST_RATE:g} to 1, as in @0.1.")
+_NO_TIME = Fault("METRIC_MALFORMED", "A timestamp is whole seconds since 1970, as in T1656581400.")
 _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
 
 
@@ -95,9 +99,10 @@ def _numbers(sent: str) -> list[str] | Fault:
 
 
 def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_far: _SoFar) -> Point | Fault:
-    tags, rate = _options(options)
-    if rate is None:
-        return Fault("METRIC_MALFORMED", f"A sampling rate is from {_LEAST_RATE:g} to 1, as in @0.1.")
+    understood = _options(options)
+    if isinstance(understood, Fault):
+        return understood
+    tags, rate, taken_ms = understood
     if tags.count(",") >= _MOST_TAGS:
         return Fault("METRIC_MALFORMED", f"A line has at most {_MOST_TAGS} tags.")
     labels, stem = _labels(tags), cleaned(name)
@@ -106,7 +111,9 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_f
         return Point(names=(as_counter(stem),), labels=labels, types=COUNTERS, value=increment)
     if kind == "g":
         level = _level(values, (stem, tags), so_far.levels)
-        return level if isinstance(level, Fault) else Point(names=(stem,), labels=labels, types=GAUGES, value=level)
+        if isinstance(level, Fault):
+            return level
+        return Point(names=(stem,), labels=labels, types=GAUGES, value=level, timestamp_ms=taken_ms)
     if kind in ("ms", "h", "d"):
         scale = 1000.0 if kind == "ms" else 1.0
         weight = _weight(rate, (stem, tags), so_far.owed)
@@ -118,19 +125,23 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_f
     return Fault("METRIC_MALFORMED", "The type of a line is c, g, ms, h or d.")
 
 
-def _options(options: Sequence[str]) -> tuple[str, float | None]:
-    """The tags as sent, and the sampling rate, None where it is none. What else there is (DogStatsD's container, for
-    one) says nothing about the value."""
-    tags, rate = "", 1.0
+def _options(options: Sequence[str]) -> tuple[str, float, float | None] | Fault:
+    """The tags as sent, the sampling rate, and the time in milliseconds, None where the line has none. What else there
+    is (DogStatsD's container, for one) says nothing about the value."""
+    tags, rate, taken_ms = "", 1.0, None
     for option in options:
         if option.startswith("#"):
             tags = option[1:]
         elif option.startswith("@"):
             text = option[1:]
             if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text) or not _LEAST_RATE <= float(text) <= 1:
-                return tags, None
+                return _NO_RATE
             rate = float(text)
-    return tags, rate
+        elif option.startswith("T"):
+            if not _TIME.fullmatch(option, 1):
+                return _NO_TIME
+            taken_ms = float(option[1:]) * 1000
+    return tags, rate, taken_ms
 
 
 @lru_cache(maxsize=4096)

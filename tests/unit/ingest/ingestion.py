@@ -162,7 +162,7 @@ def totals(*told: Told, received_ms: int = NOW_MS) -> Record:
     every = [*scalars, *others]
     ids = [series_id(each.of.id, each.labels) for each in every]
     distributions = [
-        Distribution(series_id(each.of.id, each.labels), each.value, sum(each.buckets), list(each.buckets))
+        Distribution(series_id(each.of.id, each.labels), each.value, _count_of(each), list(each.buckets))
         for each in others
     ]
     return msgspec.structs.replace(
@@ -179,6 +179,11 @@ def totals(*told: Told, received_ms: int = NOW_MS) -> Record:
             int64s(each.part for each in scalars),
         ),
     )
+
+
+def _count_of(told: Told) -> int:
+    is_native = told.of.type is MetricType.NATIVE_HISTOGRAM
+    return NativeBuckets.unpacked(told.buckets).count if is_native else sum(told.buckets)
 
 
 def ended(of: Definition) -> Record:

@@ -99,10 +99,37 @@ def test_what_a_total_has_more_than_before_is_what_came_between(before: list[flo
     assert (increase(was, total.packed()) is None) == bool(after)
 
 
-def test_a_total_that_got_finer_has_begun_anew() -> None:
-    coarse = observed(1.0)
+@given(st.lists(finite, max_size=200), st.lists(finite, max_size=200), st.integers(-4, 3), st.integers(-4, 3))
+def test_a_total_in_another_schema_has_more_by_what_came_between(
+    before: list[float], after: list[float], was_schema: int, schema: int
+) -> None:
+    was, total = observed(*before), observed(*before, *after)
+    was.coarsen(was_schema)
+    total.coarsen(schema)
+    more = increase(total.packed(), was.packed())
+    assert more is not None
+    assert NativeBuckets.unpacked(more).count == len(after)
+    total.coarsen(was.schema)
+    assert merged(more, was.packed()) == total.packed()
+
+
+def test_a_total_that_is_finer_and_fell_has_begun_anew() -> None:
+    coarse = observed(1.0, 1.5)
     coarse.coarsen(1)
-    assert increase(observed(1.0, 2.0).packed(), coarse.packed()) is None
+    assert increase(observed(1.0).packed(), coarse.packed()) is None
+    assert increase(observed(1.0, 4.0, 8.0).packed(), coarse.packed()) is None, "it has more, but not there"
+
+
+@pytest.mark.parametrize(
+    ("schema", "factor", "off_by"), [(3, 9e5, 0.0906), (2, 2.0**39, 0.1893), (1, 2.0**79, 0.4143), (0, 2.0**159, 1.0)]
+)
+@pytest.mark.parametrize("lowest", [1e-38, 0.7071, 1.0, 1.001, 3.3e5])
+def test_the_resolution_is_what_the_range_allows(schema: int, factor: float, off_by: float, lowest: float) -> None:
+    """docs/histograms.md: how wide a range each schema has room for, however full, and the width of its buckets."""
+    doublings = math.log2(factor)
+    buckets = observed(*(lowest * 2 ** (step / 16) for step in range(int(doublings * 16) + 1)), lowest * factor)
+    assert buckets.schema == schema
+    assert 2 ** (1 / (1 << schema)) - 1 <= off_by
 
 
 def test_resolution_is_halved_where_buckets_get_too_many() -> None:

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from services.ingest.domain import OTHER, MetricType
 from services.ingest.errors import UnreadableLogError
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import PART_BUCKETS, PART_COUNT, Record
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, Told, definition, delta, ended, label, record, renamed, totals
 from tests.unit.ingest.lane_store import STEPS, Store
 
 ORDERS = definition("orders_total", labels={"plan": label()})
 LOAD = definition("load_seconds", MetricType.HISTOGRAM, bounds=(0.1, 1.0))
+WAIT = definition("wait_seconds", MetricType.NATIVE_HISTOGRAM)
 DEPTH = definition("depth", MetricType.GAUGE)
 
 
@@ -173,6 +175,55 @@ def test_a_histogram_counts_by_what_each_bucket_gained() -> None:
     store.fold(totals(Told(LOAD, "a", 3, 9.0, [2, 5, 5])))  # began anew
     store.commit(NOW_MS + 1000)
     assert counts_of(store) == (11.55, (19, 6, 7, 6))
+
+
+rescaled = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from([-3.0, 0.0, 0.7, 1.0, 1.1, 1.2, 1e9]), max_size=4),
+        st.integers(-2, 3),
+        st.sampled_from(["", "", "again", "late", "restart"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=200)
+@given(rescaled, st.lists(st.sampled_from(STEPS), max_size=40))
+def test_a_native_histogram_may_change_its_scale_in_a_run(
+    told: Sequence[tuple[list[float], int, str]], plan: Sequence[str]
+) -> None:
+    log, every, run, standing = list[Record](), list[float](), 0, list[float]()
+    for at, (more, schema, what) in enumerate(told, start=1):
+        if what == "restart":
+            run, standing = run + 1, []
+        every, standing = every + more, standing + more
+        buckets = NativeBuckets(schema)
+        buckets.observe(standing)
+        log.append(totals(Told(WAIT, f"a{run}", at, sum(standing), buckets.packed())))
+        if what == "again":
+            log += log[-3:]
+        elif what == "late":
+            log[-2:] = log[:-3:-1]
+    store = Store()
+    store.live_through(log, plan)
+    assert len(store.rows) == bool(log)
+    for row in store.rows.values():
+        assert row.counts is not None
+        shown, expected = NativeBuckets.unpacked(row.counts[1:]), NativeBuckets(row.counts[1])
+        expected.observe(every)
+        assert (row.counts[0], shown.packed()) == (len(every), expected.packed())
+
+
+def test_a_total_in_a_finer_scale_again_adds_the_difference() -> None:
+    store = Store()
+    for at, (count, schema) in enumerate([(3, 3), (6, 2), (7, 3)], start=1):
+        buckets = NativeBuckets(schema)
+        buckets.observe([1.5], weight=count)
+        store.fold(totals(Told(WAIT, "a", at, 1.5 * count, buckets.packed())))
+        store.commit(NOW_MS + at)
+        store.crash()
+    value, counts = counts_of(store)
+    assert (value, counts and counts[0]) == (10.5, 7)
 
 
 def test_the_parts_of_a_histogram_may_come_one_by_one_in_any_order() -> None:

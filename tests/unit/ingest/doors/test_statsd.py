@@ -8,10 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsd import StatsClient
 
-from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Fault, MetricType
 from services.ingest.doors import statsd
 from services.ingest.errors import BatchEmpty, BatchTooLarge
+from services.ingest.point_validation import validate_points
 from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
+from services.ingest.turns import at_once
+from services.ingest.validation import CompiledDefinition, LabelSetMemory
+from tests.unit.ingest.ingestion import NOW_MS, definition
 
 
 def decode(body: bytes) -> list[Point | Fault]:
@@ -90,6 +94,25 @@ def test_several_values_of_a_gauge_follow_each_other_as_lines_do() -> None:
     assert found[3].code == "METRIC_MALFORMED"
 
 
+def test_a_gauge_has_the_time_of_its_line_and_what_is_added_up_has_none() -> None:
+    assert point("depth:3|g|#q:a|T1656581400|c:in-abc").timestamp_ms == 1_656_581_400_000
+    assert [each.timestamp_ms for each in decode(b"depth:3|g|T1656581400\ndepth:+1|g") if isinstance(each, Point)] == [
+        1_656_581_400_000,
+        None,
+    ]
+    assert [point(f"took:3|{kind}|T1656581400").timestamp_ms for kind in ("c", "ms", "h", "d")] == [None] * 4
+
+
+def test_a_gauge_that_is_late_does_not_pass_for_the_level_now() -> None:
+    definitions = {"depth": CompiledDefinition(definition("depth", MetricType.GAUGE), LabelSetMemory())}
+    now_s = NOW_MS // 1000
+    body = "\n".join(f"depth:{at}|g|T{now_s + at}" for at in (0, -8 * 86_400, -8 * 86_400 - 1, 600, 601, 10**14))
+    [found] = at_once(validate_points(decode(body.encode()), definitions, now_s * 1000))
+    assert [each.index for each in found.rejections] == [2, 4, 5]
+    assert {each.code for each in found.rejections} == {"TIMESTAMP_OUT_OF_RANGE"}
+    assert found.timestamps == [(now_s + at) * 1000 for at in (0, -8 * 86_400, 600)]
+
+
 def test_names_and_tags_become_those_of_prometheus() -> None:
     found = point("9-lives.café:1|c|#env-name:a:b,canary,:x,2nd:y|c:in-abc|T1656581400")
     assert found.names == ("_9_lives_caf__total",)
@@ -112,6 +135,10 @@ def test_names_and_tags_become_those_of_prometheus() -> None:
         ("orders:1|c|@0", "METRIC_MALFORMED"),
         ("orders:1|c|@2", "METRIC_MALFORMED"),
         ("orders:1|c|@nan", "METRIC_MALFORMED"),
+        ("orders:1|g|T", "METRIC_MALFORMED"),
+        ("orders:1|g|T-5", "METRIC_MALFORMED"),
+        ("orders:1|c|T1.5", "METRIC_MALFORMED"),
+        ("orders:1|g|T1234567890123456", "METRIC_MALFORMED"),
         ("visitors:alice|s", "METRIC_MALFORMED"),
         ("visitors:7|s", "METRIC_TYPE_MISMATCH"),
         ("_e{5,4}:title|text", "METRIC_MALFORMED"),
