@@ -24,6 +24,8 @@ MOST_LEVELS = 10_000
 
 _FIRST_CAPACITY = 64
 _FREE = -1
+#: `as_of_ms` of a level that does not count any more, and is in the state until that is told.
+_ENDED_MS = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +35,11 @@ class Reports:
     #: Of each level's series, in the table.
     rows: Rows
     series: Ids
-    #: Who reports: the producer's id; zero for whoever has none.
+    #: Who reports: the producer's id, zero for whoever has none; in a row that label sets share, its XOR with the id of
+    #: the label set as sent.
     reporters: Ids
+    #: In a row that label sets share because they are over a budget.
+    shared: Mask
     #: As the client said, Unix milliseconds.
     timestamp_ms: Ints
     #: From when on it counts for five minutes, Unix milliseconds.
@@ -62,6 +67,7 @@ class GaugeLevels:
         self._free: list[int] = []
         self._index = SeriesIndex()
         self._touched: list[Rows] = []
+        self._sharing = _Sharing()
         for name, kind in _DTYPES.items():
             setattr(self, name, np.zeros(_FIRST_CAPACITY, kind))
 
@@ -78,6 +84,7 @@ class GaugeLevels:
     def report(self, reports: Reports) -> None:
         """Takes what producers say: of each one's levels the newest timestamp wins, of equal ones the last."""
         slots = self._take(reports)
+        self._gather(reports, slots)
         order = np.argsort(reports.timestamp_ms, kind="stable")
         order = order[reports.timestamp_ms[order] >= self._timestamp_ms[slots[order]]]
         self._write(slots, reports, order)
@@ -85,11 +92,31 @@ class GaugeLevels:
 
     def restore(self, reports: Reports) -> None:
         """Takes in what the state has, one level of each reporter and series."""
-        self._write(self._take(reports), reports, np.arange(len(reports)))
+        slots = self._take(reports)
+        self._sharing.note(_whose(reports), slots, reports.shared)
+        self._write(slots, reports, np.arange(len(reports)))
 
     def touch(self, rows: Rows) -> None:
         """Values of these rows are to be made anew."""
         self._touched.append(rows)
+
+    def _gather(self, reports: Reports, slots: Rows) -> None:
+        """A level goes where its label set has gone: one that shared a row until now has become a series of its own, or
+        shares another row."""
+        if not self._sharing and not reports.shared.any():
+            return
+        whose = _whose(reports)
+        for before, slot in self._sharing.moved(whose, slots):
+            self._move(before, slot)
+        self._sharing.note(whose, slots, reports.shared)
+
+    def _move(self, before: int, slot: int) -> None:
+        if self._timestamp_ms[before] > self._timestamp_ms[slot]:
+            for column in (self._timestamp_ms, self._as_of_ms, self._level):
+                column[slot] = column[before]
+        self._as_of_ms[before] = _ENDED_MS
+        self._dirty[[before, slot]] = True
+        self._touched.append(self._row[[before, slot]].astype(np.intp))
 
     def _write(self, slots: Rows, reports: Reports, order: Rows) -> None:
         # Of several assignments to one slot, NumPy keeps the last.
@@ -144,7 +171,9 @@ class GaugeLevels:
 
     def expire(self, now_ms: int) -> None:
         """Forgets levels that do not count any more."""
-        gone = self._in_use() & (self._as_of_ms[: self._size] <= now_ms - KEPT_MS)
+        as_of_ms = self._as_of_ms[: self._size]
+        untold = self._dirty[: self._size] & (as_of_ms == _ENDED_MS)
+        gone = self._in_use() & (as_of_ms <= now_ms - KEPT_MS) & ~untold
         if gone.any():
             slots = np.flatnonzero(gone)
             self._touched.append(self._row[slots].astype(np.intp))
@@ -159,6 +188,7 @@ class GaugeLevels:
         return used
 
     def _remove(self, slots: Rows) -> None:
+        self._sharing.forget(slots)
         self._index.remove(self._ids.at(slots), slots)
         self._row[slots] = _FREE
         self._dirty[slots] = False
@@ -173,7 +203,7 @@ class GaugeLevels:
 
     def of(self, rows: Rows) -> list[Floats]:
         """The levels of each of the rows, which ascend. Those that are too many are forgotten."""
-        used = np.flatnonzero(self._in_use())
+        used = np.flatnonzero(self._in_use() & (self._as_of_ms[: self._size] != _ENDED_MS))
         slots = used[np.isin(self._row[used], rows)]
         slots = slots[np.argsort(self._row[slots], kind="stable")]
         first = np.searchsorted(self._row[slots], rows)
@@ -197,10 +227,46 @@ class GaugeLevels:
             rows=rows,
             series=own,
             reporters=_met(own, self._ids.at(slots)),
+            shared=np.zeros(slots.size, np.bool_),
             timestamp_ms=self._timestamp_ms[slots],
             as_of_ms=self._as_of_ms[slots],
             level=self._level[slots],
         )
+
+
+class _Sharing:
+    """Where a producer's level of a label set is, by the XOR of their ids, while the label set shares a row."""
+
+    def __init__(self) -> None:
+        self._slots: dict[bytes, int] = {}
+        self._keys: dict[int, bytes] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._slots)
+
+    def note(self, whose: Ids, slots: Rows, shared: Mask) -> None:
+        chosen = np.flatnonzero(shared)
+        keys, taken = whose.at(chosen).each(), slots[chosen].tolist()
+        self._slots.update(zip(keys, taken, strict=True))
+        self._keys.update(zip(taken, keys, strict=True))
+
+    def moved(self, whose: Ids, slots: Rows) -> list[tuple[int, int]]:
+        """From where to where levels go that are elsewhere; each once."""
+        found = []
+        for key, slot in zip(whose.each(), slots.tolist(), strict=True):
+            before = self._slots.get(key, slot)
+            if before != slot:
+                found.append((before, slot))
+                del self._slots[key]
+        return found
+
+    def forget(self, slots: Rows) -> None:
+        if not self._keys:
+            return
+        for slot in slots.tolist():
+            key = self._keys.pop(slot, b"")
+            if self._slots.get(key) == slot:
+                del self._slots[key]
 
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -217,6 +283,12 @@ _DTYPES: dict[str, type[np.generic]] = {
 def _met(left: Ids, right: Ids) -> Ids:
     """The XOR of ids: applied to itself and one of the two it is the other."""
     return Ids(left.low ^ right.low, left.high ^ right.high)
+
+
+def _whose(reports: Reports) -> Ids:
+    """Producer and label set as sent, wherever the level is: the XOR of their ids."""
+    own = _met(reports.series, reports.reporters)
+    return Ids(*(np.where(reports.shared, *each) for each in zip(reports.reporters, own, strict=True)))
 
 
 def merged(rule: GaugeMerge, levels: Floats) -> float:

@@ -162,6 +162,39 @@ def test_label_sets_over_a_budget_are_added_up_to_the_unit() -> None:
     assert store.totals() == {("sessions", "user", "1"): 2.0, ("sessions", "user", OTHER): 230.0}
 
 
+@pytest.mark.parametrize("rule", MERGES)
+@pytest.mark.parametrize("crashes", [(), ("before",), ("after",), ("before", "after")])
+def test_a_level_goes_with_its_label_set_when_that_gets_a_series_of_its_own(
+    rule: GaugeMerge, crashes: tuple[str, ...]
+) -> None:
+    def said(producer: bytes, most: int, user: str, value: float, at_ms: int) -> Record:
+        limited = replace(SESSIONS, gauge_merge=rule, labels={"user": label(max_distinct=most)}, version=most)
+        return by(producer, record(delta(limited, value, NOW_MS + at_ms, user=user)))
+
+    store = Store()
+    store.fold(said(A, 1, "ann", 1.0, 1), said(A, 1, "bob", 10.0, 2), said(B, 1, "bob", 7.0, 3))
+    store.commit(NOW_MS + 1000)
+    if "before" in crashes:
+        store.crash()
+    store.fold(said(A, 5, "bob", 2.0, 1001))
+    store.commit(NOW_MS + 2000)
+    assert store.totals() == {of_user("ann"): 1.0, of_user("bob"): 2.0, of_user(OTHER): 7.0}
+    if "after" in crashes:
+        store.crash()
+    store.fold(said(B, 5, "bob", 5.0, 1))  # said before what is known of B: that goes along
+    last = store.commit(NOW_MS + 3000)
+    assert store.totals()[of_user("bob")] == MERGES[rule]([2.0, 7.0])
+    assert [each.labels[1] for each in each_of(last.samples) if each.stale] == [OTHER]
+    store.crash()
+    store.fold(said(A, 5, "bob", 4.0, 3001))
+    store.commit(NOW_MS + 4000)
+    assert store.totals()[of_user("bob")] == MERGES[rule]([4.0, 7.0])
+
+
+def of_user(user: str) -> tuple[str, ...]:
+    return ("sessions", "user", user)
+
+
 def test_a_series_that_left_memory_comes_back_with_what_still_counts() -> None:
     store = Store(stale_after_ms=60_000)
     store.fold(level(5.0, A), level(7.0, B), observed(1.0, received_ms=NOW_MS))
@@ -181,7 +214,8 @@ def test_of_too_many_levels_the_latest_count() -> None:
     ids = Ids.of(np.random.default_rng(1).bytes(16 * count))
     times = np.arange(count, dtype=np.int64) + NOW_MS
     nowhere = np.zeros(count, np.uint64)
-    levels.report(Reports(np.zeros(count, np.intp), Ids(nowhere, nowhere), ids, times, times, times.astype(float)))
+    rows, own = np.zeros(count, np.intp), np.zeros(count, np.bool_)
+    levels.report(Reports(rows, Ids(nowhere, nowhere), ids, own, times, times, times.astype(float)))
     [kept] = levels.of(np.array([0]))
     assert sorted(kept) == times[5:].tolist()
     assert len(levels) == MOST_LEVELS
