@@ -40,6 +40,9 @@ _MOST_VERDICTS = 50_000
 _MOST_REFUSALS = 10_000
 _RETRY_AFTER_SECONDS = 1.0
 
+#: Of principals; whoever else is known by a credential of theirs is no key.
+_KINDS_OF_KEYS = frozenset({"publishable", "secret"})
+
 _cached = metrics.VERDICTS.labels("cached")
 
 #: A credential's digest, and the project or the tenant that the call is about ("" for a key: it has only one).
@@ -149,7 +152,7 @@ class Verdicts:
     def of_known_key(self, text: str) -> Verdict | None:
         """The verdict on a key, where it is known and true at this moment; else None: ask `of`."""
         entry = self._entries.get((api_keys.digest(text), "", ""))
-        if entry is None or entry.verdict.principal.kind == "user":
+        if entry is None or entry.verdict.principal.kind not in _KINDS_OF_KEYS:
             return None
         if not self._feed_is_fresh or self._now() > entry.refresh_at:
             return None
