@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,11 @@ class Server(Protocol):
 def _quoted(path: Path) -> str:
     """A path as the configurations of Valkey and NATS take it: letters of any alphabet as they are, not escaped."""
     return json.dumps(str(path), ensure_ascii=False)
+
+
+def _pattern(path: Path) -> str:
+    """A pattern, as of glob(7), that this path alone matches."""
+    return re.sub(r"([\\*?[])", r"\\\1", str(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +212,17 @@ class Valkey:
     def _configuration(self) -> Path:
         return self.folder.resolve() / "valkey.conf"
 
+    @property
+    def _argument(self) -> str:
+        """A path with one of these characters it takes for a pattern, and goes on with its defaults, open to everybody,
+        where nothing matches."""
+        path = self._configuration
+        return _pattern(path) if re.search(r"[*?[]", str(path)) else str(path)
+
     def program(self) -> Program:
         return Program(
             name="valkey",
-            argv=(str(get_binary_path()), str(self._configuration)),
+            argv=(str(get_binary_path()), self._argument),
             log=self.log,
             ports={"valkey": self.port},
             probe=self._probe,
@@ -297,13 +310,17 @@ class Prometheus:
         configuration = {
             "global": {"scrape_interval": "15s"},
             "storage": {"tsdb": {"out_of_order_time_window": _OUT_OF_ORDER_WINDOW}},
-            "rule_files": [f"{self.rules}/*.yaml"] if self.rules else [],
+            "rule_files": [self._rule_files(self.rules)] if self.rules else [],
             "scrape_configs": [
                 {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{port}"]}]}
                 for job, port in self.scraped.items()
             ],
         }
-        write_private(self._configuration, json.dumps(configuration, indent=2))  # JSON is YAML
+        write_private(self._configuration, json.dumps(configuration, indent=2, ensure_ascii=False))  # JSON is YAML
+
+    def _rule_files(self, rules: Path) -> str:
+        """It refuses patterns with a `*`, even an escaped one, in another place than the last part."""
+        return _pattern(rules).replace(r"\*", "?") + "/*.yaml"
 
     @property
     def _configuration(self) -> Path:

@@ -100,14 +100,16 @@ async def test_what_nats_has_acknowledged_survives_a_kill(nats_server: RunningSe
     await client.close()
 
 
+@pytest.mark.parametrize("name", ['jürgen "日本" 😀 \\ #1', "my[app] * \\?"])
 def test_servers_start_in_a_folder_whose_name_needs_quoting(
-    data_folder: Path, port_blocks: Callable[[], Ports], prometheus_binary: Path
+    data_folder: Path, port_blocks: Callable[[], Ports], prometheus_binary: Path, name: str
 ) -> None:
-    folder, ports = data_folder / 'jürgen "日本" 😀 \\ #1', port_blocks()
+    folder, ports = data_folder / name, port_blocks()
     folder.mkdir()
     valkey = Valkey(folder=folder / "valkey", port=ports.server("valkey"), password="p", log=folder / "valkey.log")
     with running(valkey), redis.Redis.from_url(valkey.url) as client:
         assert client.config_get("dir") == {"dir": str(valkey.folder.resolve())}
+        assert client.config_get("bind") == {"bind": HOST}
     log = Nats(
         folder=folder / "nats",
         port=ports.server("nats"),
@@ -117,21 +119,34 @@ def test_servers_start_in_a_folder_whose_name_needs_quoting(
     )
     with running(log):
         assert (log.folder / "jetstream").is_dir()
+    rules = folder / "rules"
+    rules.mkdir()
+    (rules / "one.yaml").write_text("groups: [{name: g, rules: [{record: a, expr: vector(1)}]}]")
     series = Prometheus(
-        binary=prometheus_binary, folder=folder / "prometheus", port=ports.server("prometheus"), log=folder / "p.log"
+        binary=prometheus_binary,
+        folder=folder / "prometheus",
+        port=ports.server("prometheus"),
+        log=folder / "p.log",
+        rules=rules,
     )
     with running(series):
         assert (series.folder / "series").is_dir()
+        assert b'"name":"g"' in _answer(series, "/api/v1/rules")
+
+
+def _answer(server: Prometheus, path: str) -> bytes:
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=5)
+    connection.request("GET", path)
+    answer = connection.getresponse().read()
+    connection.close()
+    return answer
 
 
 def test_prometheus_takes_remote_write_and_late_samples(prometheus_server: RunningServer[Prometheus]) -> None:
-    connection = http.client.HTTPConnection(HOST, prometheus_server.server.port, timeout=5)
-    connection.request("GET", "/api/v1/status/flags")
-    flags = connection.getresponse().read()
+    flags = _answer(prometheus_server.server, "/api/v1/status/flags")
     assert b'"web.enable-remote-write-receiver":"true"' in flags
-    connection.request("GET", "/api/v1/status/config")
-    assert b"out_of_order_time_window: 8d" in connection.getresponse().read().replace(b"1w1d", b"8d")
-    connection.close()
+    configuration = _answer(prometheus_server.server, "/api/v1/status/config")
+    assert b"out_of_order_time_window: 8d" in configuration.replace(b"1w1d", b"8d")
 
 
 class TestBootstrap:
