@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chassis.ids import uuid7
-from tests.chaos.levels import MERGERS, Level
-from tests.chaos.series import LATENCIES, WAITS, Series, native_observed, observed
+from tests.chaos.levels import MERGERS, Level, merged_gauge
+from tests.chaos.series import (
+    GUESTS,
+    LATENCIES,
+    VISITORS,
+    VISITS,
+    WAITS,
+    Series,
+    native_observed,
+    observed,
+)
 from tests.chaos.windows import SUMMARY, Sizes
 from tests.e2e.api import Json
 
@@ -70,7 +79,7 @@ class Worker:
         counted = self._counted("chaos_orders_total", "chaos_latency_seconds", "plan", plan)
         self._timestamp_ms = max(self._timestamp_ms + 1, int(time.time() * 1000))
         sizes = [self._sizes()] if self._chance.random() < _SIZES_PART else []
-        return self._batch([*counted, self._queue(), self._sessions(), self._waits(plan), *sizes])
+        return self._batch([*counted, self._queue(), self._sessions(), self._waits(plan), *self._visits(), *sizes])
 
     def attempt(self) -> Batch:
         """One that may be given up: its counts have series of their own, and it sets no gauge."""
@@ -108,7 +117,7 @@ class Worker:
     def _sessions(self) -> Part:
         rule, room = self._chance.choice(list(MERGERS)), str(self._chance.randrange(_ROOMS))
         value = self._chance.randint(-1000, 1000)
-        level = Level(rule, f'room="{room}"', self._producer, self._timestamp_ms, value)
+        level = Level(merged_gauge(rule), rule, f'room="{room}"', self._producer, self._timestamp_ms, value)
         metric = {"name": level.series[0], "value": value, "labels": {"room": room}}
         return Part(metric=metric | {"timestamp": self._timestamp_ms}, level=level)
 
@@ -116,6 +125,16 @@ class Worker:
         waits = self._chance.choices(WAITS, k=self._chance.randint(1, 4))
         metric = {"name": "chaos_wait_seconds", "value": waits, "labels": {"plan": plan}}
         return Part(metric=metric, adds=native_observed("chaos_wait_seconds", f'plan="{plan}"', waits))
+
+    def _visits(self) -> list[Part]:
+        amount, visitor = self._chance.randint(1, 5), str(self._chance.randrange(VISITORS))
+        metric = {"value": amount, "labels": {"visitor": visitor}}
+        guests = metric | {"name": GUESTS, "timestamp": self._timestamp_ms}
+        level = Level(GUESTS, "sum", "", f"{self._producer} {visitor}", self._timestamp_ms, amount)
+        return [
+            Part(metric=metric | {"name": VISITS}, adds={(VISITS, ""): float(amount)}),
+            Part(metric=guests, level=level),
+        ]
 
     def _sizes(self) -> Part:
         self._sized += 1

@@ -18,6 +18,7 @@ def merged_gauge(rule: str) -> str:
 class Level:
     """What one producer reports."""
 
+    metric: str
     rule: str
     #: The series' labels.
     own: str
@@ -27,7 +28,7 @@ class Level:
 
     @property
     def series(self) -> Series:
-        return merged_gauge(self.rule), self.own
+        return self.metric, self.own
 
 
 class Levels:

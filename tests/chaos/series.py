@@ -8,6 +8,10 @@ Series = tuple[str, str]
 BUCKETS = (0.5, 1.0)
 #: Eighths, so that sums are exact.
 LATENCIES = (0.125, 0.5, 0.75, 1.0, 4.0)
+#: A counter and a merged gauge that are sent more label sets than they may have, and how many: each of the two is
+#: compared as one series without labels, the sum over all that it has.
+VISITS, GUESTS = FOLDED = "chaos_visits_total", "chaos_guests"
+VISITORS = 12
 #: Each the outermost value of a bucket in every schema.
 WAITS = (-2.0, 0.0, 0.125, 1.0, 4.0, 1024.0)
 

@@ -92,7 +92,12 @@ async def test_totals_are_exact_through_everything(start_suite: Callable[..., Su
         traffic = Traffic(project, settings.seed)
         await traffic.define()
         before = await _warmed_up(suite, traffic)
-        mayhem = Mayhem(suite, settings, afterwards=lambda: traffic.replay(5))
+
+        async def afterwards() -> None:
+            await traffic.limits.raise_once()
+            await traffic.replay(5)
+
+        mayhem = Mayhem(suite, settings, afterwards)
         await _under_load(traffic, mayhem)
         suite.wait_ready(within_seconds=120)
         await adds_up(project, traffic.known, _VISIBLE_SECONDS)

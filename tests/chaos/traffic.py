@@ -1,10 +1,10 @@
 """Clients whose log of acknowledged batches says, to the unit, what Prometheus must answer.
 
-Every batch counts orders (a counter by plan), observes latencies (a histogram by plan) and waits (a native histogram),
-reports the size of a queue (a gauge by worker) and sessions in a room (a gauge that is merged over workers); some
-observe sizes (a summary). Most are sent, the same bytes, until they are acknowledged. A few are sent once and given up
-when no answer comes: each of those counts in series of its own, which must then show all of it or nothing. Other
-clients tell totals (`sources.py`).
+Every batch counts orders (a counter by plan) and visits (a counter whose label sets fold), observes latencies (a
+histogram by plan) and waits (a native histogram), reports the size of a queue (a gauge by worker) and sessions in a
+room (a gauge that is merged over workers); some observe sizes (a summary). Most are sent, the same bytes, until they
+are acknowledged. A few are sent once and given up when no answer comes: each of those counts in series of its own,
+which must then show all of it or nothing. Other clients tell totals (`sources.py`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import aiohttp
 
 from tests.chaos import sources
 from tests.chaos.batches import Batch, Worker
+from tests.chaos.folding import Limits
 from tests.chaos.knowledge import RETRIED, TIMEOUT_SECONDS, Known
 from tests.chaos.levels import MERGERS, merged_gauge
 from tests.chaos.series import BUCKETS
@@ -42,6 +43,7 @@ class Traffic:
         self._workers = 0
         self._sources = 0
         self.known = Known()
+        self.limits = Limits(project)
         #: Acknowledged batches that are to be sent again, and when.
         self._later: list[tuple[float, Batch]] = []
         self._remembered: deque[Batch] = deque(maxlen=_REMEMBERED)
@@ -58,6 +60,7 @@ class Traffic:
             await self._project.define(merged_gauge(rule), "gauge", gaugeMerge=rule, labels=[{"name": "room"}])
         await self._project.define(SUMMARY, "summary", unit="bytes", objectives=OBJECTIVES, labels=[{"name": "box"}])
         await sources.define(self._project)
+        await self.limits.define()
         await self._project.define("chaos_attempt_seconds", "histogram", buckets=list(BUCKETS), labels=attempt)
 
     async def run(self, producers: int, going_on: Callable[[], bool]) -> None:

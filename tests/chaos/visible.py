@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 from tests.chaos.knowledge import Known
-from tests.chaos.series import Series, native_shown
+from tests.chaos.series import FOLDED, Series, native_shown
 from tests.chaos.windows import RELATIVE_ERROR
 from tests.e2e.api import Project, UnavailableError
 from tests.waiting import eventually
@@ -15,7 +15,8 @@ _OWNER = frozenset({"__name__", "tenant_id", "project_id"})
 
 
 async def visible(project: Project) -> dict[Series, float]:
-    """The last value of each series; native histograms are taken apart. Raises UnavailableError."""
+    """The last value of each series; native histograms are taken apart, what folds is added up.
+    Raises UnavailableError."""
     shown: dict[Series, float] = {}
     # Prometheus before version 3 has no last_over_time() of native histograms: it answers a number that means nothing.
     for each in [
@@ -26,7 +27,9 @@ async def visible(project: Project) -> dict[Series, float]:
         ordered = sorted(labels.items(), key=lambda label: (label[0] == "le", label[0]))
         name, own = each["metric"].get("__name__", ""), ",".join(f'{name}="{value}"' for name, value in ordered)
         shown.update(native_shown(name, own, each["histogram"][1]) if "histogram" in each else {})
-        shown.update({(name, own): float(each["value"][1])} if "value" in each else {})
+        if "value" in each:
+            series = name, "" if name in FOLDED else own
+            shown[series] = shown.get(series, 0.0) + float(each["value"][1])
     return shown
 
 
@@ -56,10 +59,13 @@ async def differences(project: Project, known: Known) -> list[str]:
 
 
 async def reconciled(project: Project, usage_key: str, known: Known) -> dict[str, int]:
-    """Checks the ledger against what clients know, to the unit; returns its totals.
+    """Checks the ledger against what clients know; returns its totals.
 
-    Duplicates are not known to the unit: what a receiver counts in the second before it is killed is lost. They are no
-    more than what was sent; `test_ledger` has them to the unit, while nothing crashes.
+    Of each metric *committed* is, to the unit, what was acknowledged and what was counted of batches without an answer.
+    Nothing is *rejected*. *Accepted* and *received* are not stored, they are the sums of the others: so that *received*
+    is no more than all requests had together bounds *duplicate* from above, by metric. From below there is only that
+    there are some where clients sent again: what a receiver counts in the second before it is killed, or while the log
+    fails, is lost. `test_ledger` has duplicates to the unit, while nothing crashes.
     """
     shown = await visible(project)
     committed = known.metrics + Counter(
@@ -81,6 +87,8 @@ async def reconciled(project: Project, usage_key: str, known: Known) -> dict[str
     beyond = {name: received[name] for name, sent in known.attempted.items() if received[name] > sent}
     assert not beyond, f"more was received than was sent: {beyond}, {known.attempted}"
     assert totals["rejected"] == 0, "nothing was refused"
+    assert totals["duplicate"] > 0 or not known.again, "what was sent again was received again"
+    assert 0 < totals["folded"] < sum(committed[name] for name in FOLDED), "some, and none of what does not fold"
     assert set(body["deliveredUntil"]) == {"remote_write"}
     return dict(totals)
 
@@ -108,6 +116,6 @@ async def adds_up(project: Project, known: Known, within_seconds: float) -> floa
         await eventually(exact, within_seconds=within_seconds)
     except AssertionError:
         raise AssertionError(f"{len(last)} series differ:\n" + "\n".join(last[:20])) from None
-    resets = await project.query('sum(resets({__name__=~"chaos_(orders|attempts)_total"}[1h]))')
+    resets = await project.query('sum(resets({__name__=~"chaos_(orders|attempts|visits)_total"}[1h]))')
     assert [float(each["value"][1]) for each in resets] == [0.0], "no counter ever fell"
     return time.monotonic() - began
