@@ -39,22 +39,28 @@ def credential_of(request: web.Request, *, basic: bool = False) -> Credential:
 
     Raises Malformed where it shows more than one credential, Unauthenticated where it shows none or a wrong one.
     """
-    shown = [
-        *(("Authorization", value) for value in request.headers.getall(_AUTHORIZATION, ())),
-        *(("X-API-Key", value) for value in request.headers.getall(_API_KEY, ())),
-        *(("key", value) for value in request.query.getall("key", ())),
-    ]
-    if not shown:
+    shown = _shown(request)
+    if shown is None:
         raise Unauthenticated("Send an access token or an API key.")
-    if len(shown) > 1:
-        raise Malformed("Send one credential, not several.")
-    place, text = shown[0]
+    place, text = shown
     if place == "Authorization":
         key = _basic_password(text) if basic else None
         return _bearer(text) if key is None else _key(key)
     if place == "key" and text.startswith("sk_"):
         raise errors.invalid_api_key("Only a publishable key may stand in an address.")
     return _key(text)
+
+
+def _shown(request: web.Request) -> tuple[str, str] | None:
+    """The one credential of the request and where it stands. Raises Malformed where there are several."""
+    shown = [
+        *(("Authorization", value) for value in request.headers.getall(_AUTHORIZATION, ())),
+        *(("X-API-Key", value) for value in request.headers.getall(_API_KEY, ())),
+        *(("key", value) for value in request.query.getall("key", ())),
+    ]
+    if len(shown) > 1:
+        raise Malformed("Send one credential, not several.")
+    return shown[0] if shown else None
 
 
 def _key(text: str) -> Credential:
@@ -92,11 +98,17 @@ def _bearer(header: str) -> Credential:
 
 
 def provisioning_token_of(request: web.Request) -> Credential:
-    """Raises Unauthenticated where the request shows anything but what looks like one provisioning token."""
-    shown = request.headers.getall(_AUTHORIZATION, [])
-    scheme, _, text = shown[0].partition(" ") if len(shown) == 1 else ("", "", "")
+    """Raises Malformed where the request shows more than one credential, Unauthenticated where it is anything but what
+    looks like a provisioning token."""
+    place, header = _shown(request) or ("", "")
+    scheme, _, text = header.partition(" ")
     text = text.strip()
-    if scheme.lower() != "bearer" or not text.startswith(_PROVISIONING_PREFIX) or not api_keys.is_sound(text):
+    if (
+        place != "Authorization"
+        or scheme.lower() != "bearer"
+        or not text.startswith(_PROVISIONING_PREFIX)
+        or not api_keys.is_sound(text)
+    ):
         raise Unauthenticated("Send the identity provider's provisioning token as Authorization: Bearer.")
     return Credential(text=text, kind="provisioner")
 

@@ -77,6 +77,7 @@ RULES: Mapping[str, Rule] = {
     "findProvisionedUsers": _PROVIDER,
     "showAProvisionedUser": _PROVISIONED,
     "deactivateOrReactivateAProvisionedUser": _PROVISIONED,
+    "replaceAProvisionedUser": _PROVISIONED,
     "removeAProvisionedUser": _PROVISIONED,
     "listRemovedMembers": Rule("admin"),
     "letARemovedMemberInAgain": Rule("admin", "", ("NOT_FOUND",)),

@@ -34,6 +34,8 @@ _ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
     Door.INGESTION: (400, 401, 403, 404, 429, 500, 503, 504),
     Door.PROVISIONING: (400, 401, 403, 404, 429, 500, 503, 504),
 }
+#: What a door's bodies and parameters are never refused with: SCIM knows 400 for all that is wrong with them.
+_NO_ERRORS_OF_DOORS: Mapping[Door, frozenset[int]] = {Door.PROVISIONING: frozenset({422})}
 _ERRORS_OF_BODIES = (400, 413, 415, 422)
 _ERRORS_OF_PARAMETERS = (422,)
 _ERRORS_OF_KEYS = (409, 413, 422)
@@ -284,7 +286,7 @@ def statuses_of_errors(route: Route) -> Sequence[int]:
     parameters = _ERRORS_OF_PARAMETERS if _query_of(route) is not None else ()
     keys = _ERRORS_OF_KEYS if route.takes_idempotency_key else ()
     found = {*_ERRORS_OF_DOORS[route.door], *body, *parameters, *keys, *route.operation.errors}
-    return sorted(found - set(_answers_of(route)))
+    return sorted(found - set(_answers_of(route)) - _NO_ERRORS_OF_DOORS.get(route.door, frozenset()))
 
 
 def _path_parameters(route: Route) -> Iterator[Json]:

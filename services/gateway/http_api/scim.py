@@ -1,7 +1,7 @@
 """SCIM 2.0 (RFC 7643, 7644), as far as an identity provider needs it to say who has left."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -11,7 +11,14 @@ from contracts.pulsegate.auth.v1 import provisioning_pb2 as pb
 from services.gateway import errors
 from services.gateway.http_api.bodies import MOST_OBJECT_BYTES, moment, no_content, path_id, read
 from services.gateway.http_api.json_objects import json_object
-from services.gateway.http_api.scim_requests import search_of, wanted_activity
+from services.gateway.http_api.scim_requests import (
+    MOST_NUMBER,
+    MOST_OPERATIONS,
+    MOST_RESOURCES,
+    search_of,
+    wanted_activity,
+    wanted_state,
+)
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.provisioning import Provisioning
 from services.gateway.routes import Door, Media, Operation, Route
@@ -57,20 +64,28 @@ class ScimSearch(msgspec.Struct):
     #: userName eq "…" or externalId eq "…".
     filter: str = ""
     #: From 1.
-    start_index: int = msgspec.field(name="startIndex", default=1)
-    count: int = 100
+    start_index: Annotated[int, msgspec.Meta(ge=1, le=MOST_NUMBER)] = msgspec.field(name="startIndex", default=1)
+    #: More than 100 are 100.
+    count: Annotated[int, msgspec.Meta(ge=0, le=MOST_NUMBER)] = MOST_RESOURCES
 
 
 class ScimOperation(msgspec.Struct):
-    #: add or replace.
-    op: str
+    #: Whatever its capitals.
+    op: Literal["add", "remove", "replace"]
     path: str = ""
     value: Any = None
 
 
 class ScimPatch(msgspec.Struct):
-    operations: list[ScimOperation] = msgspec.field(name="Operations")
+    operations: Annotated[list[ScimOperation], msgspec.Meta(min_length=1, max_length=MOST_OPERATIONS)] = msgspec.field(
+        name="Operations"
+    )
     schemas: list[str] = msgspec.field(default_factory=list)
+
+
+class ScimState(msgspec.Struct):
+    #: Left out: as it is.
+    active: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ScimRoutes:
@@ -113,6 +128,19 @@ class ScimRoutes:
                 ),
             ),
             Route(
+                "PUT",
+                user,
+                self.replace,
+                Door.PROVISIONING,
+                Operation(
+                    "Replace a provisioned user",
+                    {200: shown},
+                    "Sets `active`, where it is there; other attributes are not looked at.",
+                    body=Media(_CONTENT_TYPES, ScimState),
+                    errors=(409,),
+                ),
+            ),
+            Route(
                 "DELETE",
                 user,
                 self.remove,
@@ -141,14 +169,20 @@ class ScimRoutes:
         return _answer(self._render(await self._provisioning.get(path_id(request, "userId"))))
 
     async def change(self, request: web.Request) -> web.Response:
-        user_id, active = path_id(request, "userId"), wanted_activity(await _body_of(request))
-        if active is None:
-            return _answer(self._render(await self._provisioning.get(user_id)))
-        return _answer(self._render(await self._provisioning.set_active(user_id, active=active)))
+        return await self._become(path_id(request, "userId"), wanted_activity(await _body_of(request)))
+
+    async def replace(self, request: web.Request) -> web.Response:
+        return await self._become(path_id(request, "userId"), wanted_state(await _body_of(request)))
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._provisioning.remove(path_id(request, "userId"))
         return no_content()
+
+    async def _become(self, user_id: str, active: bool | None) -> web.Response:
+        """None: they stay as they are."""
+        if active is None:
+            return _answer(self._render(await self._provisioning.get(user_id)))
+        return _answer(self._render(await self._provisioning.set_active(user_id, active=active)))
 
     def _render(self, account: pb.ProvisionedAccount) -> ScimUser:
         user = account.user

@@ -95,6 +95,29 @@ async def test_somebody_is_deactivated_reactivated_and_removed(gateway: Gateway)
     assert (on.status, nothing.json, removed.status, removed.body) == (200, rendered(), 204, b"")
 
 
+async def test_a_whole_resource_deactivates_too(gateway: Gateway) -> None:
+    auth, token = gateway.auth, gateway.auth.new_provisioning_token()
+    auth.answers["UpdateProvisionedAccount"] = pb.UpdateProvisionedAccountResponse(account=account(active=False))
+    auth.answers["GetProvisionedAccount"] = pb.GetProvisionedAccountResponse(account=account())
+    kept = await gateway.call("PUT", USER, credential=token, json={"userName": "another@example.com"})
+    off = await gateway.call("PUT", USER, credential=token, json={**rendered(), "active": False})
+    assert (kept.status, kept.json) == (200, rendered())
+    assert (off.status, off.json) == (200, rendered(active=False))
+    [asked] = auth.requests("UpdateProvisionedAccount")
+    assert (asked.user_id, asked.active) == (RENDERED_USER["id"], False)
+    unfit = await gateway.call("PUT", USER, credential=token, json={"active": "no"})
+    assert (unfit.status, unfit.json["scimType"]) == (400, "invalidValue")
+
+
+async def test_a_second_credential_is_refused_and_not_overlooked(gateway: Gateway) -> None:
+    token, key = gateway.auth.new_provisioning_token(), gateway.auth.new_key()
+    beside: list[tuple[str, dict[str, str]]] = [("", {"X-API-Key": key}), (f"?key={key}", {})]
+    for query, headers in beside:
+        refused = await gateway.call("GET", USERS + query, credential=token, headers=headers)
+        assert (refused.status, refused.json["detail"].partition(":")[0]) == (400, "MALFORMED_REQUEST")
+    assert not gateway.auth.requests("ListProvisionedAccounts")
+
+
 async def test_errors_are_those_of_scim(gateway: Gateway) -> None:
     auth, token = gateway.auth, gateway.auth.new_provisioning_token()
     auth.answers["GetProvisionedAccount"] = NotFound("There is no such user.")
@@ -106,7 +129,7 @@ async def test_errors_are_those_of_scim(gateway: Gateway) -> None:
     assert (owner.status, owner.json["status"], owner.json["detail"].partition(":")[0]) == (409, "409", "CONFLICT")
     unfit = await gateway.call("GET", f"{USERS}?filter=active%20eq%20true", credential=token)
     assert (unfit.status, unfit.json["scimType"]) == (400, "invalidFilter")
-    for method, path in (("POST", USERS), ("PUT", USER)):
+    for method, path in (("POST", USERS), ("PUT", USERS)):
         refused = await gateway.call(method, path, credential=token, json={})
         assert (refused.status, refused.json["schemas"]) == (405, [ERROR])
 

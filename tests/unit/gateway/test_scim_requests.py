@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from chassis.errors import Malformed
-from services.gateway.http_api.scim_requests import Search, search_of, wanted_activity
+from services.gateway.http_api.scim_requests import Search, search_of, wanted_activity, wanted_state
+
+SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 
 
 def patch(*operations: Any) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def test_a_filter_is_one_comparison(filter_: str, user_name: str | None, externa
         "userName",
         "userName eq eve",
         'userName ne "eve"',
+        'u\u017ferName eq "eve"',  # a long s, which is an s to whoever ignores capitals in all of Unicode
+        'userName\u2003eq "eve"',
         'userName sw "e"',
         'active eq "true"',
         'userName eq "eve" or userName eq "bob"',
@@ -69,6 +73,13 @@ def test_pages_are_bounded_as_the_specification_says() -> None:
         ([{"op": "Replace", "path": "active", "value": "True"}], True),
         ([{"op": "Add", "value": {"urn:ietf:params:scim:schemas:core:2.0:User:active": "true"}}], True),
         ([{"op": "add", "path": "urn:ietf:params:scim:schemas:core:2.0:User:Active", "value": False}], False),
+        ([{"op": "replace", "path": f"{SCHEMA}.active", "value": False}], False),
+        ([{"op": "replace", "path": " active\t", "value": False}], False),
+        ([{"op": "replace", "path": SCHEMA, "value": {"active": False}}], False),
+        ([{"op": "replace", "value": {SCHEMA: {"Active": False, "title": "none"}}}], False),
+        ([{"op": "replace", "path": "  ", "value": {" active": False}}], False),
+        ([{"op": "replace", "value": {SCHEMA: "active"}}], None),
+        ([{"op": "replace", "path": SCHEMA, "value": None}], None),
         ([{"op": "replace", "path": "displayName", "value": "Eve"}], None),
         ([{"op": "remove", "path": "title"}, {"op": "replace", "value": {"name.givenName": "Eve"}}], None),
         ([{"op": "replace", "path": "active", "value": False}, {"op": "replace", "value": {"active": True}}], True),
@@ -94,6 +105,9 @@ def test_what_is_said_of_active_counts_however_it_is_written(
         (patch({"op": "delete", "path": "active"}), "invalidSyntax"),
         (patch({"op": 1, "path": "active"}), "invalidSyntax"),
         (patch({"op": "replace", "path": ["active"], "value": False}), "invalidPath"),
+        (patch({"op": "replace", "path": "user.active", "value": False}), "invalidPath"),
+        (patch({"op": "replace", "path": f"{SCHEMA}/active", "value": False}), "invalidPath"),
+        (patch({"op": "replace", "path": "urn:example:User:Active", "value": False}), "invalidPath"),
         (patch({"op": "replace", "value": False}), "noTarget"),
         (patch({"op": "remove"}), "noTarget"),
         (patch({"op": "remove", "path": "active"}), "mutability"),
@@ -107,3 +121,24 @@ def test_a_patch_that_cannot_be_meant_changes_nothing(body: dict[str, Any], scim
     with pytest.raises(Malformed) as error:
         wanted_activity(body)
     assert error.value.details == {"scimType": scim_type}
+
+
+@pytest.mark.parametrize(
+    ("resource", "active"),
+    [
+        ({"schemas": [SCHEMA], "userName": "eve@example.com", "active": False}, False),
+        ({"Active": "True"}, True),
+        ({f"{SCHEMA}:active": False}, False),
+        ({"userName": "eve@example.com", "inactive": True}, None),
+        ({}, None),
+    ],
+)
+def test_of_a_whole_resource_active_alone_counts(resource: dict[str, Any], active: bool | None) -> None:
+    assert wanted_state(resource) is active
+
+
+@pytest.mark.parametrize("said", [None, 0, "no", [False]])
+def test_a_resource_whose_active_is_no_truth_is_refused(said: object) -> None:
+    with pytest.raises(Malformed) as error:
+        wanted_state({"active": said})
+    assert error.value.details == {"scimType": "invalidValue"}
