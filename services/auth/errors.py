@@ -182,10 +182,10 @@ class KeyEnded(Conflict):
 
 
 class LastOwner(Conflict):
-    """A tenant never goes without an owner."""
+    """A tenant never goes without an owner who can sign in."""
 
     def __init__(self) -> None:
-        super().__init__("The last owner can neither leave nor be demoted. Make somebody else an owner first.")
+        super().__init__("The last owner who can sign in can neither leave nor be demoted. Make another owner first.")
 
 
 class TooManyPasswords(Unavailable):
@@ -290,7 +290,7 @@ class SignOnNotAllowed(Forbidden):
 
 
 class MemberRemoved(Forbidden):
-    """Whom the identity provider vouches for was removed by an admin, who has not let them in again."""
+    """Whom the identity provider vouches for was removed, by an admin or by itself, and not let in again."""
 
     code = "SSO_MEMBER_REMOVED"
 

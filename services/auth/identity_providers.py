@@ -280,11 +280,14 @@ class Vouched:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovedMember:
-    """Somebody whom a provider vouches for, but whom an admin has removed."""
+    """Somebody whom a provider has brought, and who is kept out."""
 
     user: User
     provider_id: ProviderId
-    removed_at: datetime
+    #: By an admin, or for good by the provider.
+    removed_at: datetime | None
+    #: By the provider, which may take it back.
+    deactivated_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -272,6 +272,7 @@ def _removed(member: RemovedMember) -> pb.RemovedMember:
         user=messages.user(member.user),
         provider_id=member.provider_id,
         removed_at=messages.timestamp(member.removed_at),
+        deactivated_at=messages.timestamp(member.deactivated_at),
     )
 
 

@@ -160,8 +160,10 @@ class Admission:
         await open_door(connection, "user_id", user.id)
         if known is None:
             await self._identities.insert(connection, user, provider, vouched.subject, self._now())
-        elif known.email != user.email:
+            return user
+        if known.email != user.email:
             await self._identities.rename(connection, user)
+        await self._identities.note_sign_on(connection, user.id, self._now())
         return user
 
     async def _see_to_membership(

@@ -19,8 +19,10 @@ class Departures:
         self._identities = identities
 
     async def keep_an_owner(self, connection: Connection, tenant_id: TenantId, leaving: Member) -> None:
-        """Raises LastOwner."""
-        if leaving.role is Role.OWNER and await self._members.owners(connection, tenant_id) == 1:
+        """Who can sign in: not through a provider that is disabled. Raises LastOwner."""
+        if leaving.role is not Role.OWNER:
+            return
+        if not await self._identities.owners_beside(connection, tenant_id, leaving.user.id):
             raise LastOwner
 
     async def end_membership(self, connection: Connection, tenant_id: TenantId, member: Member) -> None:

@@ -57,7 +57,10 @@ class Provisioning:
         self._clock = clock
 
     async def find(self, principal: Principal, sought: Sought, *, skipped: int, most: int) -> Found:
-        """By id. Raises Forbidden, InvalidProvisioningToken, TenantSuspended."""
+        """By id; by an address: whom it most likely means comes first.
+
+        Raises Forbidden, InvalidProvisioningToken, TenantSuspended.
+        """
         async with self._database.transaction(tenant_id=_tenant_of(principal)) as connection:
             provider = await self._provider(connection, principal)
             total = await self._identities.count(connection, provider.id, sought)

@@ -1,4 +1,4 @@
-"""Whom an identity provider vouches for and an admin has removed: they stay out until an admin lets them in again."""
+"""Whom an identity provider has brought, and who was removed or deactivated: an admin sees them, and lets them in."""
 
 from chassis.audit import Party
 from chassis.ids import is_uuid
@@ -38,7 +38,10 @@ class RemovedMembers:
         return page.cut(found, lambda removed: removed.user.id)
 
     async def readmit(self, principal: Principal, tenant_id: TenantId, user_id: UserId) -> None:
-        """They are a member again once they sign in, as what their provider says then. Raises NotFound, Forbidden."""
+        """They are a member again once they sign in, as what their provider says then; also whom it has deactivated.
+
+        Raises NotFound, Forbidden.
+        """
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             await self._members.lock_roles(connection, tenant_id)
             actor = await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)

@@ -36,6 +36,11 @@ _SOUGHT: Final = (
     " AND (%(email)s::text IS NULL OR lower(users.email) = lower(%(email)s::text))"
     " AND (%(subject)s::text IS NULL OR identities.subject = %(subject)s::text)"
 )
+#: An address that was given out again is of several accounts: of who has left, and of whoever has it now.
+_LIKELIEST_FIRST: Final = (
+    " ORDER BY identities.deactivated_at IS NOT NULL, coalesce(identities.signed_on_at, identities.created_at) DESC,"
+    " identities.user_id DESC"
+)
 _KINDS: Final[dict[str, type[KindSettings]]] = {kind.kind: kind for kind in (OidcSettings, LdapSettings, SamlSettings)}
 
 
@@ -129,6 +134,9 @@ class IdentityStorage:
         """Their address, as the provider says it now."""
         await connection.execute("UPDATE users SET email = %s WHERE id = %s", (user.email, user.id))
 
+    async def note_sign_on(self, connection: Connection, user_id: UserId, now: datetime) -> None:
+        await connection.execute("UPDATE identities SET signed_on_at = %s WHERE user_id = %s", (now, user_id))
+
     async def remove(self, connection: Connection, tenant_id: TenantId, user_id: UserId, now: datetime) -> bool:
         """They stay out until `readmit`. False: no provider of the tenant has made this account."""
         cursor = await connection.execute(
@@ -137,9 +145,10 @@ class IdentityStorage:
         return cursor.rowcount == 1
 
     async def readmit(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
-        """False where nobody has removed them."""
+        """False where nobody has removed or deactivated them."""
         cursor = await connection.execute(
-            "UPDATE identities SET removed_at = NULL WHERE tenant_id = %s AND user_id = %s AND removed_at IS NOT NULL",
+            "UPDATE identities SET removed_at = NULL, deactivated_at = NULL WHERE tenant_id = %s AND user_id = %s"
+            " AND (removed_at IS NOT NULL OR deactivated_at IS NOT NULL)",
             (tenant_id, user_id),
         )
         return cursor.rowcount == 1
@@ -168,12 +177,13 @@ class IdentityStorage:
     async def find_accounts(
         self, connection: Connection, provider_id: ProviderId, sought: Sought, *, skipped: int, most: int
     ) -> Sequence[ProvisionedAccount]:
-        """By user id."""
+        """By user id; those of one address: who is active, and has signed in last, comes first."""
         cursor = await connection.execute(
             "SELECT users.id::text AS id, users.email, identities.subject, identities.created_at,"
             " identities.deactivated_at IS NULL AS active"
             + _SOUGHT
-            + " ORDER BY identities.user_id OFFSET %(skipped)s LIMIT %(most)s",
+            + (_LIKELIEST_FIRST if sought.email is not None else " ORDER BY identities.user_id")
+            + " OFFSET %(skipped)s LIMIT %(most)s",
             {**_criteria(provider_id, sought), "skipped": skipped, "most": most},
         )
         return [
@@ -182,12 +192,13 @@ class IdentityStorage:
         ]
 
     async def removed(self, connection: Connection, tenant_id: TenantId, page: PageRequest) -> Sequence[RemovedMember]:
-        """By user id; one more than the page's size, where there are so many."""
+        """And the deactivated. By user id; one more than the page's size, where there are so many."""
         cursor = await connection.execute(
             "SELECT users.id::text AS id, users.email, identities.provider_id::text AS provider_id,"
-            " identities.removed_at"
+            " identities.removed_at, identities.deactivated_at"
             " FROM identities JOIN users ON users.id = identities.user_id"
-            " WHERE identities.tenant_id = %s AND identities.removed_at IS NOT NULL AND identities.user_id > %s"
+            " WHERE identities.tenant_id = %s AND identities.user_id > %s"
+            " AND (identities.removed_at IS NOT NULL OR identities.deactivated_at IS NOT NULL)"
             " ORDER BY identities.user_id LIMIT %s",
             (tenant_id, page.after, page.size + 1),
         )
@@ -209,6 +220,17 @@ class IdentityStorage:
             " AND user_id NOT IN (SELECT user_id FROM identities JOIN identity_providers AS provider"
             " ON provider.id = identities.provider_id WHERE provider.id = %s OR NOT provider.enabled)",
             (tenant_id, provider_id),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["owners"])
+
+    async def owners_beside(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> int:
+        """Other owners of the tenant who can sign in: by a password, or through a provider that is enabled."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner' AND user_id <> %s"
+            " AND user_id NOT IN (SELECT user_id FROM identities JOIN identity_providers AS provider"
+            " ON provider.id = identities.provider_id WHERE NOT provider.enabled)",
+            (tenant_id, user_id),
         )
         [row] = await cursor.fetchall()
         return int(row["owners"])

@@ -82,13 +82,6 @@ class MemberStorage:
         )
         return [row["email"] for row in await cursor.fetchall()]
 
-    async def owners(self, connection: Connection, tenant_id: TenantId) -> int:
-        cursor = await connection.execute(
-            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'", (tenant_id,)
-        )
-        [row] = await cursor.fetchall()
-        return int(row["owners"])
-
 
 def _member(row: Mapping[str, Any]) -> Member:
     return Member(

@@ -1,11 +1,11 @@
-"""Whom a tenant's admins have removed, and its identity providers do not bring back."""
+"""Whom a tenant's admins have removed or its identity providers have put out, and no sign-on brings back."""
 
 from collections.abc import Sequence
 
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.gateway.http_api.bodies import Asking, Page, answer, moment, no_content, path_id
+from services.gateway.http_api.bodies import Asking, Page, answer, no_content, optional_moment, path_id
 from services.gateway.http_api.members import User, render_user
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.routes import Door, Operation, Route
@@ -16,7 +16,10 @@ class RemovedMember(Told):
     user: User
     #: The identity provider that has made the account.
     provider_id: Id
-    removed_at: Moment
+    #: By an admin, or by the provider for good.
+    removed_at: Moment | None
+    #: By the provider, which may take it back.
+    deactivated_at: Moment | None
 
 
 class RemovedMembers(Told):
@@ -40,7 +43,11 @@ class RemovedMemberRoutes:
                 removed,
                 Asking(Page, self.list),
                 Door.READ,
-                Operation("List removed members", {200: RemovedMembers}, "Whom a provider vouches for."),
+                Operation(
+                    "List removed members",
+                    {200: RemovedMembers},
+                    "Whom a provider has brought, and it or an admin has put out.",
+                ),
             ),
             Route(
                 "DELETE",
@@ -64,5 +71,8 @@ class RemovedMemberRoutes:
 
 def _render(member: pb.RemovedMember) -> RemovedMember:
     return RemovedMember(
-        user=render_user(member.user), provider_id=member.provider_id, removed_at=moment(member.removed_at)
+        user=render_user(member.user),
+        provider_id=member.provider_id,
+        removed_at=optional_moment(member, "removed_at"),
+        deactivated_at=optional_moment(member, "deactivated_at"),
     )

@@ -273,9 +273,6 @@ async def test_who_is_deactivated_is_out_at_once_and_until_their_provider_says_o
         await auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=eve.session.refresh_token))
     assert await members(auth, ada) == {ada.user_id}
     assert await refused(auth, forger, provider) == "SSO_NOT_ALLOWED"
-    readmit = sso.ReadmitMemberRequest(tenant_id=ada.tenant_id, user_id=eve.user.id)
-    with pytest.raises(NotFound):  # no admin has removed them
-        await auth.sso("ReadmitMember", readmit, await auth.principal(ada))
 
     for _ in range(2):
         assert (await set_active(auth, principal, eve.user.id, active=True)).active
@@ -288,6 +285,51 @@ async def test_who_is_deactivated_is_out_at_once_and_until_their_provider_says_o
         ("member.reactivated", provider.id, eve.user.id),
     ]
     assert entries[0]["details"] == {"before": "viewer"}
+
+
+async def test_whom_a_provider_has_put_out_an_admin_sees_and_lets_in_again(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    """Deactivated, or deactivated and then removed, as some providers do."""
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    principal = await principal_of(auth, await make_token(auth, ada, provider))
+    eve, bob = [(await sign_on(auth, forger, provider, sub=subject)).user.id for subject in ("1", "2")]
+    for user_id in (eve, bob):
+        await set_active(auth, principal, user_id, active=False)
+    await remove(auth, principal, bob)
+
+    request = sso.ListRemovedMembersRequest(tenant_id=ada.tenant_id)
+    out = (await auth.sso("ListRemovedMembers", request, await auth.principal(ada))).members
+
+    said = [(one.user.id, one.HasField("deactivated_at"), one.HasField("removed_at")) for one in out]
+    assert said == [(eve, True, False), (bob, True, True)]
+    for user_id, subject in ((eve, "1"), (bob, "2")):
+        readmit = sso.ReadmitMemberRequest(tenant_id=ada.tenant_id, user_id=user_id)
+        await auth.sso("ReadmitMember", readmit, await auth.principal(ada))
+        with pytest.raises(NotFound):
+            await auth.sso("ReadmitMember", readmit, await auth.principal(ada))
+        assert (await sign_on(auth, forger, provider, sub=subject)).user.id == user_id
+    assert not (await auth.sso("ListRemovedMembers", request, await auth.principal(ada))).members
+    assert [one.active for one in (await listed(auth, principal)).accounts] == [True, True]
+
+
+async def test_of_several_with_one_address_whoever_has_it_now_comes_first(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    principal = await principal_of(auth, await make_token(auth, ada, provider))
+    first, second, third = [(await sign_on(auth, forger, provider, sub=subject)).user.id for subject in ("1", "2", "3")]
+
+    async def found() -> list[str]:
+        return [one.user.id for one in (await listed(auth, principal, email="eve@example.com")).accounts]
+
+    assert await found() == [third, second, first]
+    await sign_on(auth, forger, provider, sub="1")
+    assert await found() == [first, third, second]
+    await set_active(auth, principal, first, active=False)
+    assert await found() == [third, second, first]
 
 
 async def test_a_sign_on_that_was_completed_before_begins_no_session(auth: AuthClient, forger: ForgingIssuer) -> None:
@@ -362,3 +404,27 @@ async def test_two_owners_who_are_deactivated_at_once_leave_one(auth: AuthClient
     attempts = [set_active(auth, principal, user_id, active=False) for user_id in owners]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 1
+
+
+async def test_an_owner_of_a_disabled_provider_is_none_that_a_tenant_can_be_left_to(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    disabled, enabled = [await add_provider(auth, ada, forger.url) for _ in range(2)]
+    principal = await principal_of(auth, await make_token(auth, ada, enabled))
+    first, second = [(await sign_on(auth, forger, provider)).user.id for provider in (disabled, enabled)]
+    await make_owner(auth, ada, first)
+    await change_provider(auth, ada, disabled, forger.url, enabled=False)
+    leave = accounts_pb2.RemoveMemberRequest(tenant_id=ada.tenant_id, user_id=ada.user_id)
+    step_down = accounts_pb2.UpdateMemberRequest(tenant_id=ada.tenant_id, user_id=ada.user_id, role=ADMIN)
+    for method, request in (("RemoveMember", leave), ("UpdateMember", step_down)):
+        with pytest.raises(Conflict):
+            await auth.account(method, request, await auth.principal(ada))
+
+    await make_owner(auth, ada, second)
+    await auth.account("RemoveMember", leave, await auth.principal(ada))
+
+    for attempt in (set_active(auth, principal, second, active=False), remove(auth, principal, second)):
+        with pytest.raises(Conflict):
+            await attempt
+    assert (await listed(auth, principal)).accounts[0].active

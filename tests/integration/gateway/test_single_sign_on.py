@@ -91,12 +91,15 @@ async def test_removed_members_are_listed_and_let_in_again(gateway: Gateway) -> 
     auth, session = gateway.auth, gateway.auth.new_session()
     removed = f"/api/v1/tenants/{TENANT}/removed-members"
     one = pb.RemovedMember(user=USER_MESSAGE, provider_id=ID, removed_at=timestamp())
-    auth.answers["ListRemovedMembers"] = pb.ListRemovedMembersResponse(members=[one], next_page_token="more")
+    other = pb.RemovedMember(user=USER_MESSAGE, provider_id=ID, deactivated_at=timestamp())
+    auth.answers["ListRemovedMembers"] = pb.ListRemovedMembersResponse(members=[one, other], next_page_token="more")
     auth.answers["ReadmitMember"] = pb.ReadmitMemberResponse()
     listed = await gateway.call("GET", f"{removed}?pageSize=1&pageToken=abc", credential=session)
     readmitted = await gateway.call("DELETE", f"{removed}/{RENDERED_USER['id']}", credential=session)
-    rendered = {"user": RENDERED_USER, "providerId": ID, "removedAt": MOMENT}
-    assert listed.json == {"items": [rendered], "nextPageToken": "more"}
+    rendered = {"user": RENDERED_USER, "providerId": ID}
+    removed_only = {**rendered, "removedAt": MOMENT, "deactivatedAt": None}
+    deactivated_only = {**rendered, "removedAt": None, "deactivatedAt": MOMENT}
+    assert listed.json == {"items": [removed_only, deactivated_only], "nextPageToken": "more"}
     assert readmitted.status == 204
     [asked], [readmit] = auth.requests("ListRemovedMembers"), auth.requests("ReadmitMember")
     assert (asked.tenant_id, asked.page_size, asked.page_token) == (TENANT, 1, "abc")

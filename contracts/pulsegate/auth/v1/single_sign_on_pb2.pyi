@@ -846,21 +846,29 @@ class RemovedMember(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
     REMOVED_AT_FIELD_NUMBER: _builtins.int
+    DEACTIVATED_AT_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     @_builtins.property
     def user(self) -> _accounts_pb2.User: ...
     @_builtins.property
-    def removed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def removed_at(self) -> _timestamp_pb2.Timestamp:
+        """By an admin, or by the provider for good."""
+
+    @_builtins.property
+    def deactivated_at(self) -> _timestamp_pb2.Timestamp:
+        """By the provider, which may take it back."""
+
     def __init__(
         self,
         *,
         user: _accounts_pb2.User | None = ...,
         provider_id: _builtins.str = ...,
         removed_at: _timestamp_pb2.Timestamp | None = ...,
+        deactivated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["removed_at", b"removed_at", "user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deactivated_at", b"deactivated_at", "removed_at", b"removed_at", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_id", b"provider_id", "removed_at", b"removed_at", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deactivated_at", b"deactivated_at", "provider_id", b"provider_id", "removed_at", b"removed_at", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

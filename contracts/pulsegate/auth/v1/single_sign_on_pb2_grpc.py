@@ -204,7 +204,7 @@ class SingleSignOnServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRemovedMembers(self, request, context):
-        """Whom an admin has removed, and whom no sign-on brings back.
+        """Whom an admin has removed or the provider has put out, and whom no sign-on brings back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

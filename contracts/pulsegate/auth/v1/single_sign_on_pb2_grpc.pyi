@@ -56,7 +56,7 @@ class SingleSignOnServiceStub:
     SignOnWithPassword: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]
     """A session for somebody whose password their LDAP directory takes."""
     ListRemovedMembers: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.ListRemovedMembersRequest, _single_sign_on_pb2.ListRemovedMembersResponse]
-    """Whom an admin has removed, and whom no sign-on brings back."""
+    """Whom an admin has removed or the provider has put out, and whom no sign-on brings back."""
     ReadmitMember: _grpc.UnaryUnaryMultiCallable[_single_sign_on_pb2.ReadmitMemberRequest, _single_sign_on_pb2.ReadmitMemberResponse]
     """A sign-on makes them a member again."""
 
@@ -88,7 +88,7 @@ class SingleSignOnServiceAsyncStub(SingleSignOnServiceStub):
     SignOnWithPassword: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.SignOnWithPasswordRequest, _single_sign_on_pb2.SignOnWithPasswordResponse]  # type: ignore[assignment]
     """A session for somebody whose password their LDAP directory takes."""
     ListRemovedMembers: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.ListRemovedMembersRequest, _single_sign_on_pb2.ListRemovedMembersResponse]  # type: ignore[assignment]
-    """Whom an admin has removed, and whom no sign-on brings back."""
+    """Whom an admin has removed or the provider has put out, and whom no sign-on brings back."""
     ReadmitMember: _aio.UnaryUnaryMultiCallable[_single_sign_on_pb2.ReadmitMemberRequest, _single_sign_on_pb2.ReadmitMemberResponse]  # type: ignore[assignment]
     """A sign-on makes them a member again."""
 
@@ -201,7 +201,7 @@ class SingleSignOnServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _single_sign_on_pb2.ListRemovedMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_single_sign_on_pb2.ListRemovedMembersResponse, _abc.Awaitable[_single_sign_on_pb2.ListRemovedMembersResponse]]:
-        """Whom an admin has removed, and whom no sign-on brings back."""
+        """Whom an admin has removed or the provider has put out, and whom no sign-on brings back."""
 
     @_abc_1.abstractmethod
     def ReadmitMember(
