@@ -43,6 +43,21 @@ async def test_the_document_names_what_a_route_takes_answers_and_asks_for(gatewa
     assert (size["name"], size["schema"]["maximum"]) == ("pageSize", 500)
 
 
+async def test_scim_is_described_with_its_bounds_and_without_errors_that_it_does_not_know(gateway: Gateway) -> None:
+    told = (await gateway.call("GET", "/api/v1/openapi.json")).json
+    described = [one for path, of in told["paths"].items() if path.startswith("/scim/") for one in of.values()]
+    assert len(described) == 5
+    for operation in described:
+        assert "422" not in operation["responses"], operation["operationId"]
+    found = {one["name"]: one["schema"] for one in told["paths"]["/scim/v2/Users"]["get"]["parameters"]}
+    bounds = {name: (found[name]["minimum"], found[name]["maximum"]) for name in ("startIndex", "count")}
+    assert bounds == {"startIndex": (1, 999_999_999), "count": (0, 999_999_999)}
+    schemas = told["components"]["schemas"]
+    operations = schemas["ScimPatch"]["properties"]["Operations"]
+    assert (operations["minItems"], operations["maxItems"]) == (1, 100)
+    assert schemas["ScimOperation"]["properties"]["op"]["enum"] == ["add", "remove", "replace"]
+
+
 @pytest.mark.parametrize("path", ["/api/v1/openapi.json", "/docs"])
 async def test_what_a_client_has_is_not_sent_again(gateway: Gateway, path: str) -> None:
     first = await gateway.call("GET", path)
