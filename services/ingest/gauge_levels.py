@@ -1,9 +1,11 @@
 """The levels that gauges with a merge rule are made of: the latest one of each producer, for five minutes.
 
-They are rows of NumPy columns, about 100 bytes each, found by the XOR of the ids of series and producer: ids of series
-are digests, so that no two pairs meet by chance.
+They are rows of NumPy columns, about 100 bytes each and 270 more in a row that label sets share, found by the XOR of
+the ids of series and producer: ids of series are digests, so that no two pairs meet by chance. Whoever chooses a
+producer's id could choose one that meets another's level; a secret forbids it.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
@@ -40,6 +42,8 @@ class Reports:
     reporters: Ids
     #: In a row that label sets share because they are over a budget.
     shared: Mask
+    #: The number of each row's definition in the table.
+    families: Ints
     #: As the client said, Unix milliseconds.
     timestamp_ms: Ints
     #: From when on it counts for five minutes, Unix milliseconds.
@@ -68,6 +72,7 @@ class GaugeLevels:
         self._index = SeriesIndex()
         self._touched: list[Rows] = []
         self._sharing = _Sharing()
+        self._secret = _Secret()
         for name, kind in _DTYPES.items():
             setattr(self, name, np.zeros(_FIRST_CAPACITY, kind))
 
@@ -93,7 +98,7 @@ class GaugeLevels:
     def restore(self, reports: Reports) -> None:
         """Takes in what the state has, one level of each reporter and series."""
         slots = self._take(reports)
-        self._sharing.note(_whose(reports), slots, reports.shared)
+        self._sharing.note(self._whose(reports), slots, reports.shared)
         self._write(slots, reports, np.arange(len(reports)))
 
     def touch(self, rows: Rows) -> None:
@@ -105,10 +110,17 @@ class GaugeLevels:
         shares another row."""
         if not self._sharing and not reports.shared.any():
             return
-        whose = _whose(reports)
+        whose = self._whose(reports)
         for before, slot in self._sharing.moved(whose, slots):
             self._move(before, slot)
         self._sharing.note(whose, slots, reports.shared)
+
+    def _whose(self, reports: Reports) -> Ids:
+        """Producer and label set as sent, wherever in their definition the level is."""
+        own = _met(reports.series, reports.reporters)
+        whose = Ids(*(np.where(reports.shared, *each) for each in zip(reports.reporters, own, strict=True)))
+        family = reports.families.astype(np.uint64) + np.uint64(1)
+        return _met(whose, self._secret.mixed(Ids(family, family)))
 
     def _move(self, before: int, slot: int) -> None:
         if self._timestamp_ms[before] > self._timestamp_ms[slot]:
@@ -128,7 +140,7 @@ class GaugeLevels:
 
     def _take(self, reports: Reports) -> Rows:
         """A slot for each report, those of new levels empty."""
-        ids = _met(reports.series, reports.reporters)
+        ids = _met(reports.series, self._secret.mixed(reports.reporters))
         slots = self._index.find(ids, self._ids)
         absent = np.flatnonzero(slots < 0)
         if absent.size:
@@ -226,12 +238,27 @@ class GaugeLevels:
         return Reports(
             rows=rows,
             series=own,
-            reporters=_met(own, self._ids.at(slots)),
+            reporters=self._secret.unmixed(_met(own, self._ids.at(slots))),
             shared=np.zeros(slots.size, np.bool_),
+            families=np.zeros(slots.size, np.int64),
             timestamp_ms=self._timestamp_ms[slots],
             as_of_ms=self._as_of_ms[slots],
             level=self._level[slots],
         )
+
+
+class _Secret:
+    """Makes of an id one that nobody outside foresees, and back."""
+
+    def __init__(self) -> None:
+        self._factors = [secrets.randbits(64) | 1 for _ in Ids._fields]
+
+    def mixed(self, ids: Ids) -> Ids:
+        return Ids(*(half * np.uint64(factor) for half, factor in zip(ids, self._factors, strict=True)))
+
+    def unmixed(self, ids: Ids) -> Ids:
+        inverses = (np.uint64(pow(factor, -1, 1 << 64)) for factor in self._factors)
+        return Ids(*(half * inverse for half, inverse in zip(ids, inverses, strict=True)))
 
 
 class _Sharing:
@@ -283,12 +310,6 @@ _DTYPES: dict[str, type[np.generic]] = {
 def _met(left: Ids, right: Ids) -> Ids:
     """The XOR of ids: applied to itself and one of the two it is the other."""
     return Ids(left.low ^ right.low, left.high ^ right.high)
-
-
-def _whose(reports: Reports) -> Ids:
-    """Producer and label set as sent, wherever the level is: the XOR of their ids."""
-    own = _met(reports.series, reports.reporters)
-    return Ids(*(np.where(reports.shared, *each) for each in zip(reports.reporters, own, strict=True)))
 
 
 def merged(rule: GaugeMerge, levels: Floats) -> float:

@@ -19,7 +19,7 @@ from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS
 from services.ingest.turns import at_once
-from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record
+from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record, renamed
 from tests.unit.ingest.lane_store import Sample, Store, each_of
 
 SESSIONS = definition("sessions", MetricType.GAUGE, gauge_merge=GaugeMerge.SUM)
@@ -191,6 +191,28 @@ def test_a_level_goes_with_its_label_set_when_that_gets_a_series_of_its_own(
     assert store.totals()[of_user("bob")] == MERGES[rule]([4.0, 7.0])
 
 
+@pytest.mark.parametrize("budget", [1, 1000])
+@pytest.mark.parametrize("user", [{}, {"user": "ann"}], ids=["unlabelled", "labelled"])
+def test_a_producers_id_that_is_chosen_to_meet_anothers_level_does_not(budget: int, user: dict[str, str]) -> None:
+    """Ids of definitions are seen by former viewers, and a producer's id is the client's."""
+    other = renamed(replace(SESSIONS, name="others"), b"2" * 16)
+    theirs, ours = (series_id(each.id, tuple(*user.items())) for each in (SESSIONS, other))
+    chosen = bytes(left ^ right for left, right in zip(theirs, ours, strict=True))
+    store = Store(per_metric=budget)
+    store.fold(record(*(delta(each, 1.0, NOW_MS, user="first") for each in (SESSIONS, other))))
+    store.fold(record(delta(SESSIONS, 7.0, NOW_MS, **user)))
+    for number in (1, 2):
+        store.fold(by(chosen, record(delta(other, 600.0 + number, NOW_MS + number, **user))))
+        store.commit(NOW_MS + 1000 * number)
+        assert sum_of(store, "sessions") == 8.0
+        assert sum_of(store, "others") == 601.0 + number
+        store.crash()
+
+
+def sum_of(store: Store, name: str) -> float:
+    return sum(value for key, value in store.totals().items() if key[0] == name)
+
+
 def of_user(user: str) -> tuple[str, ...]:
     return ("sessions", "user", user)
 
@@ -215,7 +237,7 @@ def test_of_too_many_levels_the_latest_count() -> None:
     times = np.arange(count, dtype=np.int64) + NOW_MS
     nowhere = np.zeros(count, np.uint64)
     rows, own = np.zeros(count, np.intp), np.zeros(count, np.bool_)
-    levels.report(Reports(rows, Ids(nowhere, nowhere), ids, own, times, times, times.astype(float)))
+    levels.report(Reports(rows, Ids(nowhere, nowhere), ids, own, times * 0, times, times, times.astype(float)))
     [kept] = levels.of(np.array([0]))
     assert sorted(kept) == times[5:].tolist()
     assert len(levels) == MOST_LEVELS
