@@ -158,6 +158,9 @@ class IdentityProviderRoutes:
     def routes(self) -> Sequence[Route]:
         providers = "/api/v1/tenants/{tenantId}/identity-providers"
         provider = providers + "/{providerId}"
+        return [*self._routes_of_providers(providers, provider), *self._routes_of_tokens(provider)]
+
+    def _routes_of_providers(self, providers: str, provider: str) -> Sequence[Route]:
         return [
             Route(
                 "GET",
@@ -195,6 +198,10 @@ class IdentityProviderRoutes:
                 Door.WRITE,
                 Operation("Delete an identity provider", {204: None}, "With the accounts that it made.", errors=(409,)),
             ),
+        ]
+
+    def _routes_of_tokens(self, provider: str) -> Sequence[Route]:
+        return [
             Route(
                 "POST",
                 provider + "/provisioning-token",

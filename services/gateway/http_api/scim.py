@@ -98,8 +98,10 @@ class ScimRoutes:
         self._endpoint = endpoint
 
     def routes(self) -> Sequence[Route]:
-        user = _USERS + "/{userId}"
-        shown = Media((errors.SCIM,), ScimUser)
+        user, shown = _USERS + "/{userId}", Media((errors.SCIM,), ScimUser)
+        return [*self._routes_that_read(user, shown), *self._routes_that_change(user, shown)]
+
+    def _routes_that_read(self, user: str, shown: Media) -> Sequence[Route]:
         return [
             Route(
                 "GET",
@@ -114,6 +116,10 @@ class ScimRoutes:
                 ),
             ),
             Route("GET", user, self.get, Door.PROVISIONING, Operation("Show a provisioned user", {200: shown})),
+        ]
+
+    def _routes_that_change(self, user: str, shown: Media) -> Sequence[Route]:
+        return [
             Route(
                 "PATCH",
                 user,
