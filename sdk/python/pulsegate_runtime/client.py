@@ -114,7 +114,7 @@ class Client:
             return
         sealer = Sealer(self._intake, self._queue, self._accounts, self._flush_interval_seconds, self._on_drop)
         sealer.run(self._stopping)
-        sending.join()
+        sending.join(_STOP_SECONDS / 2)  # an attempt without an answer may last longer than the process
         for batch in self._queue.stop():
             self._accounts.drop(batch, "closed")
         self._accounts.report_drops(self._on_drop)

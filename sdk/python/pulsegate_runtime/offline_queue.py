@@ -13,7 +13,7 @@ from typing import Dict, Iterable, Iterator, List, Tuple
 
 from .batches import Batch
 from .locks import remove_lock, try_lock
-from .log import logger
+from .log import warn
 
 
 class OfflineQueue:
@@ -63,9 +63,11 @@ class OfflineQueue:
                 evicted.append(oldest)
         return evicted
 
-    def _forget(self, batch: Batch) -> None:
-        if self._batches.pop((batch.producer, batch.sequence), None):
-            self.bytes -= batch.size
+    def _forget(self, batch: Batch) -> bool:
+        if self._batches.pop((batch.producer, batch.sequence), None) is None:
+            return False
+        self.bytes -= batch.size
+        return True
 
     def take(self, stopping: threading.Event) -> Batch | None:
         """The next batch to send, as soon as there is one; None when stopping."""
@@ -96,12 +98,15 @@ class OfflineQueue:
             if self._batches.pop((batch.producer, batch.sequence), None):
                 self._batches[batch.producer, batch.sequence] = batch
 
-    def remove(self, batch: Batch) -> None:
-        """Forget a batch: its file first, since whatever may still be sent must not be below the floor."""
+    def remove(self, batch: Batch) -> bool:
+        """Forget a batch: its file first, since whatever may still be sent must not be below the floor.
+
+        False where it was given up already, by a stop in the middle of its attempt.
+        """
         self._unlink(batch)
         with self._changed:
             self._in_flight = None
-            self._forget(batch)
+            return self._forget(batch)
 
     def _unlink(self, batch: Batch) -> None:
         if batch.path:
@@ -201,4 +206,4 @@ class OfflineQueue:
             yield
         except OSError as error:
             self.disk_errors += 1
-            logger.debug("queue directory: %s", error)
+            warn("queue directory", "the queue directory fails, what cannot be written stays in memory: %s", error)

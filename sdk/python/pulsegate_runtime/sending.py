@@ -92,13 +92,13 @@ class Sender:
         if rejected:
             message = "the server rejected %d record() calls%s: %s"
             warn(f"rejected {answer.code}", message, rejected, _example(body, answer), answer.reason)
-        self._queue.remove(batch)
-        self._accounts.settle(batch, rejected)
+        if self._queue.remove(batch):
+            self._accounts.settle(batch, rejected)
         return Wait()
 
     def _drop(self, batch: Batch, reason: str) -> Wait:
-        self._queue.remove(batch)
-        self._accounts.drop(batch, reason)
+        if self._queue.remove(batch):
+            self._accounts.drop(batch, reason)
         return Wait()
 
     def _read_later(self, batch: Batch, why: str) -> Wait:

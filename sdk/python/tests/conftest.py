@@ -20,6 +20,12 @@ from pulsegate_runtime import Client
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are rare in all of a process; each test here has its own."""
+    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
+
+
 @pytest.fixture
 def server() -> Iterator[IngestionServer]:
     with IngestionServer() as running:

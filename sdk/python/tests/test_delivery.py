@@ -15,12 +15,6 @@ from pulsegate_runtime import Client
 MakeClient = Callable[..., Client]
 
 
-@pytest.fixture(autouse=True)
-def nothing_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings are rare in all of a process; each test here has its own."""
-    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
-
-
 def error(code: str) -> Dict[str, Any]:
     return {"error": {"code": code, "message": "…", "timestamp": "…", "correlationId": "…"}}
 

@@ -1,9 +1,10 @@
 """Forks, exits and closing."""
 
 import json
+import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import pytest
 
@@ -220,6 +221,27 @@ def test_close_without_a_directory_counts_what_is_lost(server: IngestionServer, 
     wait_until(lambda: client.stats.dropped == {"closed": 3}, "the loss is counted")
     wait_until(lambda: drops == [("closed", 3)], "the loss is told")
     assert (client.stats.pending, client.stats.queued_batches, client.stats.queued_bytes) == (0, 0, 0)
+
+
+def test_close_counts_what_a_server_never_answers(
+    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = threading.Event()
+    server.otherwise = Answer(after=answered)
+    client = make_client()
+    client.record("n_total", 1, kind="counter")
+    wait_until(lambda: server.requests, "the first batch is sent")
+    client.record("n_total", 2, kind="counter")
+    client.close(0.2)
+    wait_until(lambda: client.stats.dropped == {"closed": 2}, "the loss is counted, the batch in flight with it")
+    wait_until(lambda: "dropped 2 record() calls: closed" in caplog.messages, "the loss is told")
+    answered.set()
+    wait_until(lambda: not sending_threads(), "the answer comes too late")
+    assert (client.stats.accepted, client.stats.pending, client.stats.dropped) == (0, 0, {"closed": 2})
+
+
+def sending_threads() -> List[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "pulsegate-send"]
 
 
 def test_on_drop_may_raise(server: IngestionServer, make_client: MakeClient) -> None:

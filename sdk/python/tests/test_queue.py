@@ -247,7 +247,11 @@ def test_of_what_another_process_left_the_age_must_be_known(
 
 @pytest.mark.parametrize("obstacle", ["a file", "below a file", "removed"])
 def test_a_directory_that_fails_leaves_the_queue_in_memory(
-    server: IngestionServer, make_client: MakeClient, tmp_path: Path, obstacle: str
+    server: IngestionServer,
+    make_client: MakeClient,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    obstacle: str,
 ) -> None:
     directory = tmp_path / "queue"
     if obstacle != "removed":
@@ -262,6 +266,10 @@ def test_a_directory_that_fails_leaves_the_queue_in_memory(
     assert client.flush()
     assert server.totals == {"n_total": 1}
     assert client.stats.disk_errors >= 1
+    assert any(
+        record.levelname == "WARNING" and record.message.startswith("the queue directory fails")
+        for record in caplog.records
+    )
 
 
 def test_a_batch_whose_file_cannot_be_read_for_now_is_kept(

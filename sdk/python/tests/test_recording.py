@@ -135,12 +135,8 @@ def test_what_cannot_be_sent_is_counted_as_invalid(
 
 
 def test_the_log_says_what_was_invalid_and_quotes_no_value(
-    server: IngestionServer,
-    make_client: MakeClient,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    server: IngestionServer, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pulsegate_runtime.log._warning_due", {})
     client = make_client(flush_interval_seconds=60)
     client.record("first_total", 1, {"user": 3})
     client.record("level", "secret", {"user": "secret"}, kind="gauge")
