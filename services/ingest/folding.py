@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Rows
+from services.ingest.domain import series_id
 from services.ingest.errors import UnreadableLogError
 from services.ingest.records import (
     ID_BYTES,
@@ -90,6 +91,21 @@ class Portion:
         )
         received_ms = np.repeat(np.array([record.received_ms for record in self.records], np.int64), self._scalars)
         return Ids.of(joined).at(places), received_ms[places]
+
+    def label_sets(self, places: Rows) -> Ids:
+        """What label set the series at each of these places has: its id as sent; of late data, as its heir's."""
+        ids = self.ids.at(places)
+        if not self.heirs:
+            return ids
+        each = zip(ids.each(), self.sources(places), strict=True)
+        return Ids.of(
+            b"".join(
+                [
+                    series_id(self.heirs[facts.id], stands_for.labels) if facts.id in self.heirs else identity
+                    for identity, (_, facts, stands_for) in each
+                ]
+            )
+        )
 
     def weights(self) -> Ints:
         """How many metrics stand behind each series of a record."""

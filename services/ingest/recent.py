@@ -109,7 +109,7 @@ def _report(table: SeriesTable, portion: Portion, rows: Rows, places: Rows) -> N
     """Each producer's levels are told apart, and each label set's where several share a row because they are over a
     budget."""
     reporters, arrivals = portion.reporters(places)
-    sent, folded = portion.ids.at(places), table.folded[rows]
+    sent, folded = portion.label_sets(places), table.folded[rows]
     timestamps = portion.timestamps()[places]
     table.levels.report(
         Reports(

@@ -4,7 +4,8 @@ Counters (`c`) are divided by their sampling rate. Timings (`ms`, in seconds fro
 of a histogram or summary, each of which stands for 1 / rate: where that is no whole number, for the one below and the
 one above it in turns, so that it is right on the average and, over a request, to the unit. A gauge (`g`) is set; one
 with a sign changes what the same request has set before, and is refused where it has not: nobody here knows the level
-that it is to change. Its time is the line's, where it has one; what is added up counts when it arrives. Sets, events
+that it is to change. Its time is the line's, where it has one, else that of the level it changes; what is added up
+counts when it arrives. Sets, events
 and service checks are refused. Several values in a line (`1:2:3`) are taken as DogStatsD does, in their order.
 """
 
@@ -14,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from services.ingest.domain import (
     MOST_METRICS_IN_BATCH,
@@ -44,12 +46,18 @@ _NO_TIME = Fault("METRIC_MALFORMED", "A timestamp is whole seconds since 1970, a
 _SHAPE = "A line is name:value|type, and maybe |@rate and |#tag:value,tag:value."
 
 
+class _Level(NamedTuple):
+    value: float
+    #: Unix milliseconds; None is when it arrives.
+    taken_ms: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class _SoFar:
     """What lines of the request say to those after them, by name and tags."""
 
     #: The level of each gauge.
-    levels: dict[tuple[str, str], float] = field(default_factory=dict)
+    levels: dict[tuple[str, str], _Level] = field(default_factory=dict)
     #: Below 1: what observations, sampled at a rate, stand for besides the whole number that is counted.
     owed: dict[tuple[str, str], float] = field(default_factory=dict)
 
@@ -110,10 +118,10 @@ def _point(kind: str, name: str, values: list[str], options: Sequence[str], so_f
         increment = sum(map(float, values)) / rate
         return Point(names=(as_counter(stem),), labels=labels, types=COUNTERS, value=increment)
     if kind == "g":
-        level = _level(values, (stem, tags), so_far.levels)
+        level = _level(values, taken_ms, (stem, tags), so_far.levels)
         if isinstance(level, Fault):
             return level
-        return Point(names=(stem,), labels=labels, types=GAUGES, value=level, timestamp_ms=taken_ms)
+        return Point(names=(stem,), labels=labels, types=GAUGES, value=level.value, timestamp_ms=level.taken_ms)
     if kind in ("ms", "h", "d"):
         scale = 1000.0 if kind == "ms" else 1.0
         weight = _weight(rate, (stem, tags), so_far.owed)
@@ -172,13 +180,16 @@ def _weight(rate: float, series: tuple[str, str], owed: dict[tuple[str, str], fl
     return int(weight)
 
 
-def _level(values: Sequence[str], gauge: tuple[str, str], levels: dict[tuple[str, str], float]) -> float | Fault:
+def _level(
+    values: Sequence[str], taken_ms: float | None, gauge: tuple[str, str], levels: dict[tuple[str, str], _Level]
+) -> _Level | Fault:
     """What the last of the values leaves; the ones before it are as if they were lines of their own."""
     for text in values:
         if text[0] not in "+-":
-            levels[gauge] = float(text)
+            levels[gauge] = _Level(float(text), taken_ms)
         elif gauge in levels:
-            levels[gauge] += float(text)
+            before = levels[gauge]
+            levels[gauge] = _Level(before.value + float(text), before.taken_ms if taken_ms is None else taken_ms)
     if gauge in levels:
         return levels[gauge]
     return Fault(

@@ -209,6 +209,19 @@ def test_a_producers_id_that_is_chosen_to_meet_anothers_level_does_not(budget: i
         store.crash()
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_late_level_of_a_deleted_definition_counts_once_among_its_namesakes_others(crashes: bool) -> None:
+    store, anew = Store(per_metric=1), renamed(SESSIONS, b"n" * 16)
+    store.fold(ended(SESSIONS))
+    store.fold(*(by(A, record(delta(anew, 5.0, NOW_MS + 10, user=user))) for user in ("first", "bob")))
+    store.commit(NOW_MS + 1000)
+    if crashes:
+        store.crash()
+    store.fold(by(A, record(delta(SESSIONS, 4.0, NOW_MS + 20, user="bob"))))
+    store.commit(NOW_MS + 2000)
+    assert store.totals() == {of_user("first"): 5.0, of_user(OTHER): 4.0}
+
+
 def sum_of(store: Store, name: str) -> float:
     return sum(value for key, value in store.totals().items() if key[0] == name)
 

@@ -96,9 +96,13 @@ def test_several_values_of_a_gauge_follow_each_other_as_lines_do() -> None:
 
 def test_a_gauge_has_the_time_of_its_line_and_what_is_added_up_has_none() -> None:
     assert point("depth:3|g|#q:a|T1656581400|c:in-abc").timestamp_ms == 1_656_581_400_000
-    assert [each.timestamp_ms for each in decode(b"depth:3|g|T1656581400\ndepth:+1|g") if isinstance(each, Point)] == [
-        1_656_581_400_000,
-        None,
+    changes = decode(b"depth:3|g|T1656581400\ndepth:+1|g\ndepth:+1|g|T1656581409\ndepth:4|g\ndepth:+1|g")
+    assert [(each.value, each.timestamp_ms) for each in changes if isinstance(each, Point)] == [
+        (3.0, 1_656_581_400_000),
+        (4.0, 1_656_581_400_000),
+        (5.0, 1_656_581_409_000),
+        (4.0, None),
+        (5.0, None),
     ]
     assert [point(f"took:3|{kind}|T1656581400").timestamp_ms for kind in ("c", "ms", "h", "d")] == [None] * 4
 
