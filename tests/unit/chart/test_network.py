@@ -104,8 +104,22 @@ def test_vault_is_reached_by_those_who_read_secrets_there() -> None:
 def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() -> None:
     assert _who_may_leave_on(443, "production") == {"auth"}
     assert not _who_may_leave_on(443, "defaults")
-    for policy in case("defaults").objects("NetworkPolicy"):
-        assert all(rule["ports"] for rule in policy["spec"].get("egress", []))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_there_is_no_way_to_servers_without_ports(name: str) -> None:
+    servers = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]["servers"]
+    without: Object = {"servers": {server: {"ports": [], "to": []} for server in servers}}
+    for policy in render({**CASES[name], "networkPolicy": without}).objects("NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []):
+            assert rule["ports"], policy["metadata"]["name"]
+            assert rule["to"], policy["metadata"]["name"]
+
+
+def test_prometheus_is_reached_by_gateways_that_are_told_where_it_is() -> None:
+    assert "gateway" in _who_may_leave_on(9090, "defaults")
+    policy = _policy(render({}), "gateway")
+    assert not [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 9090} in rule["ports"]]
 
 
 #: Addresses that clients and people use, not the pods.

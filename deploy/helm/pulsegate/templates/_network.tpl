@@ -125,6 +125,9 @@ spec:
     {{- range $server := .facts.servers }}
     {{- include "pulsegate.serverEgress" (dict "root" $.root "server" $server) | nindent 4 }}
     {{- end }}
+    {{- if and (eq .name "gateway") (include "pulsegate.prometheusUrl" .root) }}
+    {{- include "pulsegate.serverEgress" (dict "root" .root "server" "prometheus") | nindent 4 }}
+    {{- end }}
     {{- if .facts.client }}
     {{- if .root.Values.canary.url }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "canary") | nindent 4 }}
@@ -138,7 +141,7 @@ spec:
     {{- if and (eq .name "auth") .root.Values.mail.enabled }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "smtp") | nindent 4 }}
     {{- end }}
-    {{- if and (eq .name "auth") $values.servers.identityProviders.ports }}
+    {{- if eq .name "auth" }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "identityProviders") | nindent 4 }}
     {{- end }}
     {{- if include "pulsegate.readsVault" . }}
@@ -174,10 +177,14 @@ spec:
   to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
 {{- end }}
 
-{{/* The way to one backing server: one of the evaluation profile, or outside. Takes root and server. */}}
+{{/*
+The way to one backing server: one of the evaluation profile, or outside. None where it has no ports: a rule without
+any would allow them all. Takes root and server.
+*/}}
 {{- define "pulsegate.serverEgress" -}}
 {{- $outside := index .root.Values.networkPolicy.servers .server -}}
 {{- $inside := get (dict "postgres" "postgres" "valkey" "valkey" "nats" "nats" "prometheus" "prometheus" "sinks" "prometheus") .server -}}
+{{- if $outside.ports }}
 - ports:
     {{- range $outside.ports }}
     - {protocol: TCP, port: {{ . }}}
@@ -191,4 +198,5 @@ spec:
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
+{{- end }}
 {{- end }}

@@ -7,7 +7,7 @@ Services and network paths are made of this table, so that a path which is opene
   schema    the Postgres schema that its migrations keep
   ports     what it listens on besides operations, which all have
   calls     services that it calls over gRPC
-  servers   backing servers that it connects to
+  servers   backing servers that it connects to, whatever values say
   secrets   variable -> item of `secrets.items`; mounted as files, named by the variable with _FILE
   client    whether it stands outside: it has no service token and reaches the gateway's public port alone, and there is one
             of it, of whatever track, which keeps a file
@@ -62,7 +62,7 @@ gateway:
   module: services.gateway
   ports: [public]
   calls: [auth, config, codegen, receiver]
-  servers: [valkey, prometheus]
+  servers: [valkey]
   secrets:
     PULSEGATE_GATEWAY_SEALING_KEY: gatewaySealingKey
     PULSEGATE_REDIS_URL: valkeyUrl
