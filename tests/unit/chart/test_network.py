@@ -206,6 +206,17 @@ def test_blue_and_green_change_places_in_the_services_alone() -> None:
     assert _chosen(first, "pulsegate-gateway-track-green") == {"green"}
 
 
+def test_the_service_that_clients_reach_is_the_only_one_that_is_made_public() -> None:
+    rendered = case("blue-green")
+    public = rendered.named("Service", "pulsegate-gateway")
+    assert public["spec"]["type"] == "LoadBalancer"
+    assert public["metadata"]["annotations"] == CASES["blue-green"]["service"]["annotations"]
+    for track in ("blue", "green"):
+        service = rendered.named("Service", f"pulsegate-gateway-track-{track}")
+        assert service["spec"]["type"] == "ClusterIP"
+        assert "annotations" not in service["metadata"]
+
+
 def _steps_of_the_guide() -> list[Rendered]:
     """An ordinary installation, and then what the guide has one do for a blue-green upgrade, step by step."""
     text = (CHECKOUT / "docs" / "install-kubernetes.md").read_text().partition("**Blue-green.**")[2]

@@ -28,6 +28,7 @@ the Services select without a track, so they share the traffic by their replicas
 {{- end }}
 {{- end }}
 
+{{/* The ones of a single track are for the inside: the Service that clients reach turns to it, or a route does. */}}
 {{- define "pulsegate.services" }}
 {{- include "pulsegate.service" . }}
 {{- if and (has "public" .facts.ports) (gt (len .root.Values.tracks) 1) }}
@@ -50,14 +51,14 @@ metadata:
   name: {{ include "pulsegate.fullname" .root }}-{{ .name }}{{ .suffix }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- include "pulsegate.labels" . | nindent 4 }}
-  {{- if $public }}
+  {{- if and $public (not .track) }}
   {{- with .root.Values.service.annotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
 spec:
   {{- if $public }}
-  type: {{ .root.Values.service.type }}
+  type: {{ ternary "ClusterIP" .root.Values.service.type (not (empty .track)) }}
   {{- else }}
   clusterIP: None
   {{- end }}
