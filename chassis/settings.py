@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from chassis import failpoints, secrets, trace_sampling
 from chassis.failpoints import Failpoint
@@ -25,6 +29,8 @@ T = TypeVar("T")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _PORT = re.compile(r"[0-9]{1,5}")
+#: Of several hosts, for each one or none.
+_PORTS = re.compile(r"[0-9,]*")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
 
 #: The `default` in the metadata of a setting that has none.
@@ -146,12 +152,22 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def url(*schemes: str) -> Callable[[str], str]:
-    """Parses an absolute address with one of the given schemes."""
+def _split(text: str) -> None:
+    _ = urlsplit(text).port  # which is read when it is asked for
+
+
+def url(*schemes: str, read: Callable[[str], object] = _split) -> Callable[[str], str]:
+    """Parses an absolute address with one of the given schemes that `read`, which raises ValueError, can read."""
 
     def parse(text: str) -> str:
         if not text.startswith(tuple(f"{scheme}://" for scheme in schemes)):
             raise ValueError(f"must be an address that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        try:
+            read(text)
+        except ValueError:  # it may quote a password
+            raise ValueError(
+                "must be a well-formed address; percent-encode what in names and passwords is none of A-Za-z0-9-._~"
+            ) from None
         return text
 
     return parse
@@ -168,6 +184,19 @@ def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
         return tuple(map(parse_one, found))
 
     return parse
+
+
+def _read_by_libpq(text: str) -> None:
+    try:
+        ports = conninfo_to_dict(text).get("port", "")
+    except psycopg.ProgrammingError as error:
+        raise ValueError from error
+    if not _PORTS.fullmatch(str(ports)):  # of which libpq would hear only when it connects
+        raise ValueError
+
+
+#: Parses an address of Postgres.
+postgres_url = url("postgresql", "postgres", read=_read_by_libpq)
 
 
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -318,4 +347,4 @@ class PeerSettings(ServiceSettings):
 class MigrationSettings(VaultSettings):
     """What `python -m services.<name> migrate` reads."""
 
-    owner_dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=url("postgresql", "postgres"), secret=True)
+    owner_dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=postgres_url, secret=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from chassis import postgres
 from chassis.clock import Clock, from_unix_ms
 from chassis.postgres import Connection, Database
-from chassis.settings import integer, setting, url
+from chassis.settings import integer, postgres_url, setting
 from services.auth.audit_chain import Head, HeadSignature, SealedEntry, signed_at
 from services.auth.audit_verification import entries, verified_chain
 from services.auth.domain import TenantId
@@ -28,7 +28,7 @@ class PruningSettings:
     """What the command reads from its environment."""
 
     #: The schema's owner, who alone may enter the role that prunes.
-    dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=url("postgresql", "postgres"), secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_OWNER_DSN", parse=postgres_url, secret=True)
     master_key: bytes = setting("PULSEGATE_AUTH_MASTER_KEY", parse=master_key, secret=True)
     #: For how long entries are kept; None: for good.
     retention_days: int | None = setting("PULSEGATE_AUDIT_RETENTION_DAYS", parse=integer(30, 36_500), default=None)

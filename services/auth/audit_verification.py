@@ -9,7 +9,7 @@ from typing import Any
 from chassis import postgres
 from chassis.audit import canonical
 from chassis.postgres import Connection, Database
-from chassis.settings import setting, url
+from chassis.settings import postgres_url, setting
 from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEntry, hash_of
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
@@ -26,7 +26,7 @@ Known = dict[TenantId, dict[int, bytes]]
 class VerificationSettings:
     """What the command reads from its environment: the service's own settings."""
 
-    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
     master_key: bytes = setting("PULSEGATE_AUTH_MASTER_KEY", parse=master_key, secret=True)
 
 

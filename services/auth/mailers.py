@@ -74,18 +74,27 @@ class SmtpServer:
     @classmethod
     def parse(cls, text: str) -> "SmtpServer":
         """From `smtp://user:password@host:port`. Raises ValueError."""
-        parts = urlsplit(text)
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
+        if not _is_server(text):
             raise ValueError(
                 "must be smtp://user:password@host:port (STARTTLS), smtps:// (TLS) or smtp+plain:// (without TLS)"
             )
+        parts = urlsplit(text)
         return cls(
-            host=parts.hostname,
+            host=str(parts.hostname),
             port=parts.port or _DEFAULT_PORTS[parts.scheme],
             scheme=parts.scheme,
             username=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
         )
+
+
+def _is_server(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        further = parts.path.strip("/") or parts.query or parts.fragment
+        return parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0 and not further
+    except ValueError:  # no such port; the error may quote a password
+        return False
 
 
 class SmtpMailer:

@@ -7,7 +7,7 @@ from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from chassis.settings import PeerSettings, integer, networks, one_of, setting, url
+from chassis.settings import PeerSettings, integer, networks, one_of, postgres_url, setting, url
 from services.auth.domain import PLANS, email_fault
 from services.auth.mailers import SmtpServer
 
@@ -50,7 +50,7 @@ class Settings(PeerSettings):
     """See chassis.settings; secrets may be given as NAME_FILE."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
-    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
     #: Encrypts signing keys and publishable keys at rest, derives the successors of refresh tokens.
     master_key: bytes = setting("PULSEGATE_AUTH_MASTER_KEY", parse=master_key, secret=True)
     #: The plan of new tenants.

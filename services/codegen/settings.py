@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.settings import PeerSettings, folder, host_and_port, integer, setting, url
+from chassis.settings import PeerSettings, folder, host_and_port, integer, postgres_url, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +11,7 @@ class Settings(PeerSettings):
     """What the codegen service reads."""
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
-    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
     auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
     config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
     #: Where the runtimes are: the checkout's `sdk/`.

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis.asyncio.connection import parse_url
+
 from chassis.settings import PeerSettings, host_and_port, integer, networks, number, one_of, setting, url, words
 from services.gateway.domain import PLANS, Network, bare_origin
 from services.gateway.tls import Certificate
@@ -40,7 +42,7 @@ class Settings(PeerSettings):
     ingest_address: str = setting("PULSEGATE_INGEST_ADDRESS", parse=host_and_port)
     #: Streams of batches to the receivers, together.
     ingest_streams: int = setting("PULSEGATE_INGEST_STREAMS", parse=integer(1, 64), default=2)
-    redis_url: str = setting("PULSEGATE_REDIS_URL", parse=url("redis", "rediss", "unix"), secret=True)
+    redis_url: str = setting("PULSEGATE_REDIS_URL", parse=url("redis", "rediss", "unix", read=parse_url), secret=True)
     #: What gateways keep in Redis is named and sealed under this, the same for all of them; None: the service token.
     sealing_key: str | None = setting("PULSEGATE_GATEWAY_SEALING_KEY", parse=words, default=None, secret=True)
     #: None: queries answer 503.

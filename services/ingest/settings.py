@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from chassis.settings import PeerSettings, ServiceSettings, host_and_port, integer, number, setting, url, urls
+from chassis.settings import (
+    PeerSettings,
+    ServiceSettings,
+    host_and_port,
+    integer,
+    number,
+    postgres_url,
+    setting,
+    url,
+    urls,
+)
 from services.ingest.sinks import addresses
 from services.ingest.sinks.addresses import REMOTE_WRITE, SinkAddress, SinkHeader
 
@@ -30,7 +40,7 @@ class ReceiverSettings(LogSettings, PeerSettings):
     auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
     config_address: str = setting("PULSEGATE_CONFIG_ADDRESS", parse=host_and_port)
     #: Where the delivery ledger is read; None: questions about it answer 503. No batch waits for it.
-    dsn: str | None = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), default=None, secret=True)
+    dsn: str | None = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, default=None, secret=True)
     #: How long a batch waits for the log's acknowledgement.
     append_timeout_seconds: float = setting("PULSEGATE_LOG_APPEND_TIMEOUT_SECONDS", parse=number(0.1, 60), default=5.0)
     #: Bytes of batches that may wait for the log before more are refused.
@@ -41,7 +51,7 @@ class ReceiverSettings(LogSettings, PeerSettings):
 class AggregatorSettings(LogSettings):
     """The aggregator's."""
 
-    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=url("postgresql", "postgres"), secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
     #: The sink `remote_write`; None: there are others.
     remote_write_url: str | None = setting(
         "PULSEGATE_REMOTE_WRITE_URL", parse=url("http", "https"), default=None, secret=True

@@ -273,7 +273,10 @@ async def test_the_settings_choose_the_mailer(tmp_path: Path) -> None:
     assert isinstance(mailer_of(None, None), NoMailer)
 
 
-@pytest.mark.parametrize("text", ["http://mail", "smtp://", "smtp://mail/path", "smtp://mail?tls=no", "mail:25"])
+@pytest.mark.parametrize(
+    "text",
+    ["http://mail", "smtp://", "smtp://mail/path", "smtp://mail?tls=no", "mail:25", "smtp://user:pass#word@mail:25"],
+)
 async def test_the_address_of_a_server_says_how_it_is_spoken_to(text: str) -> None:
-    with pytest.raises(ValueError, match="smtps://"):
+    with pytest.raises(ValueError, match=r"^must be smtp://.* smtps://"):
         SmtpServer.parse(text)

@@ -150,3 +150,19 @@ def test_wrong_settings_are_all_named_and_end_it() -> None:
     ):
         assert variable in ended.stderr
     assert "PULSEGATE_GRPC_PORT" not in ended.stderr
+
+
+@pytest.mark.parametrize("password", ["s3cr%zz", "s3cr/et"])
+def test_an_address_that_cannot_be_read_ends_migrations_and_is_not_told(password: str) -> None:
+    address = {"PULSEGATE_POSTGRES_OWNER_DSN": f"postgresql://config_owner:{password}@localhost/pulsegate"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.config", "migrate"],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"], **address},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 78
+    assert "PULSEGATE_POSTGRES_OWNER_DSN: must be a well-formed address" in ended.stderr
+    assert "s3cr" not in ended.stdout + ended.stderr

@@ -1,12 +1,24 @@
 """Settings from an environment."""
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from chassis import settings
-from chassis.settings import PeerSettings, SettingsError, host_and_port, integer, load, number, one_of, setting, url
+from chassis.settings import (
+    PeerSettings,
+    SettingsError,
+    host_and_port,
+    integer,
+    load,
+    number,
+    one_of,
+    postgres_url,
+    setting,
+    url,
+)
 from tests.mutual_tls_files import ServiceFiles, authority
 
 
@@ -42,6 +54,31 @@ def test_every_fault_is_reported_at_once_by_the_variables_name() -> None:
 def test_a_fault_never_shows_the_value() -> None:
     assert "hunter2" not in str(faults({**GOOD, "DSN": "user:hunter2@host"}))
     assert "hunter2" not in str(faults({**GOOD, "PORT": "hunter2"}))
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:hun/ter2@host", "http://user:hun#ter2@host:1", "http://user:[hunter2@host"]
+)
+def test_an_address_that_cannot_be_read_is_a_fault_that_does_not_quote_it(address: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be a well-formed address") as caught:
+        url("http")(address)
+    assert "hun" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "rest", ["user:hun%zz@host/db", "user:hun/ter2@host/db", "user:hun ter2@host/db", "host/?hun=2"]
+)
+def test_an_address_of_postgres_is_one_that_libpq_reads(rest: str) -> None:
+    with pytest.raises(ValueError, match=r"^must be a well-formed address") as caught:
+        postgres_url(f"postgresql://{rest}")
+    assert "hun" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "rest", ["/db?host=/run/postgresql", "u:p%2Fw@h1:5432,h2/db?target_session_attrs=any", "[::1]:1/"]
+)
+def test_every_address_that_libpq_reads_is_taken(rest: str) -> None:
+    assert postgres_url(f"postgres://{rest}") == f"postgres://{rest}"
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "1.5", "", "1e3"])
