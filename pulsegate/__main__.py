@@ -79,7 +79,9 @@ def migrate(found: Found) -> None:
     """Bring every schema up to date. Safe while services run, and to repeat."""
     owners = found().owners
     if not owners:
-        raise click.ClickException("the installation names no owners: give the address of each schema's owner")
+        raise click.ClickException(
+            "the installation names no owners: give the address of each schema's owner; on Kubernetes run `helm upgrade`"
+        )
     for schema, dsn in owners.items():
         click.echo(f"{schema} …")
         environment = {**os.environ, "PULSEGATE_POSTGRES_OWNER_DSN": dsn}

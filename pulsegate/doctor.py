@@ -17,6 +17,7 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 _MOST_SKEW_SECONDS = 1.0
 #: All services together, with one process each.
 _LEAST_CONNECTIONS = 60
+_MIGRATE = "Run `pulsegate migrate`, or `helm upgrade` on Kubernetes"
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,14 @@ def _schemas(connection: psycopg.Connection) -> Iterator[Finding]:
         newest = len(list((_CHECKOUT / "services" / schema / "migrations").glob("*.sql")))
         found = connection.execute("SELECT to_regclass(%s)", (f"{schema}.schema_migrations",)).fetchone()
         if found == (None,):
-            yield Finding(f"the schema {schema} was never migrated", "Run `pulsegate migrate`.")
+            yield Finding(f"the schema {schema} was never migrated", f"{_MIGRATE}.")
             continue
         query = psycopg.sql.SQL("SELECT coalesce(max(number), 0) FROM {}.schema_migrations")
         applied = connection.execute(query.format(psycopg.sql.Identifier(schema))).fetchone()
         if applied is not None and applied[0] < newest:
             yield Finding(
                 f"the schema {schema} is at migration {applied[0]}, this version needs {newest}",
-                "Run `pulsegate migrate`; older services go on with the new schema.",
+                f"{_MIGRATE}; older services go on with the new schema.",
             )
 
 

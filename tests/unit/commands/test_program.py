@@ -10,6 +10,7 @@ import pytest
 from deploy.local.layout import CHECKOUT
 
 _GUIDE = (CHECKOUT / "docs" / "operations.md").read_text()
+_KUBERNETES = (CHECKOUT / "docs" / "install-kubernetes.md").read_text()
 #: TAB, after a word that begins two commands.
 _TAB = """
 COMP_WORDS=(pulsegate s) COMP_CWORD=1
@@ -54,3 +55,13 @@ def test_a_folder_with_a_python_package_of_its_name_does_not_come_first(guide: l
     (tmp_path / "pulsegate").mkdir()
     (tmp_path / "pulsegate" / "__main__.py").write_text("raise SystemExit('another one')")
     assert "Operate an installation" in _shell(tmp_path, guide[0], "pulsegate --help")
+
+
+def test_migrate_says_what_does_it_where_the_guide_to_kubernetes_was_followed(guide: list[str], tmp_path: Path) -> None:
+    described = re.search(r"```toml\n(# installation\.toml\n.*?)```", _KUBERNETES, re.DOTALL)
+    assert described is not None
+    (tmp_path / "installation.toml").write_text(described[1])
+    for secret in ("superuser_dsn", "nats_url"):
+        (tmp_path / secret).write_text("of nobody")
+    refused = _shell(tmp_path, guide[0], "! pulsegate --installation installation.toml migrate 2>&1")
+    assert "`helm upgrade`" in refused
