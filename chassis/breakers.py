@@ -17,7 +17,7 @@ from types import TracebackType
 import pybreaker
 
 from chassis import logs, metrics
-from chassis.errors import WAITING_FOR, DeadlineExceeded, PulsegateError, Unavailable
+from chassis.errors import WAITING_FOR, AnswerTooLarge, DeadlineExceeded, PulsegateError, Unavailable
 
 log = logs.get(__name__)
 
@@ -251,8 +251,10 @@ class _Announcer(pybreaker.CircuitBreakerListener):
 
 
 def upstream_fault(error: BaseException) -> bool:
-    """Whether an error speaks against the upstream: not a cancellation, not the caller's own mistake, and not what the
-    upstream, itself well and quick to say so, cannot do for want of something else (`WAITING_FOR`)."""
+    """Whether an error speaks against the upstream: not a cancellation, not the caller's own mistake, not an answer
+    that is too large, and not what the upstream, itself well and quick to say so, cannot do for want of something else
+    (`WAITING_FOR`)."""
     if isinstance(error, PulsegateError):
-        return error.kind in _UPSTREAM_FAULTS and WAITING_FOR not in (error.details or {})
+        says_nothing = error.code == AnswerTooLarge.code or WAITING_FOR in (error.details or {})
+        return error.kind in _UPSTREAM_FAULTS and not says_nothing
     return isinstance(error, Exception)

@@ -123,6 +123,12 @@ class Internal(PulsegateError):
     kind, code = "internal", "INTERNAL"
 
 
+class AnswerTooLarge(Internal):
+    """An answer that is larger than a message may be: that is so of one question, and says nothing of other calls."""
+
+    code = "ANSWER_TOO_LARGE"
+
+
 #: The member of an error's details that names what a service, itself well, lacks or has too much to do with.
 WAITING_FOR = "waitingFor"
 

@@ -14,6 +14,7 @@ from chassis import context, metrics, tracing
 from chassis.errors import (
     ERROR_METADATA_KEY,
     MOST_WIRE_BYTES,
+    AnswerTooLarge,
     DeadlineExceeded,
     Internal,
     PulsegateError,
@@ -48,8 +49,9 @@ _PROBE_SECONDS = 1.5
 _RETRY_AFTER_SECONDS = 1.0
 
 
-#: How gRPC says that a call did not leave this process; a test holds it to that.
+#: How gRPC says that a call did not leave this process, and that its answer was not let in; tests hold it to that.
 _NOT_SENT = "connections to all backends failing"
+_TOO_LARGE = "CLIENT: Received message larger than max"
 
 
 class NotReached(Unavailable):
@@ -64,7 +66,7 @@ class ServiceChannel:
     """A channel to one service.
 
     `await channel.call(stub.Method, request)` raises the callee's `PulsegateError`, `Unavailable` where it is away,
-    `DeadlineExceeded` where it was too slow.
+    `DeadlineExceeded` where it was too slow, `AnswerTooLarge` where its answer does not fit into a message.
     """
 
     def __init__(
@@ -144,6 +146,8 @@ class ServiceChannel:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             away = NotReached if (error.details() or "").startswith(_NOT_SENT) else Unavailable
             return away(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+        if _TOO_LARGE in (error.details() or ""):
+            return AnswerTooLarge(f"What {self.service} answered is larger than it may be.")
         return Internal(f"{self.service} failed.")
 
     async def probe(self) -> None:

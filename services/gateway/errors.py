@@ -82,7 +82,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "IDEMPOTENCY_KEY_REUSED",
     ),
     429: ("RATE_LIMIT_EXCEEDED", "QUOTA_EXCEEDED"),
-    500: ("INTERNAL",),
+    500: ("INTERNAL", "ANSWER_TOO_LARGE"),
     503: ("SERVICE_UNAVAILABLE",),
     504: ("DEADLINE_EXCEEDED",),
 }

@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
 from chassis import context, grpc_server, principals
+from chassis.breakers import upstream_fault
 from chassis.errors import (
+    AnswerTooLarge,
     Conflict,
     DeadlineExceeded,
     Forbidden,
@@ -191,6 +193,22 @@ async def test_an_error_crosses_two_services_whole(service: Service, port_blocks
         with pytest.raises(Conflict) as caught:
             await front.call(lambda: service.call())
     assert vars(caught.value) == vars(ERRORS[0])
+
+
+async def test_an_answer_larger_than_a_message_is_told_apart_also_two_services_on(
+    service: Service, port_blocks: Callable[[], Ports]
+) -> None:
+    async def too_large() -> str:
+        return "x" * (16 << 20)
+
+    service.servicer.behaviour = too_large
+    async with beside(f"127.0.0.1:{port_blocks().public}") as front, front.serving():
+        with pytest.raises(AnswerTooLarge):
+            await service.call()
+        with pytest.raises(Internal) as caught:
+            await front.call(service.call)
+    assert caught.value.code == "ANSWER_TOO_LARGE"
+    assert not upstream_fault(caught.value)
 
 
 async def test_a_call_that_is_not_served_is_an_internal_error(service: Service) -> None:

@@ -6,7 +6,17 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis.breakers import Breaker, RollingWindow
-from chassis.errors import Conflict, DeadlineExceeded, Internal, Limited, NotFound, Unavailable, from_wire, to_wire
+from chassis.errors import (
+    AnswerTooLarge,
+    Conflict,
+    DeadlineExceeded,
+    Internal,
+    Limited,
+    NotFound,
+    Unavailable,
+    from_wire,
+    to_wire,
+)
 
 
 @pytest.fixture
@@ -82,6 +92,13 @@ async def test_callers_own_mistakes_do_not_count(breaker: Breaker) -> None:
 async def test_what_an_upstream_lacks_for_some_calls_does_not_count(breaker: Breaker) -> None:
     for _ in range(10):
         await fail(breaker, from_wire(to_wire(Unavailable.waiting_for("config", "no", 1.0))))
+    assert breaker.state == "closed"
+
+
+async def test_an_answer_that_is_too_large_does_not_count(breaker: Breaker) -> None:
+    for _ in range(5):
+        await fail(breaker, AnswerTooLarge("no"))
+        await fail(breaker, from_wire(to_wire(AnswerTooLarge("no"))))
     assert breaker.state == "closed"
 
 

@@ -29,7 +29,8 @@ def _first_text(call: ast.Call) -> str:
 
 
 def _codes_in_code() -> set[str]:
-    classes: list[type[errors.PulsegateError]] = [errors.PulsegateError, *errors.PulsegateError.__subclasses__()]
+    kinds = errors.PulsegateError.__subclasses__()
+    classes: list[type[errors.PulsegateError]] = [errors.PulsegateError, *kinds, errors.AnswerTooLarge]
     codes = {error.code for error in classes}
     for path in (CHECKOUT / "services").rglob("errors.py"):
         codes |= set(re.findall(r"code\s*=\s*\"([A-Z_]+)\"", path.read_text()))
