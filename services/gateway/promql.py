@@ -23,7 +23,8 @@ MOST_CHARACTERS = 16_384
 #: Operators and brackets of an expression: a bound of its depth.
 MOST_OPERATORS = 400
 
-_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'(?:\\.|[^'\\\n])*'" r"|`[^`]*`|#[^\n]*")
+#: Or a quote alone, which begins no string here; the parser would read on over the end of the line.
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'(?:\\.|[^'\\\n])*'" r"|`[^`]*`|#[^\r\n]*" r"|[\"'`]")
 _OPERATOR = re.compile(r"[-+*/%^(\[,<>]|[=!]=|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -107,8 +108,16 @@ def refuse_oversized(expression: str) -> None:
 
 
 def _bare(expression: str) -> str:
-    """Without what strings and comments say."""
-    return _STRING_OR_COMMENT.sub(lambda token: " " if token[0].startswith("#") else '""', expression)
+    """Without what strings and comments say. Raises Malformed where a string has no end."""
+    return _STRING_OR_COMMENT.sub(_emptied, expression)
+
+
+def _emptied(token: re.Match[str]) -> str:
+    if token[0].startswith("#"):
+        return " "
+    if len(token[0]) == 1:
+        raise Malformed("This is no PromQL expression: a string in it does not end.")
+    return '""'
 
 
 def _refuse_unreadable(expression: str) -> None:
@@ -124,11 +133,13 @@ def _parse_foreign(expression: str) -> Any:
     """Parses what a caller wrote."""
     refuse_oversized(expression)
     _refuse_unreadable(expression)
-    # The parser takes backslashes of raw strings for escapes.
-    return _parse(_STRING_OR_COMMENT.sub(_without_raw_string, expression))
+    return _parse(_STRING_OR_COMMENT.sub(_for_the_parser, expression))
 
 
-def _without_raw_string(token: re.Match[str]) -> str:
+def _for_the_parser(token: re.Match[str]) -> str:
+    """Without comments, so that none can end elsewhere; the parser takes backslashes of raw strings for escapes."""
+    if token[0].startswith("#"):
+        return " "
     return _quoted(token[0][1:-1]) if token[0].startswith("`") else token[0]
 
 

@@ -59,6 +59,7 @@ ENFORCED = 'project_id="project-1",tenant_id="tenant-1"'
         ("x[1y1ms] offset 1y", f"x{{{ENFORCED}}}[365d1ms] offset 365d"),
         ("max_over_time(x[100y:50d] offset -1y)", f"max_over_time(x{{{ENFORCED}}}[36500d:50d] offset -365d)"),
         ('x # {project_id="other"}', f"x{{{ENFORCED}}}"),
+        ("x # of one\r+ y # of \x0b\x85\u2028 another\n", f"x{{{ENFORCED}}} + y{{{ENFORCED}}}"),
         # What a caller writes about the project can only narrow it.
         ('x{project_id="other"}', f'x{{project_id="other",{ENFORCED}}}'),
         ('x{project_id=~".*"}', f'x{{project_id=~".*",{ENFORCED}}}'),
@@ -115,12 +116,26 @@ def test_what_is_no_expression_or_a_refused_one(expression: str) -> None:
         "abs(" * (MOST_OPERATORS + 1) + "x" + ")" * (MOST_OPERATORS + 1),
         'x{a="' + "b" * MOST_CHARACTERS + '"}',
         '# " \n' + "(" * 8_000 + '# "',
+        "#\r" + "(" * 8_000,
+        "#\r1" + "+1" * 8_000,
         "x" + " unless x" * 1_700,
     ],
 )
 def test_expressions_that_would_hurt_the_parser_never_reach_it(expression: str) -> None:
     with pytest.raises(Malformed, match="may have"):
         restrict(expression, SCOPE)
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_string_that_the_parser_would_end_elsewhere_never_reaches_it(quote: str) -> None:
+    hidden = "1" + "+1" * 1_000
+    with pytest.raises(Malformed, match="does not end"):
+        restrict(f"count_values({quote}\n{quote}, {hidden}) + {quote}\n{quote}", SCOPE)
+
+
+def test_a_match_that_would_hurt_the_parser_never_reaches_it() -> None:
+    with pytest.raises(Malformed, match="may have"):
+        restrict_selector("#\r1" + "+1" * 8_000, SCOPE)
 
 
 def test_as_many_operators_as_are_allowed_are_nested_safely() -> None:
