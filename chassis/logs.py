@@ -103,7 +103,7 @@ def configure(service: str, level: str = "info") -> None:
     handler.setFormatter(formatter)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
-    # signxml tells at debug what somebody has signed: who signs in.
+    # signxml tells at debug what somebody has signed: who signs in. What the pool warns of is in readiness.
     for noisy in ("aiohttp.access", "nats", "psycopg.pool", "signxml"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     structlog.configure(

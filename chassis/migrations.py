@@ -136,8 +136,8 @@ class SchemaProbe:
         self._current = 0
 
     async def __call__(self) -> None:
+        await self._database.probe()
         if self._current >= self._wanted:
-            await self._database.probe()
             return
         async with self._database.transaction() as connection:
             exists = await connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL AS found")

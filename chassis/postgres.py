@@ -70,6 +70,37 @@ class _MeasuredCursor(AsyncCursor[DictRow]):
         return " ".join(text.split()) or _CONNECTION_CHECK
 
 
+class _TellingConnection(AsyncConnection[DictRow]):
+    """Tells why it could not be made."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        """`refusals`, a list: what the last attempt failed with, in the driver's words, which hold no password."""
+        refusals = options.pop("refusals")
+        try:
+            connection = await super().connect(conninfo, **options)
+        except psycopg.OperationalError as error:
+            refusals[:] = [" ".join(str(error).split())]
+            raise
+        refusals.clear()
+        return connection
+
+
+class _Pool(AsyncConnectionPool[Connection]):
+    """A pool that says why it has no connection."""
+
+    def __init__(self, dsn: str | Callable[[], str], *, connection: dict[str, Any], **options: Any) -> None:
+        self._refusals: list[str] = []
+        options["kwargs"] = {**connection, "refusals": self._refusals}
+        super().__init__(dsn, connection_class=_TellingConnection, **options)
+
+    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 - as the pool has it
+        try:
+            return await super().getconn(timeout)
+        except PoolTimeout as error:
+            raise PoolTimeout("; ".join([*self._refusals, str(error)])) from error
+
+
 _IdleInTransaction = psycopg.errors.IdleInTransactionSessionTimeout
 
 
@@ -145,7 +176,7 @@ async def connected(
 
     `dsn`: a function where it may change; each new connection asks it.
     """
-    pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+    pool = _Pool(
         dsn,
         min_size=1,
         max_size=most_connections,
@@ -154,7 +185,7 @@ async def connected(
         reconnect_timeout=10.0,
         check=AsyncConnectionPool.check_connection,
         open=False,
-        kwargs={
+        connection={
             "row_factory": dict_row,
             "cursor_factory": partial(_MeasuredCursor, plans=QueryPlans()),
             "connect_timeout": 3,

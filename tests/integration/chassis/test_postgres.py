@@ -8,11 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 from structlog.typing import EventDict
 
-from chassis import postgres
+from chassis import health, postgres
 from chassis.errors import Unavailable
+from chassis.health import Health
+from chassis.migrations import SchemaProbe
 from chassis.postgres import Connection, Database
 from chassis.query_plans import QueryPlans
 from deploy.local.servers import Postgres
@@ -257,6 +260,29 @@ async def test_a_service_may_start_before_its_database(
         await eventually(lambda: asked(database), within_seconds=60)
     finally:
         await pool.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"password": "hunter2"}, 'password authentication failed for user "config"'),
+        ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"port": "1"}, "Connection refused"),
+    ],
+)
+async def test_readiness_and_the_log_say_why_there_is_no_connection(
+    change: dict[str, str], reason: str, schema: Schema
+) -> None:
+    checks = Health()
+    async with postgres.connected(make_conninfo(schema.dsn, **change)) as database:
+        checks.add("postgres", SchemaProbe(database, 1), hard=True)
+        with logged_by(health) as said:
+            await checks.refresh()
+        with pytest.raises(Unavailable) as caught:
+            await names(database)
+    told = [checks.report()["checks"]["postgres"]["reason"], said[0]["reason"], str(caught.value.__cause__)]
+    assert all(reason in each for each in told)
+    assert "hunter2" not in f"{told} {said}"
 
 
 async def asked(database: Database) -> bool:
