@@ -12,7 +12,7 @@ from typing import Any
 
 from chassis.errors import Invalid
 from services.gateway import errors
-from services.gateway.http_api.shapes import MOST_FAULTS, Faults
+from services.gateway.http_api.shapes import HOLDS_NUL, MOST_FAULTS, Faults
 
 #: What alone can bring U+0000 or half of a surrogate pair: the parser takes neither as it is.
 _DOUBTFUL = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -60,8 +60,8 @@ def _require_texts(decoded: dict[str, Any]) -> None:
         if "\x00" in text and len(faults) < MOST_FAULTS:
             member = _member(path if part is None else [*path, part])
             if not member:
-                raise Invalid("The name of a member may not contain the character U+0000.")
-            faults[member] = "may not contain the character U+0000"
+                raise Invalid(f"The name of a member {HOLDS_NUL}.")
+            faults[member] = HOLDS_NUL
     if faults:
         raise Invalid.fields(faults)
 

@@ -36,6 +36,9 @@ _SCALAR = re.compile(r"0|-?[1-9][0-9]{0,17}|true|false")
 #: What is said about one request; nobody reads more.
 MOST_FAULTS = 100
 
+#: What no database takes.
+HOLDS_NUL = "may not contain the character U+0000"
+
 #: Elements of a list that are looked at one by one where something in it is wrong.
 _MOST_ELEMENTS = 100
 
@@ -69,6 +72,8 @@ def read_from_texts(parameters: Mapping[str, str], shape: type[T]) -> tuple[T, F
 
 def _from_text(text: str, kind: Any) -> Any:
     """A text, or what the text of a whole number or truth value says. Raises msgspec.ValidationError."""
+    if "\x00" in text:
+        raise msgspec.ValidationError(HOLDS_NUL)
     try:
         return msgspec.convert(text, kind)
     except msgspec.ValidationError:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from chassis.errors import Internal
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from tests.integration.gateway.fakes import PROJECT
-from tests.integration.gateway.running import Gateway
+from tests.integration.gateway.running import Gateway, StartGateway
 
 LEDGER = f"/api/v1/projects/{PROJECT}/ledger"
 MOMENT, MOMENT_MS = "2026-01-31T08:15:30.123Z", 1_769_847_330_123
@@ -65,6 +66,18 @@ async def test_a_moment_that_is_none_is_refused(gateway: Gateway, moment: str) -
     answer = await gateway.call("GET", f"{LEDGER}?from={moment}", credential=gateway.auth.new_session())
     assert (answer.status, answer.json["error"]["code"]) == (422, "VALIDATION_FAILED")
     assert set(answer.json["error"]["details"]["fields"]) == {"from"}
+
+
+async def test_what_no_database_takes_is_refused_before_it_is_asked_for(start_gateway: StartGateway) -> None:
+    async with start_gateway(request_rules="detect") as gateway:
+        gateway.ingest.answers["GetLedger"] = Internal("a database refuses this")
+        person = gateway.auth.new_session()
+        path = f"{LEDGER}?metric=a%00&pageToken=%00"
+        refused = [await gateway.call("GET", path, credential=person) for _ in range(10)]
+        assert {answer.status for answer in refused} == {422}
+        assert set(refused[0].json["error"]["details"]["fields"]) == {"metric", "pageToken"}
+        gateway.ingest.answers["GetLedger"] = pb.GetLedgerResponse()
+        assert (await gateway.call("GET", LEDGER, credential=person)).status == 200
 
 
 async def test_the_last_rejections_come_with_advice(gateway: Gateway) -> None:
