@@ -143,15 +143,25 @@ def _for_the_parser(token: re.Match[str]) -> str:
     return _quoted(token[0][1:-1]) if token[0].startswith("`") else token[0]
 
 
+def seconds(duration: str) -> float:
+    """Of a duration such as 1h30m. Raises Malformed."""
+    length: timedelta = _read(parser.parse_duration, duration, "duration")
+    return length.total_seconds()
+
+
 def _parse(expression: str) -> Any:
+    return _read(parser.parse, expression, "PromQL expression")
+
+
+def _read(reader: Callable[[str], Any], text: str, what: str) -> Any:
     try:
-        return parser.parse(expression)
+        return reader(text)
     except (ValueError, OverflowError) as error:
-        raise Malformed(f"This is no PromQL expression: {str(error)[:500]}.") from error
+        raise Malformed(f"This is no {what}: {str(error)[:500]}.") from error
     except BaseException as panic:
         if type(panic).__name__ != "PanicException":  # of the parser, for numbers that it did not expect
             raise
-        raise Malformed("This is no PromQL expression.") from panic
+        raise Malformed(f"This is no {what}.") from panic
 
 
 class _Printer:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
 import msgspec
-import promql_parser
 from aiohttp import web
 
 from chassis import context
@@ -178,8 +177,8 @@ class QueryRoutes:
         if not asked:
             return self._evaluation_seconds
         try:
-            seconds = float(asked) if asked[-1].isdigit() else promql_parser.parse_duration(asked).total_seconds()
-        except (ValueError, OverflowError) as error:
+            seconds = float(asked) if asked[-1].isdigit() else promql.seconds(asked)
+        except ValueError as error:
             raise Malformed("The parameter timeout is no duration.") from error
         return min(seconds, self._evaluation_seconds) if seconds > 0 else self._evaluation_seconds
 

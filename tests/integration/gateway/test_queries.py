@@ -232,6 +232,8 @@ async def test_metadata_need_neither_prometheus_nor_another_scope_than_queries(g
         ("query", {"query": 'x{a="b" or c="d"}'}, 400, "bad_data"),
         ("query", {"query": "up", "time": "yesterday"}, 400, "bad_data"),
         ("query", {"query": "up", "timeout": "soon"}, 400, "bad_data"),
+        ("query", {"query": "up", "timeout": "nan"}, 400, "bad_data"),
+        ("query", {"query": "up", "timeout": "inf"}, 400, "bad_data"),
         ("query", {"query": "holt_winters(up[5m], 0.5, 0.5)"}, 400, "bad_data"),
         ("query_range", {"query": "up", "start": "1", "end": "0", "step": "1"}, 400, "bad_data"),
         ("series", {}, 400, "bad_data"),
