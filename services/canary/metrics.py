@@ -3,8 +3,8 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 SENT = Counter("pulsegate_canary_sent_total", "Units that were accepted from the canary.")
-SEEN = Gauge("pulsegate_canary_seen", "Units that the last query answered.")
-LOST = Gauge("pulsegate_canary_lost", "Units that were accepted longer ago than its patience, and are not seen.")
+SEEN = Gauge("pulsegate_canary_seen", "Units of both runs that the last query answered.")
+LOST = Gauge("pulsegate_canary_lost", "Units that were accepted, and were not seen after its patience.")
 DOUBLE = Gauge("pulsegate_canary_double", "Units that are seen and were never sent.")
 VISIBILITY = Histogram(
     "pulsegate_canary_visibility_seconds",

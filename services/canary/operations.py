@@ -8,7 +8,7 @@ from chassis.clock import Clock
 from chassis.errors import Unavailable
 from services.canary import metrics
 from services.canary.clients import Gateway
-from services.canary.domain import Book, Comparison, Verdict
+from services.canary.domain import Book, Verdict, Visibility, judged
 from services.canary.storage import BookFile
 
 log = logs.get(__name__)
@@ -18,7 +18,7 @@ _MOST_UNITS = 7
 
 
 class Canary:
-    """One run, on a gateway and a file."""
+    """One book, on a gateway and a file."""
 
     def __init__(
         self, gateway: Gateway, file: BookFile, clock: Clock, *, interval_seconds: float, patience_seconds: float
@@ -27,10 +27,11 @@ class Canary:
         self._file = file
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._comparison = Comparison(patience_seconds)
+        self._patience_seconds = patience_seconds
+        self._visibility = Visibility(patience_seconds)
         self._book = file.read()
         self._trouble = {"send": "", "query": ""}
-        self._comparison.accepted(self._book.accepted, clock.monotonic())
+        self._wrong = (0, 0)
         #: Of the last comparison; None: there was none yet.
         self.verdict: Verdict | None = None
 
@@ -75,28 +76,41 @@ class Canary:
         self._trouble[what] = trouble
 
     async def _send(self) -> None:
-        if not self._book.pending:
+        if not self._book.flying.pending:
+            book = self._turned()
             # Written first: after a crash nobody else knows that the batch may have been counted.
-            await self._keep(self._book.begun(1 + self._book.sequence % _MOST_UNITS))
-        await self._gateway.send(self._book.run, self._book.sequence, self._book.pending)
-        metrics.SENT.inc(self._book.pending)
+            await self._keep(book.begun(1 + book.flying.sequence % _MOST_UNITS))
+        flying = self._book.flying
+        await self._gateway.send(flying.id, flying.sequence, flying.pending)
+        metrics.SENT.inc(flying.pending)
         settled = self._book.settled()
-        self._comparison.accepted(settled.accepted, self._clock.monotonic())
+        self._visibility.accepted(settled.flying, self._clock.monotonic())
         await self._keep(settled)
+
+    def _turned(self) -> Book:
+        """The book, in which the runs take turns once the resting one was compared after all of it must be there."""
+        rested = self.verdict.rested if self.verdict else None
+        if rested is None or rested.id != self._book.resting.id:
+            return self._book
+        return self._book.turned(rested, self._clock.now_ms())
 
     async def _keep(self, book: Book) -> None:
         await asyncio.to_thread(self._file.write, book)
         self._book = book
 
     async def _compare(self) -> None:
-        seen = await self._gateway.seen(self._book.run)
-        verdict = self._comparison.judge(self._book, seen, self._clock.monotonic())
-        for seconds in verdict.visible_seconds:
+        asked_ms = self._clock.now_ms()
+        seen = await self._gateway.seen(self._book.flying.id, self._book.resting.id)
+        # The book as it is now: what was sent meanwhile may be in the answer.
+        rested = asked_ms - self._book.resting_since_ms > self._patience_seconds * 1000
+        verdict = judged(self._book, seen, rested=rested)
+        for seconds in self._visibility.seconds(seen, self._clock.monotonic()):
             metrics.VISIBILITY.observe(seconds)
-        metrics.SEEN.set(seen)
+        metrics.SEEN.set(sum(seen.values()))
         metrics.LOST.set(verdict.lost)
         metrics.DOUBLE.set(verdict.double)
         metrics.COMPARED.set(self._clock.now_ms() / 1000)
-        if verdict.lost or verdict.double:
-            log.error("the count is wrong", run=self._book.run, seen=seen, lost=verdict.lost, double=verdict.double)
+        if (wrong := (verdict.lost, verdict.double)) != self._wrong:
+            log.error("what is wrong with the count has changed", lost=verdict.lost, double=verdict.double)
+        self._wrong = wrong
         self.verdict = verdict

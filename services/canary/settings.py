@@ -28,5 +28,5 @@ class Settings(ServiceSettings):
     state: Path = setting("PULSEGATE_CANARY_STATE", parse=Path)
     #: Between two batches.
     interval_seconds: float = setting("PULSEGATE_CANARY_INTERVAL_SECONDS", parse=number(0.05, 60), default=1.0)
-    #: What was accepted so long ago and is not seen counts as lost.
-    patience_seconds: float = setting("PULSEGATE_CANARY_PATIENCE_SECONDS", parse=number(1, 86_400), default=600.0)
+    #: A run that has rested for so long is compared: what is not seen counts as lost. Series must live for longer.
+    patience_seconds: float = setting("PULSEGATE_CANARY_PATIENCE_SECONDS", parse=number(1, 43_200), default=600.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from chassis.ids import uuid7
-from services.canary.domain import Book
+from services.canary.domain import Book, Run
 
 
 class BookFile:
@@ -16,11 +16,11 @@ class BookFile:
         self._path = path
 
     def read(self) -> Book:
-        """The book; a new run where there is no file. Raises msgspec.MsgspecError where it is no book."""
+        """The book; one of new runs where there is no file. Raises msgspec.MsgspecError where it is no book."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Book)
         except FileNotFoundError:
-            return Book(run=str(uuid7()))
+            return Book(flying=Run(id=uuid7()), resting=Run(id=uuid7()))
 
     def write(self, book: Book) -> None:
         """Replaces it as a whole; blocks until it is on disk."""

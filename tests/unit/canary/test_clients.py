@@ -1,6 +1,7 @@
 """How the canary shows its key."""
 
 from pathlib import Path
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -36,7 +37,7 @@ async def test_a_key_that_was_rotated_is_the_one_of_the_next_call(tmp_path: Path
         gateway = Gateway(session, str(server.make_url("")), settings.following("key"))
 
         async def is_shown(key: str) -> bool:
-            await gateway.send("run", 1, 1)
+            await gateway.send(UUID(int=1), 1, 1)
             return bool(shown[-1] == f"Bearer {key}")
 
         await eventually(lambda: is_shown(_FIRST))

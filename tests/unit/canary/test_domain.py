@@ -1,47 +1,71 @@
 """What the canary makes of what it sees."""
 
 from pathlib import Path
+from uuid import UUID
 
-from services.canary.domain import Book, Comparison
+from services.canary.domain import Book, Run, Visibility, judged
 from services.canary.storage import BookFile
 
+_FIRST, _SECOND = UUID(int=1), UUID(int=2)
 _PATIENCE_SECONDS = 60.0
 
 
-def _accepted(*totals_at: tuple[int, float]) -> Comparison:
-    comparison = Comparison(_PATIENCE_SECONDS)
-    for total, at in totals_at:
-        comparison.accepted(total, at)
-    return comparison
+def _book(*, flying: int = 0, resting: int = 0, missing: int = 0) -> Book:
+    """With so much accepted; of the flying run so much is known to be missing."""
+    return Book(
+        flying=Run(id=_FIRST, accepted=flying, missing=missing),
+        resting=Run(id=_SECOND, accepted=resting),
+    )
 
 
 def test_what_is_late_is_not_lost_and_its_delay_is_told_once() -> None:
-    comparison = _accepted((2, 0.0), (5, 10.0))
-    book = Book(run="r", accepted=5)
-    assert comparison.judge(book, 2, 12.0).visible_seconds == (12.0,)
-    late = comparison.judge(book, 2, 60.0)
-    assert (late.lost, late.double, late.visible_seconds) == (0, 0, ())
-    assert comparison.judge(book, 5, 62.0).visible_seconds == (52.0,)
+    visibility = Visibility(_PATIENCE_SECONDS)
+    visibility.accepted(Run(id=_FIRST, accepted=2), 0.0)
+    visibility.accepted(Run(id=_FIRST, accepted=5), 10.0)
+    assert visibility.seconds({_FIRST: 2}, 12.0) == [12.0]
+    assert visibility.seconds({_FIRST: 2}, 60.0) == []
+    assert visibility.seconds({_FIRST: 5}, 62.0) == [52.0]
+    verdict = judged(_book(flying=5, resting=3), {_FIRST: 2}, rested=False)
+    assert (verdict.lost, verdict.double, verdict.rested) == (0, 0, None)
 
 
-def test_what_is_not_there_after_its_patience_is_lost_until_it_comes() -> None:
-    comparison = _accepted((2, 0.0), (5, 10.0), (9, 50.0))
-    book = Book(run="r", accepted=9)
-    assert comparison.judge(book, 2, 71.0).lost == 3
-    assert comparison.judge(book, 9, 72.0).lost == 0
+def test_what_is_lost_keeps_no_later_acceptance_from_being_seen() -> None:
+    visibility = Visibility(_PATIENCE_SECONDS)
+    visibility.accepted(Run(id=_FIRST, accepted=5), 0.0)
+    visibility.accepted(Run(id=_SECOND, accepted=7, missing=3), 1.0)
+    assert visibility.seconds({_FIRST: 2, _SECOND: 4}, 2.0) == [1.0]
+    assert visibility.seconds({_FIRST: 2}, 61.0) == visibility.seconds({_FIRST: 5}, 62.0) == []
+
+
+def test_a_run_that_has_rested_is_compared_to_the_unit() -> None:
+    missing = judged(_book(resting=9), {_SECOND: 6}, rested=True)
+    assert (missing.lost, missing.double) == (3, 0)
+    assert missing.rested == Run(id=_SECOND, accepted=9, missing=3)
+    too_much = judged(_book(resting=9), {_SECOND: 11}, rested=True)
+    assert (too_much.lost, too_much.double) == (0, 2)
+
+
+def test_what_a_rest_has_shown_stays_while_the_run_flies_until_it_comes() -> None:
+    assert judged(_book(flying=20, missing=3), {_FIRST: 9}, rested=False).lost == 3
+    assert judged(_book(flying=20, missing=3), {_FIRST: 20}, rested=False).lost == 0
+    assert judged(_book(flying=20, missing=-3), {_FIRST: 9}, rested=False).double == 3
+
+
+def test_what_is_missing_of_one_run_hides_nothing_that_is_double_of_the_other() -> None:
+    verdict = judged(_book(flying=20, resting=9, missing=3), {_FIRST: 17, _SECOND: 12}, rested=True)
+    assert (verdict.lost, verdict.double) == (3, 3)
 
 
 def test_a_batch_without_an_answer_may_count_and_nothing_else_may() -> None:
-    book = Book(run="r", accepted=5).begun(4)
-    assert _accepted((5, 0.0)).judge(book, 5, 1.0).double == 0
-    assert _accepted((5, 0.0)).judge(book, 9, 1.0).double == 0
-    assert _accepted((5, 0.0)).judge(book, 10, 1.0).double == 1
+    book = _book(flying=5).begun(4)
+    assert [judged(book, {_FIRST: seen}, rested=False).double for seen in (5, 9, 10)] == [0, 0, 1]
 
 
-def test_a_book_is_found_again_and_a_new_file_begins_a_new_run(tmp_path: Path) -> None:
+def test_a_book_is_found_again_and_a_new_file_begins_new_runs(tmp_path: Path) -> None:
     file = BookFile(tmp_path / "canary.json")
     book = file.read().begun(3)
     file.write(book)
     assert BookFile(tmp_path / "canary.json").read() == book
-    assert BookFile(tmp_path / "another.json").read().run != book.run
-    assert book.settled().accepted == 3
+    assert BookFile(tmp_path / "another.json").read().flying.id != book.flying.id
+    assert book.flying.id != book.resting.id
+    assert book.settled().flying.accepted == 3
