@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,9 @@ _PORT = re.compile(r"[0-9]{1,5}")
 #: Of several hosts, for each one or none.
 _PORTS = re.compile(r"[0-9,]*")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*")
+
+#: Names of fields, and a function that says what is wrong with these together.
+Check = tuple[Set[str], Callable[[], list[str]]]
 
 #: The `default` in the metadata of a setting that has none.
 REQUIRED = object()
@@ -75,10 +78,19 @@ def load(settings_class: type[T], environment: Mapping[str, str] = os.environ) -
             except ValueError as fault:
                 faults.append(f"{field.metadata['variable']}: {fault}")
     if faults:
-        raise SettingsError(faults)
+        raise SettingsError(faults + _faults_together(settings_class, values))
     if issubclass(settings_class, SecretSettings):
         values["secrets"] = reader.secrets
     return settings_class(**values)
+
+
+def _faults_together(settings_class: type[Any], values: dict[str, Any]) -> list[str]:
+    """Those of settings that could be read, where others could not."""
+    if not issubclass(settings_class, ServiceSettings):
+        return []
+    settings = object.__new__(settings_class)
+    vars(settings).update(values)
+    return [fault for names, check in settings.checks() if values.keys() >= names for fault in check()]
 
 
 class _Reader:
@@ -113,7 +125,10 @@ class _Reader:
     def _signed_in(self) -> Vault:
         if self._vault is None:
             plain = {name: text for name, text in self._environment.items() if not text.startswith("vault:")}
-            self._vault = load(VaultSettings, plain).vault()
+            try:
+                self._vault = load(VaultSettings, plain).vault()
+            except SettingsError as error:
+                raise ValueError(f"Vault cannot be asked: {error}") from error
         return self._vault
 
 
@@ -301,15 +316,17 @@ class ServiceSettings(VaultSettings):
     restarts: int = setting("PULSEGATE_RESTARTS", parse=integer(0, 2**31), default=0)
 
     def __post_init__(self) -> None:
-        if faults := self.faults():
+        if faults := [fault for _, check in self.checks() for fault in check()]:
             raise SettingsError(faults)
 
-    def faults(self) -> list[str]:
-        """What is wrong with settings that do not go together, or with what they name."""
-        faults = []
+    def checks(self) -> list[Check]:
+        """Of settings that may not go together, or not with what they name."""
+        return [({"failpoints", "test_installation"}, self._faults_of_failpoints)]
+
+    def _faults_of_failpoints(self) -> list[str]:
         if self.failpoints and self.test_installation != "yes":
-            faults.append("PULSEGATE_FAILPOINTS: is refused unless PULSEGATE_TEST_INSTALLATION is yes")
-        return faults
+            return ["PULSEGATE_FAILPOINTS: is refused unless PULSEGATE_TEST_INSTALLATION is yes"]
+        return []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,13 +341,16 @@ class PeerSettings(ServiceSettings):
     #: Certificates name services as `<service>.<domain>`.
     mtls_domain: str = setting("PULSEGATE_MTLS_DOMAIN", parse=domain, default="pulsegate.internal")
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def checks(self) -> list[Check]:
+        names = {"mtls_certificate", "mtls_key", "mtls_authorities", "mtls_domain"}
+        return [*super().checks(), (names, self._faults_of_mutual_tls)]
+
+    def _faults_of_mutual_tls(self) -> list[str]:
         try:
             self.mutual_tls()
         except ValueError as fault:
-            faults.append(f"PULSEGATE_MTLS_CERTIFICATE_PATH, PULSEGATE_MTLS_KEY_PATH, PULSEGATE_MTLS_CA_PATH: {fault}")
-        return faults
+            return [f"PULSEGATE_MTLS_CERTIFICATE_PATH, PULSEGATE_MTLS_KEY_PATH, PULSEGATE_MTLS_CA_PATH: {fault}"]
+        return []
 
     def mutual_tls(self) -> MutualTls | None:
         """What this service shows others and believes of them; None where they speak plain gRPC. Raises ValueError."""

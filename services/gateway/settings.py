@@ -5,7 +5,7 @@ from pathlib import Path
 
 from redis.asyncio.connection import parse_url
 
-from chassis.settings import PeerSettings, host_and_port, integer, networks, number, one_of, setting, url, words
+from chassis.settings import Check, PeerSettings, host_and_port, integer, networks, number, one_of, setting, url, words
 from services.gateway.domain import PLANS, Network, bare_origin
 from services.gateway.tls import Certificate
 
@@ -86,13 +86,15 @@ class Settings(PeerSettings):
     #: How long a breaker stays open.
     breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def checks(self) -> list[Check]:
+        return [*super().checks(), ({"tls_certificate", "tls_key"}, self._faults_of_certificate)]
+
+    def _faults_of_certificate(self) -> list[str]:
         try:
             self.certificate()
         except ValueError as fault:
-            faults.append(f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}")
-        return faults
+            return [f"PULSEGATE_TLS_CERTIFICATE_PATH and PULSEGATE_TLS_KEY_PATH: {fault}"]
+        return []
 
     @property
     def sealed_under(self) -> str:

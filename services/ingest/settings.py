@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from chassis.settings import (
+    Check,
     PeerSettings,
     ServiceSettings,
     host_and_port,
@@ -87,18 +88,22 @@ class AggregatorSettings(LogSettings):
     )
     sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def checks(self) -> list[Check]:
+        sinks = {"remote_write_url", "further_sinks"}
+        headers = {*sinks, "sink_headers"}
+        return [*super().checks(), (sinks, self._faults_of_sinks), (headers, self._faults_of_headers)]
+
+    def _faults_of_sinks(self) -> list[str]:
         names = [sink.name for sink in self.sinks]
         if not names:
-            faults.append("PULSEGATE_REMOTE_WRITE_URL: is required where PULSEGATE_SINKS names no sink")
+            return ["PULSEGATE_REMOTE_WRITE_URL: is required where PULSEGATE_SINKS names no sink"]
         if names.count(REMOTE_WRITE) > 1:
-            faults.append(
-                f"PULSEGATE_SINKS: {REMOTE_WRITE!r} is the sink of PULSEGATE_REMOTE_WRITE_URL, which is set too"
-            )
-        unknown = {header.sink for header in self.sink_headers} - set(names)
-        faults += [f"PULSEGATE_SINK_HEADERS: {name!r} is no sink" for name in sorted(unknown)]
-        return faults
+            return [f"PULSEGATE_SINKS: {REMOTE_WRITE!r} is the sink of PULSEGATE_REMOTE_WRITE_URL, which is set too"]
+        return []
+
+    def _faults_of_headers(self) -> list[str]:
+        unknown = {header.sink for header in self.sink_headers} - {sink.name for sink in self.sinks}
+        return [f"PULSEGATE_SINK_HEADERS: {name!r} is no sink" for name in sorted(unknown)]
 
     @property
     def sinks(self) -> tuple[SinkAddress, ...]:

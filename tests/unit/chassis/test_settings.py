@@ -166,6 +166,38 @@ def test_one_certificate_file_missing_is_a_fault_beside_the_others(missing: str,
     assert "set all of them or none" in caught.value.faults[1]
 
 
+def variables_at_fault(settings_class: type[PeerSettings], environment: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(settings_class, environment)
+    return [fault.partition(":")[0] for fault in caught.value.faults]
+
+
+def test_settings_that_do_not_go_together_are_named_beside_one_that_cannot_be_read() -> None:
+    environment = {**SERVICE, "PULSEGATE_OPS_PORT": "http", "PULSEGATE_MTLS_KEY_PATH": "/nowhere"}
+    assert variables_at_fault(PeerSettings, environment) == ["PULSEGATE_OPS_PORT", ", ".join(CERTIFICATE_FILES)]
+
+
+def test_a_setting_that_cannot_be_read_is_not_held_against_those_that_go_with_it() -> None:
+    environment = {**SERVICE, "PULSEGATE_MTLS_DOMAIN": "?", "PULSEGATE_MTLS_KEY_PATH": "/nowhere"}
+    assert variables_at_fault(PeerSettings, environment) == ["PULSEGATE_MTLS_DOMAIN"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service(PeerSettings):
+    grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
+
+
+def test_a_vault_that_cannot_be_asked_hides_no_other_fault() -> None:
+    wrong = {
+        "PULSEGATE_VAULT_ADDRESS": "ftp://x",
+        "PULSEGATE_OPS_PORT": "http",
+        "PULSEGATE_GRPC_PORT": "abc",
+        "PULSEGATE_POSTGRES_DSN": "vault:m/p#f",
+    }
+    assert variables_at_fault(Service, {**SERVICE, **wrong}) == list(wrong)
+
+
 def test_a_certificate_of_another_domain_is_a_fault(tmp_path: Path) -> None:
     environment = {**SERVICE, **paths(ServiceFiles(tmp_path, "config", authority()))}
     with pytest.raises(SettingsError, match=r"exactly one DNS name <service>\.pulsegate\.example"):

@@ -116,6 +116,19 @@ def test_headers_that_cannot_be_sent_are_refused(headers: str) -> None:
     assert "canary" not in fault
 
 
+def test_sinks_that_cannot_be_read_are_not_held_against_their_headers() -> None:
+    [fault] = faults(PULSEGATE_SINKS="vm=gopher://c", PULSEGATE_SINK_HEADERS='{"vm": {"A": "a"}}')
+    assert fault.startswith("PULSEGATE_SINKS: ")
+
+
+def test_what_contradicts_itself_is_named_beside_what_cannot_be_read() -> None:
+    unreadable, contradicting = faults(
+        PULSEGATE_LOG_LANES="none", PULSEGATE_SINK_HEADERS='{"vm": {"A": "a"}}', **PROMETHEUS
+    )
+    assert unreadable.startswith("PULSEGATE_LOG_LANES: ")
+    assert contradicting == "PULSEGATE_SINK_HEADERS: 'vm' is no sink"
+
+
 def test_what_contradicts_itself_is_refused() -> None:
     found = faults(
         **PROMETHEUS, PULSEGATE_SINKS="remote_write=http://c", PULSEGATE_SINK_HEADERS='{"absent": {"A": "b"}}'
