@@ -1,8 +1,8 @@
 """config owns the metric definitions of every project, their history, and the feed that tells the other services.
 
 It owns the schema `config`: `metrics` (what is defined now, and what was deleted lately), `metric_versions` (who
-changed what, and when), `project_settings`, `audit_outbox` (what auth has not been told of yet) and `feed` (the
-revision, which each change raises by one). The gateway calls it for people and
+changed what, and when: the latest hundred versions of each of these), `project_settings`, `audit_outbox` (what auth has
+not been told of yet) and `feed` (the revision, which each change raises by one). The gateway calls it for people and
 their programs; ingest watches it; codegen and ingest ask it for one project's definitions.
 
 The path of one request, `CreateMetric`: `grpc_api.py` reads the message into a draft, `validation.py` names everything

@@ -8,14 +8,22 @@ from chassis.errors import NotFound
 from chassis.postgres import Connection, Database
 from services.config import metrics
 from services.config.audit import AuditTrail
-from services.config.domain import Action, Actor, MetricDraft, MetricSpec, ProjectSettings
+from services.config.domain import (
+    MOST_BYTES_PER_PROJECT,
+    Action,
+    Actor,
+    MetricDraft,
+    MetricSpec,
+    ProjectSettings,
+)
 from services.config.storage import DefinitionStore
 from services.config.validation import faults, validated
 
 #: Definitions that data may make in a project within a minute.
 MOST_A_MINUTE = 100
 
-#: Of the definitions that a project may have, this part is there for data; the rest is left for people.
+#: Of the definitions that a project may have, and of their bytes, this part is there for data; the rest is left for
+#: people. The last hundred may bring the bytes over it, but never to all that there are.
 _PART_FOR_DATA = 0.75
 
 #: As `MetricDraft.help` of what data has made.
@@ -23,8 +31,8 @@ PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it meas
 
 _LONGEST_REASON = 300
 _TOO_MANY = (
-    f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have,"
-    " and has made as many."
+    f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have, in"
+    " number and in bytes, and has made as many."
 )
 _JUST_DELETED = "A metric of this name was deleted within the last minute."
 
@@ -87,8 +95,11 @@ class AutoDefinition:
         return FromData(made=sum(made), refused=refused)
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
-        there, new = await self._store.count_provisional(connection, actor)
-        return max(0, min(self._most_metrics - there, MOST_A_MINUTE - new))
+        size = await self._store.size(connection, actor)
+        if size.bytes >= MOST_BYTES_PER_PROJECT * _PART_FOR_DATA:
+            return 0
+        new = await self._store.made_from_data(connection, actor)
+        return max(0, min(self._most_metrics - size.definitions, MOST_A_MINUTE - new))
 
     async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec, refused: dict[str, str]) -> bool:
         if await self._store.recent_deletion(connection, actor, spec.name) is not None:

@@ -108,6 +108,19 @@ class Metric:
     provisional: bool = False
 
 
+#: Of all definitions of a project together, so that they fit into one message.
+MOST_BYTES_PER_PROJECT = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectSize:
+    """What a project's definitions come to."""
+
+    definitions: int
+    #: About as many as they take in a message.
+    bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProjectSettings:
     """What a project's owners and admins decide."""

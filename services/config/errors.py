@@ -14,3 +14,16 @@ class TooManyMetrics(Invalid):
             " (PULSEGATE_CONFIG_METRICS_PER_PROJECT). Delete one first.",
             details={"limit": most},
         )
+
+
+class TooManyBytes(Invalid):
+    """The project's definitions would be larger, all together, than they may be."""
+
+    code = "METRIC_LIMIT_REACHED"
+
+    def __init__(self, needed: int, most: int) -> None:
+        super().__init__(
+            f"The project's metric definitions would take {needed} bytes, and {most} are the most that they may take."
+            " Delete one first, or allow a label's values by a pattern instead of naming each.",
+            details={"limit": most},
+        )

@@ -24,7 +24,9 @@ log = logs.get(__name__)
 #: How soon a change is seen, and how often a watcher hears that there is none.
 POLL_SECONDS = 0.2
 
-_PAGE_SIZE = 500
+#: Of a message: it ends with the definition that has brought it to so many bytes. A watcher takes 16 MiB.
+_MOST_METRICS = 500
+_MOST_BYTES = 4 << 20
 _PURGE_SECONDS = 3600.0
 
 
@@ -93,7 +95,12 @@ class DefinitionFeed:
         page: FeedPage | None = None
         while page is None or not page.reaches_head:
             async with self._database.transaction(role=FEED_ROLE) as connection:
-                page = await self._store.feed_page(connection, page.revision if page else after_revision, _PAGE_SIZE)
+                page = await self._store.feed_page(
+                    connection,
+                    page.revision if page else after_revision,
+                    most_metrics=_MOST_METRICS,
+                    most_bytes=_MOST_BYTES,
+                )
             metrics.FEED_METRICS_SENT.inc(len(page.metrics))
             yield FeedMessage(
                 revision=page.revision,

@@ -8,8 +8,17 @@ from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
 from services.config import changes, metrics
 from services.config.audit import AuditTrail
-from services.config.domain import Action, Actor, Metric, MetricDraft, MetricSpec, ProjectSettings
-from services.config.errors import TooManyMetrics
+from services.config.domain import (
+    MOST_BYTES_PER_PROJECT,
+    Action,
+    Actor,
+    Metric,
+    MetricDraft,
+    MetricSpec,
+    ProjectSettings,
+    ProjectSize,
+)
+from services.config.errors import TooManyBytes, TooManyMetrics
 from services.config.storage import DefinitionStore, FeedPage
 from services.config.validation import validated
 
@@ -24,7 +33,8 @@ class Definitions:
     """Metric definitions of one project at a time: the actor's.
 
     From when a change takes its revision until its transaction ends, no other change of anybody can take one. So
-    `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock.
+    `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock,
+    and their bytes, which `update` counts too.
     """
 
     def __init__(
@@ -36,7 +46,7 @@ class Definitions:
         self._most_metrics_per_project = most_metrics_per_project
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
-        """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics."""
+        """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes."""
         spec = validated(draft)
         arrived = await self._let_deletion_arrive(actor, spec.name)
         while (metric := await self._created(actor, spec, arrived)) is None:
@@ -51,14 +61,16 @@ class Definitions:
             # Whatever deleted before has ended now: deletions take a revision too.
             if await self._store.recent_deletion(connection, actor, spec.name) not in (None, arrived):
                 return None
-            if await self._store.count(connection, actor) >= self._most_metrics_per_project:
-                raise TooManyMetrics(self._most_metrics_per_project)
             metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision)
             if metric is None:
                 raise Conflict(
                     f'The project already has a metric "{spec.name}".',
                     details={"fields": {"name": "is taken"}},
                 )
+            size = await self._store.size(connection, actor)
+            if size.definitions > self._most_metrics_per_project:
+                raise TooManyMetrics(self._most_metrics_per_project)
+            _require_few_bytes(size)
             await self._store.record_version(connection, actor, metric, Action.CREATED)
             await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return metric
@@ -92,7 +104,8 @@ class Definitions:
     async def update(self, actor: Actor, metric_id: str, draft: MetricDraft, version: int) -> Metric:
         """The definition after a change in place, or as it was where nothing would change; confirms a provisional one.
 
-        Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid.
+        Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid,
+        TooManyBytes.
         """
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
             old = await self._found(connection, actor, metric_id, for_update=True)
@@ -104,6 +117,7 @@ class Definitions:
                 return old
             revision = await self._store.next_revision(connection)
             metric = await self._store.update(connection, metric_id, spec, revision)
+            _require_few_bytes(await self._store.size(connection, actor))
             await self._store.record_version(connection, actor, metric, Action.UPDATED)
             await self._trail.of_metric(connection, actor, metric, Action.UPDATED, old.spec)
         metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()
@@ -137,6 +151,12 @@ class Definitions:
         if metric is None:
             raise NotFound("There is no such metric in this project.")
         return metric
+
+
+def _require_few_bytes(size: ProjectSize) -> None:
+    """After a change, which is undone where the project's definitions have become too large."""
+    if size.bytes > MOST_BYTES_PER_PROJECT:
+        raise TooManyBytes(size.bytes, MOST_BYTES_PER_PROJECT)
 
 
 def _require_version(metric: Metric, version: int) -> None:

@@ -7,13 +7,26 @@ from typing import Any, Protocol
 from psycopg.types.json import Jsonb
 
 from chassis.postgres import Connection
-from services.config.domain import Action, Actor, GaugeMerge, Label, Metric, MetricSpec, MetricType, ProjectSettings
+from services.config.domain import (
+    Action,
+    Actor,
+    GaugeMerge,
+    Label,
+    Metric,
+    MetricSpec,
+    MetricType,
+    ProjectSettings,
+    ProjectSize,
+)
 
 #: Of a metric, named one by one: prepared statements outlive a migration, and fail where they answer more after it.
 _STORED = (
     "id, tenant_id, project_id, name, type, unit, help, labels, buckets, objectives, gauge_merge, native_histogram,"
     " version, revision, created_at, updated_at, deleted_at, provisional"
 )
+
+#: Of one definition.
+_VERSIONS_KEPT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +61,8 @@ class DefinitionStore(Protocol):
         is longer than any transaction takes."""
         ...
 
-    async def count(self, connection: Connection, actor: Actor) -> int:
-        """How many definitions the actor's project has."""
+    async def size(self, connection: Connection, actor: Actor) -> ProjectSize:
+        """Of the actor's project."""
         ...
 
     async def insert(
@@ -77,8 +90,8 @@ class DefinitionStore(Protocol):
         """The definition after the change, one version up, and no more provisional."""
         ...
 
-    async def count_provisional(self, connection: Connection, actor: Actor) -> tuple[int, int]:
-        """How many definitions the project has, and how many were made from data within the last minute."""
+    async def made_from_data(self, connection: Connection, actor: Actor) -> int:
+        """How many definitions of the project were made from data within the last minute."""
         ...
 
     async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
@@ -90,19 +103,23 @@ class DefinitionStore(Protocol):
         ...
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
-        """The definition, one version up, as a tombstone."""
+        """The definition, one version up, as a tombstone, which has no labels: nobody asks for them, and they may be
+        large."""
         ...
 
     async def record_version(self, connection: Connection, actor: Actor, metric: Metric, action: Action) -> None:
-        """Keeps who made what of the definition, and when."""
+        """Keeps who made what of the definition, and when; of its versions the latest hundred stay."""
         ...
 
     async def feed_head(self, connection: Connection) -> FeedHead:
         """Where the feed stands now."""
         ...
 
-    async def feed_page(self, connection: Connection, after_revision: int, limit: int) -> FeedPage:
-        """Definitions and tombstones of all projects that changed after the revision, in order."""
+    async def feed_page(
+        self, connection: Connection, after_revision: int, *, most_metrics: int, most_bytes: int
+    ) -> FeedPage:
+        """Definitions and tombstones of all projects that changed after the revision, in order. The last one, or the
+        only one, may be over `most_bytes`."""
         ...
 
     async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
@@ -110,7 +127,7 @@ class DefinitionStore(Protocol):
         ...
 
     async def purge_tombstones(self, connection: Connection) -> int:
-        """Forgets definitions deleted more than eight days ago; answers how many."""
+        """Forgets definitions deleted more than eight days ago, with their history; answers how many."""
         ...
 
 
@@ -133,12 +150,15 @@ class PostgresDefinitionStore:
         row = await cursor.fetchone()
         return row["revision"] if row else None
 
-    async def count(self, connection: Connection, actor: Actor) -> int:
+    async def size(self, connection: Connection, actor: Actor) -> ProjectSize:
         cursor = await connection.execute(
-            "SELECT count(*) AS n FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL",
+            """
+            SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes
+              FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
+            """,
             {"project_id": actor.project_id},
         )
-        return int((await _only(cursor))["n"])
+        return ProjectSize(**await _only(cursor))
 
     async def insert(
         self,
@@ -208,17 +228,15 @@ class PostgresDefinitionStore:
         )
         return _metric(await _only(cursor))
 
-    async def count_provisional(self, connection: Connection, actor: Actor) -> tuple[int, int]:
+    async def made_from_data(self, connection: Connection, actor: Actor) -> int:
         cursor = await connection.execute(
             """
-            SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS n,
-                   count(*) FILTER (WHERE provisional AND created_at > now() - interval '1 minute') AS made
-              FROM metrics WHERE project_id = %(project_id)s
+            SELECT count(*) AS n FROM metrics
+             WHERE project_id = %(project_id)s AND provisional AND created_at > now() - interval '1 minute'
             """,
             {"project_id": actor.project_id},
         )
-        row = await _only(cursor)
-        return int(row["n"]), int(row["made"])
+        return int((await _only(cursor))["n"])
 
     async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
         cursor = await connection.execute(
@@ -249,7 +267,7 @@ class PostgresDefinitionStore:
         cursor = await connection.execute(
             f"""
             UPDATE metrics
-            SET version = version + 1, revision = %(revision)s,
+            SET labels = '[]', version = version + 1, revision = %(revision)s,
                 updated_at = statement_timestamp(), deleted_at = statement_timestamp()
             WHERE id = %(id)s
             RETURNING {_STORED}
@@ -278,24 +296,40 @@ class PostgresDefinitionStore:
                 "changed_at": metric.updated_at,
             },
         )
+        await connection.execute(
+            "DELETE FROM metric_versions WHERE metric_id = %(metric_id)s AND version <= %(forgotten)s",
+            {"metric_id": metric.id, "forgotten": metric.version - _VERSIONS_KEPT},
+        )
 
     async def feed_head(self, connection: Connection) -> FeedHead:
         row = await _only(await connection.execute("SELECT revision, purged_revision FROM feed"))
         return FeedHead(revision=row["revision"], purged_revision=row["purged_revision"])
 
-    async def feed_page(self, connection: Connection, after_revision: int, limit: int) -> FeedPage:
+    async def feed_page(
+        self, connection: Connection, after_revision: int, *, most_metrics: int, most_bytes: int
+    ) -> FeedPage:
         # One statement, so one snapshot: no change can lie between the rows and the feed's revision.
         cursor = await connection.execute(
             f"""
             SELECT feed.revision AS head, page.*
             FROM feed LEFT JOIN (
-                SELECT {_STORED} FROM metrics WHERE revision > %(after)s ORDER BY revision LIMIT %(limit)s
+                SELECT * FROM (
+                    SELECT {_STORED}, sum(bytes) OVER walk - bytes AS bytes_before,
+                           lead(revision) OVER walk IS NULL AS is_newest
+                    FROM metrics WHERE revision > %(after)s
+                    WINDOW walk AS (ORDER BY revision)
+                    ORDER BY revision LIMIT %(most_metrics)s
+                ) AS walked WHERE bytes_before < %(most_bytes)s
             ) AS page ON true
             ORDER BY page.revision
             """,  # noqa: S608 - a constant # nosec B608
-            {"after": after_revision, "limit": limit},
+            {"after": after_revision, "most_metrics": most_metrics, "most_bytes": most_bytes},
         )
-        return _page(await cursor.fetchall(), limit)
+        rows = await cursor.fetchall()
+        metrics = _metrics(rows)
+        reaches_head = not metrics or rows[-1]["is_newest"]
+        revision = rows[0]["head"] if reaches_head else metrics[-1].revision
+        return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
 
     async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
         cursor = await connection.execute(
@@ -308,7 +342,8 @@ class PostgresDefinitionStore:
             """,  # noqa: S608 - a constant # nosec B608
             {"project_id": project_id},
         )
-        return _page(await cursor.fetchall(), limit=None)
+        rows = await cursor.fetchall()
+        return FeedPage(metrics=_metrics(rows), revision=rows[0]["head"], reaches_head=True)
 
     async def purge_tombstones(self, connection: Connection) -> int:
         cursor = await connection.execute(
@@ -335,11 +370,9 @@ async def _only(cursor: Any) -> dict[str, Any]:
     return row
 
 
-def _page(rows: Sequence[dict[str, Any]], limit: int | None) -> FeedPage:
-    metrics = [_metric(row) for row in rows if row["id"] is not None]
-    reaches_head = limit is None or len(metrics) < limit
-    revision = rows[0]["head"] if reaches_head else metrics[-1].revision
-    return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
+def _metrics(rows: Sequence[dict[str, Any]]) -> Sequence[Metric]:
+    """Of an outer join, in which a row without an id stands for none."""
+    return [_metric(row) for row in rows if row["id"] is not None]
 
 
 def _columns(spec: MetricSpec) -> dict[str, Any]:

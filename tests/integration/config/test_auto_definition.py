@@ -100,3 +100,16 @@ async def test_the_limits_hold_exactly_also_when_everybody_asks_at_once(start_co
             await full.create(counter(f"c{number}_total"))
         assert await made(config, full, *(gauge(f"g{number}") for number in range(5))) == 2, "three quarters are taken"
         await full.create(counter("of_a_person_total"))
+
+
+async def test_data_makes_no_more_where_three_quarters_of_the_bytes_are_taken(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.auto_definition.MOST_BYTES_PER_PROJECT", 4_000)
+    admin = config.person(scopes=ADMIN)
+    await admin.let_data_define(True)
+    assert await made(config, admin, gauge("depth")) == 1
+    await admin.create(counter(labels=[pb.Label(name="plan", values=[f"plan {number:03}" for number in range(230)])]))
+    answer = await config.come_of_data(admin.tenant_id, admin.project_id, gauge("load"))
+    assert (answer.made, [spec.name for spec in answer.refused]) == (0, ["load"])
+    assert "bytes" in answer.refused[0].reason

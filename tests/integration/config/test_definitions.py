@@ -136,6 +136,23 @@ async def test_the_limit_of_definitions_holds_exactly_also_when_everybody_asks_a
         await person.create(counter("room_again_total"))
 
 
+async def test_the_bytes_of_a_projects_definitions_are_limited(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.config.operations.MOST_BYTES_PER_PROJECT", 5_000)
+    person = config.person()
+    plans = [f"plan {number:03}" for number in range(400)]
+    kept = await person.create(counter(labels=[pb.Label(name="plan", values=plans[:200])]))
+    wider = counter(labels=[pb.Label(name="plan", values=plans)])
+    for refused in (person.create(counter("a_total", labels=wider.labels)), person.update(kept.id, wider, 1)):
+        with pytest.raises(Invalid) as caught:
+            await refused
+        assert (caught.value.code, caught.value.details) == ("METRIC_LIMIT_REACHED", {"limit": 5_000})
+        assert "bytes" in caught.value.message
+    assert list((await person.list()).metrics) == [kept]
+    assert await config.person().create(counter("of_another_project_total"))
+    await person.delete(kept.id)
+    assert await person.create(counter("room_again_total", labels=kept.spec.labels))
+
+
 async def test_texts_optional_labels_and_wider_values_change_in_place(config: Config) -> None:
     person = config.person()
     created = await person.create(counter(labels=[pb.Label(name="plan", values=["free"], max_distinct=5)]))
@@ -284,6 +301,19 @@ async def test_each_change_keeps_who_when_and_what(config: Config, database: Dat
     assert [row["spec"]["help"] for row in kept] == ["Checkouts completed.", "A better text.", "A better text."]
     assert {(str(row["tenant_id"]), row["changed_by_kind"]) for row in kept} == {(person.tenant_id, "secret")}
     assert all(row["changed_by"] for row in kept)
+
+
+async def test_the_latest_versions_of_a_definition_are_kept(
+    config: Config, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.storage._VERSIONS_KEPT", 3)
+    person = config.person()
+    other, changed = await person.create(counter("other_total")), await person.create(counter())
+    for version in range(1, 6):
+        await person.update(changed.id, counter(help=f"Text {version}."), version)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        rows = connection.execute("SELECT metric_id::text, version FROM config.metric_versions").fetchall()
+    assert sorted(rows) == [(other.id, 1), *((changed.id, version) for version in (4, 5, 6))]
 
 
 async def test_another_tenants_and_another_projects_metrics_do_not_exist(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import psycopg
 import pytest
@@ -134,6 +135,65 @@ async def test_a_long_snapshot_comes_in_chunks_and_holds_everything_once(config:
         assert [chunk.snapshot_complete for chunk in chunks] == [False, False, True]
         assert len({metric.id for chunk in chunks for metric in chunk.metrics}) == 1200
         assert [chunk.revision for chunk in chunks] == [500, 1000, 1200]
+
+
+@pytest.fixture
+def large_definitions(database: Database) -> Sequence[str]:
+    """The projects of 70 definitions of 250 KB, which no message could hold all together."""
+    project_ids = [str(uuid7()) for _ in range(3)]
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            """
+            INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
+                                        version, revision)
+            SELECT uuidv7(), (%(project_ids)s::uuid[])[n %% 3 + 1], uuidv7(), 'a_' || n || '_total', 'counter', '',
+                   'A.',
+                   jsonb_build_array(jsonb_build_object('name', 'plan', 'required', false, 'pattern', '',
+                                                        'maxDistinct', 0, 'values', plans)),
+                   '{}', '{}', 1, n
+            FROM generate_series(1, 70) AS n,
+                 (SELECT jsonb_agg(rpad(v::text, 200, 'x')) AS plans FROM generate_series(1, 1250) AS v) AS made
+            """,
+            {"project_ids": project_ids},
+        )
+        connection.execute("UPDATE config.feed SET revision = 70")
+    return project_ids
+
+
+async def test_a_snapshot_of_large_definitions_comes_in_messages_that_arrive(
+    config: Config, large_definitions: Sequence[str]
+) -> None:
+    async with config.watching() as feed:
+        assert [metric.spec.name for metric in await feed.snapshot()] == [f"a_{n}_total" for n in range(1, 71)]
+        assert feed.revision == 70
+
+
+async def test_changes_of_large_definitions_come_in_messages_that_arrive(
+    config: Config, large_definitions: Sequence[str]
+) -> None:
+    seen: list[str] = []
+    async with config.watching(after_revision=1) as feed:
+        while feed.revision < 70:
+            change = await feed.next_change()
+            assert not change.snapshot
+            seen += [metric.spec.name for metric in change.metrics]
+            assert change.metrics[-1].spec.name == f"a_{feed.revision}_total", "where it goes on from"
+    assert seen == [f"a_{n}_total" for n in range(2, 71)]
+
+
+async def test_a_project_of_large_definitions_is_answered(config: Config, large_definitions: Sequence[str]) -> None:
+    answers = [await config.project_definitions(project_id) for project_id in large_definitions]
+    assert sum(len(answer.metrics) for answer in answers) == 70
+
+
+async def test_a_deletion_is_told_without_labels(config: Config) -> None:
+    person = config.person()
+    gone = await person.create(counter(labels=[pb.Label(name="plan", values=["free", "pro"])]))
+    async with config.watching() as feed:
+        await feed.snapshot()
+        await person.delete(gone.id)
+        [told] = (await feed.next_change()).metrics
+    assert (told.id, told.spec.name, list(told.spec.labels)) == (gone.id, gone.spec.name, [])
 
 
 async def test_all_watchers_see_many_changes_at_once_in_the_order_of_revisions(config: Config) -> None:

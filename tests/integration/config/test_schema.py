@@ -5,6 +5,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from chassis import postgres
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.config.storage import PostgresDefinitionStore
 from tests.integration.config.service import Config, counter
 from tests.suite_database import Database
@@ -44,7 +45,30 @@ async def test_rows_of_another_tenant_cannot_be_written(config: Config, database
             connection.execute("UPDATE metrics SET tenant_id = gen_random_uuid()")
 
 
-async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones(config: Config, database: Database) -> None:
+async def test_a_definition_has_no_fewer_bytes_than_its_message(config: Config, database: Database) -> None:
+    person = config.person()
+    labels = [
+        pb.Label(name="x" * 64, values=["é" * 100, "\U0001f600" * 50, "\x01", '"', "\\", "a"], max_distinct=10_000),
+        *(pb.Label(name=f"l{number}", pattern="[a-zé]+", required=True) for number in range(15)),
+    ]
+    large = pb.MetricSpec(
+        name="a_seconds",
+        type=pb.METRIC_TYPE_HISTOGRAM,
+        unit="seconds",
+        help="é" * 1000,
+        labels=labels,
+        buckets=[number + 0.1 for number in range(100)],
+    )
+    small = [counter("a_total"), counter("x" * 194 + "_total", labels=[pb.Label(name="a")])]
+    made = [await person.create(spec) for spec in (*small, large)]
+    with psycopg.connect(database.superuser_dsn) as connection:
+        rows = connection.execute("SELECT bytes FROM config.metrics ORDER BY id").fetchall()
+    assert all(metric.ByteSize() <= taken for metric, (taken,) in zip(made, rows, strict=True))
+
+
+async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_their_history(
+    config: Config, database: Database
+) -> None:
     person = config.person()
     fresh, old, kept = [await person.create(counter(f"{name}_total")) for name in ("fresh", "old", "kept")]
     for gone in (fresh, old):
@@ -58,9 +82,16 @@ async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones(config
         async with pool.transaction(role="config_feed") as connection:
             assert await store.purge_tombstones(connection) == 1
             assert await store.purge_tombstones(connection) == 0
-            left = (await store.feed_page(connection, 0, 100)).metrics
+            left = (await store.feed_page(connection, 0, most_metrics=100, most_bytes=1 << 20)).metrics
             assert {metric.id for metric in left} == {fresh.id, kept.id}
             assert (await store.feed_head(connection)).purged_revision == 5
+    with psycopg.connect(database.superuser_dsn) as superuser:
+        remembered = superuser.execute("SELECT DISTINCT metric_id::text FROM config.metric_versions").fetchall()
+    assert {metric_id for (metric_id,) in remembered} == {fresh.id, kept.id}
+
+
+async def test_the_door_of_the_feed_changes_nothing_and_reads_no_history(config: Config, database: Database) -> None:
+    async with postgres.connected(database.dsn("config")) as pool:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             async with pool.transaction(role="config_feed") as connection:
                 await connection.execute("UPDATE metrics SET help = 'x'")
