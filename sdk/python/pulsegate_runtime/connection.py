@@ -65,7 +65,8 @@ class Connection:
         url = urllib.parse.urlsplit(self._endpoint)
         if self._http is None:
             kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-            self._http = kind(str(url.hostname), url.port, timeout=self._timeout_seconds)
+            # Without a port, it would take the end of an IPv6 address for one.
+            self._http = kind(str(url.hostname), url.port or kind.default_port, timeout=self._timeout_seconds)
         headers = dict(self._headers)
         if len(body) >= _GZIP_FROM_BYTES:
             body, headers["Content-Encoding"] = gzip.compress(body, 6, mtime=0), "gzip"

@@ -5,12 +5,13 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Tuple
 
 import pytest
 
 from ingestion_server import Answer, IngestionServer, wait_until
 from pulsegate_runtime import Client
+from pulsegate_runtime.connection import Connection
 
 MakeClient = Callable[..., Client]
 
@@ -416,6 +417,31 @@ def test_an_idle_connection_that_the_server_closed_costs_no_retry(
     assert client.flush()
     assert client.stats.retries == 0
     assert server.totals == {"n_total": 2}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("http://[::1]", ("::1", 80)),
+        ("https://[2001:db8::443]/", ("2001:db8::443", 443)),
+        ("https://[::1]:8443", ("::1", 8443)),
+        ("http://metrics.example.com", ("metrics.example.com", 80)),
+        ("https://192.0.2.1", ("192.0.2.1", 443)),
+    ],
+)
+def test_an_endpoint_without_a_port_has_that_of_its_scheme(
+    endpoint: str, address: Tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled = []
+
+    def dial(address: Tuple[str, int], *_: object) -> None:
+        dialled.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", dial)
+    with pytest.raises(ConnectionRefusedError):
+        Connection(endpoint, "sk_test", 1).post(b"{}")
+    assert dialled == [address]
 
 
 def test_a_path_in_the_endpoint_is_kept(make_client: MakeClient, server: IngestionServer) -> None:
