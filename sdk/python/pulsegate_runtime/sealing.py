@@ -28,7 +28,7 @@ class Sealer:
         flush_interval_seconds: float,
         on_drop: Callable[[str, int], object] | None,
     ) -> None:
-        self._producer, self._sequence = str(uuid.uuid4()), 0
+        self._producer, self._sequence = "", 0
         self._intake = intake
         self._queue = offline_queue
         self._accounts = accounts
@@ -67,7 +67,9 @@ class Sealer:
     def _seal(self, gathered: Gathering) -> None:
         sequence = self._sequence + 1
         floor = self._queue.lowest_sequence(self._producer, sequence)
-        if sequence - floor >= _SEQUENCE_WINDOW:  # a long outage: go on as another producer, with a window of its own
+        # Not before the first batch: a snapshot of the process may be restored many times. And after a long outage: as
+        # another producer, with a window of its own.
+        if sequence == 1 or sequence - floor >= _SEQUENCE_WINDOW:
             self._producer, sequence, floor = str(uuid.uuid4()), 1, 1
         self._sequence = sequence
         self._drop_evicted(self._queue.put([gathered.seal(self._producer, sequence, floor)]))

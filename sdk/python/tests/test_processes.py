@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Callable, List
 
@@ -198,6 +199,34 @@ def test_an_exception_or_sys_exit_in_the_host_still_flushes(
     program = start_program('Client(sys.argv[1], "sk_test").record("n_total", 1)\nraise SystemExit(3)', server.endpoint)
     assert program.wait(20) == 3
     assert server.totals == {"n_total": 1}
+
+
+def test_a_sigterm_that_exits_flushes(server: IngestionServer, start_program: StartProgram) -> None:
+    program = start_program(
+        """
+client = Client(sys.argv[1], "sk_test", flush_interval_seconds=60)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+client.record("n_total", 1)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(20)
+""",
+        server.endpoint,
+    )
+    assert program.wait(20) == 0
+    assert server.totals == {"n_total": 1}
+
+
+def test_the_producer_is_chosen_with_the_first_batch(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is snapshotted before, and restored many times, is a producer of its own each time."""
+    client = make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: list(tmp_path.glob("*.lock")), "the thread that seals runs")
+    restored = uuid.uuid4()
+    monkeypatch.setattr("uuid.uuid4", lambda: restored)
+    client.record("n_total", 1, kind="counter")
+    assert client.flush()
+    assert [batch["producer"] for batch in server.batches.values()] == [str(restored)]
 
 
 def test_close_settles_what_it_can_and_then_records_nothing(server: IngestionServer, make_client: MakeClient) -> None:
