@@ -42,3 +42,9 @@ def test_in_a_container_git_may_read_the_checkout_before_anything_asks_it() -> N
     for name, job in jobs.items():
         commands = [step["run"] for step in job["steps"] if "run" in step]
         assert _ALLOWS_GIT in commands[:2], name
+
+
+def test_an_image_has_its_tag_once_it_was_scanned_and_signed() -> None:
+    steps = _jobs("release.yaml")["image"]["steps"]
+    marks = ("push-by-digest=true", "trivy-action", "cosign sign", "--tag")
+    assert [mark for step in steps for mark in marks if mark in f"{step.get('uses')} {step.get('run')}"] == list(marks)
