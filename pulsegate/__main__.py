@@ -80,7 +80,7 @@ def migrate(found: Found) -> None:
     owners = found().owners
     if not owners:
         raise click.ClickException(
-            "the installation names no owners: name the address of each schema's, or on Kubernetes run `helm upgrade`"
+            "the installation names no owners: give their addresses, or on Kubernetes run `helm upgrade`"
         )
     for schema, dsn in owners.items():
         click.echo(f"{schema} …")
