@@ -54,5 +54,5 @@ def test_variables_that_a_secret_is_made_with_are_the_keys_that_are_read() -> No
     made = set(re.findall(r"--from-literal=([a-z-]+)=", _TEXTS["install-kubernetes.md"]))
     made |= set(re.findall(r"--from-file=([a-z-]+)=", _TEXTS["install-kubernetes.md"]))
     items = _VALUES["secrets"]["items"]
-    optional = {"remoteWriteUrl", "smtpUrl", "sinkHeaders"}
+    optional = {"prometheusUrl", "remoteWriteUrl", "smtpUrl", "sinkHeaders"}
     assert made == {item["key"] for name, item in items.items() if name not in optional}

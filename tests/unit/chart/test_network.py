@@ -119,6 +119,7 @@ def test_there_is_no_way_to_servers_without_ports(name: str) -> None:
 def test_prometheus_is_reached_by_gateways_that_are_told_where_it_is() -> None:
     assert "gateway" in _who_may_leave_on(9090, "defaults")
     policy = _policy(render({}), "gateway")
+    assert "gateway" in _who_may_leave_on(9090, "vault")
     assert not [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 9090} in rule["ports"]]
 
 

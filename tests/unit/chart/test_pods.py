@@ -12,7 +12,7 @@ import pytest
 from chassis import api_keys
 from chassis.settings import MigrationSettings, load
 from deploy.local.services import CANARY, SERVICES, Service
-from tests.chart_rendering import CASES, CHART, Object, Pod, Rendered, case, render
+from tests.chart_rendering import CASES, CHART, Object, Pod, Rendered, Values, case, render
 from tests.vault_server import ROLE_ID, SECRET_ID, VaultServer, vault_server
 
 _SERVICES = {service.name: service for service in (*SERVICES, CANARY)}
@@ -22,6 +22,7 @@ _SECRETS = {
     "gatewaySealingKey": "another-secret-of-gateways-alone",
     "natsUrl": "nats://pulsegate:secret@nats:4222",
     "valkeyUrl": "redis://:secret@valkey:6379/0",
+    "prometheusUrl": "http://reader:secret@prometheus:9090",
     "remoteWriteUrl": "http://prometheus:9090/api/v1/write",
     "smtpUrl": "smtp://pulsegate:secret@smtp:587",
     "canaryKey": api_keys.with_checksum(f"sk_{'0' * api_keys.RANDOM_CHARACTERS}"),
@@ -202,6 +203,25 @@ def test_a_pod_mounts_the_secrets_that_its_service_reads_and_no_others(defaults:
         "aggregator": {"serviceToken", "natsUrl", "ingestDsn"},
         "gateway": {"serviceToken", "valkeyUrl", "gatewaySealingKey"},
     }
+
+
+def test_an_address_of_prometheus_may_be_in_a_secret_and_is_told_one_way_alone() -> None:
+    elsewhere: dict[str, Values] = {
+        "secret": {},
+        "value": {"prometheusUrl": "http://prometheus:9090"},
+        "evaluation": {"evaluation": {"enabled": True}},
+    }
+    gateways = {place: _gateway({"prometheusUrlFromSecret": True, **values}) for place, values in elsewhere.items()}
+    item = "/run/secrets/pulsegate/prometheusUrl"
+    assert gateways["secret"].environment["PULSEGATE_PROMETHEUS_URL_FILE"] == item
+    assert {place for place, pod in gateways.items() if "prometheusUrl" in _mounted(pod)} == {"secret"}
+    told = {place for place, pod in gateways.items() if "PULSEGATE_PROMETHEUS_URL" in pod.environment}
+    assert told == {"value", "evaluation"}
+
+
+def _gateway(values: Values) -> Pod:
+    (gateway,) = (pod for pod in render(values).services() if pod.component == "gateway")
+    return gateway
 
 
 def _mounted(pod: Pod) -> set[str]:

@@ -126,7 +126,7 @@ spec:
     {{- range $server := .facts.servers }}
     {{- include "pulsegate.serverEgress" (dict "root" $.root "server" $server) | nindent 4 }}
     {{- end }}
-    {{- if and (eq .name "gateway") (include "pulsegate.prometheusUrl" .root) }}
+    {{- if and (eq .name "gateway") (or (include "pulsegate.prometheusUrl" .root) .root.Values.prometheusUrlFromSecret) }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "prometheus") | nindent 4 }}
     {{- end }}
     {{- if .facts.client }}

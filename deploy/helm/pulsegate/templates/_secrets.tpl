@@ -12,6 +12,9 @@ PULSEGATE_SERVICE_TOKEN: serviceToken
 {{- if and (eq .name "auth") .root.Values.mail.enabled }}
 PULSEGATE_SMTP_URL: smtpUrl
 {{- end }}
+{{- if and (eq .name "gateway") .root.Values.prometheusUrlFromSecret (not (include "pulsegate.prometheusUrl" .root)) }}
+PULSEGATE_PROMETHEUS_URL: prometheusUrl
+{{- end }}
 {{- if eq .name "aggregator" }}
 {{- if not (include "pulsegate.remoteWriteUrl" .root) }}
 PULSEGATE_REMOTE_WRITE_URL: remoteWriteUrl
