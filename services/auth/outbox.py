@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import product
 
 from chassis import logs
 from chassis.clock import Clock, from_unix_ms
@@ -112,6 +113,9 @@ class Sender:
         self._clock = clock
         self._sender = sender
         self._console_url = console_url
+        # They are there from the start, as 0: else the first failure is no increase.
+        for purpose, result in product(MailPurpose, ("failed", "given_up")):
+            metrics.MAILS.labels(purpose.value, result)
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:

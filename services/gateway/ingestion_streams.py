@@ -88,6 +88,7 @@ class IngestionStreams:
         self.channel = channel
         self._stub = IngestServiceStub(channel.grpc_channel)
         self.breaker = breaker_of(channel.service, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
+        self._shed = metrics.SHED.labels(channel.service)
         self._timeout_seconds = timeout_seconds
         self._most_batches, self._most_bytes = most_batches, most_bytes
         self._stream_seconds = stream_seconds
@@ -124,7 +125,7 @@ class IngestionStreams:
         the batch) or DeadlineExceeded.
         """
         if self._batches >= self._most_batches or self._bytes + len(body) > self._most_bytes:
-            metrics.SHED.labels(self.channel.service).inc()
+            self._shed.inc()
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         with self.breaker.guarded():
             if not tracing.sampled():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import product
 
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import Attributes
@@ -80,6 +81,10 @@ class Lane:
         #: While the lane is owned.
         self._deliveries: Deliveries | None = None
         metrics.LOG_LAG_SECONDS.labels(number).set_function(self._lag_seconds)
+        # Both are there from the start, as 0: else the first one that is lost is no increase.
+        self._lost = metrics.LANES_LOST.labels(number)
+        for sink, outcome in product(sinks, metrics.SINK_OUTCOMES):
+            metrics.SINK_SAMPLES.labels(sink.name, outcome)
         #: Why the lane is not being worked on; empty while it is, or while another process does.
         self.trouble = "not started"
 
@@ -129,7 +134,7 @@ class Lane:
 
     def _give_up(self, errors: BaseExceptionGroup[Exception]) -> None:
         self.trouble = _reasons(errors)
-        metrics.LANES_LOST.labels(self._number).inc()
+        self._lost.inc()
 
     async def _wait(self, seconds: float) -> None:
         waiting = asyncio.create_task(self._stopping.wait())

@@ -57,6 +57,7 @@ COMMITS = Histogram(
 )
 LANES_LOST = Counter("pulsegate_lanes_lost_total", "Times that a lane was lost or given up after an error.", ["lane"])
 SINK_SAMPLES = Counter("pulsegate_sink_samples_total", "Samples by what became of them at a sink.", ["sink", "outcome"])
+SINK_OUTCOMES = ("delivered", "quarantined", "too_old", "given_up")
 SINK_REQUESTS = Counter("pulsegate_sink_requests_total", "Write requests by HTTP status or error.", ["sink", "status"])
 SINK_PENDING = Gauge(
     "pulsegate_sink_pending_samples", "Committed samples that are not delivered yet.", ["sink", "lane"]
