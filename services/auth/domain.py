@@ -42,6 +42,9 @@ MOST_INVITATION_MAILS_TO_ADDRESS = 5
 MOST_INVITATION_MAILS_OF_TENANT = 200
 INVITATION_MAILS_PERIOD = timedelta(days=1)
 
+#: Of the large parts of what a page holds: services tell each other no more than 16 MiB at a time.
+_MOST_PAGE_BYTES = 4 << 20
+
 _MOST_NAME_CHARACTERS = 100
 _MOST_LIMIT = 1_000_000_000
 _MOST_DEVICE_CHARACTERS = 200
@@ -304,6 +307,16 @@ def require_name(name: str, field: str = "name") -> str:
 _Item = TypeVar("_Item")
 
 
+def beginning(items: Sequence[_Item], most: int, bytes_of: Callable[[_Item], int]) -> Sequence[_Item]:
+    """The first items, `most` at most; they end with the one that has brought them to `_MOST_PAGE_BYTES`."""
+    held = 0
+    for count, item in enumerate(items[:most], start=1):
+        held += bytes_of(item)
+        if held >= _MOST_PAGE_BYTES:
+            return items[:count]
+    return items[:most]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[_Item]):
     """A part of a list that is sorted by id."""
@@ -326,7 +339,12 @@ class PageRequest:
         """From what a caller sent. Raises Invalid."""
         return cls(size=pages.page_size(size), after=pages.id_before(token))
 
-    def cut(self, items: Sequence[_Item], id_of: Callable[[_Item], str]) -> Page[_Item]:
-        """The page from items of which one more than `size` were asked for."""
-        shown = items[: self.size]
-        return Page(items=shown, next_token=pages.token_after(id_of(shown[-1])) if len(items) > self.size else "")
+    def cut(
+        self,
+        items: Sequence[_Item],
+        id_of: Callable[[_Item], str],
+        bytes_of: Callable[[_Item], int] = lambda _small: 0,
+    ) -> Page[_Item]:
+        """The page from items of which one more than `size` were asked for; see `beginning` where they may be large."""
+        shown = beginning(items, self.size, bytes_of)
+        return Page(items=shown, next_token=pages.token_after(id_of(shown[-1])) if len(items) > len(shown) else "")

@@ -38,6 +38,8 @@ _SHOWN_CHARACTERS = 11
 MOST_GRACE_SECONDS = 30 * 86_400
 
 _MOST_ORIGINS = 100
+#: A scheme, a host of 253 (RFC 1035) and a port have fewer.
+_MOST_ORIGIN_CHARACTERS = 300
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     r"(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])"
@@ -214,6 +216,8 @@ def _origins_fault(kind: KeyKind, origins: Sequence[str]) -> str | None:
         return 'are required for a publishable key; give ["*"] to allow any'
     if len(origins) > _MOST_ORIGINS:
         return f"may be {_MOST_ORIGINS} at most"
+    if any(len(origin) > _MOST_ORIGIN_CHARACTERS for origin in origins):
+        return f"must each have {_MOST_ORIGIN_CHARACTERS} characters at most"
     if ANY_ORIGIN in origins and len(origins) > 1:
         return '"*" stands alone'
     if not all(map(normal_origin, origins)):

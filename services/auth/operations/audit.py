@@ -14,7 +14,7 @@ from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.audit_chain import PLATFORM, SealedEntry, says_the_same
 from services.auth.audit_heads import HeadSigner
-from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId
+from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId, beginning
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.audit import AuditStorage
@@ -132,10 +132,10 @@ class AuditLog:
         async with self._database.transaction(**doors) as connection:
             project_id = await self._enter(connection, principal, tenant_id)
             found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
-        shown = found[:most]
+        shown = beginning(found, most, lambda entry: len(entry.document))
         return AuditPage(
             entries=shown,
-            next_token=str(shown[-1].sequence) if len(found) > most else "",
+            next_token=str(shown[-1].sequence) if len(found) > len(shown) else "",
             signed_head=await self._signer.signed_now(tenant_id),
         )
 

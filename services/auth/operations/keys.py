@@ -56,7 +56,8 @@ class Keys:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             await self._access.to_project(connection, user_id, project_id)
-            return page.cut(await self._keys.page(connection, project_id, page), lambda key: key.id)
+            found = await self._keys.page(connection, project_id, page)
+        return page.cut(found, lambda key: key.id, lambda key: sum(map(len, key.allowed_origins)))
 
     async def change(self, principal: Principal, project_id: ProjectId, key_id: KeyId, change: KeyChange) -> ApiKey:
         """Raises Invalid, NotFound, Forbidden, and KeyEnded where more than the name of a dead key would change."""

@@ -20,10 +20,12 @@ _LINES = "application/x-ndjson"
 _FOR_LINES = f"`{_LINES}` asks for an export: a line an entry, then one with the signed head."
 _DESCRIPTION = (
     "From the oldest. Admins read their tenant's; a key with `audit:read` what is about its own project."
-    " An export holds 5 000 entries at most, and counts as an expensive operation; the next one begins after its last."
+    " An export holds 5 000 entries or 32 MiB at most, and counts as an expensive operation; the next one begins after"
+    " its last."
 )
 
 _MOST_EXPORTED = 5_000
+_MOST_EXPORTED_BYTES = 32 << 20
 _EXPORTED_AT_A_TIME = 500
 
 
@@ -130,7 +132,7 @@ class AuditRoutes:
             )
             lines += [msgspec.json.encode(_members(entry)) for entry in found.entries]
             token = found.next_page_token
-            if not token or len(lines) >= _MOST_EXPORTED:
+            if not token or len(lines) >= _MOST_EXPORTED or sum(map(len, lines)) >= _MOST_EXPORTED_BYTES:
                 break
         lines.append(msgspec.json.encode({"signedHead": found.signed_head}))
         return web.Response(body=b"".join(line + b"\n" for line in lines), content_type=_LINES)

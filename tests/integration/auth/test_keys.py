@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis import api_keys
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from contracts.pulsegate.auth.v1 import audit_pb2
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -157,6 +158,33 @@ async def test_keys_come_in_pages(auth: AuthClient) -> None:
 
     assert [key.id for key in (*first.keys, *second.keys)] == made
     assert second.next_page_token == ""
+
+
+async def test_pages_of_large_keys_and_of_what_is_told_of_them_end_where_they_hold_enough(
+    auth: AuthClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.domain._MOST_PAGE_BYTES", 8_000)
+    ada = await auth.sign_up()
+    origins = [f"https://{number:02}.{'a' * 60}.example" for number in range(50)]
+    made = [(await publishable_key(auth, ada, allowed_origins=origins)).key.id for _ in range(5)]
+    principal = await auth.principal(ada)
+
+    keys: list[list[str]] = []
+    token = ""
+    while not keys or token:
+        request = pb.ListKeysRequest(project_id=ada.project_id, page_size=500, page_token=token)
+        page = await auth.account("ListKeys", request, principal)
+        keys.append([key.id for key in page.keys])
+        token = page.next_page_token
+    entries: list[list[int]] = []
+    while not entries or token:
+        reading = audit_pb2.ListAuditEntriesRequest(tenant_id=ada.tenant_id, page_size=500, page_token=token)
+        read = await auth.audit("ListAuditEntries", reading, principal)
+        entries.append([entry.sequence for entry in read.entries])
+        token = read.next_page_token
+
+    assert keys == [made[:3], made[3:]]
+    assert entries == [[1, 2, 3, 4, 5], [6, 7], [8]]
 
 
 async def test_another_tenants_keys_and_absent_ones_do_not_exist(auth: AuthClient) -> None:

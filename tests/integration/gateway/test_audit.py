@@ -90,6 +90,17 @@ async def test_an_export_has_a_line_an_entry_up_to_a_bound_and_ends_with_the_sig
     assert "expensive" in answer.headers["RateLimit-Policy"]
 
 
+async def test_an_export_of_large_entries_ends_at_a_bound_of_bytes(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.http_api.audit._MOST_EXPORTED_BYTES", 1000)
+    gateway.auth.answers["ListAuditEntries"] = answered(2, next_page_token="7")
+
+    answer = await gateway.call("GET", AUDIT, credential=gateway.auth.new_session(), headers=LINES)
+
+    assert len(answer.body.splitlines()) == 2 + 1
+
+
 async def test_a_range_that_is_none_is_refused(gateway: Gateway) -> None:
     answer = await gateway.call("GET", f"{AUDIT}?after=-1", credential=gateway.auth.new_session())
 

@@ -98,6 +98,7 @@ def test_no_two_keys_are_alike() -> None:
         (replace(PUBLISHABLE, allowed_origins=["*", "https://a.example"]), "allowedOrigins", "stands alone"),
         (replace(PUBLISHABLE, allowed_origins=["https://a.example/"]), "allowedOrigins", "a bare origin"),
         (replace(PUBLISHABLE, allowed_origins=["https://a.example"] * 101), "allowedOrigins", "100 at most"),
+        (replace(PUBLISHABLE, allowed_origins=["https://" + "a" * 293]), "allowedOrigins", "300 characters at most"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_with_the_reason(request_: KeyRequest, field: str, says: str) -> None:
