@@ -298,7 +298,8 @@ class LogReader:
         #: Frames that are still to come, as of the last fetch; None where that is not known.
         self.pending: int | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
-        self._delivered = 0
+        #: Of the consumer: how many frames were handed out, and how many the server has said that it sent.
+        self._delivered = self._sent = 0
         #: When the consumer last showed that it is there, in seconds of the monotonic clock.
         self._heard_at = 0.0
         #: Answers in a row that told of another log than the position's.
@@ -319,13 +320,17 @@ class LogReader:
     async def _fetch(self, most: int, wait_seconds: float) -> list[Msg]:
         with self._log.asking():
             subscription = self._subscription or await self._subscribe()
-            try:
+            messages: list[Msg] = []
+            with suppress(TimeoutError):
                 messages = await subscription.fetch(most, timeout=wait_seconds)
-            except TimeoutError:
-                if self.pending or time.monotonic() - self._heard_at >= _SILENCE_SECONDS:
-                    await self._check_alive(subscription)
-                return []
-            self._heard_at = time.monotonic()
+            if messages:
+                self._heard_at = time.monotonic()
+            elif self._sent > self._delivered:
+                # Sent before this fetch, which began with all that had come: lost with a connection. The server sends
+                # nothing twice: read on from the last good position.
+                await self.close()
+            elif self.pending or time.monotonic() - self._heard_at >= _SILENCE_SECONDS:
+                await self._check_alive(subscription)
             return messages
 
     def _in_order(self, messages: list[Msg]) -> list[tuple[int, bytes]]:
@@ -353,7 +358,7 @@ class LogReader:
         )
         info = await self._log.jetstream.add_consumer(self._log.stream, config)
         await self._check_log()
-        self._delivered = 0
+        self._delivered = self._sent = 0
         self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
         self.pending = info.num_pending
         self._heard_at = time.monotonic()
@@ -383,9 +388,11 @@ class LogReader:
         return ""
 
     async def _check_alive(self, subscription: JetStreamContext.PullSubscription) -> None:
-        """Silence may mean that the server forgot the consumer, as it does when it restarts, or that it is cut off."""
+        """Silence may mean that the server forgot the consumer, as it does when it restarts, that it is cut off, or
+        that what it sent was lost on the way."""
         info = await subscription.consumer_info()
-        self.pending = info.num_pending or 0
+        self._sent = info.delivered.consumer_seq if info.delivered else 0
+        self.pending = (info.num_pending or 0) + self._sent - self._delivered
         await self._log.extent()
         self._heard_at = time.monotonic()
 

@@ -13,7 +13,7 @@ from chassis.errors import Unavailable
 from chassis.migrations import MigrationError, migrate, read, schema_probe
 from deploy.local.layout import Ports
 from tests.captured_logs import logged_by
-from tests.chaos.log_cluster import Link
+from tests.forwarder import Forwarder
 from tests.integration.chassis.conftest import Schema
 from tests.waiting import eventually
 
@@ -52,7 +52,7 @@ async def test_a_server_that_comes_late_is_waited_for(
 
         await eventually(was_refused, what="one attempt has failed")
     there = int(str(conninfo_to_dict(schema.owner_dsn)["port"]))
-    async with Link(listens=port, leads_to=there).forwarding():
+    async with Forwarder(listens=port, leads_to=there).forwarding():
         assert await migrated == 1
 
 

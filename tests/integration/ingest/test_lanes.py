@@ -1,7 +1,9 @@
 """Several lanes side by side; a lane whose log cannot be read; readers that lose their place."""
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import nats
@@ -10,11 +12,14 @@ import pytest
 from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
+from deploy.local.servers import Nats
 from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
 from services.ingest.log import Extent, Log, LogReader, connected
 from services.ingest.settings import LogSettings
+from tests.forwarder import Forwarder
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline
+from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
 
@@ -64,6 +69,22 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
         await pipeline.expect_readiness("aggregator", "ready")
 
 
+async def _says_that_the_log_was_made_anew(pipeline: Pipeline) -> None:
+    async def halted() -> bool:
+        checks = (await pipeline.readiness("aggregator")).get("checks", {})
+        return "the log was made anew" in checks.get("lane 0", {}).get("reason", "")
+
+    await eventually(halted, within_seconds=PATIENCE_SECONDS, what="the lane is halted")
+
+
+async def _lose_the_log(pipeline: Pipeline) -> None:
+    client = await nats.connect(list(pipeline.receiver_settings.nats_urls))
+    try:
+        await client.jetstream().delete_stream(pipeline.receiver_settings.stream)
+    finally:
+        await client.close()
+
+
 async def sent_one_by_one(pipeline: Pipeline, times: int) -> None:
     for _ in range(times):
         await pipeline.send({"name": "orders_total", "value": 1})
@@ -75,22 +96,12 @@ async def test_a_log_that_was_made_anew_halts_the_lane_however_long_it_is(pipeli
     async with pipeline.running():
         await sent_one_by_one(pipeline, 5)
         await pipeline.expect("orders_total{$project}", 5)
-    client = await nats.connect(list(pipeline.receiver_settings.nats_urls))
-    try:
-        await client.jetstream().delete_stream(pipeline.receiver_settings.stream)
-    finally:
-        await client.close()
+    await _lose_the_log(pipeline)
     async with pipeline.receiver():
         await sent_one_by_one(pipeline, 5 + more)
         for _ in range(2):  # it is not forgotten by starting anew
             async with pipeline.aggregator():
-                await pipeline.expect_readiness("aggregator", "unready")
-
-                async def halted() -> bool:
-                    checks = (await pipeline.readiness("aggregator"))["checks"]
-                    return "the log was made anew" in checks["lane 0"].get("reason", "")
-
-                await eventually(halted, within_seconds=PATIENCE_SECONDS)
+                await _says_that_the_log_was_made_anew(pipeline)
                 assert await pipeline.value("orders_total{$project}") == 5
 
 
@@ -152,3 +163,56 @@ async def test_a_reader_whose_consumer_is_lost_reads_on_where_it_was(pipeline: P
             await pipeline.expect("orders_total{$project}", load.acknowledged)
     finally:
         await client.close()
+
+
+async def _connected(*streams: Log) -> None:
+    async def are() -> bool:
+        return all(stream.client.is_connected for stream in streams)
+
+    await eventually(are, what="the log is connected")
+
+
+async def _sent_by_the_consumer(stream: Log, frames: int, *, waiting: int) -> None:
+    """Waits until the only consumer has sent so many frames, and so many requests for more wait with it."""
+
+    async def sent() -> bool:
+        consumers = await stream.jetstream.consumers_info(stream.stream)
+        return [(each.delivered.consumer_seq, each.num_waiting) for each in consumers if each.delivered] == [
+            (frames, waiting)
+        ]
+
+    await eventually(sent, what=f"{frames} frames are sent")
+
+
+async def test_the_last_frames_are_read_again_where_they_were_lost_with_a_connection(
+    pipeline: Pipeline, nats_server: RunningServer[Nats]
+) -> None:
+    """The server sends each once, and nothing comes after them whose number would tell."""
+    settings, server = pipeline.aggregator_settings, nats_server.server
+    way = Forwarder(server.port)
+    async with way.forwarding(), connected(settings, "writer") as writing:
+        away = dataclasses.replace(settings, nats_urls=(server.url.replace(str(server.port), str(way.listens)),))
+        async with connected(away, "reader") as reading:
+            await _connected(writing, reading)
+            await writing.ensure()
+            await writing.jetstream.publish(writing.subject(0), b"one")
+            reader = LogReader(reading, 0, 0, None)
+            assert await reader.fetch(10, 5.0) == [(1, b"one")]
+            fetching = asyncio.create_task(reader.fetch(10, 2.0))
+            await _sent_by_the_consumer(writing, 1, waiting=1)
+            way.fall_silent()
+            await writing.jetstream.publish(writing.subject(0), b"two")
+            await _sent_by_the_consumer(writing, 2, waiting=0)
+            way.cut()
+            way.mend()
+            read: list[tuple[int, bytes]] = []
+            with suppress(Unavailable):
+                read += await fetching
+
+            async def reads_on() -> bool:
+                with suppress(Unavailable):
+                    read.extend(await reader.fetch(10, 0.5))
+                return reader.position == 2
+
+            await eventually(reads_on, within_seconds=PATIENCE_SECONDS, what="the frame that was lost is read")
+            assert read == [(2, b"two")]
