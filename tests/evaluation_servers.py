@@ -96,7 +96,8 @@ class Server(RunningPod):
 
     def _environment(self) -> dict[str, str]:
         told = {name: self.here(text) for name, text in self.pod.environment.items()}
-        return {"PATH": f"{postgres_programs()}:{os.environ['PATH']}", "LANG": "C.UTF-8", **told}
+        places = {"PGPORT": str(self.port("postgres"))} if self.name == "postgres" else {}
+        return {"PATH": f"{postgres_programs()}:{os.environ['PATH']}", "LANG": "C.UTF-8", **places, **told}
 
     def _argv(self) -> tuple[str, ...]:
         said = [*self.pod.container.get("command", []), *self.pod.container.get("args", [])]

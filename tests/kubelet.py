@@ -1,6 +1,7 @@
 """Pods of the rendered chart as processes of this machine, started, probed and stopped as a kubelet does it.
 
-Each pod has an address of its own in 127.0.0.0/8, so every container listens on the ports that the chart says. A
+Each pod has an address of its own in 127.0.0.0/8, so every container listens on the ports that the chart says; one on
+which something else of this machine listens, on every address perhaps, is another one wherever the chart says it. A
 process is told what its container is told, with the three things that a node makes of it: the pod's address for
 0.0.0.0, the folder of a mount for its path, and for a Service's name the addresses of the pods that its selector
 chooses.
@@ -11,6 +12,8 @@ chooses.
         for pod in pods: pod.start(); pod.wait_ready()
 """
 
+import dataclasses
+import json
 import os
 import random
 import re
@@ -31,7 +34,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.layout import CHECKOUT
-from deploy.local.programs import Program
+from deploy.local.programs import Program, port_is_free
 from tests.chart_rendering import NAMESPACE, Object, Pod, Rendered
 from tests.waiting import wait_for
 
@@ -40,6 +43,11 @@ _HOST = re.compile(rf"([a-z0-9-]+)\.{NAMESPACE}\.svc\.cluster\.local")
 #: Of this machine's environment; nothing else reaches a container.
 _PASSED_ON = ("PATH", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START", "GRPC_ENABLE_FORK_SUPPORT")
 _JOB_SECONDS = 120
+_NUMBER = re.compile(r"\b[0-9]+\b")
+#: Of a pod, as JSON: of its containers and of their probes.
+_PORT = re.compile(r'"(?:containerPort|port)": ([0-9]+)')
+#: Below those of stacks (`tests.suite_ports`), and none of which the chart speaks.
+_OTHER_PORTS = range(12000, 20000)
 
 #: name → key → text
 Secrets = MutableMapping[str, Mapping[str, str]]
@@ -119,10 +127,12 @@ class RunningPod:
     def _probe_by_command(self, command: Sequence[str], timeout_seconds: float) -> str:
         """Run in the pod, whose own 127.0.0.1 is its address here."""
         words = [word.replace("127.0.0.1", self.address) for word in command]
-        path = self._environment()["PATH"]
-        words[0] = shutil.which(words[0], path=path) or words[0]
+        told = self._environment()
+        words[0] = shutil.which(words[0], path=told["PATH"]) or words[0]
         try:
-            ended = subprocess.run(words, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+            ended = subprocess.run(
+                words, env=told, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            )
         except subprocess.TimeoutExpired as error:
             return str(error)
         return "" if ended.returncode == 0 else ended.stdout + ended.stderr
@@ -197,8 +207,11 @@ PodT = TypeVar("PodT", bound=RunningPod)
 class Cluster:
     """Where the pods run; at the end of the block none does."""
 
-    def __init__(self, rendered: Rendered, secrets: Secrets, folder: Path) -> None:
-        self.rendered = rendered
+    def __init__(
+        self, rendered: Rendered, secrets: Secrets, folder: Path, is_free: Callable[[int], bool] = port_is_free
+    ) -> None:
+        self._ports = _in_place_of_taken(rendered, is_free)
+        self.rendered = Rendered(tuple(json.loads(self._here(json.dumps(rendered.all)))))
         self.secrets = secrets
         self.folder = folder
         self._network = f"127.{random.randint(16, 250)}.{random.randint(0, 255)}"
@@ -222,7 +235,8 @@ class Cluster:
 
     def place_as(self, kind: Callable[[Pod, str, "Cluster"], PodT], pods: Sequence[Pod]) -> list[PodT]:
         """The same, as pods of a kind that is run in a way of its own."""
-        wanted = [pod for pod in pods for _ in range(pod.owner["spec"].get("replicas", 1))]
+        here = [dataclasses.replace(pod, spec=json.loads(self._here(json.dumps(pod.spec)))) for pod in pods]
+        wanted = [pod for pod in here for _ in range(pod.owner["spec"].get("replicas", 1))]
         first = len(self._placed) + 1
         placed = [kind(pod, f"{self._network}.{number}", self) for number, pod in enumerate(wanted, first)]
         self._placed += placed
@@ -252,6 +266,10 @@ class Cluster:
 
     def files(self, volume: Object) -> Iterator[tuple[str, str]]:
         """What the Secrets or the ConfigMap of a volume put into it: path and text."""
+        for path, text in self._kept(volume):
+            yield path, self._here(text)
+
+    def _kept(self, volume: Object) -> Iterator[tuple[str, str]]:
         if "configMap" in volume:
             yield from self.rendered.named("ConfigMap", volume["configMap"]["name"])["data"].items()
         for source in _secret_sources(volume):
@@ -259,6 +277,17 @@ class Cluster:
             # All of it, where no items are named.
             for item in source.get("items") or [{"key": key, "path": key} for key in secret]:
                 yield item["path"], secret[item["key"]]
+
+    def _here(self, text: str) -> str:
+        """A text with the ports of this machine."""
+        return _NUMBER.sub(lambda found: self._ports.get(found[0], found[0]), text)
+
+
+def _in_place_of_taken(rendered: Rendered, is_free: Callable[[int], bool]) -> dict[str, str]:
+    """A free port for each of the pods' that is not."""
+    said = {int(port) for port in _PORT.findall(json.dumps([pod.spec for pod in rendered.pods()]))}
+    others = filter(is_free, random.sample(_OTHER_PORTS, len(_OTHER_PORTS)))
+    return {str(port): str(next(others)) for port in sorted(said) if not is_free(port)}
 
 
 def _secret_sources(volume: Object) -> list[dict[str, Any]]:

@@ -73,29 +73,39 @@ def servers(cluster: Cluster, prometheus_binary: Path) -> dict[str, Server]:
     return servers
 
 
+def _door(server: Server) -> str:
+    return f"{server.address}:{server.port(server.name)}"
+
+
 def test_every_role_signs_in_with_its_password_and_with_no_other(cluster: Cluster, servers: dict[str, Server]) -> None:
-    secret, host = cluster.secrets[_SECRET], servers["postgres"].address
+    secret, server = cluster.secrets[_SECRET], servers["postgres"]
+    host, port = server.address, server.port("postgres")
     passwords = {role: secret[f"role-{role}"] for role in SIGN_IN_ROLES} | {"postgres": secret["postgres-superuser"]}
     for role, password in passwords.items():
-        with psycopg.connect(host=host, dbname="pulsegate", user=role, password=password) as connection:
+        with psycopg.connect(host=host, port=port, dbname="pulsegate", user=role, password=password) as connection:
             found = connection.execute("SELECT current_user, current_schema()").fetchone()
         assert found == (role, "public" if role == "postgres" else role.removesuffix("_owner"))
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(host=host, dbname="pulsegate", user=role, password=secret["service-token"])
+            psycopg.connect(host=host, port=port, dbname="pulsegate", user=role, password=secret["service-token"])
 
 
 async def test_the_log_and_the_limits_answer_those_who_know_a_password(servers: dict[str, Server]) -> None:
     with pytest.raises(nats.errors.Error, match=r"[Aa]uthorization"):
-        await nats.connect(f"nats://{servers['nats'].address}:4222", allow_reconnect=False, max_reconnect_attempts=0)
-    with redis.Redis(host=servers["valkey"].address) as stranger, pytest.raises(redis.AuthenticationError):
+        await nats.connect(f"nats://{_door(servers['nats'])}", allow_reconnect=False, max_reconnect_attempts=0)
+    with (
+        redis.Redis.from_url(f"redis://{_door(servers['valkey'])}") as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
         stranger.ping()
 
 
 def test_a_record_is_on_disk_before_the_log_acknowledges_it(servers: dict[str, Server]) -> None:
-    _, told = fetched(f"http://{servers['nats'].address}:8222/jsz")
+    server = servers["nats"]
+    monitoring = server.pod.container["readinessProbe"]["httpGet"]["port"]
+    _, told = fetched(f"http://{server.address}:{monitoring}/jsz")
     configuration = json.loads(told)["config"]
     assert configuration["sync_always"]
-    assert configuration["store_dir"].startswith(str(servers["nats"].folder("data")))
+    assert configuration["store_dir"].startswith(str(server.folder("data")))
 
 
 def test_prometheus_takes_its_configuration_with_every_rule(servers: dict[str, Server], promtool: Path) -> None:
@@ -103,7 +113,7 @@ def test_prometheus_takes_its_configuration_with_every_rule(servers: dict[str, S
     file = server.folder("configuration") / "prometheus.yml"
     checked = subprocess.run([promtool, "check", "config", file], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    _, told = fetched(f"http://{server.address}:9090/api/v1/rules")
+    _, told = fetched(f"http://{_door(server)}/api/v1/rules")
     loaded = {Path(group["file"]).name for group in json.loads(told)["data"]["groups"]}
     assert loaded == {"canary.yaml", "causes.yaml", "objectives.yaml"}
 
