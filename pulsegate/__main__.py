@@ -92,9 +92,8 @@ def migrate(found: Found) -> None:
 
 @pulsegate.command()
 @click.argument("file", type=_PATH)
-@click.option("--keep-seconds", default=600.0, show_default=True, help="PULSEGATE_LOG_KEEP_SECONDS of the aggregators.")
 @click.pass_obj
-def backup(found: Found, file: Path, keep_seconds: float) -> None:
+def backup(found: Found, file: Path) -> None:
     """Write FILE: everything that was acknowledged until now. Services go on meanwhile.
 
     Keep it as you keep passwords, and apart from it the master key and the other secrets, which are not in it.
@@ -102,7 +101,7 @@ def backup(found: Found, file: Path, keep_seconds: float) -> None:
     if file.exists():
         raise click.ClickException(f"{file} is there already")
     with _told():
-        made = backups.make(found(), file.absolute(), keep_seconds=keep_seconds)
+        made = backups.make(found(), file.absolute())
     click.echo(f"{file}: the database, and {made.frames} frames of the log that were not in it yet")
 
 

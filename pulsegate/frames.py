@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import nats
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, RawStreamMsg, StreamConfig
 from nats.js.errors import NotFoundError
 
 _HEADER = struct.Struct("<II")
@@ -40,22 +40,50 @@ async def connected(addresses: str) -> AsyncIterator[JetStreamContext]:
 
 
 async def take(log: JetStreamContext, stream: str, positions: Mapping[int, int], path: Path) -> int:
-    """Writes each frame behind its lane's position into a file, in the log's order; returns how many."""
-    info = await log.stream_info(stream)
-    state, taken = info.state, 0
+    """Writes each frame behind its lane's position into a file, each lane's in their order; returns how many.
+
+    Raises LogError while the log is closed.
+    """
+    every = await _subject(log, stream)
+    state, taken = (await log.stream_info(stream, subjects_filter=every)).state, 0
     with path.open("wb") as file:
         # First what the log takes: the subjects of as many lanes as the positions are of.
-        _write(file, ",".join(info.config.subjects or ()), b"")
-        for sequence in range(max(min(positions.values(), default=0) + 1, state.first_seq), state.last_seq + 1):
-            try:
-                message = await log.get_msg(stream, sequence)
-            except NotFoundError:  # taken away after it had been committed for minutes
-                continue
-            subject = message.subject or ""
-            if sequence > positions.get(int(subject.rpartition(".")[2]), 0):
-                _write(file, subject, message.data or b"")
+        _write(file, every, b"")
+        for subject in sorted(state.subjects or ()):
+            position = positions.get(int(subject.rpartition(".")[2]), 0)
+            async for frame in _behind(log, stream, subject, position, state.last_seq):
+                _write(file, subject, frame)
                 taken += 1
     return taken
+
+
+async def _behind(log: JetStreamContext, stream: str, subject: str, position: int, last: int) -> AsyncIterator[bytes]:
+    while (message := await _next(log, stream, subject, position + 1)) and (message.seq or 0) <= last:
+        position = message.seq or 0
+        yield message.data or b""
+
+
+async def still_has(log: JetStreamContext, stream: str, lane: int, position: int) -> bool:
+    """Whether the lane's frame at its position is there: its owner drops frames in their order, so that those behind
+    it are too."""
+    message = await _next(log, stream, (await _subject(log, stream)).replace("*", str(lane)), max(1, position))
+    return message is not None and message.seq == position
+
+
+async def _subject(log: JetStreamContext, stream: str) -> str:
+    """Of every lane, with a * for its number."""
+    [subject] = (await log.stream_info(stream)).config.subjects or [""]
+    if not subject.endswith("*"):
+        raise LogError("the log is closed, because its lanes are being regrouped: end that first")
+    return subject
+
+
+async def _next(log: JetStreamContext, stream: str, subject: str, sequence: int) -> RawStreamMsg | None:
+    """The subject's first message from there on."""
+    try:
+        return await log.get_msg(stream, sequence, subject=subject, next=True)
+    except NotFoundError:
+        return None
 
 
 def _write(file: BinaryIO, subject: str, frame: bytes) -> None:
