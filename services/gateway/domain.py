@@ -19,6 +19,9 @@ _API_CALLS_PER_HOUR = {"free": 100, "basic": 1_000, "professional": 5_000, "ente
 _INGESTIONS_PER_MINUTE = {"free": 100, "basic": 1_000, "professional": 10_000, "enterprise": 100_000}
 _EXPENSIVE_CALLS_PER_HOUR = {"free": 10, "basic": 100, "professional": 1_000, "enterprise": 10_000}
 
+#: What Python takes for a string and its place in a set.
+_BYTES_BESIDE_A_TEXT = 100
+
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -127,6 +130,12 @@ class Verdict:
         principal = self.principal
         parts = (principal.subject, principal.session_id, principal.project_id, principal.tenant_id)
         return self.tenant_ids.union(part for part in parts if part)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what its texts take in memory."""
+        texts = (self.token, *self.allowed_origins, *self.tenant_ids)
+        return sum(len(text) + _BYTES_BESIDE_A_TEXT for text in texts)
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may use the credential. Only publishable keys are bound to origins."""

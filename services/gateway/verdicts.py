@@ -37,6 +37,7 @@ _AWAY_SECONDS = 0.25
 _REFRESH_SECONDS = 60.0
 _LEAST_LIFETIME_SECONDS = 2.0
 _MOST_VERDICTS = 50_000
+_MOST_BYTES = 64 << 20
 _MOST_REFUSALS = 10_000
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -105,6 +106,8 @@ class Verdicts:
         self._refresh_seconds = max(_REFRESH_SECONDS, grace_seconds + 15)
         #: The oldest first.
         self._entries: dict[Question, _Entry] = {}
+        #: Of the verdicts in these.
+        self._bytes = 0
         self._questions_by_id: dict[str, set[Question]] = {}
         #: Digests of credentials that were good when auth was last asked; the longest ago first.
         self._once_good: dict[bytes, None] = {}
@@ -258,9 +261,10 @@ class Verdicts:
         expires_at = verdict.principal.expires_at
         early = max(_LEAST_LIFETIME_SECONDS, min(self._refresh_seconds, (expires_at - self._now()) / 2))
         self._entries[question] = _Entry(verdict, expires_at - early)
+        self._bytes += verdict.size_bytes
         for changeable_id in verdict.ids:
             self._questions_by_id.setdefault(changeable_id, set()).add(question)
-        if len(self._entries) > _MOST_VERDICTS:
+        while len(self._entries) > _MOST_VERDICTS or self._bytes > _MOST_BYTES:
             self._forget(next(iter(self._entries)))
         metrics.VERDICTS_CACHED.set(len(self._entries))
 
@@ -268,6 +272,7 @@ class Verdicts:
         entry = self._entries.pop(question, None)
         if entry is None:
             return
+        self._bytes -= entry.verdict.size_bytes
         for changeable_id in entry.verdict.ids:
             questions = self._questions_by_id[changeable_id]
             questions.discard(question)
@@ -316,6 +321,7 @@ class Verdicts:
         if entry.reset:
             self._entries.clear()
             self._questions_by_id.clear()
+            self._bytes = 0
             self._revision = entry.revision
         for changed_id in entry.changed_ids:
             self._void(self._questions_by_id.get(changed_id, ()))

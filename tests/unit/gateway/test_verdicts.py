@@ -23,6 +23,7 @@ class Authority:
         self._clock = clock
         self.revision = 1
         self.lifetime_seconds = 120.0
+        self.allowed_origins: frozenset[str] = frozenset()
         self.error: PulsegateError | None = None
         self.asked: list[tuple[str, str]] = []
         #: The only tenant that the person is a member of.
@@ -52,7 +53,7 @@ class Authority:
             token=f"signed {len(self.asked)}",
             revision=revision,
             plan="free",
-            allowed_origins=frozenset(),
+            allowed_origins=self.allowed_origins,
             tenant_ids=frozenset() if project_id or credential.kind != "user" else frozenset({self.tenant_id}),
         )
 
@@ -326,6 +327,39 @@ async def test_a_known_key_is_unknown_when_the_feed_names_it_or_falls_silent(
     assert verdicts.of_known_key(KEY.text) is not None
     verdicts.apply(FeedEntry(revision=2, changed_ids=(f"subject of {KEY.text}",)))
     assert verdicts.of_known_key(KEY.text) is None
+
+
+async def asked_of(verdicts: Verdicts, authority: Authority, keys: range) -> list[int]:
+    """Of these keys, the ones that auth is asked for now."""
+    authority.asked.clear()
+    for key in keys:
+        await verdicts.of(Credential(text=f"sk_{key}", kind="secret"))
+    return [int(text.removeprefix("sk_")) for text, _ in authority.asked]
+
+
+async def test_verdicts_with_many_origins_are_kept_for_as_many_bytes_as_there_are(
+    verdicts: Verdicts, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.allowed_origins = frozenset(f"https://{number:03}.{'a' * 88}" for number in range(100))  # 20 KB
+    monkeypatch.setattr("services.gateway.verdicts._MOST_BYTES", 100_000)
+    for _ in range(2):
+        assert await asked_of(verdicts, authority, range(4)) == [0, 1, 2, 3]
+        assert await asked_of(verdicts, authority, range(4)) == []
+        assert await asked_of(verdicts, authority, range(4, 6)) == [4, 5]
+        assert await asked_of(verdicts, authority, range(2, 6)) == []
+        assert await asked_of(verdicts, authority, range(2)) == [0, 1]
+        verdicts.apply(FeedEntry(revision=1, reset=True))
+
+
+async def test_a_verdict_that_is_void_makes_room(
+    verdicts: Verdicts, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.verdicts._MOST_BYTES", 500)
+    for key in range(20):
+        await asked_of(verdicts, authority, range(key, key + 1))
+        verdicts.apply(FeedEntry(revision=1, changed_ids=(f"subject of sk_{key}",)))
+    await asked_of(verdicts, authority, range(2))
+    assert await asked_of(verdicts, authority, range(2)) == []
 
 
 @pytest.mark.parametrize("lifetime_seconds", [120.0, 3.0, 2.0])
