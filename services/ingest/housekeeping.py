@@ -1,6 +1,7 @@
 """What a lane's owner clears away: from the log what was committed, from the state what nobody needs any more."""
 
 from collections import deque
+from datetime import datetime
 from itertools import count
 
 from chassis import logs
@@ -48,11 +49,15 @@ class Housekeeping:
         self._commits: deque[tuple[int, int]] = deque()
         self._purgeable = 0
         self._purged = 0
+        #: Of which log they are.
+        self._log_made_at: datetime | None = None
         self._reached_ms = 0
 
-    def committed(self, checkpoint: Checkpoint, reached_ms: int) -> None:
-        """Notes a commit. `reached_ms`: what receivers took before then is committed, Unix ms; 0: as before."""
+    def committed(self, checkpoint: Checkpoint, reached_ms: int, log_made_at: datetime | None) -> None:
+        """Notes a commit. `reached_ms`: what receivers took before then is committed, Unix ms; 0: as before.
+        `log_made_at`: of which log its position is; None where nothing was read yet."""
         self._commits.append((checkpoint.commit_ms, checkpoint.position))
+        self._log_made_at = log_made_at
         self._reached_ms = reached_ms or self._reached_ms
 
     async def run(self) -> None:
@@ -73,7 +78,7 @@ class Housekeeping:
         while self._commits and self._commits[0][0] <= self._clock.now_ms() - keep_ms:
             self._purgeable = self._commits.popleft()[1]
         if self._purgeable > self._purged:
-            await self._log.purge(self._lane, self._purgeable)
+            await self._log.purge(self._lane, self._purgeable, self._log_made_at)
             self._purged = self._purgeable
 
     async def _sweep(self) -> None:

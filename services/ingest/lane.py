@@ -336,7 +336,7 @@ class _Work:
         reached_ms = min(checkpoint.newest_received_ms, checkpoint.commit_ms) if behind else checkpoint.commit_ms
         if reached_ms:
             self._progress.current_ms = reached_ms
-        self.housekeeping.committed(checkpoint, reached_ms)
+        self.housekeeping.committed(checkpoint, reached_ms, self._owned.log_made_at)
 
     async def _store(self, checkpoint: Checkpoint, traceparents: Sequence[str]) -> Sequence[str]:
         """Commits within one span for each traced batch, the last one around the statements too; tells those spans."""

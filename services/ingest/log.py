@@ -102,6 +102,8 @@ class Log:
             yield
         except (NatsError, TimeoutError, OSError) as error:
             self.distrust(connection)
+            if isinstance(error, NotFoundError):  # a consumer, or the log itself: that is made by who asks next
+                self._made = False
             raise Unavailable(f"The log is away: {type(error).__name__}.", retry_after_seconds=1.0) from error
 
     async def move_on(self) -> None:
@@ -233,8 +235,10 @@ class Log:
             return None
         return LanePlace(int(group.removeprefix("lane").removeprefix("s") or 1), int(lane.replace("*", "0")))
 
-    async def purge(self, lane: int, below: int) -> None:
-        """Deletes the lane's frames before a position. Raises Unavailable."""
+    async def purge(self, lane: int, below: int, made_at: datetime | None) -> None:
+        """Deletes the lane's frames before a position of the log that was made then. Raises Unavailable."""
+        if (await self.extent()).made_at != made_at:
+            raise Unavailable("The log is not the one of the committed position.")
         with self.asking():
             await self.jetstream.purge_stream(self.stream, seq=below, subject=self.subject(lane))
 

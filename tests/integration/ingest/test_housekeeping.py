@@ -4,13 +4,15 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from chassis.clock import SystemClock
+from chassis.errors import Unavailable
 from services.ingest import full_projects, log
-from services.ingest.domain import OTHER, REMEMBERED_MS
+from services.ingest.domain import OTHER, REMEMBERED_MS, LanePlace
 from services.ingest.full_projects import FullProjects
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.pruning import Pruning
@@ -64,7 +66,7 @@ async def sweep(
     settings = dataclasses.replace(pipeline.aggregator_settings, **changes)
     pruning = Pruning(lane.owned(0), 1, lane.state, lane.checkpoints, asyncio.Lock())
     housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, pruning, lane.state.label_sets, clock)
-    housekeeping.committed(await lane.commit(), reached_ms)
+    housekeeping.committed(await lane.commit(), reached_ms, (await stream.extent()).made_at)
     working = asyncio.create_task(housekeeping.run())
     await asyncio.wait_for(clock.swept.wait(), 20.0)
     working.cancel()
@@ -112,6 +114,19 @@ async def test_nothing_is_swept_before_the_lane_knows_how_far_it_is(pipeline: Pi
         await sweep(pipeline, lane, stream, now_ms=NOW_MS + 20 * DAY_MS, reached_ms=0)
         await lane.fold(batch(NOW_MS))
         assert not len((await lane.commit()).changed)
+
+
+async def test_positions_of_a_log_that_was_lost_clear_nothing_away_from_the_one_that_was_made_anew(
+    pipeline: Pipeline,
+) -> None:
+    async with kept(pipeline) as (_, stream):
+        made_at = (await stream.extent()).made_at
+        await stream.jetstream.publish(stream.subject(0), b"acknowledged")
+        with pytest.raises(Unavailable):
+            await stream.purge(0, 2, made_at - timedelta(seconds=1))
+        assert await stream.held() == {LanePlace(1, 0): 1}
+        await stream.purge(0, 2, made_at)
+        assert await stream.held() == {}
 
 
 async def full(lane: StoredLane) -> FullProjects:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import nats
+import psycopg
 import pytest
 
 from chassis import postgres
@@ -103,6 +104,30 @@ async def test_a_log_that_was_made_anew_halts_the_lane_however_long_it_is(pipeli
             async with pipeline.aggregator():
                 await _says_that_the_log_was_made_anew(pipeline)
                 assert await pipeline.value("orders_total{$project}") == 5
+
+
+async def test_a_log_that_is_lost_under_running_processes_is_made_anew_and_halts_the_lane(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.receiver():
+        async with pipeline.aggregator():
+            await sent_one_by_one(pipeline, 2)
+            await pipeline.expect("orders_total{$project}", 2)
+            await _lose_the_log(pipeline)
+
+            async def taken() -> bool:
+                with suppress(Unavailable):
+                    await pipeline.send({"name": "orders_total", "value": 1})
+                    return True
+                return False
+
+            await eventually(taken, within_seconds=PATIENCE_SECONDS, what="the log takes batches again")
+            await sent_one_by_one(pipeline, 3)
+            await _says_that_the_log_was_made_anew(pipeline)
+            assert await pipeline.value("orders_total{$project}") == 2
+        async with await psycopg.AsyncConnection.connect(pipeline.database.superuser_dsn) as connection:
+            await connection.execute("UPDATE ingest.lanes SET position = 0, log_made_at = NULL")
+        async with pipeline.aggregator():
+            await pipeline.expect("orders_total{$project}", 2 + 1 + 3)
 
 
 class TellingFirst(Log):
