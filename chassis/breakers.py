@@ -140,15 +140,19 @@ class Breaker:
         """Whether a call that begins now is the trial of a half-open breaker. Raises NotAsked where none may."""
         if self.state == pybreaker.STATE_CLOSED:
             return False
+        self.check()
+        if self.is_open:
+            self._breaker.half_open()
+        self._trying = True
+        return True
+
+    def check(self) -> None:
+        """Raises NotAsked where no call may begin now: for one that would have to wait first."""
         if self._trying or (self.is_open and time.monotonic() < self._opened_at + self._reset_seconds):
             raise NotAsked(
                 "What this needs is failing and is given a rest; nothing was done.",
                 retry_after_seconds=self._seconds_to_reset(),
             )
-        if self.is_open:
-            self._breaker.half_open()
-        self._trying = True
-        return True
 
     def record(self, *, failed: bool | None, trial: bool, silent: bool = False) -> None:
         """What came of an admitted call; None where that says nothing. `silent`: it failed for want of an answer."""

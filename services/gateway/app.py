@@ -297,7 +297,9 @@ async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus |
         session,
         settings.following("prometheus_url"),
         reset_seconds=settings.breaker_reset_seconds,
+        timeout_seconds=settings.query_timeout_seconds,
         most_calls=settings.upstream_calls,
+        most_queries=settings.prometheus_queries,
     )
 
 

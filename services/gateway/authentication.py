@@ -12,7 +12,7 @@ from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
 from services.gateway.limits import Limits
 from services.gateway.routes import CALLER, Handler
-from services.gateway.upstreams import HOLDERS
+from services.gateway.shares import HOLDERS
 from services.gateway.verdicts import Verdicts
 
 #: Access tokens are JWTs of a few hundred bytes.

@@ -22,7 +22,7 @@ from services.gateway.domain import (
 )
 from services.gateway.rate_limits import Decision, Limiter, Refusals
 from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, Handler
-from services.gateway.upstreams import HOLDERS
+from services.gateway.shares import HOLDERS
 
 
 class Limits:

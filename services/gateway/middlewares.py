@@ -20,7 +20,7 @@ from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
-from services.gateway.upstreams import HOLDERS
+from services.gateway.shares import HOLDERS
 
 log = logs.get(__name__)
 

@@ -81,8 +81,10 @@ class Settings(PeerSettings):
     slow_client_seconds: float = setting("PULSEGATE_SLOW_CLIENT_SECONDS", parse=number(0.1, 300), default=10.0)
     #: How long a gateway that was asked to stop says so in its readiness while it goes on serving.
     unready_seconds: float = setting("PULSEGATE_UNREADY_SECONDS", parse=number(0, 300), default=0.0)
-    #: Calls to one service behind, or to Prometheus, at a time; more are turned away.
+    #: Calls to one service behind, or to Prometheus (waiting ones included), at a time; more are turned away.
     upstream_calls: int = setting("PULSEGATE_UPSTREAM_CALLS", parse=integer(1, 100_000), default=256)
+    #: Queries that Prometheus is asked at a time; more wait, as long as a query may take.
+    prometheus_queries: int = setting("PULSEGATE_PROMETHEUS_QUERIES", parse=integer(1, 100_000), default=16)
     #: How long a breaker stays open.
     breaker_reset_seconds: float = setting("PULSEGATE_BREAKER_RESET_SECONDS", parse=number(0.1, 3600), default=30.0)
 

@@ -4,10 +4,8 @@ A service that is slow or away must cost the routes of the others nothing: what 
 once instead of waiting here.
 """
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -20,14 +18,11 @@ from chassis.grpc_client import ServiceChannel, Silent
 from chassis.mutual_tls import MutualTls
 from chassis.tasks import in_background
 from services.gateway import metrics
+from services.gateway.shares import Places
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Method: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[Request, Response]"
-
-#: On whose behalf calls are made: a person and the tenant that it is about, a key's tenant, an address where nobody is
-#: known; nobody: the gateway itself.
-HOLDERS: ContextVar[Sequence[str]] = ContextVar("holders", default=())
 
 #: Retries of one call, and how long they wait: full jitter below a bound that doubles.
 _RETRIES = 3
@@ -42,10 +37,6 @@ _MOST_RETRIES_SAVED = 10.0
 _MOST_SILENCES = 3
 #: A call with less time than this says nothing about its upstream: its client took the time.
 _PATIENCE_SECONDS = 1.0
-_RETRY_AFTER_SECONDS = 1.0
-
-#: Of the calls to an upstream each holder may have a quarter, a tenant whoever of it calls: others have places left.
-_HOLDERS_PART = 4
 
 
 def breaker_of(upstream: str, *, reset_seconds: float, timeout_seconds: float) -> Breaker:
@@ -56,38 +47,6 @@ def breaker_of(upstream: str, *, reset_seconds: float, timeout_seconds: float) -
         patience_seconds=min(_PATIENCE_SECONDS, timeout_seconds / 2),
         most_silences=_MOST_SILENCES,
     )
-
-
-class Places:
-    """So many calls to one upstream at a time, and of each holder a quarter as many. More are turned away."""
-
-    def __init__(self, upstream: str, most_calls: int) -> None:
-        self._most_calls = most_calls
-        self._most_of_one = max(1, most_calls // _HOLDERS_PART)
-        self._taken = 0
-        self._taken_by: Counter[str] = Counter()
-        metrics.UPSTREAM_CALLS.labels(upstream).set_function(lambda: self._taken)
-        self._shed = metrics.SHED.labels(upstream)
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """A place for the block. Raises NotAsked where there is none."""
-        holders = HOLDERS.get()
-        if self._taken >= self._most_calls or any(self._taken_by[holder] >= self._most_of_one for holder in holders):
-            self._shed.inc()
-            raise NotAsked(
-                "There is too much to do at this moment; nothing was done.", retry_after_seconds=_RETRY_AFTER_SECONDS
-            )
-        self._taken += 1
-        self._taken_by.update(holders)
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._taken_by.subtract(holders)
-            for holder in holders:
-                if not self._taken_by[holder]:
-                    del self._taken_by[holder]
 
 
 class Upstream:

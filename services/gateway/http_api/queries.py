@@ -1,7 +1,6 @@
 """Prometheus' query API for one project: every selector gets the project's matchers before Prometheus sees it."""
 
 import re
-import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Literal
@@ -10,7 +9,6 @@ from urllib.parse import parse_qsl, quote
 import msgspec
 from aiohttp import web
 
-from chassis import context
 from chassis.errors import Malformed, Unavailable, UnsupportedMediaType
 from services.gateway import promql
 from services.gateway.clients import Parameters, Prometheus
@@ -94,7 +92,6 @@ class QueryRoutes:
 
     def __init__(self, prometheus: Prometheus | None, *, timeout_seconds: float) -> None:
         self._prometheus = prometheus
-        self._timeout_seconds = timeout_seconds
         #: Less, so that Prometheus says itself of a query that takes too long.
         self._evaluation_seconds = 0.9 * timeout_seconds
 
@@ -169,7 +166,6 @@ class QueryRoutes:
     def _reachable(self) -> Prometheus:
         if self._prometheus is None:
             raise Unavailable("Queries need PULSEGATE_PROMETHEUS_URL, which is not set.", retry_after_seconds=60)
-        context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
         return self._prometheus
 
     def _timeout(self, asked: str | None) -> float:

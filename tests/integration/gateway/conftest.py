@@ -106,5 +106,6 @@ def _settings(ports: Ports, redis_url: str) -> dict[str, Any]:
         "slow_client_seconds": 10.0,
         "unready_seconds": 0.0,
         "upstream_calls": 256,
+        "prometheus_queries": 16,
         "breaker_reset_seconds": 30.0,
     }

@@ -64,6 +64,12 @@ class Gateway:
             decoded = await response.json(content_type=None) if is_json else None
             return Answer(response.status, response.headers, content, decoded)
 
+    async def shown(self, sample: str) -> float:
+        """What its metrics say of one; 0 where they do not name it."""
+        operations = f"http://127.0.0.1:{self.ports.operations('gateway')}/metrics"
+        exposition = (await self.call("GET", operations)).body.decode()
+        return next((float(line.split()[-1]) for line in exposition.splitlines() if line.startswith(f"{sample} ")), 0.0)
+
     async def ingest_one(self, key: str, **headers: str) -> Answer:
         """One small batch."""
         return await self.call("POST", "/api/v1/metrics", credential=key, json={"metrics": []}, headers=headers)

@@ -33,12 +33,6 @@ async def never(_request: object) -> codegen_pb2.GenerateClientResponse:
     raise AssertionError("an event that nobody sets")
 
 
-async def shown(gateway: Gateway, sample: str) -> float:
-    operations = f"http://127.0.0.1:{gateway.ports.operations('gateway')}/metrics"
-    exposition = (await gateway.call("GET", operations)).body.decode()
-    return next((float(line.split()[-1]) for line in exposition.splitlines() if line.startswith(f"{sample} ")), 0.0)
-
-
 async def p99(gateway: Gateway, calls: Sequence[Call], beside: Sequence[Call] = ()) -> float:
     """Seconds of the slowest but one in a hundred, while as many others are made: the best of some rounds, because the
     machine has other work too."""
@@ -123,7 +117,7 @@ async def test_all_of_a_tenant_together_leave_places_for_other_tenants(start_gat
 
 
 async def taken(gateway: Gateway, calls: int) -> bool:
-    return await shown(gateway, 'pulsegate_gateway_upstream_calls{upstream="codegen"}') == calls
+    return await gateway.shown('pulsegate_gateway_upstream_calls{upstream="codegen"}') == calls
 
 
 async def test_what_is_too_much_for_a_service_is_turned_away_at_once(start_gateway: StartGateway) -> None:
@@ -150,7 +144,7 @@ async def test_what_is_too_much_for_a_service_is_turned_away_at_once(start_gatew
                 assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
                 assert refused.code == "SERVICE_UNAVAILABLE"
             assert len(gateway.codegen.seen) == 2 * count  # nor was it tried again
-        assert await shown(gateway, 'pulsegate_gateway_shed_total{upstream="codegen"}') >= 1
+        assert await gateway.shown('pulsegate_gateway_shed_total{upstream="codegen"}') >= 1
         release.set()
         assert {(await call).status for call in under_way} == {200}
         assert (await gateway.call("GET", CLIENT, credential=session)).status == 200
@@ -177,7 +171,7 @@ async def test_neither_a_person_nor_an_address_takes_all_places_of_auth(start_ga
             return gateway.call("POST", "/api/v1/auth/signin", json=body, headers=headers)
 
         async def waiting(calls: int) -> bool:
-            return await shown(gateway, 'pulsegate_gateway_upstream_calls{upstream="auth"}') == calls
+            return await gateway.shown('pulsegate_gateway_upstream_calls{upstream="auth"}') == calls
 
         under_way = []
         own = [partial(gateway.call, "GET", path, credential=session) for path in (KEYS, ME)]

@@ -1,5 +1,6 @@
 """Queries over a real Prometheus that holds the series of two tenants."""
 
+import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -305,6 +306,71 @@ async def test_an_answer_that_is_too_large_is_refused(querying: Gateway, monkeyp
     monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 100)
     answer = await ask(querying, "query", query="checkout_total")
     assert (answer.status, answer.json["errorType"]) == (422, "execution")
+
+
+async def test_a_tenants_slow_queries_take_turns_and_leave_some_to_others(start_gateway: StartGateway) -> None:
+    asked = 0
+    release = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        if "slow" in str((await request.post())["query"]):
+            asked += 1
+            await release.wait()
+        return web.json_response({"status": "success", "data": []})
+
+    async def all_turns_are_taken() -> bool:
+        return asked == 4
+
+    async with _serving(answer) as address, start_gateway(prometheus_url=address) as gateway:
+        key, other = (gateway.auth.new_key("secret", scopes=["query:read"]) for _ in range(2))
+        gateway.auth.move(other, THEIRS["tenant_id"])
+        path = f"{API}/query?query="
+        panels = [asyncio.create_task(gateway.call("GET", f"{path}slow", credential=key)) for _ in range(20)]
+        await eventually(all_turns_are_taken, what="the tenant has all of its turns")
+        assert (await gateway.call("GET", f"{path}up", credential=other)).status == 200
+        assert asked == 4
+        release.set()
+        assert {(await panel).status for panel in panels} == {200}
+
+
+async def test_what_clients_do_not_read_of_answers_is_bounded(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 2 * len(_LARGE))
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=_LARGE, content_type="application/json")
+
+    async with _serving(answer) as address, start_gateway(prometheus_url=address) as gateway:
+        key, other = (gateway.auth.new_key("secret", scopes=["query:read"]) for _ in range(2))
+        gateway.auth.move(other, THEIRS["tenant_id"])
+
+        async def status(credential: str) -> int:
+            return (await gateway.call("GET", f"{API}/query?query=up", credential=credential)).status
+
+        async def held(answers: int) -> bool:
+            return await gateway.shown('pulsegate_gateway_held_bytes{what="answers"}') == answers * len(_LARGE)
+
+        async with _not_reading(gateway, key), _not_reading(gateway, key):
+            await eventually(lambda: held(2), what="two answers wait to be read")
+            assert {await status(key) for _ in range(10)} == {503}
+            assert await status(other) == 200
+        await eventually(lambda: held(0), what="nothing is held for those who left")
+        assert await status(key) == 200
+
+
+#: More than kernels keep of what was not read.
+_LARGE = b'{"status":"success","data":"' + bytes(16 << 20).replace(b"\0", b"x") + b'"}'
+
+
+@asynccontextmanager
+async def _not_reading(gateway: Gateway, key: str) -> AsyncIterator[None]:
+    """A client that has asked and does not read what it is told."""
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port, limit=1)
+    writer.write(f"GET {API}/query?query=up HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+    yield
+    writer.transport.abort()
 
 
 async def test_a_prometheus_that_fails_is_given_a_rest(start_gateway: StartGateway) -> None:

@@ -14,7 +14,6 @@ from deploy.local.servers import Valkey
 from services.gateway import read_cache
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
-from tests.integration.gateway.test_isolation import shown
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually, seconds_until
 
@@ -75,7 +74,7 @@ async def two(
 
 async def test_what_one_gateway_has_read_is_asked_again_by_none(two: tuple[Gateway, Gateway, str]) -> None:
     one, other, session = two
-    before, in_redis = asked(one, other), await shown(one, 'pulsegate_gateway_cached_reads_total{outcome="redis"}')
+    before, in_redis = asked(one, other), await one.shown('pulsegate_gateway_cached_reads_total{outcome="redis"}')
     answers = [await read(gateway, session) for gateway in (one, other, one, other)]
     assert {answer.body for answer in answers} == {answers[0].body}
     assert {answer.headers["ETag"] for answer in answers} == {answers[0].headers["ETag"]}
@@ -98,12 +97,12 @@ async def test_a_gateway_that_starts_finds_what_others_have_read(
 
     await eventually(read_anew, what="the change is told of")
     missed = 'pulsegate_gateway_cached_reads_total{outcome="missed"}'
-    before_start = await shown(one, missed)
+    before_start = await one.shown(missed)
     async with start_gateway() as started:
         started.auth._known.update(one.auth._known)
         started.config.follow(one.config)
         await eventually(lambda: is_kept(started, session), what="its feed speaks")
-        assert await shown(one, missed) == before_start
+        assert await one.shown(missed) == before_start
 
 
 async def test_a_change_holds_at_once_for_who_made_it_and_everywhere_within_a_second_whoever_made_it(

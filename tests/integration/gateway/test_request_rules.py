@@ -6,7 +6,6 @@ import http.client
 import pytest
 
 from tests.integration.gateway.running import Gateway, StartGateway
-from tests.integration.gateway.test_isolation import shown
 
 HITS = 'pulsegate_gateway_rule_hits_total{outcome="%s",rule="%s"}'
 
@@ -34,22 +33,22 @@ def asked(gateway: Gateway, method: str, target: str, **headers: str) -> tuple[i
 async def test_an_attacks_shape_is_refused_before_anything_else_and_counted(
     gateway: Gateway, method: str, target: str, agent: str, rule: str
 ) -> None:
-    before = await shown(gateway, HITS % ("refused", rule))
+    before = await gateway.shown(HITS % ("refused", rule))
     status, body = await asyncio.to_thread(asked, gateway, method, target, **{"User-Agent": agent})
     assert status == 403
     assert b'"REQUEST_REFUSED"' in body
     assert f'"rule":"{rule}"'.encode() in body
-    assert await shown(gateway, HITS % ("refused", rule)) == before + 1
+    assert await gateway.shown(HITS % ("refused", rule)) == before + 1
     assert gateway.auth.asked == 0
 
 
 async def test_a_rule_that_only_detects_tells_and_lets_pass(start_gateway: StartGateway) -> None:
     async with start_gateway(request_rules="detect") as gateway:
-        before = await shown(gateway, HITS % ("detected", "secret_file"))
+        before = await gateway.shown(HITS % ("detected", "secret_file"))
         status, body = await asyncio.to_thread(asked, gateway, "GET", "/.env")
         assert (status, b'"NOT_FOUND"' in body) == (404, True)
-        assert await shown(gateway, HITS % ("detected", "secret_file")) == before + 1
+        assert await gateway.shown(HITS % ("detected", "secret_file")) == before + 1
     async with start_gateway(request_rules="off") as gateway:
-        before = await shown(gateway, HITS % ("detected", "secret_file"))
+        before = await gateway.shown(HITS % ("detected", "secret_file"))
         await asyncio.to_thread(asked, gateway, "GET", "/.env")
-        assert await shown(gateway, HITS % ("detected", "secret_file")) == before
+        assert await gateway.shown(HITS % ("detected", "secret_file")) == before
