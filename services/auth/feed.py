@@ -61,8 +61,8 @@ class CredentialFeed:
             position = after_revision
             while await self._reading_done():
                 for beat in self._since(position):
-                    yield beat
-                position = self._revision
+                    yield beat  # meanwhile more may be read
+                    position = beat.revision
         finally:
             metrics.FEED_STREAMS.dec()
 

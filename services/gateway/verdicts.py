@@ -317,8 +317,8 @@ class Verdicts:
             self.apply(entry)
 
     def apply(self, entry: FeedEntry) -> None:
-        """Makes the cache true up to an entry of the feed."""
-        if entry.reset:
+        """Makes the cache true up to an entry of the feed. A heartbeat of what was never heard of voids all of it."""
+        if entry.reset or (not entry.changed_ids and entry.revision > self._revision):
             self._entries.clear()
             self._questions_by_id.clear()
             self._bytes = 0

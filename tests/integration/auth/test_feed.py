@@ -209,6 +209,30 @@ async def test_a_feed_that_slept_through_deleted_changes_resets_its_streams(
         assert await reading == Beat(revision=before + 5, reset=True)
 
 
+async def test_what_is_read_while_a_stream_sends_is_sent_too(auth: AuthClient, module_database: Database) -> None:
+    ada = await auth.sign_up()
+    first, second = await auth.create_key(ada), await auth.create_key(ada)
+    async with postgres.connected(module_database.dsn("auth")) as database:
+        feed = CredentialFeed(database, FeedStorage())
+        await feed.read()
+        with psycopg.connect(module_database.superuser_dsn) as connection:
+            beats = feed.watch(newest(connection))
+        await revoke(auth, ada, first)
+        sending = asyncio.ensure_future(anext(beats))
+        await asyncio.sleep(0)
+        await feed.read()
+        sent = [await sending]
+        await revoke(auth, ada, second)
+        await feed.read()
+
+        resuming = asyncio.ensure_future(anext(beats))
+        await asyncio.sleep(0)
+        await feed.read()
+        sent.append(await resuming)
+
+    assert [beat.changed_ids for beat in sent] == [(first.key.id,), (second.key.id,)]
+
+
 def newest(connection: "psycopg.Connection[tuple[int]]") -> int:
     [(revision,)] = connection.execute("SELECT revision FROM auth.feed").fetchall()
     return revision

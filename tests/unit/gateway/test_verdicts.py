@@ -165,6 +165,21 @@ async def test_a_reset_voids_everything(verdicts: Verdicts, authority: Authority
     assert len(authority.asked) == 4
 
 
+async def test_a_heartbeat_past_a_change_that_was_never_heard_of_voids_everything(
+    verdicts: Verdicts, authority: Authority
+) -> None:
+    await verdicts.of(KEY)
+    verdicts.apply(FeedEntry(revision=1))
+    await verdicts.of(KEY)
+    assert len(authority.asked) == 1
+    verdicts.apply(FeedEntry(revision=2))
+    authority.revision = 2
+    await verdicts.of(KEY)
+    verdicts.apply(FeedEntry(revision=2))
+    await verdicts.of(KEY)
+    assert len(authority.asked) == 2
+
+
 async def test_a_verdict_older_than_the_feed_is_used_once_and_not_kept(
     verdicts: Verdicts, authority: Authority
 ) -> None:
