@@ -232,7 +232,13 @@ def _parts(
             clock,
             refresh_token_life=timedelta(days=settings.refresh_token_days),
         ),
-        outbox=Outbox(MailStorage(), MailedTokenStorage(), MailedTokens(master_key)),
+        outbox=Outbox(
+            MailStorage(),
+            MailedTokenStorage(),
+            AccountStorage(),
+            MailedTokens(master_key),
+            only_verified=settings.addresses_can_be_verified,
+        ),
     )
 
 
@@ -325,7 +331,17 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
         sessions=of.sessions,
         projects=Projects(of.database, of.access, accounts, projects, keys, feed, of.trail, of.clock),
         keys=Keys(of.database, of.access, keys, feed, of.trail, of.master_key, of.clock),
-        leaks=Leaks(of.database, VerdictStorage(), keys, members, feed, of.trail, of.outbox, of.clock),
+        leaks=Leaks(
+            of.database,
+            VerdictStorage(),
+            keys,
+            members,
+            feed,
+            of.trail,
+            of.outbox,
+            of.clock,
+            only_verified=of.settings.addresses_can_be_verified,
+        ),
         members=Members(
             of.database,
             of.access,

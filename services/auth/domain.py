@@ -42,6 +42,10 @@ MOST_INVITATION_MAILS_TO_ADDRESS = 5
 MOST_INVITATION_MAILS_OF_TENANT = 200
 INVITATION_MAILS_PERIOD = timedelta(days=1)
 
+#: Leaked keys of one tenant of which its admins are mailed within `LEAK_MAILS_PERIOD`; the audit log has them all.
+MOST_LEAK_MAILS = 10
+LEAK_MAILS_PERIOD = timedelta(days=1)
+
 #: Of the large parts of what a page holds: services tell each other no more than 16 MiB at a time.
 _MOST_PAGE_BYTES = 4 << 20
 

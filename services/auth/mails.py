@@ -8,7 +8,7 @@ from email.message import EmailMessage
 from email.policy import SMTPUTF8
 from enum import StrEnum
 
-from services.auth.domain import MailId
+from services.auth.domain import MOST_LEAK_MAILS, MailId
 
 
 class MailPurpose(StrEnum):
@@ -80,7 +80,8 @@ _TEXTS: Mapping[MailPurpose, _Text] = {
     MailPurpose.KEY_LEAKED: _Text(
         subject="A Pulsegate API key was leaked and revoked",
         body='The secret API key "{key}" ({prefix}…) was found in {found}.\n\nIt does not work any more. Make a new one'
-        " for whatever used it, and look at what was done with the old one.\n",
+        " for whatever used it, and look at what was done with the old one.\n\n"
+        f"Of {MOST_LEAK_MAILS} keys at most you are told by mail within a day; the audit log has them all.\n",
     ),
 }
 

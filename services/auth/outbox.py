@@ -19,7 +19,7 @@ from chassis.ids import uuid7
 from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
-from services.auth.domain import MOST_TOKENS, TOKENS_PERIOD, MailId, email_fault
+from services.auth.domain import MOST_TOKENS, TOKENS_PERIOD, MailId, User, email_fault
 from services.auth.mailers import Mailer, MailNotSent, MailRefused
 from services.auth.mails import Mail, MailPurpose, composed
 from services.auth.storage.accounts import AccountStorage
@@ -41,10 +41,21 @@ _GIVEN_UP_AFTER = timedelta(days=1)
 class Outbox:
     """Where mails are queued: a step of the operations that cause them."""
 
-    def __init__(self, mails: MailStorage, mailed_tokens: MailedTokenStorage, tokens: MailedTokens) -> None:
+    def __init__(
+        self,
+        mails: MailStorage,
+        mailed_tokens: MailedTokenStorage,
+        accounts: AccountStorage,
+        tokens: MailedTokens,
+        *,
+        only_verified: bool,
+    ) -> None:
         self._mails = mails
         self._mailed_tokens = mailed_tokens
+        self._accounts = accounts
         self._tokens = tokens
+        #: Whether no notice goes to an address that is not verified: its reader need not be who signed up with it.
+        self._only_verified = only_verified
 
     async def queue_token(
         self, connection: Connection, purpose: MailPurpose, recipient: str, now: datetime, life: timedelta
@@ -71,9 +82,11 @@ class Outbox:
         await self._mails.insert(connection, mail)
         return self._tokens.digest(self._tokens.of(mail.id))
 
-    async def queue_notice(self, connection: Connection, recipient: str, change: str, now: datetime) -> None:
-        """Tells the owner of an account what was changed about it (`change`: a sentence or two)."""
-        await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, recipient, {"change": change}, now))
+    async def queue_notice(self, connection: Connection, user: User, change: str, now: datetime) -> None:
+        """Tells the owner of an account whose door is open what was changed about it (`change`: a sentence or two)."""
+        if self._only_verified and not await self._accounts.email_verified(connection, user.id):
+            return
+        await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, user.email, {"change": change}, now))
 
     async def queue_leak(
         self, connection: Connection, recipient: str, details: Mapping[str, str], now: datetime

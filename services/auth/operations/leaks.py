@@ -9,7 +9,8 @@ from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Invalid
 from chassis.postgres import Connection, Database
 from services.auth import metrics
-from services.auth.keys import KeyKind
+from services.auth.domain import LEAK_MAILS_PERIOD, MOST_LEAK_MAILS
+from services.auth.keys import ApiKey, KeyKind
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
 from services.auth.storage.doors import open_door
@@ -44,6 +45,8 @@ class Leaks:
         trail: AuditTrail,
         outbox: Outbox,
         clock: Clock,
+        *,
+        only_verified: bool,
     ) -> None:
         self._database = database
         self._verdicts = verdicts
@@ -53,6 +56,8 @@ class Leaks:
         self._trail = trail
         self._outbox = outbox
         self._clock = clock
+        #: Whether nobody is mailed whose address is not verified: anybody may have signed up with it.
+        self._only_verified = only_verified
 
     async def report(self, reports: Sequence[LeakReport]) -> Sequence[bool]:
         """Revokes what are live secret keys, and tells their tenants. Raises Invalid.
@@ -85,12 +90,19 @@ class Leaks:
         target = Party(kind="key", id=key.id, name=key.name)
         change = Change(action="key.leaked", target=target, project_id=key.project_id, details={"place": place})
         await self._trail.by(connection, key.tenant_id, Party(kind="reporter", id=""), change)
-        for email in await self._members.emails_of_admins(connection, key.tenant_id):
-            details = {"key": key.name, "prefix": key.prefix, "found": place or "a place that was not named"}
-            await self._outbox.queue_leak(connection, email, details, now)
+        await self._mail_admins(connection, key, place, now)
         await self._feed.announce(connection, [key.id])
         metrics.KEYS_LEAKED.inc()
         return True
+
+    async def _mail_admins(self, connection: Connection, key: ApiKey, place: str, now: datetime) -> None:
+        """Up to a number a day, however many keys are reported; once the trail is told, others who count wait."""
+        if await self._keys.leaks_mailed(connection, key.tenant_id, now - LEAK_MAILS_PERIOD) >= MOST_LEAK_MAILS:
+            return
+        await self._keys.note_leak_mail(connection, key, now)
+        details = {"key": key.name, "prefix": key.prefix, "found": place or "a place that was not named"}
+        for email in await self._members.emails_of_admins(connection, key.tenant_id, only_verified=self._only_verified):
+            await self._outbox.queue_leak(connection, email, details, now)
 
 
 def _printable(place: str) -> str:

@@ -147,7 +147,7 @@ class Recovery:
         if not await self._second_factors.delete(connection, user.id):
             return ("email.verified",)
         change = "The second factor was removed: it was set up before this address was verified."
-        await self._outbox.queue_notice(connection, user.email, change, self._now())
+        await self._outbox.queue_notice(connection, user, change, self._now())
         return "email.verified", "second_factor.disabled"
 
     async def _owner(self, connection: Connection, token_hash: bytes) -> User:
@@ -188,7 +188,7 @@ class Recovery:
         """The door `email` is open; `told` are the actions. No token that was mailed before sets another one."""
         await self._accounts.update_password(connection, user.id, bcrypt)
         await self._mailed_tokens.void(connection, MailPurpose.PASSWORD_RESET, email_key(user.email))
-        await self._outbox.queue_notice(connection, user.email, "Your password was changed.", self._now())
+        await self._outbox.queue_notice(connection, user, "Your password was changed.", self._now())
         await self._sessions.end_all(connection, user.id, because=told, but=but)
 
     def _now(self) -> datetime:

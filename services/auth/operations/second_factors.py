@@ -199,7 +199,7 @@ class SecondFactors:
         return codes
 
     async def _tell(self, connection: Connection, user: User, change: str) -> None:
-        await self._outbox.queue_notice(connection, user.email, change, self._now())
+        await self._outbox.queue_notice(connection, user, change, self._now())
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())

@@ -57,6 +57,7 @@ class FeedStorage:
             "live_tokens": "DELETE FROM live_tokens",
             "invitations": "DELETE FROM invitations",
             "invitation_mails": "DELETE FROM invitation_mails",
+            "leak_mails": "DELETE FROM leak_mails",
             "sessions": "DELETE FROM sessions",
             "sign_ons": "DELETE FROM sign_ons",
             "sign_on_grants": "DELETE FROM sign_on_grants",

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from chassis.postgres import Connection
-from services.auth.domain import KeyId, PageRequest, ProjectId
+from services.auth.domain import KeyId, PageRequest, ProjectId, TenantId
 from services.auth.keys import ApiKey, SealedText
 
 #: Role that notes when keys were used.
@@ -69,6 +69,19 @@ class KeyStorage:
         """Whether it was live when somebody reported it. Door: `key_hash`, too."""
         cursor = await connection.execute("SELECT FROM keys WHERE key_hash = %s AND leaked_at IS NOT NULL", (key_hash,))
         return await cursor.fetchone() is not None
+
+    async def leaks_mailed(self, connection: Connection, tenant_id: TenantId, since: datetime) -> int:
+        """Of how many leaked keys the tenant's admins were mailed."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS mailed FROM leak_mails WHERE tenant_id = %s AND created_at > %s", (tenant_id, since)
+        )
+        [row] = await cursor.fetchall()
+        return int(row["mailed"])
+
+    async def note_leak_mail(self, connection: Connection, key: ApiKey, now: datetime) -> None:
+        await connection.execute(
+            "INSERT INTO leak_mails (key_id, tenant_id, created_at) VALUES (%s, %s, %s)", (key.id, key.tenant_id, now)
+        )
 
     async def ids(self, connection: Connection, project_id: ProjectId) -> Sequence[KeyId]:
         cursor = await connection.execute("SELECT id::text AS id FROM keys WHERE project_id = %s", (project_id,))

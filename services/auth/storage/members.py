@@ -72,13 +72,17 @@ class MemberStorage:
     async def delete(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> None:
         await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
 
-    async def emails_of_admins(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
-        """Of owners too; each once, and none that an identity provider has said: a tenant's own may say anybody's."""
+    async def emails_of_admins(
+        self, connection: Connection, tenant_id: TenantId, *, only_verified: bool
+    ) -> Sequence[str]:
+        """Of owners too, who have consented; each once, and none that an identity provider has said: a tenant's own
+        may say anybody's."""
         cursor = await connection.execute(
             "SELECT DISTINCT users.email FROM memberships JOIN users ON users.id = memberships.user_id"
-            " WHERE memberships.tenant_id = %s AND memberships.role IN ('admin', 'owner')"
+            " WHERE memberships.tenant_id = %s AND memberships.role IN ('admin', 'owner') AND memberships.consented"
+            " AND (users.email_verified_at IS NOT NULL OR NOT %s)"
             " AND users.id NOT IN (SELECT user_id FROM identities WHERE tenant_id = %s) ORDER BY users.email",
-            (tenant_id, tenant_id),
+            (tenant_id, only_verified, tenant_id),
         )
         return [row["email"] for row in await cursor.fetchall()]
 

@@ -2,9 +2,9 @@
 
 Fixtures: `auth` (the client of a service that the tests of one file share, on `module_database`), `settings` (of a
 service for one test, on `database`), `replica_settings` (of a second service on the same database), `clock` (which
-tests move), `moving_auth` (a service for one test, by that clock), `forger` (an OpenID provider that lies), `liar` (a
-directory that lies). Services and tests share the file's event loop:
-`pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+tests move), `moving_auth` (a service for one test, by that clock), `mailing_settings` (of a service with a mail server,
+which is away), `forger` (an OpenID provider that lies), `liar` (a directory that lies). Services and tests share the
+file's event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.local.layout import Ports
+from services.auth.mailers import SmtpServer
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -42,6 +43,11 @@ def settings(database: Database, ports: Ports) -> Settings:
 @pytest.fixture
 def replica_settings(settings: Settings, ports: Ports) -> Settings:
     return replace(settings, operations_port=ports.operations("codegen"), grpc_port=ports.grpc("codegen"))
+
+
+@pytest.fixture
+def mailing_settings(settings: Settings) -> Settings:
+    return replace(settings, smtp=SmtpServer.parse("smtp+plain://127.0.0.1:1"))
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY
 from chassis.errors import Conflict, Forbidden, Invalid, Limited, NotFound
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
-from services.auth.mailers import SmtpServer
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -279,10 +278,9 @@ async def test_a_tenant_mails_so_many_a_day_and_no_more(auth: AuthClient, databa
 
 
 async def test_where_addresses_can_be_verified_only_those_who_did_invite(
-    settings: Settings, database: Database
+    mailing_settings: Settings, database: Database
 ) -> None:
-    nobody_listens = SmtpServer.parse("smtp+plain://127.0.0.1:1")
-    async with running_auth(settings, smtp=nobody_listens) as auth:
+    async with running_auth(mailing_settings) as auth:
         ada = await auth.sign_up()
         with pytest.raises(Forbidden, match="Verify your own"):
             await invite(auth, ada, ada, "guest@example.com")

@@ -207,6 +207,47 @@ async def test_a_secret_key_that_was_found_is_revoked_and_its_admins_are_told(
     assert made.token not in str(document)
 
 
+def mailed(database: Database) -> list[str]:
+    """To whom, in their order."""
+    found = rows(database, "SELECT recipient FROM auth.mails WHERE purpose = 'key_leaked' ORDER BY id")
+    return [recipient for (recipient,) in found]
+
+
+async def test_where_addresses_can_be_verified_admins_who_did_and_who_consented_are_told(
+    mailing_settings: Settings, database: Database
+) -> None:
+    async with running_auth(mailing_settings) as auth:
+        ada, eve = await auth.sign_up(), await auth.sign_up()
+        await report(auth, (await auth.create_key(ada)).token)
+        before = mailed(database)
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute("UPDATE auth.users SET email_verified_at = now()")
+        adding = pb.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=pb.ROLE_ADMIN)
+        await auth.account("AddMember", adding, await auth.principal(ada))
+
+        await report(auth, (await auth.create_key(ada)).token)
+
+    assert (before, mailed(database)) == ([], [ada.email])
+
+
+async def test_of_so_many_leaked_keys_a_day_and_no_more_a_tenants_admins_are_told_by_mail(
+    settings: Settings, clock: MovableClock, database: Database
+) -> None:
+    async with running_auth(settings, clock, access_token_seconds=2 * 86_400) as auth:
+        ada, eve = await auth.sign_up(), await auth.sign_up()
+        keys = [(await auth.create_key(ada)).token for _ in range(12)]
+
+        answers = await asyncio.gather(*(report(auth, key) for key in keys))
+        await report(auth, (await auth.create_key(eve)).token)
+        told = mailed(database)
+        await clock.advance(timedelta(days=1))
+        await report(auth, (await auth.create_key(ada)).token)
+
+    assert answers == [[True]] * 12
+    assert sorted(told) == [ada.email] * 10 + [eve.email]
+    assert mailed(database)[-1:] == [ada.email]
+
+
 async def test_what_is_no_live_secret_key_is_left_alone(auth: AuthClient) -> None:
     ada = await auth.sign_up()
     public = await auth.create_key(ada, kind=pb.KEY_KIND_PUBLISHABLE, allowed_origins=["*"])

@@ -7,7 +7,6 @@ import pytest
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, PulsegateError
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.auth.mailers import SmtpServer
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.suite_database import Database
@@ -54,10 +53,9 @@ async def test_a_known_user_becomes_a_member_with_the_roles_scopes(auth: AuthCli
 
 
 async def test_where_addresses_can_be_verified_only_those_who_did_are_added(
-    settings: Settings, database: Database
+    mailing_settings: Settings, database: Database
 ) -> None:
-    nobody_listens = SmtpServer.parse("smtp+plain://127.0.0.1:1")
-    async with running_auth(settings, smtp=nobody_listens) as auth:
+    async with running_auth(mailing_settings) as auth:
         ada, eve = await auth.sign_up(), await auth.sign_up()
         with pytest.raises(NotFound, match="Nobody has verified"):
             await add(auth, ada, ada, eve, pb.ROLE_VIEWER)

@@ -341,6 +341,23 @@ async def test_changing_the_password_ends_the_other_sessions_and_takes_the_prese
     assert (await sign_in(auth, ada.email, NEW_PASSWORD)).session.access_token
 
 
+async def test_where_addresses_can_be_verified_only_those_that_were_are_told_of_changes(
+    mailing_settings: Settings, database: Database
+) -> None:
+    def told(connection: "psycopg.Connection[tuple[str]]") -> list[tuple[str]]:
+        return connection.execute("SELECT recipient FROM auth.mails WHERE purpose = 'notice'").fetchall()
+
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        async with running_auth(mailing_settings) as auth:
+            ada = await auth.sign_up()
+            await change_password(auth, ada, PASSWORD)
+            before = told(connection)
+            connection.execute("UPDATE auth.users SET email_verified_at = now()")
+            await change_password(auth, ada, NEW_PASSWORD, PASSWORD)
+
+        assert (before, told(connection)) == ([], [(ada.email,)])
+
+
 async def test_a_password_that_is_replaced_while_it_is_compared_opens_nothing(
     auth: AuthClient, database: Database
 ) -> None:

@@ -32,6 +32,7 @@ TABLES = (
     "second_factors",
     "invitations",
     "invitation_mails",
+    "leak_mails",
     "recovery_codes",
     "mails",
     "identity_providers",
