@@ -44,6 +44,8 @@ class PasswordHasher:
         self._counting = threading.Lock()
         #: Compared with where there is no such user, so that the answer takes as long.
         self._decoy = decoy
+        #: The highest cost that was met: what it was set to before may be higher.
+        self._highest_cost = cost
 
     async def hash(self, password: str) -> str:
         """bcrypt's text for a password without a `length_fault`. Raises TooManyPasswords."""
@@ -51,11 +53,18 @@ class PasswordHasher:
         return hashed.decode()
 
     async def matches(self, password: str, hashed: str | None) -> bool:
-        """Whether the password is the one; takes as long for None, "no such user". Raises TooManyPasswords."""
+        """Whether the password is the one; takes as long for None, "no such user", and for a hash of less cost.
+
+        Raises TooManyPasswords.
+        """
         possible = hashed is not None and length_fault(password) is None
         offered = password.encode() if possible else b"a password that no account can have"
         compared = hashed.encode() if possible and hashed else self._decoy
-        return await self.on_thread(lambda: bcrypt.checkpw(offered, compared)) and possible
+        return await self.on_thread(lambda: self._compare(offered, compared)) and possible
+
+    async def renewed(self, password: str, hashed: str) -> str:
+        """The password's hash at the present cost: the same where it has that cost. Raises TooManyPasswords."""
+        return hashed if _cost_of(hashed.encode()) == self._cost else await self.hash(password)
 
     async def on_thread(self, work: Callable[[], _Result]) -> _Result:
         """Whatever takes long about passwords. Raises TooManyPasswords."""
@@ -72,6 +81,14 @@ class PasswordHasher:
         finally:
             metrics.PASSWORD_SECONDS.observe(time.monotonic() - began)
 
+    def _compare(self, offered: bytes, hashed: bytes) -> bool:
+        """Each step of cost doubles the time: after a hash of cost 10, hashes of 10 and 11 make it that of 12."""
+        matches, cost = bcrypt.checkpw(offered, hashed), _cost_of(hashed)
+        self._highest_cost = max(self._highest_cost, cost)
+        for missing in range(cost, self._highest_cost):
+            bcrypt.hashpw(offered, bcrypt.gensalt(missing))
+        return matches
+
     def _count(self, step: int) -> None:
         with self._counting:  # called on the threads too
             self._pending += step
@@ -87,6 +104,11 @@ async def hashing(*, cost: int, threads: int, queue: int) -> AsyncIterator[Passw
         yield PasswordHasher(cost, executor, threads + queue, await asyncio.wrap_future(decoy))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _cost_of(hashed: bytes) -> int:
+    """From bcrypt's text: "$2b$12$…"."""
+    return int(hashed.split(b"$")[2])
 
 
 def _give_way() -> None:

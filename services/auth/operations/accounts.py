@@ -144,7 +144,8 @@ class Accounts:
         stored, matches = await self._compared(email, password)
         outcome: SignedIn | PulsegateError = InvalidCredentials()
         if stored is not None and matches:
-            outcome = await self._begin(stored, totp, device)
+            renewed = await self._hasher.renewed(password, stored.bcrypt)
+            outcome = await self._begin(stored, renewed, totp, device)
         if isinstance(outcome, PulsegateError):
             await self._tell_of_failure(stored, outcome, device)
             metrics.SIGN_INS.labels(outcome.code.lower()).inc()
@@ -160,8 +161,11 @@ class Accounts:
         matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
         return stored, matches
 
-    async def _begin(self, stored: StoredPassword, totp: str, device: Device) -> SignedIn | PulsegateError:
-        """A session, or what to refuse it with, once what that counts is committed."""
+    async def _begin(
+        self, stored: StoredPassword, renewed: str, totp: str, device: Device
+    ) -> SignedIn | PulsegateError:
+        """A session, or what to refuse it with, once what that counts is committed; `renewed`: what the password is
+        compared with from now on."""
         user = stored.user
         async with self._database.transaction(user_id=user.id) as connection:
             # While it was compared it may have been replaced, which ends the sessions that are there by then.
@@ -170,6 +174,8 @@ class Accounts:
             refusal = await self._second_factors.judge(connection, user, totp)
             if refusal is not None:
                 return refusal
+            if renewed != stored.bcrypt:
+                await self._accounts.update_password(connection, user.id, renewed)
             memberships = await self._accounts.memberships(connection, user.id)
             await self._trail.of_member(connection, memberships, user.id, "sign_in.succeeded", **_from(device))
             tokens = await self._sessions.begin(connection, user.id, device)

@@ -141,6 +141,26 @@ async def test_an_unknown_address_costs_as_much_work_as_a_wrong_password(setting
     assert known / 2 < unknown < known * 2
 
 
+async def test_a_password_gets_the_present_cost_when_its_owner_signs_in(settings: Settings, database: Database) -> None:
+    def kept() -> list[str]:
+        with psycopg.connect(database.superuser_dsn) as connection:
+            return [bcrypt for (bcrypt,) in connection.execute("SELECT bcrypt FROM auth.passwords").fetchall()]
+
+    async with running_auth(settings) as auth:
+        ada = await auth.sign_up()
+    [before] = kept()
+    async with running_auth(settings, bcrypt_cost=6) as auth:
+        with pytest.raises(Unauthenticated):
+            await auth.account("SignIn", signing_in(ada.email, "a wrong password"))
+        assert kept() == [before]
+        await auth.account("SignIn", signing_in(ada.email))
+        [renewed] = kept()
+        await auth.account("SignIn", signing_in(ada.email))
+
+    assert (before[:7], renewed[:7]) == ("$2b$04$", "$2b$06$")
+    assert kept() == [renewed]
+
+
 async def test_a_deleted_account_is_told_so(auth: AuthClient, module_database: Database) -> None:
     ada = await auth.sign_up()
     principal = await auth.principal(ada)

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import bcrypt
 import pytest
@@ -12,6 +14,8 @@ from prometheus_client import REGISTRY
 from chassis.errors import Unavailable
 from services.auth.passwords import PasswordHasher, hashing
 from tests.waiting import eventually
+
+_Result = TypeVar("_Result")
 
 PASSWORD = "correct horse battery staple"
 
@@ -40,6 +44,37 @@ async def test_a_password_that_no_account_can_have_never_matches(password: str) 
     hashed = bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(4)).decode()
     async with hashing(cost=4, threads=1, queue=10) as hasher:
         assert not await hasher.matches(password, hashed)
+
+
+async def test_a_comparison_takes_the_same_work_whatever_cost_a_hash_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    costly, cheap = (bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(cost)).decode() for cost in (7, 4))
+    async with hashing(cost=5, threads=1, queue=10) as hasher:
+        present = await hasher.hash(PASSWORD)
+        spent = spent_work(monkeypatch)
+
+        assert [await hasher.matches(PASSWORD, hashed) for hashed in (cheap, present)] == [True, True]
+        assert not await hasher.matches(PASSWORD, None)
+        assert [sum(spent[:2]), *spent[2:]] == [2**5] * 3
+        spent.clear()
+        assert [await hasher.matches(PASSWORD, hashed) for hashed in (costly, cheap)] == [True, True]
+        assert not await hasher.matches(PASSWORD, None)
+        assert sum(spent) == 3 * 2**7
+
+
+def spent_work(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rounds of each use of bcrypt from now on."""
+    spent: list[int] = []
+
+    def counted(genuine: Callable[[bytes, bytes], _Result]) -> Callable[[bytes, bytes], _Result]:
+        def count(password: bytes, salt: bytes) -> _Result:
+            spent.append(2 ** int(salt[4:6]))
+            return genuine(password, salt)
+
+        return count
+
+    monkeypatch.setattr(bcrypt, "checkpw", counted(bcrypt.checkpw))
+    monkeypatch.setattr(bcrypt, "hashpw", counted(bcrypt.hashpw))
+    return spent
 
 
 class BusyThreads:
