@@ -167,6 +167,8 @@ class Member:
     created_at: datetime
     #: Whether the person has shown that they read mail at their address.
     email_verified: bool
+    #: As in `Membership`.
+    consented: bool
 
 
 @dataclass(frozen=True, kw_only=True)

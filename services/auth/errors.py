@@ -182,10 +182,13 @@ class KeyEnded(Conflict):
 
 
 class LastOwner(Conflict):
-    """A tenant never goes without an owner who can sign in."""
+    """A tenant never goes without an owner who can sign in and wants to be one."""
 
     def __init__(self) -> None:
-        super().__init__("The last owner who can sign in can neither leave nor be demoted. Make another owner first.")
+        super().__init__(
+            "The last owner who can sign in, and was not merely added by others, can neither leave nor be demoted."
+            " Invite another owner first."
+        )
 
 
 class TooManyPasswords(Unavailable):

@@ -19,8 +19,8 @@ class Departures:
         self._identities = identities
 
     async def keep_an_owner(self, connection: Connection, tenant_id: TenantId, leaving: Member) -> None:
-        """Who can sign in: not through a provider that is disabled. Raises LastOwner."""
-        if leaving.role is not Role.OWNER:
+        """Who has consented and can sign in: not through a provider that is disabled. Raises LastOwner."""
+        if leaving.role is not Role.OWNER or not leaving.consented:
             return
         if not await self._identities.owners_beside(connection, tenant_id, leaving.user.id):
             raise LastOwner

@@ -213,10 +213,10 @@ class IdentityStorage:
         return [UserId(row["user_id"]) for row in await cursor.fetchall()]
 
     async def other_owners(self, connection: Connection, tenant_id: TenantId, provider_id: ProviderId) -> int:
-        """Owners of the tenant who can sign in without the provider: by a password, or through another that is
-        enabled."""
+        """Owners of the tenant who have consented and can sign in without the provider: by a password, or through
+        another that is enabled."""
         cursor = await connection.execute(
-            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner'"
+            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner' AND consented"
             " AND user_id NOT IN (SELECT user_id FROM identities JOIN identity_providers AS provider"
             " ON provider.id = identities.provider_id WHERE provider.id = %s OR NOT provider.enabled)",
             (tenant_id, provider_id),
@@ -225,9 +225,11 @@ class IdentityStorage:
         return int(row["owners"])
 
     async def owners_beside(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> int:
-        """Other owners of the tenant who can sign in: by a password, or through a provider that is enabled."""
+        """Other owners of the tenant who have consented and can sign in: by a password, or through a provider that is
+        enabled."""
         cursor = await connection.execute(
-            "SELECT count(*) AS owners FROM memberships WHERE tenant_id = %s AND role = 'owner' AND user_id <> %s"
+            "SELECT count(*) AS owners FROM memberships"
+            " WHERE tenant_id = %s AND role = 'owner' AND consented AND user_id <> %s"
             " AND user_id NOT IN (SELECT user_id FROM identities JOIN identity_providers AS provider"
             " ON provider.id = identities.provider_id WHERE NOT provider.enabled)",
             (tenant_id, user_id),

@@ -19,7 +19,7 @@ class MemberStorage:
         """By user id; one more than the page's size, where there are so many."""
         cursor = await connection.execute(
             "SELECT users.id::text AS id, users.email, users.email_verified_at, memberships.role,"
-            " memberships.created_at"
+            " memberships.created_at, memberships.consented"
             " FROM memberships JOIN users ON users.id = memberships.user_id"
             " WHERE memberships.tenant_id = %s AND memberships.user_id > %s ORDER BY memberships.user_id LIMIT %s",
             (tenant_id, page.after, page.size + 1),
@@ -29,7 +29,7 @@ class MemberStorage:
     async def get(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Member | None:
         cursor = await connection.execute(
             "SELECT users.id::text AS id, users.email, users.email_verified_at, memberships.role,"
-            " memberships.created_at"
+            " memberships.created_at, memberships.consented"
             " FROM memberships JOIN users ON users.id = memberships.user_id"
             " WHERE memberships.tenant_id = %s AND memberships.user_id = %s",
             (tenant_id, user_id),
@@ -93,4 +93,5 @@ def _member(row: Mapping[str, Any]) -> Member:
         role=Role.of(row["role"]),
         created_at=row["created_at"],
         email_verified=row["email_verified_at"] is not None,
+        consented=row["consented"],
     )

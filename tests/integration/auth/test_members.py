@@ -33,6 +33,15 @@ async def remove(auth: AuthClient, actor: Person, tenant: Person, user_id: str) 
     await auth.account("RemoveMember", request, await auth.principal(actor))
 
 
+def consent(database: Database, tenant: Person, person: Person) -> None:
+    """As if the member had been invited, and had accepted."""
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            "UPDATE auth.memberships SET consented = true WHERE tenant_id = %s AND user_id = %s",
+            (tenant.tenant_id, person.user_id),
+        )
+
+
 async def members(auth: AuthClient, actor: Person, tenant: Person) -> dict[str, pb.Role.ValueType]:
     request = pb.ListMembersRequest(tenant_id=tenant.tenant_id)
     answer = await auth.account("ListMembers", request, await auth.principal(actor))
@@ -156,7 +165,7 @@ async def test_an_editor_manages_nobody_but_may_leave(auth: AuthClient) -> None:
         await members(auth, eve, ada)
 
 
-async def test_the_last_owner_can_neither_leave_nor_be_demoted(auth: AuthClient) -> None:
+async def test_the_last_owner_can_neither_leave_nor_be_demoted(auth: AuthClient, module_database: Database) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     await add(auth, ada, ada, eve, pb.ROLE_ADMIN)
 
@@ -166,15 +175,41 @@ async def test_the_last_owner_can_neither_leave_nor_be_demoted(auth: AuthClient)
         await change(auth, ada, ada, ada.user_id, pb.ROLE_ADMIN)
     assert (await change(auth, ada, ada, ada.user_id, pb.ROLE_OWNER)).role == pb.ROLE_OWNER
     await change(auth, ada, ada, eve.user_id, pb.ROLE_OWNER)
+    consent(module_database, ada, eve)
     await remove(auth, ada, ada, ada.user_id)
 
     assert await members(auth, eve, ada) == {eve.email: pb.ROLE_OWNER}
 
 
-async def test_two_owners_who_demote_each_other_at_once_leave_one(auth: AuthClient) -> None:
+async def test_who_was_merely_added_does_not_become_the_last_owner(auth: AuthClient) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await add(auth, ada, ada, eve, pb.ROLE_OWNER)
+
+    with pytest.raises(Conflict, match="Invite another owner"):
+        await remove(auth, ada, ada, ada.user_id)
+    with pytest.raises(Conflict, match="Invite another owner"):
+        await change(auth, ada, ada, ada.user_id, pb.ROLE_VIEWER)
+
+
+async def test_who_was_merely_added_leaves_whatever_becomes_of_the_tenant(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await add(auth, ada, ada, eve, pb.ROLE_OWNER)
+    with psycopg.connect(module_database.superuser_dsn) as connection:
+        connection.execute("DELETE FROM auth.users WHERE id = %s", (ada.user_id,))
+
+    await remove(auth, eve, ada, eve.user_id)
+
+    with pytest.raises(NotFound):
+        await members(auth, eve, ada)
+
+
+async def test_two_owners_who_demote_each_other_at_once_leave_one(auth: AuthClient, module_database: Database) -> None:
     for _ in range(5):
         ada, eve = await auth.sign_up(), await auth.sign_up()
         await add(auth, ada, ada, eve, pb.ROLE_OWNER)
+        consent(module_database, ada, eve)
 
         outcomes = await asyncio.gather(
             change(auth, ada, ada, eve.user_id, pb.ROLE_VIEWER),
@@ -203,9 +238,12 @@ async def test_a_lost_role_counts_at_once_and_is_announced(auth: AuthClient) -> 
         await auth.account("CreateKey", pb.CreateKeyRequest(project_id=ada.project_id, name="late"), before)
 
 
-async def test_a_person_without_any_tenant_has_nothing_but_the_account(auth: AuthClient) -> None:
+async def test_a_person_without_any_tenant_has_nothing_but_the_account(
+    auth: AuthClient, module_database: Database
+) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     await add(auth, eve, eve, ada, pb.ROLE_OWNER)
+    consent(module_database, eve, ada)
     await remove(auth, eve, eve, eve.user_id)
     principal = await auth.principal(eve)
 
