@@ -155,7 +155,10 @@ class InviterNotVerified(Forbidden):
     """Mails go out for those alone whose own address is known to be theirs."""
 
     def __init__(self) -> None:
-        super().__init__("Verify your own e-mail address before you invite others.")
+        super().__init__(
+            "Verify your own e-mail address before you invite others. Where an identity provider vouches for yours, an"
+            " owner of the tenant must have verified theirs."
+        )
 
 
 class TenantSuspended(Forbidden):

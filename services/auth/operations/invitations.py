@@ -73,7 +73,7 @@ class Invitations:
         self._feed = feed
         self._trail = trail
         self._clock = clock
-        #: Whether nobody invites whose own address is not verified.
+        #: Whether nobody invites whose own address is neither verified nor vouched for.
         self._only_verified = only_verified
 
     async def create(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Invitation:
@@ -149,7 +149,10 @@ class Invitations:
 
     async def _require_room(self, connection: Connection, actor: Actor, key: str, now: datetime) -> None:
         """Nobody's mailbox is filled by strangers, not even with invitations that make each other void."""
-        if self._only_verified and not await self._accounts.email_verified(connection, actor.user_id):
+        if self._only_verified and not (
+            await self._accounts.email_verified(connection, actor.user_id)
+            or await self._members.is_vouched_for(connection, actor.tenant_id, actor.user_id)
+        ):
             raise InviterNotVerified
         await self._invitations.lock_address(connection, key)
         await open_door(connection, "email", key)

@@ -72,6 +72,18 @@ class MemberStorage:
     async def delete(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> None:
         await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
 
+    async def is_vouched_for(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
+        """Whether an identity provider of the tenant has made this account, and an owner who has consented, and so
+        answers for what it says, has verified their own address."""
+        cursor = await connection.execute(
+            "SELECT FROM memberships JOIN users ON users.id = memberships.user_id"
+            " WHERE memberships.tenant_id = %s AND memberships.role = 'owner' AND memberships.consented"
+            " AND users.email_verified_at IS NOT NULL"
+            " AND EXISTS (SELECT FROM identities WHERE tenant_id = %s AND user_id = %s)",
+            (tenant_id, tenant_id, user_id),
+        )
+        return await cursor.fetchone() is not None
+
     async def emails_of_admins(
         self, connection: Connection, tenant_id: TenantId, *, only_verified: bool
     ) -> Sequence[str]:

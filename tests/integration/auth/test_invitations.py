@@ -17,8 +17,10 @@ from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.forging_issuer import ForgingIssuer
 from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.integration.auth.mail_folder import Mails
+from tests.integration.auth.sign_ons import add_provider, person_of, sign_on
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -289,6 +291,28 @@ async def test_where_addresses_can_be_verified_only_those_who_did_invite(
             connection.execute("UPDATE auth.users SET email_verified_at = now()")
 
         assert await invite(auth, ada, ada, "guest@example.com")
+
+
+async def test_who_signs_in_through_a_provider_invites_where_an_owner_of_the_tenant_is_verified(
+    mailing_settings: Settings, database: Database, forger: ForgingIssuer
+) -> None:
+    async with running_auth(mailing_settings) as auth:
+        ada, bob = await auth.sign_up(), await auth.sign_up()
+        provider = await add_provider(auth, ada, forger.url, default_role=ADMIN)
+        eve = person_of(await sign_on(auth, forger, provider), ada)
+        with pytest.raises(Forbidden, match="an owner of the tenant"):
+            await invite(auth, eve, ada, "guest@example.com")
+
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (ada.user_id,))
+            connection.execute(
+                "INSERT INTO auth.memberships (tenant_id, user_id, role, created_at) VALUES (%s, %s, 'admin', now())",
+                (ada.tenant_id, bob.user_id),
+            )
+
+        assert await invite(auth, eve, ada, "guest@example.com")
+        with pytest.raises(Forbidden):  # for whose address nobody vouches
+            await invite(auth, bob, ada, "guest@example.com")
 
 
 async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(
