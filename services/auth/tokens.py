@@ -40,15 +40,18 @@ class Tokens:
     def __init__(self, ring: KeyRing, clock: Clock, *, access_seconds: int, principal_seconds: int) -> None:
         self._ring = ring
         self._clock = clock
-        self.access_seconds = access_seconds
+        self._access_seconds = access_seconds
         self._principal_seconds = principal_seconds
 
-    def access_token(self, user_id: UserId, session_id: SessionId) -> str:
-        """Raises SigningKeysMissing until the keys have been read."""
+    def access_token(self, user_id: UserId, session_id: SessionId, not_after: float | None = None) -> tuple[str, int]:
+        """And the seconds until it expires: as its session does (`not_after`, Unix seconds), if that is earlier.
+
+        Raises SigningKeysMissing until the keys have been read.
+        """
         now = self._now()
-        return self._sign(
-            {"aud": ACCESS_AUDIENCE, "sub": user_id, "sid": session_id, "iat": now, "exp": now + self.access_seconds}
-        )
+        expires_at = _earlier(now + self._access_seconds, not_after)
+        claims = {"aud": ACCESS_AUDIENCE, "sub": user_id, "sid": session_id, "iat": now, "exp": expires_at}
+        return self._sign(claims), expires_at - now
 
     def read_access_token(self, token: str) -> AccessClaims:
         """Raises TokenExpired for a genuine token past its time, SessionOver for anything else that is not valid."""
@@ -84,19 +87,13 @@ class Tokens:
         session_id: str = "",
         not_after: float | None = None,
     ) -> str:
-        """A principal (`chassis.principals`). It ends with its credential (`not_after`, Unix seconds).
-
-        Tokens count whole seconds, and the last one is not cut short: whoever is asked about the credential then still
-        answers yes.
-        """
-        now = self._now()
-        expires_at = now + self._principal_seconds
+        """A principal (`chassis.principals`). It ends with its credential (`not_after`, Unix seconds)."""
         claims: dict[str, object] = {
             "aud": principals.AUDIENCE,
             "sub": subject,
             "kind": kind,
             "scopes": sorted(scopes),
-            "exp": expires_at if not_after is None else min(expires_at, math.ceil(not_after)),
+            "exp": _earlier(self._now() + self._principal_seconds, not_after),
         }
         optional = {"tid": tenant_id, "pid": project_id, "sid": session_id}
         return self._sign(claims | {name: value for name, value in optional.items() if value})
@@ -149,6 +146,12 @@ class MailedTokens:
     def digest(token: str) -> bytes:
         """By which a token is known at rest."""
         return hashlib.sha256(token.encode()).digest()
+
+
+def _earlier(expires_at: int, not_after: float | None) -> int:
+    """Tokens count whole seconds, and the last one is not cut short: whoever is asked about the credential then still
+    answers yes."""
+    return expires_at if not_after is None else min(expires_at, math.ceil(not_after))
 
 
 def _base64url(secret: bytes) -> str:

@@ -70,7 +70,7 @@ class Sessions:
         """A new session of the user whose door is open; `not_after`: as in `Session`. Raises SigningKeysMissing."""
         now, refresh = self._now(), self._refresh_tokens.first()
         family = Session(id=SessionId(str(uuid7())), user_id=user_id, revoked_at=None, not_after=not_after)
-        issued = self._issued(user_id, family.id, refresh)
+        issued = self._issued(family, refresh)
         expires_at = family.expires_at(now, self._life)
         session = LiveSession(id=family.id, device=device, created_at=now, last_used_at=now, expires_at=expires_at)
         await self._sessions.insert(connection, user_id, session, not_after)
@@ -124,7 +124,7 @@ class Sessions:
             verdict, held, family = await self._judge(connection, token_hash)
             issued = None
             if held is not None and family is not None and verdict in (Presented.ROTATE, Presented.REPEAT):
-                issued = self._issued(held.user_id, held.session_id, self._refresh_tokens.successor(token))
+                issued = self._issued(family, self._refresh_tokens.successor(token))
                 if verdict is Presented.ROTATE:
                     await self._rotate(connection, held, family, issued.refresh_token, device)
             elif held is not None and verdict is Presented.REUSED:
@@ -185,11 +185,10 @@ class Sessions:
             spent_at=None,
         )
 
-    def _issued(self, user_id: UserId, session_id: SessionId, refresh_token: str) -> IssuedTokens:
-        access_token = self._tokens.access_token(user_id, session_id)
-        return IssuedTokens(
-            access_token=access_token, refresh_token=refresh_token, expires_in=self._tokens.access_seconds
-        )
+    def _issued(self, family: Session, refresh_token: str) -> IssuedTokens:
+        not_after = family.not_after.timestamp() if family.not_after else None
+        access_token, seconds = self._tokens.access_token(family.user_id, family.id, not_after)
+        return IssuedTokens(access_token=access_token, refresh_token=refresh_token, expires_in=seconds)
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())

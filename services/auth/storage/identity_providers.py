@@ -240,7 +240,7 @@ class IdentityStorage:
     async def end_sessions(self, connection: Connection, provider_id: ProviderId, now: datetime) -> Sequence[SessionId]:
         """Of the accounts that the provider made, which have no others; which ones that were.
 
-        Also those that nothing renews any more: an access token outlives its session by some minutes.
+        Also those that nothing renews any more: an access token may outlive its session.
         """
         cursor = await connection.execute(
             "UPDATE sessions SET revoked_at = %s WHERE revoked_at IS NULL"

@@ -85,11 +85,14 @@ class SessionStorage:
     async def revoke_all(
         self, connection: Connection, user_id: UserId, now: datetime, *, but: SessionId | None = None
     ) -> Sequence[SessionId]:
-        """Those of a user, but one where it is named; which ones that were."""
+        """Those of a user, but one where it is named; which ones that were.
+
+        Also those that nothing renews any more: an access token may outlive its session.
+        """
         cursor = await connection.execute(
             "UPDATE sessions SET revoked_at = %s"
-            " WHERE user_id = %s AND revoked_at IS NULL AND expires_at > %s AND id IS DISTINCT FROM %s"
+            " WHERE user_id = %s AND revoked_at IS NULL AND id IS DISTINCT FROM %s"
             " RETURNING id::text AS id",
-            (now, user_id, now, but),
+            (now, user_id, but),
         )
         return [row["id"] for row in await cursor.fetchall()]

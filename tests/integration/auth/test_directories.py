@@ -131,6 +131,24 @@ async def test_the_session_ends_some_hours_later_whatever_renews_it(
         await moving_auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=token))
 
 
+async def test_no_access_token_outlives_the_session(
+    moving_auth: AuthClient, liar: LyingDirectory, clock: MovableClock
+) -> None:
+    ada = await moving_auth.sign_up()
+    provider = await add_directory(moving_auth, ada, of_liar(liar))
+    first = (await sign_in(moving_auth, provider, "eve")).session
+    await clock.advance(timedelta(hours=11, minutes=50))
+    request = accounts_pb2.RefreshRequest(refresh_token=first.refresh_token)
+    last = (await moving_auth.account("Refresh", request)).session
+    assert await moving_auth.authenticate(access_token=last.access_token)
+    await clock.advance(timedelta(minutes=10, seconds=1))
+
+    with pytest.raises(Unauthenticated) as refused:
+        await moving_auth.authenticate(access_token=last.access_token)
+
+    assert (first.expires_in, 0 < last.expires_in <= 601, refused.value.code) == (900, True, "TOKEN_EXPIRED")
+
+
 async def test_the_session_ends_with_its_provider(auth: AuthClient, liar: LyingDirectory) -> None:
     ada = await auth.sign_up()
     provider = await add_directory(auth, ada, of_liar(liar))

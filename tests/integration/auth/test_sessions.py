@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from chassis.errors import Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from contracts.pulsegate.auth.v1 import own_account_pb2
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -123,6 +124,21 @@ async def test_a_refresh_token_lives_seven_days_from_its_making(timed: AuthClien
 
     with pytest.raises(Unauthenticated):
         await refresh(timed, newest.refresh_token)
+
+
+async def test_a_session_that_nothing_renews_any_more_ends_with_all_others(
+    settings: Settings, clock: MovableClock
+) -> None:
+    async with running_auth(settings, clock, refresh_token_days=1, access_token_seconds=2 * 86_400) as auth:
+        ada = await auth.sign_up()
+        other = (await auth.account("SignIn", pb.SignInRequest(email=ada.email, password=PASSWORD))).session
+        await clock.advance(timedelta(days=1, hours=1))
+        assert not await is_over(auth, other.access_token)
+
+        await auth.own("RevokeOtherSessions", own_account_pb2.RevokeOtherSessionsRequest(), await auth.principal(ada))
+
+        assert await is_over(auth, other.access_token)
+        assert not await is_over(auth, ada.access_token)
 
 
 async def test_signing_out_ends_the_session_at_once(auth: AuthClient) -> None:

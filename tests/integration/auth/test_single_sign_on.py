@@ -434,21 +434,21 @@ async def test_who_redeems_a_grant_locks_nothing_that_the_deletion_of_its_provid
 
 
 async def test_an_access_token_that_has_outlived_its_session_ends_with_the_provider_too(
-    moving_auth: AuthClient, forger: ForgingIssuer, clock: MovableClock
+    settings: Settings, forger: ForgingIssuer, clock: MovableClock
 ) -> None:
     forger.now = clock.now_ms
-    ada = await moving_auth.sign_up()
-    provider = await add_provider(moving_auth, ada, forger.url)
-    token = (await sign_on(moving_auth, forger, provider)).session.refresh_token
-    await clock.advance(timedelta(hours=11, minutes=59))
-    renewed = await moving_auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=token))
-    await clock.advance(timedelta(minutes=2))
-    again = await moving_auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=ada.refresh_token))
-    ada = Person(**{**vars(ada), "access_token": again.session.access_token})
-    assert (await moving_auth.authenticate(access_token=renewed.session.access_token)).principal
-    await change_provider(moving_auth, ada, provider, forger.url, enabled=False)
-    with pytest.raises(Unauthenticated):
-        await moving_auth.authenticate(access_token=renewed.session.access_token)
+    lives: dict[str, Any] = {"refresh_token_days": 1, "access_token_seconds": 2 * 86_400, "sso_session_hours": 72}
+    async with running_auth(settings, clock, **lives) as auth:
+        ada = await auth.sign_up()
+        provider = await add_provider(auth, ada, forger.url)
+        session = (await sign_on(auth, forger, provider)).session
+        await clock.advance(timedelta(days=1, minutes=1))
+        with pytest.raises(Unauthenticated):
+            await auth.account("Refresh", accounts_pb2.RefreshRequest(refresh_token=session.refresh_token))
+        assert (await auth.authenticate(access_token=session.access_token)).principal
+        await change_provider(auth, ada, provider, forger.url, enabled=False)
+        with pytest.raises(Unauthenticated):
+            await auth.authenticate(access_token=session.access_token)
 
 
 async def test_sessions_that_a_provider_began_end_when_it_is_disabled_and_no_others(
