@@ -37,6 +37,8 @@ _SHORTEST_RUN = 4
 
 #: What people write for a letter.
 _LOOK_ALIKES = str.maketrans("013457@$!", "oieastasi")
+#: The digits of an American keyboard, where somebody held the shift key.
+_UNSHIFTED = str.maketrans("!@#$%^&*()", "1234567890")
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _AROUND_LETTERS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
@@ -115,7 +117,12 @@ def _says_only(plain: str, parts: frozenset[str]) -> bool:
 
 def _consists_of_common_parts(plain: str) -> bool:
     """Whether at most two common words and rows, with digits and signs anywhere, are all there is."""
-    spellings = {plain, plain.translate(_LOOK_ALIKES), _AROUND_LETTERS.sub("", plain).translate(_LOOK_ALIKES)}
+    spellings = {
+        plain,
+        plain.translate(_LOOK_ALIKES),
+        _AROUND_LETTERS.sub("", plain).translate(_LOOK_ALIKES),
+        plain.translate(_UNSHIFTED),
+    }
     return any(_is_common(_without_rows(spelling)) for spelling in spellings)
 
 

@@ -56,6 +56,7 @@ def test_a_password_that_nobody_tries_first_is_taken(password: str) -> None:
         ("qwertyuiop12", "that a guesser tries"),
         ("QWERTYuiop[]{}", "that a guesser tries"),
         ("1qaz2wsx3edc", "that a guesser tries"),
+        ("!QAZ2wsx#EDC", "that a guesser tries"),
         ("1q2w3e4r5t6y", "that a guesser tries"),
         ("abcdefghijkl", "that a guesser tries"),
         ("zyxwvutsrqpo", "that a guesser tries"),
