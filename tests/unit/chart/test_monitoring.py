@@ -83,10 +83,10 @@ def _beside_another(series: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if "namespace=" in each["series"]:
             yield each
             continue
-        first = re.match(r"[\d.]+", each["values"])
+        first = re.match(r"(?:_x\d+ )?([\d.]+)", each["values"])
         assert first is not None, each
         yield _in_namespace(NAMESPACE, each["series"], each["values"])
-        yield _in_namespace("another", each["series"], f"{first[0]}x1000")
+        yield _in_namespace("another", each["series"], f"{first[1]}x1000")
 
 
 def _in_namespace(namespace: str, series: str, values: str) -> dict[str, Any]:
