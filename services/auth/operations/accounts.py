@@ -141,11 +141,12 @@ class Accounts:
         Raises InvalidCredentials, after the same time, for an unknown e-mail address and a wrong password; after the
         right one TotpRequired, InvalidTotp or TooManyCodes.
         """
-        stored, matches = await self._compared(email, password)
-        outcome: SignedIn | PulsegateError = InvalidCredentials()
-        if stored is not None and matches:
-            renewed = await self._hasher.renewed(password, stored.bcrypt)
-            outcome = await self._begin(stored, renewed, totp, device)
+        outcome: SignedIn | PulsegateError | None = None
+        while outcome is None:
+            stored, matches = await self._compared(email, password)
+            outcome = InvalidCredentials()
+            if stored is not None and matches:
+                outcome = await self._begin(stored, password, totp, device)
         if isinstance(outcome, PulsegateError):
             await self._tell_of_failure(stored, outcome, device)
             metrics.SIGN_INS.labels(outcome.code.lower()).inc()
@@ -162,15 +163,15 @@ class Accounts:
         return stored, matches
 
     async def _begin(
-        self, stored: StoredPassword, renewed: str, totp: str, device: Device
-    ) -> SignedIn | PulsegateError:
-        """A session, or what to refuse it with, once what that counts is committed; `renewed`: what the password is
-        compared with from now on."""
-        user = stored.user
+        self, stored: StoredPassword, password: str, totp: str, device: Device
+    ) -> SignedIn | PulsegateError | None:
+        """A session, or what to refuse it with, once what that counts is committed. None: what the password was
+        compared with is not its owner's any more."""
+        user, renewed = stored.user, await self._hasher.renewed(password, stored.bcrypt)
         async with self._database.transaction(user_id=user.id) as connection:
-            # While it was compared it may have been replaced, which ends the sessions that are there by then.
+            # Meanwhile it may have been renewed, or replaced, which ends the sessions that are there by then.
             if await self._accounts.lock_password(connection, user.id) != stored.bcrypt:
-                return InvalidCredentials()
+                return None
             refusal = await self._second_factors.judge(connection, user, totp)
             if refusal is not None:
                 return refusal

@@ -161,6 +161,15 @@ async def test_a_password_gets_the_present_cost_when_its_owner_signs_in(settings
     assert kept() == [renewed]
 
 
+async def test_who_signs_in_several_times_at_once_is_not_refused_for_a_new_cost(settings: Settings) -> None:
+    async with running_auth(settings) as auth:
+        ada = await auth.sign_up()
+    async with running_auth(settings, bcrypt_cost=6) as auth:
+        answers = await asyncio.gather(*(auth.account("SignIn", signing_in(ada.email)) for _ in range(4)))
+
+    assert all(answer.session.access_token for answer in answers)
+
+
 async def test_a_deleted_account_is_told_so(auth: AuthClient, module_database: Database) -> None:
     ada = await auth.sign_up()
     principal = await auth.principal(ada)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import bcrypt
 import psycopg
 import pyotp
 import pytest
@@ -363,7 +364,8 @@ async def test_a_password_that_is_replaced_while_it_is_compared_opens_nothing(
 ) -> None:
     ada = await auth.sign_up()
     async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
-        await connection.execute("UPDATE auth.passwords SET bcrypt = 'another'")
+        another = bcrypt.hashpw(NEW_PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+        await connection.execute("UPDATE auth.passwords SET bcrypt = %s", (another,))
         attempt = asyncio.create_task(sign_in(auth, ada.email, PASSWORD))
         await until_somebody_waits_for_a_lock(database)
 
