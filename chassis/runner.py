@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import uvloop
 
 from chassis import (
@@ -94,7 +95,10 @@ def migrate(schema: str, folder: Path) -> None:
     """`python -m services.<name> migrate`: brings the schema up to date."""
     loaded = read_settings(f"{schema} migrate", settings.MigrationSettings)
     logs.configure(schema)
-    run_loop(migrations.migrate(schema, folder, loaded.owner_dsn))
+    try:
+        run_loop(migrations.migrate(schema, folder, loaded.owner_dsn))
+    except (psycopg.Error, migrations.MigrationError) as error:
+        raise SystemExit(f"{schema} cannot be migrated: {error}") from error
 
 
 def _stop_signal() -> asyncio.Event:

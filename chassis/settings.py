@@ -203,10 +203,11 @@ def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
 
 def _read_by_libpq(text: str) -> None:
     try:
-        ports = conninfo_to_dict(text).get("port", "")
+        parts = conninfo_to_dict(text)
     except psycopg.ProgrammingError as error:
         raise ValueError from error
-    if not _PORTS.fullmatch(str(ports)):  # of which libpq would hear only when it connects
+    # Of which libpq would hear only when it connects, and then quote it: what it takes for them is of a password.
+    if not _PORTS.fullmatch(str(parts.get("port", ""))) or "@" in str(parts.get("host", "")):
         raise ValueError
 
 

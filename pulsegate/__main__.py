@@ -24,8 +24,8 @@ def _told() -> Iterator[None]:
     """What cannot be done is said in one line, with status 1."""
     try:
         yield
-    except (NoInstallationError, backups.BackupError, LogError, canary.CanaryError) as error:
-        raise click.ClickException(str(error)) from error
+    except (NoInstallationError, backups.BackupError, LogError, canary.CanaryError, OSError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PULSEGATE"})
@@ -117,7 +117,10 @@ def restore(found: Found, file: Path, yes: bool) -> None:
         if not yes:
             click.confirm(f"Everything that was counted since {made} will be forgotten. Go on?", abort=True)
         backups.restore(found(), file.absolute())
-    click.echo(f"Restored as of {made}. Start the services; last values are right within half a minute.")
+    click.echo(
+        f"Restored as of {made}. Empty Valkey, whose answers are of what is forgotten, before you start the services;"
+    )
+    click.echo("last values are right within half a minute.")
 
 
 @pulsegate.command("canary-key")
@@ -142,8 +145,12 @@ def support_bundle(found: Found, file: Path) -> None:
     """Write FILE (.tar.gz): readiness, metrics, rules, alerts and logs, with secrets redacted."""
     if file.exists():
         raise click.ClickException(f"{file} is there already")
-    names = bundles.make(found(), file)
+    installation = found()
+    with _told():
+        names = bundles.make(installation, file.absolute())
     click.echo(f"{file}: {len(names)} parts. Read it before you send it: logs name your tenants' ids.")
+    if installation.logs is None:
+        click.echo("The processes' logs are not in it: name their folder as `logs`, or send what your log system has.")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from psycopg.sql import SQL, Identifier
 
 from pulsegate import frames
 from pulsegate.installation import SCHEMAS, Installation
+from pulsegate.new_files import new_file
 from pulsegate.observation import fetched
 
 _BOOTSTRAP = Path(__file__).resolve().parents[1] / "deploy" / "postgres" / "bootstrap.sql"
@@ -60,15 +63,14 @@ def make(installation: Installation, path: Path) -> Contents:
 
 
 def _pack(folder: Path, path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+    with new_file(path) as file, tarfile.open(fileobj=file, mode="w") as archive:
         for name in (_MANIFEST, _DATABASE, _FRAMES):
             archive.add(folder / name, name)
 
 
 def _dump(installation: Installation, path: Path) -> dict[int, int]:
     """Dumps the schemas; returns the positions of the same moment."""
-    with psycopg.connect(installation.database) as connection:
+    with _connected(installation) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         positions = _positions(connection)
         ((snapshot,),) = connection.execute("SELECT pg_export_snapshot()").fetchall()
@@ -82,11 +84,21 @@ def _positions(connection: psycopg.Connection) -> dict[int, int]:
     return dict(connection.execute("SELECT lane, position FROM ingest.lanes").fetchall())
 
 
+@contextmanager
+def _connected(installation: Installation) -> Iterator[psycopg.Connection]:
+    """A transaction. Raises BackupError where the database does not answer, or refuses something."""
+    try:
+        with psycopg.connect(installation.database) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise BackupError(f"the database says: {error}") from error
+
+
 async def _take(installation: Installation, positions: dict[int, int], path: Path) -> int:
     """Takes what is not in the dump. Raises BackupError where the log has dropped some of that meanwhile."""
     async with frames.connected(installation.nats) as log:
         taken = await frames.take(log, installation.stream, positions, path)
-        with psycopg.connect(installation.database) as connection:
+        with _connected(installation) as connection:
             now = _positions(connection)
         for lane in sorted(positions.keys() | now.keys()):
             position = positions.get(lane, 0)
@@ -122,8 +134,7 @@ def restore(installation: Installation, path: Path) -> Contents:
     held = contents(path)
     _require_stopped(installation)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".restore-") as folder:
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+        _unpack(path, folder)
         # All of it is read, because what is there now is dropped for it.
         _program(installation, "pg_restore", f"--file={os.devnull}", str(Path(folder) / _DATABASE))
         _load(installation, Path(folder) / _DATABASE)
@@ -133,12 +144,20 @@ def restore(installation: Installation, path: Path) -> Contents:
     return held
 
 
+def _unpack(path: Path, folder: str) -> None:
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise BackupError(f"{path} is no backup of Pulsegate: {error}") from error
+
+
 def _require_stopped(installation: Installation) -> None:
     """Asks the processes that are known, and Postgres, which sees the others too."""
     alive = [name for name, address in installation.processes.items() if fetched(f"{address}/health/live")[0]]
     if alive:
         raise BackupError(f"still running: {', '.join(alive)}. Stop every process of the services first.")
-    with psycopg.connect(installation.database) as connection:
+    with _connected(installation) as connection:
         rows = connection.execute(
             "SELECT DISTINCT usename FROM pg_stat_activity WHERE datname = current_database() AND usename = ANY(%s)"
             " ORDER BY usename",
@@ -155,13 +174,13 @@ async def _put_back(installation: Installation, path: Path) -> int:
 
 
 def _load(installation: Installation, path: Path) -> None:
-    with psycopg.connect(installation.database) as connection:
+    with _connected(installation) as connection:
         # For the roles, which are not in the dump.
         connection.execute(_BOOTSTRAP.read_bytes())
         for schema in SCHEMAS:
             connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
     _program(installation, "pg_restore", _address(installation), "--single-transaction", "--exit-on-error", str(path))
-    with psycopg.connect(installation.database) as connection:
+    with _connected(installation) as connection:
         # The log is another one, and begins with the first frame that is not counted.
         connection.execute("UPDATE ingest.lanes SET position = 0, log_made_at = NULL")
         # Sinks have seen what came after the backup: they are given every live series anew, as new ones are.

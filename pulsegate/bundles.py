@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import platform
 import re
 import tarfile
@@ -17,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from chassis.logs import REDACTED, redact_text
 from pulsegate import doctor, status
 from pulsegate.installation import Installation
+from pulsegate.new_files import new_file
 from pulsegate.observation import fetched
 
 _LOG_BYTES = 1 << 20
@@ -31,8 +31,7 @@ def make(installation: Installation, path: Path) -> list[str]:
     Raises FileExistsError.
     """
     names = []
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+    with new_file(path) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, text in _contents(installation):
             content = _without_secrets(text, installation).encode()
             entry = tarfile.TarInfo(name)

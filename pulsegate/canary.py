@@ -7,9 +7,12 @@ import json
 import urllib.error
 import urllib.request
 from http import HTTPStatus
-from typing import Any
+from http.client import HTTPException
+from typing import Any, TypeVar
 
-from pulsegate.observation import DIRECTLY
+import msgspec
+
+from pulsegate.observation import DIRECTLY, decoded
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -21,6 +24,25 @@ _DEFINITION = {
     "labels": [{"name": "run", "required": True}],
 }
 _KEY = {"name": "canary", "kind": "secret", "scopes": ["ingest:write", "query:read"]}
+
+
+T = TypeVar("T")
+
+
+class _Session(msgspec.Struct, rename="camel"):
+    access_token: str
+
+
+class _Project(msgspec.Struct):
+    id: str
+
+
+class _Projects(msgspec.Struct):
+    items: list[_Project]
+
+
+class _Key(msgspec.Struct):
+    key: str
 
 
 class CanaryError(Exception):
@@ -40,37 +62,41 @@ def new_key(address: str, email: str, password: str) -> str:
     """
     gateway = address.rstrip("/")
     token = _signed_in(gateway, {"email": email, "password": password})
-    [project, *_] = _call(f"{gateway}/api/v1/projects", token=token)["items"]
-    path = f"{gateway}/api/v1/projects/{project['id']}"
+    projects = _call(f"{gateway}/api/v1/projects", _Projects, token=token).items
+    if not projects:
+        raise CanaryError("the account has no project: give it one")
+    path = f"{gateway}/api/v1/projects/{projects[0].id}"
     try:
-        _call(f"{path}/metrics", _DEFINITION, token)
+        _call(f"{path}/metrics", dict, _DEFINITION, token)
     except CanaryError as error:
         if error.status != HTTPStatus.CONFLICT:  # it is there already
             raise
-    return str(_call(f"{path}/keys", _KEY, token)["key"])
+    return _call(f"{path}/keys", _Key, _KEY, token).key
 
 
 def _signed_in(gateway: str, account: dict[str, str]) -> str:
     """An access token, of a new account where there is none."""
     try:
-        answer = _call(f"{gateway}/api/v1/auth/signup", {**account, "tenantName": "Canary"})
+        return _call(f"{gateway}/api/v1/auth/signup", _Session, {**account, "tenantName": "Canary"}).access_token
     except CanaryError as error:
         if error.status != HTTPStatus.CONFLICT:
             raise
-        answer = _call(f"{gateway}/api/v1/auth/signin", account)
-    return str(answer["accessToken"])
+    return _call(f"{gateway}/api/v1/auth/signin", _Session, account).access_token
 
 
-def _call(url: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
-    """The answer's JSON; POST where there is a body."""
+def _call(url: str, kind: type[T], body: dict[str, Any] | None = None, token: str = "") -> T:
+    """What the answer says; POST where there is a body."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     data = None if body is None else json.dumps(body).encode()
     try:
         request = urllib.request.Request(url, data, headers)  # noqa: S310 - the operator's address
-        with DIRECTLY.open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            return json.load(answer)
+        with DIRECTLY.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            answer = decoded(response.read(), kind)
     except urllib.error.HTTPError as error:
         said = error.read(500).decode(errors="replace")
         raise CanaryError(f"{url} answered {error.code}: {said}", error.code) from error
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise CanaryError(f"{url}: {getattr(error, 'reason', error)}") from error
+    if answer is None:
+        raise CanaryError(f"{url} did not answer as a gateway does")
+    return answer

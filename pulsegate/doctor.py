@@ -1,15 +1,15 @@
 """Looks an installation over and says what is wrong, and what to do."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psycopg
 
 from pulsegate.installation import SCHEMAS, Installation
-from pulsegate.observation import fetched, queried
+from pulsegate.observation import decoded, fetched, queried
 from pulsegate.status import processes
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -26,6 +26,18 @@ class Finding:
 
     what: str
     remedy: str
+
+
+class _Storage(msgspec.Struct):
+    sync_always: bool = False
+
+
+class _Jetstream(msgspec.Struct):
+    config: _Storage = msgspec.field(default_factory=_Storage)
+
+
+class _Flags(msgspec.Struct):
+    data: dict[str, str]
 
 
 def findings(installation: Installation) -> Iterator[Finding]:
@@ -68,8 +80,10 @@ def _postgres(installation: Installation) -> Iterator[Finding]:
             yield from _postgres_settings(connection)
             yield from _schemas(connection)
             yield from _clock(connection)
-    except psycopg.OperationalError as error:
-        yield Finding(f"Postgres does not answer: {str(error).strip()}", "Is the address right, and the server up?")
+    except psycopg.Error as error:
+        yield Finding(
+            f"Postgres does not answer: {' '.join(str(error).split())}", "Is the address right, and the server up?"
+        )
 
 
 def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
@@ -121,9 +135,10 @@ def _clock(connection: psycopg.Connection) -> Iterator[Finding]:
 def _log(installation: Installation) -> Iterator[Finding]:
     for address in installation.nats_monitoring:
         status, body = fetched(f"{address}/jsz")
-        if status != 200:
+        told = decoded(body, _Jetstream) if status == 200 else None
+        if told is None:
             yield Finding(f"NATS' monitoring does not answer at {address} ({body[:100]})", "Is the address right?")
-        elif not json.loads(body).get("config", {}).get("sync_always"):
+        elif not told.config.sync_always:
             yield Finding(
                 f"the NATS at {address} does not sync each write",
                 "Set jetstream.sync_interval = always: without it a power cut may lose what was answered 202.",
@@ -149,13 +164,14 @@ def _sink(installation: Installation) -> Iterator[Finding]:
     if not installation.sink:
         return
     status, body = fetched(f"{installation.sink}/api/v1/status/flags")
-    if status != 200:
+    flags = decoded(body, _Flags) if status == 200 else None
+    if flags is None:
         yield Finding(
             f"the sink does not answer as a Prometheus ({body[:100]})",
             "Is the address right, and the server up? Where it is of another kind, name no `sink`.",
         )
         return
-    if json.loads(body)["data"].get("web.enable-remote-write-receiver") != "true":
+    if flags.data.get("web.enable-remote-write-receiver") != "true":
         yield Finding("the sink takes no remote write", "Start it with --web.enable-remote-write-receiver.")
     _, configuration = fetched(f"{installation.sink}/api/v1/status/config")
     if "out_of_order_time_window" not in configuration:

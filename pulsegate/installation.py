@@ -2,12 +2,14 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from chassis.settings import postgres_url, urls
 
 #: The services that own a schema.
 SCHEMAS = ("auth", "config", "codegen", "ingest")
@@ -57,6 +59,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     nats_monitoring: tuple[str, ...] = ()
     owners: dict[str, str] = {}
     stream: str = "PULSEGATE_INGEST"
+    logs: str = ""
 
 
 def from_file(path: Path) -> Installation:
@@ -65,7 +68,20 @@ def from_file(path: Path) -> Installation:
         told = msgspec.convert(_resolved(tomllib.loads(path.read_text(encoding="utf-8"))), _Described)
     except (OSError, ValueError) as error:
         raise NoInstallationError(f"{path} cannot be used: {error}") from error
-    return Installation(**msgspec.structs.asdict(told), secrets=(told.database, told.nats, *told.owners.values()))
+    # Here, and not by who connects: that would quote an address that it cannot read, with its password.
+    for name, address in {"database": told.database, **told.owners}.items():
+        _require(postgres_url, name, address)
+    _require(urls("nats", "tls"), "nats", told.nats)
+    described = msgspec.structs.asdict(told)
+    secrets = (told.database, told.nats, *told.owners.values())
+    return Installation(**{**described, "logs": Path(told.logs) if told.logs else None}, secrets=secrets)
+
+
+def _require(parse: Callable[[str], object], name: str, address: str) -> None:
+    try:
+        parse(address)
+    except ValueError as error:
+        raise NoInstallationError(f"`{name}` {error}") from error
 
 
 def _resolved(value: Any) -> Any:

@@ -1,17 +1,45 @@
 """What an installation says of itself: readiness of its processes, and figures from Prometheus."""
 
-import json
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from http.client import HTTPException
+from typing import TypeVar
+
+import msgspec
 
 #: Asks an installation directly, as its processes ask each other, whatever proxy the environment names.
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 _TIMEOUT_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class _Check(msgspec.Struct):
+    status: str
+    hard: bool
+    reason: str = "down"
+
+
+class _Health(msgspec.Struct):
+    status: str
+    checks: dict[str, _Check]
+
+
+class _Series(msgspec.Struct):
+    metric: dict[str, str]
+    value: tuple[float, str]
+
+
+class _Result(msgspec.Struct):
+    result: list[_Series]
+
+
+class _Queried(msgspec.Struct):
+    data: _Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +62,30 @@ def fetched(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         return 0, str(getattr(error, "reason", error))
+
+
+def decoded(body: bytes | str, kind: type[T]) -> T | None:
+    """What a body of JSON says; None where it is no such thing, as of a server of another kind."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.MsgspecError:
+        return None
 
 
 def readiness(name: str, address: str) -> Readiness:
     """What a process says."""
     status, body = fetched(f"{address}/health/ready")
-    if status not in (200, 503):
-        return Readiness(name=name, status="away", missing={"process": body[:200]})
-    told = json.loads(body)
-    down = {check: facts for check, facts in told["checks"].items() if facts["status"] == "down"}
+    told = decoded(body, _Health) if status in (200, 503) else None
+    if told is None:
+        return Readiness(name=name, status="away", missing={"process": " ".join(body[:200].split())})
+    down = {name: check for name, check in told.checks.items() if check.status == "down"}
     return Readiness(
         name=name,
-        status=told["status"],
-        missing={check: facts.get("reason", "down") for check, facts in down.items()},
-        hard=frozenset(check for check, facts in down.items() if facts["hard"]),
+        status=told.status,
+        missing={name: check.reason for name, check in down.items()},
+        hard=frozenset(name for name, check in down.items() if check.hard),
     )
 
 
@@ -57,7 +93,7 @@ def queried(prometheus: str, expression: str) -> list[tuple[Mapping[str, str], f
     """What PromQL answers, as labels and values; None where Prometheus does not."""
     query = urllib.parse.urlencode({"query": expression})
     status, body = fetched(f"{prometheus}/api/v1/query?{query}")
-    if status != 200:
+    answer = decoded(body, _Queried) if status == 200 else None
+    if answer is None:
         return None
-    result: list[dict[str, Any]] = json.loads(body)["data"]["result"]
-    return [(series["metric"], float(series["value"][1])) for series in result]
+    return [(series.metric, float(series.value[1])) for series in answer.data.result]

@@ -60,6 +60,24 @@ def test_nothing_is_dropped_for_a_dump_that_cannot_be_read_to_its_end(
     assert still_has_its_tables(database)
 
 
+def test_nothing_is_dropped_for_a_file_that_cannot_be_read_to_its_end(database: Database, tmp_path: Path) -> None:
+    path = backup_of(tmp_path, dump_of(database, tmp_path))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(backups.BackupError, match="is no backup of Pulsegate: unexpected end"):
+        backups.restore(installation(database.superuser_dsn, postgres_programs()), path)
+    assert still_has_its_tables(database)
+
+
+def test_nothing_is_dropped_for_a_file_that_would_be_written_elsewhere(database: Database, tmp_path: Path) -> None:
+    path = backup_of(tmp_path, dump_of(database, tmp_path))
+    with tarfile.open(path, "a") as archive:
+        archive.add(tmp_path / "dump", "../elsewhere")
+    with pytest.raises(backups.BackupError, match=r"is no backup of Pulsegate: .*elsewhere"):
+        backups.restore(installation(database.superuser_dsn, postgres_programs()), path)
+    assert still_has_its_tables(database)
+
+
 def test_a_service_that_nobody_has_named_is_seen_by_its_session(database: Database, tmp_path: Path) -> None:
     path = backup_of(tmp_path, b"")
     restored = installation(database.superuser_dsn, postgres_programs())

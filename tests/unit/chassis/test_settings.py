@@ -66,7 +66,8 @@ def test_an_address_that_cannot_be_read_is_a_fault_that_does_not_quote_it(addres
 
 
 @pytest.mark.parametrize(
-    "rest", ["user:hun%zz@host/db", "user:hun/ter2@host/db", "user:hun ter2@host/db", "host/?hun=2"]
+    "rest",
+    ["user:hun%zz@host/db", "user:hun/ter2@host/db", "user:hun ter2@host/db", "user:a@hunter2@host/db", "host/?hun=2"],
 )
 def test_an_address_of_postgres_is_one_that_libpq_reads(rest: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a well-formed address") as caught:

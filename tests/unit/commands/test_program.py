@@ -61,7 +61,7 @@ def test_migrate_says_what_does_it_where_the_guide_to_kubernetes_was_followed(gu
     described = re.search(r"```toml\n(# installation\.toml\n.*?)```", _KUBERNETES, re.DOTALL)
     assert described is not None
     (tmp_path / "installation.toml").write_text(described[1])
-    for secret in ("superuser_dsn", "nats_url"):
-        (tmp_path / secret).write_text("of nobody")
+    (tmp_path / "superuser_dsn").write_text("postgresql://nobody")
+    (tmp_path / "nats_url").write_text("nats://nobody")
     refused = _shell(tmp_path, guide[0], "! pulsegate --installation installation.toml migrate 2>&1")
     assert "`helm upgrade`" in refused
