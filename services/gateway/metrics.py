@@ -33,13 +33,14 @@ FEED_FRESH = Gauge("pulsegate_gateway_credential_feed_fresh", "1 while auth's fe
 UPSTREAM_CALLS = Gauge("pulsegate_gateway_upstream_calls", "Calls under way to a service behind.", ["upstream"])
 SHED = Counter(
     "pulsegate_gateway_shed_total",
-    "Calls that were turned away because a service behind had as many as it may have at a time, or memory as many "
-    "unread answers (answers) as it may hold.",
+    "Calls that were turned away because a service behind had as many as it may have at a time, or memory "
+    "(answers, bodies) as much as it may hold.",
     ["upstream"],
 )
 HELD_BYTES = Gauge(
     "pulsegate_gateway_held_bytes",
-    "Prometheus' answers (answers) that are in memory until their clients have read them.",
+    "What is in memory of Prometheus' answers until clients have read them (answers), and of bodies that did not come "
+    "with their headers until their requests are answered (bodies).",
     ["what"],
 )
 RETRIES = Counter(

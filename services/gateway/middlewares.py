@@ -19,8 +19,8 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
-from services.gateway.routes import ADDED_HEADERS, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
-from services.gateway.shares import HOLDERS
+from services.gateway.routes import ADDED_HEADERS, HELD_BODIES, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
+from services.gateway.shares import HOLDERS, HeldBytes
 
 log = logs.get(__name__)
 
@@ -30,6 +30,9 @@ class Stage(Protocol):
 
     def __call__(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]: ...
 
+
+#: Of bodies that arrive or are worked on, all together.
+_MOST_BODY_BYTES = 128 << 20
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -86,6 +89,7 @@ class Pipeline:
         self._timeout_seconds = timeout_seconds
         self._slow_client_seconds = slow_client_seconds
         self._cors_origins = cors_origins
+        self._held_bodies = HeldBytes("bodies", _MOST_BODY_BYTES)
 
     @web.middleware
     async def routed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -137,6 +141,7 @@ class Pipeline:
         HOLDERS.set(())
         request[ADDED_HEADERS] = {}
         request[SLOW_CLIENT_SECONDS] = self._slow_client_seconds
+        request[HELD_BODIES] = self._held_bodies
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Makes an answer of whatever is raised: the only place where that happens."""

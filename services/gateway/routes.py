@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from services.gateway.domain import Verdict
+from services.gateway.shares import HeldBytes
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,6 +25,8 @@ ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
 SHOWN_ONCE = web.ResponseKey("shown_once", bool)
 #: How long the client may take to send a body.
 SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
+#: What counts the bodies that were not here with their headers.
+HELD_BODIES = web.RequestKey("held_bodies", HeldBytes)
 
 #: The name that a client gives to a request that it may send again, and what says that an answer is one from before.
 IDEMPOTENCY_KEY = "Idempotency-Key"

@@ -17,7 +17,7 @@ from chassis.principals import Principal
 from services.gateway import errors, metrics
 from services.gateway.http_api.json_objects import json_object
 from services.gateway.http_api.shapes import Asked, Faults, read_from_texts, shaped
-from services.gateway.routes import CALLER, SHOWN_ONCE, SLOW_CLIENT_SECONDS
+from services.gateway.routes import CALLER, HELD_BODIES, SHOWN_ONCE, SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,6 +25,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 MOST_BYTES = 1 << 20
 #: The largest JSON object that is decoded here; a route whose objects may well be larger says so.
 MOST_OBJECT_BYTES = 128 << 10
+#: A body that was not here with its headers, for those who read it again.
+_ARRIVED = web.RequestKey("arrived", bytes)
 
 
 class Page(Asked):
@@ -82,21 +84,23 @@ class Asking(Generic[T]):
 
 
 async def read(request: web.Request, most_bytes: int = MOST_BYTES) -> bytes:
-    """The body as it was sent. Raises TooLarge; a client that takes too long is cut."""
+    """The body as it was sent. Raises TooLarge, or Unavailable where too much arrives; a client that takes too long is
+    cut."""
     if (request.content_length or 0) > most_bytes:
         raise _too_large(most_bytes)
-    body = await _read_whole(request)
+    body = await _read_whole(request, most_bytes)
     if len(body) > most_bytes:
         raise _too_large(most_bytes)
     return body
 
 
-async def _read_whole(request: web.Request) -> bytes:
+async def _read_whole(request: web.Request, most_bytes: int) -> bytes:
     try:
-        if request.content.is_eof():  # it is here already: nothing to wait for
-            return await request.read()
+        if request.content.is_eof():  # it is here already, or was waited for before
+            return await request.read() or request.get(_ARRIVED, b"")
         async with asyncio.timeout(request[SLOW_CLIENT_SECONDS]):
-            return await request.read()
+            request[_ARRIVED] = await _arriving(request, most_bytes)
+            return request[_ARRIVED]
     except TimeoutError as error:
         metrics.SLOW_CLIENTS.labels("body").inc()
         if request.transport is not None:
@@ -104,8 +108,16 @@ async def _read_whole(request: web.Request) -> bytes:
         raise Malformed("The body took too long to arrive.") from error
     except ConnectionError as error:
         raise Malformed("The connection ended before the body did.") from error
-    except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large(MOST_BYTES) from error
+
+
+async def _arriving(request: web.Request, most_bytes: int) -> bytes:
+    body, held = bytearray(), request[HELD_BODIES].begin()
+    while chunk := await request.content.readany():
+        if len(body) + len(chunk) > most_bytes:
+            raise _too_large(most_bytes)
+        held.more(len(chunk))
+        body += chunk
+    return bytes(body)
 
 
 def _too_large(most_bytes: int) -> TooLarge:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -9,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Gateway, StartGateway
+from tests.waiting import eventually
 
 CONSOLE = "https://console.example.com"
 
@@ -222,6 +224,42 @@ async def test_a_client_that_is_slow_with_its_body_is_cut(start_gateway: StartGa
         answer = await exchange(gateway, f"{head}Content-Length: 100\r\n\r\n{{".encode(), within_seconds=3)
         assert answer == b""
         assert gateway.ingest.seen == []
+
+
+async def test_bodies_that_arrive_slowly_take_a_bounded_part_of_the_memory(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.middlewares._MOST_BODY_BYTES", 4 << 20)
+    async with start_gateway() as gateway:
+        key, other = gateway.auth.new_key(), gateway.auth.new_key()
+        gateway.auth.move(other, "0192f0c1-0000-7000-8000-0000000000a1")
+
+        async def held(least: int, most: int) -> bool:
+            return least <= await gateway.shown('pulsegate_gateway_held_bytes{what="bodies"}') <= most
+
+        async def send(credential: str, **body: Any) -> int:
+            headers = {"Content-Type": "application/json"}
+            answer = await gateway.call("POST", "/api/v1/metrics", credential=credential, headers=headers, **body)
+            return answer.status
+
+        first, second = await beginning(gateway, key, 700_000), await beginning(gateway, key, 300_000)
+        await eventually(lambda: held(1_000_000, 1 << 20), what="the tenant holds nearly all that it may")
+        assert await send(key, data=bytes(400_000)) == 503
+        assert await send(other, data=bytes(400_000)) == 202
+        assert await send(key, json={"metrics": []}) == 202  # what is here at once
+        for writer in (first, second):
+            writer.transport.abort()
+        await eventually(lambda: held(0, 0), what="nothing is held for those who left")
+        assert await send(key, data=bytes(400_000)) == 202
+
+
+async def beginning(gateway: Gateway, key: str, size: int) -> asyncio.StreamWriter:
+    """A client that has sent so much of its body."""
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+    head = f"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {1 << 20}\r\n\r\n".encode() + bytes(size))
+    await writer.drain()
+    return writer
 
 
 async def test_an_idle_connection_and_a_slow_service_are_not_cut(start_gateway: StartGateway) -> None:

@@ -66,6 +66,20 @@ async def make(gateway: Gateway, session: str, key: str, name: str = "shop", **m
     return await gateway.call("POST", PROJECTS, credential=session, json={"name": name}, headers=headers)
 
 
+async def test_a_body_that_comes_after_its_headers_is_read_once_for_all(gateway: Gateway) -> None:
+    async def is_read() -> bool:
+        return await gateway.shown('pulsegate_gateway_held_bytes{what="bodies"}') > 0
+
+    async def later() -> AsyncIterator[bytes]:
+        yield b'{"name":'
+        await eventually(is_read, what="the body is waited for")
+        yield b'"shop"}'
+
+    headers = {"Idempotency-Key": new_key(), "Content-Type": "application/json"}
+    made = await gateway.call("POST", PROJECTS, credential=gateway.auth.new_session(), data=later(), headers=headers)
+    assert (made.status, made.json["name"]) == (201, "shop")
+
+
 async def test_a_request_sent_again_is_answered_again_and_carried_out_once(
     gateway: Gateway, start_gateway: StartGateway
 ) -> None:
