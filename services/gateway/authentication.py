@@ -1,6 +1,8 @@
 """Who calls: from a request's credential to the verdict on it, by the rules of the public contract."""
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from multidict import istr
@@ -144,18 +146,18 @@ class Authentication:
 
     async def of_anybody(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A person or a key, about the project or the tenant in the path or about their own account."""
-        credential = await self._credential(request)
-        tenant_id = request.match_info.get("tenantId", "")
-        await self._admit(request, credential, request.match_info.get("projectId", ""), tenant_id)
+        project_id, tenant_id = (request.match_info.get(name, "") for name in ("projectId", "tenantId"))
+        async with self._charging(request):
+            await self._admit(request, credential_of(request), project_id, tenant_id)
         return await handler(request)
 
     async def of_readers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """A key with `query:read`, or a person with `?projectId=` exactly once."""
-        credential = await self._credential(request)
-        project_id = _named_project(request)
-        if credential.kind == "user" and not project_id:
-            raise Malformed("Name the project exactly once, as ?projectId=.")
-        verdict = await self._admit(request, credential, project_id)
+        async with self._charging(request):
+            credential, project_id = credential_of(request), _named_project(request)
+            if credential.kind == "user" and not project_id:
+                raise Malformed("Name the project exactly once, as ?projectId=.")
+            verdict = await self._admit(request, credential, project_id)
         verdict.principal.require("query:read")
         return await handler(request)
 
@@ -166,36 +168,32 @@ class Authentication:
             _check_origin(request, verdict)
             verdict.principal.require("ingest:write")
             return await handler(request)
-        credential = await self._credential(request, basic=True)
-        if credential.kind == "user":
-            await self._limits.charge_address(request)
-            raise Unauthenticated("Ingestion takes API keys only.")
-        verdict = await self._admit(request, credential, _named_project(request), writes=True)
+        async with self._charging(request):
+            credential = credential_of(request, basic=True)
+            if credential.kind == "user":
+                raise Unauthenticated("Ingestion takes API keys only.")
+            verdict = await self._admit(request, credential, _named_project(request), writes=True)
         verdict.principal.require("ingest:write")
         return await handler(request)
 
     async def of_providers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """An identity provider, about the accounts that it has made."""
-        try:
+        async with self._charging(request):
             await self._enter(request, provisioning_token_of(request), "")
-        except Unauthenticated:
-            await self._limits.charge_address(request)
-            raise
         return await handler(request)
 
     async def of_key(self, request: web.Request, text: str) -> Verdict:
         """A publishable key that stands in a path. A script tag sends no origin: it is not asked for."""
-        try:
+        async with self._charging(request):
             if api_keys.kind_of(text) != "publishable":
                 raise errors.invalid_api_key()
             return await self._enter(request, Credential(text=text, kind="publishable"), "")
-        except Unauthenticated:
-            await self._limits.charge_address(request)
-            raise
 
-    async def _credential(self, request: web.Request, *, basic: bool = False) -> Credential:
+    @asynccontextmanager
+    async def _charging(self, request: web.Request) -> AsyncIterator[None]:
+        """Whoever shows no valid credential within the block pays for it by their address."""
         try:
-            return credential_of(request, basic=basic)
+            yield
         except Unauthenticated:
             await self._limits.charge_address(request)
             raise
@@ -212,12 +210,8 @@ class Authentication:
         """`tenant_id` says by whose limits a person's call counts; what they may do there the services look up."""
         if project_id and not is_uuid(project_id):
             raise errors.not_found()
-        try:
-            about = project_id, tenant_id if is_uuid(tenant_id) else ""
-            verdict = await self._enter(request, credential, *about, writes=writes)
-        except Unauthenticated:
-            await self._limits.charge_address(request)
-            raise
+        about = project_id, tenant_id if is_uuid(tenant_id) else ""
+        verdict = await self._enter(request, credential, *about, writes=writes)
         if project_id and verdict.principal.project_id != project_id:
             raise errors.not_found()
         _check_origin(request, verdict)
