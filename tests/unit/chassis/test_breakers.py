@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from chassis.breakers import Breaker, RollingWindow
+from chassis.breakers import Breaker, NotAsked, RollingWindow
 from chassis.errors import (
     AnswerTooLarge,
     Conflict,
@@ -80,6 +80,17 @@ async def test_while_open_calls_are_refused_at_once_with_the_time_to_wait(breake
     assert (error.code, error.http_status) == ("SERVICE_UNAVAILABLE", 503)
     assert error.retry_after_seconds is not None
     assert 25 < error.retry_after_seconds <= 30
+
+
+async def test_who_would_have_to_wait_is_refused_before(breaker: Breaker) -> None:
+    breaker.check()
+    await opened(breaker)
+    with pytest.raises(NotAsked):
+        breaker.check()
+    breaker.try_again()
+    breaker.check()
+    await answer(breaker)  # the trial was left to the call itself
+    assert breaker.state == "closed"
 
 
 async def test_callers_own_mistakes_do_not_count(breaker: Breaker) -> None:
