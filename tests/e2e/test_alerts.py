@@ -151,7 +151,7 @@ async def test_the_canary_wakes_somebody_when_counts_are_wrong_and_its_silence_i
         canary_running(settings_for(project, tmp_path / "canary.json", ports.operations("canary"), url)) as canary,
     ):
         await pager.fires("PulsegateCanaryLost")
-        more = await project.send({"name": METRIC, "value": 1_000_000, "labels": {"run": canary.book.flying.id}})
+        more = await project.send({"name": METRIC, "value": 1_000_000, "labels": {"run": str(canary.book.flying.id)}})
         assert more.status == 202, more.text
         await pager.fires("PulsegateCanaryDouble")
         await pager.is_silent("PulsegateCanarySilent")
