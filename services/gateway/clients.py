@@ -384,7 +384,7 @@ class Prometheus:
         self.breaker = Breaker("prometheus", reset_seconds=reset_seconds)
         self._timeout_seconds = timeout_seconds
         self._places = Places("prometheus", most_calls)
-        self._turns = Turns(most_queries)
+        self._turns = Turns("prometheus", most_queries)
         # Of one tenant's as much as the largest answer.
         self._answers = HeldBytes("answers", 4 * _MOST_ANSWER_BYTES)
 

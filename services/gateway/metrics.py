@@ -33,8 +33,8 @@ FEED_FRESH = Gauge("pulsegate_gateway_credential_feed_fresh", "1 while auth's fe
 UPSTREAM_CALLS = Gauge("pulsegate_gateway_upstream_calls", "Calls under way to a service behind.", ["upstream"])
 SHED = Counter(
     "pulsegate_gateway_shed_total",
-    "Calls that were turned away because a service behind had as many as it may have at a time, or memory "
-    "(answers, bodies) as much as it may hold.",
+    "Calls that were turned away because a service behind had as many as it may have at a time (for "
+    "queries: all the time that they may wait), or memory (answers, bodies) as much as it may hold.",
     ["upstream"],
 )
 HELD_BYTES = Gauge(

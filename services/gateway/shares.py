@@ -74,11 +74,13 @@ class Places:
 
 
 class Turns:
-    """So many at a time, and of each holder a quarter as many. More wait, in the order in which they came."""
+    """So many calls to one upstream at a time, and of each holder a quarter as many. More wait, in the order in which
+    they came."""
 
-    def __init__(self, most: int) -> None:
-        self._all = asyncio.Semaphore(most)
-        self._most_of_one = max(1, most // _HOLDERS_PART)
+    def __init__(self, upstream: str, most_calls: int) -> None:
+        self._all = asyncio.Semaphore(most_calls)
+        self._most_of_one = max(1, most_calls // _HOLDERS_PART)
+        self._shed = metrics.SHED.labels(upstream)
         #: Of holders who have or wait for a turn.
         self._of_holders: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -92,6 +94,7 @@ class Turns:
                     for semaphore in [*map(self._of, HOLDERS.get()), self._all]:
                         await stack.enter_async_context(semaphore)
             except TimeoutError as error:
+                self._shed.inc()
                 raise NotAsked(_TOO_MUCH, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
             yield
 

@@ -23,7 +23,7 @@ def test_nobody_gets_more_than_there_is_and_no_holder_more_than_a_quarter() -> N
 
 
 async def test_who_waits_for_a_turn_gets_it_when_another_ends() -> None:
-    turns, order = Turns(4), list[int]()
+    turns, order = Turns("upstream", 4), list[int]()
     HOLDERS.set(("tenant",))
 
     async def take(number: int) -> None:
@@ -42,7 +42,7 @@ async def test_who_waits_for_a_turn_gets_it_when_another_ends() -> None:
 
 
 async def test_a_turn_that_does_not_come_in_time_is_none() -> None:
-    turns = Turns(1)
+    turns = Turns("upstream", 1)
     async with turns.one(10):
         with pytest.raises(NotAsked):
             async with turns.one(0.001):
