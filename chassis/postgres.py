@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Self
 
 import psycopg
 from opentelemetry.trace import SpanKind
 from psycopg import AsyncConnection, AsyncCursor
+from psycopg.abc import RV, PQGen
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composable, Identifier
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -24,6 +27,11 @@ Connection = AsyncConnection[DictRow]
 _SLOW_SECONDS = 0.1
 #: So much of a statement is shown.
 _MOST_STATEMENT = 300
+
+#: So much longer than the server gives a statement its answer is waited for: the server may be silent, or out of reach.
+_ON_THE_WAY_SECONDS = 2.0
+#: As libpq has them: within ten seconds it finds that the server's machine is gone.
+_SIGNS_OF_LIFE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
 #: The statement with which the pool sees whether a connection lives is empty.
 _CONNECTION_CHECK = "(check of a connection)"
@@ -70,31 +78,62 @@ class _MeasuredCursor(AsyncCursor[DictRow]):
         return " ".join(text.split()) or _CONNECTION_CHECK
 
 
-class _TellingConnection(AsyncConnection[DictRow]):
-    """Tells why it could not be made."""
+class _BoundedConnection(AsyncConnection[DictRow]):
+    """Tells why it could not be made, and waits for no answer for ever."""
+
+    #: After so long without an answer it is closed; None: waits for ever.
+    _patience_seconds: float | None = None
 
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
         """`refusals`, a list: what the last attempt failed with, in the driver's words, which hold no password."""
-        refusals = options.pop("refusals")
+        refusals, patience_seconds = options.pop("refusals"), options.pop("patience_seconds")
         try:
-            connection = await super().connect(conninfo, **options)
+            told = conninfo_to_dict(conninfo)
+            connection = await super().connect(**{**_SIGNS_OF_LIFE, **told, **options})
         except psycopg.OperationalError as error:
             refusals[:] = [" ".join(str(error).split())]
             raise
         refusals.clear()
+        connection._patience_seconds = patience_seconds
         return connection
 
+    @contextmanager
+    def allowing(self, statement_seconds: float | None) -> Iterator[None]:
+        """Inside the block the server takes so long for a statement; None: as long as it usually does."""
+        usual = self._patience_seconds
+        if statement_seconds is not None:
+            self._patience_seconds = statement_seconds + _ON_THE_WAY_SECONDS
+        try:
+            yield
+        finally:
+            self._patience_seconds = usual
 
-class _Pool(AsyncConnectionPool[Connection]):
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:  # noqa: ASYNC109
+        try:
+            return await super().wait(gen, interval, timeout or self._patience_seconds)
+        except psycopg.OperationalError:
+            # The server, or what is in between, is silent: whoever had to end the transaction in order would wait too.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
+
+
+async def _check(connection: _BoundedConnection) -> None:
+    """Raises where a connection that was not used for a while does not answer."""
+    with connection.allowing(0.0):
+        await _Pool.check_connection(connection)
+
+
+class _Pool(AsyncConnectionPool[_BoundedConnection]):
     """A pool that says why it has no connection."""
 
     def __init__(self, dsn: str | Callable[[], str], *, connection: dict[str, Any], **options: Any) -> None:
         self._refusals: list[str] = []
         options["kwargs"] = {**connection, "refusals": self._refusals}
-        super().__init__(dsn, connection_class=_TellingConnection, **options)
+        super().__init__(dsn, connection_class=_BoundedConnection, **options)
 
-    async def getconn(self, timeout: float | None = None) -> Connection:  # noqa: ASYNC109 - as the pool has it
+    async def getconn(self, timeout: float | None = None) -> _BoundedConnection:  # noqa: ASYNC109 - as the pool has it
         try:
             return await super().getconn(timeout)
         except PoolTimeout as error:
@@ -107,23 +146,25 @@ _IdleInTransaction = psycopg.errors.IdleInTransactionSessionTimeout
 class Database:
     """A pool, and transactions on it. Every failure to reach the database is `Unavailable`."""
 
-    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+    def __init__(self, pool: _Pool) -> None:
         self._pool = pool
 
     @asynccontextmanager
-    async def transaction(self, *, tenant_id: str = "", role: str = "", **settings: str) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, statement_timeout_seconds: float | None = None, /, *, tenant_id: str = "", role: str = "", **settings: str
+    ) -> AsyncIterator[Connection]:
         """One transaction, committed where the block ends well.
 
         `tenant_id` becomes `app.tenant_id`, which the row-level security policies read; without it no tenant's row is
         seen. Further keywords become `app.<name>`, for policies with a narrower door. `role` is entered for this
-        transaction alone. Raises Unavailable where the database is away, before or in the middle; a caller must then
-        assume nothing about the outcome.
+        transaction alone; a timeout of its own is its statements'. Raises Unavailable where the database is away or
+        silent, before or in the middle; a caller must then assume nothing about the outcome.
         """
         if tenant_id:
             settings["tenant_id"] = tenant_id
         try:
-            async with self._connection() as connection, connection.transaction():
-                await _prepare(connection, role, settings)
+            async with self._connection(None, statement_timeout_seconds) as connection, connection.transaction():
+                await _prepare(connection, role, statement_timeout_seconds, settings)
                 yield connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             reason = "The database's schema is older than this code; its migrations have not run yet."
@@ -146,14 +187,17 @@ class Database:
             await connection.execute("SELECT 1")
 
     @asynccontextmanager
-    async def _connection(self, timeout_seconds: float | None = None) -> AsyncIterator[Connection]:
+    async def _connection(
+        self, timeout_seconds: float | None = None, statement_timeout_seconds: float | None = None
+    ) -> AsyncIterator[Connection]:
         before = _cancellations()
         async with self._pool.connection(timeout_seconds) as connection:
             # Before Python 3.12 `asyncio.wait_for`, on which the pool waits, forgets a cancellation that comes together
             # with the connection; a task that works in a loop would never end.
             if _cancellations() > before:
                 raise asyncio.CancelledError
-            yield connection
+            with connection.allowing(statement_timeout_seconds):
+                yield connection
 
 
 def _cancellations() -> int:
@@ -161,9 +205,13 @@ def _cancellations() -> int:
     return task.cancelling() if task else 0
 
 
-async def _prepare(connection: Connection, role: str, settings: dict[str, str]) -> None:
+async def _prepare(
+    connection: Connection, role: str, statement_timeout_seconds: float | None, settings: dict[str, str]
+) -> None:
     if role:
         await connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(role)))
+    if statement_timeout_seconds is not None:
+        await connection.execute(SQL("SET LOCAL statement_timeout = {}").format(int(statement_timeout_seconds * 1000)))
     for name, value in settings.items():
         await connection.execute("SELECT set_config(%s, %s, true)", (f"app.{name}", value))
 
@@ -183,9 +231,10 @@ async def connected(
         timeout=3.0,
         max_idle=300.0,
         reconnect_timeout=10.0,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         open=False,
         connection={
+            "patience_seconds": statement_timeout_seconds + _ON_THE_WAY_SECONDS,
             "row_factory": dict_row,
             "cursor_factory": partial(_MeasuredCursor, plans=QueryPlans()),
             "connect_timeout": 3,

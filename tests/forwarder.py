@@ -21,16 +21,18 @@ class Forwarder:
     is_cut: bool = False
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _losing: set[asyncio.StreamWriter] = field(default_factory=set)
+    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
     async def forwarding(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._forward, HOST, self.listens)
+        server = await asyncio.start_server(self._take, HOST, self.listens)
         self.listens = server.sockets[0].getsockname()[1]
         try:
             yield
         finally:
             server.close()
             self.cut()
+            await asyncio.gather(*self._under_way)
 
     def cut(self) -> None:
         """Ends what goes through it, and whatever comes."""
@@ -42,8 +44,14 @@ class Forwarder:
         self.is_cut = False
 
     def fall_silent(self) -> None:
-        """Loses what goes through the connections of now, either way; they stay open, and new ones are well."""
+        """Loses what goes through the connections of now, either way; they stay open until it is cut, and new ones are
+        well."""
         self._losing |= self._writers
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._forward(reader, writer))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -77,3 +85,5 @@ class Forwarder:
                 if writer not in self._losing:
                     writer.write(data)
                     await writer.drain()
+            if writer in self._losing:  # that nothing more comes is lost too
+                await writer.wait_closed()

@@ -42,6 +42,9 @@ AGGREGATOR_ROLE = "ingest_aggregator"
 #: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
 _DEAD_KEPT_SECONDS = 3600.0
 
+#: Statements that look through all of a lane's rows may take so long.
+_LOOKING_THROUGH_SECONDS = 120.0
+
 #: Rows fetched at once while a lane is loaded.
 _ROWS_AT_ONCE = 5_000
 
@@ -168,7 +171,7 @@ class PostgresCheckpoints:
 
     async def acquire(self, lane: int, lanes: int, owner: str, lease_seconds: float) -> int | None:
         """See `fleet.Attendance`."""
-        await self._end_frozen_commit(lane)
+        await self._end_frozen_commit(lane, owner)
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
                 "INSERT INTO lanes (lane, lanes_in_all) VALUES (%s, %s) ON CONFLICT DO NOTHING", (lane, lanes)
@@ -188,18 +191,21 @@ class PostgresCheckpoints:
             row = await cursor.fetchone()
             return row["epoch"] if row else None
 
-    async def _end_frozen_commit(self, lane: int) -> None:
+    async def _end_frozen_commit(self, lane: int, owner: str) -> None:
         """An owner that froze while the server waits for the rest of its COPY holds the lane's row for ever: no time
-        limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended."""
+        limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended; at
+        once where it is `owner`'s, who commits no more, and lost the connection without the server knowing."""
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             cursor = await connection.execute(
                 """
                 SELECT epoch FROM lanes
-                 WHERE lane = %s AND lease_until < clock_timestamp()
-                   AND NOT EXISTS (SELECT FROM aggregators
-                                    WHERE aggregators.owner = lanes.owner AND lives_until > clock_timestamp())
+                 WHERE lane = %(lane)s
+                   AND (owner = %(owner)s
+                        OR lease_until < clock_timestamp()
+                       AND NOT EXISTS (SELECT FROM aggregators
+                                        WHERE aggregators.owner = lanes.owner AND lives_until > clock_timestamp()))
                 """,
-                (lane,),
+                {"lane": lane, "owner": owner},
             )
             row = await cursor.fetchone()
         if row is not None:
@@ -236,8 +242,7 @@ class PostgresCheckpoints:
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
     ) -> Loaded:
         bounds = partitions_of(lane, lanes)
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
-            await connection.execute("SET LOCAL statement_timeout = '120s'")
+        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
             cursor = await connection.execute(
                 "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
             )
@@ -417,14 +422,14 @@ class PostgresCheckpoints:
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
             return await full_projects.read(connection)
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
     ) -> Sequence[EndedSeries]:
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
             return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
 
     async def prune(
@@ -449,8 +454,7 @@ class PostgresCheckpoints:
         """In transactions of their own, so that none of them takes long."""
         more = True
         while more:
-            async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
-                await connection.execute("SET LOCAL statement_timeout = '120s'")  # it looks through all of a lane's
+            async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
                 more = await drop_some(connection, partitions, at_ms)
 
 

@@ -10,9 +10,6 @@ from chassis.postgres import Connection
 from services.ingest.domain import partition_of
 from services.ingest.ended_definitions import EndedDefinition
 
-#: Looking for series reads all of a lane.
-_LOOKING_TIMEOUT = "SET LOCAL statement_timeout = '120s'"
-
 
 class EndedSeries(NamedTuple):
     """A series of a definition that was deleted."""
@@ -44,7 +41,6 @@ async def some_series(
     connection: Connection, partitions: tuple[int, int], definition_ids: Collection[bytes], most: int
 ) -> list[EndedSeries]:
     """Series of these definitions, all of them where they are fewer than `most`."""
-    await connection.execute(_LOOKING_TIMEOUT)
     cursor = await connection.execute(
         "SELECT definition_id, partition, series_id FROM series"
         " WHERE partition BETWEEN %s AND %s AND definition_id = ANY (%s::uuid[]) LIMIT %s",

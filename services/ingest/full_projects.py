@@ -9,9 +9,6 @@ from psycopg.sql import SQL, Identifier
 from chassis.postgres import Connection
 from services.ingest.domain import partition_of
 
-#: Counting reads every producer and source of a lane.
-_COUNTING_MS = 120_000
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectLimits:
@@ -35,7 +32,6 @@ class FullProjects:
 
 async def note(connection: Connection, partitions: tuple[int, int], limits: ProjectLimits) -> None:
     """Counts what projects of these partitions, first and last, have, and keeps which of them are full."""
-    await connection.execute(SQL("SET LOCAL statement_timeout = {}").format(_COUNTING_MS))
     await connection.execute("DELETE FROM full_projects WHERE partition BETWEEN %s AND %s", partitions)
     for what, most in (("producers", limits.producers), ("sources", limits.sources), ("series", limits.series)):
         # Of what there is most of, counted by the primary key alone; the tenant is looked up for the few that are full.

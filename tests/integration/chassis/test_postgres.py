@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 from structlog.typing import EventDict
 
@@ -20,6 +20,7 @@ from chassis.postgres import Connection, Database
 from chassis.query_plans import QueryPlans
 from deploy.local.servers import Postgres
 from tests.captured_logs import logged_by
+from tests.forwarder import Forwarder
 from tests.integration.chassis.conftest import Schema
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -292,6 +293,38 @@ async def asked(database: Database) -> bool:
     except Unavailable:
         return False
     return True
+
+
+async def test_what_falls_silent_is_given_up_in_bounded_time_and_new_connections_take_its_place(schema: Schema) -> None:
+    """As behind a firewall that has forgotten the connections of before: they stay open, and nothing comes."""
+    way = Forwarder(int(str(conninfo_to_dict(schema.dsn)["port"])))
+    async with way.forwarding():
+        dsn = make_conninfo(schema.dsn, port=way.listens)
+        async with postgres.connected(dsn, statement_timeout_seconds=1) as database:
+            await eventually(lambda: asked(database))
+
+            async def silenced() -> None:
+                async with database.transaction() as connection:
+                    way.fall_silent()
+                    await connection.execute("SELECT 1")
+
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await silenced()
+            assert time.monotonic() - began < 10
+            await eventually(lambda: asked(database))
+            way.fall_silent()
+            await eventually(lambda: asked(database), within_seconds=10)
+
+
+async def test_a_transaction_may_have_a_longer_timeout_of_its_own(schema: Schema) -> None:
+    async with postgres.connected(schema.dsn, most_connections=1, statement_timeout_seconds=0.1) as database:
+        for _ in range(2):
+            async with database.transaction(5.0) as connection:
+                await connection.execute("SELECT pg_sleep(2.5)")
+            with pytest.raises(Unavailable, match="slow"):
+                async with database.transaction() as connection:
+                    await connection.execute("SELECT pg_sleep(5)")
 
 
 async def test_the_pools_figures_are_metrics(things: Database) -> None:

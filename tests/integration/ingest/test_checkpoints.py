@@ -388,7 +388,12 @@ async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(
             await committing
 
 
-async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ended(database: Database) -> None:
+@pytest.mark.parametrize(
+    ("taker", "lease_seconds"), [("another", 0.0), ("test", 60.0)], ids=["lease is over", "lost its connection"]
+)
+async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ended(
+    database: Database, taker: str, lease_seconds: float
+) -> None:
     frozen, thaw = asyncio.Event(), asyncio.Event()
 
     async def freeze(connection: Connection) -> None:
@@ -398,12 +403,12 @@ async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ende
             await thaw.wait()
 
     async with opened(database) as other, opened(database) as lane:
-        await lane.checkpoints.renew(0, lane.epoch, 0.0)
+        await lane.checkpoints.renew(0, lane.epoch, lease_seconds)
         lane.checkpoints = LookedAtCheckpoints(lane.database, freeze)
         committing = asyncio.create_task(lane.commit())
         await frozen.wait()
         began = time.monotonic()
-        assert await other.checkpoints.acquire(0, 1, "another", 60.0) is not None
+        assert await other.checkpoints.acquire(0, 1, taker, 60.0) is not None
         assert time.monotonic() - began < 3.0
         thaw.set()
         with pytest.raises(Unavailable):

@@ -9,7 +9,9 @@ import itertools
 import secrets
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from chassis import failpoints
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.tasks import in_background
@@ -17,6 +19,7 @@ from deploy.local.servers import Nats, Postgres, Prometheus
 from services.ingest import log
 from services.ingest.errors import LogUnavailable
 from services.ingest.log_writer import LogWriter
+from tests.forwarder import Forwarder
 from tests.integration.ingest.http_sink import HttpSink, Samples, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.suite_servers import RunningServer
@@ -170,6 +173,32 @@ async def test_the_database_killed_and_back_under_load(
                 postgres_server.start()
         await check_exact(pipeline, load)
         await pipeline.expect_readiness("aggregator", "ready")
+
+
+async def test_the_database_silent_in_mid_commit(
+    pipeline: Pipeline, postgres_server: RunningServer[Postgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections stay open and nothing comes over them; new ones are well."""
+    pipeline.define("orders_total")
+    way, striking = Forwarder(postgres_server.server.port), asyncio.Event()
+
+    async def reached(point: str) -> None:
+        if point == "in-commit" and striking.is_set():
+            striking.clear()
+            way.fall_silent()
+
+    monkeypatch.setattr(failpoints, "ARMED", {"in-commit": []})
+    monkeypatch.setattr(failpoints, "reached", reached)
+    async with way.forwarding():
+        dsn = make_conninfo(pipeline.aggregator_settings.dsn, port=way.listens)
+        async with pipeline.receiver(), pipeline.aggregator(dsn=dsn):
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await pipeline.expect("orders_total{$project}", 1)
+            striking.set()
+            await eventually(lambda: asyncio.sleep(0, not striking.is_set()), what="the database is silent")
+            await pipeline.send({"name": "orders_total", "value": 10})
+            await pipeline.expect("orders_total{$project}", 11, within_seconds=30.0)
+            await pipeline.expect_readiness("aggregator", "ready")
 
 
 # --- Prometheus
