@@ -21,6 +21,7 @@ class Forwarder:
     is_cut: bool = False
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _losing: set[asyncio.StreamWriter] = field(default_factory=set)
+    _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
@@ -47,6 +48,10 @@ class Forwarder:
         """Loses what goes through the connections of now, either way; they stay open until it is cut, and new ones are
         well."""
         self._losing |= self._writers
+
+    def freeze(self) -> None:
+        """Takes nothing more of what comes through the connections of now; new ones are well."""
+        self._frozen |= self._writers
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._forward(reader, writer))
@@ -81,9 +86,9 @@ class Forwarder:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := await reader.read(_CHUNK_BYTES):
+            while (data := await reader.read(_CHUNK_BYTES)) and writer not in self._frozen:
                 if writer not in self._losing:
                     writer.write(data)
                     await writer.drain()
-            if writer in self._losing:  # that nothing more comes is lost too
+            if writer in self._losing | self._frozen:  # neither does its end go through
                 await writer.wait_closed()

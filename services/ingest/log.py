@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -243,6 +244,15 @@ class Log:
             await self.jetstream.purge_stream(self.stream, seq=below, subject=self.subject(lane))
 
 
+class _LeavingClient(Client):
+    """Leaves a server at once: one that is frozen, or gone, would have to take first what was sent to it."""
+
+    async def _attempt_reconnect(self) -> None:
+        if isinstance(self._transport, TcpTransport) and (writer := self._transport._io_writer):
+            writer.transport.abort()
+        await super()._attempt_reconnect()
+
+
 @asynccontextmanager
 async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
     """The log, over a connection that reconnects for ever and is closed at the end. Does not wait for the server."""
@@ -250,7 +260,7 @@ async def connected(settings: LogSettings, name: str) -> AsyncIterator[Log]:
     async def report(error: Exception) -> None:
         log.debug("log connection", reason=str(error) or type(error).__name__)
 
-    client = Client()
+    client = _LeavingClient()
     connecting = asyncio.create_task(_connect(client, settings, name, report), name="connect to the log")
     stream = Log(client, settings)
     try:

@@ -74,6 +74,29 @@ async def _connects(stream: log.Log) -> None:
     await eventually(lambda: asyncio.sleep(0, stream.client.is_connected), what="the log is connected")
 
 
+async def test_a_log_that_takes_nothing_more_is_left_at_once(
+    pipeline: Pipeline, nats_server: RunningServer[Nats]
+) -> None:
+    """What was sent to it cannot be sent to its end."""
+    server = nats_server.server
+    way = Forwarder(server.port)
+    async with way.forwarding():
+        url = server.url.replace(str(server.port), str(way.listens))
+        settings = dataclasses.replace(pipeline.receiver_settings, nats_urls=(url, url))
+        async with log.connected(settings, "test") as stream:
+            await _connects(stream)
+            left = stream.connection
+            way.freeze()
+            for _ in range(3):
+                await stream.client.publish("nobody.listens", bytes(5 << 20))
+            stream.distrust(left)
+
+            async def elsewhere() -> bool:
+                return stream.client.is_connected and stream.connection > left
+
+            await eventually(elsewhere, within_seconds=10.0, what="another connection")
+
+
 async def test_a_writer_that_is_stopped_acknowledges_nothing_that_the_log_did_not(
     pipeline: Pipeline, nats_server: RunningServer[Nats]
 ) -> None:
