@@ -27,7 +27,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
-from services.ingest.log_writer import LogWriter
+from services.ingest.log_writer import LogWriter, Queued
 from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
 from services.ingest.operations.ledger import LedgerReader
@@ -114,10 +114,9 @@ def _serving(
 
 def _writers(stream: log.Log, settings: ReceiverSettings) -> list[LogWriter]:
     """One for each lane."""
+    queued = Queued(settings.most_queued_bytes)
     return [
-        LogWriter(
-            stream, lane, timeout_seconds=settings.append_timeout_seconds, most_queued_bytes=settings.most_queued_bytes
-        )
+        LogWriter(stream, lane, queued, timeout_seconds=settings.append_timeout_seconds)
         for lane in range(settings.lanes)
     ]
 

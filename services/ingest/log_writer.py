@@ -76,15 +76,30 @@ class Frame:
             raise LogUnavailable(error.message, details=error.details, retry_after_seconds=error.retry_after_seconds)
 
 
+class Queued:
+    """Bytes that wait for the log, whatever their lane."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def has_room_for(self, more_bytes: int) -> bool:
+        return self._bytes + more_bytes <= self._most_bytes
+
+    def count(self, change_bytes: int) -> None:
+        self._bytes += change_bytes
+        metrics.LOG_QUEUED_BYTES.set(self._bytes)
+
+
 class LogWriter:
     """Appends to one lane."""
 
-    def __init__(self, stream: Log, lane: int, *, timeout_seconds: float, most_queued_bytes: int) -> None:
+    def __init__(self, stream: Log, lane: int, queued: Queued, *, timeout_seconds: float) -> None:
+        """`queued`: shared with the writers of other lanes."""
         self._log = stream
         self._lane = lane
+        self._queued = queued
         self._timeout_seconds = timeout_seconds
-        self._most_queued_bytes = most_queued_bytes
-        self._queued_bytes = 0
         self._queue: deque[Frame] = deque()
         self._under_way: dict[str, Frame] = {}
         #: Something is queued, and may be sent.
@@ -92,13 +107,13 @@ class LogWriter:
 
     def put(self, record: bytes) -> Frame:
         """The frame that will carry the record. Raises LogUnavailable where too much is waiting."""
-        if self._queued_bytes + len(record) > self._most_queued_bytes:
+        if not self._queued.has_room_for(len(record)):
             raise _away("Too many batches wait for the log.")
         frame = self._queue[-1] if self._queue else None
         if frame is None or frame.size_bytes + len(record) > _MOST_FRAME_BYTES:
             frame = self._open_frame()
         frame.add(record)
-        self._count_queued(len(record))
+        self._queued.count(len(record))
         self._look_whether_ready()
         return frame
 
@@ -175,19 +190,15 @@ class LogWriter:
     def _give_up(self, frame: Frame) -> None:
         if frame in self._queue:
             self._queue.remove(frame)
-            self._count_queued(-frame.size_bytes)
+            self._queued.count(-frame.size_bytes)
         else:
             self._log.distrust(frame.connection)
         frame.settle(_unavailable("TimeoutError"))
 
     def _done(self, number: str) -> None:
         frame = self._under_way.pop(number)
-        self._count_queued(-frame.size_bytes)
+        self._queued.count(-frame.size_bytes)
         self._look_whether_ready()
-
-    def _count_queued(self, change: int) -> None:
-        self._queued_bytes += change
-        metrics.LOG_QUEUED_BYTES.set(self._queued_bytes)
 
 
 async def _failing(error: LogUnavailable | None) -> LogUnavailable | None:

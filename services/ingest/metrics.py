@@ -27,7 +27,7 @@ LOG_FRAME_RECORDS = Histogram(
     "pulsegate_log_frame_records", "Batches that shared one frame.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
 LOG_FAILURES = Counter("pulsegate_log_append_failures_total", "Frames that the log did not acknowledge.", ["reason"])
-LOG_QUEUED_BYTES = Gauge("pulsegate_log_queued_bytes", "Bytes of records that wait for their frame.")
+LOG_QUEUED_BYTES = Gauge("pulsegate_log_queued_bytes", "Bytes of records that wait for the log, of all lanes.")
 LOG_LAG = Gauge(
     "pulsegate_log_lag_frames", "Frames in the log that are not committed yet, as the lane's owner knows.", ["lane"]
 )

@@ -44,7 +44,7 @@ class ReceiverSettings(LogSettings, PeerSettings):
     dsn: str | None = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, default=None, secret=True)
     #: How long a batch waits for the log's acknowledgement.
     append_timeout_seconds: float = setting("PULSEGATE_LOG_APPEND_TIMEOUT_SECONDS", parse=number(0.1, 60), default=5.0)
-    #: Bytes of batches that may wait for the log before more are refused.
+    #: Bytes of batches, of all lanes, that may wait for the log before more are refused.
     most_queued_bytes: int = setting("PULSEGATE_LOG_QUEUE_BYTES", parse=integer(1 << 20, 1 << 34), default=64 << 20)
 
 

@@ -9,6 +9,7 @@ import itertools
 import secrets
 
 import pytest
+from prometheus_client import REGISTRY
 from psycopg.conninfo import make_conninfo
 
 from chassis import failpoints
@@ -18,7 +19,7 @@ from chassis.tasks import in_background
 from deploy.local.servers import Nats, Postgres, Prometheus
 from services.ingest import log
 from services.ingest.errors import LogUnavailable
-from services.ingest.log_writer import LogWriter
+from services.ingest.log_writer import LogWriter, Queued
 from tests.forwarder import Forwarder
 from tests.integration.ingest.http_sink import HttpSink, Samples, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
@@ -103,7 +104,7 @@ async def test_a_writer_that_is_stopped_acknowledges_nothing_that_the_log_did_no
     async with log.connected(pipeline.receiver_settings, "test") as stream:
         await _connects(stream)
         await stream.ensure()
-        writer = LogWriter(stream, 0, timeout_seconds=30.0, most_queued_bytes=1 << 20)
+        writer = LogWriter(stream, 0, Queued(1 << 20), timeout_seconds=30.0)
         running = asyncio.create_task(writer.run())
         await writer.put(RECORD).stored()
         with nats_server.paused():
@@ -119,20 +120,22 @@ async def test_a_writer_that_is_stopped_acknowledges_nothing_that_the_log_did_no
 async def test_what_waits_for_a_log_that_never_comes_is_given_up(pipeline: Pipeline) -> None:
     settings = dataclasses.replace(pipeline.receiver_settings, nats_urls=("nats://127.0.0.1:1",))
     async with log.connected(settings, "test") as stream:
-        writer = LogWriter(stream, 0, timeout_seconds=0.3, most_queued_bytes=2 * len(RECORD))
+        writer = LogWriter(stream, 0, Queued(2 * len(RECORD)), timeout_seconds=0.3)
         async with in_background(writer.run()):
             for _ in range(3):  # what was given up makes room
                 with pytest.raises(LogUnavailable):
                     await writer.put(RECORD).stored()
 
 
-async def test_a_queue_that_is_full_refuses_at_once(pipeline: Pipeline) -> None:
+async def test_a_queue_that_is_full_refuses_at_once_whatever_the_lane(pipeline: Pipeline) -> None:
     async with log.connected(pipeline.receiver_settings, "test") as stream:
-        await _connects(stream)
-        writer = LogWriter(stream, 0, timeout_seconds=1.0, most_queued_bytes=100)
-        writer.put(bytes(80))
+        queued = Queued(100)
+        writers = [LogWriter(stream, lane, queued, timeout_seconds=60.0) for lane in range(2)]
+        for writer in writers:
+            writer.put(bytes(40))
+        assert REGISTRY.get_sample_value("pulsegate_log_queued_bytes") == 80
         with pytest.raises(LogUnavailable):
-            writer.put(bytes(30))
+            writers[0].put(bytes(30))
 
 
 async def test_a_full_log_refuses_and_takes_again_once_the_aggregator_has_caught_up(pipeline: Pipeline) -> None:
