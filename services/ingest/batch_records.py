@@ -50,6 +50,7 @@ def _totals(whose: tuple[bytes, bytes], validated: Validated, received_ms: int) 
     others = [(each, each.value) for each in validated.totals if isinstance(each.value, Distribution)]
     every = [each for each, _ in (*scalars, *others)]
     parts = [each.part for each, _ in scalars]
+    baselines = bytes([each.origin.baseline for each in every])
     return Record(
         kind=Kind.CUMULATIVE,
         tenant_id=tenant_id,
@@ -65,6 +66,7 @@ def _totals(whose: tuple[bytes, bytes], validated: Validated, received_ms: int) 
             b"".join([each.origin.source for each in every]),
             records.int64s([each.origin.taken_ns for each in every]),
             records.int64s(parts) if any(parts) else b"",
+            baselines if any(baselines) else b"",
         ),
         exemplars=list(validated.exemplars.values()),
     )

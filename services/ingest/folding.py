@@ -176,13 +176,19 @@ class Reading(NamedTuple):
     source: bytes
     #: When, Unix nanoseconds.
     taken_ns: int
+    #: Where the source is new, the total adds nothing.
+    baseline: bool
 
 
 def _readings(record: Record) -> list[Reading]:
     if record.origins is None:
         raise UnreadableLogError("a cumulative record does not say where its totals come from")
     sources, taken_ns = record.origins.sources, np.frombuffer(record.origins.taken_ns, "<i8").tolist()
-    return [Reading(record, sources[at * ID_BYTES : (at + 1) * ID_BYTES], taken) for at, taken in enumerate(taken_ns)]
+    baselines = record.origins.baselines or bytes(len(taken_ns))
+    return [
+        Reading(record, sources[at * ID_BYTES : (at + 1) * ID_BYTES], taken, bool(baseline))
+        for at, (taken, baseline) in enumerate(zip(taken_ns, baselines, strict=True))
+    ]
 
 
 def _checked(identity: bytes) -> bytes:

@@ -58,6 +58,9 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     source: bytes
     #: When the source took the total, Unix nanoseconds.
     taken_ns: int
+    #: When the source began is not known. If this is the first that is heard of it, what it stands at is where counting
+    #: begins, and adds nothing.
+    baseline: bool = False
 
 
 def source_id(*identifying: object) -> bytes:

@@ -118,6 +118,9 @@ class Origins(msgspec.Struct, array_like=True, frozen=True):
     taken_ns: bytes
     #: See `PART_VALUE`; of the scalar series alone, int64, little-endian; empty where all are that.
     parts: bytes = b""
+    #: A byte each: 1 where the total of a source that is new adds nothing, because nobody knows when it began, else 0;
+    #: empty where none is such a one.
+    baselines: bytes = b""
 
 
 class Record(msgspec.Struct, array_like=True, kw_only=True):
@@ -236,5 +239,6 @@ def _check_origins(origins: Origins | None, scalars: int, series: int) -> None:
     if origins is None:
         raise UnreadableLogError("a cumulative record does not say where its totals come from")
     whole = len(origins.sources) == series * ID_BYTES and len(origins.taken_ns) == series * 8
+    whole = whole and len(origins.baselines) in (0, series)
     if not whole or len(origins.parts) not in (0, scalars * 8):
         raise UnreadableLogError("the columns of a record differ in length")

@@ -150,8 +150,9 @@ class Sources:
         totals = self._totals[key]
         total = next((each for each in totals if each.definition_id == definition_id), None)
         if total is None:
-            total = Total(definition_id)
+            total = Total(definition_id, value=value, counts=counts) if reading.baseline else Total(definition_id)
             totals.append(total)
+            self._counts += len(total.counts)
         before = len(total.counts)
         step = total.advance(reading.taken_ns, value, counts, native=native)
         if step is not None:

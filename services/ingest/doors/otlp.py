@@ -321,10 +321,11 @@ def _exemplar(point: Message, budget: _Budget) -> tuple[float, Span] | None:
 
 def _origin(named: _Named, point: Message, context: _Context) -> Origin:
     """Each start of a source is one of its own: totals of several that are identified alike do not mix, and a new start
-    is no total that fell."""
+    is no total that fell. A total that was taken at its start is one whose start is not known, as the data model has
+    it."""
     attributes = _identifying(point.attributes, context.budget)
-    source = source_id(context.identity, *named, attributes, int(point.start_time_unix_nano))
-    return Origin(source, int(point.time_unix_nano))
+    start_ns, taken_ns = int(point.start_time_unix_nano), int(point.time_unix_nano)
+    return Origin(source_id(context.identity, *named, attributes, start_ns), taken_ns, baseline=start_ns == taken_ns)
 
 
 def _identifying(attributes: Iterable[Message], budget: _Budget) -> list[tuple[str, str]]:

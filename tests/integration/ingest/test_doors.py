@@ -90,27 +90,56 @@ async def test_a_body_that_is_not_in_its_doors_format_is_refused_whole(pipeline:
         assert (await pipeline.send_bytes(b"", door=pb.DOOR_OTLP_PROTOBUF)).accepted == 0
 
 
-def totals_of(source: str, orders: int, at_ms: int) -> bytes:
+def totals_of(source: str, orders: int, at_ms: int, start_ms: int = 0) -> bytes:
     """What a cumulative source stands at."""
+    times = {"time_unix_nano": at_ms * 1_000_000, "start_time_unix_nano": start_ms * 1_000_000}
     request = ExportMetricsServiceRequest()
     resource = request.resource_metrics.add()
     resource.resource.attributes.add(key="service.instance.id").value.string_value = source
     metrics = resource.scope_metrics.add().metrics
     counter = metrics.add(name="orders").sum
     counter.is_monotonic, counter.aggregation_temporality = True, AGGREGATION_TEMPORALITY_CUMULATIVE
-    counter.data_points.add(as_int=orders, time_unix_nano=at_ms * 1_000_000)
+    counter.data_points.add(as_int=orders, **times)
     load = metrics.add(name="load", unit="s").histogram
     load.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
-    load.data_points.add(
-        count=orders, sum=orders, bucket_counts=[0, orders], explicit_bounds=[0.5], time_unix_nano=at_ms * 1_000_000
-    )
+    load.data_points.add(count=orders, sum=orders, bucket_counts=[0, orders], explicit_bounds=[0.5], **times)
     wait = metrics.add(name="wait", unit="s").exponential_histogram
     wait.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
     scale = 20 if orders < 20 else 2  # which falls as a source sees more
-    point = wait.data_points.add(count=orders, sum=orders, scale=scale, time_unix_nano=at_ms * 1_000_000)
+    point = wait.data_points.add(count=orders, sum=orders, scale=scale, **times)
     point.positive.offset = -1
     point.positive.bucket_counts.append(orders)
     return request.SerializeToString()
+
+
+async def test_of_a_source_whose_start_is_not_known_what_it_gains_counts(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    reading.define("load_seconds", "histogram", buckets=[0.5])
+    reading.define("wait_seconds", "histogram", native_histogram=True)
+    now_ms = int(time.time() * 1000)
+
+    async def tell(orders: int, at_ms: int, start_ms: int) -> None:
+        answer = await reading.send_bytes(totals_of("a", orders, at_ms, start_ms), door=pb.DOOR_OTLP_PROTOBUF)
+        assert answer.accepted == 3
+
+    async def shows(orders: int) -> None:
+        await reading.expect("orders_total{$project}", orders)
+        await reading.expect("load_seconds_count{$project}", orders)
+        await reading.expect("load_seconds_sum{$project}", orders)
+        await reading.expect("histogram_count(wait_seconds{$project})", orders)
+
+    async with reading.receiver():
+        async with reading.aggregator():
+            await tell(1_000_000, now_ms, now_ms)
+            await shows(0)
+            await tell(1_000_010, now_ms + 10, now_ms)
+            await shows(10)
+            await tell(1_000_020, now_ms + 20, now_ms + 20)
+        async with reading.aggregator():  # another owner
+            await tell(1_000_020, now_ms + 20, now_ms + 20)
+            await tell(1_000_021, now_ms + 30, now_ms + 20)
+            await shows(11)
+        await expect_line(reading, "orders_total", accepted=5, committed=4, duplicate=1)
 
 
 async def test_totals_count_once_through_replays_restarts_and_takeovers(reading: Pipeline) -> None:

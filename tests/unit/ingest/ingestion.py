@@ -154,6 +154,8 @@ class Told(NamedTuple):
     buckets: Sequence[int] = ()
     part: int = PART_VALUE
     labels: LabelPairs = ()
+    #: Nobody knows when the source began.
+    baseline: bool = False
 
 
 def totals(*told: Told, received_ms: int = NOW_MS) -> Record:
@@ -177,6 +179,7 @@ def totals(*told: Told, received_ms: int = NOW_MS) -> Record:
             b"".join(each.source.encode().ljust(16, b".") for each in every),
             int64s(each.at * 10**9 for each in every),
             int64s(each.part for each in scalars),
+            bytes(each.baseline for each in every),
         ),
     )
 

@@ -86,7 +86,7 @@ def test_a_reader_takes_fields_that_a_later_version_adds_at_the_end() -> None:
 
 
 def test_totals_say_where_they_come_from() -> None:
-    origins = Origins(b"s" * 48, int64s([1, 2, 3]), int64s([0, 1]))
+    origins = Origins(b"s" * 48, int64s([1, 2, 3]), int64s([0, 1]), bytes([0, 1, 0]))
     load = Distribution(series_id(LOAD.id, ("plan", "pro")), 0.05, 1, [1, 0, 0])
     told = record([1.0, 2.0], [load], kind=Kind.CUMULATIVE, origins=origins)
     assert decode_frame(encode_frame([encode(told)])) == [told]
@@ -127,6 +127,7 @@ def _changed(**members: Any) -> bytes:
         _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 16, int64s([1, 2]))),
         _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1]))),
         _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1, 2]), int64s([0]))),
+        _changed(kind=Kind.CUMULATIVE, origins=Origins(b"s" * 32, int64s([1, 2]), b"", bytes(1))),
     ],
 )
 def test_what_cannot_be_read_is_not_skipped(frame: bytes) -> None:

@@ -108,6 +108,31 @@ def test_a_total_that_fell_has_begun_anew() -> None:
     assert store.totals() == {("orders_total",): 131.0}
 
 
+@given(st.lists(st.sampled_from(STEPS), max_size=20))
+def test_a_source_without_a_known_start_counts_from_its_first_total_on(plan: Sequence[str]) -> None:
+    began = totals(Told(ORDERS, "a", 1, 1_000_000, baseline=True))
+    gained = totals(Told(ORDERS, "a", 2, 1_000_010))
+    anew = totals(Told(ORDERS, "b", 3, 1_000_020, baseline=True))
+    fell = totals(Told(ORDERS, "b", 4, 5))
+    store = Store()
+    store.live_through([began, began, gained, began, anew, gained, anew, fell], plan)
+    assert store.totals() == {("orders_total",): 15.0}
+
+
+def test_the_series_of_a_source_without_a_known_start_is_there_from_its_first_total_on() -> None:
+    store = Store()
+    store.fold(totals(Told(ORDERS, "a", 1, 1_000_000, baseline=True)))
+    assert committed(store) == (1, 0)
+    assert store.totals() == {("orders_total",): 0.0}
+
+
+def test_a_known_source_goes_on_whether_or_not_its_start_is_known() -> None:
+    store = Store()
+    store.fold(totals(Told(ORDERS, "a", 1, 100.0)), totals(Told(ORDERS, "a", 2, 130.0, baseline=True)))
+    store.commit(NOW_MS)
+    assert store.totals() == {("orders_total",): 130.0}
+
+
 def test_a_source_that_was_quiet_is_remembered_by_the_state_alone() -> None:
     store = Store()
     store.fold(totals(Told(ORDERS, "a", 1, 100.0)))
@@ -175,6 +200,32 @@ def test_a_histogram_counts_by_what_each_bucket_gained() -> None:
     store.fold(totals(Told(LOAD, "a", 3, 9.0, [2, 5, 5])))  # began anew
     store.commit(NOW_MS + 1000)
     assert counts_of(store) == (11.55, (19, 6, 7, 6))
+
+
+def test_a_histogram_without_a_known_start_counts_from_its_first_total_on() -> None:
+    store = Store()
+    store.fold(totals(Told(LOAD, "a", 1, 900.0, [100, 200, 300], baseline=True)))
+    store.commit(NOW_MS)
+    assert counts_of(store) == (0.0, (0, 0, 0, 0))
+    store.crash()
+    store.fold(totals(Told(LOAD, "a", 2, 902.0, [101, 202, 300])))
+    store.fold(totals(Told(LOAD, "b", 3, 903.0, [101, 202, 301], baseline=True)))
+    store.commit(NOW_MS + 1000)
+    assert counts_of(store) == (2.0, (3, 1, 2, 0))
+
+
+def test_a_native_histogram_without_a_known_start_counts_from_its_first_total_on() -> None:
+    store = Store()
+    for at, (source, count, baseline) in enumerate([("a", 600, True), ("a", 603, False), ("b", 604, True)], start=1):
+        buckets = NativeBuckets(3)
+        buckets.observe([1.5], weight=count)
+        store.fold(totals(Told(WAIT, source, at, 1.5 * count, buckets.packed(), baseline=baseline)))
+        store.commit(NOW_MS + at)
+        store.crash()
+    value, counts = counts_of(store)
+    expected = NativeBuckets(3)
+    expected.observe([1.5], weight=3)
+    assert (value, counts) == (4.5, (3, *expected.packed()))
 
 
 rescaled = st.lists(

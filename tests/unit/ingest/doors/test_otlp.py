@@ -145,6 +145,23 @@ def test_a_cumulative_series_is_known_by_all_that_identifies_it() -> None:
     assert len({known.source, *(each.source for each in others)}) == 6
 
 
+@pytest.mark.parametrize("kind", ["sum", "histogram", "exponentialHistogram"])
+def test_a_total_that_was_taken_at_its_start_says_that_the_start_is_not_known(kind: str) -> None:
+    numbers: dict[str, dict[str, Any]] = {
+        "sum": {"asInt": "3"},
+        "histogram": {"count": "3", "sum": 2.5, "bucketCounts": ["3"]},
+        "exponentialHistogram": {"count": "3", "sum": 2.5, "zeroCount": "3"},
+    }
+
+    def baseline(**times: str) -> bool:
+        data = {"aggregationTemporality": CUMULATIVE, "dataPoints": [numbers[kind] | times]}
+        return origin({"name": "orders", kind: data | ({"isMonotonic": True} if kind == "sum" else {})}).baseline
+
+    assert baseline(startTimeUnixNano="7", timeUnixNano="7")
+    assert not baseline(startTimeUnixNano="7", timeUnixNano="8")
+    assert not baseline(timeUnixNano="7")
+
+
 def test_a_cumulative_histogram_is_a_total() -> None:
     point = {"count": "6", "sum": 2.5, "bucketCounts": ["1", "2", "3"], "explicitBounds": [0.1, 1]}
     histogram = {"aggregationTemporality": CUMULATIVE, "dataPoints": [point, point]}
