@@ -116,9 +116,13 @@ class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
     async def GetProjectDefinitions(  # noqa: N802 - the contract's name
         self, request: pb.GetProjectDefinitionsRequest, _call: Call
     ) -> pb.GetProjectDefinitionsResponse:
-        page, settings = await self._definitions.of_project(_project_asked_for(request.project_id))
+        project_id = _project_asked_for(request.project_id)
+        page, settings = await self._definitions.of_project(project_id, request.after_revision)
         return pb.GetProjectDefinitionsResponse(
-            revision=page.revision, metrics=[_metric(metric) for metric in page.metrics], settings=_settings(settings)
+            revision=page.revision,
+            metrics=[_metric(metric) for metric in page.metrics],
+            settings=_settings(settings),
+            after_revision=page.after_revision,
         )
 
     async def DefineFromData(  # noqa: N802 - the contract's name

@@ -135,13 +135,15 @@ class Definitions:
             await self._trail.of_metric(connection, actor, metric, Action.DELETED)
         metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
 
-    async def of_project(self, project_id: str) -> tuple[FeedPage, ProjectSettings]:
-        """All definitions of a project as of now, and its settings, for services. Raises NotFound where the id is not
-        one."""
+    async def of_project(self, project_id: str, after_revision: int) -> tuple[FeedPage, ProjectSettings]:
+        """What changed in a project after the revision, and its settings, as of now, for services; all its definitions
+        where the feed cannot be resumed after it. Raises NotFound where the id is not one."""
         if not ids.is_uuid(project_id):
             raise NotFound("There is no such project.")
         async with self._database.transaction(role=FEED_ROLE) as connection:
-            page = await self._store.project_definitions(connection, project_id)
+            page = await self._store.project_changes(connection, project_id, after_revision)
+            if page is None:
+                page = await self._store.project_definitions(connection, project_id)
             return page, await self._store.settings(connection, project_id)
 
     async def _found(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool = False) -> Metric:

@@ -38,6 +38,8 @@ class FeedPage:
     revision: int
     #: Whether nothing newer was there when it was read.
     reaches_head: bool
+    #: What last changed up to here is not in this page.
+    after_revision: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,11 @@ class DefinitionStore(Protocol):
 
     async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
         """All definitions of one project, without tombstones, and the revision of the same moment."""
+        ...
+
+    async def project_changes(self, connection: Connection, project_id: str, after_revision: int) -> FeedPage | None:
+        """Definitions and tombstones of one project that changed after the revision, in order, and the revision of the
+        same moment; None where the feed cannot be resumed after it."""
         ...
 
     async def purge_tombstones(self, connection: Connection) -> int:
@@ -344,6 +351,25 @@ class PostgresDefinitionStore:
         )
         rows = await cursor.fetchall()
         return FeedPage(metrics=_metrics(rows), revision=rows[0]["head"], reaches_head=True)
+
+    async def project_changes(self, connection: Connection, project_id: str, after_revision: int) -> FeedPage | None:
+        cursor = await connection.execute(
+            f"""
+            SELECT feed.revision AS head, page.*
+            FROM feed LEFT JOIN (
+                SELECT {_STORED} FROM metrics WHERE project_id = %(project_id)s AND revision > %(after)s
+            ) AS page ON true
+            WHERE %(after)s > 0 AND %(after)s BETWEEN feed.purged_revision AND feed.revision
+            ORDER BY page.revision
+            """,  # noqa: S608 - a constant # nosec B608
+            {"project_id": project_id, "after": after_revision},
+        )
+        rows = await cursor.fetchall()
+        if not rows:
+            return None
+        return FeedPage(
+            metrics=_metrics(rows), revision=rows[0]["head"], reaches_head=True, after_revision=after_revision
+        )
 
     async def purge_tombstones(self, connection: Connection) -> int:
         cursor = await connection.execute(

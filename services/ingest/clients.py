@@ -1,7 +1,7 @@
 """The services that ingestion calls: auth for its public keys, config for definitions."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,10 +31,12 @@ class DefinitionUpdate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProjectDefinitions:
-    """A project's definitions at a revision."""
+    """What changed in a project up to a revision."""
 
     revision: int
-    definitions: Sequence[Definition]
+    changes: Sequence[DefinitionChange]
+    #: These are all definitions that there are.
+    snapshot: bool
     #: Data under an unknown name may define it.
     lets_data_define: bool = False
 
@@ -56,7 +58,7 @@ class DefinitionClient(Protocol):
 
     def watch(self, after_revision: int) -> AsyncIterator[DefinitionUpdate]: ...
 
-    async def read_project(self, project_id: bytes) -> ProjectDefinitions: ...
+    async def read_project(self, project_id: bytes, after_revision: int) -> ProjectDefinitions: ...
 
 
 class DefiningClient(Protocol):
@@ -87,20 +89,21 @@ class ConfigClient:
         async for message in self._channel.stream(self._stub.WatchDefinitions, request):
             yield DefinitionUpdate(
                 revision=message.revision,
-                changes=[
-                    DefinitionChange(_definition(metric), metric.HasField("deleted_at")) for metric in message.metrics
-                ],
+                changes=_changes(message.metrics),
                 snapshot=message.snapshot,
                 snapshot_complete=message.snapshot_complete,
             )
 
-    async def read_project(self, project_id: bytes) -> ProjectDefinitions:
-        """A project's definitions as of now."""
-        request = definitions_pb2.GetProjectDefinitionsRequest(project_id=str(uuid.UUID(bytes=project_id)))
+    async def read_project(self, project_id: bytes, after_revision: int) -> ProjectDefinitions:
+        """What changed in a project after a revision, as of now; a snapshot where config does not tell that."""
+        request = definitions_pb2.GetProjectDefinitionsRequest(
+            project_id=str(uuid.UUID(bytes=project_id)), after_revision=after_revision
+        )
         response = await self._channel.call(self._stub.GetProjectDefinitions, request, timeout_seconds=2.0)
         return ProjectDefinitions(
             revision=response.revision,
-            definitions=[_definition(metric) for metric in response.metrics],
+            changes=_changes(response.metrics),
+            snapshot=not response.after_revision,
             lets_data_define=response.settings.auto_definition,
         )
 
@@ -136,6 +139,10 @@ def _spec(wanted: Provisional) -> definitions_pb2.MetricSpec:
         buckets=wanted.bounds,
         native_histogram=wanted.type is MetricType.NATIVE_HISTOGRAM,
     )
+
+
+def _changes(metrics: Iterable[definitions_pb2.Metric]) -> list[DefinitionChange]:
+    return [DefinitionChange(_definition(metric), metric.HasField("deleted_at")) for metric in metrics]
 
 
 def _definition(metric: definitions_pb2.Metric) -> Definition:

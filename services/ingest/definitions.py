@@ -84,21 +84,26 @@ class DefinitionTable:
         self._asking[project_id] = task
         try:
             metrics.CONFIRMATIONS.inc()
-            self._replace_project(project_id, await self._client.read_project(project_id))
+            self._take(project_id, await self._client.read_project(project_id, self._known_revision(project_id)))
         finally:
             if self._asking.get(project_id) is task:
                 del self._asking[project_id]
 
-    def _replace_project(self, project_id: bytes, read: ProjectDefinitions) -> None:
+    def _known_revision(self, project_id: bytes) -> int:
+        return max(self._revision, self._confirmed.get(project_id, 0))
+
+    def _take(self, project_id: bytes, read: ProjectDefinitions) -> None:
         (self._defined_by_data.add if read.lets_data_define else self._defined_by_data.discard)(project_id)
-        revision, definitions = read.revision, read.definitions
-        if revision <= max(self._revision, self._confirmed.get(project_id, 0)):
+        if read.revision <= self._known_revision(project_id):
             return
         known = self._projects.get(project_id, {})
-        fresh = {definition.name: self._compile(known.get(definition.name), definition) for definition in definitions}
-        self._announce_deleted(known.values(), {definition.id for definition in definitions})
-        self._projects[project_id] = fresh
-        self._confirmed[project_id] = revision
+        if read.snapshot:
+            self._projects[project_id] = {}
+        for change in read.changes:
+            self._apply_one(change, known)
+        if read.snapshot:
+            self._announce_deleted(known.values(), {change.definition.id for change in read.changes})
+        self._confirmed[project_id] = read.revision
 
     def _announce_deleted(self, known: Iterable[CompiledDefinition], living: set[bytes]) -> None:
         for compiled in known:

@@ -162,6 +162,20 @@ async def test_a_feed_that_is_resumed_tells_what_was_missed_and_no_more(subject:
     assert told == {missed.id: False, gone.id: True}
 
 
+async def test_who_knows_a_project_up_to_a_revision_is_told_what_changed_since(subject: Subject) -> None:
+    kept, gone = await subject.define("orders_total"), await subject.define("visits_total")
+    before = await subject.config.project_definitions(subject.project_id)
+    nothing = await subject.config.project_definitions(subject.project_id, after_revision=before.revision)
+    assert (list(nothing.metrics), nothing.after_revision) == ([], before.revision)
+    await subject.delete(gone)
+    made = await subject.define("refunds_total")
+    news = await subject.config.project_definitions(subject.project_id, after_revision=before.revision)
+    assert {metric.id: metric.HasField("deleted_at") for metric in news.metrics} == {gone.id: True, made.id: False}
+    assert (news.after_revision, news.revision > before.revision) == (before.revision, True)
+    ahead = await subject.config.project_definitions(subject.project_id, after_revision=news.revision + 1)
+    assert ({metric.id for metric in ahead.metrics}, ahead.after_revision) == ({kept.id, made.id}, 0)
+
+
 async def test_a_project_is_answered_as_of_now_without_what_was_deleted(subject: Subject) -> None:
     kept, gone = await subject.define("orders_total"), await subject.define("visits_total")
     before = await subject.config.project_definitions(subject.project_id)

@@ -169,13 +169,15 @@ class Config:
         finally:
             await messages.aclose()  # type: ignore[attr-defined]
 
-    async def project_definitions(self, project_id: str, principal: str = "") -> pb.GetProjectDefinitionsResponse:
+    async def project_definitions(
+        self, project_id: str, principal: str = "", after_revision: int = 0
+    ) -> pb.GetProjectDefinitionsResponse:
         """What a service is answered that asks for a project, on somebody's behalf or its own."""
         method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).GetProjectDefinitions
         context.PRINCIPAL_TOKEN.set(principal)
         try:
             answer: pb.GetProjectDefinitionsResponse = await self.channel.call(
-                method, pb.GetProjectDefinitionsRequest(project_id=project_id)
+                method, pb.GetProjectDefinitionsRequest(project_id=project_id, after_revision=after_revision)
             )
         finally:
             context.PRINCIPAL_TOKEN.set("")

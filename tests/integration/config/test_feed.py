@@ -274,6 +274,19 @@ async def test_a_projects_definitions_are_answered_with_the_revision_of_the_same
     assert (list(nobodys.metrics), nobodys.revision) == ([], 4)
 
 
+async def test_who_knows_a_project_from_before_the_tombstones_kept_is_told_all_of_it(
+    config: Config, database: Database
+) -> None:
+    person = config.person()
+    kept, gone = await person.create(counter()), await person.create(counter("refunds_total"))
+    await person.delete(gone.id)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE config.feed SET purged_revision = 3")
+        connection.execute("DELETE FROM config.metrics WHERE deleted_at IS NOT NULL")
+    answer = await config.project_definitions(person.project_id, after_revision=2)
+    assert (list(answer.metrics), answer.revision, answer.after_revision) == ([kept], 3, 0)
+
+
 async def test_on_somebodys_behalf_only_their_project_is_answered(config: Config) -> None:
     person = config.person()
     created = await person.create(counter())

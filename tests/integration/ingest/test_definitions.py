@@ -1,5 +1,6 @@
 """Definitions as the receiver sees them: new ones at once, deleted ones within a second, config away."""
 
+import dataclasses
 import time
 
 import pytest
@@ -23,6 +24,26 @@ async def test_a_metric_may_be_sent_as_soon_as_it_is_defined(pipeline: Pipeline)
         await pipeline.send({"name": "orders_total", "value": 1, "labels": {"plan": "pro"}})
         assert pipeline.upstreams.config.questions == questions, "only a rejection is worth a question"
         await pipeline.expect("sum(orders_total{$project})", 3)
+
+
+@pytest.mark.alone
+async def test_rejections_cost_the_same_however_large_a_projects_definitions_are(pipeline: Pipeline) -> None:
+    large = dataclasses.replace(pipeline, project_id=str(uuid7()))
+    for number in range(1_000):  # nearly 8 MiB
+        values = [f"{number}-{value}".ljust(78, "x") for value in range(100)]
+        large.define(f"a{number}_total", labels=[{"name": "plan", "values": values}])
+    async with pipeline.receiver(), pipeline.client() as send, large.client() as send_large:
+        unknown = {"name": "unknown_total", "value": 1}
+        for refuse in (send, send_large):
+            await refuse(unknown)
+        began = time.process_time()
+        for _ in range(20):
+            await send(unknown)
+        usual = time.process_time() - began
+        for _ in range(20):
+            answer = await send_large(unknown)
+            assert [rejection.code for rejection in answer.rejected] == ["METRIC_NOT_DEFINED"]
+        assert time.process_time() - began - usual < 3 * usual + 0.2
 
 
 async def test_a_deleted_metric_is_refused_within_a_second_and_its_series_ends(pipeline: Pipeline) -> None:

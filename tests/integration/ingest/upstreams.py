@@ -100,13 +100,17 @@ class StandInConfig(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         if self.broken:
             await call.abort(grpc.StatusCode.INTERNAL, "broken")
         await self._answering.wait()
-        living = [
+        after = request.after_revision if request.after_revision <= self._revision else 0
+        told = [
             metric
-            for _, metric in self._metrics.values()
-            if metric.project_id == request.project_id and not metric.HasField("deleted_at")
+            for revision, metric in self._metrics.values()
+            if metric.project_id == request.project_id
+            and (revision > after if after else not metric.HasField("deleted_at"))
         ]
         settings = definitions_pb2.ProjectSettings(auto_definition=self.auto_definition)
-        return definitions_pb2.GetProjectDefinitionsResponse(revision=self._revision, metrics=living, settings=settings)
+        return definitions_pb2.GetProjectDefinitionsResponse(
+            revision=self._revision, metrics=told, settings=settings, after_revision=after
+        )
 
     async def DefineFromData(  # noqa: N802
         self, request: definitions_pb2.DefineFromDataRequest, _call: Call

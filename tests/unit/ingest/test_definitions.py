@@ -25,10 +25,11 @@ class ScriptedConfig:
     def __init__(self) -> None:
         self.feed: asyncio.Queue[DefinitionUpdate | PulsegateError] = asyncio.Queue()
         self.watched_after: list[int] = []
-        self.answer: tuple[int, Sequence[Definition]] | PulsegateError = (0, [])
+        #: All definitions at a revision, or what else is answered.
+        self.answer: tuple[int, Sequence[Definition]] | ProjectDefinitions | PulsegateError = (0, [])
         self.open = asyncio.Event()
         self.open.set()
-        self.questions = 0
+        self.asked_after: list[int] = []
         self.seconds_left: list[float] = []
 
     async def watch(self, after_revision: int) -> AsyncIterator[DefinitionUpdate]:
@@ -39,16 +40,22 @@ class ScriptedConfig:
                 raise update
             yield update
 
-    async def read_project(self, project_id: bytes) -> ProjectDefinitions:
+    @property
+    def questions(self) -> int:
+        return len(self.asked_after)
+
+    async def read_project(self, project_id: bytes, after_revision: int) -> ProjectDefinitions:
         assert project_id == PROJECT
-        self.questions += 1
+        self.asked_after.append(after_revision)
         self.seconds_left.append(context.remaining_seconds(2.0))
         answer = self.answer
         await self.open.wait()
         if isinstance(answer, PulsegateError):
             raise answer
+        if isinstance(answer, ProjectDefinitions):
+            return answer
         revision, definitions = answer
-        return ProjectDefinitions(revision=revision, definitions=definitions)
+        return ProjectDefinitions(revision=revision, changes=[living(each) for each in definitions], snapshot=True)
 
     def tell(self, revision: int, *changes: DefinitionChange, snapshot: bool = False) -> None:
         self.feed.put_nowait(
@@ -164,6 +171,41 @@ async def test_an_answer_older_than_the_feed_changes_nothing(following: Followin
     following.config.answer = (4, [])
     await following.table.confirm(PROJECT)
     assert (set(following.names()), following.ended) == ({"orders_total"}, [])
+
+
+async def test_a_question_is_for_what_changed_after_the_revision_that_the_table_has(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    orders = following.table.of_project(PROJECT)["orders_total"]
+    following.config.answer = ProjectDefinitions(revision=8, changes=[living(VISITS)], snapshot=False)
+    await following.table.confirm(PROJECT)
+    assert set(following.names()) == {"orders_total", "visits_total"}
+    assert following.table.of_project(PROJECT)["orders_total"] is orders
+    following.config.answer = ProjectDefinitions(revision=9, changes=[deleted(ORDERS)], snapshot=False)
+    await following.table.confirm(PROJECT)
+    assert (set(following.names()), following.ended) == ({"visits_total"}, [ORDERS.id])
+    following.config.answer = ProjectDefinitions(revision=12, changes=[], snapshot=False)
+    await following.table.confirm(PROJECT)
+    assert set(following.names()) == {"visits_total"}
+    following.config.tell(15)
+    await following.told()
+    await following.table.confirm(PROJECT)
+    assert following.config.asked_after == [5, 8, 9, 15]
+
+
+async def test_changes_that_the_feed_has_told_while_they_were_asked_for_are_not_undone(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    following.config.answer = ProjectDefinitions(revision=6, changes=[living(VISITS)], snapshot=False)
+    following.config.open.clear()
+    asked = asyncio.create_task(following.table.confirm(PROJECT))
+    await eventually(lambda: asyncio.sleep(0, following.config.questions == 1))
+    following.config.tell(7, living(VISITS))
+    following.config.tell(8, deleted(VISITS))
+    await following.told()
+    following.config.open.set()
+    await asked
+    assert set(following.names()) == {"orders_total"}
 
 
 async def test_many_callers_share_a_question_that_is_asked_after_they_came(following: Following) -> None:
