@@ -40,6 +40,9 @@ from services.ingest.tallies import Tallies
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+#: Enough to renew 256 leases of the shortest time, while another lane is waited for.
+_LEASE_CONNECTIONS = 3
+
 
 @asynccontextmanager
 async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
@@ -147,9 +150,12 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
         database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
+        leases = await stack.enter_async_context(
+            postgres.connected(settings.following("dsn"), most_connections=_LEASE_CONNECTIONS)
+        )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         sinks = [_sink(each, session, settings) for each in settings.sinks]
-        checkpoints = PostgresCheckpoints(database)
+        checkpoints = PostgresCheckpoints(database, leases)
         fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
         lanes = [Lane(number, settings, stream, checkpoints, fleet, sinks, clock) for number in range(settings.lanes)]
 

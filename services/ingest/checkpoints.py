@@ -1,7 +1,9 @@
 """The aggregator's state in Postgres: leases, loading, and the one transaction that commits a checkpoint."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -42,8 +44,9 @@ AGGREGATOR_ROLE = "ingest_aggregator"
 #: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
 _DEAD_KEPT_SECONDS = 3600.0
 
-#: Statements that look through all of a lane's rows may take so long.
+#: Statements that look through all of a lane's rows may take so long, and so many lanes be looked through at a time.
 _LOOKING_THROUGH_SECONDS = 120.0
+_MOST_LOOKING_THROUGH = 4
 
 #: Rows fetched at once while a lane is loaded.
 _ROWS_AT_ONCE = 5_000
@@ -139,12 +142,24 @@ def _committing(lane: int, epoch: int) -> str:
 class PostgresCheckpoints:
     """The schema `ingest`; see `migrations/`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, leases: Database) -> None:
+        """`leases`: connections of their own, so that what keeps a lane waits for nobody's loading and committing."""
         self._database = database
+        self._leases = leases
+        self._lookings_through = asyncio.Semaphore(_MOST_LOOKING_THROUGH)
+
+    @asynccontextmanager
+    async def _looking_through(self) -> AsyncIterator[Connection]:
+        """A transaction whose statements read all of a lane; few at a time, so that commits find connections."""
+        async with (
+            self._lookings_through,
+            self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection,
+        ):
+            yield connection
 
     async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
         """See `fleet.Attendance`."""
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             await lane_groups.check(connection, lanes)
             cursor = await connection.execute(
                 """
@@ -166,13 +181,13 @@ class PostgresCheckpoints:
 
     async def leave(self, owner: str) -> None:
         """See `fleet.Attendance`."""
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute("DELETE FROM aggregators WHERE owner = %s", (owner,))
 
     async def acquire(self, lane: int, lanes: int, owner: str, lease_seconds: float) -> int | None:
         """See `fleet.Attendance`."""
         await self._end_frozen_commit(lane, owner)
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
                 "INSERT INTO lanes (lane, lanes_in_all) VALUES (%s, %s) ON CONFLICT DO NOTHING", (lane, lanes)
             )
@@ -195,7 +210,7 @@ class PostgresCheckpoints:
         """An owner that froze while the server waits for the rest of its COPY holds the lane's row for ever: no time
         limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended; at
         once where it is `owner`'s, who commits no more, and lost the connection without the server knowing."""
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             cursor = await connection.execute(
                 """
                 SELECT epoch FROM lanes
@@ -209,14 +224,14 @@ class PostgresCheckpoints:
             )
             row = await cursor.fetchone()
         if row is not None:
-            async with self._database.transaction() as connection:
+            async with self._leases.transaction() as connection:
                 await connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
                     (_committing(lane, row["epoch"]),),
                 )
 
     async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             # A row that is locked is this owner's own commit, which renews the lease too, however long it takes; or it
             # is another owner's already, which that commit will find.
             await connection.execute(
@@ -233,7 +248,7 @@ class PostgresCheckpoints:
                 raise LaneLostError(f"lane {lane}, epoch {epoch}: somebody else has it")
 
     async def release(self, lane: int, epoch: int) -> None:
-        async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
+        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
                 "UPDATE lanes SET lease_until = '-infinity' WHERE lane = %s AND epoch = %s", (lane, epoch)
             )
@@ -242,7 +257,7 @@ class PostgresCheckpoints:
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
     ) -> Loaded:
         bounds = partitions_of(lane, lanes)
-        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
+        async with self._looking_through() as connection:
             cursor = await connection.execute(
                 "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
             )
@@ -422,14 +437,14 @@ class PostgresCheckpoints:
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
-        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
+        async with self._looking_through() as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
             return await full_projects.read(connection)
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
     ) -> Sequence[EndedSeries]:
-        async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
+        async with self._looking_through() as connection:
             return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
 
     async def prune(
@@ -454,7 +469,7 @@ class PostgresCheckpoints:
         """In transactions of their own, so that none of them takes long."""
         more = True
         while more:
-            async with self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection:
+            async with self._looking_through() as connection:
                 more = await drop_some(connection, partitions, at_ms)
 
 

@@ -112,7 +112,7 @@ class StoredLane:
 @asynccontextmanager
 async def opened(database: Database) -> AsyncIterator[StoredLane]:
     async with postgres.connected(database.dsn("ingest"), most_connections=1) as connected:
-        checkpoints = PostgresCheckpoints(connected)
+        checkpoints = PostgresCheckpoints(connected, connected)
         epoch = await checkpoints.acquire(0, 1, "test", 300.0)
         assert epoch is not None
         lane = StoredLane(connected, checkpoints, epoch)
@@ -293,7 +293,7 @@ class LookedAtCheckpoints(PostgresCheckpoints):
     """Runs something in the middle of each commit, on its connection."""
 
     def __init__(self, database: postgres.Database, look: Callable[[Connection], Awaitable[None]]) -> None:
-        super().__init__(database)
+        super().__init__(database, database)
         self._look = look
 
     async def _store_watermarks(self, connection: Connection, lane: int, watermarks: Mapping[str, int]) -> None:

@@ -72,7 +72,7 @@ class CutCheckpoints(PostgresCheckpoints):
     """Postgres, around whose commits a lane may be cut off."""
 
     def __init__(self, database: postgres.Database, cut: Cut) -> None:
-        super().__init__(database)
+        super().__init__(database, database)
         self._cut = cut
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:

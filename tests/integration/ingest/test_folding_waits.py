@@ -31,7 +31,7 @@ class HeldCheckpoints(PostgresCheckpoints):
     """Postgres, in which a commit that has the only copy of values takes until it is let go."""
 
     def __init__(self, database: postgres.Database) -> None:
-        super().__init__(database)
+        super().__init__(database, database)
         self.begun, self.let_go = asyncio.Event(), asyncio.Event()
         self.asked_meanwhile: list[Missing] = []
 

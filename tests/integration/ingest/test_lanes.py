@@ -9,12 +9,14 @@ from datetime import timedelta
 import nats
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 
 from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
+from chassis.postgres import Connection
 from deploy.local.servers import Nats
-from services.ingest import records
+from services.ingest import ended_store, records
 from services.ingest.domain import lane_of, partition_of
 from services.ingest.log import Extent, Log, LogReader, connected
 from services.ingest.settings import LogSettings
@@ -68,6 +70,27 @@ async def test_a_frame_that_cannot_be_read_halts_the_lane_loudly_and_loses_nothi
             await client.close()
         await pipeline.expect("orders_total{$project}", 11)
         await pipeline.expect_readiness("aggregator", "ready")
+
+
+async def test_lanes_that_take_long_to_load_wait_for_each_other_and_none_is_given_up(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More lanes than there are connections, and longer than one is waited for."""
+    lanes, load = 12, ended_store.load
+
+    async def load_long(connection: Connection, partitions: tuple[int, int]) -> dict[bytes, int]:
+        await connection.execute("SELECT pg_sleep(4)")
+        return await load(connection, partitions)
+
+    monkeypatch.setattr(ended_store, "load", load_long)
+    given_up = [_given_up(lane) for lane in range(lanes)]
+    async with pipeline.receiver(lanes=lanes), pipeline.aggregator(lanes=lanes):
+        await pipeline.expect_readiness("aggregator", "ready")
+    assert [_given_up(lane) for lane in range(lanes)] == given_up
+
+
+def _given_up(lane: int) -> float:
+    return REGISTRY.get_sample_value("pulsegate_lanes_lost_total", {"lane": str(lane)}) or 0.0
 
 
 async def _says_that_the_log_was_made_anew(pipeline: Pipeline) -> None:
