@@ -55,23 +55,30 @@ class Admission:
             self._full = await full_projects.read(connection)
         metrics.FULL_PROJECTS.labels("producers").set(len(self._full.producers))
         metrics.FULL_PROJECTS.labels("sources").set(len(self._full.sources))
+        metrics.FULL_PROJECTS.labels("publishable_sources").set(len(self._full.publishable_sources))
         metrics.FULL_PROJECTS.labels("series").set(len(self._full.series))
 
-    def holds_back(self, project_id: bytes, batch: Batch) -> bool:
-        """Whether the batch is for `refused_sources` first. It never waits."""
-        return bool(self._unknown_producer(project_id, batch) or self._unknown_sources(project_id, batch))
+    def holds_back(self, project_id: bytes, batch: Batch, key_kind: str) -> bool:
+        """Whether the batch is for `refused_sources` first. `key_kind`: of the key that sends it, as `Principal.kind`.
+        It never waits."""
+        return bool(self._unknown_producer(project_id, batch) or self._unknown_sources(project_id, batch, key_kind))
 
-    def concerns(self, project_id: bytes) -> bool:
-        """Whether batches of the project may be held back. It never waits."""
-        return project_id in self._full.producers or project_id in self._full.sources
+    def concerns(self, project_id: bytes, key_kind: str) -> bool:
+        """Whether batches of the project that such a key sends may be held back. It never waits."""
+        return project_id in self._full.producers or self._is_full_of_sources(project_id, key_kind)
+
+    def _is_full_of_sources(self, project_id: bytes, key_kind: str) -> bool:
+        if key_kind != "secret" and project_id in self._full.publishable_sources:
+            return True
+        return project_id in self._full.sources
 
     def _unknown_producer(self, project_id: bytes, batch: Batch) -> bytes:
         if not batch.producer or project_id not in self._full.producers:
             return b""
         return b"" if self._is_known(project_id, batch.producer) else batch.producer
 
-    def _unknown_sources(self, project_id: bytes, batch: Batch) -> set[bytes]:
-        if not batch.points or project_id not in self._full.sources:
+    def _unknown_sources(self, project_id: bytes, batch: Batch, key_kind: str) -> set[bytes]:
+        if not batch.points or not self._is_full_of_sources(project_id, key_kind):
             return set()
         sources = {
             point.origin.source
@@ -88,12 +95,13 @@ class Admission:
         compiled = defined_as(point, self._definitions.of_project(project_id))
         return compiled is not None and compiled.is_gauge
 
-    async def refused_sources(self, tenant_id: str, project_id: bytes, batch: Batch) -> frozenset[bytes]:
+    async def refused_sources(self, tenant_id: str, project_id: bytes, batch: Batch, key_kind: str) -> frozenset[bytes]:
         """The sources in the batch whose totals cannot be taken.
 
         Raises TooManyProducers where its producer is one too many, Unavailable where the state cannot be asked.
         """
-        producer, sources = self._unknown_producer(project_id, batch), self._unknown_sources(project_id, batch)
+        producer = self._unknown_producer(project_id, batch)
+        sources = self._unknown_sources(project_id, batch, key_kind)
         if self._database is None or not (producer or sources):
             return frozenset()
         try:

@@ -20,6 +20,12 @@ class ProjectLimits:
     #: Live and quiet.
     series: int
 
+    @property
+    def publishable_sources(self) -> int:
+        """With so many, whoever sent them, new ones of publishable keys are refused: whoever visits a page has its key,
+        and must not take the room of the project's own services."""
+        return self.sources // 2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FullProjects:
@@ -27,26 +33,34 @@ class FullProjects:
 
     producers: Collection[bytes] = field(default_factory=frozenset)
     sources: Collection[bytes] = field(default_factory=frozenset)
+    publishable_sources: Collection[bytes] = field(default_factory=frozenset)
     series: Collection[bytes] = field(default_factory=frozenset)
 
 
 async def note(connection: Connection, partitions: tuple[int, int], limits: ProjectLimits) -> None:
     """Counts what projects of these partitions, first and last, have, and keeps which of them are full."""
     await connection.execute("DELETE FROM full_projects WHERE partition BETWEEN %s AND %s", partitions)
-    for what, most in (("producers", limits.producers), ("sources", limits.sources), ("series", limits.series)):
+    full_at = {
+        "producers": {"producers": limits.producers},
+        "sources": {"sources": limits.sources, "publishable_sources": limits.publishable_sources},
+        "series": {"series": limits.series},
+    }
+    for counted, most in full_at.items():
         # Of what there is most of, counted by the primary key alone; the tenant is looked up for the few that are full.
         statement = SQL(
             """
             INSERT INTO full_projects (partition, tenant_id, project_id, what)
             SELECT partition, (SELECT tenant_id FROM {counted} AS one
                                 WHERE (one.partition, one.project_id) = (many.partition, many.project_id) LIMIT 1),
-                   project_id, {what}
-              FROM (SELECT partition, project_id FROM {counted} WHERE partition BETWEEN %s AND %s
-                     GROUP BY partition, project_id HAVING count(*) >= %s) AS many
+                   project_id, what
+              FROM (SELECT partition, project_id, count(*) AS there FROM {counted} WHERE partition BETWEEN %s AND %s
+                     GROUP BY partition, project_id) AS many
+              JOIN unnest(%s::text[], %s::bigint[]) AS full_at (what, most) ON there >= most
             ON CONFLICT DO NOTHING
             """
         )
-        await connection.execute(statement.format(counted=Identifier(what), what=what), (*partitions, most))
+        values = (*partitions, list(most), list(most.values()))
+        await connection.execute(statement.format(counted=Identifier(counted)), values)
 
 
 async def read(connection: Connection) -> FullProjects:
@@ -56,6 +70,7 @@ async def read(connection: Connection) -> FullProjects:
     return FullProjects(
         producers=frozenset(project_id for project_id, what in rows if what == "producers"),
         sources=frozenset(project_id for project_id, what in rows if what == "sources"),
+        publishable_sources=frozenset(project_id for project_id, what in rows if what == "publishable_sources"),
         series=frozenset(project_id for project_id, what in rows if what == "series"),
     )
 

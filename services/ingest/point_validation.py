@@ -40,8 +40,9 @@ _MOST_TOTAL = 1 << 40
 #: Labels that a definition may have.
 _MOST_LABELS = 16
 _NO_ROOM = (
-    "This project has as many series of cumulative sources as it may have (PULSEGATE_SOURCES_PER_PROJECT), and this one"
-    " is new. Those that it has go on; each counts until eight days after its last total."
+    "This project has as many series of cumulative sources as it may have (PULSEGATE_SOURCES_PER_PROJECT; where a"
+    " publishable key sends them, half of that), and this one is new. Those that it has go on; each counts until eight"
+    " days after its last total."
 )
 
 _encoder = msgspec.json.Encoder()

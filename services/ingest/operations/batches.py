@@ -183,7 +183,8 @@ class Receiver:
         """What becomes of a batch that need not be looked at, or not yet."""
         if (known := self._durable.get(_batch_id(principal, batch))) and known.size == len(batch.metrics):
             return Taken(replace(known, duplicate=True), _whose(principal), self._names(principal, batch))
-        return batch if self._admission.holds_back(_uuid_bytes(principal.project_id), batch) else None
+        held_back = self._admission.holds_back(_uuid_bytes(principal.project_id), batch, principal.kind)
+        return batch if held_back else None
 
     def _push(self, group: PushGroup) -> Push:
         self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
@@ -211,9 +212,9 @@ class Receiver:
         Raises TooManyProducers, Unavailable where config or the state must be asked and is away, or too much waits.
         """
         with self._reconsidered.taken(principal.tenant_id, len(batch.points) + len(batch.metrics)):
-            project_id, refused = _uuid_bytes(principal.project_id), frozenset[bytes]()
-            if self._admission.concerns(project_id):  # then the batch may be good as it is
-                refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch)
+            project_id, kind, refused = _uuid_bytes(principal.project_id), principal.kind, frozenset[bytes]()
+            if self._admission.concerns(project_id, kind):  # then the batch may be good as it is
+                refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch, kind)
                 taken = await self._work(principal, large_bytes, self._judge(principal, batch, refused))
                 if isinstance(taken, Taken):
                     return taken

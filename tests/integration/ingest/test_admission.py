@@ -21,10 +21,10 @@ from tests.waiting import eventually
 
 
 @asynccontextmanager
-async def full(pipeline: Pipeline, what: str) -> AsyncIterator[None]:
+async def full(pipeline: Pipeline, what: str, **most: int) -> AsyncIterator[None]:
     """With a receiver that knows that the project may have no more of these than it has."""
     async with postgres.connected(pipeline.database.dsn("ingest")) as database:
-        limits = dataclasses.replace(ProjectLimits(producers=10**9, sources=10**9, series=10**9), **{what: 1})
+        limits = dataclasses.replace(ProjectLimits(producers=10**9, sources=10**9, series=10**9), **most)
         await PostgresCheckpoints(database, database).note_full(0, 1, limits)
 
     metrics.FULL_PROJECTS.clear()
@@ -60,7 +60,7 @@ async def test_a_new_producer_is_refused_and_those_that_are_known_go_on(reading:
         async with reading.receiver():
             await reading.send(one, producer=producer, sequence=1)
             await reading.expect("orders_total{$project}", 1)
-        async with full(reading, "producers"):
+        async with full(reading, "producers", producers=1):
             with pytest.raises(PulsegateError) as refused:
                 await reading.send(one, producer=str(uuid7()), sequence=1)
             assert (refused.value.http_status, refused.value.code) == (429, "QUOTA_EXCEEDED")
@@ -74,7 +74,7 @@ async def test_a_new_producer_is_refused_and_those_that_are_known_go_on(reading:
             await other.send(one, producer=str(uuid7()), sequence=1)
             await reading.expect("orders_total{$project}", 3)
             await other.expect("orders_total{$project}", 1)
-    async with reading.aggregator(), full(reading, "producers"):  # another owner, another receiver
+    async with reading.aggregator(), full(reading, "producers", producers=1):  # another owner, another receiver
         await reading.send(one, producer=producer, sequence=2)
         await reading.send(one, producer=producer, sequence=3)
         await reading.expect("orders_total{$project}", 4)
@@ -88,7 +88,7 @@ async def test_totals_of_new_sources_are_refused_and_those_that_are_known_go_on(
         async with reading.receiver():
             await reading.send_bytes(totals_of("a", 5, now_ms), door=pb.DOOR_OTLP_PROTOBUF)
             await reading.expect("orders_total{$project}", 5)
-        async with full(reading, "sources"):
+        async with full(reading, "sources", sources=1):
             answer = await reading.send_bytes(totals_of("b", 1, now_ms), door=pb.DOOR_OTLP_PROTOBUF)
             assert (answer.accepted, answer.rejected[0].code) == (0, "SOURCE_LIMIT_REACHED")
             for _ in range(2):
@@ -99,3 +99,24 @@ async def test_totals_of_new_sources_are_refused_and_those_that_are_known_go_on(
                 assert [(each.index, each.code) for each in answer.rejected] == [(1, "SOURCE_LIMIT_REACHED")]
             await reading.send({"name": "orders_total", "value": 1}, producer=str(uuid7()), sequence=1)
             await reading.expect("orders_total{$project}", 8)
+
+
+async def test_publishable_keys_leave_half_of_the_sources_to_secret_ones(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    now_ms = int(time.time() * 1000)
+
+    async def rejected(source: str, orders: int, key: str) -> list[str]:
+        body = totals_of(source, orders, now_ms + orders)
+        answer = await reading.send_bytes(body, door=pb.DOOR_OTLP_PROTOBUF, key=key)
+        return [each.code for each in answer.rejected if each.index == 0]
+
+    async with reading.aggregator():
+        async with reading.receiver():
+            assert await rejected("a", 5, "publishable") == []
+            await reading.expect("orders_total{$project}", 5)
+        async with full(reading, "publishable_sources", sources=2):
+            assert await rejected("b", 10, "publishable") == ["SOURCE_LIMIT_REACHED"]
+            assert await rejected("c", 100, "secret") == []
+            assert await rejected("a", 6, "publishable") == []
+            assert await rejected("a", 7, "secret") == []
+            await reading.expect("orders_total{$project}", 107)

@@ -144,9 +144,11 @@ async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_i
         }
         await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=2)
         assert await full(lane) == FullProjects()
-        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, **none)
         only = frozenset({PROJECT})
-        assert await full(lane) == FullProjects(producers=only, sources=only, series=only)
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_sources_per_project=2)
+        assert await full(lane) == FullProjects(publishable_sources=only)
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, **none)
+        assert await full(lane) == FullProjects(producers=only, sources=only, publishable_sources=only, series=only)
         async with lane.database.transaction() as connection:
             assert await full_projects.read(connection) == FullProjects(), "without its setting the door is closed"
         forgotten_ms = NOW_MS + REMEMBERED_MS + 1
