@@ -1,6 +1,7 @@
 """The service's calls: messages in, one operation, messages out."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, MutableSequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -106,24 +107,22 @@ class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
         self, request: pb.WatchDefinitionsRequest, _call: Call
     ) -> AsyncIterator[pb.WatchDefinitionsResponse]:
         async for message in self._feed.watch(request.after_revision):
-            yield pb.WatchDefinitionsResponse(
-                revision=message.revision,
-                metrics=[_metric(metric) for metric in message.metrics],
-                snapshot=message.snapshot,
-                snapshot_complete=message.snapshot_complete,
+            told = pb.WatchDefinitionsResponse(
+                revision=message.revision, snapshot=message.snapshot, snapshot_complete=message.snapshot_complete
             )
+            await _add(message.metrics, told.metrics)
+            yield told
 
     async def GetProjectDefinitions(  # noqa: N802 - the contract's name
         self, request: pb.GetProjectDefinitionsRequest, _call: Call
     ) -> pb.GetProjectDefinitionsResponse:
         project_id = _project_asked_for(request.project_id)
         page, settings = await self._definitions.of_project(project_id, request.after_revision)
-        return pb.GetProjectDefinitionsResponse(
-            revision=page.revision,
-            metrics=[_metric(metric) for metric in page.metrics],
-            settings=_settings(settings),
-            after_revision=page.after_revision,
+        told = pb.GetProjectDefinitionsResponse(
+            revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
         )
+        await _add(page.metrics, told.metrics)
+        return told
 
     async def DefineFromData(  # noqa: N802 - the contract's name
         self, request: pb.DefineFromDataRequest, _call: Call
@@ -177,6 +176,13 @@ def _label(label: pb.Label) -> Label:
         pattern=label.pattern,
         max_distinct=label.max_distinct,
     )
+
+
+async def _add(metrics: Iterable[Metric], told: MutableSequence[pb.Metric]) -> None:
+    """They may be megabytes: after each of them whatever else waits has its turn."""
+    for metric in metrics:
+        told.append(_metric(metric))
+        await asyncio.sleep(0)
 
 
 def _metric(metric: Metric) -> pb.Metric:

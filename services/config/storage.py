@@ -1,5 +1,6 @@
 """Definitions in Postgres. Every method runs in a transaction that its caller opened."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -332,8 +333,7 @@ class PostgresDefinitionStore:
             """,  # noqa: S608 - a constant # nosec B608
             {"after": after_revision, "most_metrics": most_metrics, "most_bytes": most_bytes},
         )
-        rows = await cursor.fetchall()
-        metrics = _metrics(rows)
+        rows, metrics = await _read(cursor)
         reaches_head = not metrics or rows[-1]["is_newest"]
         revision = rows[0]["head"] if reaches_head else metrics[-1].revision
         return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
@@ -349,8 +349,8 @@ class PostgresDefinitionStore:
             """,  # noqa: S608 - a constant # nosec B608
             {"project_id": project_id},
         )
-        rows = await cursor.fetchall()
-        return FeedPage(metrics=_metrics(rows), revision=rows[0]["head"], reaches_head=True)
+        rows, metrics = await _read(cursor)
+        return FeedPage(metrics=metrics, revision=rows[0]["head"], reaches_head=True)
 
     async def project_changes(self, connection: Connection, project_id: str, after_revision: int) -> FeedPage | None:
         cursor = await connection.execute(
@@ -364,12 +364,10 @@ class PostgresDefinitionStore:
             """,  # noqa: S608 - a constant # nosec B608
             {"project_id": project_id, "after": after_revision},
         )
-        rows = await cursor.fetchall()
+        rows, metrics = await _read(cursor)
         if not rows:
             return None
-        return FeedPage(
-            metrics=_metrics(rows), revision=rows[0]["head"], reaches_head=True, after_revision=after_revision
-        )
+        return FeedPage(metrics=metrics, revision=rows[0]["head"], reaches_head=True, after_revision=after_revision)
 
     async def purge_tombstones(self, connection: Connection) -> int:
         cursor = await connection.execute(
@@ -396,9 +394,19 @@ async def _only(cursor: Any) -> dict[str, Any]:
     return row
 
 
-def _metrics(rows: Sequence[dict[str, Any]]) -> Sequence[Metric]:
-    """Of an outer join, in which a row without an id stands for none."""
-    return [_metric(row) for row in rows if row["id"] is not None]
+async def _read(cursor: Any) -> tuple[Sequence[dict[str, Any]], Sequence[Metric]]:
+    """Rows and metrics of an outer join, in which a row without an id stands for none.
+
+    They may be megabytes, which are decoded row by row: after each of them whatever else waits has its turn.
+    """
+    rows: list[dict[str, Any]] = []
+    metrics: list[Metric] = []
+    async for row in cursor:
+        rows.append(row)
+        if row["id"] is not None:
+            metrics.append(_metric(row))
+        await asyncio.sleep(0)
+    return rows, metrics
 
 
 def _columns(spec: MetricSpec) -> dict[str, Any]:

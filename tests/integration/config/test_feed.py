@@ -186,6 +186,36 @@ async def test_a_project_of_large_definitions_is_answered(config: Config, large_
     assert sum(len(answer.metrics) for answer in answers) == 70
 
 
+@pytest.mark.alone
+async def test_an_answer_of_many_large_definitions_is_made_in_steps_between_which_others_go_on(
+    config: Config, database: Database
+) -> None:
+    project_id = str(uuid7())
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            """
+            INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
+                                        version, revision)
+            SELECT uuidv7(), %(project_id)s, uuidv7(), 'a_' || n || '_total', 'counter', '', 'A.',
+                   jsonb_build_array(jsonb_build_object('name', 'plan', 'required', false, 'pattern', '',
+                                                        'maxDistinct', 0, 'values', plans)),
+                   '{}', '{}', 1, n
+            FROM generate_series(1, 1000) AS n, (SELECT jsonb_agg(v::text) AS plans FROM generate_series(1, 800) AS v)
+            """,
+            {"project_id": project_id},
+        )
+        connection.execute("UPDATE config.feed SET revision = 1000")
+    longest, began = 0.0, time.process_time()
+    last = began
+    asking = asyncio.create_task(config.project_definitions(project_id))
+    while not asking.done():
+        await asyncio.sleep(0)
+        now = time.process_time()
+        longest, last = max(longest, now - last), now
+    assert len(asking.result().metrics) == 1000
+    assert longest < (last - began) / 3
+
+
 async def test_a_deletion_is_told_without_labels(config: Config) -> None:
     person = config.person()
     gone = await person.create(counter(labels=[pb.Label(name="plan", values=["free", "pro"])]))
