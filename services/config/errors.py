@@ -24,6 +24,6 @@ class TooManyBytes(Invalid):
     def __init__(self, needed: int, most: int) -> None:
         super().__init__(
             f"The project's metric definitions would take {needed} bytes, and {most} are the most that they may take."
-            " Delete one first, or allow a label's values by a pattern instead of naming each.",
+            " Delete one first, or name no values of a label that has many.",
             details={"limit": most},
         )

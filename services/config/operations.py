@@ -116,8 +116,11 @@ class Definitions:
             if spec == old.spec and not old.provisional:
                 return old
             revision = await self._store.next_revision(connection)
+            before = await self._store.size(connection, actor)
             metric = await self._store.update(connection, metric_id, spec, revision)
-            _require_few_bytes(await self._store.size(connection, actor))
+            size = await self._store.size(connection, actor)
+            if size.bytes > before.bytes:  # one that was too large already may shrink
+                _require_few_bytes(size)
             await self._store.record_version(connection, actor, metric, Action.UPDATED)
             await self._trail.of_metric(connection, actor, metric, Action.UPDATED, old.spec)
         metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()

@@ -430,10 +430,10 @@ class Prometheus:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body, held = bytearray(), self._answers.begin()
         async for chunk in response.content.iter_chunked(1 << 16):
+            if len(body) + len(chunk) > _MOST_ANSWER_BYTES:
+                raise Invalid("The answer is too large. Ask for fewer series, or for a larger step.")
             held.more(len(chunk))
             body += chunk
-            if len(body) > _MOST_ANSWER_BYTES:
-                raise Invalid("The answer is too large. Ask for fewer series, or for a larger step.")
         if response.content_type != "application/json":
             raise Unavailable("Prometheus answered something else than JSON.", retry_after_seconds=_RETRY_AFTER_SECONDS)
         return bytes(body)

@@ -18,6 +18,7 @@ from chassis.errors import Internal, Malformed
 from chassis.tasks import in_background
 from services.gateway import errors, metrics
 from services.gateway.http_api import Api
+from services.gateway.routes import ENDS_WITH_CLIENT
 from services.gateway.tls import Certificate
 
 #: Connections that the kernel holds before they are accepted.
@@ -69,6 +70,8 @@ class _Connection(RequestHandler):
         self._stop_waiting()
         self._stop_waiting_for_reader()
         self._writes_to = None
+        if self._current_request is not None and ENDS_WITH_CLIENT in self._current_request and self._task_handler:
+            self._task_handler.cancel()
         super().connection_lost(exc)
 
     def _wait_for_headers(self) -> None:

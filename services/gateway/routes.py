@@ -27,6 +27,8 @@ SHOWN_ONCE = web.ResponseKey("shown_once", bool)
 SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
 #: What counts the bodies that were not here with their headers.
 HELD_BODIES = web.RequestKey("held_bodies", HeldBytes)
+#: Set while a request is answered that ends with its client's connection: it changes nothing, and may take long.
+ENDS_WITH_CLIENT = web.RequestKey("ends_with_client", bool)
 
 #: The name that a client gives to a request that it may send again, and what says that an answer is one from before.
 IDEMPOTENCY_KEY = "Idempotency-Key"

@@ -148,7 +148,7 @@ class OfflineQueue:
                 self._claim(self._directory)
                 names = [path.name for path in self._directory.iterdir()]
                 for owner in {name[:32] for name in names if re.match(r"[0-9a-f]{32}\.", name)} - {self._owner}:
-                    with self._counting_errors():  # of one owner, such as another user: not in the way of the rest
+                    with self._counting_errors(silently=True):  # of an owner such as another user: the rest goes on
                         for batch in self._adopt_from(self._directory, owner):
                             adopted.append(batch)  # noqa: PERF402 - one by one: kept, should the next one fail
         return self.put(sorted(adopted, key=lambda batch: (batch.sealed_at, batch.sequence)))
@@ -201,9 +201,10 @@ class OfflineQueue:
                 draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _counting_errors(self) -> Iterator[None]:
+    def _counting_errors(self, silently: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.disk_errors += 1
-            warn("queue directory", "the queue directory fails, what cannot be written stays in memory: %s", error)
+            if not silently:
+                warn("queue directory", "the queue directory fails, what cannot be written stays in memory: %s", error)

@@ -15,7 +15,7 @@ from services.gateway.clients import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.promql import Scope
-from services.gateway.routes import CALLER, Door, Handler, Media, Operation, Route
+from services.gateway.routes import CALLER, ENDS_WITH_CLIENT, Door, Handler, Media, Operation, Route
 
 _MOST_PARAMETERS = 100
 
@@ -132,23 +132,23 @@ class QueryRoutes:
         restricted = promql.restrict(_expression(parameters), _scope(request))
         timeout = self._timeout(_first(parameters, "timeout"))
         passed_on = [*_passed_on(parameters), ("query", restricted), ("timeout", f"{timeout * 1000:.0f}ms")]
-        return await self._post(request.path.rpartition("/")[2], passed_on)
+        return await self._post(request, request.path.rpartition("/")[2], passed_on)
 
     async def format_query(self, request: web.Request) -> web.Response:
         """Reads no series, so it takes the expression as it is."""
         expression = _expression(await _parameters(request))
         promql.refuse_oversized(expression)
-        return await self._post("format_query", [("query", expression)])
+        return await self._post(request, "format_query", [("query", expression)])
 
     async def series(self, request: web.Request) -> web.Response:
         parameters = await _parameters(request)
         if not any(name == "match[]" for name, _ in parameters):
             raise Malformed("The parameter match[] is missing.")
-        return await self._post("series", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
+        return await self._post(request, "series", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
 
     async def labels(self, request: web.Request) -> web.Response:
         parameters = await _parameters(request)
-        return await self._post("labels", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
+        return await self._post(request, "labels", [*_passed_on(parameters), *_matches(parameters, _scope(request))])
 
     async def label_values(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -156,16 +156,18 @@ class QueryRoutes:
             raise Malformed(f"{name[:100]!r} is not the name of a label.")
         parameters = await _parameters(request)
         passed_on = [*_passed_on(parameters), *_matches(parameters, _scope(request))]
-        status, body = await self._reachable().get(f"label/{quote(name)}/values", passed_on)
+        status, body = await self._reachable(request).get(f"label/{quote(name)}/values", passed_on)
         return _answer(status, body)
 
-    async def _post(self, path: str, parameters: Parameters) -> web.Response:
-        status, body = await self._reachable().post(path, parameters)
+    async def _post(self, request: web.Request, path: str, parameters: Parameters) -> web.Response:
+        status, body = await self._reachable(request).post(path, parameters)
         return _answer(status, body)
 
-    def _reachable(self) -> Prometheus:
+    def _reachable(self, request: web.Request) -> Prometheus:
+        """For the rest of a request that ends with its client: neither a turn nor Prometheus is kept for nobody."""
         if self._prometheus is None:
             raise Unavailable("Queries need PULSEGATE_PROMETHEUS_URL, which is not set.", retry_after_seconds=60)
+        request[ENDS_WITH_CLIENT] = True
         return self._prometheus
 
     def _timeout(self, asked: str | None) -> float:

@@ -318,10 +318,10 @@ async def test_what_falls_silent_is_given_up_in_bounded_time_and_new_connections
 
 
 async def test_a_transaction_may_have_a_longer_timeout_of_its_own(schema: Schema) -> None:
-    async with postgres.connected(schema.dsn, most_connections=1, statement_timeout_seconds=0.1) as database:
+    async with postgres.connected(schema.dsn, most_connections=1, statement_timeout_seconds=1) as database:
         for _ in range(2):
-            async with database.transaction(5.0) as connection:
-                await connection.execute("SELECT pg_sleep(2.5)")
+            async with database.transaction(10.0) as connection:
+                await connection.execute("SELECT pg_sleep(3.5)")
             with pytest.raises(Unavailable, match="slow"):
                 async with database.transaction() as connection:
                     await connection.execute("SELECT pg_sleep(5)")

@@ -149,6 +149,9 @@ async def test_the_bytes_of_a_projects_definitions_are_limited(config: Config, m
         assert "bytes" in caught.value.message
     assert list((await person.list()).metrics) == [kept]
     assert await config.person().create(counter("of_another_project_total"))
+    monkeypatch.setattr("services.config.operations.MOST_BYTES_PER_PROJECT", 500)
+    assert (await person.update(kept.id, counter(labels=[pb.Label(name="plan")]), 1)).version == 2  # it shrinks
+    monkeypatch.setattr("services.config.operations.MOST_BYTES_PER_PROJECT", 5_000)
     await person.delete(kept.id)
     assert await person.create(counter("room_again_total", labels=kept.spec.labels))
 

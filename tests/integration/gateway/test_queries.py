@@ -4,7 +4,7 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -302,10 +302,37 @@ async def test_a_prometheus_that_hangs_is_not_waited_for(
         assert (answer.status, answer.json["errorType"]) == (504, "timeout")
 
 
-async def test_an_answer_that_is_too_large_is_refused(querying: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_too_large_is_refused(
+    start_gateway: StartGateway, prometheus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 100)
-    answer = await ask(querying, "query", query="checkout_total")
-    assert (answer.status, answer.json["errorType"]) == (422, "execution")
+    async with start_gateway(prometheus_url=prometheus) as gateway:
+        answer = await ask(gateway, "query", query='vector(1) or label_replace(vector(2), "x", "y", "", "")')
+        assert (answer.status, answer.json["errorType"]) == (422, "execution")
+        assert await gateway.shown('pulsegate_gateway_shed_total{upstream="answers"}') == 0
+
+
+async def test_queries_of_clients_that_have_left_take_no_turns(start_gateway: StartGateway) -> None:
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        if "slow" in str((await request.post())["query"]):
+            asked += 1
+            await asyncio.Event().wait()
+        return web.json_response({"status": "success", "data": []})
+
+    async def all_turns_are_taken() -> bool:
+        return asked == 4
+
+    async with _serving(answer) as address, start_gateway(prometheus_url=address) as gateway:
+        key = gateway.auth.new_key("secret", scopes=["query:read"])
+        async with AsyncExitStack() as panels:
+            for _ in range(20):
+                await panels.enter_async_context(_not_reading(gateway, key, "slow"))
+            await eventually(all_turns_are_taken, what="the tenant has all of its turns")
+        answered = await gateway.call("GET", f"{API}/query?query=up", credential=key)
+        assert (answered.status, asked) == (200, 4)
 
 
 async def test_a_tenants_slow_queries_take_turns_and_leave_some_to_others(start_gateway: StartGateway) -> None:
@@ -365,10 +392,10 @@ _LARGE = b'{"status":"success","data":"' + bytes(16 << 20).replace(b"\0", b"x") 
 
 
 @asynccontextmanager
-async def _not_reading(gateway: Gateway, key: str) -> AsyncIterator[None]:
+async def _not_reading(gateway: Gateway, key: str, query: str = "up") -> AsyncIterator[None]:
     """A client that has asked and does not read what it is told."""
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port, limit=1)
-    writer.write(f"GET {API}/query?query=up HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+    writer.write(f"GET {API}/query?query={query} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
     yield
     writer.transport.abort()
 
