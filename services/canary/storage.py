@@ -2,11 +2,21 @@
 
 import os
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
 from chassis.ids import uuid7
 from services.canary.domain import Book, Run
+
+
+class _OneRun(msgspec.Struct):
+    """What was kept when there was one series."""
+
+    run: UUID
+    accepted: int
+    sequence: int
+    pending: int
 
 
 class BookFile:
@@ -18,9 +28,15 @@ class BookFile:
     def read(self) -> Book:
         """The book; one of new runs where there is no file. Raises msgspec.MsgspecError where it is no book."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Book)
+            kept = self._path.read_bytes()
         except FileNotFoundError:
             return Book(flying=Run(id=uuid7()), resting=Run(id=uuid7()))
+        try:
+            return msgspec.json.decode(kept, type=Book)
+        except msgspec.ValidationError:
+            one = msgspec.json.decode(kept, type=_OneRun)
+            flying = Run(id=one.run, accepted=one.accepted, sequence=one.sequence, pending=one.pending)
+            return Book(flying=flying, resting=Run(id=uuid7()))
 
     def write(self, book: Book) -> None:
         """Replaces it as a whole; blocks until it is on disk."""

@@ -69,3 +69,11 @@ def test_a_book_is_found_again_and_a_new_file_begins_new_runs(tmp_path: Path) ->
     assert BookFile(tmp_path / "another.json").read().flying.id != book.flying.id
     assert book.flying.id != book.resting.id
     assert book.settled().flying.accepted == 3
+
+
+def test_a_file_of_the_time_of_one_series_goes_on_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "canary.json"
+    path.write_text(f'{{"run":"{_FIRST}","accepted":9,"sequence":4,"pending":2}}')
+    book = BookFile(path).read()
+    assert book.flying == Run(id=_FIRST, accepted=9, sequence=4, pending=2)
+    assert book.resting == Run(id=book.resting.id)
