@@ -64,7 +64,7 @@ class Verdict:
 
     lost: int
     double: int
-    #: The run that rests, with what that has shown; None: it has not rested for long enough.
+    #: The run that rests, with what that has shown; None: it must rest on.
     rested: Run | None
 
 
@@ -73,10 +73,12 @@ def judged(book: Book, seen: Mapping[UUID, int], *, rested: bool) -> Verdict:
     resting run's last batch that all of it must be there."""
     flying = book.flying.missing_of(seen.get(book.flying.id, 0), rested=False)
     resting = book.resting.missing_of(seen.get(book.resting.id, 0), rested=rested)
+    # Only at rest can a run show that all it was missing came: it waits no longer than until the other one is whole.
+    relieves = book.flying.missing > 0 and seen.get(book.resting.id, 0) == book.resting.accepted
     return Verdict(
         lost=max(0, flying) + max(0, resting),
         double=max(0, -flying) + max(0, -resting),
-        rested=msgspec.structs.replace(book.resting, missing=resting) if rested else None,
+        rested=msgspec.structs.replace(book.resting, missing=resting) if rested or relieves else None,
     )
 
 
@@ -93,12 +95,13 @@ class Visibility:
         self._awaited.append((run.id, run.accepted - run.missing, now))
 
     def seconds(self, seen: Mapping[UUID, int], now: float) -> Sequence[float]:
-        """Of each acceptance that is seen for the first time. What exceeds the patience is waited for no longer."""
-        visible, awaited = [], []
+        """Of each acceptance that is seen for the first time, or has exceeded the patience: that is waited for no
+        longer, and took at least so long."""
+        ended, awaited = [], []
         for run, units, since in self._awaited:
-            if seen.get(run, 0) >= units:
-                visible.append(now - since)
-            elif now - since <= self._patience_seconds:
+            if seen.get(run, 0) >= units or now - since > self._patience_seconds:
+                ended.append(now - since)
+            else:
                 awaited.append((run, units, since))
         self._awaited = awaited
-        return visible
+        return ended

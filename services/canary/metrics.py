@@ -8,7 +8,7 @@ LOST = Gauge("pulsegate_canary_lost", "Units that were accepted, and were not se
 DOUBLE = Gauge("pulsegate_canary_double", "Units that are seen and were never sent.")
 VISIBILITY = Histogram(
     "pulsegate_canary_visibility_seconds",
-    "Time from a 202 until a query answers what was accepted; it is asked once an interval.",
+    "Time from a 202 until a query answers what was accepted, or its patience ends; it is asked once an interval.",
     buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 300, 600),
 )
 CALLS = Counter(

@@ -34,7 +34,14 @@ def test_what_is_lost_keeps_no_later_acceptance_from_being_seen() -> None:
     visibility.accepted(Run(id=_FIRST, accepted=5), 0.0)
     visibility.accepted(Run(id=_SECOND, accepted=7, missing=3), 1.0)
     assert visibility.seconds({_FIRST: 2, _SECOND: 4}, 2.0) == [1.0]
-    assert visibility.seconds({_FIRST: 2}, 61.0) == visibility.seconds({_FIRST: 5}, 62.0) == []
+    assert visibility.seconds({_FIRST: 2}, 60.0) == []
+
+
+def test_what_exceeds_the_patience_is_told_with_its_age_and_once() -> None:
+    visibility = Visibility(_PATIENCE_SECONDS)
+    visibility.accepted(Run(id=_FIRST, accepted=5), 0.0)
+    assert visibility.seconds({_FIRST: 2}, 61.0) == [61.0]
+    assert visibility.seconds({_FIRST: 5}, 62.0) == []
 
 
 def test_a_run_that_has_rested_is_compared_to_the_unit() -> None:
@@ -49,6 +56,13 @@ def test_what_a_rest_has_shown_stays_while_the_run_flies_until_it_comes() -> Non
     assert judged(_book(flying=20, missing=3), {_FIRST: 9}, rested=False).lost == 3
     assert judged(_book(flying=20, missing=3), {_FIRST: 20}, rested=False).lost == 0
     assert judged(_book(flying=20, missing=-3), {_FIRST: 9}, rested=False).double == 3
+
+
+def test_a_run_that_missed_something_is_relieved_as_soon_as_the_other_is_whole() -> None:
+    book = _book(flying=20, resting=9, missing=3)
+    assert judged(book, {_FIRST: 17, _SECOND: 8}, rested=False).rested is None
+    assert judged(book, {_FIRST: 17, _SECOND: 9}, rested=False).rested == book.resting
+    assert judged(_book(flying=20, resting=9), {_FIRST: 17, _SECOND: 9}, rested=False).rested is None
 
 
 def test_what_is_missing_of_one_run_hides_nothing_that_is_double_of_the_other() -> None:

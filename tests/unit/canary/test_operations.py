@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from prometheus_client import REGISTRY
 
 from chassis.tasks import in_background
 from services.canary.clients import Gateway
@@ -18,7 +19,8 @@ from services.canary.operations import Canary
 from services.canary.storage import BookFile
 from tests.moved_clock import MovedClock
 
-_PATIENCE_SECONDS = 40.0
+#: A bucket's bound too.
+_PATIENCE_SECONDS = 60.0
 
 
 class _SharedClock(MovedClock):
@@ -34,12 +36,20 @@ class _SharedClock(MovedClock):
 
 
 class _Doors:
-    """Counts each batch once, or as often as told of the first one with a sequence, and shows it after a while."""
+    """Counts each batch once, or as often as told of the first one with a sequence, and shows it after a while; nothing
+    new while delivery is out."""
 
-    def __init__(self, clock: MovedClock, late_seconds: float, times: dict[int, int]) -> None:
+    def __init__(
+        self,
+        clock: MovedClock,
+        late_seconds: float,
+        times: dict[int, int],
+        outage: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self._clock = clock
         self._late_seconds = late_seconds
         self._times = times
+        self._out_since, self._out_until = outage
         self._counted: list[tuple[float, str, int]] = []
         self._known: set[tuple[str, int]] = set()
 
@@ -62,8 +72,10 @@ class _Doors:
 
     async def _answer(self, request: web.Request) -> web.Response:
         totals: dict[str, int] = defaultdict(int)
+        now = self._clock.seconds
+        delivered = (self._out_since if self._out_since <= now < self._out_until else now) - self._late_seconds
         for at, run, units in self._counted:
-            if at <= self._clock.seconds - self._late_seconds and run in request.query["query"]:
+            if at <= delivered and run in request.query["query"]:
                 totals[run] += units
         result = [{"metric": {"run": run}, "value": [0, str(units)]} for run, units in totals.items()]
         return web.json_response({"data": {"result": result}})
@@ -80,7 +92,7 @@ async def _flying(doors: _Doors, clock: MovedClock, folder: Path) -> AsyncIterat
 
 
 async def _verdicts(doors: _Doors, clock: MovedClock, folder: Path, patiences: float) -> list[Verdict]:
-    """Each verdict of a canary that flies for so long."""
+    """Each verdict of a canary that flies for so long, one a second."""
     found: list[Verdict] = []
     until = clock.seconds + patiences * _PATIENCE_SECONDS
     async with _flying(doors, clock, folder) as canary:
@@ -110,3 +122,22 @@ async def test_nothing_is_wrong_where_each_batch_counts_once(tmp_path: Path) -> 
     found = await _verdicts(_Doors(clock, late_seconds=15.0, times={}), clock, tmp_path, 5)
     assert {(each.lost, each.double) for each in found} == {(0, 0)}
     assert sum(each.rested is not None for each in found) > 2
+
+
+def _took_longer_than_the_patience() -> float:
+    name = "pulsegate_canary_visibility_seconds"
+    within = REGISTRY.get_sample_value(f"{name}_bucket", {"le": str(_PATIENCE_SECONDS)})
+    return (REGISTRY.get_sample_value(f"{name}_count") or 0.0) - (within or 0.0)
+
+
+@pytest.mark.parametrize("patiences", [1.5, 2.0, 3.5])
+async def test_nothing_is_wrong_soon_after_an_outage_that_was_longer_than_the_patience(
+    tmp_path: Path, patiences: float
+) -> None:
+    clock, slow = _SharedClock(), _took_longer_than_the_patience()
+    begins, ends = _PATIENCE_SECONDS, (1 + patiences) * _PATIENCE_SECONDS
+    doors = _Doors(clock, late_seconds=3.0, times={}, outage=(clock.seconds + begins, clock.seconds + ends))
+    told = [(each.lost, each.double) for each in await _verdicts(doors, clock, tmp_path, 4 + patiences)]
+    assert max(told[: int(ends)]) > (0, 0)
+    assert set(told[int(ends) + 10 :]) == {(0, 0)}
+    assert _took_longer_than_the_patience() > slow
