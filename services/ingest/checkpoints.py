@@ -44,9 +44,10 @@ AGGREGATOR_ROLE = "ingest_aggregator"
 #: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
 _DEAD_KEPT_SECONDS = 3600.0
 
-#: Statements that look through all of a lane's rows may take so long, and so many lanes be looked through at a time.
+#: Statements that look through all of a lane's rows may take so long, and so many lanes be loaded or cleared at a time.
 _LOOKING_THROUGH_SECONDS = 120.0
-_MOST_LOOKING_THROUGH = 4
+_MOST_LOADING = 4
+_MOST_CLEARING = 2
 
 #: Rows fetched at once while a lane is loaded.
 _ROWS_AT_ONCE = 5_000
@@ -146,13 +147,15 @@ class PostgresCheckpoints:
         """`leases`: connections of their own, so that what keeps a lane waits for nobody's loading and committing."""
         self._database = database
         self._leases = leases
-        self._lookings_through = asyncio.Semaphore(_MOST_LOOKING_THROUGH)
+        #: Each has its own: a lane that was taken over is not kept waiting by the clearing of others.
+        self._loading = asyncio.Semaphore(_MOST_LOADING)
+        self._clearing = asyncio.Semaphore(_MOST_CLEARING)
 
     @asynccontextmanager
-    async def _looking_through(self) -> AsyncIterator[Connection]:
+    async def _looking_through(self, few_at_a_time: asyncio.Semaphore) -> AsyncIterator[Connection]:
         """A transaction whose statements read all of a lane; few at a time, so that commits find connections."""
         async with (
-            self._lookings_through,
+            few_at_a_time,
             self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection,
         ):
             yield connection
@@ -257,7 +260,7 @@ class PostgresCheckpoints:
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
     ) -> Loaded:
         bounds = partitions_of(lane, lanes)
-        async with self._looking_through() as connection:
+        async with self._looking_through(self._loading) as connection:
             cursor = await connection.execute(
                 "SELECT position, commit_ms, log_made_at FROM lanes WHERE lane = %s", (lane,)
             )
@@ -437,14 +440,14 @@ class PostgresCheckpoints:
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
-        async with self._looking_through() as connection:
+        async with self._looking_through(self._clearing) as connection:
             await full_projects.note(connection, partitions_of(lane, lanes), limits)
             return await full_projects.read(connection)
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
     ) -> Sequence[EndedSeries]:
-        async with self._looking_through() as connection:
+        async with self._looking_through(self._clearing) as connection:
             return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
 
     async def prune(
@@ -469,7 +472,7 @@ class PostgresCheckpoints:
         """In transactions of their own, so that none of them takes long."""
         more = True
         while more:
-            async with self._looking_through() as connection:
+            async with self._looking_through(self._clearing) as connection:
                 more = await drop_some(connection, partitions, at_ms)
 
 

@@ -12,11 +12,12 @@ import pytest
 from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.postgres import Connection
-from services.ingest import recent, recent_store
+from services.ingest import full_projects, recent, recent_store
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
 from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
+from services.ingest.full_projects import ProjectLimits
 from services.ingest.label_sets import Budgets
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
@@ -348,6 +349,26 @@ async def test_a_hundred_thousand_series_are_loaded_quickly_and_a_commit_reads_o
             await lane.fold(*many(0, 500))
             assert len((await lane.commit()).changed) == 500
         assert await reads_of_series(lane) == before, "no commit has looked through all series"
+
+
+async def test_a_lane_is_loaded_while_others_are_cleared(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = asyncio.Event()
+
+    async def note(_connection: Connection, _partitions: tuple[int, int], _limits: ProjectLimits) -> None:
+        await let_go.wait()
+
+    monkeypatch.setattr(full_projects, "note", note)
+    limits = ProjectLimits(producers=1, sources=1, series=1)
+    async with postgres.connected(database.dsn("ingest")) as connected, asyncio.TaskGroup() as clearing:
+        checkpoints = PostgresCheckpoints(connected, connected)
+        for lane in range(8):
+            clearing.create_task(checkpoints.note_full(lane, 8, limits))
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(2.0):
+                await checkpoints.load(0, 8, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
+        finally:
+            let_go.set()
 
 
 async def reads_of_series(lane: StoredLane) -> int:
