@@ -84,10 +84,18 @@ class DefinitionTable:
         self._asking[project_id] = task
         try:
             metrics.CONFIRMATIONS.inc()
-            self._take(project_id, await self._client.read_project(project_id, self._known_revision(project_id)))
+            self._take(project_id, await self._read(project_id))
         finally:
             if self._asking.get(project_id) is task:
                 del self._asking[project_id]
+
+    async def _read(self, project_id: bytes) -> ProjectDefinitions:
+        """What changed since; all of it where a snapshot took the table back meanwhile: changes would leave a gap."""
+        after = self._known_revision(project_id)
+        read = await self._client.read_project(project_id, after)
+        if read.snapshot or self._known_revision(project_id) >= after:
+            return read
+        return await self._client.read_project(project_id, 0)
 
     def _known_revision(self, project_id: bytes) -> int:
         return max(self._revision, self._confirmed.get(project_id, 0))

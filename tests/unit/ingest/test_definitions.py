@@ -208,6 +208,26 @@ async def test_changes_that_the_feed_has_told_while_they_were_asked_for_are_not_
     assert set(following.names()) == {"orders_total"}
 
 
+async def test_changes_to_a_table_that_went_back_while_they_were_asked_for_leave_no_gap(following: Following) -> None:
+    following.config.tell(5, snapshot=True)
+    await following.told()
+    following.config.answer = (10, [ORDERS])
+    await following.table.confirm(PROJECT)
+    following.config.answer = ProjectDefinitions(revision=12, changes=[living(VISITS)], snapshot=False)
+    following.config.open.clear()
+    asked = asyncio.create_task(following.table.confirm(PROJECT))
+    await eventually(lambda: asyncio.sleep(0, following.config.questions == 2))
+    following.config.tell(6, snapshot=True)
+    await following.told()
+    following.config.answer = (12, [ORDERS, VISITS])
+    following.config.open.set()
+    await asked
+    following.config.tell(8, living(ORDERS))
+    await following.told()
+    assert set(following.names()) == {"orders_total", "visits_total"}
+    assert following.config.asked_after == [5, 10, 0]
+
+
 async def test_many_callers_share_a_question_that_is_asked_after_they_came(following: Following) -> None:
     following.config.tell(1, snapshot=True)
     await following.told()
