@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+from psycopg.errors import CheckViolation
 from psycopg.rows import tuple_row
 
 from chassis import failpoints
+from chassis.errors import Unavailable
 from chassis.postgres import Connection, Database
 from services.ingest import (
     copy_format,
@@ -440,9 +442,12 @@ class PostgresCheckpoints:
         await self._drop_all(source_store.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
-        async with self._looking_through(self._clearing) as connection:
-            await full_projects.note(connection, partitions_of(lane, lanes), limits)
-            return await full_projects.read(connection)
+        try:
+            async with self._looking_through(self._clearing) as connection:
+                await full_projects.note(connection, partitions_of(lane, lanes), limits)
+                return await full_projects.read(connection)
+        except CheckViolation as error:
+            raise Unavailable("The database's schema is older than these limits; migrate it.") from error
 
     async def series_of(
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int

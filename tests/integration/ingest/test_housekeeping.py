@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from chassis.clock import SystemClock
 from chassis.errors import Unavailable
 from services.ingest import full_projects, log
 from services.ingest.domain import OTHER, REMEMBERED_MS, LanePlace
-from services.ingest.full_projects import FullProjects
+from services.ingest.full_projects import FullProjects, ProjectLimits
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.pruning import Pruning
 from services.ingest.records import Record
@@ -154,6 +155,19 @@ async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_i
         forgotten_ms = NOW_MS + REMEMBERED_MS + 1
         await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms, **none)
         assert await full(lane) == FullProjects(series=only)
+
+
+async def test_limits_that_an_older_schema_does_not_know_wait_for_it(pipeline: Pipeline) -> None:
+    async with kept(pipeline) as (lane, _):
+        await lane.fold(told(NOW_MS))
+        await lane.commit()
+        with psycopg.connect(pipeline.database.owner_dsn("ingest"), autocommit=True) as owner:
+            owner.execute("ALTER TABLE full_projects ADD CONSTRAINT older CHECK (what IN ('producers', 'series'))")
+            try:
+                with pytest.raises(Unavailable):
+                    await lane.checkpoints.note_full(0, 1, ProjectLimits(producers=9, sources=2, series=9))
+            finally:
+                owner.execute("ALTER TABLE full_projects DROP CONSTRAINT older")
 
 
 async def test_new_label_sets_of_a_project_full_of_series_are_folded_and_quiet_ones_wake_up(pipeline: Pipeline) -> None:
