@@ -14,7 +14,7 @@ from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.servers import Postgres
-from tests.integration.config.service import Config, Feed, counter
+from tests.integration.config.service import Config, Feed, Person, counter
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -105,15 +105,21 @@ async def test_a_revision_that_the_feed_has_not_reached_begins_with_a_snapshot(c
         assert len(await feed.snapshot()) == 1
 
 
-async def test_a_watcher_older_than_the_tombstones_kept_begins_with_a_snapshot(
-    config: Config, database: Database
-) -> None:
-    person = config.person()
+async def _kept_beside_a_forgotten_one(person: Person, database: Database) -> pb.Metric:
+    """A definition at revision 1; of another one even the tombstone, at revision 3, is gone."""
     kept, gone = await person.create(counter()), await person.create(counter("refunds_total"))
     await person.delete(gone.id)
     with psycopg.connect(database.superuser_dsn) as connection:
         connection.execute("UPDATE config.feed SET purged_revision = 3")
         connection.execute("DELETE FROM config.metrics WHERE deleted_at IS NOT NULL")
+    return kept
+
+
+async def test_a_watcher_older_than_the_tombstones_kept_begins_with_a_snapshot(
+    config: Config, database: Database
+) -> None:
+    person = config.person()
+    kept = await _kept_beside_a_forgotten_one(person, database)
     async with config.watching(after_revision=2) as feed:
         assert [metric.id for metric in await feed.snapshot()] == [kept.id]
 
@@ -308,11 +314,7 @@ async def test_who_knows_a_project_from_before_the_tombstones_kept_is_told_all_o
     config: Config, database: Database
 ) -> None:
     person = config.person()
-    kept, gone = await person.create(counter()), await person.create(counter("refunds_total"))
-    await person.delete(gone.id)
-    with psycopg.connect(database.superuser_dsn) as connection:
-        connection.execute("UPDATE config.feed SET purged_revision = 3")
-        connection.execute("DELETE FROM config.metrics WHERE deleted_at IS NOT NULL")
+    kept = await _kept_beside_a_forgotten_one(person, database)
     answer = await config.project_definitions(person.project_id, after_revision=2)
     assert (list(answer.metrics), answer.revision, answer.after_revision) == ([kept], 3, 0)
 
