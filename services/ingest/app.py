@@ -27,6 +27,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
+from services.ingest.leases import Leases
 from services.ingest.log_writer import LogWriter, Queued
 from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
@@ -150,14 +151,16 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
         database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
-        leases = await stack.enter_async_context(
+        for_leases = await stack.enter_async_context(
             postgres.connected(settings.following("dsn"), most_connections=_LEASE_CONNECTIONS)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         sinks = [_sink(each, session, settings) for each in settings.sinks]
-        checkpoints = PostgresCheckpoints(database, leases)
-        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lanes = [Lane(number, settings, stream, checkpoints, fleet, sinks, clock) for number in range(settings.lanes)]
+        checkpoints, leases = PostgresCheckpoints(database), Leases(for_leases)
+        fleet = Fleet(leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lanes = [
+            Lane(number, settings, stream, checkpoints, leases, fleet, sinks, clock) for number in range(settings.lanes)
+        ]
 
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         health.add("log", stream.probe, hard=True)

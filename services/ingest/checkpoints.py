@@ -1,4 +1,4 @@
-"""The aggregator's state in Postgres: leases, loading, and the one transaction that commits a checkpoint."""
+"""The aggregator's state in Postgres: loading it, and the one transaction that commits a checkpoint."""
 
 import asyncio
 import uuid
@@ -20,7 +20,6 @@ from services.ingest import (
     copy_format,
     ended_store,
     full_projects,
-    lane_groups,
     ledger_store,
     producer_store,
     recent_store,
@@ -33,18 +32,13 @@ from services.ingest.domain import GaugeMerge, MetricType, partitions_of
 from services.ingest.ended_store import EndedSeries
 from services.ingest.errors import LaneLostError
 from services.ingest.full_projects import FullProjects, ProjectLimits
+from services.ingest.leases import AGGREGATOR_ROLE, session_of
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.sources import SourceKey, Total
 from services.ingest.windows import Window
-
-#: The role whose policies cross tenants.
-AGGREGATOR_ROLE = "ingest_aggregator"
-
-#: Long after anybody could count an aggregator as alive, so that nobody deletes the row that it is renewing.
-_DEAD_KEPT_SECONDS = 3600.0
 
 #: Statements that look through all of a lane's rows may take so long, and so many lanes be loaded or cleared at a time.
 _LOOKING_THROUGH_SECONDS = 120.0
@@ -81,14 +75,6 @@ class Owned:
 
 class Checkpoints(Protocol):
     """Where a lane's state is kept. Every method raises Unavailable where that is away."""
-
-    async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
-        """Keeps the lane. Raises LaneLostError."""
-        ...
-
-    async def release(self, lane: int, epoch: int) -> None:
-        """Gives the lane to whoever asks next."""
-        ...
 
     async def load(
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
@@ -137,18 +123,11 @@ class Checkpoints(Protocol):
         ...
 
 
-def _committing(lane: int, epoch: int) -> str:
-    """The name of a session while it commits."""
-    return f"pulsegate aggregator, lane {lane}, epoch {epoch}"
-
-
 class PostgresCheckpoints:
     """The schema `ingest`; see `migrations/`."""
 
-    def __init__(self, database: Database, leases: Database) -> None:
-        """`leases`: connections of their own, so that what keeps a lane waits for nobody's loading and committing."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._leases = leases
         #: Each has its own: a lane that was taken over is not kept waiting by the clearing of others.
         self._loading = asyncio.Semaphore(_MOST_LOADING)
         self._clearing = asyncio.Semaphore(_MOST_CLEARING)
@@ -161,102 +140,6 @@ class PostgresCheckpoints:
             self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection,
         ):
             yield connection
-
-    async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
-        """See `fleet.Attendance`."""
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            await lane_groups.check(connection, lanes)
-            cursor = await connection.execute(
-                """
-                WITH mine AS (
-                    INSERT INTO aggregators (owner, lives_until)
-                    VALUES (%(owner)s, clock_timestamp() + make_interval(secs => %(lease)s))
-                    ON CONFLICT (owner) DO UPDATE SET lives_until = excluded.lives_until
-                ), dead AS (
-                    DELETE FROM aggregators
-                     WHERE lives_until < clock_timestamp() - make_interval(secs => %(kept)s) AND owner <> %(owner)s
-                )
-                SELECT 1 + count(*) AS alive FROM aggregators
-                 WHERE owner <> %(owner)s AND lives_until > clock_timestamp()
-                """,
-                {"owner": owner, "lease": lease_seconds, "kept": _DEAD_KEPT_SECONDS},
-            )
-            row = await cursor.fetchone()
-            return int(row["alive"]) if row else 1
-
-    async def leave(self, owner: str) -> None:
-        """See `fleet.Attendance`."""
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            await connection.execute("DELETE FROM aggregators WHERE owner = %s", (owner,))
-
-    async def acquire(self, lane: int, lanes: int, owner: str, lease_seconds: float) -> int | None:
-        """See `fleet.Attendance`."""
-        await self._end_frozen_commit(lane, owner)
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            await connection.execute(
-                "INSERT INTO lanes (lane, lanes_in_all) VALUES (%s, %s) ON CONFLICT DO NOTHING", (lane, lanes)
-            )
-            # After the insertion: what went over to another number in between has been waited for, and is seen.
-            await lane_groups.check(connection, lanes)
-            cursor = await connection.execute(
-                """
-                UPDATE lanes
-                   SET epoch = epoch + 1, owner = %(owner)s, lanes_in_all = %(lanes)s,
-                       lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
-                 WHERE lane = %(lane)s AND (lease_until < clock_timestamp() OR owner = %(owner)s)
-                RETURNING epoch
-                """,
-                {"lane": lane, "lanes": lanes, "owner": owner, "lease": lease_seconds},
-            )
-            row = await cursor.fetchone()
-            return row["epoch"] if row else None
-
-    async def _end_frozen_commit(self, lane: int, owner: str) -> None:
-        """An owner that froze while the server waits for the rest of its COPY holds the lane's row for ever: no time
-        limit of Postgres ends that. Once its lease is over and it shows no other sign of life, its session is ended; at
-        once where it is `owner`'s, who commits no more, and lost the connection without the server knowing."""
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            cursor = await connection.execute(
-                """
-                SELECT epoch FROM lanes
-                 WHERE lane = %(lane)s
-                   AND (owner = %(owner)s
-                        OR lease_until < clock_timestamp()
-                       AND NOT EXISTS (SELECT FROM aggregators
-                                        WHERE aggregators.owner = lanes.owner AND lives_until > clock_timestamp()))
-                """,
-                {"lane": lane, "owner": owner},
-            )
-            row = await cursor.fetchone()
-        if row is not None:
-            async with self._leases.transaction() as connection:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
-                    (_committing(lane, row["epoch"]),),
-                )
-
-    async def renew(self, lane: int, epoch: int, lease_seconds: float) -> None:
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            # A row that is locked is this owner's own commit, which renews the lease too, however long it takes; or it
-            # is another owner's already, which that commit will find.
-            await connection.execute(
-                """
-                UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
-                 WHERE epoch = %(epoch)s
-                   AND lane = (SELECT lane FROM lanes WHERE lane = %(lane)s FOR UPDATE SKIP LOCKED)
-                """,
-                {"lane": lane, "epoch": epoch, "lease": lease_seconds},
-            )
-            cursor = await connection.execute("SELECT epoch FROM lanes WHERE lane = %s", (lane,))
-            row = await cursor.fetchone()
-            if row is None or row["epoch"] != epoch:
-                raise LaneLostError(f"lane {lane}, epoch {epoch}: somebody else has it")
-
-    async def release(self, lane: int, epoch: int) -> None:
-        async with self._leases.transaction(role=AGGREGATOR_ROLE) as connection:
-            await connection.execute(
-                "UPDATE lanes SET lease_until = '-infinity' WHERE lane = %s AND epoch = %s", (lane, epoch)
-            )
 
     async def load(
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
@@ -349,7 +232,7 @@ class PostgresCheckpoints:
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await connection.execute(
-                "SELECT set_config('application_name', %s, true)", (_committing(owned.lane, owned.epoch),)
+                "SELECT set_config('application_name', %s, true)", (session_of(owned.lane, owned.epoch),)
             )
             cursor = await connection.execute(
                 """

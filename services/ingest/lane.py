@@ -23,6 +23,7 @@ from services.ingest.fetches import fetches
 from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
+from services.ingest.leases import Leases
 from services.ingest.log import Log, LogReader
 from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
@@ -63,6 +64,7 @@ class Lane:
         settings: AggregatorSettings,
         stream: Log,
         checkpoints: Checkpoints,
+        leases: Leases,
         fleet: Fleet,
         sinks: Sequence[Sink],
         clock: Clock,
@@ -72,6 +74,7 @@ class Lane:
         self._settings = settings
         self._log = stream
         self._checkpoints = checkpoints
+        self._leases = leases
         self._fleet = fleet
         self._sinks = sinks
         self._clock = clock
@@ -167,7 +170,7 @@ class Lane:
             await work.commit()  # with the watermark
             for task in (delivering, housekeeping, renewing):
                 task.cancel()
-        await self._checkpoints.release(self._number, epoch)
+        await self._leases.release(self._number, epoch)
 
     async def _load(self, epoch: int) -> "_Work":
         stale_after_ms = self._settings.stale_after_seconds * 1000
@@ -216,7 +219,7 @@ class Lane:
     async def _renew(self, epoch: int) -> None:
         while True:
             await self._clock.sleep(self._settings.lease_seconds / 3)
-            await self._checkpoints.renew(self._number, epoch, self._settings.lease_seconds)
+            await self._leases.renew(self._number, epoch, self._settings.lease_seconds)
             heed_cancellation()
 
     async def _commit_until_stopped(self, work: "_Work") -> None:

@@ -11,8 +11,8 @@ import asyncio
 from chassis import postgres
 from chassis.errors import PulsegateError
 from services.ingest import lane_groups, log
-from services.ingest.checkpoints import AGGREGATOR_ROLE
 from services.ingest.errors import NotDrainedError
+from services.ingest.leases import AGGREGATOR_ROLE
 from services.ingest.settings import AggregatorSettings
 
 _CONNECT_SECONDS = 10.0

@@ -25,7 +25,7 @@ async def full(pipeline: Pipeline, what: str, **most: int) -> AsyncIterator[None
     """With a receiver that knows that the project may have no more of these than it has."""
     async with postgres.connected(pipeline.database.dsn("ingest")) as database:
         limits = dataclasses.replace(ProjectLimits(producers=10**9, sources=10**9, series=10**9), **most)
-        await PostgresCheckpoints(database, database).note_full(0, 1, limits)
+        await PostgresCheckpoints(database).note_full(0, 1, limits)
 
     metrics.FULL_PROJECTS.clear()
 

@@ -19,6 +19,7 @@ from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
 from services.ingest.full_projects import ProjectLimits
 from services.ingest.label_sets import Budgets
+from services.ingest.leases import Leases
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
@@ -53,6 +54,7 @@ class StoredLane:
     def __init__(self, database: postgres.Database, checkpoints: PostgresCheckpoints, epoch: int) -> None:
         self.database = database
         self.checkpoints = checkpoints
+        self.leases = Leases(database)
         self.epoch = epoch
         self.now_ms = NOW_MS
         self.state: LaneState
@@ -113,8 +115,8 @@ class StoredLane:
 @asynccontextmanager
 async def opened(database: Database) -> AsyncIterator[StoredLane]:
     async with postgres.connected(database.dsn("ingest"), most_connections=1) as connected:
-        checkpoints = PostgresCheckpoints(connected, connected)
-        epoch = await checkpoints.acquire(0, 1, "test", 300.0)
+        checkpoints = PostgresCheckpoints(connected)
+        epoch = await Leases(connected).acquire(0, 1, "test", 300.0)
         assert epoch is not None
         lane = StoredLane(connected, checkpoints, epoch)
         await lane.restart()
@@ -294,7 +296,7 @@ class LookedAtCheckpoints(PostgresCheckpoints):
     """Runs something in the middle of each commit, on its connection."""
 
     def __init__(self, database: postgres.Database, look: Callable[[Connection], Awaitable[None]]) -> None:
-        super().__init__(database, database)
+        super().__init__(database)
         self._look = look
 
     async def _store_watermarks(self, connection: Connection, lane: int, watermarks: Mapping[str, int]) -> None:
@@ -322,13 +324,13 @@ async def test_a_commit_that_takes_longer_than_the_lease_keeps_the_lane(database
 
         async def let_the_lease_run_out(connection: Connection) -> None:
             await connection.execute("UPDATE lanes SET lease_until = '-infinity' WHERE lane = 0")
-            await other.checkpoints.renew(0, lane.epoch, 60.0)  # does not wait for the commit
+            await other.leases.renew(0, lane.epoch, 60.0)  # does not wait for the commit
 
         lane.checkpoints = LookedAtCheckpoints(lane.database, let_the_lease_run_out)
         await lane.commit()
-        assert await other.checkpoints.acquire(0, 1, "another", 60.0) is None
+        assert await other.leases.acquire(0, 1, "another", 60.0) is None
         with pytest.raises(LaneLostError):
-            await other.checkpoints.renew(0, other.epoch, 60.0)
+            await other.leases.renew(0, other.epoch, 60.0)
 
 
 async def test_a_hundred_thousand_series_are_loaded_quickly_and_a_commit_reads_only_what_changed(
@@ -360,7 +362,7 @@ async def test_a_lane_is_loaded_while_others_are_cleared(database: Database, mon
     monkeypatch.setattr(full_projects, "note", note)
     limits = ProjectLimits(producers=1, sources=1, series=1)
     async with postgres.connected(database.dsn("ingest")) as connected, asyncio.TaskGroup() as clearing:
-        checkpoints = PostgresCheckpoints(connected, connected)
+        checkpoints = PostgresCheckpoints(connected)
         for lane in range(8):
             clearing.create_task(checkpoints.note_full(lane, 8, limits))
         await asyncio.sleep(0)
@@ -390,7 +392,7 @@ async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(
         await thaw.wait()
 
     async with opened(database) as other, opened(database) as lane:
-        await lane.checkpoints.renew(0, lane.epoch, 0.0)
+        await lane.leases.renew(0, lane.epoch, 0.0)
         lane.checkpoints = LookedAtCheckpoints(lane.database, freeze)
         committing = asyncio.create_task(lane.commit())
         await frozen.wait()
@@ -398,7 +400,7 @@ async def test_an_owner_that_freezes_in_the_middle_of_a_commit_lets_the_lane_go(
 
         async def taken() -> bool:
             try:
-                return await other.checkpoints.acquire(0, 1, "another", 60.0) is not None
+                return await other.leases.acquire(0, 1, "another", 60.0) is not None
             except Unavailable:
                 return False
 
@@ -424,12 +426,12 @@ async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ende
             await thaw.wait()
 
     async with opened(database) as other, opened(database) as lane:
-        await lane.checkpoints.renew(0, lane.epoch, lease_seconds)
+        await lane.leases.renew(0, lane.epoch, lease_seconds)
         lane.checkpoints = LookedAtCheckpoints(lane.database, freeze)
         committing = asyncio.create_task(lane.commit())
         await frozen.wait()
         began = time.monotonic()
-        assert await other.checkpoints.acquire(0, 1, taker, 60.0) is not None
+        assert await other.leases.acquire(0, 1, taker, 60.0) is not None
         assert time.monotonic() - began < 3.0
         thaw.set()
         with pytest.raises(Unavailable):

@@ -16,6 +16,7 @@ from services.ingest import log
 from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
+from services.ingest.leases import Leases
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.attempts import Answer
 from services.ingest.sinks.remote_write import RemoteWrite
@@ -72,7 +73,7 @@ class CutCheckpoints(PostgresCheckpoints):
     """Postgres, around whose commits a lane may be cut off."""
 
     def __init__(self, database: postgres.Database, cut: Cut) -> None:
-        super().__init__(database, database)
+        super().__init__(database)
         self._cut = cut
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
@@ -106,9 +107,9 @@ async def cut_lane(pipeline: Pipeline, cut: Cut) -> AsyncIterator[None]:
         aiohttp.ClientSession() as session,
     ):
         sink = CutSink(session, f"{pipeline.prometheus_url}/api/v1/write", cut)
-        checkpoints, clock = CutCheckpoints(database, cut), SystemClock()
-        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lane = Lane(0, settings, stream, checkpoints, fleet, [sink], clock)
+        checkpoints, leases, clock = CutCheckpoints(database, cut), Leases(database), SystemClock()
+        fleet = Fleet(leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lane = Lane(0, settings, stream, checkpoints, leases, fleet, [sink], clock)
         working = asyncio.create_task(lane.run())
         try:
             yield

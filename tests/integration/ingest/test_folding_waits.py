@@ -16,6 +16,7 @@ from services.ingest.aggregation import Found, Missing
 from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
+from services.ingest.leases import Leases
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
@@ -31,7 +32,8 @@ class HeldCheckpoints(PostgresCheckpoints):
     """Postgres, in which a commit that has the only copy of values takes until it is let go."""
 
     def __init__(self, database: postgres.Database) -> None:
-        super().__init__(database, database)
+        super().__init__(database)
+        self.leases = Leases(database)
         self.begun, self.let_go = asyncio.Event(), asyncio.Event()
         self.asked_meanwhile: list[Missing] = []
 
@@ -58,8 +60,8 @@ async def worked_on(pipeline: Pipeline, stream: Log, checkpoints: HeldCheckpoint
 
     async with aiohttp.ClientSession() as session:
         sink = RemoteWrite(session, lambda: f"{pipeline.prometheus_url}/api/v1/write")
-        fleet = Fleet(checkpoints, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lane = Lane(0, settings, stream, checkpoints, fleet, [sink], clock, make_reader)
+        fleet = Fleet(checkpoints.leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        lane = Lane(0, settings, stream, checkpoints, checkpoints.leases, fleet, [sink], clock, make_reader)
         working = asyncio.create_task(lane.run())
         try:
             yield readers
