@@ -192,7 +192,6 @@ async def test_a_project_of_large_definitions_is_answered(config: Config, large_
     assert sum(len(answer.metrics) for answer in answers) == 70
 
 
-@pytest.mark.alone
 async def test_an_answer_of_many_large_definitions_is_made_in_steps_between_which_others_go_on(
     config: Config, database: Database
 ) -> None:
@@ -211,15 +210,22 @@ async def test_an_answer_of_many_large_definitions_is_made_in_steps_between_whic
             {"project_id": project_id},
         )
         connection.execute("UPDATE config.feed SET revision = 1000")
-    longest, began = 0.0, time.process_time()
-    last = began
+    shares = [await _longest_step(config, project_id) for _ in range(3)]
+    assert min(shares) < 0.25  # what else the thread may have done, such as a garbage collection, is in one of them
+
+
+async def _longest_step(config: Config, project_id: str) -> float:
+    """The share of the loop's processor time that is spent without giving others a turn."""
+    steps: list[float] = []
     asking = asyncio.create_task(config.project_definitions(project_id))
+    last = time.thread_time()
     while not asking.done():
         await asyncio.sleep(0)
-        now = time.process_time()
-        longest, last = max(longest, now - last), now
+        now = time.thread_time()
+        steps.append(now - last)
+        last = now
     assert len(asking.result().metrics) == 1000
-    assert longest < (last - began) / 3
+    return max(steps) / sum(steps)
 
 
 async def test_a_deletion_is_told_without_labels(config: Config) -> None:
