@@ -163,17 +163,22 @@ function delay()
   end
   next_slot = slot + pause
   due = due + 1
-  if now - slot > LATE_SECONDS then
-    late = late + 1
-    most_late = math.max(most_late, now - slot)
-  end
   return math.max(0, math.floor((slot - now) * 1000))
+end
+
+-- Whether no connection was free at a request's time, or this process was held up.
+local function note_lateness(behind_seconds)
+  if pause > 0 and behind_seconds > LATE_SECONDS then
+    late = late + 1
+    most_late = math.max(most_late, behind_seconds)
+  end
 end
 
 function request()
   if began == 0 then -- wrk looks at one that it does not send
     return shots[1].head .. "0\r\n\r\n"
   end
+  note_lateness(seconds_of(MONOTONIC) - (began + sent * pause))
   local shot = shots[sent % #shots + 1]
   sent = sent + 1
   local body = stamp(shot)

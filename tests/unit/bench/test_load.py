@@ -1,5 +1,8 @@
 """The load generator sends what it says, each batch once, and counts what it is told."""
 
+import asyncio
+import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -25,11 +28,13 @@ class Door:
 
     def __init__(self, status: int = 202, answer: str = "") -> None:
         self.requests: list[tuple[str, bytes]] = []
+        self.asked = asyncio.Event()
         self._status = status
         self._answer = answer
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         self.requests.append((request.path, await request.read()))
+        self.asked.set()
         return web.Response(status=self._status, text=self._answer)
 
     @asynccontextmanager
@@ -42,6 +47,12 @@ class Door:
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
+
+
+def _child(name: str) -> int:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    [pid] = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"]
+    return pid
 
 
 Send = Callable[..., Any]
@@ -85,6 +96,19 @@ async def test_a_rate_is_kept_give_or_take_the_request_at_its_end(send: Send) ->
     assert outcome.sent == len(door.requests)
     assert abs(outcome.sent - 200 * _SECONDS) <= 1
     assert {path for path, _ in door.requests} == {f"/metrics/job/bench/group/{number}" for number in range(3)}
+
+
+async def test_requests_are_late_that_wrk_itself_was_held_up_with(send: Send) -> None:
+    door = Door()
+    sending = asyncio.create_task(send(door, as_text(_BATCHES, groups=3), "none", rate=200))
+    await door.asked.wait()
+    wrk = _child("wrk")
+    os.kill(wrk, signal.SIGSTOP)
+    await asyncio.sleep(0.2)  # time is what is tested: a busy machine does this to it
+    os.kill(wrk, signal.SIGCONT)
+    outcome = await sending
+    assert outcome.late_ratio > 0.2
+    assert outcome.most_late_ms > 150
 
 
 async def test_remote_write_carries_rising_values_and_fresh_times(send: Send) -> None:
