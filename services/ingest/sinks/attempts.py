@@ -39,13 +39,18 @@ class _TryAgainError(Exception):
         self.pause_seconds = min(answer.retry_after_seconds or 0.0, _LONGEST_PAUSE_SECONDS)
 
 
+def upstream(sink: str, lane: int) -> str:
+    """What the breaker of one lane's requests to one sink calls it."""
+    return f"sink {sink}, lane {lane}"
+
+
 class Attempts:
     """One lane's requests to one sink: with growing, jittered pauses, and a breaker that gives it rests."""
 
     def __init__(self, sink: str, lane: int, clock: Clock) -> None:
         self._sink = sink
         self._clock = clock
-        self._breaker = Breaker(f"sink {sink}, lane {lane}", reset_seconds=2.0, least_calls=10)
+        self._breaker = Breaker(upstream(sink, lane), reset_seconds=2.0, least_calls=10)
 
     async def refusal(self, send: Send, probe: Send) -> Answer | None:
         """None once the request is accepted; else the answer that refuses it although the sink takes others, such as

@@ -18,10 +18,12 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import Attributes
 
 from chassis import logs, tracing
+from chassis import metrics as chassis_metrics
 from chassis.clock import Clock
 from services.ingest import metrics
 from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint
+from services.ingest.sinks.attempts import upstream
 
 log = logs.get(__name__)
 
@@ -188,6 +190,8 @@ class Delivery:
         finally:
             metrics.SINK_PENDING.remove(self.sink, self._lane)
             metrics.SINK_DELAY.remove(self.sink, self._lane)
+            # Nobody would close it: the next owner's is another one, perhaps elsewhere.
+            chassis_metrics.BREAKER_OPEN.remove(upstream(self.sink, self._lane))
 
     async def _is_written(self, entry: _Entry) -> bool:
         """True when the sink has it, False where that is given up."""

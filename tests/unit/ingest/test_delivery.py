@@ -354,6 +354,17 @@ async def test_a_sink_that_fails_on_and_on_is_given_rests(sink: ScriptedSink, cl
     assert max(clock.slept) <= 5.0
 
 
+async def test_who_gives_a_lane_back_shows_no_breaker_of_it_any_more(sink: ScriptedSink, clock: SteppedClock) -> None:
+    def is_open() -> float | None:
+        return REGISTRY.get_sample_value("pulsegate_breaker_open", {"upstream": "sink remote_write, lane 0"})
+
+    sink.answer = lambda _: Answer(503, "")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(1))
+        await eventually(lambda: asyncio.sleep(0, is_open() == 1.0), what="the breaker opens")
+    assert is_open() is None
+
+
 async def test_a_dead_sink_starts_over_when_too_much_has_ended_that_it_lacks(
     sink: ScriptedSink, clock: SteppedClock
 ) -> None:
