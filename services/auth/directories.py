@@ -20,11 +20,12 @@ from services.auth.errors import (
     TooManySignOns,
     UnsafeAddress,
 )
-from services.auth.identity_providers import LdapSettings, ProviderId, ProviderOf, Vouched
+from services.auth.identity_providers import ProviderId, ProviderOf, Vouched
 from services.auth.ldap import Connection, Entry, NotAnswered
 from services.auth.ldap_filters import DN, LOGIN, filled
 from services.auth.ldap_frames import NotLdap
 from services.auth.outbound import Outbound
+from services.auth.provider_settings import LdapSettings
 
 DirectoryProvider = ProviderOf[LdapSettings]
 

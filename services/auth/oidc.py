@@ -15,7 +15,8 @@ from chassis.clock import Clock
 from services.auth.discovery import Discovery, Metadata, remember
 from services.auth.domain import email_fault
 from services.auth.errors import ProviderAway, SignOnFailed, TooManyGroups
-from services.auth.identity_providers import OidcSettings, ProviderOf, Vouched, values_of
+from services.auth.identity_providers import ProviderOf, Vouched
+from services.auth.provider_settings import OidcSettings
 from services.auth.sign_on_secrets import SignOnSecrets
 
 OidcProvider = ProviderOf[OidcSettings]
@@ -210,7 +211,7 @@ def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
     subject, email = claims["sub"], claims.get("email", "")
     if not 0 < len(subject) <= _MOST_SUBJECT_CHARACTERS or not subject.isprintable():
         raise SignOnFailed("its name for you is none that can be kept")
-    groups, elsewhere = values_of(claims, provider.admission.role_claim), claims.get("_claim_names")
+    groups, elsewhere = _values_of(claims, provider.admission.role_claim), claims.get("_claim_names")
     # OpenID Connect Core, 5.6.2: a claim of many values may be somewhere else, which is not asked.
     if len(groups) > _MOST_GROUPS or (isinstance(elsewhere, Mapping) and provider.admission.role_claim in elsewhere):
         raise TooManyGroups
@@ -220,6 +221,17 @@ def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
         email=email if believed and isinstance(email, str) and not email_fault(email) else "",
         groups=groups,
     )
+
+
+def _values_of(claims: Mapping[str, object], claim: str) -> Sequence[str]:
+    """A claim's texts: a list of them, or one; `.` leads into objects, unless a claim has that very name."""
+    found: object = claims.get(claim) if claim in claims else claims
+    if found is claims:
+        for part in claim.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, str):
+        return [found]
+    return [value for value in found if isinstance(value, str)] if isinstance(found, list | tuple) else []
 
 
 def _printable(text: object) -> str:

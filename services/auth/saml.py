@@ -14,7 +14,8 @@ from yarl import URL
 
 from chassis.clock import Clock, from_unix_ms, rfc3339
 from services.auth.errors import TooManyAnswers
-from services.auth.identity_providers import SamlSettings, Vouched
+from services.auth.identity_providers import Vouched
+from services.auth.provider_settings import SamlSettings
 from services.auth.saml_assertions import Expected, vouched_by
 from services.auth.saml_documents import NAMES, PERSISTENT, POST_BINDING, named
 from services.auth.saml_metadata import ServiceProvider

@@ -12,7 +12,8 @@ from lxml import etree
 
 from services.auth.domain import email_fault
 from services.auth.errors import SignOnFailed, TooManyGroups
-from services.auth.identity_providers import SamlSettings, Vouched
+from services.auth.identity_providers import Vouched
+from services.auth.provider_settings import SamlSettings
 from services.auth.saml_documents import (
     NAMES,
     PERSISTENT,

@@ -13,22 +13,19 @@ from contracts.pulsegate.auth.v1 import single_sign_on_pb2_grpc
 from services.auth.domain import PageRequest, TenantId, UserId
 from services.auth.grpc_api import messages
 from services.auth.identity_providers import (
-    Admission,
+    AdmissionRules,
     IdentityProvider,
-    KindSettings,
-    LdapSettings,
-    OidcSettings,
     ProviderId,
     ProviderWish,
     RemovedMember,
     RoleMapping,
-    SamlSettings,
 )
 from services.auth.oidc import Returned
 from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.removed_members import RemovedMembers
 from services.auth.operations.single_sign_on import SingleSignOn
+from services.auth.provider_settings import KindSettings, LdapSettings, OidcSettings, SamlSettings
 from services.auth.saml import SamlAnswer
 from services.auth.saml_documents import UnreadableXml
 from services.auth.saml_metadata import ProviderMetadata, ServiceProvider, read_metadata
@@ -177,7 +174,7 @@ def _read_wish(request: pb.CreateIdentityProviderRequest | pb.UpdateIdentityProv
     return ProviderWish(
         name=wanted.name,
         enabled=wanted.enabled,
-        admission=Admission(
+        admission=AdmissionRules(
             email_domains=tuple(wanted.email_domains),
             default_role=messages.read_role(wanted.default_role) if wanted.default_role else None,
             role_claim=wanted.role_claim,

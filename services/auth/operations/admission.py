@@ -15,10 +15,11 @@ from services.auth.conversations import Conversations
 from services.auth.domain import Role, User, UserId
 from services.auth.errors import MemberRemoved, ProviderAway, SignOnNotAllowed, SignOnOver, TenantSuspended
 from services.auth.failed_sign_ons import FailedSignOns
-from services.auth.identity_providers import IdentityProvider, KindSettings, ProviderId, ProviderOf, Vouched
+from services.auth.identity_providers import IdentityProvider, ProviderId, ProviderOf, Vouched
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import no_such
 from services.auth.operations.audit import AuditTrail, Change
+from services.auth.provider_settings import KindSettings
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage

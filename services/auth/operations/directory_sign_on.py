@@ -9,11 +9,12 @@ from chassis.postgres import Database
 from services.auth import metrics
 from services.auth.directories import Directories, DirectoryProvider
 from services.auth.domain import Device
-from services.auth.identity_providers import LdapSettings, ProviderId, Vouched
+from services.auth.identity_providers import ProviderId, Vouched
 from services.auth.operations.accounts import SignedIn
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.sessions import Sessions
+from services.auth.provider_settings import LdapSettings
 from services.auth.storage.accounts import AccountStorage
 
 

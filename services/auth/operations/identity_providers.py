@@ -15,7 +15,6 @@ from services.auth.errors import LastOwner, OtherProvider, TooManyProviders
 from services.auth.identity_providers import (
     MOST_PROVIDERS,
     IdentityProvider,
-    LdapSettings,
     ProviderId,
     ProviderWish,
     changed_members,
@@ -26,6 +25,7 @@ from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbound import Outbounds
+from services.auth.provider_settings import LdapSettings
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.members import MemberStorage

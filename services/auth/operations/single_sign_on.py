@@ -19,21 +19,14 @@ from chassis.postgres import Connection, Database
 from services.auth import metrics
 from services.auth.domain import Device, User, UserId
 from services.auth.errors import SignOnFailed, SignOnOver
-from services.auth.identity_providers import (
-    GRANT_LIFE,
-    SIGN_ON_LIFE,
-    OidcSettings,
-    ProviderId,
-    ProviderOf,
-    SamlSettings,
-    Vouched,
-)
+from services.auth.identity_providers import GRANT_LIFE, SIGN_ON_LIFE, ProviderId, ProviderOf, Vouched
 from services.auth.oidc import OidcClient, Returned
 from services.auth.operations.access import no_such
 from services.auth.operations.accounts import SignedIn
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
+from services.auth.provider_settings import OidcSettings, SamlSettings
 from services.auth.saml import SamlAnswer, SamlClient
 from services.auth.saml_metadata import ServiceProvider
 from services.auth.sign_on_secrets import SignOnSecrets, challenge_of

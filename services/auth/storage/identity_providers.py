@@ -11,18 +11,15 @@ from psycopg.types.json import Jsonb
 from chassis.postgres import Connection
 from services.auth.domain import PageRequest, Role, SessionId, TenantId, User, UserId
 from services.auth.identity_providers import (
-    Admission,
+    AdmissionRules,
     IdentityProvider,
-    KindSettings,
-    LdapSettings,
-    OidcSettings,
     ProviderId,
     ProvisionedAccount,
     RemovedMember,
     RoleMapping,
-    SamlSettings,
     Sought,
 )
+from services.auth.provider_settings import KindSettings, LdapSettings, OidcSettings, SamlSettings
 
 _SELECT: Final = (
     "SELECT id::text AS id, tenant_id::text AS tenant_id, kind, name, enabled, admission, settings, sealed_secret,"
@@ -268,7 +265,7 @@ def _criteria(provider_id: ProviderId, sought: Sought) -> dict[str, str | None]:
     return {"provider": provider_id, "user": sought.user_id, "email": sought.email, "subject": sought.subject}
 
 
-def _written(admission: Admission) -> Jsonb:
+def _written(admission: AdmissionRules) -> Jsonb:
     role = admission.default_role
     return Jsonb(
         {
@@ -284,7 +281,7 @@ def _provider(row: psycopg.rows.DictRow) -> IdentityProvider:
     kind, admission = row.pop("kind"), row["admission"]
     role = admission["default_role"]
     read: dict[str, Any] = {
-        "admission": Admission(
+        "admission": AdmissionRules(
             email_domains=tuple(admission["email_domains"]),
             default_role=Role.of(role) if role else None,
             role_claim=admission["role_claim"],

@@ -11,7 +11,8 @@ from chassis import context
 from services.auth.conversations import Conversations
 from services.auth.domain import TenantId
 from services.auth.errors import InvalidLogin, ProviderAway, SignOnFailed, TooManySignOns
-from services.auth.identity_providers import Admission, IdentityProvider, OidcSettings, ProviderId
+from services.auth.identity_providers import AdmissionRules, IdentityProvider, ProviderId
+from services.auth.provider_settings import OidcSettings
 
 NOW = datetime.now(UTC)
 
@@ -22,7 +23,7 @@ def provider_of(tenant_id: str) -> IdentityProvider:
         tenant_id=TenantId(tenant_id),
         name="Corporate",
         enabled=True,
-        admission=Admission(email_domains=(), default_role=None, role_claim="", role_mappings=()),
+        admission=AdmissionRules(email_domains=(), default_role=None, role_claim="", role_mappings=()),
         settings=OidcSettings(issuer="https://idp.example.com", client_id="pulsegate", scopes=(), trusts_email=False),
         sealed_secret=None,
         created_at=NOW,

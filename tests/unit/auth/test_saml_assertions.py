@@ -14,7 +14,7 @@ from signxml.algorithms import DigestAlgorithm, SignatureMethod
 from signxml.verifier import XMLVerifier
 
 from services.auth.errors import SignOnFailed
-from services.auth.identity_providers import SamlSettings
+from services.auth.provider_settings import SamlSettings
 from services.auth.saml_assertions import Expected, vouched_by
 from services.auth.saml_documents import MOST_BYTES, NAMES, PERSISTENT
 from services.auth.saml_metadata import ServiceProvider
