@@ -15,18 +15,17 @@ from chassis.mutual_tls import MutualTls
 from services.gateway import connections, http_api, middlewares, read_cache, redis_limits
 from services.gateway import upstreams as services_behind
 from services.gateway.authentication import Authentication
-from services.gateway.clients import (
-    Accounts,
-    Audit,
-    Credentials,
-    DefinitionChanges,
-    Definitions,
-    Generator,
-    Ledger,
-    ProjectDefinitions,
-    Prometheus,
-    SigningKeys,
-)
+from services.gateway.clients.accounts import Accounts, Audit
+from services.gateway.clients.credentials import Credentials, SigningKeys
+from services.gateway.clients.definitions import DefinitionChanges, Definitions, ProjectDefinitions
+from services.gateway.clients.generator import Generator
+from services.gateway.clients.invitations import Invitations
+from services.gateway.clients.ledger import Ledger
+from services.gateway.clients.operators import Operators
+from services.gateway.clients.own_account import OwnAccount
+from services.gateway.clients.prometheus import Prometheus
+from services.gateway.clients.provisioning import Provisioning
+from services.gateway.clients.single_sign_on import SingleSignOn
 from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.http_api.accounts import AccountRoutes
 from services.gateway.http_api.audit import AuditRoutes
@@ -59,21 +58,16 @@ from services.gateway.http_api.scim import ScimRoutes
 from services.gateway.http_api.second_factor import SecondFactorRoutes
 from services.gateway.http_api.single_sign_on import SignOnRoutes
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.invitations import Invitations
 from services.gateway.kept_answers import KeptAnswers
 from services.gateway.kept_reads import KeptReads
 from services.gateway.leases import LeasingLimiter
 from services.gateway.limits import Limits
 from services.gateway.middlewares import Pipeline
-from services.gateway.operators import Operators
-from services.gateway.own_account import OwnAccount
-from services.gateway.provisioning import Provisioning
 from services.gateway.rate_limits import LocalLimiter, SteadyLimiter
 from services.gateway.read_cache import ReadCache
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
-from services.gateway.single_sign_on import SingleSignOn
 from services.gateway.upstreams import Checked, Upstream
 from services.gateway.verdicts import Verdicts
 

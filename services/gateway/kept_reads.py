@@ -6,7 +6,8 @@ Who asks is known; what they may is seen here, because the service that would se
 from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
-from services.gateway.clients import Definitions, Generator
+from services.gateway.clients.definitions import Definitions
+from services.gateway.clients.generator import Generator
 from services.gateway.read_cache import Life, ReadCache
 
 

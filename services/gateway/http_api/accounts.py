@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.gateway.clients import Accounts, SigningKeys
+from services.gateway.clients.accounts import Accounts
+from services.gateway.clients.credentials import SigningKeys
 from services.gateway.http_api.bodies import Taking, answer, no_content
 from services.gateway.http_api.members import ROLE_NAMES, RoleName, User, render_user
 from services.gateway.http_api.shapes import Asked, Email, Id, Name, Told

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
-from services.gateway.clients import Audit
+from services.gateway.clients.accounts import Audit
 from services.gateway.http_api.bodies import Asking, Page, answer, path_id
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.limits import Limits

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from chassis.errors import Malformed, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from services.gateway.clients import Definitions
+from services.gateway.clients.definitions import Definitions
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Faults, Id, Moment, Told
 from services.gateway.kept_reads import KeptReads

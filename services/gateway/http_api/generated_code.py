@@ -13,7 +13,7 @@ from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as pb
 from services.gateway import errors
 from services.gateway.authentication import Authentication
-from services.gateway.clients import Accounts
+from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, has_it, path_id
 from services.gateway.http_api.shapes import Asked, Id
 from services.gateway.kept_reads import KeptReads

@@ -9,6 +9,7 @@ from aiohttp import web
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.gateway.clients.single_sign_on import SingleSignOn
 from services.gateway.http_api.bodies import (
     Asking,
     Page,
@@ -24,7 +25,6 @@ from services.gateway.http_api.directories import Ldap, NewLdap, ldap_message, r
 from services.gateway.http_api.members import ROLE_NAMES, ROLES, RoleName
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route
-from services.gateway.single_sign_on import SingleSignOn
 
 #: With 100 000 characters of metadata, certificates and a hundred role mappings.
 _MOST_BYTES = 256 << 10

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import invitations_pb2 as pb
+from services.gateway.clients.invitations import Invitations
 from services.gateway.http_api.accounts import TenantOfMine
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.members import ROLE_NAMES, ROLES, NewMember, RoleName
 from services.gateway.http_api.own_account import MailedToken
 from services.gateway.http_api.shapes import Id, Moment, Told
-from services.gateway.invitations import Invitations
 from services.gateway.limits import Limits
 from services.gateway.routes import Door, Operation, Route
 

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from chassis.errors import Invalid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.gateway.clients import Accounts, timestamp
+from services.gateway.clients.accounts import Accounts
+from services.gateway.clients.messages import timestamp
 from services.gateway.http_api.bodies import (
     Asking,
     Page,

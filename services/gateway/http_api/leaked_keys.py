@@ -15,7 +15,7 @@ from chassis import api_keys
 from chassis.errors import Invalid, UnsupportedMediaType
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway import errors
-from services.gateway.clients import Accounts
+from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import read
 from services.gateway.routes import Door, Media, Operation, Route
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from chassis.clock import Clock, from_unix_ms, rfc3339, to_unix_ms
 from chassis.errors import Invalid
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.gateway import clients
+from services.gateway.clients.ledger import Ledger as LedgerClient
 from services.gateway.http_api.bodies import Asking, answer
 from services.gateway.http_api.shapes import Asked, Moment, Told
 from services.gateway.routes import Door, Operation, Route
@@ -90,7 +90,7 @@ class LedgerRoutes:
 
     title = "Delivery ledger"
 
-    def __init__(self, ledger: clients.Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: LedgerClient, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
 

@@ -7,12 +7,13 @@ import msgspec
 from aiohttp import web
 
 from services.gateway import errors
-from services.gateway.clients import Accounts, overrides_of
+from services.gateway.clients.accounts import Accounts
+from services.gateway.clients.messages import overrides_of
+from services.gateway.clients.operators import Operators
 from services.gateway.domain import Overrides, Quota, Quotas
 from services.gateway.http_api.bodies import Taking, answer, path_id
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.limits import Limits
-from services.gateway.operators import Operators
 from services.gateway.routes import CALLER, Door, Operation, Route
 
 CountedFor = Literal["user or key", "key and address", "key", "tenant"]

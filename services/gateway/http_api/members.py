@@ -6,7 +6,7 @@ from typing import Literal
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.gateway.clients import Accounts
+from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Email, Id, Moment, Told
 from services.gateway.routes import Door, Operation, Route

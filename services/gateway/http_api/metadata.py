@@ -8,7 +8,7 @@ from aiohttp import web
 
 from chassis.errors import Malformed
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from services.gateway.clients import ProjectDefinitions
+from services.gateway.clients.definitions import ProjectDefinitions
 from services.gateway.http_api.bodies import answer
 from services.gateway.http_api.definitions import TYPE_NAMES, TypeName
 from services.gateway.http_api.shapes import Asked, Told

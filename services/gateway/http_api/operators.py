@@ -6,9 +6,9 @@ from typing import Literal
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
+from services.gateway.clients.operators import Operators
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, optional_moment, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Told
-from services.gateway.operators import Operators
 from services.gateway.routes import Door, Operation, Route
 
 PlanName = Literal["free", "basic", "professional", "enterprise"]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
+from services.gateway.clients.own_account import OwnAccount
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Email, Id, Moment, Told
 from services.gateway.limits import Limits
-from services.gateway.own_account import OwnAccount
 from services.gateway.routes import Door, Operation, Route
 
 

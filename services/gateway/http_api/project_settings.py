@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from services.gateway.clients import Definitions
+from services.gateway.clients.definitions import Definitions
 from services.gateway.http_api.bodies import Taking, answer
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.routes import Door, Operation, Route

@@ -7,7 +7,7 @@ from aiohttp import web
 from chassis.errors import Invalid
 from chassis.ids import is_uuid
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.gateway.clients import Accounts
+from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
 from services.gateway.routes import Door, Operation, Route

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from chassis.errors import Malformed, Unavailable, UnsupportedMediaType
 from services.gateway import promql
-from services.gateway.clients import Parameters, Prometheus
+from services.gateway.clients.prometheus import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.promql import Scope

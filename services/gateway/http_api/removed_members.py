@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.gateway.clients.single_sign_on import SingleSignOn
 from services.gateway.http_api.bodies import Asking, Page, answer, no_content, optional_moment, path_id
 from services.gateway.http_api.members import User, render_user
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.routes import Door, Operation, Route
-from services.gateway.single_sign_on import SingleSignOn
 
 
 class RemovedMember(Told):

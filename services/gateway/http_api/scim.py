@@ -9,6 +9,7 @@ from aiohttp import web
 from chassis.errors import Invalid, UnsupportedMediaType
 from contracts.pulsegate.auth.v1 import provisioning_pb2 as pb
 from services.gateway import errors
+from services.gateway.clients.provisioning import Provisioning
 from services.gateway.http_api.bodies import MOST_OBJECT_BYTES, moment, no_content, path_id, read
 from services.gateway.http_api.json_objects import json_object
 from services.gateway.http_api.scim_requests import (
@@ -20,7 +21,6 @@ from services.gateway.http_api.scim_requests import (
     wanted_state,
 )
 from services.gateway.http_api.shapes import Id, Moment, Told
-from services.gateway.provisioning import Provisioning
 from services.gateway.routes import Door, Media, Operation, Route
 
 _USERS = "/scim/v2/Users"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from services.gateway.clients.own_account import OwnAccount
 from services.gateway.http_api.bodies import Taking, answer, no_content, shown_once
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.limits import Limits
-from services.gateway.own_account import OwnAccount
 from services.gateway.routes import Door, Operation, Route
 
 

@@ -10,13 +10,13 @@ from aiohttp import web
 
 from chassis.errors import Invalid, Malformed, UnsupportedMediaType
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
+from services.gateway.clients.single_sign_on import SingleSignOn
 from services.gateway.http_api.accounts import SignedIn, device_of, render_signed_in
 from services.gateway.http_api.bodies import Asking, Taking, answer, path_id, read
 from services.gateway.http_api.identity_providers import metadata_url, redirect_uri
 from services.gateway.http_api.shapes import Asked, read_from_texts
 from services.gateway.limits import Limits
 from services.gateway.routes import Door, Media, Operation, Route
-from services.gateway.single_sign_on import SingleSignOn
 
 _FORM = "application/x-www-form-urlencoded"
 _METADATA = "application/samlmetadata+xml"

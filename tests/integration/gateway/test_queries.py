@@ -305,7 +305,7 @@ async def test_a_prometheus_that_hangs_is_not_waited_for(
 async def test_an_answer_that_is_too_large_is_refused(
     start_gateway: StartGateway, prometheus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 100)
+    monkeypatch.setattr("services.gateway.clients.prometheus._MOST_ANSWER_BYTES", 100)
     async with start_gateway(prometheus_url=prometheus) as gateway:
         answer = await ask(gateway, "query", query='vector(1) or label_replace(vector(2), "x", "y", "", "")')
         assert (answer.status, answer.json["errorType"]) == (422, "execution")
@@ -364,7 +364,7 @@ async def test_a_tenants_slow_queries_take_turns_and_leave_some_to_others(start_
 async def test_what_clients_do_not_read_of_answers_is_bounded(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.clients._MOST_ANSWER_BYTES", 2 * len(_LARGE))
+    monkeypatch.setattr("services.gateway.clients.prometheus._MOST_ANSWER_BYTES", 2 * len(_LARGE))
 
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(body=_LARGE, content_type="application/json")
