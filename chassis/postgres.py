@@ -156,7 +156,7 @@ class Database:
         """One transaction, committed where the block ends well.
 
         `tenant_id` becomes `app.tenant_id`, which the row-level security policies read; without it no tenant's row is
-        seen. Further keywords become `app.<name>`, for policies with a narrower door. `role` is entered for this
+        seen. Further keywords become `app.<name>`, for policies that show less. `role` is entered for this
         transaction alone; a timeout of its own is its statements'. Raises Unavailable where the database is away or
         silent, before or in the middle; a caller must then assume nothing about the outcome.
         """

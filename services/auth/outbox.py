@@ -60,7 +60,7 @@ class Outbox:
     async def queue_token(
         self, connection: Connection, purpose: MailPurpose, recipient: str, now: datetime, life: timedelta
     ) -> None:
-        """Mails a new token to an address whose door `email` is open; older ones stay good, because anybody may ask for
+        """Mails a new token to an address whose rows are shown; older ones stay good, because anybody may ask for
         a newer one. Where there were several within half an hour, their mails must do."""
         key = email_key(recipient)
         await self._mailed_tokens.lock(connection, key)
@@ -83,7 +83,7 @@ class Outbox:
         return self._tokens.digest(self._tokens.of(mail.id))
 
     async def queue_notice(self, connection: Connection, user: User, change: str, now: datetime) -> None:
-        """Tells the owner of an account whose door is open what was changed about it (`change`: a sentence or two)."""
+        """Tells the owner of an account whose rows are shown what was changed about it (`change`: sentences)."""
         if self._only_verified and not await self._accounts.email_verified(connection, user.id):
             return
         await self._mails.insert(connection, _new_mail(MailPurpose.NOTICE, user.email, {"change": change}, now))

@@ -9,8 +9,8 @@ from chassis.principals import Principal
 from services.auth.domain import Project, ProjectId, Role, TenantId, UserId
 from services.auth.errors import TenantSuspended
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.projects import ProjectStorage
+from services.auth.storage.row_access import show_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Access:
     async def to_tenant(
         self, connection: Connection, user_id: UserId, tenant_id: TenantId, least: Role = Role.VIEWER
     ) -> Actor:
-        """Opens the tenant's door. Raises NotFound to strangers, Forbidden (role too low), TenantSuspended."""
+        """Shows the tenant's rows. Raises NotFound to strangers, Forbidden (role too low), TenantSuspended."""
         role = await self._accounts.role(connection, user_id, tenant_id) if is_uuid(tenant_id) else None
         if role is None:
             raise no_such("tenant")
@@ -53,7 +53,7 @@ class Access:
     async def to_project(
         self, connection: Connection, user_id: UserId, project_id: ProjectId, least: Role = Role.VIEWER
     ) -> Actor:
-        """Opens the door of the project's tenant. Raises like `to_tenant`."""
+        """Shows the rows of the project's tenant. Raises like `to_tenant`."""
         found = await self._accounts.role_in_project(connection, user_id, project_id) if is_uuid(project_id) else None
         if found is None:
             raise no_such("project")
@@ -61,7 +61,7 @@ class Access:
         return await self._admit(connection, Actor(user_id=user_id, tenant_id=tenant_id, role=role), least)
 
     async def project(self, connection: Connection, project_id: ProjectId) -> Project:
-        """A project of the tenant whose door is open. Raises NotFound."""
+        """A project of the tenant whose rows are shown. Raises NotFound."""
         project = await self._projects.get(connection, project_id)
         if project is None:
             raise no_such("project")
@@ -76,7 +76,7 @@ class Access:
     async def _admit(self, connection: Connection, actor: Actor, least: Role) -> Actor:
         if actor.role < least:
             raise Forbidden(f"This takes the role {least.word}; yours in this tenant is {actor.role.word}.")
-        await open_door(connection, "tenant_id", actor.tenant_id)
+        await show_rows(connection, "tenant_id", actor.tenant_id)
         if await self._accounts.is_suspended(connection, actor.tenant_id):
             raise TenantSuspended
         return actor

@@ -21,10 +21,10 @@ from services.auth.operations.access import no_such
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.provider_settings import KindSettings
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
 from services.auth.storage.members import MemberStorage
+from services.auth.storage.row_access import show_rows
 
 log = logs.get(__name__)
 
@@ -77,18 +77,18 @@ class Admission:
         return cast("ProviderOf[_Kind]", found)
 
     async def still_takes(self, connection: Connection, provider_id: ProviderId, user_id: UserId) -> bool:
-        """Whether the provider is enabled, and nobody keeps out whom it vouched for; the tenant's door is open then.
+        """Whether the provider is enabled, and nobody keeps out whom it vouched for; the tenant's rows are shown then.
 
         Neither changes until this transaction ends: that would miss the session that is begun here.
         """
-        await open_door(connection, "provider_id", provider_id)
+        await show_rows(connection, "provider_id", provider_id)
         found = await self._providers.find(connection, provider_id)
         if found is not None:
             await self._members.lock_roles(connection, found.tenant_id)
             found = await self._providers.find(connection, provider_id)
         if found is None or not found.enabled:
             return False
-        await open_door(connection, "tenant_id", found.tenant_id)
+        await show_rows(connection, "tenant_id", found.tenant_id)
         if await self._identities.is_removed(connection, user_id):
             return False
         return not await self._identities.is_deactivated(connection, user_id)
@@ -99,7 +99,7 @@ class Admission:
         return self._master_key.unseal(provider.sealed_secret, owner=provider.secret_owner).decode()
 
     async def admit(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> Admitted:
-        """Makes or finds the account, whose door is open then beside the tenant's, and sees to its membership.
+        """Makes or finds the account, whose rows are shown then beside the tenant's, and sees to its membership.
 
         Nobody disables the provider or removes them until this transaction ends. Raises SignOnNotAllowed,
         TenantSuspended, NotFound, SignOnOver, MemberRemoved.
@@ -117,7 +117,7 @@ class Admission:
         return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
 
     async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:
-        """Tells the tenant, whose door is open, what has changed."""
+        """Tells the tenant, whose rows are shown, what has changed."""
         if admitted.changed is not None:
             await self._trail.by(connection, provider.tenant_id, _party(provider), admitted.changed)
 
@@ -158,7 +158,7 @@ class Admission:
     async def _account(self, connection: Connection, provider: IdentityProvider, vouched: Vouched) -> User:
         known = await self._identities.find(connection, provider.id, vouched.subject)
         user = User(id=known.id if known else UserId(str(uuid7())), email=vouched.email)
-        await open_door(connection, "user_id", user.id)
+        await show_rows(connection, "user_id", user.id)
         if known is None:
             await self._identities.insert(connection, user, provider, vouched.subject, self._now())
             return user

@@ -18,7 +18,7 @@ from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId, 
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.audit import AuditStorage
-from services.auth.storage.doors import open_door
+from services.auth.storage.row_access import show_rows
 
 _SERVICE = "auth"
 _LONGEST_DOCUMENT = 64_000
@@ -51,7 +51,7 @@ class AuditTrail:
         self._clock = clock
 
     async def of_tenant(self, connection: Connection, actor: Actor, *changes: Change) -> None:
-        """Changes in the tenant whose door is open."""
+        """Changes in the tenant whose rows are shown."""
         await self.by(connection, actor.tenant_id, _person(actor.user_id), *changes)
 
     async def by(self, connection: Connection, tenant_id: TenantId, actor: Party, *changes: Change) -> None:
@@ -72,20 +72,20 @@ class AuditTrail:
 
     async def of_person(self, connection: Connection, user_id: UserId, action: str, **said: Any) -> None:
         """What a person did about their own account, which is told to each tenant that they have chosen themselves, and
-        to none to which others have added them; their door is open."""
+        to none to which others have added them; their rows are shown."""
         memberships = await self._accounts.memberships(connection, user_id)
         await self.of_member(connection, memberships, user_id, action, **said)
 
     async def of_member(
         self, connection: Connection, memberships: Sequence[Membership], user_id: UserId, action: str, **said: Any
     ) -> None:
-        """The same where the memberships, in the order of tenants' ids, are known. Leaves no tenant's door open."""
+        """The same where the memberships, in the order of tenants' ids, are known. Leaves no tenant's rows shown."""
         person = _person(user_id)
         chosen = [membership.tenant.id for membership in memberships if membership.consented]
         for tenant_id in chosen or [PLATFORM]:
-            await open_door(connection, "tenant_id", tenant_id)
+            await show_rows(connection, "tenant_id", tenant_id)
             await self.by(connection, tenant_id, person, Change(action=action, target=person, **said))
-        await open_door(connection, "tenant_id", "")
+        await show_rows(connection, "tenant_id", "")
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
@@ -128,8 +128,8 @@ class AuditLog:
     async def page(self, principal: Principal, tenant_id: TenantId, *, after: int, token: str, size: int) -> AuditPage:
         """From the oldest that follows entry `after`, or the page before. Raises Invalid, NotFound, Forbidden."""
         after, most = _position(token) if token else after, pages.page_size(size)
-        doors = {"user_id": principal.subject} if principal.kind == "user" else {}
-        async with self._database.transaction(**doors) as connection:
+        shown = {"user_id": principal.subject} if principal.kind == "user" else {}
+        async with self._database.transaction(**shown) as connection:
             project_id = await self._enter(connection, principal, tenant_id)
             found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
         shown = beginning(found, most, lambda entry: len(entry.document))
@@ -153,14 +153,14 @@ class AuditLog:
                         await self._storage.append(connection, tenant_id, entry.id, entry.project_id, entry.document)
 
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> ProjectId | None:
-        """Opens the tenant's door; the project to which the principal is confined, if any."""
+        """Shows the tenant's rows; the project to which the principal is confined, if any."""
         if principal.kind == "user":
             await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
             return None
         if principal.tenant_id != tenant_id:
             raise no_such("tenant")
         principal.require("audit:read")
-        await open_door(connection, "tenant_id", tenant_id)
+        await show_rows(connection, "tenant_id", tenant_id)
         return ProjectId(principal.project_id)
 
 

@@ -1,5 +1,5 @@
 """How somebody ceases to be a member, whoever decides so: steps of a transaction in which the tenant's roles are locked
-and its door is open."""
+and its rows are shown."""
 
 from collections.abc import Sequence
 from datetime import datetime

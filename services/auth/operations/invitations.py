@@ -40,10 +40,10 @@ from services.auth.operations.access import Access, Actor, no_such, require_pers
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.invitations import InvitationStorage
 from services.auth.storage.members import MemberStorage
+from services.auth.storage.row_access import show_rows
 from services.auth.tokens import MailedTokens
 
 
@@ -155,7 +155,7 @@ class Invitations:
         ):
             raise InviterNotVerified
         await self._invitations.lock_address(connection, key)
-        await open_door(connection, "email", key)
+        await show_rows(connection, "email", key)
         since = now - INVITATION_MAILS_PERIOD
         to_address = await self._invitations.mailed_to_address(connection, key, since)
         of_tenant = await self._invitations.mailed_by_tenant(connection, actor.tenant_id, since)
@@ -177,7 +177,7 @@ class Invitations:
 
     async def _join(self, connection: Connection, user: User, invitation: Invitation) -> None:
         await self._members.lock_roles(connection, invitation.tenant_id)
-        await open_door(connection, "tenant_id", invitation.tenant_id)
+        await show_rows(connection, "tenant_id", invitation.tenant_id)
         if await self._accounts.is_suspended(connection, invitation.tenant_id):
             raise TenantSuspended
         if not await self._invitations.delete(connection, invitation.id):  # used or revoked in between

@@ -13,10 +13,10 @@ from services.auth.domain import LEAK_MAILS_PERIOD, MOST_LEAK_MAILS
 from services.auth.keys import ApiKey, KeyKind
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.outbox import Outbox
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
 from services.auth.storage.members import MemberStorage
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.verdicts import KeyVerdict, VerdictStorage
 
 _SHA256_BYTES = 32
@@ -77,7 +77,7 @@ class Leaks:
                 return await self._keys.is_leaked(connection, report.key_hash)
             if found.kind != KeyKind.SECRET:
                 return False
-            await open_door(connection, "tenant_id", found.tenant_id)
+            await show_rows(connection, "tenant_id", found.tenant_id)
             if not await self._revoke(connection, found, _printable(report.place), now):
                 return await self._keys.is_leaked(connection, report.key_hash)
             return True

@@ -15,9 +15,9 @@ from services.auth.operations.access import Access, Actor, no_such, require_pers
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.departures import Departures
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.members import MemberStorage
+from services.auth.storage.row_access import show_rows
 
 
 class Members:
@@ -60,7 +60,7 @@ class Members:
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             check_grant(actor.role, current=None, wanted=role)
-            await open_door(connection, "email", key)
+            await show_rows(connection, "email", key)
             user = await self._known_user(connection, key)
             now = from_unix_ms(self._clock.now_ms())
             if not await self._members.insert(connection, tenant_id, user.id, role, now, consented=False):

@@ -15,8 +15,8 @@ from services.auth.domain import PLANS, Limits, OperatedTenant, Page, PageReques
 from services.auth.operations.access import no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.tenants import OPERATOR_ROLE, TenantStorage
 
 log = logs.get(__name__)
@@ -91,7 +91,7 @@ class Operators:
             target=Party(kind="tenant", id=tenant.id, name=tenant.name),
             details={"plan": wanted.plan, "suspended": wanted.suspended_at is not None, **wanted.limits.told()},
         )
-        await open_door(connection, "tenant_id", tenant.id)
+        await show_rows(connection, "tenant_id", tenant.id)
         await self._trail.by(connection, tenant.id, Party(kind="operator", id=principal.subject), change)
 
     def _changed(

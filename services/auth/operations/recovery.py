@@ -26,8 +26,8 @@ from services.auth.outbox import Outbox
 from services.auth.password_rules import judged
 from services.auth.passwords import PasswordHasher
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
 from services.auth.storage.mails import MailedTokenStorage
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.second_factors import SecondFactorStorage
 from services.auth.tokens import MailedTokens
 
@@ -98,7 +98,7 @@ class Recovery:
         async with self._database.transaction(user_id=user_id) as connection:
             if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
                 raise WrongPassword
-            await open_door(connection, "email", email_key(user.email))
+            await show_rows(connection, "email", email_key(user.email))
             this_one = SessionId(principal.session_id)
             await self._replace_password(connection, user, bcrypt, ["password.changed"], but=this_one)
         metrics.PASSWORD_CHANGES.labels("changed").inc()
@@ -117,7 +117,7 @@ class Recovery:
 
     async def begin_verification(self, connection: Connection, user: User) -> None:
         """A step of signing up."""
-        await open_door(connection, "email", email_key(user.email))
+        await show_rows(connection, "email", email_key(user.email))
         await self._outbox.queue_token(
             connection, MailPurpose.EMAIL_VERIFICATION, user.email, self._now(), EMAIL_VERIFICATION_LIFE
         )
@@ -151,20 +151,20 @@ class Recovery:
         return "email.verified", "second_factor.disabled"
 
     async def _owner(self, connection: Connection, token_hash: bytes) -> User:
-        """Whose token for a reset it is; their doors are open then, and nobody else uses one until this ends."""
+        """Whose token for a reset it is; their rows are shown then, and nobody else uses one until this ends."""
         key = await self._unspent(connection, MailPurpose.PASSWORD_RESET, token_hash)
         user = await self._accounts.find_by_email(connection, key)
         if user is None:
             raise InvalidMailedToken
-        await open_door(connection, "user_id", user.id)
+        await show_rows(connection, "user_id", user.id)
         return user
 
     async def _unspent(self, connection: Connection, purpose: MailPurpose, token_hash: bytes) -> str:
-        """The key of the address that a token was mailed to, whose door is open then. Of several uses at once, also of
-        different tokens, one goes on at a time. Raises InvalidMailedToken."""
+        """The key of the address that a token was mailed to, whose rows are shown then. Of several uses at once, also
+        of different tokens, one goes on at a time. Raises InvalidMailedToken."""
         key = await self._mailed_tokens.find(connection, purpose, token_hash, self._now())
         if key is not None:
-            await open_door(connection, "email", key)
+            await show_rows(connection, "email", key)
             await self._mailed_tokens.lock(connection, key)
             key = await self._mailed_tokens.find(connection, purpose, token_hash, self._now())  # not used meanwhile
         if key is None:
@@ -185,7 +185,7 @@ class Recovery:
     async def _replace_password(
         self, connection: Connection, user: User, bcrypt: str, told: Sequence[str], *, but: SessionId | None = None
     ) -> None:
-        """The door `email` is open; `told` are the actions. No token that was mailed before sets another one."""
+        """Rows are shown by `email`; `told` are the actions. No token that was mailed before sets another one."""
         await self._accounts.update_password(connection, user.id, bcrypt)
         await self._mailed_tokens.void(connection, MailPurpose.PASSWORD_RESET, email_key(user.email))
         await self._outbox.queue_notice(connection, user, "Your password was changed.", self._now())

@@ -24,8 +24,8 @@ from services.auth.domain import (
 from services.auth.errors import SessionOver
 from services.auth.operations.access import no_such, require_person
 from services.auth.operations.audit import AuditTrail
-from services.auth.storage.doors import open_door
 from services.auth.storage.feed import FeedStorage
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.sessions import SessionStorage
 from services.auth.tokens import RefreshTokens, Tokens
 
@@ -67,7 +67,7 @@ class Sessions:
     async def begin(
         self, connection: Connection, user_id: UserId, device: Device, *, not_after: datetime | None = None
     ) -> IssuedTokens:
-        """A new session of the user whose door is open; `not_after`: as in `Session`. Raises SigningKeysMissing."""
+        """A new session of the user whose rows are shown; `not_after`: as in `Session`. Raises SigningKeysMissing."""
         now, refresh = self._now(), self._refresh_tokens.first()
         family = Session(id=SessionId(str(uuid7())), user_id=user_id, revoked_at=None, not_after=not_after)
         issued = self._issued(family, refresh)
@@ -80,7 +80,7 @@ class Sessions:
     async def end_all(
         self, connection: Connection, user_id: UserId, *, because: Sequence[str] = (), but: SessionId | None = None
     ) -> None:
-        """Ends the sessions of the user whose door is open, but the one that is named. The last step: it announces.
+        """Ends the sessions of the user whose rows are shown, but the one that is named. The last step: it announces.
 
         `because` are actions that are told first: whoever ends sessions may not have told anything before.
         """
@@ -140,7 +140,7 @@ class Sessions:
         async with self._database.transaction(refresh_hash=token_hash.hex()) as connection:
             held = await self._sessions.find_token(connection, token_hash)
             if held is not None:
-                await open_door(connection, "user_id", held.user_id)
+                await show_rows(connection, "user_id", held.user_id)
                 await self._revoke(connection, held, "session.ended")
 
     async def _judge(
@@ -150,7 +150,7 @@ class Sessions:
         found = await self._sessions.find_token(connection, token_hash)
         if found is None:
             return Presented.REFUSE, None, None
-        await open_door(connection, "user_id", found.user_id)
+        await show_rows(connection, "user_id", found.user_id)
         session = await self._sessions.lock(connection, found.session_id)
         held = await self._sessions.find_token(connection, token_hash)
         if session is None or held is None:  # deleted in between

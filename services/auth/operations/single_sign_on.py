@@ -31,7 +31,7 @@ from services.auth.saml import SamlAnswer, SamlClient
 from services.auth.saml_metadata import ServiceProvider
 from services.auth.sign_on_secrets import SignOnSecrets, challenge_of
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.sign_ons import Grant, SignOn, SignOnStorage
 
 #: Through which a browser signs in at the provider's own pages.
@@ -172,12 +172,12 @@ class SingleSignOn:
         raise SignOnFailed("its answer is of another kind")
 
     async def _granted(self, connection: Connection, digest: bytes, challenge: str) -> tuple[User, ProviderId]:
-        """Who is signed in by a grant, through which provider; their door is open then. Raises SignOnOver."""
+        """Who is signed in by a grant, through which provider; their rows are shown then. Raises SignOnOver."""
         found = await self._sign_ons.find_grant(connection, digest)
         # Before anything is locked that goes with the provider: who deletes it has these locks in the same order.
         if found is not None and await self._admission.still_takes(connection, found.provider_id, found.user_id):
             spent = await self._sign_ons.spend_grant(connection, digest, challenge, self._now())
-            await open_door(connection, "user_id", found.user_id)
+            await show_rows(connection, "user_id", found.user_id)
             user = await self._accounts.get(connection, found.user_id)
             if spent is not None and user is not None:
                 return user, found.provider_id
@@ -200,7 +200,7 @@ class SingleSignOn:
         grant = _GRANT_PREFIX + secrets.token_urlsafe(32)
         async with self._database.transaction(tenant_id=provider.tenant_id) as connection:
             admitted = await self._admission.admit(connection, provider, vouched)
-            await open_door(connection, "sign_on_hash", _digest(grant).hex())
+            await show_rows(connection, "sign_on_hash", _digest(grant).hex())
             await self._sign_ons.insert_grant(connection, self._grant(grant, challenge, admitted.user.id, provider.id))
             await self._admission.tell(connection, provider, admitted)
             await self._admission.announce(connection, admitted)

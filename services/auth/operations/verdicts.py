@@ -16,7 +16,7 @@ from services.auth.key_usage import KeyUsage
 from services.auth.operations.access import no_such
 from services.auth.operations.provisioning import PROVISIONER
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.doors import open_door
+from services.auth.storage.row_access import show_rows
 from services.auth.storage.verdicts import KeyVerdict, ProjectVerdict, ProvisionerVerdict, VerdictStorage
 from services.auth.tokens import AccessClaims, Tokens
 
@@ -91,7 +91,7 @@ class Verdicts:
             async with self._database.transaction(provisioning_hash=token_hash.hex()) as connection:
                 seen = None
                 if tenant_id := await self._verdicts.tenant_of_provisioner(connection, token_hash):
-                    await open_door(connection, "tenant_id", tenant_id)
+                    await show_rows(connection, "tenant_id", tenant_id)
                     seen = await self._verdicts.of_provisioner(connection, token_hash)
             if seen is None or seen.found is None:  # unknown, or revoked in between
                 raise InvalidProvisioningToken

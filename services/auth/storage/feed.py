@@ -22,7 +22,7 @@ class Change:
 
 
 class FeedStorage:
-    """`announce` needs the door `user_id` or `tenant_id`; the others a role."""
+    """`announce` needs the setting `user_id` or `tenant_id`; the others a role."""
 
     async def announce(self, connection: Connection, changed_ids: Sequence[str]) -> None:
         """Steps the revision. The last statement of a transaction: others that announce wait for its end."""

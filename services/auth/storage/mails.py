@@ -14,7 +14,7 @@ MAILER_ROLE = "auth_mailer"
 
 
 class MailStorage:
-    """`insert` needs the door `user_id`, `tenant_id` or `email`; the others the role."""
+    """`insert` needs the setting `user_id`, `tenant_id` or `email`; the others the role."""
 
     async def insert(self, connection: Connection, mail: Mail) -> None:
         await connection.execute(

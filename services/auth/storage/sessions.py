@@ -76,7 +76,7 @@ class SessionStorage:
         ]
 
     async def revoke(self, connection: Connection, session_id: SessionId, now: datetime) -> bool:
-        """False where it was revoked before, or is nobody's whose door is open."""
+        """False where it was revoked before, or is nobody's whose rows are shown."""
         cursor = await connection.execute(
             "UPDATE sessions SET revoked_at = %s WHERE id = %s AND revoked_at IS NULL", (now, session_id)
         )

@@ -17,7 +17,7 @@ class SealedKey:
 
 
 class SigningKeyStorage:
-    """Door: `door` = `signing_keys`."""
+    """Shown by `door` = `signing_keys`."""
 
     async def lock(self, connection: Connection) -> None:
         """Makes replicas read and rotate one after the other."""

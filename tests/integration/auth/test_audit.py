@@ -354,7 +354,7 @@ async def test_no_role_of_the_service_may_change_or_remove_what_is_there(
             connection.execute(statement.encode())
 
 
-async def test_a_chain_takes_entries_behind_its_own_tenants_door_alone(
+async def test_a_chain_takes_entries_where_its_own_tenants_rows_are_shown_alone(
     auth: AuthClient, module_database: Database
 ) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()

@@ -57,11 +57,11 @@ def runtime(module_database: Database) -> Iterator[Connection]:
         connection.rollback()
 
 
-def behind(connection: Connection, **doors: str) -> dict[str, int]:
-    """How many rows each table shows through these doors."""
+def shown(connection: Connection, **settings: str) -> dict[str, int]:
+    """How many rows each table shows by these settings."""
     counts = {}
     with connection.transaction(force_rollback=True):
-        for name, value in doors.items():
+        for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, true)", (f"app.{name}", value))
         for table in TABLES:
             query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
@@ -82,11 +82,11 @@ async def two_people(auth: AuthClient) -> tuple[Person, Person]:
     return ada, eve
 
 
-async def test_without_an_open_door_nothing_is_seen(auth: AuthClient, runtime: Connection) -> None:
+async def test_without_a_setting_nothing_is_seen(auth: AuthClient, runtime: Connection) -> None:
     await two_people(auth)
 
-    assert behind(runtime) == {}
-    assert behind(runtime, user_id="", tenant_id="", email="", key_hash="", refresh_hash="", door="") == {}
+    assert shown(runtime) == {}
+    assert shown(runtime, user_id="", tenant_id="", email="", key_hash="", refresh_hash="", door="") == {}
 
 
 async def test_every_table_is_bound_by_policies_that_its_owner_cannot_pass_either(module_database: Database) -> None:
@@ -104,10 +104,10 @@ async def test_every_table_is_bound_by_policies_that_its_owner_cannot_pass_eithe
     assert unbound == [("schema_migrations",)]
 
 
-async def test_a_tenants_door_shows_that_tenant_alone(auth: AuthClient, runtime: Connection) -> None:
+async def test_a_tenants_id_shows_that_tenant_alone(auth: AuthClient, runtime: Connection) -> None:
     ada, eve = await two_people(auth)
 
-    assert behind(runtime, tenant_id=ada.tenant_id) == {
+    assert shown(runtime, tenant_id=ada.tenant_id) == {
         "users": 1,
         "tenants": 1,
         "memberships": 1,
@@ -129,9 +129,7 @@ async def test_a_tenants_door_shows_that_tenant_alone(auth: AuthClient, runtime:
         assert runtime.execute(query, (value,)).fetchall() == []
 
 
-async def test_a_tenants_door_does_not_let_another_tenants_rows_be_written(
-    auth: AuthClient, runtime: Connection
-) -> None:
+async def test_a_tenants_id_does_not_let_another_tenants_rows_be_written(auth: AuthClient, runtime: Connection) -> None:
     ada, eve = await two_people(auth)
     runtime.execute("SELECT set_config('app.tenant_id', %s, true)", (ada.tenant_id,))
 
@@ -145,10 +143,10 @@ async def test_a_tenants_door_does_not_let_another_tenants_rows_be_written(
             runtime.execute(statement.encode(), (eve.tenant_id,))
 
 
-async def test_a_persons_door_shows_the_account_and_its_tenants(auth: AuthClient, runtime: Connection) -> None:
+async def test_a_persons_id_shows_the_account_and_its_tenants(auth: AuthClient, runtime: Connection) -> None:
     ada, _ = await two_people(auth)
 
-    assert behind(runtime, user_id=ada.user_id) == {
+    assert shown(runtime, user_id=ada.user_id) == {
         "users": 1,
         "passwords": 1,
         "tenants": 1,
@@ -171,31 +169,31 @@ async def test_a_person_cannot_make_themselves_a_member(auth: AuthClient, runtim
         )
 
 
-async def test_narrow_doors_show_one_thing_each(auth: AuthClient, runtime: Connection) -> None:
+async def test_narrow_settings_show_one_thing_each(auth: AuthClient, runtime: Connection) -> None:
     ada, _ = await two_people(auth)
     key = await auth.create_key(ada)
 
-    assert behind(runtime, email=email_key(ada.email)) == {
+    assert shown(runtime, email=email_key(ada.email)) == {
         "users": 1,
         "passwords": 1,
         "mailed_tokens": 1,
         "live_tokens": 1,
     }
-    assert behind(runtime, refresh_hash=RefreshTokens.digest(ada.refresh_token).hex()) == {"refresh_tokens": 1}
-    assert behind(runtime, key_hash=api_keys.digest(key.token).hex()) == {
+    assert shown(runtime, refresh_hash=RefreshTokens.digest(ada.refresh_token).hex()) == {"refresh_tokens": 1}
+    assert shown(runtime, key_hash=api_keys.digest(key.token).hex()) == {
         "keys": 1,
         "projects": 1,
         "tenants": 1,
         "feed": 1,
     }
-    assert behind(runtime, door="signing_keys") == {"signing_keys": 1}
+    assert shown(runtime, door="signing_keys") == {"signing_keys": 1}
 
 
 async def test_the_feeds_role_reads_changes_and_no_credentials(auth: AuthClient, runtime: Connection) -> None:
     await two_people(auth)
     runtime.execute("SET LOCAL ROLE auth_feed")
 
-    assert set(behind(runtime)) == {"feed", "changes"}
+    assert set(shown(runtime)) == {"feed", "changes"}
     for statement in (b"UPDATE feed SET revision = 1", b"DELETE FROM changes", b"INSERT INTO changes VALUES (0, '{}')"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege), runtime.transaction():
             runtime.execute(statement)
@@ -205,7 +203,7 @@ async def test_the_cleaners_role_deletes_nothing_that_lives(auth: AuthClient, ru
     await two_people(auth)
     runtime.execute("SET LOCAL ROLE auth_cleaner")
 
-    assert behind(runtime) == {}
+    assert shown(runtime) == {}
     for statement in (b"DELETE FROM sessions", b"DELETE FROM refresh_tokens", b"DELETE FROM changes"):
         assert runtime.execute(statement).rowcount == 0
 
