@@ -128,8 +128,8 @@ class AuditLog:
     async def page(self, principal: Principal, tenant_id: TenantId, *, after: int, token: str, size: int) -> AuditPage:
         """From the oldest that follows entry `after`, or the page before. Raises Invalid, NotFound, Forbidden."""
         after, most = _position(token) if token else after, pages.page_size(size)
-        shown = {"user_id": principal.subject} if principal.kind == "user" else {}
-        async with self._database.transaction(**shown) as connection:
+        settings = {"user_id": principal.subject} if principal.kind == "user" else {}
+        async with self._database.transaction(**settings) as connection:
             project_id = await self._enter(connection, principal, tenant_id)
             found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
         shown = beginning(found, most, lambda entry: len(entry.document))
