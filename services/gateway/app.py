@@ -122,7 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         )
         kept_answers = _kept_answers(settings, redis, redis_breaker)
         once = Idempotency(kept_answers).once
-        stages = middlewares.doors(
+        stages = middlewares.stages_by_audience(
             authentication, limits, once=once, changing=Changes(cache).told, revalidated=revalidated
         )
         api = http_api.Api(resources, stages, _pipeline(settings))

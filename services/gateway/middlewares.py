@@ -1,4 +1,4 @@
-"""What happens to a request on its way to its handler and back: a pipeline for every request, a list for each door."""
+"""What happens to a request on its way to its handler and back: a pipeline for all, stages for each audience."""
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -19,7 +19,7 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
-from services.gateway.routes import ADDED_HEADERS, HELD_BODIES, SLOW_CLIENT_SECONDS, Deprecation, Door, Handler
+from services.gateway.routes import ADDED_HEADERS, HELD_BODIES, SLOW_CLIENT_SECONDS, Audience, Deprecation, Handler
 from services.gateway.shares import HOLDERS, HeldBytes
 
 log = logs.get(__name__)
@@ -148,7 +148,7 @@ class Pipeline:
         try:
             # First, because what is an attack is to cost nothing else.
             self._rules.check(request)
-            # Before any door, because a preflight carries no credential and counts towards no limit.
+            # Before the route's stages, because a preflight carries no credential and counts towards no limit.
             if request.method == "OPTIONS" and (response := self._preflight(request)) is not None:
                 return response
             return await handler(request)
@@ -218,9 +218,9 @@ def _requests(method: str, route: str, status: int) -> Histogram:
     return chassis_metrics.HTTP_REQUESTS.labels(method, route, str(status))
 
 
-def doors(
+def stages_by_audience(
     authentication: Authentication, limits: Limits, *, once: Stage, changing: Stage, revalidated: Stage
-) -> Mapping[Door, Sequence[Stage]]:
+) -> Mapping[Audience, Sequence[Stage]]:
     """What stands before the handlers of a route, the outermost first. The caller is known before their limit is.
 
     `once` answers again what is sent again, `revalidated` spares what the client has: further in, because both are for
@@ -229,19 +229,19 @@ def doors(
     """
     return {
         # Static and cheap, and what watches the health of this process must not be turned away.
-        Door.OPEN: [],
+        Audience.OPEN: [],
         # Nobody is known here but the address.
-        Door.ANYBODY: [limits.by_address],
+        Audience.ANYBODY: [limits.by_address],
         # Guessing passwords must be slow; the account is counted by the handler, which has read its name.
-        Door.SIGN_IN: [limits.signing_in],
-        Door.READ: [authentication.of_anybody, limits.reads, revalidated],
-        Door.WRITE: [authentication.of_anybody, limits.writes, once, changing],
-        Door.PROOF: [authentication.of_anybody, limits.writes],
-        Door.EXPENSIVE: [authentication.of_anybody, limits.expensive, once, changing],
-        Door.QUERY: [authentication.of_readers, limits.reads],
-        Door.PROVISIONING: [authentication.of_providers, limits.provisioning],
+        Audience.SIGN_IN: [limits.signing_in],
+        Audience.READ: [authentication.of_anybody, limits.reads, revalidated],
+        Audience.WRITE: [authentication.of_anybody, limits.writes, once, changing],
+        Audience.PROOF: [authentication.of_anybody, limits.writes],
+        Audience.EXPENSIVE: [authentication.of_anybody, limits.expensive, once, changing],
+        Audience.QUERY: [authentication.of_readers, limits.reads],
+        Audience.PROVISIONING: [authentication.of_providers, limits.provisioning],
         # The hot path: nothing else.
-        Door.INGESTION: [authentication.of_writers, limits.ingestion],
+        Audience.INGESTION: [authentication.of_writers, limits.ingestion],
     }
 
 

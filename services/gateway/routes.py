@@ -1,4 +1,4 @@
-"""What a route is: a path, a handler, the door through which a request reaches it, and what its readers are told.
+"""What a route is: a path, a handler, its audience, and what its readers are told.
 
 The table of a resource's routes is the only place where a route is described: the OpenAPI document is made of it
 (`http_api.openapi`), and what it says about requests is what checks them (`http_api.bodies`).
@@ -17,7 +17,7 @@ from services.gateway.shares import HeldBytes
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: Who calls, in a request that went through a door with authentication.
+#: Who calls, in a request that a stage has authenticated.
 CALLER = web.RequestKey("caller", Verdict)
 #: Headers that the answer gets, also where a later stage raises.
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
@@ -35,8 +35,8 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENT_REPLAYED = "Idempotent-Replayed"
 
 
-class Door(Enum):
-    """Who may use a route, and what it counts towards. `middlewares.doors` says what each one does."""
+class Audience(Enum):
+    """Who may use a route, and what it counts towards. `middlewares.stages_by_audience` says what stands before it."""
 
     #: Anybody, without limits: static files, health.
     OPEN = "open"
@@ -93,7 +93,7 @@ class Deprecation:
 
 @dataclass(frozen=True)
 class Operation:
-    """What the readers of the API are told about a route; errors that its door and its handler bring are added."""
+    """What the readers of the API are told about a route; errors that its audience and its handler bring are added."""
 
     #: A few words, different for each route: its name is made of them.
     summary: str
@@ -108,7 +108,7 @@ class Operation:
     headers: Sequence[Header] = ()
     #: Headers of the answers beyond those that every answer has.
     answer_headers: Sequence[str] = ()
-    #: Statuses of errors beyond those that its door and its handler bring.
+    #: Statuses of errors beyond those that its audience and its handler bring.
     errors: Sequence[int] = ()
 
 
@@ -119,7 +119,7 @@ class Route:
     method: str
     path: str
     handler: Handler
-    door: Door
+    audience: Audience
     operation: Operation
     #: Found without aiohttp's router: for the busiest routes, whose path is no pattern.
     direct: bool = False
@@ -129,9 +129,9 @@ class Route:
     @property
     def takes_idempotency_key(self) -> bool:
         """Whether it may be sent again under its Idempotency-Key: the POSTs of known callers, batches excepted."""
-        return self.method == "POST" and self.door in (Door.WRITE, Door.EXPENSIVE)
+        return self.method == "POST" and self.audience in (Audience.WRITE, Audience.EXPENSIVE)
 
     @property
     def is_revalidated(self) -> bool:
         """Whether its clients may ask whether what they have is still true."""
-        return self.method == "GET" and self.door is Door.READ
+        return self.method == "GET" and self.audience is Audience.READ

@@ -8,17 +8,17 @@ from aiohttp import hdrs, web
 from services.gateway.http_api.bodies import MOST_BYTES
 from services.gateway.http_api.openapi import Resource
 from services.gateway.middlewares import Pipeline, Stage, announcing, through
-from services.gateway.routes import Door, Handler
+from services.gateway.routes import Audience, Handler
 
 #: Answers a request for which no route was looked up yet.
 Entrance = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Api:
-    """All resources, each route behind its door, and the pipeline around everything."""
+    """All resources, each route behind the stages of its audience, and the pipeline around everything."""
 
     def __init__(
-        self, resources: Iterable[Resource], doors: Mapping[Door, Sequence[Stage]], pipeline: Pipeline
+        self, resources: Iterable[Resource], stages_by_audience: Mapping[Audience, Sequence[Stage]], pipeline: Pipeline
     ) -> None:
         #: The aiohttp application.
         self.app = web.Application(middlewares=[pipeline.routed], client_max_size=MOST_BYTES)
@@ -26,7 +26,10 @@ class Api:
         for resource in resources:
             for route in resource.routes():
                 # Outermost, because a caller who is refused must read of it too.
-                stages = [*([announcing(route.deprecation)] if route.deprecation else []), *doors[route.door]]
+                stages = [
+                    *([announcing(route.deprecation)] if route.deprecation else []),
+                    *stages_by_audience[route.audience],
+                ]
                 handler = through(stages, route.handler)
                 if route.direct:
                     self._direct[route.method, route.path] = partial(pipeline.run, handler=handler, route=route.path)

@@ -11,7 +11,7 @@ from services.gateway.http_api.bodies import Taking, answer, no_content
 from services.gateway.http_api.members import ROLE_NAMES, RoleName, User, render_user
 from services.gateway.http_api.shapes import Asked, Email, Id, Name, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class SignUp(Asked):
@@ -90,36 +90,36 @@ class AccountRoutes:
                 "POST",
                 auth + "/signup",
                 Taking(SignUp, self.sign_up),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Sign up", {201: SignedUp}, "Makes a tenant and its first project too.", errors=(409,)),
             ),
             Route(
                 "POST",
                 auth + "/signin",
                 Taking(SignIn, self.sign_in),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Sign in", {200: SignedIn}, errors=(401,)),
             ),
             Route(
                 "POST",
                 auth + "/refresh",
                 Taking(RefreshToken, self.refresh),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Refresh a session", {200: Session}, "Both tokens are new.", errors=(401,)),
             ),
             Route(
                 "POST",
                 auth + "/signout",
                 Taking(RefreshToken, self.sign_out),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Sign out", {204: None}, errors=(401,)),
             ),
-            Route("GET", auth + "/me", self.me, Door.READ, Operation("Who I am", {200: Me})),
+            Route("GET", auth + "/me", self.me, Audience.READ, Operation("Who I am", {200: Me})),
             Route(
                 "GET",
                 "/.well-known/jwks.json",
                 self.keys,
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation("Public keys of access tokens", {200: KeySet}),
             ),
         ]

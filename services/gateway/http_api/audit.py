@@ -14,7 +14,7 @@ from services.gateway.clients.accounts import Audit
 from services.gateway.http_api.bodies import Asking, Page, answer, path_id
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Header, Media, Operation, Route
+from services.gateway.routes import Audience, Header, Media, Operation, Route
 
 _LINES = "application/x-ndjson"
 _FOR_LINES = f"`{_LINES}` asks for an export: a line an entry, then one with the signed head."
@@ -89,7 +89,7 @@ class AuditRoutes:
                 "GET",
                 "/api/v1/tenants/{tenantId}/audit",
                 Asking(AuditRange, self.read),
-                Door.READ,
+                Audience.READ,
                 Operation(
                     "Read the audit log",
                     {200: Media(("application/json",), AuditEntries, others=(_LINES,))},

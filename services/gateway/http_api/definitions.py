@@ -13,7 +13,7 @@ from services.gateway.clients.definitions import Definitions
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Faults, Id, Moment, Told
 from services.gateway.kept_reads import KeptReads
-from services.gateway.routes import CALLER, Door, Header, Operation, Route
+from services.gateway.routes import CALLER, Audience, Header, Operation, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
 MergeName = Literal["last", "min", "max", "sum"]
@@ -110,22 +110,26 @@ class DefinitionRoutes:
         metric = metrics + "/{metricId}"
         versioned = ("ETag",)
         return [
-            Route("GET", metrics, Asking(Page, self.list), Door.READ, Operation("List metrics", {200: Metrics})),
+            Route("GET", metrics, Asking(Page, self.list), Audience.READ, Operation("List metrics", {200: Metrics})),
             Route(
                 "POST",
                 metrics,
                 self._taking(self.create),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Define a metric", {201: Metric}, answer_headers=("ETag", "Location"), errors=(409,)),
             ),
             Route(
-                "GET", metric, self.get, Door.READ, Operation("Show a metric", {200: Metric}, answer_headers=versioned)
+                "GET",
+                metric,
+                self.get,
+                Audience.READ,
+                Operation("Show a metric", {200: Metric}, answer_headers=versioned),
             ),
             Route(
                 "PUT",
                 metric,
                 self._taking(self.update),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation(
                     "Change a metric",
                     {200: Metric},
@@ -138,7 +142,7 @@ class DefinitionRoutes:
                 "DELETE",
                 metric,
                 self.delete,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Delete a metric", {204: None}, headers=(Header("If-Match", _IF_MATCH),), errors=(412,)),
             ),
         ]

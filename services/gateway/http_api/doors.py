@@ -14,7 +14,7 @@ from services.gateway import errors
 from services.gateway.http_api.bodies import read
 from services.gateway.http_api.ingestion import COMPRESSED, Outcome, answer_outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Header, Media, Operation, Route
+from services.gateway.routes import Audience, Header, Media, Operation, Route
 
 #: StatsD has no content type; these are what clients of HTTP say of text.
 _LINES = frozenset({"text/plain", "application/octet-stream", "application/x-www-form-urlencoded"})
@@ -45,9 +45,9 @@ class DoorRoutes:
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("POST", "/api/v1/statsd", self.statsd, Door.INGESTION, _STATSD, direct=True),
-            Route("POST", errors.OTLP_PATH, self.otlp, Door.INGESTION, _OTLP, direct=True),
-            Route("POST", "/api/v1/write", self.remote_write, Door.INGESTION, _REMOTE_WRITE, direct=True),
+            Route("POST", "/api/v1/statsd", self.statsd, Audience.INGESTION, _STATSD, direct=True),
+            Route("POST", errors.OTLP_PATH, self.otlp, Audience.INGESTION, _OTLP, direct=True),
+            Route("POST", "/api/v1/write", self.remote_write, Audience.INGESTION, _REMOTE_WRITE, direct=True),
         ]
 
     async def statsd(self, request: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, has_it, path_id
 from services.gateway.http_api.shapes import Asked, Id
 from services.gateway.kept_reads import KeptReads
-from services.gateway.routes import CALLER, Door, Header, Media, Operation, Route
+from services.gateway.routes import CALLER, Audience, Header, Media, Operation, Route
 
 LanguageName = Literal["javascript", "python"]
 
@@ -61,7 +61,7 @@ class GeneratedCodeRoutes:
                 "GET",
                 "/api/v1/projects/{projectId}/client",
                 Asking(WantedClient, self.download),
-                Door.EXPENSIVE,
+                Audience.EXPENSIVE,
                 Operation(
                     "Generate a client",
                     {200: Media(("text/javascript", "text/x-python")), 304: None},
@@ -73,7 +73,7 @@ class GeneratedCodeRoutes:
                 "GET",
                 "/sdk/v1/{publishableKey:[^./]+}.js",
                 self.script,
-                Door.OPEN,
+                Audience.OPEN,
                 Operation(
                     "Load the client of a key",
                     {200: _SCRIPT, 304: None},
@@ -87,7 +87,7 @@ class GeneratedCodeRoutes:
                 "GET",
                 "/sdk/v1/{publishableKey:[^./]+}.{hash:[0-9a-f]{64}}.js",
                 self.pinned_script,
-                Door.OPEN,
+                Audience.OPEN,
                 Operation(
                     "Load one client of a key",
                     {200: _SCRIPT, 304: None},

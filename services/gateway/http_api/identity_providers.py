@@ -24,7 +24,7 @@ from services.gateway.http_api.bodies import (
 from services.gateway.http_api.directories import Ldap, NewLdap, ldap_message, render_ldap
 from services.gateway.http_api.members import ROLE_NAMES, ROLES, RoleName
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 #: With 100 000 characters of metadata, certificates and a hundred role mappings.
 _MOST_BYTES = 256 << 10
@@ -166,24 +166,28 @@ class IdentityProviderRoutes:
                 "GET",
                 providers,
                 Asking(Page, self.list),
-                Door.READ,
+                Audience.READ,
                 Operation("List identity providers", {200: IdentityProviders}, "For admins."),
             ),
             Route(
                 "POST",
                 providers,
                 Taking(NewIdentityProvider, self.create, most_bytes=_MOST_BYTES),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Add an identity provider", {201: IdentityProvider}, "For owners.", errors=(409,)),
             ),
             Route(
-                "GET", provider, self.get, Door.READ, Operation("Show an identity provider", {200: IdentityProvider})
+                "GET",
+                provider,
+                self.get,
+                Audience.READ,
+                Operation("Show an identity provider", {200: IdentityProvider}),
             ),
             Route(
                 "PUT",
                 provider,
                 Taking(NewIdentityProvider, self.change, most_bytes=_MOST_BYTES),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation(
                     "Change an identity provider",
                     {200: IdentityProvider},
@@ -195,7 +199,7 @@ class IdentityProviderRoutes:
                 "DELETE",
                 provider,
                 self.delete,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Delete an identity provider", {204: None}, "With the accounts that it made.", errors=(409,)),
             ),
         ]
@@ -206,7 +210,7 @@ class IdentityProviderRoutes:
                 "POST",
                 provider + "/provisioning-token",
                 self.make_provisioning_token,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation(
                     "Make a provisioning token",
                     {201: ProvisioningToken},
@@ -217,7 +221,7 @@ class IdentityProviderRoutes:
                 "DELETE",
                 provider + "/provisioning-token",
                 self.revoke_provisioning_token,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Revoke a provisioning token", {204: None}),
             ),
         ]

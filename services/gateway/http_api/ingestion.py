@@ -14,7 +14,7 @@ from services.gateway import errors
 from services.gateway.http_api.bodies import answer, read
 from services.gateway.http_api.shapes import Told
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Header, Media, Operation, Route
+from services.gateway.routes import Audience, Header, Media, Operation, Route
 
 #: A beacon can only send text/plain without asking first.
 _CONTENT_TYPES = frozenset({"application/json", "text/plain"})
@@ -92,7 +92,7 @@ class IngestionRoutes:
             body=Media(("application/json", "text/plain"), Batch),
             headers=(COMPRESSED,),
         )
-        return [Route("POST", "/api/v1/metrics", self.ingest, Door.INGESTION, operation, direct=True)]
+        return [Route("POST", "/api/v1/metrics", self.ingest, Audience.INGESTION, operation, direct=True)]
 
     async def ingest(self, request: web.Request) -> web.Response:
         if request.content_type not in _CONTENT_TYPES:

@@ -12,7 +12,7 @@ from services.gateway.http_api.members import ROLE_NAMES, ROLES, NewMember, Role
 from services.gateway.http_api.own_account import MailedToken
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class Invitation(Told):
@@ -48,7 +48,7 @@ class InvitationRoutes:
                 "GET",
                 invitations,
                 Asking(Page, self.list),
-                Door.READ,
+                Audience.READ,
                 Operation("List invitations", {200: OpenInvitations}, "Those that are open."),
             ),
             Route(
@@ -56,21 +56,21 @@ class InvitationRoutes:
                 invitations,
                 Taking(NewMember, self.create),
                 # Each sends a mail to somebody who may not know the sender.
-                Door.EXPENSIVE,
+                Audience.EXPENSIVE,
                 Operation("Invite somebody", {201: Invitation}, "By e-mail, for seven days.", errors=(409,)),
             ),
             Route(
                 "DELETE",
                 invitations + "/{invitationId}",
                 self.revoke,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Revoke an invitation", {204: None}),
             ),
             Route(
                 "POST",
                 "/api/v1/invitations/accept",
                 Taking(MailedToken, self.accept),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation(
                     "Accept an invitation",
                     {200: Joined},

@@ -23,7 +23,7 @@ from services.gateway.http_api.bodies import (
     shown_once,
 )
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 KindName = Literal["publishable", "secret"]
 _KINDS: Mapping[KindName, "pb.KeyKind.ValueType"] = {
@@ -100,26 +100,26 @@ class KeyRoutes:
     def routes(self) -> Sequence[Route]:
         keys = "/api/v1/projects/{projectId}/keys"
         return [
-            Route("GET", keys, Asking(Page, self.list), Door.READ, Operation("List keys", {200: Keys})),
+            Route("GET", keys, Asking(Page, self.list), Audience.READ, Operation("List keys", {200: Keys})),
             Route(
                 "POST",
                 keys,
                 Taking(NewKey, self.create),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Make a key", {201: NewlyMadeKey}, "The key itself is shown only here.", errors=(409,)),
             ),
             Route(
                 "PATCH",
                 keys + "/{keyId}",
                 Taking(KeyChanges, self.change),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Change a key", {200: Key}, "A dead key can only be renamed.", errors=(409,)),
             ),
             Route(
                 "POST",
                 keys + "/{keyId}/rotate",
                 Taking(Rotation, self.rotate),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation(
                     "Rotate a key",
                     {201: NewlyMadeKey},
@@ -127,7 +127,7 @@ class KeyRoutes:
                     errors=(409,),
                 ),
             ),
-            Route("DELETE", keys + "/{keyId}", self.revoke, Door.WRITE, Operation("Revoke a key", {204: None})),
+            Route("DELETE", keys + "/{keyId}", self.revoke, Audience.WRITE, Operation("Revoke a key", {204: None})),
         ]
 
     async def list(self, request: web.Request, page: Page) -> web.Response:

@@ -17,7 +17,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway import errors
 from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import read
-from services.gateway.routes import Door, Media, Operation, Route
+from services.gateway.routes import Audience, Media, Operation, Route
 
 _MOST_REPORTED = 100
 _JSON = Media(("application/json",))
@@ -62,7 +62,7 @@ class LeakedKeyRoutes:
                 "POST",
                 "/api/v1/leaked-keys",
                 self.report,
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation(
                     "Report leaked keys",
                     {200: _JSON},

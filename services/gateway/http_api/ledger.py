@@ -12,7 +12,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.gateway.clients.ledger import Ledger as LedgerClient
 from services.gateway.http_api.bodies import Asking, answer
 from services.gateway.http_api.shapes import Asked, Moment, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 _USUAL_SPAN = timedelta(days=1)
 
@@ -101,14 +101,14 @@ class LedgerRoutes:
                 "GET",
                 project + "/ledger",
                 Asking(Span, self.lines),
-                Door.READ,
+                Audience.READ,
                 Operation("Show the ledger", {200: Ledger}),
             ),
             Route(
                 "GET",
                 project + "/rejections",
                 self.rejections,
-                Door.READ,
+                Audience.READ,
                 Operation("List rejections", {200: LastRejections}, _REJECTIONS),
             ),
         ]

@@ -14,7 +14,7 @@ from services.gateway.domain import Overrides, Quota, Quotas
 from services.gateway.http_api.bodies import Taking, answer, path_id
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import CALLER, Door, Operation, Route
+from services.gateway.routes import CALLER, Audience, Operation, Route
 
 CountedFor = Literal["user or key", "key and address", "key", "tenant"]
 
@@ -66,8 +66,8 @@ class LimitRoutes:
         )
         setting = Operation("Set a tenant's limits", {200: TenantLimits}, "For operators.")
         return [
-            Route("GET", limits, self.show, Door.READ, showing),
-            Route("PUT", limits, Taking(NewLimits, self.set), Door.WRITE, setting),
+            Route("GET", limits, self.show, Audience.READ, showing),
+            Route("PUT", limits, Taking(NewLimits, self.set), Audience.WRITE, setting),
         ]
 
     async def show(self, request: web.Request) -> web.Response:

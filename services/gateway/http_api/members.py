@@ -9,7 +9,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Email, Id, Moment, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 RoleName = Literal["viewer", "editor", "admin", "owner"]
 
@@ -61,22 +61,24 @@ class MemberRoutes:
         members = "/api/v1/tenants/{tenantId}/members"
         member = members + "/{userId}"
         return [
-            Route("GET", members, Asking(Page, self.list), Door.READ, Operation("List members", {200: Members})),
+            Route("GET", members, Asking(Page, self.list), Audience.READ, Operation("List members", {200: Members})),
             Route(
                 "POST",
                 members,
                 Taking(NewMember, self.add),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Add a member", {201: Member}, "Somebody who has signed up.", errors=(409,)),
             ),
             Route(
                 "PATCH",
                 member,
                 Taking(NewRole, self.change),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Change a member's role", {200: Member}, errors=(409,)),
             ),
-            Route("DELETE", member, self.remove, Door.WRITE, Operation("Remove a member", {204: None}, errors=(409,))),
+            Route(
+                "DELETE", member, self.remove, Audience.WRITE, Operation("Remove a member", {204: None}, errors=(409,))
+            ),
         ]
 
     async def list(self, request: web.Request, page: Page) -> web.Response:

@@ -12,7 +12,7 @@ from services.gateway.clients.definitions import ProjectDefinitions
 from services.gateway.http_api.bodies import answer
 from services.gateway.http_api.definitions import TYPE_NAMES, TypeName
 from services.gateway.http_api.shapes import Asked, Told
-from services.gateway.routes import CALLER, Door, Operation, Route
+from services.gateway.routes import CALLER, Audience, Operation, Route
 
 
 class MetadataWanted(Asked):
@@ -48,7 +48,7 @@ class MetadataRoutes:
 
     def routes(self) -> Sequence[Route]:
         operation = Operation("List the metadata of metrics", {200: FoundMetadata}, query=MetadataWanted)
-        return [Route("GET", "/prometheus/api/v1/metadata", self.metadata, Door.QUERY, operation)]
+        return [Route("GET", "/prometheus/api/v1/metadata", self.metadata, Audience.QUERY, operation)]
 
     async def metadata(self, request: web.Request) -> web.Response:
         wanted, limit = request.query.get("metric"), _number(request, "limit")

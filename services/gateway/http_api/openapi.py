@@ -11,7 +11,7 @@ import msgspec
 from services.gateway import errors
 from services.gateway.http_api.bodies import Asking, Taking
 from services.gateway.http_api.shapes import Told
-from services.gateway.routes import IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Door, Header, Media, Route
+from services.gateway.routes import IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Audience, Header, Media, Route
 
 Json = dict[str, Any]
 Shape = type[msgspec.Struct]
@@ -19,37 +19,37 @@ Shape = type[msgspec.Struct]
 _JSON = "application/json"
 _PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
 _WORD = re.compile(r"[A-Za-z0-9]+")
-_LIMITED = frozenset(Door) - {Door.OPEN}
+_LIMITED = frozenset(Audience) - {Audience.OPEN}
 
-#: Statuses of errors that each door brings; none is limited where nothing is counted.
-_ERRORS_OF_DOORS: Mapping[Door, Sequence[int]] = {
-    Door.OPEN: (403, 500),
-    Door.ANYBODY: (403, 429, 500, 503, 504),
-    Door.SIGN_IN: (403, 429, 500, 503, 504),
-    Door.READ: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.WRITE: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.PROOF: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.EXPENSIVE: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.QUERY: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.INGESTION: (400, 401, 403, 404, 429, 500, 503, 504),
-    Door.PROVISIONING: (400, 401, 403, 404, 429, 500, 503, 504),
+#: Statuses of errors that each audience brings; none is limited where nothing is counted.
+_ERRORS_BY_AUDIENCE: Mapping[Audience, Sequence[int]] = {
+    Audience.OPEN: (403, 500),
+    Audience.ANYBODY: (403, 429, 500, 503, 504),
+    Audience.SIGN_IN: (403, 429, 500, 503, 504),
+    Audience.READ: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.WRITE: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.PROOF: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.EXPENSIVE: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.QUERY: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.INGESTION: (400, 401, 403, 404, 429, 500, 503, 504),
+    Audience.PROVISIONING: (400, 401, 403, 404, 429, 500, 503, 504),
 }
-#: What a door's bodies and parameters are never refused with: SCIM knows 400 for all that is wrong with them.
-_NO_ERRORS_OF_DOORS: Mapping[Door, frozenset[int]] = {Door.PROVISIONING: frozenset({422})}
+#: What an audience's bodies and parameters are never refused with: SCIM knows 400 for all that is wrong with them.
+_NO_ERRORS_BY_AUDIENCE: Mapping[Audience, frozenset[int]] = {Audience.PROVISIONING: frozenset({422})}
 _ERRORS_OF_BODIES = (400, 413, 415, 422)
 _ERRORS_OF_PARAMETERS = (422,)
 _ERRORS_OF_KEYS = (409, 413, 422)
 
 _PERSON_OR_KEY: list[dict[str, list[str]]] = [{"accessToken": []}, {"secretKey": []}, {"apiKey": []}]
 _KEY: list[dict[str, list[str]]] = [{"apiKey": []}, {"secretKey": []}, {"keyInAddress": []}, {"keyAsPassword": []}]
-_SECURITY: Mapping[Door, list[dict[str, list[str]]]] = {
-    Door.READ: _PERSON_OR_KEY,
-    Door.WRITE: _PERSON_OR_KEY,
-    Door.PROOF: _PERSON_OR_KEY,
-    Door.EXPENSIVE: _PERSON_OR_KEY,
-    Door.QUERY: _PERSON_OR_KEY,
-    Door.INGESTION: _KEY,
-    Door.PROVISIONING: [{"provisioningToken": []}],
+_SECURITY: Mapping[Audience, list[dict[str, list[str]]]] = {
+    Audience.READ: _PERSON_OR_KEY,
+    Audience.WRITE: _PERSON_OR_KEY,
+    Audience.PROOF: _PERSON_OR_KEY,
+    Audience.EXPENSIVE: _PERSON_OR_KEY,
+    Audience.QUERY: _PERSON_OR_KEY,
+    Audience.INGESTION: _KEY,
+    Audience.PROVISIONING: [{"provisioningToken": []}],
 }
 _SECURITY_SCHEMES: Mapping[str, Json] = {
     "accessToken": {
@@ -230,12 +230,12 @@ def _query_of(route: Route) -> Shape | None:
 
 
 def _answers_of(route: Route) -> Mapping[int, Shape | Media | None]:
-    """With what its door answers for it."""
+    """With what the stages before its handler answer."""
     return {**route.operation.answers, **({304: None} if route.is_revalidated else {})}
 
 
 def _headers_taken(route: Route) -> Sequence[Header]:
-    """With what its door reads for it."""
+    """With what the stages before its handler read."""
     return [
         *route.operation.headers,
         *([_IDEMPOTENCY_KEY] if route.takes_idempotency_key else []),
@@ -260,7 +260,7 @@ def _operation(title: str, route: Route, references: Mapping[Shape, Json]) -> Js
         **{str(status): _answer(status, route, references) for status in _answers_of(route)},
         **{str(status): _error(status, route, references) for status in statuses_of_errors(route)},
     }
-    made["security"] = _SECURITY.get(route.door, [])
+    made["security"] = _SECURITY.get(route.audience, [])
     if route.deprecation is not None:
         made["deprecated"] = True
     return made
@@ -285,8 +285,8 @@ def statuses_of_errors(route: Route) -> Sequence[int]:
     body = _ERRORS_OF_BODIES if _body_of(route) is not None else ()
     parameters = _ERRORS_OF_PARAMETERS if _query_of(route) is not None else ()
     keys = _ERRORS_OF_KEYS if route.takes_idempotency_key else ()
-    found = {*_ERRORS_OF_DOORS[route.door], *body, *parameters, *keys, *route.operation.errors}
-    return sorted(found - set(_answers_of(route)) - _NO_ERRORS_OF_DOORS.get(route.door, frozenset()))
+    found = {*_ERRORS_BY_AUDIENCE[route.audience], *body, *parameters, *keys, *route.operation.errors}
+    return sorted(found - set(_answers_of(route)) - _NO_ERRORS_BY_AUDIENCE.get(route.audience, frozenset()))
 
 
 def _path_parameters(route: Route) -> Iterator[Json]:
@@ -308,9 +308,9 @@ def _query_parameters(route: Route) -> Iterator[Json]:
                 "required": name in schema["required"],
                 "schema": _without_blank(member),
             }
-    if route.door is Door.QUERY:
+    if route.audience is Audience.QUERY:
         yield _project_id("People name their project; a key has its own.")
-    if route.door is Door.INGESTION:
+    if route.audience is Audience.INGESTION:
         yield _project_id("May be named; it is the key's own.")
 
 
@@ -349,7 +349,7 @@ def _content(body: Shape | Media, references: Mapping[Shape, Json]) -> Json:
 def _headers_of(status: int, route: Route) -> Json:
     names = ["X-Correlation-Id"]
     # What is refused before its limit is known, says nothing about limits.
-    if route.door in _LIMITED and (status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.TOO_MANY_REQUESTS):
+    if route.audience in _LIMITED and (status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.TOO_MANY_REQUESTS):
         names += ["RateLimit", "RateLimit-Policy"]
     if route.deprecation is not None:
         names += ["Deprecation", "Sunset"]

@@ -9,7 +9,7 @@ from contracts.pulsegate.auth.v1 import operators_pb2 as pb
 from services.gateway.clients.operators import Operators
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, optional_moment, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 PlanName = Literal["free", "basic", "professional", "enterprise"]
 
@@ -48,14 +48,14 @@ class OperatorRoutes:
                 "GET",
                 tenants,
                 Asking(Page, self.list),
-                Door.READ,
+                Audience.READ,
                 Operation("List every tenant", {200: OperatedTenants}, "For operators."),
             ),
             Route(
                 "PATCH",
                 tenants + "/{tenantId}",
                 Taking(TenantChange, self.change),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Set a tenant's plan or suspend it", {200: OperatedTenant}, "For operators."),
             ),
         ]

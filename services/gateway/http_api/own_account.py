@@ -9,7 +9,7 @@ from services.gateway.clients.own_account import OwnAccount
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Email, Id, Moment, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class Address(Asked):
@@ -71,21 +71,21 @@ class OwnAccountRoutes:
                 "POST",
                 reset,
                 Taking(Address, self.request_reset),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Ask for a password reset", {202: Nothing}, "The same answer for every address."),
             ),
             Route(
                 "POST",
                 reset + "/confirm",
                 Taking(NewPasswordByToken, self.reset),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation("Reset a password", {204: None}, "Ends every session."),
             ),
             Route(
                 "PUT",
                 "/api/v1/auth/password",
                 Taking(NewPassword, self.change_password),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Change my password", {204: None}, "Ends every other session."),
             ),
         ]
@@ -97,14 +97,14 @@ class OwnAccountRoutes:
                 "POST",
                 verification,
                 self.request_verification,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Ask for a verification of my address", {202: Nothing}),
             ),
             Route(
                 "POST",
                 verification + "/confirm",
                 Taking(MailedToken, self.verify),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Verify my e-mail address", {204: None}, "With the token that was mailed there."),
             ),
         ]
@@ -116,12 +116,18 @@ class OwnAccountRoutes:
                 "GET",
                 sessions,
                 Asking(Page, self.sessions),
-                Door.READ,
+                Audience.READ,
                 Operation("List my sessions", {200: OwnSessions}),
             ),
-            Route("DELETE", sessions, self.revoke_others, Door.WRITE, Operation("End my other sessions", {204: None})),
             Route(
-                "DELETE", sessions + "/{sessionId}", self.revoke, Door.WRITE, Operation("End a session", {204: None})
+                "DELETE", sessions, self.revoke_others, Audience.WRITE, Operation("End my other sessions", {204: None})
+            ),
+            Route(
+                "DELETE",
+                sessions + "/{sessionId}",
+                self.revoke,
+                Audience.WRITE,
+                Operation("End a session", {204: None}),
             ),
         ]
 

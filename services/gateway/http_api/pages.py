@@ -12,7 +12,7 @@ from aiohttp import web
 from chassis.health import Health
 from chassis.http_server import health_routes
 from services.gateway.http_api.shapes import Told
-from services.gateway.routes import Door, Media, Operation, Route
+from services.gateway.routes import Audience, Media, Operation, Route
 
 _FIRST_STEPS = Path(__file__).with_name("first_steps.html")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
@@ -54,10 +54,10 @@ class PageRoutes:
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("GET", "/", self.first_steps, Door.OPEN, Operation("First steps", {200: Media(("text/html",))})),
-            Route("GET", "/favicon.ico", self.no_icon, Door.OPEN, Operation("No icon", {204: None})),
+            Route("GET", "/", self.first_steps, Audience.OPEN, Operation("First steps", {200: Media(("text/html",))})),
+            Route("GET", "/favicon.ico", self.no_icon, Audience.OPEN, Operation("No icon", {204: None})),
             *(
-                Route("GET", route.path, route.handler, Door.OPEN, _HEALTH[route.path])
+                Route("GET", route.path, route.handler, Audience.OPEN, _HEALTH[route.path])
                 for route in health_routes(self._health, public=True)
             ),
         ]

@@ -8,7 +8,7 @@ from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients.definitions import Definitions
 from services.gateway.http_api.bodies import Taking, answer
 from services.gateway.http_api.shapes import Asked, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class NewSettings(Asked):
@@ -31,12 +31,12 @@ class ProjectSettingsRoutes:
     def routes(self) -> Sequence[Route]:
         path = "/api/v1/projects/{projectId}/settings"
         return [
-            Route("GET", path, self.get, Door.READ, Operation("Show a project's settings", {200: ProjectSettings})),
+            Route("GET", path, self.get, Audience.READ, Operation("Show a project's settings", {200: ProjectSettings})),
             Route(
                 "PUT",
                 path,
                 Taking(NewSettings, self.replace),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Change a project's settings", {200: ProjectSettings}),
             ),
         ]

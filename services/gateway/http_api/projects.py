@@ -10,7 +10,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Name, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class NewProject(Asked):
@@ -52,25 +52,33 @@ class ProjectRoutes:
         projects, project = "/api/v1/projects", "/api/v1/projects/{projectId}"
         return [
             Route(
-                "GET", projects, Asking(ProjectsPage, self.list), Door.READ, Operation("List projects", {200: Projects})
+                "GET",
+                projects,
+                Asking(ProjectsPage, self.list),
+                Audience.READ,
+                Operation("List projects", {200: Projects}),
             ),
             Route(
                 "POST",
                 projects,
                 Taking(NewProject, self.create),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Make a project", {201: Project}, answer_headers=("Location",), errors=(404, 409)),
             ),
-            Route("GET", project, self.get, Door.READ, Operation("Show a project", {200: Project})),
+            Route("GET", project, self.get, Audience.READ, Operation("Show a project", {200: Project})),
             Route(
                 "PATCH",
                 project,
                 Taking(ProjectName, self.rename),
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Rename a project", {200: Project}, errors=(409,)),
             ),
             Route(
-                "DELETE", project, self.delete, Door.WRITE, Operation("Delete a project", {204: None}, errors=(409,))
+                "DELETE",
+                project,
+                self.delete,
+                Audience.WRITE,
+                Operation("Delete a project", {204: None}, errors=(409,)),
             ),
         ]
 

@@ -19,7 +19,7 @@ from services.gateway import errors
 from services.gateway.http_api.bodies import answer, read
 from services.gateway.http_api.ingestion import CONTENT_ENCODINGS, Outcome, content_encoding, rendered
 from services.gateway.ingestion_streams import IngestionStreams
-from services.gateway.routes import Door, Header, Media, Operation, Route
+from services.gateway.routes import Audience, Header, Media, Operation, Route
 
 _PATHS = ("/metrics/job/{group:.+}", "/metrics/job@base64/{group:.+}")
 _PREFIX = "/metrics/"
@@ -46,7 +46,7 @@ class PushRoutes:
     def routes(self) -> Sequence[Route]:
         handlers = {"PUT": self.push, "POST": self.push, "DELETE": self.delete}
         return [
-            Route(method, path, handler, Door.INGESTION, _operation(method, path))
+            Route(method, path, handler, Audience.INGESTION, _operation(method, path))
             for path in _PATHS
             for method, handler in handlers.items()
         ]

@@ -15,7 +15,7 @@ from services.gateway.clients.prometheus import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.promql import Scope
-from services.gateway.routes import CALLER, ENDS_WITH_CLIENT, Door, Handler, Media, Operation, Route
+from services.gateway.routes import CALLER, ENDS_WITH_CLIENT, Audience, Handler, Media, Operation, Route
 
 _MOST_PARAMETERS = 100
 
@@ -100,7 +100,7 @@ class QueryRoutes:
         routes = [(name, *described, method) for name, described in self._described().items() for method in _METHODS]
         return [
             *(
-                Route(method, f"{below}/{name}", handler, Door.QUERY, _operation(summary, parameters, method))
+                Route(method, f"{below}/{name}", handler, Audience.QUERY, _operation(summary, parameters, method))
                 for name, handler, summary, parameters, method in routes
             ),
             *(self._formatting(method) for method in _METHODS),
@@ -108,14 +108,14 @@ class QueryRoutes:
                 "GET",
                 f"{below}/label/{{name}}/values",
                 self.label_values,
-                Door.QUERY,
+                Audience.QUERY,
                 Operation("List the values of a label", {200: Found}, query=Selection, errors=_ERRORS),
             ),
         ]
 
     def _formatting(self, method: str) -> Route:
         operation = _operation("Format an expression", Expression, method, Formatted)
-        return Route(method, "/prometheus/api/v1/format_query", self.format_query, Door.QUERY, operation)
+        return Route(method, "/prometheus/api/v1/format_query", self.format_query, Audience.QUERY, operation)
 
     def _described(self) -> dict[str, tuple[Handler, str, type[Asked]]]:
         return {

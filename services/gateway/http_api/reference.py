@@ -12,7 +12,7 @@ from aiohttp import web
 from services.gateway.http_api.bodies import has_it
 from services.gateway.http_api.openapi import Resource, document
 from services.gateway.http_api.pages import content_security_policy
-from services.gateway.routes import Door, Header, Media, Operation, Route
+from services.gateway.routes import Audience, Header, Media, Operation, Route
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 _KNOWN = Header("If-None-Match", "The ETag of what the client has.")
@@ -31,8 +31,8 @@ class ReferenceRoutes:
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("GET", "/api/v1/openapi.json", self.document, Door.OPEN, _operation("This document", _JSON)),
-            Route("GET", "/docs", self.page, Door.OPEN, _operation("This document as a page", _HTML)),
+            Route("GET", "/api/v1/openapi.json", self.document, Audience.OPEN, _operation("This document", _JSON)),
+            Route("GET", "/docs", self.page, Audience.OPEN, _operation("This document as a page", _HTML)),
         ]
 
     async def document(self, request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from services.gateway.clients.single_sign_on import SingleSignOn
 from services.gateway.http_api.bodies import Asking, Page, answer, no_content, optional_moment, path_id
 from services.gateway.http_api.members import User, render_user
 from services.gateway.http_api.shapes import Id, Moment, Told
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class RemovedMember(Told):
@@ -42,7 +42,7 @@ class RemovedMemberRoutes:
                 "GET",
                 removed,
                 Asking(Page, self.list),
-                Door.READ,
+                Audience.READ,
                 Operation(
                     "List removed members",
                     {200: RemovedMembers},
@@ -53,7 +53,7 @@ class RemovedMemberRoutes:
                 "DELETE",
                 removed + "/{userId}",
                 self.readmit,
-                Door.WRITE,
+                Audience.WRITE,
                 Operation("Let a removed member in again", {204: None}, "They are a member again once they sign in."),
             ),
         ]

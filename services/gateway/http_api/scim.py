@@ -21,7 +21,7 @@ from services.gateway.http_api.scim_requests import (
     wanted_state,
 )
 from services.gateway.http_api.shapes import Id, Moment, Told
-from services.gateway.routes import Door, Media, Operation, Route
+from services.gateway.routes import Audience, Media, Operation, Route
 
 _USERS = "/scim/v2/Users"
 _USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
@@ -107,7 +107,7 @@ class ScimRoutes:
                 "GET",
                 _USERS,
                 self.find,
-                Door.PROVISIONING,
+                Audience.PROVISIONING,
                 Operation(
                     "Find provisioned users",
                     {200: Media((errors.SCIM,), ScimUsers)},
@@ -115,7 +115,7 @@ class ScimRoutes:
                     query=ScimSearch,
                 ),
             ),
-            Route("GET", user, self.get, Door.PROVISIONING, Operation("Show a provisioned user", {200: shown})),
+            Route("GET", user, self.get, Audience.PROVISIONING, Operation("Show a provisioned user", {200: shown})),
         ]
 
     def _routes_that_change(self, user: str, shown: Media) -> Sequence[Route]:
@@ -124,7 +124,7 @@ class ScimRoutes:
                 "PATCH",
                 user,
                 self.change,
-                Door.PROVISIONING,
+                Audience.PROVISIONING,
                 Operation(
                     "Deactivate or reactivate a provisioned user",
                     {200: shown},
@@ -137,7 +137,7 @@ class ScimRoutes:
                 "PUT",
                 user,
                 self.replace,
-                Door.PROVISIONING,
+                Audience.PROVISIONING,
                 Operation(
                     "Replace a provisioned user",
                     {200: shown},
@@ -150,7 +150,7 @@ class ScimRoutes:
                 "DELETE",
                 user,
                 self.remove,
-                Door.PROVISIONING,
+                Audience.PROVISIONING,
                 Operation(
                     "Remove a provisioned user", {204: None}, "Until an admin lets them in again.", errors=(409,)
                 ),

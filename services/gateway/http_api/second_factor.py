@@ -8,7 +8,7 @@ from services.gateway.clients.own_account import OwnAccount
 from services.gateway.http_api.bodies import Taking, answer, no_content, shown_once
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 
 
 class OwnPassword(Asked):
@@ -48,33 +48,33 @@ class SecondFactorRoutes:
     def routes(self) -> Sequence[Route]:
         totp = "/api/v1/auth/totp"
         return [
-            Route("GET", totp, self.state, Door.READ, Operation("My second factor", {200: SecondFactor})),
+            Route("GET", totp, self.state, Audience.READ, Operation("My second factor", {200: SecondFactor})),
             Route(
                 "POST",
                 totp,
                 Taking(OwnPassword, self.begin),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Begin a second factor", {201: NewSecret}, "It counts once it is confirmed.", errors=(409,)),
             ),
             Route(
                 "POST",
                 totp + "/confirm",
                 Taking(Code, self.confirm),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Confirm a second factor", {200: RecoveryCodes}, "Ends every other session.", errors=(409,)),
             ),
             Route(
                 "POST",
                 totp + "/recovery-codes",
                 Taking(OwnPassword, self.renew_codes),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Renew recovery codes", {200: RecoveryCodes}, "The older ones are void.", errors=(409,)),
             ),
             Route(
                 "POST",
                 totp + "/disable",
                 Taking(OwnPassword, self.disable),
-                Door.PROOF,
+                Audience.PROOF,
                 Operation("Disable my second factor", {204: None}),
             ),
         ]

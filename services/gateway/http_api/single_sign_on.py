@@ -16,7 +16,7 @@ from services.gateway.http_api.bodies import Asking, Taking, answer, path_id, re
 from services.gateway.http_api.identity_providers import metadata_url, redirect_uri
 from services.gateway.http_api.shapes import Asked, read_from_texts
 from services.gateway.limits import Limits
-from services.gateway.routes import Door, Media, Operation, Route
+from services.gateway.routes import Audience, Media, Operation, Route
 
 _FORM = "application/x-www-form-urlencoded"
 _METADATA = "application/samlmetadata+xml"
@@ -92,7 +92,7 @@ class SignOnRoutes:
                 "POST",
                 "/api/v1/auth/sso/session",
                 Taking(Grant, self.redeem),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation(
                     "Redeem a completed sign-on", {200: SignedIn}, "Once, within a minute.", errors=(401, 403, 404)
                 ),
@@ -101,7 +101,7 @@ class SignOnRoutes:
                 "POST",
                 _PROVIDER + "/password",
                 Taking(Password, self.sign_on_with_password),
-                Door.SIGN_IN,
+                Audience.SIGN_IN,
                 Operation(
                     "Sign in through a directory",
                     {200: SignedIn},
@@ -119,7 +119,7 @@ class SignOnRoutes:
                 _PROVIDER,
                 Asking(SignOn, self.begin),
                 # Nothing can be guessed here: what completes a sign-on has 256 random bits.
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation(
                     "Begin a sign-on",
                     {302: None},
@@ -133,7 +133,7 @@ class SignOnRoutes:
                 "GET",
                 _PROVIDER + "/callback",
                 Asking(Callback, self.complete),
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation(
                     "Complete a sign-on",
                     {302: None},
@@ -152,7 +152,7 @@ class SignOnRoutes:
                 "POST",
                 _PROVIDER + "/callback",
                 self.complete_saml,
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation(
                     "Complete a sign-on by SAML",
                     {303: None},
@@ -166,7 +166,7 @@ class SignOnRoutes:
                 "GET",
                 _PROVIDER + "/metadata",
                 self.metadata,
-                Door.ANYBODY,
+                Audience.ANYBODY,
                 Operation("What a SAML provider is to know of this gateway", {200: Media((_METADATA,))}, errors=(404,)),
             ),
         ]

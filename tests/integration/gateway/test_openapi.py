@@ -16,7 +16,7 @@ from services.gateway.http_api.openapi import document
 from services.gateway.http_api.shapes import Told
 from services.gateway.middlewares import Pipeline
 from services.gateway.request_rules import RequestRules
-from services.gateway.routes import Deprecation, Door, Operation, Route
+from services.gateway.routes import Audience, Deprecation, Operation, Route
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT
 from tests.integration.gateway.running import Gateway
 from tests.openapi_conformance import Conformance
@@ -136,8 +136,10 @@ class OldRoutes:
             since=datetime(2026, 1, 1, tzinfo=UTC), sunset=datetime(2026, 7, 1, tzinfo=UTC), advice="/docs#greet"
         )
         return [
-            Route("GET", "/v1/old", self.greet, Door.OPEN, Operation("Greet as before", {200: Greeting}), False, going),
-            Route("GET", "/v1/new", self.greet, Door.OPEN, Operation("Greet", {200: Greeting})),
+            Route(
+                "GET", "/v1/old", self.greet, Audience.OPEN, Operation("Greet as before", {200: Greeting}), False, going
+            ),
+            Route("GET", "/v1/new", self.greet, Audience.OPEN, Operation("Greet", {200: Greeting})),
         ]
 
     async def greet(self, request: web.Request) -> web.Response:
@@ -148,7 +150,7 @@ class OldRoutes:
 async def greetings(port_blocks: Callable[[], Ports]) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that has `OldRoutes` alone."""
     pipeline = Pipeline(RequestRules("off"), timeout_seconds=5, slow_client_seconds=5, cors_origins=frozenset())
-    runner = web.AppRunner(http_api.Api([OldRoutes()], {Door.OPEN: []}, pipeline).app)
+    runner = web.AppRunner(http_api.Api([OldRoutes()], {Audience.OPEN: []}, pipeline).app)
     port = port_blocks().public
     await runner.setup()
     try:

@@ -13,7 +13,7 @@ from services.gateway import connections
 from services.gateway.http_api import Api
 from services.gateway.middlewares import Pipeline
 from services.gateway.request_rules import RequestRules
-from services.gateway.routes import Door, Operation, Route
+from services.gateway.routes import Audience, Operation, Route
 from tests.waiting import eventually
 
 _PATIENCE_SECONDS = 0.3
@@ -28,7 +28,7 @@ class Much:
     title = "Much"
 
     def routes(self) -> Sequence[Route]:
-        return [Route("GET", "/much", self.get, Door.OPEN, Operation("Much", {200: None}))]
+        return [Route("GET", "/much", self.get, Audience.OPEN, Operation("Much", {200: None}))]
 
     async def get(self, _request: web.Request) -> web.Response:
         return web.Response(body=bytes(_MOST_BYTES))
@@ -41,7 +41,7 @@ async def port(port_blocks: Callable[[], Ports]) -> AsyncIterator[int]:
     )
     port = port_blocks().public
     async with connections.serving(
-        Api([Much()], {Door.OPEN: []}, pipeline),
+        Api([Much()], {Audience.OPEN: []}, pipeline),
         "127.0.0.1",
         port,
         certificate=None,
