@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -199,6 +199,12 @@ def urls(*schemes: str) -> Callable[[str], tuple[str, ...]]:
         return tuple(map(parse_one, found))
 
     return parse
+
+
+def credentials(address: str) -> tuple[str, str]:
+    """The user and the password within an address, decoded; empty where it has none."""
+    parts = urlsplit(address)
+    return unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def _read_by_libpq(text: str) -> None:

@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import nats
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RawStreamMsg, StreamConfig
 from nats.js.errors import NotFoundError
+
+from chassis.settings import credentials
 
 _HEADER = struct.Struct("<II")
 _PATIENCE_SECONDS = 10.0
@@ -28,9 +29,10 @@ class LogError(Exception):
 async def connected(addresses: str) -> AsyncIterator[JetStreamContext]:
     """JetStream on the addresses' servers. Raises LogError where none answers, or one stops to."""
     servers = [address.strip() for address in addresses.split(",")]
-    first = urlsplit(servers[0])
+    user, password = credentials(servers[0])
+    signing_in = {"user": user, "password": password} if password else {"token": user or None}
     try:
-        client = await nats.connect(servers, user=first.username, password=first.password, max_reconnect_attempts=3)
+        client = await nats.connect(servers, max_reconnect_attempts=3, **signing_in)
         try:
             yield client.jetstream(timeout=_PATIENCE_SECONDS)
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 import psycopg
 import redis
@@ -254,7 +255,7 @@ class Nats:
 
     @property
     def url(self) -> str:
-        return f"nats://{NATS_USER}:{self.password}@{HOST}:{self.port}"
+        return f"nats://{NATS_USER}:{quote(self.password, safe='')}@{HOST}:{self.port}"
 
     def prepare(self) -> None:
         self.folder.mkdir(exist_ok=True)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiosmtplib
+
+from chassis.settings import credentials
 
 _TIMEOUT_SECONDS = 30.0
 _DEFAULT_PORTS = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
@@ -79,12 +81,13 @@ class SmtpServer:
                 "must be smtp://user:password@host:port (STARTTLS), smtps:// (TLS) or smtp+plain:// (without TLS)"
             )
         parts = urlsplit(text)
+        username, password = credentials(text)
         return cls(
             host=str(parts.hostname),
             port=parts.port or _DEFAULT_PORTS[parts.scheme],
             scheme=parts.scheme,
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            username=username or None,
+            password=password or None,
         )
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -32,6 +31,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from chassis import logs
 from chassis.errors import Unavailable
+from chassis.settings import credentials
 from chassis.tasks import in_background
 from services.ingest import metrics
 from services.ingest.domain import LanePlace
@@ -277,7 +277,7 @@ async def _connect(
     client: Client, settings: LogSettings, name: str, report: Callable[[Exception], Awaitable[None]]
 ) -> None:
     urls = settings.following("nats_urls")
-    first = urlsplit(settings.nats_urls[0])
+    user, password = credentials(settings.nats_urls[0])
     await client.connect(
         list(settings.nats_urls),
         name=name,
@@ -290,9 +290,9 @@ async def _connect(
         pending_size=16 << 20,
         # Asked for at each connection, because they may change; also for the servers of which another one tells, whose
         # addresses come without.
-        user=None if first.username is None else lambda: urlsplit(urls()[0]).username,
-        password=None if first.password is None else lambda: urlsplit(urls()[0]).password,
-        token=None if first.username is None or first.password is not None else lambda: urlsplit(urls()[0]).username,
+        user=(lambda: credentials(urls()[0])[0]) if password else None,
+        password=(lambda: credentials(urls()[0])[1]) if password else None,
+        token=(lambda: credentials(urls()[0])[0]) if user and not password else None,
     )
 
 

@@ -13,6 +13,7 @@ from chassis.errors import Unavailable
 from chassis.settings import load
 from deploy.local.layout import Ports
 from deploy.local.servers import Nats, Postgres, Valkey
+from pulsegate import frames
 from services.gateway import redis_limits
 from services.ingest import log
 from services.ingest.settings import LogSettings
@@ -88,7 +89,7 @@ async def test_the_log_is_signed_in_to_with_the_password_in_the_file(
         folder=tmp_path / "nats",
         port=ports.server("nats"),
         monitoring_port=ports.server("nats-monitoring"),
-        password="first",
+        password="a+b/c@d%",
         log=tmp_path / "nats.log",
     )
     file = tmp_path / "nats_url"
@@ -110,6 +111,8 @@ async def test_the_log_is_signed_in_to_with_the_password_in_the_file(
 
         with running(first):
             await eventually(answers)
+            async with frames.connected(first.url) as of_a_backup:
+                await of_a_backup.account_info()
         second = replace(first, password="second")
         file.write_text(second.url)
         with running(second):

@@ -10,6 +10,7 @@ from chassis import settings
 from chassis.settings import (
     PeerSettings,
     SettingsError,
+    credentials,
     host_and_port,
     integer,
     load,
@@ -80,6 +81,19 @@ def test_an_address_of_postgres_is_one_that_libpq_reads(rest: str) -> None:
 )
 def test_every_address_that_libpq_reads_is_taken(rest: str) -> None:
     assert postgres_url(f"postgres://{rest}") == f"postgres://{rest}"
+
+
+@pytest.mark.parametrize(
+    ("authority", "found"),
+    [
+        ("", ("", "")),
+        ("tok%2Fen@", ("tok/en", "")),
+        ("us%40er:a%2Bb%2Fc%40d%25@", ("us@er", "a+b/c@d%")),
+        (":@", ("", "")),
+    ],
+)
+def test_user_and_password_of_an_address_are_decoded(authority: str, found: tuple[str, str]) -> None:
+    assert credentials(f"nats://{authority}host:4222") == found
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "1.5", "", "1e3"])
