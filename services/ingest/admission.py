@@ -10,14 +10,15 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.postgres import Database
-from services.ingest import full_projects, metrics
+from services.ingest import metrics
 from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import MetricType
 from services.ingest.errors import TooManyProducers
-from services.ingest.full_projects import FullProjects
 from services.ingest.point_validation import defined_as
 from services.ingest.points import Point
+from services.ingest.storage import full_projects
+from services.ingest.storage.full_projects import FullProjects
 
 log = logs.get(__name__)
 

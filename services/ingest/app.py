@@ -20,14 +20,12 @@ from services.ingest import log
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
 from services.ingest.callers import CALLERS
-from services.ingest.checkpoints import PostgresCheckpoints
 from services.ingest.clients import AuthClient, ConfigClient
 from services.ingest.definitions import DefinitionTable
 from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
-from services.ingest.leases import Leases
 from services.ingest.log_writer import LogWriter, Queued
 from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
@@ -37,6 +35,8 @@ from services.ingest.sinks.addresses import SinkAddress, SinkKind
 from services.ingest.sinks.delivery import Sink
 from services.ingest.sinks.pushgateway import Pushgateway
 from services.ingest.sinks.remote_write import RemoteWrite
+from services.ingest.storage.checkpoints import PostgresCheckpoints
+from services.ingest.storage.leases import Leases
 from services.ingest.tallies import Tallies
 
 MIGRATIONS = Path(__file__).parent / "migrations"

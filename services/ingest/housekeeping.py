@@ -8,13 +8,13 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation
-from services.ingest.checkpoints import Checkpoints
-from services.ingest.full_projects import ProjectLimits
 from services.ingest.label_sets import LabelSets
 from services.ingest.log import Log
 from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
+from services.ingest.storage.checkpoints import Checkpoints
+from services.ingest.storage.full_projects import ProjectLimits
 
 log = logs.get(__name__)
 

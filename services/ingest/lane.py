@@ -16,19 +16,19 @@ from chassis.errors import PulsegateError, Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest import metrics
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState, Loaded
-from services.ingest.checkpoints import Checkpoints, Owned
 from services.ingest.commit_pace import CommitPace
 from services.ingest.errors import LaneLostError, UnreadableLogError
 from services.ingest.fetches import fetches
 from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
-from services.ingest.leases import Leases
 from services.ingest.log import Log, LogReader
 from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
+from services.ingest.storage.checkpoints import Checkpoints, Owned
+from services.ingest.storage.leases import Leases
 from services.ingest.turns import in_turns, turns_of_lane
 
 log = logs.get(__name__)

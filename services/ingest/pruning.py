@@ -3,7 +3,7 @@
 import asyncio
 
 from services.ingest.aggregation import LaneState
-from services.ingest.checkpoints import Checkpoints, Owned
+from services.ingest.storage.checkpoints import Checkpoints, Owned
 
 #: Series that are deleted in one transaction, while the lane folds and commits nothing.
 _MOST = 5_000

@@ -10,10 +10,11 @@ import asyncio
 
 from chassis import postgres
 from chassis.errors import PulsegateError
-from services.ingest import lane_groups, log
+from services.ingest import log
 from services.ingest.errors import NotDrainedError
-from services.ingest.leases import AGGREGATOR_ROLE
 from services.ingest.settings import AggregatorSettings
+from services.ingest.storage import lane_groups
+from services.ingest.storage.leases import AGGREGATOR_ROLE
 
 _CONNECT_SECONDS = 10.0
 

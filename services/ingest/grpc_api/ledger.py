@@ -7,8 +7,8 @@ import grpc
 from chassis import principals
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
-from services.ingest.ledger_store import LedgerLine
 from services.ingest.operations.ledger import LedgerReader
+from services.ingest.storage.ledger import LedgerLine
 
 Call = grpc.aio.ServicerContext[Any, Any]
 

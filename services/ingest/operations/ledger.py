@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from chassis.errors import Invalid, Unavailable
 from chassis.postgres import Database
 from chassis.principals import Principal
-from services.ingest import lane_groups, ledger_store
 from services.ingest.ledger import HOUR_MS
-from services.ingest.ledger_store import MOST_LINES, LastRejection, LedgerLine, Place
+from services.ingest.storage import lane_groups, ledger
+from services.ingest.storage.ledger import MOST_LINES, LastRejection, LedgerLine, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class LedgerReader:
         # A line belongs to the hour in which it began.
         first_ms = from_ms // HOUR_MS * HOUR_MS
         async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
-            lines = await ledger_store.lines(
+            lines = await ledger.lines(
                 connection,
                 uuid.UUID(principal.project_id).bytes,
                 from_ms=first_ms,
@@ -56,8 +56,8 @@ class LedgerReader:
         principal.require("usage:read")
         async with self._known().transaction(tenant_id=principal.tenant_id) as connection:
             project_id = uuid.UUID(principal.project_id).bytes
-            rejected = await ledger_store.last_rejections(connection, project_id)
-            folded = await ledger_store.folded(connection, project_id)
+            rejected = await ledger.last_rejections(connection, project_id)
+            folded = await ledger.folded(connection, project_id)
         return sorted([*rejected, *folded], key=lambda each: each.last_ms, reverse=True)[:MOST_LINES]
 
     def _known(self) -> Database:

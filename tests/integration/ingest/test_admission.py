@@ -13,8 +13,8 @@ from chassis.errors import PulsegateError
 from chassis.ids import uuid7
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.ingest import metrics
-from services.ingest.checkpoints import PostgresCheckpoints
-from services.ingest.full_projects import ProjectLimits
+from services.ingest.storage.checkpoints import PostgresCheckpoints
+from services.ingest.storage.full_projects import ProjectLimits
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
 from tests.integration.ingest.test_doors import totals_of
 from tests.waiting import eventually

@@ -12,17 +12,19 @@ import pytest
 from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.postgres import Connection
-from services.ingest import full_projects, recent, recent_store
+from services.ingest import recent
 from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
-from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
-from services.ingest.full_projects import ProjectLimits
 from services.ingest.label_sets import Budgets
-from services.ingest.leases import Leases
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
+from services.ingest.storage import full_projects
+from services.ingest.storage import recent as recent_storage
+from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
+from services.ingest.storage.full_projects import ProjectLimits
+from services.ingest.storage.leases import Leases
 from services.ingest.turns import at_once
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import (
@@ -186,7 +188,7 @@ async def test_what_passes_with_time_leaves_the_database_when_it_does_not_count_
         for minutes, left in ((9, True), (30, False)):
             await lane.checkpoints.drop_old(0, 1, NOW_MS + minutes * 60_000, NOW_MS)
             async with lane.database.transaction(role="ingest_aggregator") as connection:
-                stored = await recent_store.load(connection, (0, 255), NOW_MS)
+                stored = await recent_storage.load(connection, (0, 255), NOW_MS)
             assert (bool(stored.levels), bool(stored.sketches)) == (left, left)
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from chassis import postgres
 from chassis.postgres import Connection
-from services.ingest import producer_store, recent_store, source_store
 from services.ingest.records import Record
+from services.ingest.storage import producers, recent, sources
 from tests.integration.ingest.test_checkpoints import COUNTER, SESSIONS, LookedAtCheckpoints, StoredLane, opened
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, Told, delta, record, totals
@@ -54,9 +54,9 @@ async def used_at(lane: StoredLane, column: str, table: str) -> list[int]:
 @pytest.mark.parametrize(
     ("drop_old", "column", "table"),
     [
-        (recent_store.drop_old, "as_of_ms", "gauge_levels"),
-        (producer_store.drop_old, "used_ms", "producers"),
-        (source_store.drop_old, "used_ms", "sources"),
+        (recent.drop_old, "as_of_ms", "gauge_levels"),
+        (producers.drop_old, "used_ms", "producers"),
+        (sources.drop_old, "used_ms", "sources"),
     ],
     ids=["levels", "producers", "sources"],
 )

@@ -13,13 +13,13 @@ from chassis import postgres
 from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from services.ingest import log
-from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
-from services.ingest.leases import Leases
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.attempts import Answer
 from services.ingest.sinks.remote_write import RemoteWrite
+from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
+from services.ingest.storage.leases import Leases
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
 
 

@@ -13,14 +13,14 @@ from chassis import postgres
 from chassis.clock import SystemClock
 from services.ingest import log, records
 from services.ingest.aggregation import Found, Missing
-from services.ingest.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
-from services.ingest.leases import Leases
 from services.ingest.log import Log, LogReader
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.remote_write import RemoteWrite
+from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
+from services.ingest.storage.leases import Leases
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
 from tests.unit.ingest.ingestion import definition, delta, ended, record
 from tests.waiting import eventually

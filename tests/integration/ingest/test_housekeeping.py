@@ -12,12 +12,13 @@ import pytest
 
 from chassis.clock import SystemClock
 from chassis.errors import Unavailable
-from services.ingest import full_projects, log
+from services.ingest import log
 from services.ingest.domain import OTHER, REMEMBERED_MS, LanePlace
-from services.ingest.full_projects import FullProjects, ProjectLimits
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.pruning import Pruning
 from services.ingest.records import Record
+from services.ingest.storage import full_projects
+from services.ingest.storage.full_projects import FullProjects, ProjectLimits
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, Told, delta, label, record, totals

@@ -16,10 +16,11 @@ from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from chassis.postgres import Connection
 from deploy.local.servers import Nats
-from services.ingest import ended_store, records
+from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
 from services.ingest.log import Extent, Log, LogReader, connected
 from services.ingest.settings import LogSettings
+from services.ingest.storage import ended
 from tests.forwarder import Forwarder
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline
 from tests.suite_servers import RunningServer
@@ -76,13 +77,13 @@ async def test_lanes_that_take_long_to_load_wait_for_each_other_and_none_is_give
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More lanes than there are connections, and longer than one is waited for."""
-    lanes, load = 12, ended_store.load
+    lanes, load = 12, ended.load
 
     async def load_long(connection: Connection, partitions: tuple[int, int]) -> dict[bytes, int]:
         await connection.execute("SELECT pg_sleep(4)")
         return await load(connection, partitions)
 
-    monkeypatch.setattr(ended_store, "load", load_long)
+    monkeypatch.setattr(ended, "load", load_long)
     given_up = [_given_up(lane) for lane in range(lanes)]
     async with pipeline.receiver(lanes=lanes), pipeline.aggregator(lanes=lanes):
         await pipeline.expect_readiness("aggregator", "ready")

@@ -8,11 +8,11 @@ import numpy as np
 from psycopg.rows import tuple_row
 
 from chassis.postgres import Connection
-from services.ingest import copy_format, staging
 from services.ingest.columns import Ids
 from services.ingest.gauge_levels import KEPT_MS
 from services.ingest.recent import Recent, StoredLevels, StoredSketch
 from services.ingest.series import Family
+from services.ingest.storage import copy_format, staging
 from services.ingest.summary_windows import MINUTE_MS, MINUTES
 
 #: So many rows are deleted in one statement.

@@ -4,9 +4,9 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from chassis.postgres import Connection
-from services.ingest import staging
 from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.producers import ProducerKey, ProducerRow
+from services.ingest.storage import staging
 from services.ingest.windows import Window
 
 _COLUMNS = "partition, tenant_id, project_id, producer, floor, ranges, used_ms"

@@ -16,28 +16,19 @@ from psycopg.rows import tuple_row
 from chassis import failpoints
 from chassis.errors import Unavailable
 from chassis.postgres import Connection, Database
-from services.ingest import (
-    copy_format,
-    ended_store,
-    full_projects,
-    ledger_store,
-    producer_store,
-    recent_store,
-    source_store,
-    staging,
-)
 from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import GaugeMerge, MetricType, partitions_of
-from services.ingest.ended_store import EndedSeries
 from services.ingest.errors import LaneLostError
-from services.ingest.full_projects import FullProjects, ProjectLimits
-from services.ingest.leases import AGGREGATOR_ROLE, session_of
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.sources import SourceKey, Total
+from services.ingest.storage import copy_format, ended, full_projects, ledger, producers, recent, sources, staging
+from services.ingest.storage.ended import EndedSeries
+from services.ingest.storage.full_projects import FullProjects, ProjectLimits
+from services.ingest.storage.leases import AGGREGATOR_ROLE, session_of
 from services.ingest.windows import Window
 
 #: Statements that look through all of a lane's rows may take so long, and so many lanes be loaded or cleared at a time.
@@ -155,11 +146,11 @@ class PostgresCheckpoints:
             watermarks = {sink: max(each_ms, oldest_ms) for sink, each_ms in watermarks.items()}
             delivered_ms = min(watermarks.values())
             since_ms = min(stored["commit_ms"], delivered_ms) - stale_after_ms - REWRITE_SECONDS * 1000
-            ended = await ended_store.load(connection, bounds)
+            ended_at_ms = await ended.load(connection, bounds)
             table, unmarked = SeriesTable(), []
-            settled = [each for each, ended_ms in ended.items() if ended_ms <= delivered_ms]
+            settled = [each for each, ended_ms in ended_at_ms.items() if ended_ms <= delivered_ms]
             async for series in self._stored_series(connection, bounds, since_ms, settled):
-                has_ended = np.array([family.definition_id in ended for family in series.families], np.bool_)
+                has_ended = np.array([family.definition_id in ended_at_ms for family in series.families], np.bool_)
                 table.restore(series.at(~has_ended))
                 unmarked.append(table.restore(series.at(has_ended & (series.changed_ms > since_ms)), findable=False))
             return Loaded(
@@ -167,9 +158,9 @@ class PostgresCheckpoints:
                 watermarks=watermarks,
                 table=table,
                 live_since_ms=since_ms,
-                ended=ended,
+                ended=ended_at_ms,
                 unmarked=joined_rows(unmarked),
-                recent=await recent_store.load(connection, bounds, stored["commit_ms"]),
+                recent=await recent.load(connection, bounds, stored["commit_ms"]),
                 full_of_series=(await full_projects.read(connection)).series,
             )
 
@@ -202,18 +193,18 @@ class PostgresCheckpoints:
     async def load_missing(self, missing: Missing) -> Found:
         windows: dict[ProducerKey, Window] = {}
         series: list[StoredSeries] = []
-        sources: dict[SourceKey, list[Total]] = {}
-        recent = NOTHING_RECENT
+        totals: dict[SourceKey, list[Total]] = {}
+        passing_values = NOTHING_RECENT
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             if missing.producers:
-                windows = await producer_store.load(connection, missing.producers)
+                windows = await producers.load(connection, missing.producers)
             if missing.series:
                 series = await self._load_series(connection, missing)
             if missing.sources:
-                sources = await source_store.load(connection, missing.sources)
+                totals = await sources.load(connection, missing.sources)
             if passing := [series_key for each in series for series_key in each.passing]:
-                recent = await recent_store.load_series(connection, passing)
-        return Found(windows=windows, series=series, sources=sources, recent=recent)
+                passing_values = await recent.load_series(connection, passing)
+        return Found(windows=windows, series=series, sources=totals, recent=passing_values)
 
     async def _load_series(self, connection: Connection, missing: Missing) -> list[StoredSeries]:
         async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -255,13 +246,13 @@ class PostgresCheckpoints:
             await connection.execute("SET LOCAL synchronous_commit = on")
             await self._store_made(connection, checkpoint)
             await self._store_changed(connection, checkpoint)
-            await producer_store.store(connection, checkpoint.producers)
-            await source_store.store(connection, checkpoint.sources)
-            await recent_store.add(connection, checkpoint.recent)
-            await recent_store.add_objectives(connection, checkpoint.adopted)
-            await ended_store.store(connection, checkpoint.ended, checkpoint.commit_ms)
+            await producers.store(connection, checkpoint.producers)
+            await sources.store(connection, checkpoint.sources)
+            await recent.add(connection, checkpoint.recent)
+            await recent.add_objectives(connection, checkpoint.adopted)
+            await ended.store(connection, checkpoint.ended, checkpoint.commit_ms)
             await self._store_watermarks(connection, owned.lane, watermarks)
-            await ledger_store.add(connection, checkpoint.ledger)
+            await ledger.add(connection, checkpoint.ledger)
             await connection.execute(
                 "UPDATE lanes SET lease_until = clock_timestamp() + make_interval(secs => %s) WHERE lane = %s",
                 (owned.lease_seconds, owned.lane),
@@ -319,10 +310,10 @@ class PostgresCheckpoints:
     async def drop_old(self, lane: int, lanes: int, now_ms: int, reached_ms: int) -> None:
         partitions = partitions_of(lane, lanes)
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
-            await ledger_store.drop_old(connection, partitions, now_ms)
-        await self._drop_all(recent_store.drop_old, partitions, now_ms)
-        await self._drop_all(producer_store.drop_old, partitions, reached_ms)
-        await self._drop_all(source_store.drop_old, partitions, reached_ms)
+            await ledger.drop_old(connection, partitions, now_ms)
+        await self._drop_all(recent.drop_old, partitions, now_ms)
+        await self._drop_all(producers.drop_old, partitions, reached_ms)
+        await self._drop_all(sources.drop_old, partitions, reached_ms)
 
     async def note_full(self, lane: int, lanes: int, limits: ProjectLimits) -> FullProjects:
         try:
@@ -336,7 +327,7 @@ class PostgresCheckpoints:
         self, lane: int, lanes: int, definition_ids: Collection[bytes], most: int
     ) -> Sequence[EndedSeries]:
         async with self._looking_through(self._clearing) as connection:
-            return await ended_store.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
+            return await ended.some_series(connection, partitions_of(lane, lanes), definition_ids, most)
 
     async def prune(
         self, owned: Owned, lanes: int, series: Sequence[EndedSeries], forgotten: Collection[bytes]
@@ -348,8 +339,8 @@ class PostgresCheckpoints:
             )
             if cursor.rowcount != 1:
                 raise LaneLostError(f"lane {owned.lane}, epoch {owned.epoch}: somebody else has it")
-            await ended_store.delete_series(connection, series)
-            await ended_store.forget(connection, partitions_of(owned.lane, lanes), forgotten)
+            await ended.delete_series(connection, series)
+            await ended.forget(connection, partitions_of(owned.lane, lanes), forgotten)
 
     async def _drop_all(
         self,

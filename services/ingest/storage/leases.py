@@ -1,8 +1,8 @@
 """Who of the aggregators lives, and which of them has a lane: leases and epochs in Postgres."""
 
 from chassis.postgres import Database
-from services.ingest import lane_groups
 from services.ingest.errors import LaneLostError
+from services.ingest.storage import lane_groups
 
 #: The role whose policies cross tenants.
 AGGREGATOR_ROLE = "ingest_aggregator"

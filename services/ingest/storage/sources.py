@@ -4,9 +4,9 @@ import uuid
 from collections.abc import Collection, Sequence
 
 from chassis.postgres import Connection
-from services.ingest import staging
 from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.sources import SourceKey, SourceRow, Total
+from services.ingest.storage import staging
 
 _COLUMNS = "partition, tenant_id, project_id, source, definition_id, taken_ns, value, counts, used_ms"
 #: So many are deleted in one statement.

@@ -5,10 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from services.ingest import copy_format
 from services.ingest.domain import MetricType
 from services.ingest.sealing import MadeSeries, SealedSeries
 from services.ingest.series import Family, SeriesTable
+from services.ingest.storage import copy_format
 
 _SIGNATURE_BYTES, _TRAILER = 19, b"\xff\xff"
 #: Of a row of `changed_rows` of a counter: columns, each with its length before it.
