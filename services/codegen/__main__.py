@@ -1,4 +1,4 @@
-"""`python -m services.codegen` serves; `python -m services.codegen migrate` brings the schema up to date."""
+"""`python -m services.codegen` serves; `… migrate` brings its schema up to date."""
 
 import sys
 
@@ -7,8 +7,9 @@ from services.codegen.app import MIGRATIONS, running
 from services.codegen.settings import Settings
 
 
-def main() -> None:
-    match sys.argv[1:]:
+def main(arguments: list[str]) -> None:
+    """Runs what the arguments name."""
+    match arguments:
         case []:
             runner.run("codegen", Settings, running)
         case ["migrate"]:
@@ -17,4 +18,5 @@ def main() -> None:
             raise SystemExit("usage: python -m services.codegen [migrate]")
 
 
-main()
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -14,12 +14,12 @@ from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from services.codegen.callers import CALLERS
 from services.codegen.clients import AuthClient, ConfigClient
-from services.codegen.grpc_api import CodegenApi
+from services.codegen.grpc_api import CodegenServicer
 from services.codegen.operations import ClientGeneration, Retention
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtimes
 from services.codegen.settings import Settings
-from services.codegen.storage import PostgresArtifacts
+from services.codegen.storage import ArtifactStorage
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -58,7 +58,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [lambda server: add_CodegenServiceServicer_to_server(CodegenApi(generation), server)],
+                [lambda server: add_CodegenServiceServicer_to_server(CodegenServicer(generation), server)],
                 callers=CALLERS,
                 service_token=settings.following("service_token"),
                 verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
@@ -77,7 +77,7 @@ def _generation(settings: Settings, config: ConfigClient, database: Database, ru
     return ClientGeneration(
         config=config,
         database=database,
-        artifacts=PostgresArtifacts(),
+        artifacts=ArtifactStorage(),
         recent=RecentArtifacts(SystemClock()),
         runtimes=runtimes,
         retention=Retention(

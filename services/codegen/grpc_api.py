@@ -23,7 +23,7 @@ _PACKAGINGS = {
 }
 
 
-class CodegenApi(codegen_pb2_grpc.CodegenServiceServicer):
+class CodegenServicer(codegen_pb2_grpc.CodegenServiceServicer):
     """Protobuf in, protobuf out."""
 
     def __init__(self, generation: ClientGeneration) -> None:

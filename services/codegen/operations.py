@@ -14,7 +14,7 @@ from services.codegen.domain import Artifact, Options, input_hash, is_sha256
 from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
-from services.codegen.storage import PostgresArtifacts
+from services.codegen.storage import ArtifactStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ClientGeneration:
         *,
         config: ConfigClient,
         database: Database,
-        artifacts: PostgresArtifacts,
+        artifacts: ArtifactStorage,
         recent: RecentArtifacts,
         runtimes: Runtimes,
         retention: Retention,
@@ -79,7 +79,7 @@ class ClientGeneration:
 
     async def _stored(self, principal: Principal, key: str) -> Artifact | None:
         async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
-            return await self._artifacts.by_input(connection, principal.project_id, key)
+            return await self._artifacts.find(connection, principal.project_id, "input_hash", key)
 
     async def _store(self, principal: Principal, key: str, artifact: Artifact) -> None:
         project_id = principal.project_id
@@ -97,7 +97,7 @@ class ClientGeneration:
         if artifact is not None:
             return artifact
         async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
-            artifact = await self._artifacts.by_content(connection, principal.project_id, sha256)
+            artifact = await self._artifacts.find(connection, principal.project_id, "content_hash", sha256)
         if artifact is None:
             raise ArtifactNotFound("No client with this hash was generated for the project, or not in a long time.")
         self._recent.put(principal.project_id, sha256, artifact)

@@ -1,42 +1,36 @@
 """The schema `codegen`: what was generated. Rows are seen by their own tenant only (row-level security)."""
 
 from datetime import timedelta
+from typing import Literal
 
 from chassis.postgres import Connection
 from services.codegen.domain import Artifact
 
 
-class PostgresArtifacts:
+class ArtifactStorage:
     """Artifacts of a project by the hash of their input, and by that of their content."""
 
-    async def by_input(self, connection: Connection, project_id: str, input_hash: str) -> Artifact | None:
-        """Also notes, once a day, that the artifact is used."""
-        cursor = await connection.execute(
-            "UPDATE artifacts SET used_at = now()"
-            " WHERE project_id = %(project_id)s AND input_hash = decode(%(input_hash)s, 'hex')"
-            " AND used_at < now() - interval '1 day'",
-            {"project_id": project_id, "input_hash": input_hash},
-        )
-        cursor = await connection.execute(
-            "SELECT content, content_type, file_name, encode(content_hash, 'hex') AS sha256 FROM artifacts"
-            " WHERE project_id = %(project_id)s AND input_hash = decode(%(input_hash)s, 'hex')",
-            {"project_id": project_id, "input_hash": input_hash},
-        )
-        row = await cursor.fetchone()
-        return Artifact(**row) if row else None
-
-    async def by_content(self, connection: Connection, project_id: str, sha256: str) -> Artifact | None:
+    async def find(
+        self, connection: Connection, project_id: str, by: Literal["input_hash", "content_hash"], sha256: str
+    ) -> Artifact | None:
         """Also notes, once a day, that the artifact is used. `sha256` must be one."""
+        values = {"project_id": project_id, "sha256": sha256}
         await connection.execute(
-            "UPDATE artifacts SET used_at = now()"
-            " WHERE project_id = %(project_id)s AND content_hash = decode(%(sha256)s, 'hex')"
-            " AND used_at < now() - interval '1 day'",
-            {"project_id": project_id, "sha256": sha256},
+            f"""
+            UPDATE artifacts SET used_at = now()
+             WHERE project_id = %(project_id)s AND {by} = decode(%(sha256)s, 'hex')
+               AND used_at < now() - interval '1 day'
+            """,  # noqa: S608 - one of two constants # nosec B608
+            values,
         )
         cursor = await connection.execute(
-            "SELECT content, content_type, file_name, encode(content_hash, 'hex') AS sha256 FROM artifacts"
-            " WHERE project_id = %(project_id)s AND content_hash = decode(%(sha256)s, 'hex') LIMIT 1",
-            {"project_id": project_id, "sha256": sha256},
+            f"""
+            SELECT content, content_type, file_name, encode(content_hash, 'hex') AS sha256
+              FROM artifacts
+             WHERE project_id = %(project_id)s AND {by} = decode(%(sha256)s, 'hex')
+             LIMIT 1
+            """,  # noqa: S608 - one of two constants # nosec B608
+            values,
         )
         row = await cursor.fetchone()
         return Artifact(**row) if row else None
@@ -46,11 +40,12 @@ class PostgresArtifacts:
     ) -> None:
         """Two that generate the same at once add it once."""
         await connection.execute(
-            "INSERT INTO artifacts"
-            " (tenant_id, project_id, input_hash, content_hash, content, content_type, file_name)"
-            " VALUES (%(tenant_id)s, %(project_id)s, decode(%(input_hash)s, 'hex'), decode(%(sha256)s, 'hex'),"
-            " %(content)s, %(content_type)s, %(file_name)s)"
-            " ON CONFLICT (project_id, input_hash) DO NOTHING",
+            """
+            INSERT INTO artifacts (tenant_id, project_id, input_hash, content_hash, content, content_type, file_name)
+            VALUES (%(tenant_id)s, %(project_id)s, decode(%(input_hash)s, 'hex'), decode(%(sha256)s, 'hex'),
+                    %(content)s, %(content_type)s, %(file_name)s)
+            ON CONFLICT (project_id, input_hash) DO NOTHING
+            """,
             {
                 "tenant_id": tenant_id,
                 "project_id": project_id,
@@ -62,12 +57,15 @@ class PostgresArtifacts:
             },
         )
 
-    async def prune(self, connection: Connection, project_id: str, *, unused_for: timedelta, most: int) -> int:
+    async def prune(self, connection: Connection, project_id: str, *, unused_for: timedelta, most: int) -> None:
         """Deletes the project's artifacts that nobody asked for in so long, or beyond `most`, the least used first."""
-        cursor = await connection.execute(
-            "DELETE FROM artifacts WHERE project_id = %(project_id)s AND (used_at < now() - %(unused_for)s"
-            " OR input_hash IN (SELECT input_hash FROM artifacts WHERE project_id = %(project_id)s"
-            " ORDER BY used_at DESC, created_at DESC OFFSET %(most)s))",
+        await connection.execute(
+            """
+            DELETE FROM artifacts
+             WHERE project_id = %(project_id)s
+               AND (used_at < now() - %(unused_for)s
+                    OR input_hash IN (SELECT input_hash FROM artifacts WHERE project_id = %(project_id)s
+                                       ORDER BY used_at DESC, created_at DESC OFFSET %(most)s))
+            """,
             {"project_id": project_id, "unused_for": unused_for, "most": most},
         )
-        return cursor.rowcount

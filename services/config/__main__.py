@@ -1,4 +1,4 @@
-"""`python -m services.config` runs the service; `python -m services.config migrate` brings its schema up to date."""
+"""`python -m services.config` serves; `… migrate` brings its schema up to date."""
 
 import sys
 
@@ -9,12 +9,13 @@ from services.config.settings import Settings
 
 def main(arguments: list[str]) -> None:
     """Runs what the arguments name."""
-    if arguments == ["migrate"]:
-        runner.migrate("config", MIGRATIONS)
-    elif arguments:
-        raise SystemExit("usage: python -m services.config [migrate]")
-    else:
-        runner.run("config", Settings, running)
+    match arguments:
+        case []:
+            runner.run("config", Settings, running)
+        case ["migrate"]:
+            runner.migrate("config", MIGRATIONS)
+        case _:
+            raise SystemExit("usage: python -m services.config [migrate]")
 
 
 if __name__ == "__main__":

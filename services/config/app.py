@@ -15,10 +15,10 @@ from services.config.auto_definition import AutoDefinition
 from services.config.callers import CALLERS
 from services.config.clients import AuthClient
 from services.config.feed import DefinitionFeed
-from services.config.grpc_api import DefinitionApi, DefinitionFeedApi
+from services.config.grpc_api import DefinitionFeedServicer, DefinitionServicer
 from services.config.operations import Definitions
 from services.config.settings import Settings
-from services.config.storage import PostgresDefinitionStore
+from services.config.storage import DefinitionStorage
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -30,7 +30,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         health = Health()
         tls = await stack.enter_async_context(mutual_tls.kept_fresh(settings.mutual_tls()))
 
-        database = await stack.enter_async_context(postgres.connected(settings.following("postgres_dsn")))
+        database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
         auth = await stack.enter_async_context(
@@ -38,12 +38,12 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         )
         health.add("auth", auth.probe, hard=False)
 
-        store = PostgresDefinitionStore()
+        storage = DefinitionStorage()
         outbox, auth_client = AuditOutboxStorage(), AuthClient(auth)
         trail = AuditTrail(outbox)
-        definitions = Definitions(database, store, trail, settings.most_metrics_per_project)
-        auto_definition = AutoDefinition(database, store, trail, settings.most_metrics_per_project)
-        feed = DefinitionFeed(database, store)
+        definitions = Definitions(database, storage, trail, settings.most_metrics_per_project)
+        auto_definition = AutoDefinition(database, storage, trail, settings.most_metrics_per_project)
+        feed = DefinitionFeed(database, storage)
 
         await stack.enter_async_context(AuditSender(database, outbox, auth_client).sending())
         await stack.enter_async_context(health.watching())
@@ -55,10 +55,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 settings.grpc_port,
                 [
                     lambda server: definitions_pb2_grpc.add_DefinitionServiceServicer_to_server(
-                        DefinitionApi(definitions, auto_definition), server
+                        DefinitionServicer(definitions, auto_definition), server
                     ),
                     lambda server: definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(
-                        DefinitionFeedApi(definitions, auto_definition, feed), server
+                        DefinitionFeedServicer(definitions, auto_definition, feed), server
                     ),
                 ],
                 callers=CALLERS,

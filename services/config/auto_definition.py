@@ -16,7 +16,7 @@ from services.config.domain import (
     MetricSpec,
     ProjectSettings,
 )
-from services.config.storage import DefinitionStore
+from services.config.storage import DefinitionStorage
 from services.config.validation import faults, validated
 
 #: Definitions that data may make in a project within a minute.
@@ -50,23 +50,23 @@ class AutoDefinition:
     """What owners and admins of a project have decided, and the definitions that follow from it."""
 
     def __init__(
-        self, database: Database, store: DefinitionStore, trail: AuditTrail, most_metrics_per_project: int
+        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, most_metrics_per_project: int
     ) -> None:
         self._database = database
-        self._store = store
+        self._storage = storage
         self._trail = trail
         self._most_metrics = int(most_metrics_per_project * _PART_FOR_DATA)
 
     async def settings(self, actor: Actor) -> ProjectSettings:
         """Those of the actor's project."""
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            return await self._store.settings(connection, actor.project_id)
+            return await self._storage.settings(connection, actor.project_id)
 
     async def change_settings(self, actor: Actor, settings: ProjectSettings) -> ProjectSettings:
         """Keeps and returns them."""
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            before = await self._store.settings(connection, actor.project_id)
-            await self._store.set_settings(connection, actor, settings)
+            before = await self._storage.settings(connection, actor.project_id)
+            await self._storage.set_settings(connection, actor, settings)
             if settings != before:
                 await self._trail.of_settings(connection, actor, before, settings)
         return settings
@@ -82,12 +82,12 @@ class AutoDefinition:
         specs = [validated(draft) for draft in drafts if draft.name not in refused]
         actor = Actor(tenant_id=tenant_id, project_id=project_id, subject="auto-definition", kind="service")
         async with self._database.transaction(tenant_id=tenant_id) as connection:
-            if not (await self._store.settings(connection, project_id)).auto_definition:
+            if not (await self._storage.settings(connection, project_id)).auto_definition:
                 return FromData(made=0, refused={})
             # A first look without the lock that all changes of all projects share.
             room = await self._room(connection, actor) if specs else 0
             if room:
-                await self._store.next_revision(connection)
+                await self._storage.next_revision(connection)
                 room = await self._room(connection, actor)
             refused |= dict.fromkeys([spec.name for spec in specs[room:]], _TOO_MANY)
             made = [await self._made(connection, actor, spec, refused) for spec in specs[:room]]
@@ -95,21 +95,21 @@ class AutoDefinition:
         return FromData(made=sum(made), refused=refused)
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
-        size = await self._store.size(connection, actor)
+        size = await self._storage.size(connection, actor)
         if size.bytes >= MOST_BYTES_PER_PROJECT * _PART_FOR_DATA:
             return 0
-        new = await self._store.made_from_data(connection, actor)
+        new = await self._storage.made_from_data(connection, actor)
         return max(0, min(self._most_metrics - size.definitions, MOST_A_MINUTE - new))
 
     async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec, refused: dict[str, str]) -> bool:
-        if await self._store.recent_deletion(connection, actor, spec.name) is not None:
+        if await self._storage.recent_deletion(connection, actor, spec.name) is not None:
             refused[spec.name] = _JUST_DELETED
             return False
-        revision = await self._store.next_revision(connection)
-        metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision, provisional=True)
+        revision = await self._storage.next_revision(connection)
+        metric = await self._storage.insert(connection, actor, str(ids.uuid7()), spec, revision, provisional=True)
         if metric is None:
             return False
-        await self._store.record_version(connection, actor, metric, Action.CREATED)
+        await self._storage.record_version(connection, actor, metric, Action.CREATED)
         await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return True
 

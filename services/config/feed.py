@@ -17,7 +17,7 @@ from chassis.tasks import in_background
 from services.config import metrics
 from services.config.domain import Metric
 from services.config.operations import FEED_ROLE
-from services.config.storage import DefinitionStore, FeedHead, FeedPage
+from services.config.storage import DefinitionStorage, FeedHead, FeedPage
 
 log = logs.get(__name__)
 
@@ -43,9 +43,9 @@ class FeedMessage:
 class DefinitionFeed:
     """Shared by all watchers of this process."""
 
-    def __init__(self, database: Database, store: DefinitionStore, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, database: Database, storage: DefinitionStorage, poll_seconds: float = POLL_SECONDS) -> None:
         self._database = database
-        self._store = store
+        self._storage = storage
         self._poll_seconds = poll_seconds
         self._polled: asyncio.Future[FeedHead | None] = asyncio.get_running_loop().create_future()
         self._stopped = False
@@ -87,7 +87,7 @@ class DefinitionFeed:
 
     async def _can_resume(self, after_revision: int) -> bool:
         async with self._database.transaction(role=FEED_ROLE) as connection:
-            head = await self._store.feed_head(connection)
+            head = await self._storage.feed_head(connection)
         # A revision ahead of the feed's comes from a database that was since restored to an earlier state.
         return 0 < after_revision <= head.revision and after_revision >= head.purged_revision
 
@@ -95,7 +95,7 @@ class DefinitionFeed:
         page: FeedPage | None = None
         while page is None or not page.reaches_head:
             async with self._database.transaction(role=FEED_ROLE) as connection:
-                page = await self._store.feed_page(
+                page = await self._storage.feed_page(
                     connection,
                     page.revision if page else after_revision,
                     most_metrics=_MOST_METRICS,
@@ -114,7 +114,7 @@ class DefinitionFeed:
         while True:
             try:
                 async with self._database.transaction(role=FEED_ROLE) as connection:
-                    head = await self._store.feed_head(connection)
+                    head = await self._storage.feed_head(connection)
             except Unavailable as error:
                 metrics.FEED_POLL_FAILURES.inc()
                 if readable:
@@ -134,7 +134,7 @@ class DefinitionFeed:
         while True:
             try:
                 async with self._database.transaction(role=FEED_ROLE) as connection:
-                    metrics.TOMBSTONES_PURGED.inc(await self._store.purge_tombstones(connection))
+                    metrics.TOMBSTONES_PURGED.inc(await self._storage.purge_tombstones(connection))
             except Unavailable as error:
                 log.warning("old tombstones stay for another while", reason=error.message)
             await asyncio.sleep(_PURGE_SECONDS)

@@ -46,7 +46,7 @@ _TYPE_NUMBERS = {metric_type: number for number, metric_type in _TYPES.items()}
 _MERGE_NUMBERS = {merge: number for number, merge in _MERGES.items()}
 
 
-class DefinitionApi(pb_grpc.DefinitionServiceServicer):
+class DefinitionServicer(pb_grpc.DefinitionServiceServicer):
     """Definitions of the principal's project."""
 
     def __init__(self, definitions: Definitions, auto_definition: AutoDefinition) -> None:
@@ -95,7 +95,7 @@ class DefinitionApi(pb_grpc.DefinitionServiceServicer):
         return pb.UpdateProjectSettingsResponse(settings=_settings(settings))
 
 
-class DefinitionFeedApi(pb_grpc.DefinitionFeedServiceServicer):
+class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
     """Definitions of all tenants, for services, which the server has told by their token."""
 
     def __init__(self, definitions: Definitions, auto_definition: AutoDefinition, feed: DefinitionFeed) -> None:

@@ -19,7 +19,7 @@ from services.config.domain import (
     ProjectSize,
 )
 from services.config.errors import TooManyBytes, TooManyMetrics
-from services.config.storage import DefinitionStore, FeedPage
+from services.config.storage import DefinitionStorage, FeedPage
 from services.config.validation import validated
 
 #: The role that reads the definitions of all tenants.
@@ -38,10 +38,10 @@ class Definitions:
     """
 
     def __init__(
-        self, database: Database, store: DefinitionStore, trail: AuditTrail, most_metrics_per_project: int
+        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, most_metrics_per_project: int
     ) -> None:
         self._database = database
-        self._store = store
+        self._storage = storage
         self._trail = trail
         self._most_metrics_per_project = most_metrics_per_project
 
@@ -57,21 +57,21 @@ class Definitions:
     async def _created(self, actor: Actor, spec: MetricSpec, arrived: int | None) -> Metric | None:
         """None where a metric of that name was deleted at another revision than `arrived`, of which everybody knows."""
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            revision = await self._store.next_revision(connection)
+            revision = await self._storage.next_revision(connection)
             # Whatever deleted before has ended now: deletions take a revision too.
-            if await self._store.recent_deletion(connection, actor, spec.name) not in (None, arrived):
+            if await self._storage.recent_deletion(connection, actor, spec.name) not in (None, arrived):
                 return None
-            metric = await self._store.insert(connection, actor, str(ids.uuid7()), spec, revision)
+            metric = await self._storage.insert(connection, actor, str(ids.uuid7()), spec, revision)
             if metric is None:
                 raise Conflict(
                     f'The project already has a metric "{spec.name}".',
                     details={"fields": {"name": "is taken"}},
                 )
-            size = await self._store.size(connection, actor)
+            size = await self._storage.size(connection, actor)
             if size.definitions > self._most_metrics_per_project:
                 raise TooManyMetrics(self._most_metrics_per_project)
             _require_few_bytes(size)
-            await self._store.record_version(connection, actor, metric, Action.CREATED)
+            await self._storage.record_version(connection, actor, metric, Action.CREATED)
             await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return metric
 
@@ -83,7 +83,7 @@ class Definitions:
         creation's own transaction, in which all changes of all projects wait.
         """
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            revision = await self._store.recent_deletion(connection, actor, name)
+            revision = await self._storage.recent_deletion(connection, actor, name)
         if revision is not None:
             await asyncio.sleep(_DELETION_ARRIVES_SECONDS)
         return revision
@@ -97,7 +97,7 @@ class Definitions:
         """A page of the project's definitions, oldest first, and the next page's token, empty at the end."""
         limit, last_id = pages.page_size(page_size), pages.id_before(page_token)
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            found = await self._store.list_after(connection, actor, last_id, limit + 1)
+            found = await self._storage.list_after(connection, actor, last_id, limit + 1)
         page = found[:limit]
         return page, pages.token_after(page[-1].id) if len(found) > limit else ""
 
@@ -115,13 +115,13 @@ class Definitions:
             changes.refuse_breaking(old.spec, spec)
             if spec == old.spec and not old.provisional:
                 return old
-            revision = await self._store.next_revision(connection)
-            before = await self._store.size(connection, actor)
-            metric = await self._store.update(connection, metric_id, spec, revision)
-            size = await self._store.size(connection, actor)
+            revision = await self._storage.next_revision(connection)
+            before = await self._storage.size(connection, actor)
+            metric = await self._storage.update(connection, metric_id, spec, revision)
+            size = await self._storage.size(connection, actor)
             if size.bytes > before.bytes:  # one that was too large already may shrink
                 _require_few_bytes(size)
-            await self._store.record_version(connection, actor, metric, Action.UPDATED)
+            await self._storage.record_version(connection, actor, metric, Action.UPDATED)
             await self._trail.of_metric(connection, actor, metric, Action.UPDATED, old.spec)
         metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()
         return metric
@@ -132,9 +132,9 @@ class Definitions:
             old = await self._found(connection, actor, metric_id, for_update=True)
             if version:
                 _require_version(old, version)
-            revision = await self._store.next_revision(connection)
-            metric = await self._store.mark_deleted(connection, metric_id, revision)
-            await self._store.record_version(connection, actor, metric, Action.DELETED)
+            revision = await self._storage.next_revision(connection)
+            metric = await self._storage.mark_deleted(connection, metric_id, revision)
+            await self._storage.record_version(connection, actor, metric, Action.DELETED)
             await self._trail.of_metric(connection, actor, metric, Action.DELETED)
         metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
 
@@ -144,15 +144,15 @@ class Definitions:
         if not ids.is_uuid(project_id):
             raise NotFound("There is no such project.")
         async with self._database.transaction(role=FEED_ROLE) as connection:
-            page = await self._store.project_changes(connection, project_id, after_revision)
+            page = await self._storage.project_changes(connection, project_id, after_revision)
             if page is None:
-                page = await self._store.project_definitions(connection, project_id)
-            return page, await self._store.settings(connection, project_id)
+                page = await self._storage.project_definitions(connection, project_id)
+            return page, await self._storage.settings(connection, project_id)
 
     async def _found(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool = False) -> Metric:
         metric = None
         if ids.is_uuid(metric_id):
-            metric = await self._store.get(connection, actor, metric_id, for_update=for_update)
+            metric = await self._storage.get(connection, actor, metric_id, for_update=for_update)
         if metric is None:
             raise NotFound("There is no such metric in this project.")
         return metric

@@ -11,7 +11,7 @@ class Settings(PeerSettings):
 
     grpc_port: int = setting("PULSEGATE_GRPC_PORT", parse=integer(1, 65535))
     #: The runtime role's address, which row-level security binds.
-    postgres_dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
+    dsn: str = setting("PULSEGATE_POSTGRES_DSN", parse=postgres_url, secret=True)
     auth_address: str = setting("PULSEGATE_AUTH_ADDRESS", parse=host_and_port)
     #: Definitions that one project may have at a time.
     most_metrics_per_project: int = setting(

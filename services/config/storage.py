@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
@@ -52,101 +52,17 @@ class FeedHead:
     purged_revision: int
 
 
-class DefinitionStore(Protocol):
+class DefinitionStorage:
     """What the operations need. Methods without an actor are for the transaction of the role `config_feed`."""
 
     async def next_revision(self, connection: Connection) -> int:
         """Takes the next revision. Until the transaction ends, every other change of any project waits here."""
-        ...
-
-    async def recent_deletion(self, connection: Connection, actor: Actor, name: str) -> int | None:
-        """The revision that deleted the project's last metric of that name; None where that is over a minute ago, which
-        is longer than any transaction takes."""
-        ...
-
-    async def size(self, connection: Connection, actor: Actor) -> ProjectSize:
-        """Of the actor's project."""
-        ...
-
-    async def insert(
-        self,
-        connection: Connection,
-        actor: Actor,
-        metric_id: str,
-        spec: MetricSpec,
-        revision: int,
-        *,
-        provisional: bool = False,
-    ) -> Metric | None:
-        """The new definition; None where the project has one of this name."""
-        ...
-
-    async def get(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool) -> Metric | None:
-        """The definition, unless it is deleted or another project's. `metric_id` must be a UUID."""
-        ...
-
-    async def list_after(self, connection: Connection, actor: Actor, last_id: str, limit: int) -> Sequence[Metric]:
-        """The project's definitions with greater ids, in the order of ids, which is that of creation."""
-        ...
-
-    async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
-        """The definition after the change, one version up, and no more provisional."""
-        ...
-
-    async def made_from_data(self, connection: Connection, actor: Actor) -> int:
-        """How many definitions of the project were made from data within the last minute."""
-        ...
-
-    async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
-        """The settings of a project. Also for the transaction of the role `config_feed`."""
-        ...
-
-    async def set_settings(self, connection: Connection, actor: Actor, settings: ProjectSettings) -> None:
-        """Keeps the settings of the actor's project."""
-        ...
-
-    async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
-        """The definition, one version up, as a tombstone, which has no labels: nobody asks for them, and they may be
-        large."""
-        ...
-
-    async def record_version(self, connection: Connection, actor: Actor, metric: Metric, action: Action) -> None:
-        """Keeps who made what of the definition, and when; of its versions the latest hundred stay."""
-        ...
-
-    async def feed_head(self, connection: Connection) -> FeedHead:
-        """Where the feed stands now."""
-        ...
-
-    async def feed_page(
-        self, connection: Connection, after_revision: int, *, most_metrics: int, most_bytes: int
-    ) -> FeedPage:
-        """Definitions and tombstones of all projects that changed after the revision, in order. The last one, or the
-        only one, may be over `most_bytes`."""
-        ...
-
-    async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
-        """All definitions of one project, without tombstones, and the revision of the same moment."""
-        ...
-
-    async def project_changes(self, connection: Connection, project_id: str, after_revision: int) -> FeedPage | None:
-        """Definitions and tombstones of one project that changed after the revision, in order, and the revision of the
-        same moment; None where the feed cannot be resumed after it."""
-        ...
-
-    async def purge_tombstones(self, connection: Connection) -> int:
-        """Forgets definitions deleted more than eight days ago, with their history; answers how many."""
-        ...
-
-
-class PostgresDefinitionStore:
-    """See `DefinitionStore`."""
-
-    async def next_revision(self, connection: Connection) -> int:
         cursor = await connection.execute("UPDATE feed SET revision = revision + 1 RETURNING revision")
         return int((await _only(cursor))["revision"])
 
     async def recent_deletion(self, connection: Connection, actor: Actor, name: str) -> int | None:
+        """The revision that deleted the project's last metric of that name; None where that is over a minute ago, which
+        is longer than any transaction takes."""
         cursor = await connection.execute(
             """
             SELECT revision FROM metrics
@@ -159,6 +75,7 @@ class PostgresDefinitionStore:
         return row["revision"] if row else None
 
     async def size(self, connection: Connection, actor: Actor) -> ProjectSize:
+        """Of the actor's project."""
         cursor = await connection.execute(
             """
             SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes
@@ -178,6 +95,7 @@ class PostgresDefinitionStore:
         *,
         provisional: bool = False,
     ) -> Metric | None:
+        """The new definition; None where the project has one of this name."""
         cursor = await connection.execute(
             f"""
             INSERT INTO metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
@@ -201,6 +119,7 @@ class PostgresDefinitionStore:
         return _metric(row) if row else None
 
     async def get(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool) -> Metric | None:
+        """The definition, unless it is deleted or another project's. `metric_id` must be a UUID."""
         statement = (
             f"SELECT {_STORED} FROM metrics"  # noqa: S608 - a constant # nosec B608
             " WHERE project_id = %(project_id)s AND id = %(id)s AND deleted_at IS NULL"
@@ -213,6 +132,7 @@ class PostgresDefinitionStore:
         return _metric(row) if row else None
 
     async def list_after(self, connection: Connection, actor: Actor, last_id: str, limit: int) -> Sequence[Metric]:
+        """The project's definitions with greater ids, in the order of ids, which is that of creation."""
         cursor = await connection.execute(
             f"""
             SELECT {_STORED} FROM metrics
@@ -224,6 +144,7 @@ class PostgresDefinitionStore:
         return [_metric(row) for row in await cursor.fetchall()]
 
     async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
+        """The definition after the change, one version up, and no more provisional."""
         cursor = await connection.execute(
             f"""
             UPDATE metrics
@@ -237,6 +158,7 @@ class PostgresDefinitionStore:
         return _metric(await _only(cursor))
 
     async def made_from_data(self, connection: Connection, actor: Actor) -> int:
+        """How many definitions of the project were made from data within the last minute."""
         cursor = await connection.execute(
             """
             SELECT count(*) AS n FROM metrics
@@ -247,6 +169,7 @@ class PostgresDefinitionStore:
         return int((await _only(cursor))["n"])
 
     async def settings(self, connection: Connection, project_id: str) -> ProjectSettings:
+        """The settings of a project. Also for the transaction of the role `config_feed`."""
         cursor = await connection.execute(
             "SELECT auto_definition FROM project_settings WHERE project_id = %(project_id)s",
             {"project_id": project_id},
@@ -255,6 +178,7 @@ class PostgresDefinitionStore:
         return ProjectSettings(auto_definition=row["auto_definition"]) if row else ProjectSettings()
 
     async def set_settings(self, connection: Connection, actor: Actor, settings: ProjectSettings) -> None:
+        """Keeps the settings of the actor's project."""
         await connection.execute(
             """
             INSERT INTO project_settings (tenant_id, project_id, auto_definition, changed_by)
@@ -271,6 +195,8 @@ class PostgresDefinitionStore:
         )
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
+        """The definition, one version up, as a tombstone, which has no labels: nobody asks for them, and they may be
+        large."""
         # The statement's time, not the transaction's, which may have waited long for its revision.
         cursor = await connection.execute(
             f"""
@@ -285,6 +211,7 @@ class PostgresDefinitionStore:
         return _metric(await _only(cursor))
 
     async def record_version(self, connection: Connection, actor: Actor, metric: Metric, action: Action) -> None:
+        """Keeps who made what of the definition, and when; of its versions the latest hundred stay."""
         await connection.execute(
             """
             INSERT INTO metric_versions (tenant_id, project_id, metric_id, version, action, spec, changed_by,
@@ -310,12 +237,15 @@ class PostgresDefinitionStore:
         )
 
     async def feed_head(self, connection: Connection) -> FeedHead:
+        """Where the feed stands now."""
         row = await _only(await connection.execute("SELECT revision, purged_revision FROM feed"))
         return FeedHead(revision=row["revision"], purged_revision=row["purged_revision"])
 
     async def feed_page(
         self, connection: Connection, after_revision: int, *, most_metrics: int, most_bytes: int
     ) -> FeedPage:
+        """Definitions and tombstones of all projects that changed after the revision, in order. The last one, or the
+        only one, may be over `most_bytes`."""
         # One statement, so one snapshot: no change can lie between the rows and the feed's revision.
         cursor = await connection.execute(
             f"""
@@ -339,6 +269,7 @@ class PostgresDefinitionStore:
         return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
 
     async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
+        """All definitions of one project, without tombstones, and the revision of the same moment."""
         cursor = await connection.execute(
             f"""
             SELECT feed.revision AS head, page.*
@@ -353,6 +284,8 @@ class PostgresDefinitionStore:
         return FeedPage(metrics=metrics, revision=rows[0]["head"], reaches_head=True)
 
     async def project_changes(self, connection: Connection, project_id: str, after_revision: int) -> FeedPage | None:
+        """Definitions and tombstones of one project that changed after the revision, in order, and the revision of the
+        same moment; None where the feed cannot be resumed after it."""
         cursor = await connection.execute(
             f"""
             SELECT feed.revision AS head, page.*
@@ -370,6 +303,7 @@ class PostgresDefinitionStore:
         return FeedPage(metrics=metrics, revision=rows[0]["head"], reaches_head=True, after_revision=after_revision)
 
     async def purge_tombstones(self, connection: Connection) -> int:
+        """Forgets definitions deleted more than eight days ago, with their history; answers how many."""
         cursor = await connection.execute(
             """
             WITH purged AS (

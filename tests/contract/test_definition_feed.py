@@ -51,7 +51,7 @@ async def _real(stack: AsyncExitStack, upstreams: stand_ins.Upstreams, database:
         log_level="info",
         otlp_endpoint=None,
         drain_seconds=5.0,
-        postgres_dsn=database.dsn("config"),
+        dsn=database.dsn("config"),
         auth_address=upstreams.address,
         most_metrics_per_project=2000,
     )

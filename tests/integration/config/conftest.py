@@ -35,7 +35,7 @@ def start_config(database: Database, port_blocks: Callable[[], Ports]) -> StartC
             "log_level": "info",
             "otlp_endpoint": None,
             "drain_seconds": 5.0,
-            "postgres_dsn": database.dsn("config"),
+            "dsn": database.dsn("config"),
             "auth_address": auth_address,
             "most_metrics_per_project": 2000,
         }

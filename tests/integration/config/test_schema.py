@@ -6,7 +6,7 @@ from psycopg.rows import dict_row
 
 from chassis import postgres
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from services.config.storage import PostgresDefinitionStore
+from services.config.storage import DefinitionStorage
 from tests.integration.config.service import Config, counter
 from tests.suite_database import Database
 
@@ -78,13 +78,13 @@ async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_t
             "UPDATE config.metrics SET deleted_at = now() - interval '8 days 1 second' WHERE id = %s", (old.id,)
         )
     async with postgres.connected(database.dsn("config")) as pool:
-        store = PostgresDefinitionStore()
+        storage = DefinitionStorage()
         async with pool.transaction(role="config_feed") as connection:
-            assert await store.purge_tombstones(connection) == 1
-            assert await store.purge_tombstones(connection) == 0
-            left = (await store.feed_page(connection, 0, most_metrics=100, most_bytes=1 << 20)).metrics
+            assert await storage.purge_tombstones(connection) == 1
+            assert await storage.purge_tombstones(connection) == 0
+            left = (await storage.feed_page(connection, 0, most_metrics=100, most_bytes=1 << 20)).metrics
             assert {metric.id for metric in left} == {fresh.id, kept.id}
-            assert (await store.feed_head(connection)).purged_revision == 5
+            assert (await storage.feed_head(connection)).purged_revision == 5
     with psycopg.connect(database.superuser_dsn) as superuser:
         remembered = superuser.execute("SELECT DISTINCT metric_id::text FROM config.metric_versions").fetchall()
     assert {metric_id for (metric_id,) in remembered} == {fresh.id, kept.id}
