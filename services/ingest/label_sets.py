@@ -36,8 +36,8 @@ class LabelSets:
         self._per_definition: Counter[bytes] = Counter()
         #: By definition and limited label: how many label sets carry each value.
         self._values: dict[bytes, dict[str, Counter[str]]] = {}
-        #: By definition: the first label set that has `__other__` everywhere.
-        self._others: dict[bytes, LabelPairs] = {}
+        #: By definition: the label sets that have `__other__` everywhere, in the order in which they came.
+        self._others: dict[bytes, dict[LabelPairs, None]] = {}
 
     def make(self, identity: bytes, family: Family, labels: LabelPairs) -> int:
         """The row of a new label set."""
@@ -96,8 +96,8 @@ class LabelSets:
                     del limited[name][value]
 
     def _note_other(self, family: Family, labels: LabelPairs) -> None:
-        if labels and set(labels[1::2]) == {OTHER}:
-            self._others.setdefault(family.definition_id, labels)
+        if _is_folded_whole(labels):
+            self._others.setdefault(family.definition_id, {})[labels] = None
 
     def bounded(self, project_id: bytes, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         """The labels of a label set that is not in memory, with one that has too many values, or all over a series
@@ -110,7 +110,7 @@ class LabelSets:
             return within
         over_metric = self._per_definition[facts.id] >= self._budgets.per_metric
         over_project = self._per_project[project_id] >= self._budgets.per_project
-        if over_metric or over_project or project_id in self.full_projects:
+        if over_metric or over_project or project_id in self.full_projects or _is_folded_whole(within):
             return self._other(facts.id, within)
         return within
 
@@ -118,11 +118,8 @@ class LabelSets:
         return self._table.row_of(series_id(definition_id, labels)) >= 0
 
     def _other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
-        folded = folded_whole(labels)
-        most = self._budgets.per_metric + _MOST_OTHERS
-        if self._per_definition[definition_id] < most or self._known(definition_id, folded):
-            return folded
-        return self._others.get(definition_id, folded)
+        folded, others = folded_whole(labels), self._others.get(definition_id, {})
+        return folded if folded in others or len(others) < _MOST_OTHERS else next(iter(others))
 
     def _within_distinct(self, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         bounded = list(labels)
@@ -149,3 +146,7 @@ class LabelSets:
 def folded_whole(labels: LabelPairs) -> LabelPairs:
     """The label set that has `__other__` for every value."""
     return tuple(OTHER if at % 2 else text for at, text in enumerate(labels))
+
+
+def _is_folded_whole(labels: LabelPairs) -> bool:
+    return set(labels[1::2]) == {OTHER}

@@ -1,6 +1,6 @@
 """A lane's state without its servers: what Postgres keeps of it, and what its samples say, one by one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +46,10 @@ class Store:
         per_metric: int = 10_000,
         stale_after_ms: int = DAY_MS,
         write_all: bool = False,
+        full_of_series: Collection[bytes] = (),
     ) -> None:
         self._write_all = write_all
+        self._full_of_series = full_of_series
         self._budgets = Budgets(per_project=per_project, per_metric=per_metric)
         self._stale_after_ms = stale_after_ms
         self.rows: dict[bytes, Row] = {}
@@ -159,6 +161,7 @@ class Store:
             ended=dict(self._ended),
             unmarked=self.table.restore(self._stored(unmarked), findable=False),
             recent=self._recent([*living, *unmarked]),
+            full_of_series=self._full_of_series,
         )
         return LaneState(
             loaded,

@@ -16,6 +16,7 @@ from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,
+    PROJECT,
     definition,
     delta,
     delta_of,
@@ -576,14 +577,29 @@ def test_budgets_hold_after_a_restart_and_quiet_series_free_their_place() -> Non
     assert sum(totals.values()) == 7.0
 
 
-def test_choices_of_optional_labels_do_not_multiply_what_is_folded_without_end() -> None:
-    store = Store(per_metric=4)
-    names = [f"label_{letter}" for letter in "abcdefghij"]
-    subsets = [[name for at, name in enumerate(names) if number >> at & 1] for number in range(1, 1024)]
-    sends(store, *(dict.fromkeys(subset, "x") for subset in subsets))
+OPTIONAL = [f"label_{letter}" for letter in "abcdefghij"]
+CHOICES = [[name for at, name in enumerate(OPTIONAL) if number >> at & 1] for number in range(1, 1024)]
+
+
+@pytest.mark.parametrize("budget", [{"per_metric": 4}, {"per_project": 4}, {"full_of_series": {PROJECT}}])
+def test_choices_of_optional_labels_do_not_multiply_what_is_folded_without_end(budget: dict[str, Any]) -> None:
+    store, of = Store(**budget), [definition(f"{name}_total") for name in ("orders", "visits", "logins")]
+    for half in (CHOICES[:512], CHOICES[512:]):
+        store.fold(*(record(delta_of(each, dict.fromkeys(choice, "x"))) for each in of for choice in half))
+        store.commit(store.commit_ms + 1000 if store.commit_ms else NOW_MS)
+        store.crash()
+    assert len(store.totals()) <= 4 * len(of) + 64 * len(of)
+    assert sum(store.totals().values()) == 1023 * len(of)
+
+
+def test_nor_where_each_of_the_labels_has_too_many_values() -> None:
+    store = Store()
+    label_sets = [dict.fromkeys(choice, f"v{number}") for number, choice in enumerate(CHOICES)]
+    sends(store, *label_sets, limits=dict.fromkeys(OPTIONAL, 1))
     store.commit(NOW_MS)
-    assert len(store.totals()) <= 4 + 64 + 1
-    assert sum(store.totals().values()) == 1023
+    totals = store.totals()
+    assert sum(set(labels[2::2]) == {OTHER} for labels in totals) == 64
+    assert sum(totals.values()) == 1023
 
 
 # --- memory
