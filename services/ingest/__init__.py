@@ -7,7 +7,7 @@ The path of one batch, file by file::
 
     grpc_api.BatchStream → operations.Receiver → decoding → validation (definitions) → records → log_writer.LogWriter
         … NATS JetStream …
-    log.LogReader → aggregation.LaneState.fold → storage.checkpoints → sinks.delivery → sinks.remote_write
+    log_reader.LogReader → aggregation.LaneState.fold → storage.checkpoints → sinks.delivery → sinks.remote_write
 
 `lane.py` drives the second line for one lane. Nothing is acknowledged before the log has it on disk, nothing is counted
 before the checkpoint has committed it, and only committed values leave for a sink.

@@ -22,7 +22,8 @@ from services.ingest.fetches import fetches
 from services.ingest.fleet import Fleet
 from services.ingest.housekeeping import Housekeeping
 from services.ingest.label_sets import Budgets
-from services.ingest.log import Log, LogReader
+from services.ingest.log import Log
+from services.ingest.log_reader import LogReader
 from services.ingest.pruning import Pruning
 from services.ingest.sealing import Checkpoint
 from services.ingest.settings import AggregatorSettings

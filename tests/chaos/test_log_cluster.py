@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 from chassis.errors import Unavailable
 from deploy.local.layout import Ports
 from services.ingest import log
+from services.ingest.log_reader import LogReader
 from tests.chaos import log_cluster, plan
 from tests.chaos.log_cluster import LogCluster
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
@@ -94,7 +95,7 @@ async def test_a_reader_leaves_a_server_that_is_cut_off_from_the_log(replicated:
         await _appends(writing)
         leader = await _leader(writing)
         await _connect_to(reading, cluster, leader)
-        reader = log.LogReader(reading, 0, 0, None)
+        reader = LogReader(reading, 0, 0, None)
 
         async def reads(count: int) -> None:
             async def read() -> bool:
@@ -133,7 +134,7 @@ async def test_a_reader_is_not_halted_by_a_server_that_was_cut_off_a_moment_ago(
                 return log.Extent(info.created, info.state.last_seq)
 
             reading.extent = extent_once_cut_off  # type: ignore[method-assign]
-            reader = log.LogReader(reading, 0, 2, (await writing.extent()).made_at)
+            reader = LogReader(reading, 0, 2, (await writing.extent()).made_at)
             with pytest.raises(Unavailable, match="ends at 1, before the committed position 2"):
                 await reader.fetch(10, 0.2)
             for _ in range(2):

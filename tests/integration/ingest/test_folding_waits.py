@@ -15,7 +15,8 @@ from services.ingest import log, records
 from services.ingest.aggregation import Found, Missing
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
-from services.ingest.log import Log, LogReader
+from services.ingest.log import Log
+from services.ingest.log_reader import LogReader
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.remote_write import RemoteWrite

@@ -18,7 +18,8 @@ from chassis.postgres import Connection
 from deploy.local.servers import Nats
 from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
-from services.ingest.log import Extent, Log, LogReader, connected
+from services.ingest.log import Extent, Log, connected
+from services.ingest.log_reader import LogReader
 from services.ingest.settings import LogSettings
 from services.ingest.storage import ended
 from tests.forwarder import Forwarder
