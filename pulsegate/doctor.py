@@ -17,6 +17,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 _MOST_SKEW_SECONDS = 1.0
 #: All services together, with one process each.
 _LEAST_CONNECTIONS = 60
+#: Of a message of NATS; a batch that expands to more than NATS takes is never taken.
+_LEAST_PAYLOAD_BYTES = 8_000_000
 _MIGRATE = "Run `pulsegate migrate`, or `helm upgrade` on Kubernetes"
 
 
@@ -34,6 +36,10 @@ class _Storage(msgspec.Struct):
 
 class _Jetstream(msgspec.Struct):
     config: _Storage = msgspec.field(default_factory=_Storage)
+
+
+class _Server(msgspec.Struct):
+    max_payload: int = 0
 
 
 class _Flags(msgspec.Struct):
@@ -56,7 +62,7 @@ def findings(installation: Installation) -> Iterator[Finding]:
 def unasked(installation: Installation) -> Iterator[str]:
     """What was not looked at, since nobody has said where it is."""
     if not installation.nats_monitoring:
-        yield "whether NATS syncs each write: name its monitoring as `nats_monitoring`"
+        yield "whether NATS syncs each write and takes large batches: name its monitoring as `nats_monitoring`"
     if not installation.sink:
         yield "whether the sink takes what an outage has delayed: name it as `sink` where it is a Prometheus"
 
@@ -135,13 +141,20 @@ def _clock(connection: psycopg.Connection) -> Iterator[Finding]:
 def _log(installation: Installation) -> Iterator[Finding]:
     for address in installation.nats_monitoring:
         status, body = fetched(f"{address}/jsz")
-        told = decoded(body, _Jetstream) if status == 200 else None
-        if told is None:
+        stored = decoded(body, _Jetstream) if status == 200 else None
+        server = decoded(fetched(f"{address}/varz")[1], _Server)
+        if stored is None or server is None:
             yield Finding(f"NATS' monitoring does not answer at {address} ({body[:100]})", "Is the address right?")
-        elif not told.config.sync_always:
+            continue
+        if not stored.config.sync_always:
             yield Finding(
                 f"the NATS at {address} does not sync each write",
                 "Set jetstream.sync_interval = always: without it a power cut may lose what was answered 202.",
+            )
+        if server.max_payload < _LEAST_PAYLOAD_BYTES:
+            yield Finding(
+                f"the NATS at {address} takes messages of {server.max_payload} bytes",
+                "Set max_payload = 8MB: without it large batches are answered 503 however often they are sent.",
             )
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def careless_nats(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[str]:
-    """The monitoring address of a server with JetStream as it is when nobody has said how often to sync."""
+    """The monitoring address of a server with JetStream as it is when nobody has said what Pulsegate needs."""
     ports = port_blocks()
     monitoring = ports.server("nats-monitoring")
     program = Path(sys.executable).parent / "nats-server"
@@ -54,9 +54,14 @@ def _said_of_the_log(*monitoring: str) -> list[str]:
     return _said("NATS", nats_monitoring=monitoring)
 
 
-def test_a_server_that_does_not_sync_each_write_is_named(nats_server: RunningServer[Nats], careless_nats: str) -> None:
+def test_a_server_that_does_not_sync_each_write_or_refuses_large_ones_is_named(
+    nats_server: RunningServer[Nats], careless_nats: str
+) -> None:
     right = f"http://127.0.0.1:{nats_server.server.monitoring_port}"
-    assert _said_of_the_log(right, careless_nats) == [f"the NATS at {careless_nats} does not sync each write"]
+    assert _said_of_the_log(right, careless_nats) == [
+        f"the NATS at {careless_nats} does not sync each write",
+        f"the NATS at {careless_nats} takes messages of {1 << 20} bytes",
+    ]
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
@@ -153,7 +158,7 @@ def test_a_prometheus_that_scrapes_and_evaluates_nothing_is_told_and_a_sink_that
 def test_what_is_not_asked_for_want_of_an_address_is_told() -> None:
     nowhere = Installation(processes={}, database="", owners={}, nats="", prometheus=NOWHERE)
     assert [each.split(":")[0] for each in unasked(nowhere)] == [
-        "whether NATS syncs each write",
+        "whether NATS syncs each write and takes large batches",
         "whether the sink takes what an outage has delayed",
     ]
     assert list(unasked(replace(nowhere, nats_monitoring=(NOWHERE,), sink=NOWHERE))) == []
