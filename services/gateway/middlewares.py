@@ -19,7 +19,16 @@ from services.gateway import errors
 from services.gateway.authentication import Authentication
 from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
-from services.gateway.routes import ADDED_HEADERS, HELD_BODIES, SLOW_CLIENT_SECONDS, Audience, Deprecation, Handler
+from services.gateway.routes import (
+    ADDED_HEADERS,
+    BELOW_SDK,
+    HELD_BODIES,
+    SLOW_CLIENT_SECONDS,
+    Audience,
+    Deprecation,
+    Handler,
+    Route,
+)
 from services.gateway.shares import HOLDERS, HeldBytes
 
 log = logs.get(__name__)
@@ -36,21 +45,6 @@ _MOST_BODY_BYTES = 128 << 20
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-#: Routes that are not logged one by one.
-_QUIET_ROUTES = frozenset(
-    {
-        "/api/v1/metrics",
-        "/api/v1/statsd",
-        "/api/v1/write",
-        "/v1/metrics",
-        "/metrics/job/{group}",
-        "/metrics/job@base64/{group}",
-        "/health/live",
-        "/health/ready",
-        "/health/startup",
-    }
-)
-
 _EXPOSED = (
     "X-Correlation-Id, RateLimit, RateLimit-Policy, Retry-After, ETag, Link, Location, X-Content-Integrity, "
     "Deprecation, Sunset, Idempotent-Replayed"
@@ -60,8 +54,6 @@ _ACCEPTED = (
     "X-Correlation-Id, traceparent"
 )
 _PREFLIGHT_SECONDS = "7200"
-#: What pages of any origin may call: a publishable key says which origins may use it.
-_FOR_ANY_PAGE = ("/api/v1/metrics", "/v1/metrics", "/api/v1/statsd", "/api/v1/write", "/metrics/job", "/sdk/")
 
 _CORRELATION_ID = istr("X-Correlation-Id")
 _ORIGIN = istr("Origin")
@@ -90,6 +82,13 @@ class Pipeline:
         self._slow_client_seconds = slow_client_seconds
         self._cors_origins = cors_origins
         self._held_bodies = HeldBytes("bodies", _MOST_BODY_BYTES)
+        self._quiet_patterns: frozenset[str] = frozenset()
+        self._prefixes_for_any_page: tuple[str, ...] = ()
+
+    def know(self, routes: Sequence[Route]) -> None:
+        """The routes that there are; before the first request."""
+        self._quiet_patterns = frozenset(route.pattern for route in routes if route.is_quiet)
+        self._prefixes_for_any_page = tuple({route.prefix for route in routes if route.is_for_any_page})
 
     @web.middleware
     async def routed(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -130,7 +129,7 @@ class Pipeline:
             self._secure(request, response)
             status = response.status
         finally:
-            _measure(request.method, route, status, time.monotonic() - began)
+            self._measure(request.method, route, status, time.monotonic() - began)
         return response
 
     def _enter(self, request: web.Request) -> None:
@@ -169,7 +168,7 @@ class Pipeline:
         if "Access-Control-Request-Method" not in request.headers or not isinstance(refusal, web.HTTPMethodNotAllowed):
             return None
         origin = request.headers.get(_ORIGIN, "")
-        if not request.path.startswith(_FOR_ANY_PAGE) and origin.lower() not in self._cors_origins:
+        if not request.path.startswith(self._prefixes_for_any_page) and origin.lower() not in self._cors_origins:
             raise errors.origin_not_allowed(origin)
         headers = {
             "Access-Control-Allow-Methods": ", ".join(sorted(refusal.allowed_methods)),
@@ -185,11 +184,11 @@ class Pipeline:
         headers.extend(request[ADDED_HEADERS])
         headers[_CORRELATION_ID] = context.CORRELATION_ID.get()
         origin = request.headers.get(_ORIGIN)
-        if origin or request.path.startswith("/sdk/"):  # whose answers caches share between pages
+        if origin or request.path.startswith(BELOW_SDK):  # whose answers caches share between pages
             self._share_with_pages(headers, request.path, origin or "")
 
     def _share_with_pages(self, headers: "CIMultiDict[str]", path: str, origin: str) -> None:
-        if path.startswith(_FOR_ANY_PAGE):
+        if path.startswith(self._prefixes_for_any_page):
             headers["Access-Control-Allow-Origin"] = "*"
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         else:
@@ -199,18 +198,17 @@ class Pipeline:
             headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = _EXPOSED
 
+    def _measure(self, method: str, route: str, status: int, took_seconds: float) -> None:
+        """Measures the request by its route, never by its path."""
+        method = _known_method(method)
+        _requests(method, route, status).observe(took_seconds, tracing.exemplar())
+        if route not in self._quiet_patterns:
+            milliseconds = round(took_seconds * 1000, 1)
+            log.info("request served", method=method, route=route, status=status, milliseconds=milliseconds)
+
 
 def _known_method(method: str) -> str:
     return method if method in _METHODS else "other"
-
-
-def _measure(method: str, route: str, status: int, took_seconds: float) -> None:
-    """Measures the request by its route, never by its path."""
-    method = _known_method(method)
-    _requests(method, route, status).observe(took_seconds, tracing.exemplar())
-    if route not in _QUIET_ROUTES:
-        milliseconds = round(took_seconds * 1000, 1)
-        log.info("request served", method=method, route=route, status=status, milliseconds=milliseconds)
 
 
 @cache

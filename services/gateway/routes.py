@@ -1,9 +1,11 @@
 """What a route is: a path, a handler, its audience, and what its readers are told.
 
 The table of a resource's routes is the only place where a route is described: the OpenAPI document is made of it
-(`http_api.openapi`), and what it says about requests is what checks them (`http_api.bodies`).
+(`http_api.openapi`), what it says about requests is what checks them (`http_api.bodies`), and which of them are logged
+and which pages may send them follows from it (`middlewares.Pipeline`).
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +35,13 @@ ENDS_WITH_CLIENT = web.RequestKey("ends_with_client", bool)
 #: The name that a client gives to a request that it may send again, and what says that an answer is one from before.
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENT_REPLAYED = "Idempotent-Replayed"
+
+#: Below it is what pages load, and what caches share between them.
+BELOW_SDK = "/sdk/"
+_BELOW_HEALTH = "/health/"
+
+#: In a route's path: the name, and what it must match where that is said.
+PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
 
 
 class Audience(Enum):
@@ -125,6 +134,26 @@ class Route:
     direct: bool = False
     #: None: it stays.
     deprecation: Deprecation | None = None
+
+    @property
+    def pattern(self) -> str:
+        """The path without what its parameters must match: as OpenAPI, metrics and logs have it."""
+        return PARAMETER.sub(r"{\1}", self.path)
+
+    @property
+    def prefix(self) -> str:
+        """What the paths of all its requests begin with."""
+        return self.path.partition("{")[0]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether its requests are not logged one by one."""
+        return self.audience is Audience.INGESTION or self.path.startswith(_BELOW_HEALTH)
+
+    @property
+    def is_for_any_page(self) -> bool:
+        """Whether pages of any origin may call it: a publishable key says which origins may use it."""
+        return self.audience is Audience.INGESTION or self.path.startswith(BELOW_SDK)
 
     @property
     def takes_idempotency_key(self) -> bool:

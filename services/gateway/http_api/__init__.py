@@ -23,20 +23,21 @@ class Api:
         #: The aiohttp application.
         self.app = web.Application(middlewares=[pipeline.routed], client_max_size=MOST_BYTES)
         self._direct: dict[tuple[str, str], Handler] = {}
-        for resource in resources:
-            for route in resource.routes():
-                # Outermost, because a caller who is refused must read of it too.
-                stages = [
-                    *([announcing(route.deprecation)] if route.deprecation else []),
-                    *stages_by_audience[route.audience],
-                ]
-                handler = through(stages, route.handler)
-                if route.direct:
-                    self._direct[route.method, route.path] = partial(pipeline.run, handler=handler, route=route.path)
-                if route.method == "GET":
-                    self.app.router.add_get(route.path, handler, expect_handler=_go_on)
-                else:
-                    self.app.router.add_route(route.method, route.path, handler, expect_handler=_go_on)
+        routes = [route for resource in resources for route in resource.routes()]
+        pipeline.know(routes)
+        for route in routes:
+            # Outermost, because a caller who is refused must read of it too.
+            stages = [
+                *([announcing(route.deprecation)] if route.deprecation else []),
+                *stages_by_audience[route.audience],
+            ]
+            handler = through(stages, route.handler)
+            if route.direct:
+                self._direct[route.method, route.path] = partial(pipeline.run, handler=handler, route=route.path)
+            if route.method == "GET":
+                self.app.router.add_get(route.path, handler, expect_handler=_go_on)
+            else:
+                self.app.router.add_route(route.method, route.path, handler, expect_handler=_go_on)
 
     def entrance(self, routed: Entrance) -> Entrance:
         """Where requests come in: to a direct route, or to the application's own `routed`."""

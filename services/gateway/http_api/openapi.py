@@ -11,13 +11,12 @@ import msgspec
 from services.gateway import errors
 from services.gateway.http_api.bodies import Asking, Taking
 from services.gateway.http_api.shapes import Told
-from services.gateway.routes import IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, Audience, Header, Media, Route
+from services.gateway.routes import IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, PARAMETER, Audience, Header, Media, Route
 
 Json = dict[str, Any]
 Shape = type[msgspec.Struct]
 
 _JSON = "application/json"
-_PARAMETER = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[^{}]*\})*))?\}")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _LIMITED = frozenset(Audience) - {Audience.OPEN}
 
@@ -177,7 +176,7 @@ def document(resources: Sequence[Resource], *, server: str) -> Json:
         if operation["operationId"] in names:
             raise ValueError(f"Two routes are named {operation['operationId']}")
         names.add(operation["operationId"])
-        paths.setdefault(path_of(route), {})[route.method.lower()] = operation
+        paths.setdefault(route.pattern, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": "Pulsegate", "version": "1", "description": _DESCRIPTION, "license": _LICENSE},
@@ -194,11 +193,6 @@ def document(resources: Sequence[Resource], *, server: str) -> Json:
 
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 _ERRORS: Sequence[Shape] = (Error, PrometheusError, RpcStatus, ScimError)
-
-
-def path_of(route: Route) -> str:
-    """The path as OpenAPI writes it: without what a parameter must match."""
-    return _PARAMETER.sub(r"{\1}", route.path)
 
 
 def _name(shape: Shape) -> str:
@@ -290,7 +284,7 @@ def statuses_of_errors(route: Route) -> Sequence[int]:
 
 
 def _path_parameters(route: Route) -> Iterator[Json]:
-    for name, pattern in _PARAMETER.findall(route.path):
+    for name, pattern in PARAMETER.findall(route.path):
         schema = {"type": "string", "format": "uuid"} if name.endswith("Id") else {"type": "string", "minLength": 1}
         if pattern:
             schema["pattern"] = f"^{pattern}$"
