@@ -110,7 +110,7 @@ class Keys:
 
         Raises NotFound for any other key, secret ones above all.
         """
-        async with self._database.transaction(**_shown(principal)) as connection:
+        async with self._database.transaction(**_settings(principal)) as connection:
             await self._enter(connection, principal, project_id)
             found = None
             if is_uuid(key_id):
@@ -155,7 +155,7 @@ def _rights(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _shown(principal: Principal) -> dict[str, str]:
+def _settings(principal: Principal) -> dict[str, str]:
     if principal.kind == "user":
         return {"user_id": principal.subject}
     return {"tenant_id": principal.tenant_id}
