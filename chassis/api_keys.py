@@ -12,6 +12,11 @@ from typing import Literal
 
 KeyKind = Literal["publishable", "secret"]
 
+PUBLISHABLE_PREFIX = "pk_"
+SECRET_PREFIX = "sk_"  # noqa: S105 - what secret keys begin with, not one
+#: Of an identity provider's provisioning token, which ends with a checksum too.
+PROVISIONING_PREFIX = "pt_"
+
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 #: Random characters of a key: 190 bits.
@@ -22,8 +27,8 @@ _CHECKSUM_CHARACTERS = 6
 
 _MOST_CHARACTERS = 100
 
-_KINDS: dict[str, KeyKind] = {"pk_": "publishable", "sk_": "secret"}
-_FORMAT = re.compile(rf"(?:pk_|sk_)[0-9A-Za-z]{{{RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
+_KINDS: dict[str, KeyKind] = {PUBLISHABLE_PREFIX: "publishable", SECRET_PREFIX: "secret"}
+_FORMAT = re.compile(rf"(?:{'|'.join(_KINDS)})[0-9A-Za-z]{{{RANDOM_CHARACTERS + _CHECKSUM_CHARACTERS}}}")
 
 
 def kind_of(text: str) -> KeyKind | None:

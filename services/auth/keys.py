@@ -48,8 +48,7 @@ _ORIGIN = re.compile(
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HIGHEST_PORT = 65_535
-_PREFIXES = {KeyKind.PUBLISHABLE: "pk_", KeyKind.SECRET: "sk_"}
-_PROVISIONING_PREFIX = "pt_"
+_PREFIXES = {KeyKind.PUBLISHABLE: api_keys.PUBLISHABLE_PREFIX, KeyKind.SECRET: api_keys.SECRET_PREFIX}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +226,7 @@ def _origins_fault(kind: KeyKind, origins: Sequence[str]) -> str | None:
 
 def new_provisioning_token() -> str:
     """With which an identity provider says who has left: a text of the same form, which is no API key."""
-    return _random_text_after(_PROVISIONING_PREFIX)
+    return _random_text_after(api_keys.PROVISIONING_PREFIX)
 
 
 def _random_text(kind: KeyKind) -> str:

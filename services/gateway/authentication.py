@@ -23,7 +23,6 @@ _LONGEST_TOKEN = 4096
 _AUTHORIZATION = istr("Authorization")
 _API_KEY = istr("X-API-Key")
 _BEARER = "Bearer "
-_PROVISIONING_PREFIX = "pt_"
 
 
 def _lone_key(request: web.Request) -> str:
@@ -32,7 +31,7 @@ def _lone_key(request: web.Request) -> str:
         return ""
     shown = request.headers.getall(_API_KEY, [])
     for bearer in request.headers.getall(_AUTHORIZATION, ()):
-        shown.append(bearer[len(_BEARER) :] if bearer.startswith(_BEARER + "sk_") else "")
+        shown.append(bearer[len(_BEARER) :] if bearer.startswith(_BEARER + api_keys.SECRET_PREFIX) else "")
     return shown[0] if len(shown) == 1 and shown[0].isascii() else ""
 
 
@@ -48,7 +47,7 @@ def credential_of(request: web.Request, *, basic: bool = False) -> Credential:
     if place == "Authorization":
         key = _basic_password(text) if basic else None
         return _bearer(text) if key is None else _key(key)
-    if place == "key" and text.startswith("sk_"):
+    if place == "key" and text.startswith(api_keys.SECRET_PREFIX):
         raise errors.invalid_api_key("Only a publishable key may stand in an address.")
     return _key(text)
 
@@ -88,11 +87,11 @@ def _bearer(header: str) -> Credential:
     text = text.strip()
     if scheme.lower() != "bearer" or not text or len(text) > _LONGEST_TOKEN or not text.isascii():
         raise Unauthenticated("Send the access token or secret key as Authorization: Bearer.")
-    if text.startswith("pk_"):
+    if text.startswith(api_keys.PUBLISHABLE_PREFIX):
         raise errors.invalid_api_key("Send a publishable key as X-API-Key.")
-    if text.startswith(_PROVISIONING_PREFIX):
+    if text.startswith(api_keys.PROVISIONING_PREFIX):
         raise Unauthenticated("A provisioning token is good below /scim/ alone.")
-    if not text.startswith("sk_"):
+    if not text.startswith(api_keys.SECRET_PREFIX):
         return Credential(text=text, kind="user")
     if api_keys.kind_of(text) is None:
         raise errors.invalid_api_key("This is no API key.")
@@ -108,7 +107,7 @@ def provisioning_token_of(request: web.Request) -> Credential:
     if (
         place != "Authorization"
         or scheme.lower() != "bearer"
-        or not text.startswith(_PROVISIONING_PREFIX)
+        or not text.startswith(api_keys.PROVISIONING_PREFIX)
         or not api_keys.is_sound(text)
     ):
         raise Unauthenticated("Send the identity provider's provisioning token as Authorization: Bearer.")
