@@ -98,6 +98,11 @@ def test_every_setting_says_who_reads_it_and_what_holds_without_it() -> None:
         assert (default == "required") is required.get(variable, False), variable
 
 
+def test_the_front_page_leads_to_every_document() -> None:
+    linked = set(re.findall(r"\]\(docs/([^)#/]+\.md)", (CHECKOUT / "README.md").read_text()))
+    assert linked == {path.name for path in (CHECKOUT / "docs").glob("*.md")}
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for document in [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):

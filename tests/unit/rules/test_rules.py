@@ -67,6 +67,15 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         assert re.findall(r"^#+ (.*)$", text, re.MULTILINE) == [name, *_SECTIONS], name
 
 
+def test_the_first_page_of_the_runbooks_has_each_with_its_severity() -> None:
+    rows = re.findall(r"^\| ([a-z, ]+) \| \[(\w+)\]\((\w+)\.md\)", (_RUNBOOKS / "README.md").read_text(), re.MULTILINE)
+    severities: dict[str, set[str]] = {}
+    for rule in filter(lambda rule: "alert" in rule, _rules()):
+        severities.setdefault(rule["alert"], set()).add(rule["labels"]["severity"])
+    assert {name: set(words.split(", ")) for words, name, _ in rows} == severities
+    assert all(name == target for _, name, target in rows)
+
+
 def test_runbooks_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None:
     foreign = {*_FOREIGN, "ALERTS", "process_cpu_seconds_total", "prometheus_tsdb_storage_blocks_bytes"}
     known = {*metrics_in_code(), *foreign, *(rule["record"] for rule in _rules() if "record" in rule)}
