@@ -1,5 +1,6 @@
 """Looks an installation over and says what is wrong, and what to do."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ _MOST_SKEW_SECONDS = 1.0
 _LEAST_CONNECTIONS = 60
 #: Of a message of NATS; a batch that expands to more than NATS takes is never taken.
 _LEAST_PAYLOAD_BYTES = 8_000_000
+#: What rules/objectives.yaml reads at once.
+_LONGEST_WINDOW_DAYS = 30
+_DURATION_PARTS = re.compile(r"(\d+)([ywdh])")
+_DAYS = {"y": 365, "w": 7, "d": 1, "h": 1 / 24}
 _MIGRATE = "Run `pulsegate migrate`, or `helm upgrade` on Kubernetes"
 
 
@@ -44,6 +49,15 @@ class _Server(msgspec.Struct):
 
 class _Flags(msgspec.Struct):
     data: dict[str, str]
+
+
+class _Runtime(msgspec.Struct, rename="camel"):
+    #: such as `15d`, `31d or 1GiB` or `1GiB`
+    storage_retention: str = ""
+
+
+class _RuntimeInfo(msgspec.Struct):
+    data: _Runtime
 
 
 def findings(installation: Installation) -> Iterator[Finding]:
@@ -170,6 +184,18 @@ def _prometheus(installation: Installation) -> Iterator[Finding]:
     if not queried(installation.prometheus, 'pulsegate:objective_budget{tenant_id=""}'):
         yield Finding(
             "Prometheus has no rules of Pulsegate: nobody is woken", "Load deploy/helm/pulsegate/files/rules/*.yaml."
+        )
+    yield from _history(installation.prometheus)
+
+
+def _history(prometheus: str) -> Iterator[Finding]:
+    told = decoded(fetched(f"{prometheus}/api/v1/status/runtimeinfo")[1], _RuntimeInfo)
+    kept = told.data.storage_retention if told else ""  # a server of another kind does not say
+    parts = _DURATION_PARTS.findall(kept)
+    if parts and sum(int(number) * _DAYS[unit] for number, unit in parts) <= _LONGEST_WINDOW_DAYS:
+        yield Finding(
+            f"Prometheus keeps {kept} of history",
+            f"Set --storage.tsdb.retention.time=90d: objectives are of {_LONGEST_WINDOW_DAYS} days.",
         )
 
 

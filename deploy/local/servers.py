@@ -33,6 +33,8 @@ SUPERUSER = "postgres"
 
 #: Longer than the longest outage, after which samples are still delivered.
 _OUT_OF_ORDER_WINDOW = "8d"
+#: Longer than the longest window of a rule.
+_RETENTION = "90d"
 #: How much of what lives may be garbage before Go collects it, in percent: that is half of what a sample costs. The
 #: caller's environment may say otherwise.
 _PROMETHEUS_COLLECTS = {"GOGC": "150"}
@@ -334,6 +336,7 @@ class Prometheus:
                 str(self.binary),
                 f"--config.file={self._configuration}",
                 f"--storage.tsdb.path={self.folder.resolve() / 'series'}",
+                f"--storage.tsdb.retention.time={_RETENTION}",
                 f"--web.listen-address={HOST}:{self.port}",
                 "--web.enable-remote-write-receiver",
                 "--web.enable-admin-api",

@@ -128,7 +128,8 @@ class BarePrometheus(Prometheus):
 
     def program(self) -> Program:
         program = super().program()
-        return replace(program, argv=tuple(word for word in program.argv if "remote-write" not in word))
+        unread = re.compile("remote-write|retention")
+        return replace(program, argv=tuple(word for word in program.argv if not unread.search(word)))
 
 
 def test_a_prometheus_that_scrapes_and_evaluates_nothing_is_told_and_a_sink_that_takes_nothing(
@@ -143,7 +144,9 @@ def test_a_prometheus_that_scrapes_and_evaluates_nothing_is_told_and_a_sink_that
         assert _said("Prometheus", prometheus=bare.url) == [
             "Prometheus does not scrape Pulsegate",
             "Prometheus has no rules of Pulsegate: nobody is woken",
+            "Prometheus keeps 15d of history",
         ]
+        assert _said("history", prometheus=prometheus_server.server.url) == []
         assert _said("the sink", prometheus=bare.url, sink=bare.url) == [
             "the sink takes no remote write",
             "the sink has no out_of_order_time_window",

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT, RULES
+from deploy.local.servers import Prometheus
+from tests import chart_rendering, compose_file
 from tests.promql_selectors import metrics_in_code, selectors
 
 _CASES = Path(__file__).parent
@@ -51,6 +53,19 @@ def test_they_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> None
         for selector in selectors(rule["expr"]):
             assert selector.name in known, f"{selector.name} is read and nowhere exposed"
             assert 'tenant_id=""' in selector.matchers, f"a tenant could send {selector.name}"
+
+
+def test_every_prometheus_that_is_shipped_keeps_what_the_longest_rule_reads(tmp_path: Path) -> None:
+    windows = [int(days) for rule in _rules() for days in re.findall(r"\[(\d+)d\]", rule["expr"])]
+    servers = {pod.component: pod for pod in chart_rendering.case("evaluation").pods()}
+    local = Prometheus(binary=tmp_path, folder=tmp_path, port=1, log=tmp_path)
+    for flags in (
+        compose_file.services()["prometheus"]["command"],
+        servers["evaluation-prometheus"].container["args"],
+        local.program().argv,
+    ):
+        (kept,) = (flag.partition("=")[2] for flag in flags if flag.startswith("--storage.tsdb.retention.time="))
+        assert int(kept.removesuffix("d")) > max(windows)
 
 
 def test_every_alert_says_whether_it_wakes_somebody_and_names_its_runbook() -> None:
