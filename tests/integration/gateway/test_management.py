@@ -34,7 +34,7 @@ RENDERED_SESSION = {"accessToken": "access", "refreshToken": "rt_refresh", "expi
 RENDERED_USER = {"id": USER, "email": "ada@example.com"}
 
 
-async def test_signing_up(gateway: Gateway) -> None:
+async def test_who_signs_up_is_shown_a_user_a_tenant_a_project_and_a_session(gateway: Gateway) -> None:
     gateway.auth.answers["SignUp"] = accounts_pb2.SignUpResponse(
         user=USER_MESSAGE, tenant=TENANT_MESSAGE, project=PROJECT_MESSAGE, session=SESSION
     )
@@ -51,7 +51,7 @@ async def test_signing_up(gateway: Gateway) -> None:
     assert (request.email, request.password, request.tenant_name) == ("ada@example.com", "correct horse", "Acme")
 
 
-async def test_signing_in_refreshing_and_out(gateway: Gateway) -> None:
+async def test_a_session_is_begun_refreshed_and_ended(gateway: Gateway) -> None:
     auth = gateway.auth
     auth.answers["SignIn"] = accounts_pb2.SignInResponse(user=USER_MESSAGE, memberships=[MEMBERSHIP], session=SESSION)
     auth.answers["Refresh"] = accounts_pb2.RefreshResponse(session=SESSION)
@@ -70,7 +70,7 @@ async def test_signing_in_refreshing_and_out(gateway: Gateway) -> None:
     assert auth.requests("Refresh")[0].refresh_token == "rt_old"
 
 
-async def test_who_one_is(gateway: Gateway) -> None:
+async def test_people_are_shown_their_account_and_their_roles(gateway: Gateway) -> None:
     gateway.auth.answers["GetMe"] = accounts_pb2.GetMeResponse(
         user=USER_MESSAGE, memberships=[MEMBERSHIP], email_verified=True
     )
@@ -85,7 +85,7 @@ async def test_who_one_is(gateway: Gateway) -> None:
     assert (principal.subject, principal.project_id) == (USER, "")
 
 
-async def test_projects(gateway: Gateway) -> None:
+async def test_a_project_is_made_listed_shown_renamed_and_deleted(gateway: Gateway) -> None:
     auth, session = gateway.auth, gateway.auth.new_session()
     auth.answers["ListProjects"] = accounts_pb2.ListProjectsResponse(projects=[PROJECT_MESSAGE], next_page_token="more")
     auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(project=PROJECT_MESSAGE)
@@ -107,7 +107,7 @@ async def test_projects(gateway: Gateway) -> None:
     assert (await gateway.call("DELETE", path, credential=session)).status == 204
 
 
-async def test_keys(gateway: Gateway) -> None:
+async def test_a_key_is_made_listed_renamed_and_revoked_and_shown_whole_once(gateway: Gateway) -> None:
     auth, session = gateway.auth, gateway.auth.new_session()
     key = accounts_pb2.Key(
         id=ID,
@@ -215,7 +215,7 @@ async def test_a_report_that_is_none_is_refused(
     assert (answer.status, answer.json["error"]["code"]) == (status, code)
 
 
-async def test_members(gateway: Gateway) -> None:
+async def test_a_member_is_listed_added_and_given_a_role_and_a_refused_removal_is_a_conflict(gateway: Gateway) -> None:
     auth, session = gateway.auth, gateway.auth.new_session()
     member = accounts_pb2.Member(
         user=USER_MESSAGE, role=accounts_pb2.ROLE_EDITOR, created_at=timestamp(), email_verified=True
@@ -271,7 +271,7 @@ RENDERED_METRIC = {
 }
 
 
-async def test_definitions(gateway: Gateway) -> None:
+async def test_a_definition_is_made_listed_shown_replaced_and_deleted(gateway: Gateway) -> None:
     config, session = gateway.config, gateway.auth.new_session()
     config.answers["CreateMetric"] = definitions_pb2.CreateMetricResponse(metric=METRIC)
     config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse(metrics=[METRIC], next_page_token="next")

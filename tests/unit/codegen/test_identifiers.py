@@ -36,7 +36,7 @@ def _in_javascript(name: str) -> str:
         ("toString", "toString_"),
     ],
 )
-def test_camel_case(name: str, spelt: str) -> None:
+def test_javascript_spells_names_in_camel_case_and_keeps_them_apart(name: str, spelt: str) -> None:
     assert _in_javascript(name) == spelt
 
 
@@ -44,7 +44,7 @@ def test_camel_case(name: str, spelt: str) -> None:
     ("name", "spelt"),
     [("class", "class_"), ("class_", "class__"), ("record", "record_"), ("jobs_", "jobs_"), ("_jobs", "metric__jobs")],
 )
-def test_python_names(name: str, spelt: str) -> None:
+def test_python_keeps_names_that_are_legal_and_free(name: str, spelt: str) -> None:
     assert _in_python(name) == spelt
 
 

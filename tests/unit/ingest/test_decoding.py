@@ -89,7 +89,7 @@ def test_no_producer_and_no_sequence(body: bytes) -> None:
     ("value", "expected"),
     [(b"1", 1.0), (b"-0", 0.0), (b"1e-400", 0.0), (b"[1,2.5]", [1.0, 2.5]), (b"1" * 30, float("1" * 30)), (b"[]", [])],
 )
-def test_values(value: bytes, expected: float | list[float]) -> None:
+def test_a_value_is_read_as_a_float_and_an_array_as_floats(value: bytes, expected: float | list[float]) -> None:
     [metric, _] = decode(with_value(value), "").metrics
     assert isinstance(metric, Metric)
     assert metric.value == expected
@@ -391,7 +391,7 @@ def _frames(plain: bytes) -> bytes:
         (_frames(GOOD) + b"trailing", "x-snappy-framed"),
     ],
 )
-def test_broken_compression(body: bytes, encoding: str) -> None:
+def test_broken_compression_is_refused(body: bytes, encoding: str) -> None:
     error = refused(body, encoding)
     assert (error.http_status, error.code) == (400, "MALFORMED_REQUEST")
 

@@ -20,7 +20,7 @@ def _exposed(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, labels)
 
 
-def test_of_a_lane_and_its_sinks() -> None:
+def test_failures_of_a_lane_and_its_sinks_are_exposed_as_0_before_the_first() -> None:
     sink = RemoteWrite(_NOTHING, _NOTHING, name="new")
     Lane(93, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, [sink], SystemClock())
     assert _exposed("pulsegate_lanes_lost_total", lane="93") == 0
@@ -28,7 +28,7 @@ def test_of_a_lane_and_its_sinks() -> None:
         assert _exposed("pulsegate_sink_samples_total", sink="new", outcome=outcome) == 0
 
 
-def test_of_mails() -> None:
+def test_failures_of_mails_are_exposed_as_0_before_the_first() -> None:
     needs = (_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
     Sender(*needs, SystemClock(), sender="", console_url=None)
     for purpose in MailPurpose:
@@ -36,7 +36,7 @@ def test_of_mails() -> None:
             assert _exposed("pulsegate_auth_mails_total", purpose=purpose, result=result) is not None
 
 
-async def test_of_calls_to_receivers() -> None:
+async def test_calls_to_receivers_turned_away_are_exposed_as_0_before_the_first() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         IngestionStreams(ServiceChannel("new", channel, _NOTHING), streams=1, reset_seconds=1, timeout_seconds=1)
     assert _exposed("pulsegate_gateway_shed_total", upstream="new") == 0
