@@ -17,6 +17,8 @@ and then gives the same metrics to other servers. Everything shares the machine'
     disk.py         how fast the disk makes appended bytes durable
     peers.py        the servers that are compared
     machine.py      what the figures were taken on
-    report.py       figures → Markdown and a plot
+    report.py       figures → Markdown
+    plot.py         figures → a picture
+    steady.py       eight hours, in which memory and files must not grow
     profiling.py    where the processes spend their time
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from bench.workload import METRICS_A_BATCH
-from deploy.local.debian import find_program
+from deploy.local.debian import find_program, libraries
 from deploy.local.layout import CHECKOUT
 
 _SCRIPT = Path(__file__).with_name("load.lua")
@@ -19,8 +19,6 @@ _DRAIN_SECONDS = 15
 _ANSWER_SECONDS = 30
 _WRK_PACKAGES = ("wrk", "libluajit-5.1-2", "libluajit-5.1-common")
 _ERRORS = ("connect", "read", "write", "timeout")
-_LIBRARIES = "usr/lib/x86_64-linux-gnu"
-
 
 #: What each request is given before it is sent; see load.lua.
 Stamp = Literal["sequence", "time", "none"]
@@ -94,7 +92,7 @@ async def run_load(load: Load) -> Outcome:
     process = await asyncio.create_subprocess_exec(
         wrk,
         *_arguments(load),
-        env={**os.environ, "LD_LIBRARY_PATH": str(wrk.parents[2] / _LIBRARIES)},
+        env={**os.environ, "LD_LIBRARY_PATH": libraries(wrk.parents[2])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

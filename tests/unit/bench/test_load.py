@@ -136,3 +136,16 @@ async def test_a_load_to_nobody_fails(tmp_path: Path) -> None:
     write_shots(tmp_path / "shots", as_json(_BATCHES))
     with pytest.raises(LoadFailed, match="unable to connect"):
         await run_load(Load(address="http://127.0.0.1:1", shots=tmp_path / "shots", stamp="sequence", seconds=_SECONDS))
+
+
+async def test_what_was_fetched_finds_its_libraries_on_any_kind_of_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    libraries, wrk = tmp_path / "usr/lib/aarch64-linux-gnu", tmp_path / "usr/bin/wrk"
+    for folder in (libraries, wrk.parent):
+        folder.mkdir(parents=True)
+    wrk.write_text('#!/bin/sh\necho "{\\"accepted\\": 0, \\"libraries\\": \\"$LD_LIBRARY_PATH\\"}"\n')
+    wrk.chmod(0o755)
+    monkeypatch.setattr("bench.load.find_wrk", lambda: wrk)
+    with pytest.raises(LoadFailed, match=str(libraries)):
+        await run_load(Load(address="http://127.0.0.1:1", shots=tmp_path / "shots", stamp="sequence", seconds=_SECONDS))
