@@ -9,6 +9,6 @@ The path of one batch, file by file::
         … NATS JetStream …
     log_reader.LogReader → aggregation.LaneState.fold → storage.checkpoints → sinks.delivery → sinks.remote_write
 
-`lane.py` drives the second line for one lane. Nothing is acknowledged before the log has it on disk, nothing is counted
-before the checkpoint has committed it, and only committed values leave for a sink.
+`lane.py` owns a lane, `lane_work.py` drives the second line for it. Nothing is acknowledged before the log has it on
+disk, nothing is counted before the checkpoint has committed it, and only committed values leave for a sink.
 """

@@ -4,10 +4,7 @@ Records are folded in place, so that folding goes on while the checkpoint before
 copy taken at one moment (`sealing.py`). After an error the whole state is dropped and loaded anew.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,83 +15,18 @@ from services.ingest.domain import LabelPairs, MetricType, partition_of, series_
 from services.ingest.ended_definitions import EndedDefinition, EndedDefinitions
 from services.ingest.errors import UnreadableLogError
 from services.ingest.exemplars import NewestExemplars
-from services.ingest.folding import Portion, portions_of
+from services.ingest.fetches import Fetch
+from services.ingest.folding import Portion
 from services.ingest.label_sets import Budgets, LabelSets, folded_whole
 from services.ingest.ledger import Ledger
-from services.ingest.producers import ProducerKey, Producers
-from services.ingest.recent import NOTHING_RECENT, Recent
+from services.ingest.loading import NOTHING_FOUND, Found, Loaded, Missing
+from services.ingest.producers import Producers
 from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.sealing import Checkpoint, Sealer
-from services.ingest.series import Family, SeriesTable, StoredSeries
-from services.ingest.sources import SourceKey, Sources, Total
+from services.ingest.series import Family, StoredSeries
+from services.ingest.sources import Sources
 from services.ingest.substitutes import Substitutes
 from services.ingest.turns import Steps
-from services.ingest.windows import Window
-
-
-class Missing(NamedTuple):
-    """What records name and memory does not hold."""
-
-    producers: set[ProducerKey]
-    #: Partitions and series ids.
-    series: set[tuple[int, bytes]]
-    sources: set[SourceKey]
-
-    def __bool__(self) -> bool:
-        return bool(self.producers or self.series or self.sources)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What the state had of what was missing: a window, stored or new, for each producer, the totals of each source,
-    if any, and the stored series."""
-
-    windows: Mapping[ProducerKey, Window]
-    series: Sequence[StoredSeries]
-    sources: Mapping[SourceKey, Sequence[Total]] = field(default_factory=dict)
-    #: Of these series.
-    recent: Recent = NOTHING_RECENT
-
-
-NOTHING_FOUND = Found(windows={}, series=())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
-    """A lane's state as it was stored."""
-
-    position: int
-    commit_ms: int
-    #: Up to which commit each sink has been delivered.
-    watermarks: Mapping[str, int]
-    #: Holds the series that changed after `live_since_ms`, and all that label sets over a budget were folded into.
-    table: SeriesTable
-    live_since_ms: int
-    #: Definitions that were deleted, and the commits that ended them.
-    ended: dict[bytes, int]
-    #: Series of deleted definitions whose stale markers may not be delivered: rows that cannot be found by their ids.
-    unmarked: Rows
-    recent: Recent = NOTHING_RECENT
-    #: Of which log the position is; None where that was not stored.
-    log_made_at: datetime | None = None
-    #: Projects with as many series in the state as they may have.
-    full_of_series: Collection[bytes] = ()
-
-    @property
-    def delivered_ms(self) -> int:
-        """Every commit up to this one is delivered, to all sinks."""
-        return min(self.watermarks.values(), default=self.commit_ms)
-
-
-class Fetch:
-    """Records that were read from the log together, up to a position."""
-
-    def __init__(self, records: Sequence[Record], position: int, frames: int = 1) -> None:
-        """`frames`: how many of the log's messages they came in."""
-        self.records = records
-        self.position = position
-        self.frames = frames
-        self.portions = portions_of(records)
 
 
 class LaneState:
@@ -162,8 +94,6 @@ class LaneState:
     def gauge_levels(self) -> int:
         """How many levels merged gauges are made of."""
         return len(self._table.levels)
-
-    # --- folding
 
     def missing(self, fetch: Fetch) -> Missing:
         """What must be found before these records can be folded."""
@@ -411,8 +341,6 @@ class LaneState:
         is written again after the stale markers."""
         rows = self._table.of_name(project_id, name)
         self._table.dirty[rows] |= self._table.live[rows]
-
-    # --- the checkpoint
 
     def sealing(self, now_ms: int) -> Steps[Checkpoint]:
         """A copy of what changed since the last one, and of what is due for the sinks: nothing may change in between.

@@ -6,7 +6,7 @@ A lane's lease is renewed on that loop, and a commit that is under way goes on t
 from collections.abc import AsyncIterator, Sequence
 
 from services.ingest import records
-from services.ingest.aggregation import Fetch
+from services.ingest.folding import portions_of
 from services.ingest.records import Record
 from services.ingest.turns import turns_of_lane
 
@@ -14,6 +14,17 @@ from services.ingest.turns import turns_of_lane
 _RECORDS_AT_ONCE = 256
 #: The same of histograms and summaries, which cost 20 µs each and more.
 _DISTRIBUTIONS_AT_ONCE = 2_000
+
+
+class Fetch:
+    """Records that were read from the log together, up to a position."""
+
+    def __init__(self, records: Sequence[Record], position: int, frames: int = 1) -> None:
+        """`frames`: how many of the log's messages they came in."""
+        self.records = records
+        self.position = position
+        self.frames = frames
+        self.portions = portions_of(records)
 
 
 async def fetches(frames: Sequence[tuple[int, bytes]]) -> AsyncIterator[Fetch]:

@@ -16,10 +16,10 @@ from psycopg.rows import tuple_row
 from chassis import failpoints
 from chassis.errors import Unavailable
 from chassis.postgres import Connection, Database
-from services.ingest.aggregation import Found, Loaded, Missing
 from services.ingest.columns import Ids, joined_rows
 from services.ingest.domain import GaugeMerge, MetricType, partitions_of
 from services.ingest.errors import LaneLostError
+from services.ingest.loading import Found, Loaded, Missing
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint

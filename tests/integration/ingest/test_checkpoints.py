@@ -13,10 +13,12 @@ from chassis import postgres
 from chassis.errors import Unavailable
 from chassis.postgres import Connection
 from services.ingest import recent
-from services.ingest.aggregation import NOTHING_FOUND, Fetch, LaneState
+from services.ingest.aggregation import LaneState
 from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
+from services.ingest.fetches import Fetch
 from services.ingest.label_sets import Budgets
+from services.ingest.loading import NOTHING_FOUND
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable

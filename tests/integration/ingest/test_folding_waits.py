@@ -12,9 +12,9 @@ import msgspec
 from chassis import postgres
 from chassis.clock import SystemClock
 from services.ingest import log, records
-from services.ingest.aggregation import Found, Missing
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
+from services.ingest.loading import Found, Missing
 from services.ingest.log import Log
 from services.ingest.log_reader import LogReader
 from services.ingest.records import Record

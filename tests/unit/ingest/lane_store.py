@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.ingest.aggregation import Fetch, Found, LaneState, Loaded, Missing
+from services.ingest.aggregation import LaneState
 from services.ingest.columns import Ids, Ints
 from services.ingest.domain import OTHER, Definition, LabelPairs, partition_of, series_id
+from services.ingest.fetches import Fetch
 from services.ingest.label_sets import Budgets
+from services.ingest.loading import Found, Loaded, Missing
 from services.ingest.producers import ProducerKey
 from services.ingest.recent import Recent, StoredLevels, StoredSketch
 from services.ingest.records import Record
