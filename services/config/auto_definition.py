@@ -10,6 +10,7 @@ from services.config import metrics
 from services.config.audit import AuditTrail
 from services.config.domain import (
     MOST_BYTES_PER_PROJECT,
+    MOST_BYTES_PER_TENANT,
     Action,
     Actor,
     MetricDraft,
@@ -22,8 +23,8 @@ from services.config.validation import faults, validated
 #: Definitions that data may make in a project within a minute.
 MOST_A_MINUTE = 100
 
-#: Of the definitions that a project may have, and of their bytes, this part is there for data; the rest is left for
-#: people. The last hundred may bring the bytes over it, but never to all that there are.
+#: Of the definitions that a project may have, and of the bytes that it and its tenant may have, this part is there for
+#: data; the rest is left for people. The last hundred may bring the bytes over it, but never to all that there are.
 _PART_FOR_DATA = 0.75
 
 #: As `MetricDraft.help` of what data has made.
@@ -32,7 +33,7 @@ PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it meas
 _LONGEST_REASON = 300
 _TOO_MANY = (
     f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have, in"
-    " number and in bytes, and has made as many."
+    " number and in bytes, and its tenant in bytes, and has made as many."
 )
 _JUST_DELETED = "A metric of this name was deleted within the last minute."
 
@@ -96,7 +97,7 @@ class AutoDefinition:
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
         size = await self._storage.size(connection, actor)
-        if size.bytes >= MOST_BYTES_PER_PROJECT * _PART_FOR_DATA:
+        if max(size.bytes / MOST_BYTES_PER_PROJECT, size.tenant_bytes / MOST_BYTES_PER_TENANT) >= _PART_FOR_DATA:
             return 0
         new = await self._storage.made_from_data(connection, actor)
         return max(0, min(self._most_metrics - size.definitions, MOST_A_MINUTE - new))

@@ -111,14 +111,18 @@ class Metric:
 #: Of all definitions of a project together, so that they fit into one message.
 MOST_BYTES_PER_PROJECT = 8 << 20
 
+#: Of all definitions of a tenant together: every receiver keeps those of all tenants, in several times as much memory.
+MOST_BYTES_PER_TENANT = 16 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectSize:
-    """What a project's definitions come to."""
+class Size:
+    """What the definitions of a project come to, and those of its tenant."""
 
     definitions: int
-    #: About as many as they take in a message.
+    #: About as many as the project's take in a message.
     bytes: int
+    tenant_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

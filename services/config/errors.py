@@ -17,13 +17,13 @@ class TooManyMetrics(Invalid):
 
 
 class TooManyBytes(Invalid):
-    """The project's definitions would be larger, all together, than they may be."""
+    """The definitions of a project, or of a tenant, would be larger, all together, than they may be."""
 
     code = "METRIC_LIMIT_REACHED"
 
-    def __init__(self, needed: int, most: int) -> None:
+    def __init__(self, whose: str, needed: int, most: int) -> None:
         super().__init__(
-            f"The project's metric definitions would take {needed} bytes, and {most} are the most that they may take."
+            f"The {whose}'s metric definitions would take {needed} bytes, and {most} are the most that they may take."
             " Delete one first, or name no values of a label that has many.",
             details={"limit": most},
         )

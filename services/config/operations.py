@@ -10,13 +10,14 @@ from services.config import changes, metrics
 from services.config.audit import AuditTrail
 from services.config.domain import (
     MOST_BYTES_PER_PROJECT,
+    MOST_BYTES_PER_TENANT,
     Action,
     Actor,
     Metric,
     MetricDraft,
     MetricSpec,
     ProjectSettings,
-    ProjectSize,
+    Size,
 )
 from services.config.errors import TooManyBytes, TooManyMetrics
 from services.config.storage import DefinitionStorage, FeedPage
@@ -34,7 +35,7 @@ class Definitions:
 
     From when a change takes its revision until its transaction ends, no other change of anybody can take one. So
     `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock,
-    and their bytes, which `update` counts too.
+    and the bytes of the project and the tenant, which `update` counts too.
     """
 
     def __init__(
@@ -158,10 +159,12 @@ class Definitions:
         return metric
 
 
-def _require_few_bytes(size: ProjectSize) -> None:
-    """After a change, which is undone where the project's definitions have become too large."""
+def _require_few_bytes(size: Size) -> None:
+    """After a change, which is undone where the definitions of the project or the tenant have become too large."""
     if size.bytes > MOST_BYTES_PER_PROJECT:
-        raise TooManyBytes(size.bytes, MOST_BYTES_PER_PROJECT)
+        raise TooManyBytes("project", size.bytes, MOST_BYTES_PER_PROJECT)
+    if size.tenant_bytes > MOST_BYTES_PER_TENANT:
+        raise TooManyBytes("tenant", size.tenant_bytes, MOST_BYTES_PER_TENANT)
 
 
 def _require_version(metric: Metric, version: int) -> None:

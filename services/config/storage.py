@@ -17,7 +17,7 @@ from services.config.domain import (
     MetricSpec,
     MetricType,
     ProjectSettings,
-    ProjectSize,
+    Size,
 )
 
 #: Of a metric, named one by one: prepared statements outlive a migration, and fail where they answer more after it.
@@ -74,16 +74,17 @@ class DefinitionStorage:
         row = await cursor.fetchone()
         return row["revision"] if row else None
 
-    async def size(self, connection: Connection, actor: Actor) -> ProjectSize:
-        """Of the actor's project."""
+    async def size(self, connection: Connection, actor: Actor) -> Size:
+        """Of the actor's project and tenant."""
         cursor = await connection.execute(
             """
-            SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes
+            SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes,
+                   coalesce((SELECT bytes FROM tenant_bytes WHERE tenant_id = %(tenant_id)s), 0) AS tenant_bytes
               FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
             """,
-            {"project_id": actor.project_id},
+            {"project_id": actor.project_id, "tenant_id": actor.tenant_id},
         )
-        return ProjectSize(**await _only(cursor))
+        return Size(**await _only(cursor))
 
     async def insert(
         self,

@@ -102,14 +102,16 @@ async def test_the_limits_hold_exactly_also_when_everybody_asks_at_once(start_co
         await full.create(counter("of_a_person_total"))
 
 
+@pytest.mark.parametrize(("bound", "same_project"), [("PROJECT", True), ("TENANT", True), ("TENANT", False)])
 async def test_data_makes_no_more_where_three_quarters_of_the_bytes_are_taken(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, monkeypatch: pytest.MonkeyPatch, bound: str, same_project: bool
 ) -> None:
-    monkeypatch.setattr("services.config.auto_definition.MOST_BYTES_PER_PROJECT", 4_000)
+    monkeypatch.setattr(f"services.config.auto_definition.MOST_BYTES_PER_{bound}", 4_000)
     admin = config.person(scopes=ADMIN)
     await admin.let_data_define(True)
     assert await made(config, admin, gauge("depth")) == 1
-    await admin.create(counter(labels=[pb.Label(name="plan", values=[f"plan {number:03}" for number in range(230)])]))
+    other = admin if same_project else config.person(tenant_id=admin.tenant_id)
+    await other.create(counter(labels=[pb.Label(name="plan", values=[f"plan {number:03}" for number in range(230)])]))
     answer = await config.come_of_data(admin.tenant_id, admin.project_id, gauge("load"))
     assert (answer.made, [spec.name for spec in answer.refused]) == (0, ["load"])
     assert "bytes" in answer.refused[0].reason

@@ -156,6 +156,29 @@ async def test_the_bytes_of_a_projects_definitions_are_limited(config: Config, m
     assert await person.create(counter("room_again_total", labels=kept.spec.labels))
 
 
+async def test_the_bytes_of_a_tenants_definitions_are_limited_over_all_its_projects(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.operations.MOST_BYTES_PER_TENANT", 5_000)
+    one = config.person()
+    other = config.person(tenant_id=one.tenant_id)
+    plans = [f"plan {number:03}" for number in range(400)]
+    large = counter(labels=[pb.Label(name="plan", values=plans[:250])])
+    kept, small = await one.create(large), await other.create(counter())
+    for refused in (
+        other.create(counter("a_total", labels=large.labels)),
+        other.update(small.id, large, 1),
+        one.update(kept.id, counter(labels=[pb.Label(name="plan", values=plans)]), 1),
+    ):
+        with pytest.raises(Invalid) as caught:
+            await refused
+        assert (caught.value.code, caught.value.details) == ("METRIC_LIMIT_REACHED", {"limit": 5_000})
+        assert "tenant" in caught.value.message
+    assert await config.person().create(large), "another tenant has room of its own"
+    await one.delete(kept.id)
+    assert await other.create(counter("room_again_total", labels=large.labels))
+
+
 async def test_texts_optional_labels_and_wider_values_change_in_place(config: Config) -> None:
     person = config.person()
     created = await person.create(counter(labels=[pb.Label(name="plan", values=["free"], max_distinct=5)]))

@@ -66,6 +66,24 @@ async def test_a_definition_has_no_fewer_bytes_than_its_message(config: Config, 
     assert all(metric.ByteSize() <= taken for metric, (taken,) in zip(made, rows, strict=True))
 
 
+async def test_what_a_tenants_definitions_take_is_known_and_only_to_it(config: Config, database: Database) -> None:
+    person, other = config.person(), config.person()
+    gone, kept = await person.create(counter("gone_total")), await person.create(counter())
+    await other.create(counter(labels=[pb.Label(name="plan", values=["free", "pro"])]))
+    await person.update(kept.id, counter(help="A longer text than before, by a few bytes."), 1)
+    await person.delete(gone.id)
+    living = "SELECT tenant_id, sum(bytes) FROM config.metrics WHERE deleted_at IS NULL GROUP BY tenant_id"
+    with psycopg.connect(database.superuser_dsn) as connection:
+        taken: dict[object, int] = dict(connection.execute(living).fetchall())
+        assert dict(connection.execute("SELECT tenant_id, bytes FROM config.tenant_bytes").fetchall()) == taken
+        assert connection.execute("SELECT bytes FROM config.feed").fetchall() == [(sum(taken.values()),)]
+    with psycopg.connect(database.dsn("config")) as connection:
+        assert connection.execute("SELECT * FROM tenant_bytes").fetchall() == []
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", (person.tenant_id,))
+        [(seen, _)] = connection.execute("SELECT * FROM tenant_bytes").fetchall()
+        assert str(seen) == person.tenant_id
+
+
 async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_their_history(
     config: Config, database: Database
 ) -> None:
