@@ -79,15 +79,6 @@ class MetricSpec:
     #: A histogram with exponential buckets, which Prometheus keeps in one series.
     native_histogram: bool
 
-    @property
-    def series_names(self) -> frozenset[str]:
-        """Every name under which series of this metric appear in Prometheus, or in a sink that knows no native ones."""
-        if self.type is MetricType.HISTOGRAM:
-            return frozenset({self.name, f"{self.name}_bucket", f"{self.name}_sum", f"{self.name}_count"})
-        if self.type is MetricType.SUMMARY:
-            return frozenset({self.name, f"{self.name}_sum", f"{self.name}_count"})
-        return frozenset({self.name})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

@@ -36,8 +36,7 @@ class Kind(IntEnum):
     DELTA = 1
     #: Totals of cumulative sources since their starts: see `Origins`.
     CUMULATIVE = 2
-    #: A group's series as they are now. Reserved: other doors write them.
-    REPLACE = 3
+    # 3 was never written: keep it free.
     #: The definitions named in the record were deleted: their series end.
     END = 4
     #: No values, but what a receiver has counted: see `Tally`.
@@ -224,8 +223,6 @@ def decode_frame(frame: bytes) -> list[Record]:
 
 
 def _check(record: Record) -> None:
-    if record.kind not in (Kind.DELTA, Kind.CUMULATIVE, Kind.END, Kind.TALLY):
-        raise UnreadableLogError(f"a record of kind {record.kind} is unknown here")
     scalars = len(record.ids) // ID_BYTES
     whole = len(record.ids) == scalars * ID_BYTES and len(record.values) == scalars * 8
     whole = whole and len(record.reporters) in (0, len(record.ids))

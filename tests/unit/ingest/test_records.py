@@ -116,7 +116,7 @@ def _changed(**members: Any) -> bytes:
         b"\x01" + encode_frame([encode(record([1.0]))])[1:],
         encode_frame([encode(record([1.0]))])[:-3],
         encode_frame([b"\x90"]),
-        _changed(kind=Kind.REPLACE),
+        _changed(kind=3),
         _changed(kind=9),
         _changed(ids=b"i" * 33),
         _changed(values=b"v" * 8),
