@@ -157,7 +157,7 @@ async def test_what_an_ended_share_held_comes_back_from_its_end_on(
     tested, lessor = bucket(1000, 10), replicas(1)[0].lessor
     began = time.monotonic()
     assert await granted(lessor, tested, "one", wanted=600, lasts_seconds=1.0) == 600
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(1.2)  # the share ends by Redis' clock
     calls = await granted(lessor, tested, "two", wanted=1000)
     since_its_end = time.monotonic() - began - 1.0
     assert 400 < calls <= 400 + since_its_end * 100 + 1
