@@ -212,10 +212,37 @@ def test_the_service_that_clients_reach_is_the_only_one_that_is_made_public() ->
     public = rendered.named("Service", "pulsegate-gateway")
     assert public["spec"]["type"] == "LoadBalancer"
     assert public["metadata"]["annotations"] == CASES["blue-green"]["service"]["annotations"]
+    assert public["spec"]["externalTrafficPolicy"] == "Local"
     for track in ("blue", "green"):
         service = rendered.named("Service", f"pulsegate-gateway-track-{track}")
         assert service["spec"]["type"] == "ClusterIP"
         assert "annotations" not in service["metadata"]
+
+
+def _ports(service: Object) -> set[int]:
+    return {each["port"] for each in service["spec"]["ports"]}
+
+
+def test_a_service_that_clients_reach_directly_has_the_port_of_their_address() -> None:
+    ports = _ports(case("blue-green").named("Service", "pulsegate-gateway"))
+    for address in (CASES["blue-green"]["publicUrl"], CASES["blue-green"]["canary"]["url"]):
+        assert ports == {urlsplit(address).port or 443}
+    load_balancer = {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster", "port": 8443}
+    told = render({"service": load_balancer, "canary": {"enabled": True}})
+    (service,) = (each for each in told.objects("Service") if each["spec"].get("type") == "LoadBalancer")
+    assert service["spec"]["externalTrafficPolicy"] == "Cluster"
+    (canary,) = (pod for pod in told.services() if pod.component == "canary")
+    assert {urlsplit(canary.environment["PULSEGATE_CANARY_URL"]).port} == _ports(service) == {8443}
+
+
+@pytest.mark.parametrize("tracks", [{"stable": {}}, CASES["gateway-api-canary"]["tracks"]])
+@pytest.mark.parametrize("service", [{}, {"type": "NodePort"}, {"port": 80}])
+def test_routes_lead_to_ports_of_services(service: Object, tracks: Object) -> None:
+    behind_tls = {"tls": {"existingSecret": "tls"}, "service": service, "tracks": tracks}
+    rendered = render({**CASES["gateway-api-canary"], **behind_tls})
+    (rule,) = rendered.named("HTTPRoute", "pulsegate")["spec"]["rules"]
+    for backend in rule["backendRefs"]:
+        assert {backend["port"]} == _ports(rendered.named("Service", backend["name"]))
 
 
 def _steps_of_the_guide() -> list[Rendered]:

@@ -40,6 +40,12 @@ the Services select without a track, so they share the traffic by their replicas
 {{- end }}
 {{- end }}
 
+{{/* Of the gateway's Services: what an https:// address names without a port, where clients reach them by one. */}}
+{{- define "pulsegate.publicPort" -}}
+{{- $https := and (ne .Values.service.type "ClusterIP") (not (empty (include "pulsegate.tlsSecret" .))) -}}
+{{- .Values.service.port | default (ternary 443 (fromYaml (include "pulsegate.ports" .)).public $https) -}}
+{{- end }}
+
 {{/* Headless for gRPC: callers see every pod and spread their calls over them. */}}
 {{- define "pulsegate.service" }}
 {{- $ports := fromYaml (include "pulsegate.ports" .root) }}
@@ -58,7 +64,11 @@ metadata:
   {{- end }}
 spec:
   {{- if $public }}
-  type: {{ ternary "ClusterIP" .root.Values.service.type (not (empty .track)) }}
+  {{- $reached := .root.Values.service }}
+  type: {{ ternary "ClusterIP" $reached.type (not (empty .track)) }}
+  {{- if and (ne $reached.type "ClusterIP") (not .track) }}
+  externalTrafficPolicy: {{ $reached.externalTrafficPolicy | default (ternary "Local" "Cluster" (eq $reached.type "LoadBalancer")) }}
+  {{- end }}
   {{- else }}
   clusterIP: None
   {{- end }}
@@ -66,7 +76,7 @@ spec:
   ports:
     {{- range $port := .facts.ports }}
     - name: {{ $port }}
-      port: {{ index $ports $port }}
+      port: {{ ternary (include "pulsegate.publicPort" $.root) (index $ports $port) $public }}
       targetPort: {{ $port }}
       protocol: TCP
       {{- $encrypted := ternary (include "pulsegate.tlsSecret" $.root) (ternary "yes" "" $.root.Values.mtls.enabled) $public }}
