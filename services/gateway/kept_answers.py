@@ -11,7 +11,7 @@ names are keyed hashes, and what is stored is sealed.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -23,7 +23,9 @@ from redis.exceptions import RedisError
 from chassis import logs
 from chassis.breakers import Breaker, NotAsked
 from chassis.errors import Unavailable
+from services.gateway.redis_room import Room
 from services.gateway.sealing import Sealing
+from services.gateway.shares import HOLDERS
 
 log = logs.get(__name__)
 
@@ -31,6 +33,13 @@ log = logs.get(__name__)
 KEPT_SECONDS = 24 * 3600
 #: Answers that take more, compressed, are not kept: what is remembered is that the request was carried out.
 _MOST_BYTES = 4096
+#: What an entry takes in Redis beyond its content.
+_ENTRY_BYTES = 150
+#: So much is put into Redis within a day.
+_MOST_BYTES_IN_ALL = 48 << 20
+#: What is left for others by each holder, see `Room`: who has more there is told of no answer again but that there was
+#: one, and who has still more takes no new key.
+_LEFT_BY_ANSWERS, _LEFT_BY_KEYS = 8, 4
 #: How much longer than a request may take a claim counts as one that is under way.
 _MARGIN_SECONDS = 2.0
 _PATIENCE_SECONDS = 1.0
@@ -67,7 +76,7 @@ class Answer(msgspec.Struct, array_like=True):
 
     status: int
     headers: list[tuple[str, str]] = []
-    #: None: it was too large, or showed a secret.
+    #: None: there was no room for it, or it showed a secret; of a 5xx nothing but the status is known.
     body: bytes | None = b""
     error: bytes = b""
 
@@ -88,6 +97,8 @@ class Claim:
     fingerprint: bytes
     #: As it is stored once it has begun.
     stored: bytes
+    #: Towards whose part of the room it counts (`shares.HOLDERS`).
+    holders: Sequence[str]
 
 
 class Taken(Enum):
@@ -99,6 +110,8 @@ class Taken(Enum):
     BY_ANOTHER = "by another"
     #: The same one began and has not been answered in time.
     UNSETTLED = "unsettled"
+    #: So much is kept of this caller that there is no room for another key.
+    NO_ROOM = "no room"
 
 
 class KeptAnswers:
@@ -110,6 +123,7 @@ class KeptAnswers:
         self._replace = redis.register_script(_REPLACE)
         self._breaker = breaker
         self._sealing = Sealing(secret, "kept answers")
+        self._room = Room(redis, "answers", self._sealing, period_seconds=KEPT_SECONDS)
         self._under_way_ms = int((longest_request_seconds + _MARGIN_SECONDS) * 1000)
 
     async def claim(self, asked: bytes, request: bytes) -> Claim | Answer | Taken:
@@ -131,7 +145,12 @@ class KeptAnswers:
                 return Taken.UNDER_WAY if KEPT_SECONDS * 1000 - left_ms < self._under_way_ms else Taken.UNSETTLED
             if left_ms >= self._begins_until_ms or not await self._take_over(name, found, claimed):
                 return Taken.UNDER_WAY
-        return await self._begin(Claim(name, fingerprint, self._seal(name, _Entry(fingerprint))), claimed)
+        claim = Claim(name, fingerprint, self._seal(name, _Entry(fingerprint)), HOLDERS.get())
+        async with self._asking():
+            if not await self._room.is_left(claim.holders, _ENTRY_BYTES, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_KEYS):
+                await self._give_it_up([name], [claimed, claim.stored])
+                return Taken.NO_ROOM
+        return await self._begin(claim, claimed)
 
     @property
     def _begins_until_ms(self) -> int:
@@ -181,20 +200,31 @@ class KeptAnswers:
 
         False where Redis did not take it, or has forgotten the claim.
         """
-        stored = self._sealed_answer(claim, answer) if answer else b""
         try:
             with self._breaker.guarded():
                 async with asyncio.timeout(_PATIENCE_SECONDS):
+                    stored = await self._kept_of(claim, answer) if answer else b""
                     return bool(await self._replace([claim.name], [claim.stored, stored, KEPT_SECONDS * 1000]))
         except (RedisError, OSError, Unavailable) as error:
             log.warning("an answer could not be kept", reason=type(error).__name__)
             return False
 
-    def _sealed_answer(self, claim: Claim, answer: Answer) -> bytes:
-        sealed = self._seal(claim.name, _Entry(claim.fingerprint, answer))
-        if len(sealed) <= _MOST_BYTES:
-            return sealed
-        return self._seal(claim.name, _Entry(claim.fingerprint, Answer(answer.status, body=None)))
+    async def _kept_of(self, claim: Claim, answer: Answer) -> bytes:
+        """The answer where there is room for it; else that there was one, or nothing of what was refused."""
+        whole = self._seal(claim.name, _Entry(claim.fingerprint, answer))
+        if len(whole) <= _MOST_BYTES and await self._has_room(claim, len(whole)):
+            return whole
+        if answer.error:
+            return b""
+        marker = self._seal(claim.name, _Entry(claim.fingerprint, Answer(answer.status, body=None)))
+        await self._room.count(claim.holders, _ENTRY_BYTES + len(marker))
+        return marker
+
+    async def _has_room(self, claim: Claim, size: int) -> bool:
+        """Whether an answer of so many bytes is kept."""
+        return await self._room.take(
+            claim.holders, _ENTRY_BYTES + size, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_ANSWERS
+        )
 
     def _seal(self, name: str, entry: _Entry) -> bytes:
         return self._sealing.seal(name, msgspec.msgpack.encode(entry))

@@ -24,6 +24,7 @@ from chassis.clock import Clock
 from chassis.principals import Principal
 from services.gateway import metrics
 from services.gateway.definition_revisions import DefinitionRevisions
+from services.gateway.redis_room import Room
 from services.gateway.sealing import Sealing
 
 log = logs.get(__name__)
@@ -46,12 +47,10 @@ _MOST_BYTES_OF_ONE = 1 << 20
 _MOST_BYTES = 32 << 20
 #: What an entry takes in memory beyond its content.
 _ENTRY_BYTES = 400
-#: Redis is shared with limits and kept answers, of which it forgets some where its memory is full. So many bytes
-#: are put into it within the shortest life, what lives longer counted as often: at most twice as much is there.
+#: So many bytes are put into Redis within the shortest life, what lives longer counted as often.
 _MOST_BYTES_IN_REDIS = 48 << 20
-#: Of these, what is one tenant's.
-_MOST_BYTES_OF_TENANT = 12 << 20
-_IN_REDIS = "reads:bytes"
+#: What is left for others by each tenant, see `Room`.
+_LEFT_FOR_OTHERS = 4
 
 
 class Life(IntEnum):
@@ -118,6 +117,7 @@ class ReadCache:
         self._revisions = revisions
         self._clock = clock
         self._sealing = Sealing(secret, _FORMAT)
+        self._room = Room(redis, "reads", self._sealing, period_seconds=int(Life.LIST))
         self._memory = _Memory()
         self._reading: dict[str, asyncio.Task[_Entry]] = {}
 
@@ -212,15 +212,8 @@ class ReadCache:
 
     async def _has_room(self, tenant_id: str, size: int) -> bool:
         """Whether so much more may be put into Redis just now; what may not is kept in memory alone."""
-        of_tenant = f"{_IN_REDIS}:{self._sealing.digest(tenant_id.encode()).hex()}"
-        for counter, most in ((of_tenant, _MOST_BYTES_OF_TENANT), (_IN_REDIS, _MOST_BYTES_IN_REDIS)):
-            async with self._redis.pipeline(transaction=True) as asked:
-                asked.set(counter, 0, nx=True, ex=int(Life.LIST))
-                asked.incrby(counter, size)
-                answers = await self._tried(asked.execute())
-            if not answers or int(answers[1]) > most:
-                return False
-        return True
+        taking = self._room.take([tenant_id], size, most=_MOST_BYTES_IN_REDIS, times=_LEFT_FOR_OTHERS)
+        return bool(await self._tried(taking))
 
     async def _read_elsewhere(self, name: str, lock: str, project_id: str) -> _Entry | None:
         """What the gateway that reads it puts into Redis; None where it puts nothing there, or that takes too long."""

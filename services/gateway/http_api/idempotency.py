@@ -1,10 +1,10 @@
 """Idempotency-Key: a POST that comes again under the same key is answered again, and carried out once.
 
 As draft-ietf-httpapi-idempotency-key-header has it. A key belongs to one caller and one route. What was answered is
-kept for a day, refusals too; of one with a secret only that there was one. Where it certainly was not
-carried out (429, and what says so of the 503s) it is when it comes again. Any other 5xx, and a gateway that dies before
-it has kept the answer, leave that open: nothing is done under its key any more, because who asks for a key wants it
-done at most once.
+kept for a day, refusals too that are not for what the request itself says; of one with a secret only that there was
+one. Where nothing of it is kept and it certainly was not carried out (429, and what says so of the 503s, too) it is
+judged anew when it comes again. Any other 5xx, and a gateway that dies before it has kept the answer, leave that open:
+nothing is done under its key any more, because who asks for a key wants it done at most once.
 """
 
 import re
@@ -13,9 +13,20 @@ from http import HTTPStatus
 from aiohttp import web
 
 from chassis.breakers import NotAsked
-from chassis.errors import WAITING_FOR, Conflict, Invalid, Limited, Malformed, PulsegateError, from_wire, to_wire
+from chassis.errors import (
+    WAITING_FOR,
+    Conflict,
+    Invalid,
+    Limited,
+    Malformed,
+    PulsegateError,
+    TooLarge,
+    UnsupportedMediaType,
+    from_wire,
+    to_wire,
+)
 from chassis.grpc_client import NotReached
-from services.gateway import metrics
+from services.gateway import errors, metrics
 from services.gateway.http_api.bodies import read
 from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
 from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, SHOWN_ONCE, Handler
@@ -23,6 +34,7 @@ from services.gateway.routes import ADDED_HEADERS, CALLER, IDEMPOTENCY_KEY, IDEM
 #: A string of structured fields (RFC 9651), as the draft wants it, or the same without quotes, as many clients send it.
 _KEY = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
 _RETRY_AFTER_SECONDS = 1.0
+_NO_ROOM_RETRY_AFTER_SECONDS = 600.0
 
 
 class Idempotency:
@@ -34,8 +46,9 @@ class Idempotency:
     async def once(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Lets a POST with a key on where it is the first one, and answers it again where it is not.
 
-        Raises IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_KEY_IN_USE, or Unavailable where it cannot tell: without the
-        certainty that the client asked for, nothing is done.
+        Raises IDEMPOTENCY_KEY_REUSED, IDEMPOTENCY_KEY_IN_USE, RATE_LIMIT_EXCEEDED where there is no room for another
+        key of this caller, or Unavailable where it cannot tell: without the certainty that the client asked for,
+        nothing is done.
         """
         if request.method != "POST" or IDEMPOTENCY_KEY not in request.headers:
             return await handler(request)
@@ -57,6 +70,8 @@ class Idempotency:
                 code="IDEMPOTENCY_KEY_IN_USE",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
+        if found is Taken.NO_ROOM:
+            raise errors.rate_limit_exceeded("idempotency", _NO_ROOM_RETRY_AFTER_SECONDS)
         return _answered_again(request, found)
 
     async def _carry_out(self, claim: Claim, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -84,22 +99,16 @@ class Idempotency:
         metrics.KEYED_REQUESTS.labels(outcome).inc()
 
 
-#: What is answered where a request may have been carried out or not.
-_OUTCOME_UNKNOWN = Answer(
-    409,
-    error=to_wire(
-        Conflict(
-            "This request failed before in a way that leaves open whether it was carried out. Look, and where it was"
-            " not, send it under a new Idempotency-Key.",
-            code="IDEMPOTENT_OUTCOME_UNKNOWN",
-        )
-    ),
-)
+#: Of a request that may have been carried out or not.
+_OUTCOME_UNKNOWN = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, body=None)
 
 
 def _kept_of(error: PulsegateError) -> Answer | None:
-    """What is remembered of an error; None where nothing was carried out and the client is to try again."""
+    """What is remembered of an error; None where nothing was carried out, and the client is to try again or would be
+    told the same."""
     if isinstance(error, Limited | NotAsked | NotReached) or WAITING_FOR in (error.details or {}):
+        return None
+    if isinstance(error, Malformed | Invalid | TooLarge | UnsupportedMediaType):
         return None
     if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _OUTCOME_UNKNOWN
@@ -138,10 +147,16 @@ async def _identity(request: web.Request) -> bytes:
 
 def _answered_again(request: web.Request, answer: Answer) -> web.Response:
     request[ADDED_HEADERS][IDEMPOTENT_REPLAYED] = "true"
+    if answer.status == _OUTCOME_UNKNOWN.status:
+        raise Conflict(
+            "This request failed before in a way that leaves open whether it was carried out. Look, and where it was"
+            " not, send it under a new Idempotency-Key.",
+            code="IDEMPOTENT_OUTCOME_UNKNOWN",
+        )
     if answer.body is None:
         raise Conflict(
-            "This request was carried out before. Its answer is not kept, because it showed a secret or was too large:"
-            " read what it changed, and make a new secret where that one is lost.",
+            "This request was carried out before. Its answer is not kept, because it showed a secret or there was no"
+            " room for it: read what it changed, and make a new secret where that one is lost.",
             code="IDEMPOTENT_ANSWER_NOT_KEPT",
         )
     if answer.error:

@@ -150,7 +150,8 @@ async def test_while_it_is_under_way_the_same_request_is_told_to_wait(gateway: G
     assert second.headers["Retry-After"] == "1"
     assert (await make(gateway, session, key, name="another")).code == "IDEMPOTENCY_KEY_REUSED"
     release.set()
-    assert (await make(gateway, session, key)).body == (await first).body
+    answered = await first
+    assert (await make(gateway, session, key)).body == answered.body
 
 
 async def test_a_client_that_left_reads_the_answer_later(gateway: Gateway) -> None:
@@ -190,6 +191,35 @@ async def test_refusals_are_kept_and_failures_are_not(gateway: Gateway) -> None:
     )
     carried_out = await make(gateway, session, failing)
     assert (carried_out.status, carried_out.headers.get("Idempotent-Replayed")) == (201, None)
+
+
+async def test_what_is_refused_for_what_it_says_itself_is_not_kept_and_judged_anew(
+    gateway: Gateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    session, keys = gateway.auth.new_session(), [new_key() for _ in range(3)]
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        client.flushdb()
+        for key, body in zip(keys, ({str(uuid7()): 1}, {"name": ""}, []), strict=True):
+            headers = {"Idempotency-Key": key}
+            refused = await gateway.call("POST", PROJECTS, credential=session, json=body, headers=headers)
+            assert refused.status in (400, 422)
+        assert not list(client.scan_iter("answers:*"))
+    made = await make(gateway, session, keys[0])
+    assert (made.status, made.headers.get("Idempotent-Replayed")) == (201, None)
+
+
+async def test_who_has_used_up_the_room_is_told_to_wait_and_answered_again_all_the_same(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, key = gateway.auth.new_session(), new_key()
+    first = await make(gateway, session, key)
+    monkeypatch.setattr(kept_answers, "_MOST_BYTES_IN_ALL", 0)
+    for _ in range(2):
+        refused = await make(gateway, session, new_key())
+        assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+        assert refused.json["error"]["details"] == {"limit": "idempotency"}
+    assert (await make(gateway, session, key)).body == first.body
+    assert len(gateway.auth.requests("CreateProject")) == 1
 
 
 async def test_what_never_reached_its_service_is_carried_out_when_it_comes_again(gateway: Gateway) -> None:

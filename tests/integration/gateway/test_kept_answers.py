@@ -1,5 +1,6 @@
-"""Claims in a real Valkey that is slow: nothing is done twice, and what was not done may be sent again."""
+"""Claims in a real Valkey that is slow, or small: nothing is done twice, and what was not done may be sent again."""
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,11 @@ from chassis.breakers import Breaker
 from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from deploy.local.servers import Valkey
+from services.gateway import kept_answers as module
+from services.gateway.domain import Bucket, Quota
 from services.gateway.kept_answers import Answer, Claim, KeptAnswers, Taken
+from services.gateway.redis_limits import RedisLimiter
+from services.gateway.shares import HOLDERS
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
@@ -122,3 +127,65 @@ async def test_what_did_not_begin_at_once_never_does(
     assert await begin_it(keys, arguments) == 0
     assert await is_claimed(other, key)
     assert await begin_it(keys, arguments) == 0
+
+
+async def put(answers: KeptAnswers, holder: str, body: bytes, key: bytes = b"") -> Claim | Answer | Taken:
+    """A request of this holder, and its answer where it is carried out."""
+    HOLDERS.set((holder,))
+    claim = await answers.claim(key or uuid7().bytes, REQUEST)
+    if isinstance(claim, Claim):
+        assert await answers.settle(claim, Answer(201, body=body))
+    return claim
+
+
+async def test_what_one_caller_keeps_pushes_out_neither_answers_nor_limits_of_others(
+    one: KeptAnswers, key: bytes, redis: Redis, small_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES_IN_ALL", 600_000)
+    await put(one, "neighbour", b"kept", key)
+    limit = Bucket(quota=Quota(name="daily", limit=2, period_seconds=86_400), subject="somebody")
+    limiter = RedisLimiter(redis, Breaker("limits-of-a-test", reset_seconds=0.1, least_calls=50))
+    assert (await limiter.take([limit])).standings[0].remaining == 1
+    first = uuid7().bytes
+    await put(one, "stranger", b"first", first)
+    found = [await put(one, "stranger", os.urandom(3000)) for _ in range(1500)]
+    assert found[-1] is Taken.NO_ROOM
+    assert await put(one, "neighbour", b"", key) == Answer(201, body=b"kept")
+    assert await put(one, "stranger", b"", first) == Answer(201, body=b"first")
+    assert (await limiter.take([limit])).standings[0].remaining == 0
+
+
+@pytest.fixture
+async def small_memory(redis: Redis) -> AsyncIterator[None]:
+    """Redis forgets what has little time left beyond two megabytes more than it has now."""
+    before = await redis.config_get("maxmemory*")
+    used = (await redis.info("memory"))["used_memory"]
+    await redis.config_set("maxmemory-policy", "volatile-ttl")
+    await redis.config_set("maxmemory", used + 2_000_000)
+    yield
+    for name in ("maxmemory", "maxmemory-policy"):
+        await redis.config_set(name, before[name] or "")
+
+
+async def test_however_many_take_their_part_there_is_room_for_who_comes_next(
+    one: KeptAnswers, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES_IN_ALL", 300_000)
+    for stranger in range(20):
+        while await put(one, f"stranger {stranger}", os.urandom(2000)) is not Taken.NO_ROOM:
+            pass
+    await put(one, "neighbour", b"kept", key)
+    assert await put(one, "neighbour", b"", key) == Answer(201, body=b"kept")
+
+
+async def test_where_there_is_no_room_for_an_answer_it_is_known_that_there_was_one_and_a_refusal_is_judged_anew(
+    one: KeptAnswers, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEFT_BY_ANSWERS", 1_000_000)
+    await put(one, "somebody", b"not kept", key)
+    assert await put(one, "somebody", b"", key) == Answer(201, body=None)
+    refused = uuid7().bytes
+    claim = await one.claim(refused, REQUEST)
+    assert isinstance(claim, Claim)
+    assert await one.settle(claim, Answer(409, error=b"{}"))
+    assert await is_claimed(one, refused)

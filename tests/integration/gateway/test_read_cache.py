@@ -193,8 +193,7 @@ async def test_no_tenant_uses_up_what_is_kept_for_all(
     two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _, session = two
-    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 2000)
-    monkeypatch.setattr(read_cache, "_MOST_BYTES_OF_TENANT", 1000)
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 5500)
     stranger = one.auth.new_key("secret", scopes=["config:read"])
     one.auth.move(stranger, OTHER_TENANT)
     taken = []
