@@ -103,6 +103,18 @@ def test_profiles_add_to_the_core(services: dict[str, Any]) -> None:
     assert {profile for each in profiles.values() for profile in each} == {"observability", "tls", "canary"}
 
 
+def test_every_process_is_watched_and_gateways_share_the_limits(services: dict[str, Any]) -> None:
+    jobs = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())["scrape_configs"]
+    fixed = {target for job in jobs for each in job.get("static_configs", []) for target in each["targets"]}
+    found = [each for job in jobs for each in job.get("dns_sd_configs", [])]
+    scraped = fixed | {f"{name}:{each['port']}" for each in found for name in each["names"]}
+    ours = {name: each for name, each in services.items() if each["image"].startswith("pulsegate-")}
+    running = {name: each["environment"] for name, each in ours.items() if not name.startswith("migrate-")}
+    assert scraped == {f"{name}:{told['PULSEGATE_OPS_PORT']}" for name, told in running.items()}
+    gateways = [told for name, told in running.items() if services[name]["image"] == "pulsegate-gateway"]
+    assert {told["PULSEGATE_GATEWAY_REPLICAS"] for told in gateways} == {str(len(gateways))}
+
+
 def test_the_canary_keeps_its_file_in_a_volume_that_it_may_write_to(services: dict[str, Any]) -> None:
     canary = services["canary"]
     (volume,) = canary["volumes"]
