@@ -26,7 +26,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.grpc_api import IngestServicer
 from services.ingest.grpc_api.ledger import LedgerServicer
 from services.ingest.lane import Lane
-from services.ingest.log_writer import LogWriter, Queued
+from services.ingest.log_writer import LaneWriters, LogWriter, Queued
 from services.ingest.operations.batches import Receiver
 from services.ingest.operations.endings import SeriesEndings
 from services.ingest.operations.ledger import LedgerReader
@@ -62,13 +62,14 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         config = ConfigClient(config_channel)
         definitions = DefinitionTable(config, clock, endings.add)
         writers = _writers(stream, settings)
+        lanes = LaneWriters(writers)
         tallies = Tallies(clock)
         database = (
             await stack.enter_async_context(postgres.connected(settings.following("dsn"))) if settings.dsn else None
         )
         admission = Admission(database, definitions, clock)
         auto_definition = AutoDefinition(config, definitions, clock)
-        taking = Receiver(definitions, auto_definition, writers, tallies, admission, clock)
+        taking = Receiver(definitions, auto_definition, lanes, tallies, admission, clock)
 
         health.add("log", stream.probe, hard=True)
         health.add("definitions", definitions.probe, hard=True)
@@ -77,9 +78,9 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         if database is not None:
             health.add("postgres", schema_probe(database, MIGRATIONS), hard=False)
 
-        work = [*(writer.run() for writer in writers), definitions.follow(), admission.follow(), endings.run(taking)]
+        work = [*(writer.run() for writer in writers), definitions.follow(), admission.follow(), endings.run(lanes)]
         await stack.enter_async_context(in_background(*work))
-        await stack.enter_async_context(tallies.told_to(taking))
+        await stack.enter_async_context(tallies.told_to(lanes))
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         verifier = PrincipalVerifier(AuthClient(auth_channel).signing_keys)

@@ -7,7 +7,7 @@ one costs a dictionary entry rather than a task.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import msgspec
@@ -18,8 +18,10 @@ from chassis import failpoints, logs
 from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation
 from services.ingest import metrics, records
+from services.ingest.domain import lane_of, partition_of
 from services.ingest.errors import LogUnavailable
 from services.ingest.log import STREAM_FULL, Log
+from services.ingest.records import Record
 
 log = logs.get(__name__)
 
@@ -199,6 +201,21 @@ class LogWriter:
         frame = self._under_way.pop(number)
         self._queued.count(-frame.size_bytes)
         self._look_whether_ready()
+
+
+class LaneWriters:
+    """The writers of all lanes, one each; a `tallies.Appending`."""
+
+    def __init__(self, writers: Sequence[LogWriter]) -> None:
+        self._writers = writers
+
+    def of(self, project_id: bytes) -> LogWriter:
+        """That of the project's lane."""
+        return self._writers[lane_of(partition_of(project_id), len(self._writers))]
+
+    async def append(self, record: Record) -> None:
+        """See `tallies.Appending`."""
+        await self.of(record.project_id).put(records.encode(record)).stored()
 
 
 async def _failing(error: LogUnavailable | None) -> LogUnavailable | None:

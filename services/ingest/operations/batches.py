@@ -10,27 +10,18 @@ from typing import TypeVar
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.principals import Principal
-from services.ingest import doors, metrics, records
+from services.ingest import doors, metrics
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition, explained
 from services.ingest.batch_records import encoded_records
 from services.ingest.decoding import Batch, decode, decompress
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import (
-    Definition,
-    Door,
-    Fault,
-    Outcome,
-    PushGroup,
-    lane_of,
-    partition_of,
-)
+from services.ingest.domain import Door, Fault, Outcome, PushGroup
 from services.ingest.doors.exposition import Push
 from services.ingest.durable_outcomes import BatchId, DurableOutcomes
 from services.ingest.fair_turns import FairTurns, Room
-from services.ingest.log_writer import Frame, LogWriter
+from services.ingest.log_writer import Frame, LaneWriters
 from services.ingest.point_validation import validate_points
-from services.ingest.records import DefinitionFacts, Kind, Record
 from services.ingest.tallies import Tallies
 from services.ingest.turns import Steps, at_once, in_turns
 from services.ingest.validation import Validated, validate, validate_in_steps
@@ -42,8 +33,8 @@ _MOST_RECONSIDERED = 100_000
 _MOST_RECONSIDERED_OF_TENANT = 50_000
 #: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds at most, of the doors' worst
 #: bodies and of the worst metrics, which cost less.
-_MOST_POINTS_AT_ONCE = 16 << 10
-_MOST_METRICS_AT_ONCE = 64 << 10
+_MOST_POINT_BYTES_AT_ONCE = 16 << 10
+_MOST_METRIC_BYTES_AT_ONCE = 64 << 10
 #: Larger ones that may wait until they are read: all together, and of one tenant.
 _MOST_WAITING_BYTES = 64 << 20
 _MOST_WAITING_BYTES_OF_TENANT = 16 << 20
@@ -81,7 +72,7 @@ class Receiver:
         self,
         definitions: DefinitionTable,
         auto_definition: AutoDefinition,
-        writers: Sequence[LogWriter],
+        writers: LaneWriters,
         tallies: Tallies,
         admission: Admission,
         clock: Clock,
@@ -134,7 +125,7 @@ class Receiver:
         principal.require("ingest:write")
         plain = decompress(body, content_encoding)
         push = self._push(group) if group is not None else None
-        if len(plain) > (_MOST_METRICS_AT_ONCE if door is Door.METRICS else _MOST_POINTS_AT_ONCE):
+        if len(plain) > (_MOST_METRIC_BYTES_AT_ONCE if door is Door.METRICS else _MOST_POINT_BYTES_AT_ONCE):
             return LargeBody(plain, door, push)
         if door is Door.METRICS:
             return self._look_at_metrics(principal, decode(plain, ""))
@@ -260,7 +251,7 @@ class Receiver:
 
     def _kept(self, principal: Principal, batch: Batch, taken: Taken, encoded: Sequence[bytes]) -> Taken:
         """Puts the records into frames."""
-        writer = self._writer_of(_uuid_bytes(principal.project_id))
+        writer = self._writers.of(_uuid_bytes(principal.project_id))
         taken.frames = tuple(dict.fromkeys([writer.put(record) for record in encoded]))  # each once, in order
         taken.batch_id = _batch_id(principal, batch) if batch.producer else None
         return taken
@@ -294,24 +285,6 @@ class Receiver:
         if taken.outcome.duplicate:
             accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
             self._tallies.duplicate(taken.whose, accepted)
-
-    def _writer_of(self, project_id: bytes) -> LogWriter:
-        return self._writers[lane_of(partition_of(project_id), len(self._writers))]
-
-    async def end_series(self, definition: Definition) -> None:
-        """Tells the aggregator that a definition was deleted. Every receiver does; once is as good as often."""
-        record = Record(
-            kind=Kind.END,
-            tenant_id=definition.tenant_id,
-            project_id=definition.project_id,
-            received_ms=self._clock.now_ms(),
-            definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
-        )
-        await self.append(record)
-
-    async def append(self, record: Record) -> None:
-        """See `tallies.Appending`."""
-        await self._writer_of(record.project_id).put(records.encode(record)).stored()
 
 
 def _too_many_reconsidered() -> Unavailable:

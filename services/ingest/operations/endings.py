@@ -6,7 +6,8 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from services.ingest.domain import Definition
-from services.ingest.operations.batches import Receiver
+from services.ingest.records import DefinitionFacts, Kind, Record
+from services.ingest.tallies import Appending
 
 log = logs.get(__name__)
 
@@ -31,17 +32,26 @@ class SeriesEndings:
                 del self._told[next(iter(self._told))]
             self._queue.put_nowait(definition)
 
-    async def run(self, receiver: Receiver) -> None:
-        """Passes deletions on, for ever."""
+    async def run(self, log_: Appending) -> None:
+        """Passes deletions on, for ever. Every receiver does; once is as good as often."""
         while True:
             definition = await self._queue.get()
-            while not await self._told_log(receiver, definition):
+            while not await self._written(log_, definition):
                 await self._clock.sleep(1.0)
 
-    async def _told_log(self, receiver: Receiver, definition: Definition) -> bool:
+    async def _written(self, log_: Appending, definition: Definition) -> bool:
         try:
-            await receiver.end_series(definition)
+            await log_.append(self._record(definition))
         except Unavailable as error:
             log.warning("deletion waits for the log", definition=definition.name, reason=error.message)
             return False
         return True
+
+    def _record(self, definition: Definition) -> Record:
+        return Record(
+            kind=Kind.END,
+            tenant_id=definition.tenant_id,
+            project_id=definition.project_id,
+            received_ms=self._clock.now_ms(),
+            definitions=[DefinitionFacts(definition.id, definition.name, definition.type, definition.bounds, {})],
+        )

@@ -12,7 +12,7 @@ from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition
-from services.ingest.log_writer import LogWriter, Queued
+from services.ingest.log_writer import LaneWriters, LogWriter, Queued
 from services.ingest.operations.batches import Receiver
 from services.ingest.tallies import Tallies
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT
@@ -32,7 +32,7 @@ async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[
     table = DefinitionTable(config, clock, on_deleted=lambda _: None)
     config.tell(1, *map(living, definitions), snapshot=True)
     nobody = cast("Any", None)  # nothing is defined by data, and the log is not reached
-    writer = LogWriter(nobody, 0, Queued(1 << 30), timeout_seconds=600)
+    writers = LaneWriters([LogWriter(nobody, 0, Queued(1 << 30), timeout_seconds=600)])
     automatic = AutoDefinition(nobody, table, clock)
 
     async def loaded() -> bool:
@@ -40,7 +40,7 @@ async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[
 
     async with in_background(table.follow()):
         await eventually(loaded, what="the definitions are known")
-        yield Receiver(table, automatic, [writer], Tallies(clock), Admission(None, table, clock), clock), config
+        yield Receiver(table, automatic, writers, Tallies(clock), Admission(None, table, clock), clock), config
 
 
 def a_sender() -> Principal:
