@@ -4,10 +4,13 @@ The schemas of these objects come with Istio and Chaos Mesh, and are not to be h
 looked at.
 """
 
+import json
+
 import pytest
 
 from tests.chart_rendering import NAMESPACE, RELEASE, Object, Rendered, case, render
 from tests.unit.chart.test_network import calls
+from tests.unit.chart.test_pods import seconds_to_end
 
 _SELECTED = {"app.kubernetes.io/name": "pulsegate", "app.kubernetes.io/instance": RELEASE}
 _COMPONENT = "app.kubernetes.io/component"
@@ -57,6 +60,19 @@ def test_identities_are_those_of_the_pods_accounts(rendered: Rendered) -> None:
         assert pod.spec["serviceAccountName"] == f"{RELEASE}-{pod.component}"
     others = {pod.owner["kind"]: pod.labels.get("sidecar.istio.io/inject") for pod in rendered.pods() if not pod.track}
     assert others == {"Job": "false"}, "also where the namespace asks for sidecars: a Job with one never ends"
+
+
+def test_sidecars_outlive_what_an_end_takes(rendered: Rendered) -> None:
+    for pod in rendered.services():
+        config = json.loads(pod.owner["spec"]["template"]["metadata"]["annotations"]["proxy.istio.io/config"])
+        lives = int(config["terminationDrainDuration"].removesuffix("s"))
+        assert seconds_to_end(pod) < lives < pod.spec["terminationGracePeriodSeconds"]
+
+
+def test_a_sidecar_may_be_configured_otherwise() -> None:
+    own = {"proxy.istio.io/config": "{}"}
+    for pod in render({"istio": {"enabled": True}, "defaults": {"podAnnotations": own}}).services():
+        assert pod.owner["spec"]["template"]["metadata"]["annotations"].items() >= own.items()
 
 
 def test_sidecars_reach_their_control_plane(rendered: Rendered) -> None:

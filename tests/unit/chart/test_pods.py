@@ -276,12 +276,16 @@ def test_aggregators_that_are_upgraded_first_find_their_schema() -> None:
     assert images["pulsegate-migrate-auth"] == "pulsegate-auth:0.1.0"
 
 
+def seconds_to_end(pod: Pod) -> int:
+    """What its end may take."""
+    before = pod.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    told = pod.environment
+    return int(before) + int(told.get("PULSEGATE_UNREADY_SECONDS", 0)) + int(told["PULSEGATE_DRAIN_SECONDS"])
+
+
 def test_the_time_to_end_covers_all_that_an_end_takes(rendered: Rendered) -> None:
     for pod in rendered.services():
-        before = pod.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        told = pod.environment
-        needed = before + int(told.get("PULSEGATE_UNREADY_SECONDS", 0)) + int(told["PULSEGATE_DRAIN_SECONDS"])
-        assert pod.spec["terminationGracePeriodSeconds"] > needed
+        assert pod.spec["terminationGracePeriodSeconds"] > seconds_to_end(pod)
 
 
 def test_values_reach_the_pods_exactly() -> None:

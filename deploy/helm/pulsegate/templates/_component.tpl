@@ -92,6 +92,9 @@ spec:
         {{- with .spec.podLabels }}{{ toYaml . | nindent 8 }}{{ end }}
       annotations:
         checksum/secrets: {{ include "pulsegate.secretsChecksum" . }}
+        {{- if and .root.Values.istio.enabled (not (hasKey .spec.podAnnotations "proxy.istio.io/config")) }}
+        proxy.istio.io/config: {{ include "pulsegate.sidecar" . | quote }}
+        {{- end }}
         {{- with .spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{ end }}
     spec: {{- include "pulsegate.pod" . | nindent 6 }}
 {{- end }}

@@ -41,6 +41,11 @@ spec:
     {{- end }}
 {{- end }}
 
+{{/* A sidecar is told to end when its pod is: it goes on for longer than the service, and not until SIGKILL. */}}
+{{- define "pulsegate.sidecar" -}}
+{{ dict "terminationDrainDuration" (printf "%ds" (add (include "pulsegate.endSeconds" .) 10)) | toJson }}
+{{- end }}
+
 {{/* The identities of those whose row of the topology says that they call this one; nothing where nobody does. */}}
 {{- define "pulsegate.callerIdentities" -}}
 {{- $callers := list }}

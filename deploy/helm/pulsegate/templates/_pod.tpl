@@ -86,9 +86,14 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/* The time that a container has between the wish that it ends and SIGKILL: all that it takes, and a little. */}}
 {{- define "pulsegate.graceSeconds" -}}
+{{ add (include "pulsegate.endSeconds" .) 20 }}
+{{- end }}
+
+{{/* What an end may take: waiting until nobody calls any more, then finishing what is under way. */}}
+{{- define "pulsegate.endSeconds" -}}
 {{- $before := ternary .spec.shutdown.preStopSeconds 0 (has "grpc" .facts.ports) -}}
 {{- $unready := ternary .spec.shutdown.unreadySeconds 0 (eq .name "gateway") -}}
-{{ add (int $before) (int $unready) (int .spec.shutdown.drainSeconds) 20 }}
+{{ add (int $before) (int $unready) (int .spec.shutdown.drainSeconds) }}
 {{- end }}
 
 {{/*
