@@ -62,16 +62,52 @@ def test_what_another_namespace_has_hides_nothing_of_this_release(promtool: Path
         for tested in each.get("promql_expr_test", ()):
             for sample in tested["exp_samples"]:
                 sample["labels"] = sample["labels"].replace("{", f'{{namespace="{NAMESPACE}",')
-    file = tmp_path / name
+    _hold(promtool, tmp_path, cases)
+
+
+@pytest.mark.parametrize(
+    ("values", "watched"),
+    [({}, ["main-1", "pgdata-acid-main-0"]), ({"volumeClaims": "main-[0-9]+|nats-js-.*"}, ["main-1"])],
+)
+def test_disks_are_watched_whatever_their_claims_are_called(
+    promtool: Path, tmp_path: Path, values: Object, watched: list[str]
+) -> None:
+    claims = [("pulsegate", "main-1"), ("pulsegate", "pgdata-acid-main-0"), ("another", "main-2")]
+    labels = [f'namespace="{namespace}",persistentvolumeclaim="{claim}"' for namespace, claim in claims]
+    figures = {"available": "10x20", "capacity": "100x20"}
+    alerts = [
+        {
+            "exp_labels": {"severity": "critical", "namespace": "pulsegate", "persistentvolumeclaim": claim},
+            "exp_annotations": {
+                "summary": f"10% of the disk {claim} are left.",
+                "runbook_url": "docs/runbooks/PulsegateDiskFillingUp.md",
+            },
+        }
+        for claim in watched
+    ]
+    disks = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"kubelet_volume_stats_{figure}_bytes{{{each}}}", "values": value}
+            for each in labels
+            for figure, value in figures.items()
+        ],
+        "alert_rule_test": [{"alertname": "PulsegateDiskFillingUp", "eval_time": "20m", "exp_alerts": alerts}],
+    }
+    _hold(promtool, tmp_path, {"rule_files": [str(_rules_file(tmp_path, "causes.yaml", **values))], "tests": [disks]})
+
+
+def _hold(promtool: Path, folder: Path, cases: Object) -> None:
+    file = folder / "cases.yaml"
     file.write_text(yaml.safe_dump(cases))
     tested = subprocess.run([promtool, "test", "rules", file], check=False, capture_output=True, text=True)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-def _rules_file(folder: Path, name: str) -> Path:
+def _rules_file(folder: Path, name: str, **values: str) -> Path:
     """One of the files of rules, as a release has it."""
     groups = {group["name"] for group in yaml.safe_load((RULES / name).read_text())["groups"]}
-    watched = {"enabled": True, "volumeNamespaces": ["pulsegate"]}
+    watched = {"enabled": True, "volumeNamespaces": ["pulsegate"], **values}
     (rules,) = render({"monitoring": {"prometheusRule": watched}}).objects("PrometheusRule")
     file = folder / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [group for group in rules["spec"]["groups"] if group["name"] in groups]}))
