@@ -44,6 +44,16 @@ def test_in_a_container_git_may_read_the_checkout_before_anything_asks_it() -> N
         assert _ALLOWS_GIT in commands[:2], name
 
 
+def test_a_scan_fails_for_the_severities_that_it_names_alone() -> None:
+    jobs = [job for path in _FOLDER.glob("*.yaml") for job in _jobs(path.name).values()]
+    steps = [step for job in jobs for step in job.get("steps", ()) if "trivy-action" in step.get("uses", "")]
+    assert len(steps) >= 2
+    for told in (step["with"] for step in steps):
+        assert told["severity"]
+        # Without this a report in this format has all of them, and each counts.
+        assert told.get("format") != "sarif" or told["limit-severities-for-sarif"] is True
+
+
 def test_an_image_has_its_tag_once_it_was_scanned_and_signed() -> None:
     steps = _jobs("release.yaml")["image"]["steps"]
     marks = ("push-by-digest=true", "trivy-action", "cosign sign", "--tag")
