@@ -84,8 +84,6 @@ class GaugeLevels:
     def _ids(self) -> Ids:
         return Ids(self._low, self._high)
 
-    # --- coming
-
     def report(self, reports: Reports) -> None:
         """Takes what producers say: of each one's levels the newest timestamp wins, of equal ones the last."""
         slots = self._take(reports)
@@ -179,8 +177,6 @@ class GaugeLevels:
             column[: before.size] = before
             setattr(self, name, column)
 
-    # --- going
-
     def expire(self, now_ms: int) -> None:
         """Forgets levels that do not count any more."""
         as_of_ms = self._as_of_ms[: self._size]
@@ -205,8 +201,6 @@ class GaugeLevels:
         self._row[slots] = _FREE
         self._dirty[slots] = False
         self._free += slots.tolist()
-
-    # --- reading
 
     def take_touched(self) -> Rows:
         """The rows whose levels came, went or changed since this was asked last."""

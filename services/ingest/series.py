@@ -219,8 +219,6 @@ class SeriesTable:
     def _ids(self) -> Ids:
         return Ids(self._low, self._high)
 
-    # --- finding
-
     def find(self, ids: Ids) -> Rows:
         """The row of each id, -1 where there is none. Newcomers must have settled."""
         return self._index.find(ids, self._ids)
@@ -252,8 +250,6 @@ class SeriesTable:
     def families_of(self, project_id: bytes, name: str) -> list[Family]:
         """The definitions that have or had the name, as far as any row refers to them."""
         return [each for each in self._family_of.values() if each.name == name and each.project_id == project_id]
-
-    # --- coming and going
 
     def enter(self, family: Family) -> Family:
         """The table's own `Family` of the definition; this one, if it has none yet."""
@@ -389,8 +385,6 @@ class SeriesTable:
             if not family.rows:
                 del self._family_of[family.definition_id]
                 self._free_families.append(number)
-
-    # --- reading
 
     def label_pairs(self, row: int) -> LabelPairs:
         """Names and values of a row's labels."""

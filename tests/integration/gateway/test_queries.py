@@ -1,15 +1,13 @@
 """Queries over a real Prometheus that holds the series of two tenants."""
 
 import asyncio
-import struct
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import cramjam
 import pytest
 from aiohttp import BasicAuth, web
 from aiohttp.test_utils import TestServer
@@ -20,7 +18,9 @@ from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from deploy.local.servers import Prometheus
 from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.remote_writing import add_series, write
 from tests.suite_servers import RunningServer
+from tests.unit.ingest.remote_write_schema import WriteRequest
 from tests.waiting import eventually
 
 API = "/prometheus/api/v1"
@@ -33,49 +33,21 @@ THEIRS = {
 }
 
 
-# --- the few bytes of remote write (prompb.WriteRequest) that a test needs ------------------------------------------
-
-
-def _varint(number: int) -> bytes:
-    encoded = b""
-    while number > 0x7F:
-        encoded += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return encoded + bytes([number])
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _series(labels: Mapping[str, str], value: float, unix_ms: int) -> bytes:
-    encoded = b"".join(
-        _field(1, _field(1, name.encode()) + _field(2, text.encode())) for name, text in sorted(labels.items())
-    )
-    sample = _varint(1 << 3 | 1) + struct.pack("<d", value) + _varint(2 << 3) + _varint(unix_ms)
-    span = _field(1, _field(1, b"trace_id") + _field(2, labels["project_id"].replace("-", "").encode()))
-    exemplar = span + _varint(2 << 3 | 1) + struct.pack("<d", value) + _varint(3 << 3) + _varint(unix_ms)
-    return _field(1, encoded + _field(2, sample) + _field(3, exemplar))
-
-
 @pytest.fixture
 async def prometheus(prometheus_server: RunningServer[Prometheus]) -> str:
     """The address of a Prometheus with one counter of ours and one of theirs under the same name."""
     written_ms = time.time_ns() // 1_000_000 - 2_000  # subqueries look at whole seconds that are over
-    request = b"".join(
-        _series({"__name__": name, **labels, **owner}, value, written_ms)
-        for name, labels, owner, value in (
-            ("checkout_total", {"plan": "pro"}, OURS, 3),
-            ("checkout_total", {"plan": "free"}, OURS, 4),
-            ("checkout_total", {"plan": "secret"}, THEIRS, 1000),
-            ("only_theirs", {"hidden": "value"}, THEIRS, 1),
-        )
-    )
-    async with aiohttp.ClientSession() as session:
-        headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
-        body = bytes(cramjam.snappy.compress_raw(request))
-        async with session.post(f"{prometheus_server.server.url}/api/v1/write", data=body, headers=headers) as response:
-            assert response.status == 204, await response.text()
+    request = WriteRequest()
+    for name, labels, owner, value in (
+        ("checkout_total", {"plan": "pro"}, OURS, 3),
+        ("checkout_total", {"plan": "free"}, OURS, 4),
+        ("checkout_total", {"plan": "secret"}, THEIRS, 1000),
+        ("only_theirs", {"hidden": "value"}, THEIRS, 1),
+    ):
+        add_series(request, {"__name__": name, **labels, **owner}, (written_ms, value))
+        exemplar = request.timeseries[-1].exemplars.add(value=value, timestamp=written_ms)
+        exemplar.labels.add(name="trace_id", value=owner["project_id"].replace("-", ""))
+    await asyncio.to_thread(write, prometheus_server.server.url, request)
     return prometheus_server.server.url
 
 

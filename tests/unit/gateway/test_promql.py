@@ -166,8 +166,6 @@ def test_a_scope_with_quotes_stays_one_value() -> None:
     assert restrict("x", scope) == r'x{project_id="p\\",tenant_id="t\"} or up{a=\""}'
 
 
-# --- any expression -------------------------------------------------------------------------------------------------
-
 NAMES = st.sampled_from(["up", "checkout_total", "a:b", "x_bucket", "sum", "by"])
 LABELS = st.sampled_from(["plan", "le", "__name__x", "project_id", "tenant_id", "on"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
