@@ -1,5 +1,6 @@
 """Prometheus' query API for one project: every selector gets the project's matchers before Prometheus sees it."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -168,6 +169,8 @@ class QueryRoutes:
         if self._prometheus is None:
             raise Unavailable("Queries need PULSEGATE_PROMETHEUS_URL, which is not set.", retry_after_seconds=60)
         request[ENDS_WITH_CLIENT] = True
+        if request.transport is None:
+            raise asyncio.CancelledError("the client left before this request was known to end with it")
         return self._prometheus
 
     def _timeout(self, asked: str | None) -> float:

@@ -307,6 +307,27 @@ async def test_queries_of_clients_that_have_left_take_no_turns(start_gateway: St
         assert (answered.status, asked) == (200, 4)
 
 
+async def test_queries_of_clients_that_left_before_they_were_known_are_not_asked(start_gateway: StartGateway) -> None:
+    queries = []
+
+    async def answer(request: web.Request) -> web.Response:
+        queries.append(await request.post())
+        return web.json_response({"status": "success", "data": []})
+
+    async def is_asked() -> bool:
+        return gateway.auth.asked > 0
+
+    async with _serving(answer) as address, start_gateway(prometheus_url=address) as gateway:
+        key = gateway.auth.new_key("secret", scopes=["query:read"])
+        gateway.auth.answering.clear()
+        async with _not_reading(gateway, key, "left"):
+            await eventually(is_asked, what="auth is asked who it is")
+        await gateway.call("GET", "/health/live")  # meanwhile the gateway has seen that they left
+        gateway.auth.answering.set()
+        assert (await gateway.call("GET", f"{API}/query?query=up", credential=key)).status == 200
+        assert len(queries) == 1
+
+
 async def test_a_tenants_slow_queries_take_turns_and_leave_some_to_others(start_gateway: StartGateway) -> None:
     asked = 0
     release = asyncio.Event()
