@@ -287,6 +287,25 @@ async def test_the_next_visit_delivers_what_a_page_that_is_gone_could_not(
     await _adds_up(project, site, visitor, recorded=43)
 
 
+async def test_what_a_page_could_not_send_is_delivered_under_the_key_that_replaces_its_own(
+    suite: Suite, project: Project, site: Site, visitor: Visitor
+) -> None:
+    page = await visitor.visit(site.script_page)
+    with suite.gone("gateway"):
+        await page.evaluate("order(10)")
+        await _stored(visitor, site, recorded=10)
+        await page.evaluate("void shop.flush(1)")
+        await close_tab(page)
+    path = f"/api/v1/projects/{project.id}/keys/{project.publishable_key_id}/rotate"
+    new = await project.api.expect(201, "POST", path, {"graceSeconds": 0}, credential=project.token)
+    site.script = f'src="{project.api.base_url}/sdk/v1/{new["key"]}.js"'
+    later = await visitor.visit(site.script_page)
+    await eventually(lambda: later.evaluate("shop.stats.adopted === 10"), what="the queue of before is taken over")
+    await _settle(later)
+    assert await _is_delivered(visitor, site)
+    await _adds_up(project, site, visitor, recorded=10)
+
+
 async def _is_delivered(visitor: Visitor, site: Site) -> bool:
     return await visitor.waiting(site) == 0
 

@@ -1,7 +1,7 @@
 import { DAY_MS } from "./limits";
 
 /** A sealed batch: its producer, sequence and bytes never change again, however often it is sent. */
-export interface SealedBatch {
+export interface Batch {
   readonly producer: string;
   readonly sequence: number;
   /** Unix milliseconds. */
@@ -12,13 +12,11 @@ export interface SealedBatch {
   readonly payload: string;
   /** Calls of record() by metric; unknown for a batch that an earlier page sealed. */
   readonly recordsByMetric: readonly number[];
-}
-
-export interface Batch extends SealedBatch {
+  /** By this page. */
   attempts: number;
   inFlight?: boolean;
-  /** Whether storage holds it, so that another page can send it when this one is gone. */
-  stored: boolean;
+  /** The item of storage that holds it, so that another page can send it when this one is gone; empty: none. */
+  stored: string;
   /** Whether this page has nothing more to do with it. */
   settled?: boolean;
 }
@@ -31,11 +29,6 @@ export interface Batch extends SealedBatch {
 export function expired({ sealedAt, attempts, recordsByMetric }: Batch): boolean {
   const days = (Date.now() - sealedAt) / DAY_MS;
   return recordsByMetric.length ? attempts > 0 && days > 7 : days > 7 || days < -1;
-}
-
-/** Of a batch that was not sent by this page. */
-export function newBatch(sealed: SealedBatch, stored: boolean): Batch {
-  return { ...sealed, attempts: 0, stored };
 }
 
 /** A random UUID, version 4. `crypto.randomUUID` is missing on plain HTTP pages, `crypto` itself in Node 18. */

@@ -37,7 +37,7 @@ export interface Options {
   retryDelayMs?: number;
   /** 60 000. */
   maxRetryDelayMs?: number;
-  /** Pages of one origin that give the same name deliver each other's batches: the key. */
+  /** Pages of one origin that give the same name deliver each other's batches, and what the key's queue has: the key. */
   queue?: string;
   /** Where the queue survives a reload: localStorage in a page. null: in memory only. */
   storage?: Storage | null;

@@ -126,7 +126,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     sendBeforeHidden() {
       if (stopped || performance.now() < retryAfterUntil) return;
       const idle = unexpired().filter((batch) => !batch.inFlight);
-      idle.sort((a, b) => +a.stored - +b.stored);
+      idle.sort((a, b) => +!b.stored - +!a.stored);
       for (const batch of idle.slice(0, SENT_WHEN_HIDDEN)) {
         if (keepaliveBytes + batch.payload.length <= KEEPALIVE_BYTES) void send(batch, true);
       }

@@ -13,6 +13,8 @@ export const REFUSED_KEY_DELAY_MS = 300_000;
  * same for ASCII: what is refused because it has more bytes is sent again.
  */
 export const KEEPALIVE_BYTES = 60_000;
+/** In UTF-16 units: two may outlive their page. */
+export const MAX_BATCH_BYTES = 30_000;
 /** Batches. */
 export const SENT_WHEN_HIDDEN = 8;
 /** The contract's limit on observations in one metric. */

@@ -1,4 +1,4 @@
-import { newBatch, type Batch } from "./batch";
+import type { Batch } from "./batch";
 import { MAX_OBSERVATIONS, OVERHEAD } from "./limits";
 import type { Measurement } from "./measurement";
 
@@ -52,7 +52,8 @@ export function newOpenBatch(): OpenBatch {
       const payload = `${head},"metrics":[${metrics.map(json)}]}`;
       const recordsByMetric = metrics.map(({ records }) => records);
       const records = recordsByMetric.reduce((sum, count) => sum + count, 0);
-      return newBatch({ producer, sequence, sealedAt: Date.now(), records, payload, recordsByMetric }, false);
+      const sealedAt = Date.now();
+      return { producer, sequence, sealedAt, records, payload, recordsByMetric, attempts: 0, stored: "" };
     },
   };
 }
@@ -73,6 +74,6 @@ function fold(metric: Metric, { kind, timestamp }: Measurement, value: number): 
 }
 
 function json({ head, values, timestamp }: Metric): string {
-  const value = values.length > 1 ? `[${values}]` : `${values}`;
+  const value = values.length > 1 ? `[${values}]` : values;
   return `${head},"value":${value}${timestamp === undefined ? "" : `,"timestamp":${timestamp}`}}`;
 }

@@ -1,6 +1,6 @@
 import type { Batch } from "./batch";
-import { storageKey, storedBatches } from "./batch_store";
-import type { DropReason } from "./client";
+import { store, storedBatches } from "./batch_store";
+import type { DropReason, Options } from "./client";
 import { newOwnership } from "./ownership";
 import type { Tally } from "./tally";
 
@@ -25,8 +25,8 @@ export interface Queue {
   settled(timeoutMs: number): Promise<boolean>;
 }
 
-/** `name`: of the stored batches that belong together. */
-export function newQueue(storage: Storage | null, name: string, maxBytes: number, tally: Tally): Queue {
+/** `names`: of the stored batches that belong together; new ones get the first. */
+export function newQueue(storage: Options["storage"], names: readonly string[], maxBytes: number, tally: Tally): Queue {
   const { counts, guard } = tally;
   const guardStorage = (run: () => void): void => guard(run, "storageErrors");
   const ownership = newOwnership();
@@ -41,7 +41,7 @@ export function newQueue(storage: Storage | null, name: string, maxBytes: number
   };
 
   const settle = (batch: Batch): void => {
-    if (batch.stored) guardStorage(() => storage!.removeItem(storageKey(name, batch)));
+    if (batch.stored) guardStorage(() => storage!.removeItem(batch.stored));
     forget([batch]);
   };
 
@@ -62,7 +62,7 @@ export function newQueue(storage: Storage | null, name: string, maxBytes: number
   };
 
   const load = (producer: string): void => {
-    for (const batch of storedBatches(storage!, name)) {
+    for (const batch of storedBatches(storage!, names)) {
       if (batch.producer !== producer || batches.some(({ payload }) => payload === batch.payload)) continue;
       batches.push(batch);
       counts.adopted += batch.records;
@@ -78,17 +78,13 @@ export function newQueue(storage: Storage | null, name: string, maxBytes: number
     enqueue(batch) {
       batches.push(batch);
       dropOldest();
-      if (!storage || batch.settled) return;
-      guardStorage(() => {
-        storage.setItem(storageKey(name, batch), batch.payload);
-        batch.stored = true;
-      });
+      if (storage && !batch.settled) guardStorage(() => store(storage, names[0]!, batch));
     },
     adopt(ownProducer, taken) {
       if (!storage) return;
       guardStorage(() => {
         const producers = new Set([ownProducer]);
-        for (const { producer } of storedBatches(storage, name)) producers.add(producer);
+        for (const { producer } of storedBatches(storage, names)) producers.add(producer);
         for (const producer of producers) {
           const take = (): void => guard(() => (load(producer), taken()));
           ownership.take(producer, take).catch(() => counts.storageErrors++);

@@ -1,7 +1,7 @@
 import { newProducer } from "./batch";
 import type { Client, Options } from "./client";
 import { newDelivery } from "./delivery";
-import { ADOPT_INTERVAL_MS, KEEPALIVE_BYTES, MAX_SEQUENCE_SPAN, MAX_SLOWDOWN } from "./limits";
+import { ADOPT_INTERVAL_MS, MAX_BATCH_BYTES, MAX_SEQUENCE_SPAN, MAX_SLOWDOWN } from "./limits";
 import { newMeasurement } from "./measurement";
 import { newOpenBatch } from "./open_batch";
 import { newQueue } from "./queue";
@@ -11,13 +11,14 @@ type RecordCall = Parameters<Client["record"]>;
 
 /** What a Client is: composed of functions over closed variables, which minify to half of what fields do. */
 export function newRecorder(options: Options): Client {
-  const { flushIntervalMs = 1000, maxBatchMetrics = 100, maxBatchBytes = 30_000 } = options;
+  const { flushIntervalMs = 1000, maxBatchMetrics = 100, maxBatchBytes = MAX_BATCH_BYTES } = options;
   const batchMetrics = Math.min(maxBatchMetrics, 100);
-  const batchBytes = Math.min(maxBatchBytes, KEEPALIVE_BYTES / 2);
+  const batchBytes = Math.min(maxBatchBytes, MAX_BATCH_BYTES);
   const { storage = pageStorage(), queue: queueName = options.key, maxQueueBytes = 1_000_000 } = options;
   const tally = newTally(options.onDrop);
   const { counts, guard, later } = tally;
-  const queue = newQueue(storage, queueName, maxQueueBytes, tally);
+  // Clients that were not told a queue's name have left theirs under the key.
+  const queue = newQueue(storage, [queueName, options.key], maxQueueBytes, tally);
   const delivery = newDelivery(options, queue, tally, () => seal());
   const listening = new AbortController();
   let producer = newProducer();
@@ -143,11 +144,11 @@ export function newRecorder(options: Options): Client {
   };
 }
 
-/** null where there is no page (Node, workers), or it may not store anything. */
-function pageStorage(): Storage | null {
+/** Undefined where there is no page (Node, workers), or it may not store anything. */
+function pageStorage(): Storage | undefined {
   try {
-    return globalThis.document ? localStorage : null;
+    return globalThis.document && localStorage;
   } catch {
-    return null;
+    return undefined;
   }
 }

@@ -367,6 +367,28 @@ for (const build of BUILDS) {
       assert.ok(storage.key(0).includes("/other/1/"));
     });
 
+    it("delivers what clients that knew no queue's name left under its key", async () => {
+      const storage = new MemoryStorage();
+      await server.down();
+      const earlier = newClient({ storage });
+      earlier.checkoutCompletedTotal();
+      await earlier.close(0);
+      await server.up();
+      const later = newClient({ storage, queue: "shop" });
+      await eventually(() => later.stats.accepted === 1, "the earlier client's batch");
+      assert.equal(storage.length, 0);
+    });
+
+    it("takes nothing else in storage for its batches, without a key either", async () => {
+      const storage = new MemoryStorage();
+      storage.setItem("cart", "3 apples");
+      const client = newClient({ storage, key: undefined });
+      client.checkoutCompletedTotal();
+      assert.equal(await client.flush(), true);
+      assert.deepEqual([client.stats.accepted, client.stats.adopted], [1, 0]);
+      assert.deepEqual([storage.length, storage.getItem("cart")], [1, "3 apples"]);
+    });
+
     it("gives up seven days after a batch was sealed, and forgets abandoned queues a day later", async () => {
       const storage = new MemoryStorage();
       const keyAged = (queue, days) => `pulsegate/${queue}/producer/7/${Date.now() - days * 86_400_000}/3`;

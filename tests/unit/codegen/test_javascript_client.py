@@ -12,7 +12,7 @@ from services.codegen.domain import Label, Language, Metric, Packaging
 from services.codegen.outputters.javascript import literal
 from tests.unit.codegen import node, samples
 from tests.unit.codegen.node import Node
-from tests.unit.codegen.samples import ENDPOINT, KEY, metric
+from tests.unit.codegen.samples import ENDPOINT, KEY, PROJECT, metric
 
 #: What would end a script element, or change how its text is read (HTML, "script data escaped state"), or ends a line
 #: for JavaScript but not for everybody.
@@ -107,16 +107,20 @@ def test_a_revoked_proxy_is_counted_as_invalid_and_throws_nothing(javascript: No
 
 
 @pytest.mark.parametrize("minify", [False, True])
-def test_the_endpoint_and_the_key_are_filled_in_and_can_be_replaced(javascript: Node, minify: bool) -> None:
+def test_endpoint_key_and_queue_are_filled_in_and_can_be_replaced(javascript: Node, minify: bool) -> None:
     with_key = _generate(minify=minify)
-    assert javascript.run(with_key, "Pulsegate.Client.options") == {"endpoint": ENDPOINT, "key": KEY}
-    replaced = with_key + 'new Pulsegate.Metrics({ key: "other", flushIntervalMs: 5 });'
+    filled_in = {"endpoint": ENDPOINT, "key": KEY, "queue": PROJECT}
+    assert javascript.run(with_key, "Pulsegate.Client.options") == filled_in
+    replaced = with_key + 'new Pulsegate.Metrics({ key: "other", queue: "shop", flushIntervalMs: 5 });'
     assert javascript.run(replaced, "Pulsegate.Client.options") == {
         "endpoint": ENDPOINT,
         "key": "other",
+        "queue": "shop",
         "flushIntervalMs": 5,
     }
     without = _generate(minify=minify, key="")
+    given = without + 'new Pulsegate.Metrics({ key: "other" });'
+    assert javascript.run(given, "Pulsegate.Client.options") == {**filled_in, "key": "other"}
     assert javascript.run(without, "[typeof pulsegate, Object.keys(Pulsegate)]") == [
         "undefined",
         ["Client", "Metrics"],
