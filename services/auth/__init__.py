@@ -4,7 +4,8 @@ It owns the schema `auth`: users, their passwords and second factors, tenants, m
 providers and whom they brought, projects, API keys, sessions and their refresh tokens, mails that wait to be sent, the
 keys that sign tokens, the audit log, and the feed of changes. The gateway calls it for what people manage of these, and
 follows the feed; it and what runs inside ask about credentials that they do not know; gateway, config, codegen and
-receiver take its public keys from it; config leaves entries in the audit log. `callers.py` has it method by method.
+receiver take its public keys from it; config leaves entries in the audit log, and asks which projects were deleted.
+`callers.py` has it method by method.
 
 The path of one request, `CreateKey`: `grpc_api/accounts.py` reads the message, `operations/keys.py` opens a transaction
 with the caller's user id, finds out by `operations/access.py` whether the caller may, makes the key by `keys.py`, has

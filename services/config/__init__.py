@@ -10,4 +10,6 @@ The path of one request, `CreateMetric`: `grpc_api.py` reads the message into a 
 wrong with it or fills in its defaults, `operations.py` opens a transaction bound to the caller's tenant and takes the
 next revision, `storage.py` inserts, and the metric goes back as a message. Within 200 ms `feed.py` sees the new
 revision and every watcher is sent the row.
+
+What a project had ends with it: `deleted_projects.py` asks auth, every minute, which projects were deleted.
 """

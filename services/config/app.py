@@ -14,6 +14,7 @@ from services.config.audit_storage import AuditOutboxStorage
 from services.config.auto_definition import AutoDefinition
 from services.config.callers import CALLERS
 from services.config.clients import AuthClient
+from services.config.deleted_projects import DeletedProjects
 from services.config.feed import DefinitionFeed
 from services.config.grpc_api import DefinitionFeedServicer, DefinitionServicer
 from services.config.operations import Definitions
@@ -44,8 +45,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         definitions = Definitions(database, storage, trail, settings.most_metrics_per_project)
         auto_definition = AutoDefinition(database, storage, trail, settings.most_metrics_per_project)
         feed = DefinitionFeed(database, storage)
+        deleted_projects = DeletedProjects(database, storage, definitions, auth_client)
 
         await stack.enter_async_context(AuditSender(database, outbox, auth_client).sending())
+        await stack.enter_async_context(deleted_projects.forgetting())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await stack.enter_async_context(feed.polling())

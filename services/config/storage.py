@@ -195,6 +195,28 @@ class DefinitionStorage:
             },
         )
 
+    async def delete_settings(self, connection: Connection, actor: Actor) -> None:
+        """Forgets the settings of the actor's project."""
+        await connection.execute(
+            "DELETE FROM project_settings WHERE project_id = %(project_id)s", {"project_id": actor.project_id}
+        )
+
+    async def projects_after(self, connection: Connection, last_id: str, limit: int) -> Sequence[tuple[str, str]]:
+        """Projects that have definitions or settings, with greater ids, in the order of ids: tenant and project."""
+        cursor = await connection.execute(
+            """
+            SELECT * FROM (
+                (SELECT DISTINCT ON (project_id) tenant_id, project_id FROM metrics
+                  WHERE deleted_at IS NULL AND project_id > %(last_id)s ORDER BY project_id LIMIT %(limit)s)
+                UNION
+                (SELECT tenant_id, project_id FROM project_settings
+                  WHERE project_id > %(last_id)s ORDER BY project_id LIMIT %(limit)s)
+            ) AS projects ORDER BY project_id LIMIT %(limit)s
+            """,
+            {"last_id": last_id, "limit": limit},
+        )
+        return [(str(row["tenant_id"]), str(row["project_id"])) for row in await cursor.fetchall()]
+
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
         """The definition, one version up, as a tombstone, which has no labels: nobody asks for them, and they may be
         large."""

@@ -89,6 +89,12 @@ class AccountServicer(accounts_pb2_grpc.AccountServiceServicer):
         await self._projects.delete(current(), ProjectId(request.project_id))
         return pb.DeleteProjectResponse()
 
+    async def FindDeletedProjects(
+        self, request: pb.FindDeletedProjectsRequest, _call: Call
+    ) -> pb.FindDeletedProjectsResponse:
+        deleted = await self._projects.deleted_among(list(map(ProjectId, request.project_ids)))
+        return pb.FindDeletedProjectsResponse(project_ids=deleted)
+
     async def ListKeys(self, request: pb.ListKeysRequest, _call: Call) -> pb.ListKeysResponse:
         wanted = PageRequest.parse(request.page_size, request.page_token)
         page = await self._keys.page(current(), ProjectId(request.project_id), wanted)

@@ -1,16 +1,18 @@
 """Projects of a person's tenants."""
 
+from collections.abc import Sequence
+
 from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Invalid
-from chassis.ids import uuid7
+from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import Page, PageRequest, Project, ProjectId, Role, TenantId, UserId, require_name
 from services.auth.operations.access import Access, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
-from services.auth.storage.feed import FeedStorage
+from services.auth.storage.feed import FEED_ROLE, FeedStorage
 from services.auth.storage.keys import KeyStorage
 from services.auth.storage.projects import ProjectStorage
 
@@ -99,6 +101,11 @@ class Projects:
             change = project_change("project.deleted", project, keys=len(keys))
             await self._trail.of_tenant(connection, actor, change)
             await self._feed.announce(connection, [project_id, *keys])
+
+    async def deleted_among(self, project_ids: Sequence[ProjectId]) -> Sequence[ProjectId]:
+        """Those that somebody has deleted, for services that keep something of them."""
+        async with self._database.transaction(role=FEED_ROLE) as connection:
+            return await self._projects.deleted_among(connection, [one for one in project_ids if is_uuid(one)])
 
     async def _only_tenant(self, connection: Connection, user_id: UserId) -> TenantId:
         memberships = await self._accounts.memberships(connection, user_id)

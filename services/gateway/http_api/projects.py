@@ -78,7 +78,12 @@ class ProjectRoutes:
                 project,
                 self.delete,
                 Audience.WRITE,
-                Operation("Delete a project", {204: None}, errors=(409,)),
+                Operation(
+                    "Delete a project",
+                    {204: None},
+                    "Its keys stop working at once, and its definitions are deleted within minutes.",
+                    errors=(409,),
+                ),
             ),
         ]
 

@@ -176,6 +176,18 @@ async def test_a_key_of_a_deleted_project_finds_nothing(auth: AuthClient) -> Non
         await auth.account("GetProject", pb.GetProjectRequest(project_id=ada.project_id), reading)
 
 
+async def test_services_are_told_which_projects_were_deleted_and_of_none_that_is_merely_not_there(
+    auth: AuthClient,
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id), await auth.principal(ada))
+
+    asked = [eve.project_id, ABSENT, "nonsense", ada.project_id]
+    answer = await auth.account("FindDeletedProjects", pb.FindDeletedProjectsRequest(project_ids=asked))
+
+    assert list(answer.project_ids) == [ada.project_id]
+
+
 async def test_deleting_a_project_stops_its_keys(auth: AuthClient) -> None:
     ada = await auth.sign_up()
     key = await auth.create_key(ada)

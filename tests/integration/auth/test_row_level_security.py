@@ -24,6 +24,7 @@ TABLES = (
     "tenants",
     "memberships",
     "projects",
+    "deleted_projects",
     "keys",
     "sessions",
     "refresh_tokens",

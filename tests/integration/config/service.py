@@ -11,7 +11,7 @@ import grpc
 from chassis import context
 from chassis.grpc_client import ServiceChannel
 from chassis.ids import uuid7
-from contracts.pulsegate.auth.v1 import audit_pb2, audit_pb2_grpc
+from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, audit_pb2, audit_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import Ports
@@ -117,6 +117,21 @@ class StandInAudit(audit_pb2_grpc.AuditServiceServicer):
         return self.entries
 
 
+class StandInProjects(accounts_pb2_grpc.AccountServiceServicer):
+    """auth, as far as it knows which projects were deleted."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
+        self.away = False
+
+    async def FindDeletedProjects(  # noqa: N802 - the contract's name
+        self, request: accounts_pb2.FindDeletedProjectsRequest, call: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> accounts_pb2.FindDeletedProjectsResponse:
+        if self.away:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return accounts_pb2.FindDeletedProjectsResponse(project_ids=self.deleted & set(request.project_ids))
+
+
 class Feed:
     """One stream of WatchDefinitions, read message by message."""
 
@@ -155,6 +170,7 @@ class Config:
     ports: Ports
     #: Where its service sends entries, in this folder's tests.
     audit: StandInAudit = field(default_factory=StandInAudit)
+    projects: StandInProjects = field(default_factory=StandInProjects)
 
     def person(self, **who: Any) -> Person:
         """Somebody with both scopes in a project of their own, unless said otherwise."""

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class AccountServiceStub:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     def __init__(self, channel):
@@ -85,6 +85,11 @@ class AccountServiceStub:
                 '/pulsegate.auth.v1.AccountService/DeleteProject',
                 request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectRequest.SerializeToString,
                 response_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectResponse.FromString,
+                _registered_method=True)
+        self.FindDeletedProjects = channel.unary_unary(
+                '/pulsegate.auth.v1.AccountService/FindDeletedProjects',
+                request_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsRequest.SerializeToString,
+                response_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsResponse.FromString,
                 _registered_method=True)
         self.ListKeys = channel.unary_unary(
                 '/pulsegate.auth.v1.AccountService/ListKeys',
@@ -145,7 +150,7 @@ class AccountServiceStub:
 
 class AccountServiceServicer:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     def SignUp(self, request, context):
@@ -206,6 +211,14 @@ class AccountServiceServicer:
 
     def DeleteProject(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindDeletedProjects(self, request, context):
+        """For services, without a principal: which of these projects somebody has deleted. One that is merely not there, as
+        after an older database was restored, is not among them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -332,6 +345,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectRequest.FromString,
                     response_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectResponse.SerializeToString,
             ),
+            'FindDeletedProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindDeletedProjects,
+                    request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsRequest.FromString,
+                    response_serializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsResponse.SerializeToString,
+            ),
             'ListKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListKeys,
                     request_deserializer=pulsegate_dot_auth_dot_v1_dot_accounts__pb2.ListKeysRequest.FromString,
@@ -397,7 +415,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     @staticmethod
@@ -660,6 +678,33 @@ class AccountService:
             '/pulsegate.auth.v1.AccountService/DeleteProject',
             pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectRequest.SerializeToString,
             pulsegate_dot_auth_dot_v1_dot_accounts__pb2.DeleteProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindDeletedProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pulsegate.auth.v1.AccountService/FindDeletedProjects',
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsRequest.SerializeToString,
+            pulsegate_dot_auth_dot_v1_dot_accounts__pb2.FindDeletedProjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class AccountServiceStub:
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     @_typing.overload
@@ -48,6 +48,10 @@ class AccountServiceStub:
     GetProject: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.GetProjectRequest, _accounts_pb2.GetProjectResponse]
     UpdateProject: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.UpdateProjectRequest, _accounts_pb2.UpdateProjectResponse]
     DeleteProject: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.DeleteProjectRequest, _accounts_pb2.DeleteProjectResponse]
+    FindDeletedProjects: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.FindDeletedProjectsRequest, _accounts_pb2.FindDeletedProjectsResponse]
+    """For services, without a principal: which of these projects somebody has deleted. One that is merely not there, as
+    after an older database was restored, is not among them.
+    """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListKeysRequest, _accounts_pb2.ListKeysResponse]
     CreateKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.CreateKeyRequest, _accounts_pb2.CreateKeyResponse]
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.UpdateKeyRequest, _accounts_pb2.UpdateKeyResponse]
@@ -66,7 +70,7 @@ class AccountServiceStub:
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,6 +87,10 @@ class AccountServiceAsyncStub(AccountServiceStub):
     GetProject: _aio.UnaryUnaryMultiCallable[_accounts_pb2.GetProjectRequest, _accounts_pb2.GetProjectResponse]  # type: ignore[assignment]
     UpdateProject: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateProjectRequest, _accounts_pb2.UpdateProjectResponse]  # type: ignore[assignment]
     DeleteProject: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteProjectRequest, _accounts_pb2.DeleteProjectResponse]  # type: ignore[assignment]
+    FindDeletedProjects: _aio.UnaryUnaryMultiCallable[_accounts_pb2.FindDeletedProjectsRequest, _accounts_pb2.FindDeletedProjectsResponse]  # type: ignore[assignment]
+    """For services, without a principal: which of these projects somebody has deleted. One that is merely not there, as
+    after an older database was restored, is not among them.
+    """
     ListKeys: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListKeysRequest, _accounts_pb2.ListKeysResponse]  # type: ignore[assignment]
     CreateKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.CreateKeyRequest, _accounts_pb2.CreateKeyResponse]  # type: ignore[assignment]
     UpdateKey: _aio.UnaryUnaryMultiCallable[_accounts_pb2.UpdateKeyRequest, _accounts_pb2.UpdateKeyResponse]  # type: ignore[assignment]
@@ -100,7 +108,7 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """People, tenants, projects and keys: what the gateway's management routes call.
-    Every call but SignUp, SignIn, Refresh, SignOut and ReportLeakedKeys needs a principal.
+    Every call but SignUp, SignIn, Refresh, SignOut, ReportLeakedKeys and FindDeletedProjects needs a principal.
     """
 
     @_abc_1.abstractmethod
@@ -175,6 +183,16 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.DeleteProjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.DeleteProjectResponse, _abc.Awaitable[_accounts_pb2.DeleteProjectResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def FindDeletedProjects(
+        self,
+        request: _accounts_pb2.FindDeletedProjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.FindDeletedProjectsResponse, _abc.Awaitable[_accounts_pb2.FindDeletedProjectsResponse]]:
+        """For services, without a principal: which of these projects somebody has deleted. One that is merely not there, as
+        after an older database was restored, is not among them.
+        """
 
     @_abc_1.abstractmethod
     def ListKeys(

@@ -1,0 +1,2 @@
+-- The settings of a project go with it.
+GRANT DELETE ON project_settings TO config;
