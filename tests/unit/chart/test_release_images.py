@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import helm_python
+import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
@@ -39,3 +41,15 @@ def test_tracks_without_a_tag_of_their_own_have_the_releases_images_and_none_is_
     assert all(image.endswith(f":0.1.0@{_DIGEST}") for image in _images(two, "green"))
     one = render({**images, "tracks": {"stable": None, "green": {}}, "migrations": {"track": "green"}})
     assert {pod.track for pod in one.services()} == {"green"}
+
+
+def test_an_old_version_is_not_asked_for_beside_the_digests_of_the_new_one(tmp_path: Path) -> None:
+    aggregators_first: Values = {"image": {"tag": "0.0.9"}, "aggregator": {"image": {"tag": "0.1.0"}}}
+    images = {pod.component: pod.container["image"] for pod in render(aggregators_first).services()}
+    assert images["aggregator"] == "pulsegate-ingest:0.1.0"
+    assert {image.rpartition(":")[2] for name, image in images.items() if name != "aggregator"} == {"0.0.9"}
+    released = _named_by_the_workflow(tmp_path)
+    with pytest.raises(helm_python.HelmRenderError, match=r"image\.tag: 0\.0\.9 would not be what runs"):
+        render({**released, "image": {**released["image"], "tag": "0.0.9"}})
+    same = render({**released, "image": {**released["image"], "tag": "0.1.0"}})
+    assert all(image.endswith(f":0.1.0@{_DIGEST}") for image in _images(same, "stable"))

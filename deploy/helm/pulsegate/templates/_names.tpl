@@ -33,6 +33,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "pulsegate.image" -}}
 {{- $tag := .trackTag | default .image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion -}}
 {{- $digest := ternary .trackDigest .image.digest (or (not (empty .trackTag)) (not (empty .trackDigest))) -}}
+{{- $all := .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{- if and $digest (empty .trackDigest) (empty .image.tag) (ne $all .root.Chart.AppVersion) }}
+{{- fail (printf "image.tag: %s would not be what runs, because the digest of %s goes before it: leave out images.yaml, or name that image's own tag" $all .image.repository) }}
+{{- end -}}
 {{- with .root.Values.image.registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ $tag }}{{ with $digest }}@{{ . }}{{ end }}
 {{- end }}
 
