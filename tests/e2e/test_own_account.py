@@ -84,12 +84,17 @@ async def test_signing_in_takes_a_code_of_the_second_factor_once_it_is_confirmed
         again = await api.call("POST", "/api/v1/auth/signin", {**credentials, "totp": code["code"]})
         recovery = {**credentials, "totp": confirmed["recoveryCodes"][0]}
         await api.expect(200, "POST", "/api/v1/auth/signin", recovery)
-        await api.expect(204, "POST", "/api/v1/auth/totp/disable", {"password": PASSWORD}, credential=ada.token)
+        both = {"password": PASSWORD, "totp": confirmed["recoveryCodes"][1]}
+        password_alone = await api.call(
+            "POST", "/api/v1/auth/totp/disable", {"password": PASSWORD}, credential=ada.token
+        )
+        await api.expect(204, "POST", "/api/v1/auth/totp/disable", both, credential=ada.token)
         await api.expect(200, "POST", "/api/v1/auth/signin", credentials)
 
     assert begun["uri"].startswith("otpauth://totp/Pulsegate:")
     assert state == {"enabled": True, "recoveryCodesLeft": 10}
     assert (without.status, without.code) == (401, "TOTP_REQUIRED")
+    assert (password_alone.status, password_alone.code) == (401, "TOTP_REQUIRED")
     assert (again.status, again.code) == (401, "INVALID_TOTP")
 
 

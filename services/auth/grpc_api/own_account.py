@@ -63,11 +63,11 @@ class OwnAccountServicer(own_account_pb2_grpc.OwnAccountServiceServicer):
     async def RenewRecoveryCodes(
         self, request: pb.RenewRecoveryCodesRequest, _call: Call
     ) -> pb.RenewRecoveryCodesResponse:
-        codes = await self._second_factors.renew_codes(current(), request.password)
+        codes = await self._second_factors.renew_codes(current(), request.password, request.totp)
         return pb.RenewRecoveryCodesResponse(recovery_codes=codes)
 
     async def DisableTotp(self, request: pb.DisableTotpRequest, _call: Call) -> pb.DisableTotpResponse:
-        await self._second_factors.disable(current(), request.password)
+        await self._second_factors.disable(current(), request.password, request.totp)
         return pb.DisableTotpResponse()
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _call: Call) -> pb.ListSessionsResponse:

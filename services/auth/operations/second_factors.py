@@ -46,7 +46,7 @@ class NewSecret:
 
 
 class SecondFactors:
-    """`judge` is a step of signing in; the others are operations."""
+    """`judge` is a step of signing in, and of what weakens a second factor; the others are operations."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class SecondFactors:
         self._clock = clock
 
     async def judge(self, connection: Connection, user: User, code: str) -> PulsegateError | None:
-        """What to refuse a sign-in with; None where nothing is missing. `code` may be empty.
+        """What to refuse who has shown the password with; None where nothing is missing. `code` may be empty.
 
         The caller commits before it raises that: a wrong code is counted, a good one spent.
         """
@@ -129,8 +129,8 @@ class SecondFactors:
             await self._sessions.end_all(connection, user_id, because=["second_factor.enabled"], but=this_one)
         return codes
 
-    async def renew_codes(self, principal: Principal, password: str) -> Sequence[str]:
-        """New recovery codes; the older ones are void. Raises WrongPassword, TotpNotBegun."""
+    async def renew_codes(self, principal: Principal, password: str, code: str) -> Sequence[str]:
+        """New recovery codes; the older ones are void. Raises WrongPassword, TotpNotBegun, and what `judge` says."""
         user_id = require_person(principal)
         known = await self._prove(user_id, password)
         async with self._database.transaction(user_id=user_id) as connection:
@@ -138,21 +138,31 @@ class SecondFactors:
             factor = await self._second_factors.lock(connection, user_id)
             if factor is None or not factor.confirmed:
                 raise TotpNotBegun
-            await self._tell(connection, user, "The recovery codes of your second factor were replaced.")
-            await self._trail.of_person(connection, user_id, "recovery_codes.replaced")
-            return await self._new_codes(connection, user_id)
+            refusal = await self.judge(connection, user, code)
+            if refusal is None:
+                await self._tell(connection, user, "The recovery codes of your second factor were replaced.")
+                await self._trail.of_person(connection, user_id, "recovery_codes.replaced")
+                return await self._new_codes(connection, user_id)
+        raise refusal
 
-    async def disable(self, principal: Principal, password: str) -> None:
-        """Nothing where there is none. Raises WrongPassword."""
+    async def disable(self, principal: Principal, password: str, code: str) -> None:
+        """Nothing where there is none. Raises WrongPassword, and what `judge` says."""
         user_id = require_person(principal)
         known = await self._prove(user_id, password)
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._own(connection, user_id, known)
-            factor = await self._second_factors.lock(connection, user_id)
-            await self._second_factors.delete(connection, user_id)
-            if factor is not None and factor.confirmed:
-                await self._tell(connection, user, "The second factor was disabled: a password suffices to sign in.")
-                await self._trail.of_person(connection, user_id, "second_factor.disabled")
+            refusal = await self.judge(connection, user, code)
+            if refusal is None:
+                await self._remove(connection, user)
+        if refusal is not None:
+            raise refusal
+
+    async def _remove(self, connection: Connection, user: User) -> None:
+        factor = await self._second_factors.lock(connection, user.id)
+        await self._second_factors.delete(connection, user.id)
+        if factor is not None and factor.confirmed:
+            await self._tell(connection, user, "The second factor was disabled: a password suffices to sign in.")
+            await self._trail.of_person(connection, user.id, "second_factor.disabled")
 
     async def _is_good(self, connection: Connection, user_id: UserId, factor: SecondFactor, code: str) -> bool:
         if is_totp(code):

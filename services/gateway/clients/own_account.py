@@ -41,12 +41,12 @@ class OwnAccount:
         """The recovery codes."""
         return (await self._auth.ask(self._stub.ConfirmTotp, pb.ConfirmTotpRequest(code=code))).recovery_codes
 
-    async def renew_recovery_codes(self, password: str) -> Sequence[str]:
-        request = pb.RenewRecoveryCodesRequest(password=password)
+    async def renew_recovery_codes(self, password: str, totp: str) -> Sequence[str]:
+        request = pb.RenewRecoveryCodesRequest(password=password, totp=totp)
         return (await self._auth.ask(self._stub.RenewRecoveryCodes, request)).recovery_codes
 
-    async def disable_totp(self, password: str) -> None:
-        await self._auth.ask(self._stub.DisableTotp, pb.DisableTotpRequest(password=password))
+    async def disable_totp(self, password: str, totp: str) -> None:
+        await self._auth.ask(self._stub.DisableTotp, pb.DisableTotpRequest(password=password, totp=totp))
 
     async def sessions(self, page_size: int, page_token: str) -> pb.ListSessionsResponse:
         request = pb.ListSessionsRequest(page_size=page_size, page_token=page_token)

@@ -15,6 +15,12 @@ class OwnPassword(Asked):
     password: str
 
 
+class BothFactors(Asked):
+    password: str
+    #: A code of the second factor or a recovery code, where there is one.
+    totp: str = ""
+
+
 class Code(Asked):
     code: str
 
@@ -66,14 +72,14 @@ class SecondFactorRoutes:
             Route(
                 "POST",
                 totp + "/recovery-codes",
-                Taking(OwnPassword, self.renew_codes),
+                Taking(BothFactors, self.renew_codes),
                 Audience.PROOF,
                 Operation("Renew recovery codes", {200: RecoveryCodes}, "The older ones are void.", errors=(409,)),
             ),
             Route(
                 "POST",
                 totp + "/disable",
-                Taking(OwnPassword, self.disable),
+                Taking(BothFactors, self.disable),
                 Audience.PROOF,
                 Operation("Disable my second factor", {204: None}),
             ),
@@ -92,11 +98,12 @@ class SecondFactorRoutes:
         await self._limits.charge_caller(request)
         return shown_once(answer(RecoveryCodes(list(await self._own_account.confirm_totp(body.code)))))
 
-    async def renew_codes(self, request: web.Request, body: OwnPassword) -> web.Response:
+    async def renew_codes(self, request: web.Request, body: BothFactors) -> web.Response:
         await self._limits.charge_caller(request)
-        return shown_once(answer(RecoveryCodes(list(await self._own_account.renew_recovery_codes(body.password)))))
+        codes = await self._own_account.renew_recovery_codes(body.password, body.totp)
+        return shown_once(answer(RecoveryCodes(list(codes))))
 
-    async def disable(self, request: web.Request, body: OwnPassword) -> web.Response:
+    async def disable(self, request: web.Request, body: BothFactors) -> web.Response:
         await self._limits.charge_caller(request)
-        await self._own_account.disable_totp(body.password)
+        await self._own_account.disable_totp(body.password, body.totp)
         return no_content()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -165,9 +166,9 @@ async def test_a_recovery_code_stands_in_for_the_device_once(
 
 
 async def test_new_recovery_codes_make_the_older_ones_void(auth: AuthClient, clock: MovableClock) -> None:
-    ada, _, older = await enrolled(auth, clock)
+    ada, device, older = await enrolled(auth, clock)
 
-    answer = await own(auth, ada, pb.RenewRecoveryCodesRequest(password=PASSWORD))
+    answer = await own(auth, ada, pb.RenewRecoveryCodesRequest(password=PASSWORD, totp=device.code()))
 
     assert isinstance(answer, pb.RenewRecoveryCodesResponse)
     assert await refused(auth, ada, older[0]) == "INVALID_TOTP"
@@ -195,18 +196,40 @@ async def test_wrong_codes_close_the_second_factor_for_a_while_and_its_owner_is_
 async def test_what_changes_a_second_factor_takes_the_password(
     auth: AuthClient, clock: MovableClock, database: Database
 ) -> None:
-    ada, _, _ = await enrolled(auth, clock)
+    ada, device, _ = await enrolled(auth, clock)
 
     for request in (pb.BeginTotpRequest, pb.RenewRecoveryCodesRequest, pb.DisableTotpRequest):
         with pytest.raises(Unauthenticated) as wrong:
             await own(auth, ada, request(password="not the right one"))
         assert wrong.value.code == "INVALID_CREDENTIALS"
-    await own(auth, ada, pb.DisableTotpRequest(password=PASSWORD))
+    await own(auth, ada, pb.DisableTotpRequest(password=PASSWORD, totp=device.code()))
     await own(auth, ada, pb.DisableTotpRequest(password=PASSWORD))
 
     assert await state(auth, ada) == (False, 0)
     assert await sign_in(auth, ada)
     assert notices(database)[1:] == ["The second factor was disabled: a password suffices to sign in."]
+
+
+@pytest.mark.parametrize("request_type", [pb.RenewRecoveryCodesRequest, pb.DisableTotpRequest])
+async def test_what_weakens_a_second_factor_takes_a_code_of_it_too(
+    auth: AuthClient, clock: MovableClock, request_type: type[pb.RenewRecoveryCodesRequest | pb.DisableTotpRequest]
+) -> None:
+    """Whoever has the password and a session of somebody else has not their device."""
+    ada, device, codes = await enrolled(auth, clock)
+
+    async def refused_with(code: str) -> str:
+        with pytest.raises(PulsegateError) as error:
+            await own(auth, ada, request_type(password=PASSWORD, totp=code))
+        return error.value.code
+
+    assert await refused_with("") == "TOTP_REQUIRED"
+    assert [await refused_with(device.wrong_code()) for _ in range(5)] == ["INVALID_TOTP"] * 4 + ["RATE_LIMIT_EXCEEDED"]
+    assert await refused_with(codes[0]) == "RATE_LIMIT_EXCEEDED"
+    assert await state(auth, ada) == (True, 10)
+    await clock.advance(timedelta(minutes=15))
+    ada = replace(ada, access_token=await sign_in(auth, ada, codes[1]))
+    await own(auth, ada, request_type(password=PASSWORD, totp=codes[0]))
+    assert await state(auth, ada) == ((True, 10) if request_type is pb.RenewRecoveryCodesRequest else (False, 0))
 
 
 async def test_a_second_factor_is_confirmed_once_and_replaced_only_after_it_was_disabled(

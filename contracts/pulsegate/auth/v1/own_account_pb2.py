@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pulsegate/auth/v1/own_account.proto\x12\x11pulsegate.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x1bRequestPasswordResetRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x1e\n\x1cRequestPasswordResetResponse\"7\n\x14ResetPasswordRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\x17\n\x15ResetPasswordResponse\"G\n\x15\x43hangePasswordRequest\x12\x18\n\x10\x63urrent_password\x18\x01 \x01(\t\x12\x14\n\x0cnew_password\x18\x02 \x01(\t\"\x18\n\x16\x43hangePasswordResponse\"!\n\x1fRequestEmailVerificationRequest\"\"\n RequestEmailVerificationResponse\"#\n\x12VerifyEmailRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x15\n\x13VerifyEmailResponse\"\x10\n\x0eGetTotpRequest\"?\n\x0fGetTotpResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x1b\n\x13recovery_codes_left\x18\x02 \x01(\x05\"$\n\x10\x42\x65ginTotpRequest\x12\x10\n\x08password\x18\x01 \x01(\t\"0\n\x11\x42\x65ginTotpResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\"\"\n\x12\x43onfirmTotpRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"-\n\x13\x43onfirmTotpResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\"-\n\x19RenewRecoveryCodesRequest\x12\x10\n\x08password\x18\x01 \x01(\t\"4\n\x1aRenewRecoveryCodesResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\"&\n\x12\x44isableTotpRequest\x12\x10\n\x08password\x18\x01 \x01(\t\"\x15\n\x13\x44isableTotpResponse\"\xdc\x01\n\nOwnSession\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.pulsegate.auth.v1.OwnSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14RevokeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"\x1d\n\x1bRevokeOtherSessionsResponse2\xcf\n\n\x11OwnAccountService\x12w\n\x14RequestPasswordReset\x12..pulsegate.auth.v1.RequestPasswordResetRequest\x1a/.pulsegate.auth.v1.RequestPasswordResetResponse\x12\x62\n\rResetPassword\x12\'.pulsegate.auth.v1.ResetPasswordRequest\x1a(.pulsegate.auth.v1.ResetPasswordResponse\x12\x65\n\x0e\x43hangePassword\x12(.pulsegate.auth.v1.ChangePasswordRequest\x1a).pulsegate.auth.v1.ChangePasswordResponse\x12\x83\x01\n\x18RequestEmailVerification\x12\x32.pulsegate.auth.v1.RequestEmailVerificationRequest\x1a\x33.pulsegate.auth.v1.RequestEmailVerificationResponse\x12\\\n\x0bVerifyEmail\x12%.pulsegate.auth.v1.VerifyEmailRequest\x1a&.pulsegate.auth.v1.VerifyEmailResponse\x12P\n\x07GetTotp\x12!.pulsegate.auth.v1.GetTotpRequest\x1a\".pulsegate.auth.v1.GetTotpResponse\x12V\n\tBeginTotp\x12#.pulsegate.auth.v1.BeginTotpRequest\x1a$.pulsegate.auth.v1.BeginTotpResponse\x12\\\n\x0b\x43onfirmTotp\x12%.pulsegate.auth.v1.ConfirmTotpRequest\x1a&.pulsegate.auth.v1.ConfirmTotpResponse\x12q\n\x12RenewRecoveryCodes\x12,.pulsegate.auth.v1.RenewRecoveryCodesRequest\x1a-.pulsegate.auth.v1.RenewRecoveryCodesResponse\x12\\\n\x0b\x44isableTotp\x12%.pulsegate.auth.v1.DisableTotpRequest\x1a&.pulsegate.auth.v1.DisableTotpResponse\x12_\n\x0cListSessions\x12&.pulsegate.auth.v1.ListSessionsRequest\x1a\'.pulsegate.auth.v1.ListSessionsResponse\x12\x62\n\rRevokeSession\x12\'.pulsegate.auth.v1.RevokeSessionRequest\x1a(.pulsegate.auth.v1.RevokeSessionResponse\x12t\n\x13RevokeOtherSessions\x12-.pulsegate.auth.v1.RevokeOtherSessionsRequest\x1a..pulsegate.auth.v1.RevokeOtherSessionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pulsegate/auth/v1/own_account.proto\x12\x11pulsegate.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\",\n\x1bRequestPasswordResetRequest\x12\r\n\x05\x65mail\x18\x01 \x01(\t\"\x1e\n\x1cRequestPasswordResetResponse\"7\n\x14ResetPasswordRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\x17\n\x15ResetPasswordResponse\"G\n\x15\x43hangePasswordRequest\x12\x18\n\x10\x63urrent_password\x18\x01 \x01(\t\x12\x14\n\x0cnew_password\x18\x02 \x01(\t\"\x18\n\x16\x43hangePasswordResponse\"!\n\x1fRequestEmailVerificationRequest\"\"\n RequestEmailVerificationResponse\"#\n\x12VerifyEmailRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x15\n\x13VerifyEmailResponse\"\x10\n\x0eGetTotpRequest\"?\n\x0fGetTotpResponse\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x1b\n\x13recovery_codes_left\x18\x02 \x01(\x05\"$\n\x10\x42\x65ginTotpRequest\x12\x10\n\x08password\x18\x01 \x01(\t\"0\n\x11\x42\x65ginTotpResponse\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\"\"\n\x12\x43onfirmTotpRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\"-\n\x13\x43onfirmTotpResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\";\n\x19RenewRecoveryCodesRequest\x12\x10\n\x08password\x18\x01 \x01(\t\x12\x0c\n\x04totp\x18\x02 \x01(\t\"4\n\x1aRenewRecoveryCodesResponse\x12\x16\n\x0erecovery_codes\x18\x01 \x03(\t\"4\n\x12\x44isableTotpRequest\x12\x10\n\x08password\x18\x01 \x01(\t\x12\x0c\n\x04totp\x18\x02 \x01(\t\"\x15\n\x13\x44isableTotpResponse\"\xdc\x01\n\nOwnSession\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.pulsegate.auth.v1.OwnSession\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14RevokeSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"\x1d\n\x1bRevokeOtherSessionsResponse2\xcf\n\n\x11OwnAccountService\x12w\n\x14RequestPasswordReset\x12..pulsegate.auth.v1.RequestPasswordResetRequest\x1a/.pulsegate.auth.v1.RequestPasswordResetResponse\x12\x62\n\rResetPassword\x12\'.pulsegate.auth.v1.ResetPasswordRequest\x1a(.pulsegate.auth.v1.ResetPasswordResponse\x12\x65\n\x0e\x43hangePassword\x12(.pulsegate.auth.v1.ChangePasswordRequest\x1a).pulsegate.auth.v1.ChangePasswordResponse\x12\x83\x01\n\x18RequestEmailVerification\x12\x32.pulsegate.auth.v1.RequestEmailVerificationRequest\x1a\x33.pulsegate.auth.v1.RequestEmailVerificationResponse\x12\\\n\x0bVerifyEmail\x12%.pulsegate.auth.v1.VerifyEmailRequest\x1a&.pulsegate.auth.v1.VerifyEmailResponse\x12P\n\x07GetTotp\x12!.pulsegate.auth.v1.GetTotpRequest\x1a\".pulsegate.auth.v1.GetTotpResponse\x12V\n\tBeginTotp\x12#.pulsegate.auth.v1.BeginTotpRequest\x1a$.pulsegate.auth.v1.BeginTotpResponse\x12\\\n\x0b\x43onfirmTotp\x12%.pulsegate.auth.v1.ConfirmTotpRequest\x1a&.pulsegate.auth.v1.ConfirmTotpResponse\x12q\n\x12RenewRecoveryCodes\x12,.pulsegate.auth.v1.RenewRecoveryCodesRequest\x1a-.pulsegate.auth.v1.RenewRecoveryCodesResponse\x12\\\n\x0b\x44isableTotp\x12%.pulsegate.auth.v1.DisableTotpRequest\x1a&.pulsegate.auth.v1.DisableTotpResponse\x12_\n\x0cListSessions\x12&.pulsegate.auth.v1.ListSessionsRequest\x1a\'.pulsegate.auth.v1.ListSessionsResponse\x12\x62\n\rRevokeSession\x12\'.pulsegate.auth.v1.RevokeSessionRequest\x1a(.pulsegate.auth.v1.RevokeSessionResponse\x12t\n\x13RevokeOtherSessions\x12-.pulsegate.auth.v1.RevokeOtherSessionsRequest\x1a..pulsegate.auth.v1.RevokeOtherSessionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,27 +65,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIRMTOTPRESPONSE']._serialized_start=688
   _globals['_CONFIRMTOTPRESPONSE']._serialized_end=733
   _globals['_RENEWRECOVERYCODESREQUEST']._serialized_start=735
-  _globals['_RENEWRECOVERYCODESREQUEST']._serialized_end=780
-  _globals['_RENEWRECOVERYCODESRESPONSE']._serialized_start=782
-  _globals['_RENEWRECOVERYCODESRESPONSE']._serialized_end=834
-  _globals['_DISABLETOTPREQUEST']._serialized_start=836
-  _globals['_DISABLETOTPREQUEST']._serialized_end=874
-  _globals['_DISABLETOTPRESPONSE']._serialized_start=876
-  _globals['_DISABLETOTPRESPONSE']._serialized_end=897
-  _globals['_OWNSESSION']._serialized_start=900
-  _globals['_OWNSESSION']._serialized_end=1120
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1122
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1182
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1184
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1280
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1282
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=1324
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1326
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1349
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=1351
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=1379
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=1381
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=1410
-  _globals['_OWNACCOUNTSERVICE']._serialized_start=1413
-  _globals['_OWNACCOUNTSERVICE']._serialized_end=2772
+  _globals['_RENEWRECOVERYCODESREQUEST']._serialized_end=794
+  _globals['_RENEWRECOVERYCODESRESPONSE']._serialized_start=796
+  _globals['_RENEWRECOVERYCODESRESPONSE']._serialized_end=848
+  _globals['_DISABLETOTPREQUEST']._serialized_start=850
+  _globals['_DISABLETOTPREQUEST']._serialized_end=902
+  _globals['_DISABLETOTPRESPONSE']._serialized_start=904
+  _globals['_DISABLETOTPRESPONSE']._serialized_end=925
+  _globals['_OWNSESSION']._serialized_start=928
+  _globals['_OWNSESSION']._serialized_end=1148
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1150
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1210
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1212
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1308
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1310
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1352
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=1354
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=1377
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=1379
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=1407
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=1409
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=1438
+  _globals['_OWNACCOUNTSERVICE']._serialized_start=1441
+  _globals['_OWNACCOUNTSERVICE']._serialized_end=2800
 # @@protoc_insertion_point(module_scope)

@@ -166,14 +166,14 @@ class OwnAccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewRecoveryCodes(self, request, context):
-        """New recovery codes; the older ones are void.
+        """New recovery codes; the older ones are void. Takes a code of the second factor, as signing in does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableTotp(self, request, context):
-        """Asks for no codes any more. Nothing where there is no second factor.
+        """Asks for no codes any more, and for one last code to do so. Nothing where there is no second factor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

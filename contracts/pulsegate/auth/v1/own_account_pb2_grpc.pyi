@@ -54,9 +54,9 @@ class OwnAccountServiceStub:
     ConfirmTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.ConfirmTotpRequest, _own_account_pb2.ConfirmTotpResponse]
     """Asks for codes at each sign-in from now on, and ends every other session."""
     RenewRecoveryCodes: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.RenewRecoveryCodesRequest, _own_account_pb2.RenewRecoveryCodesResponse]
-    """New recovery codes; the older ones are void."""
+    """New recovery codes; the older ones are void. Takes a code of the second factor, as signing in does."""
     DisableTotp: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.DisableTotpRequest, _own_account_pb2.DisableTotpResponse]
-    """Asks for no codes any more. Nothing where there is no second factor."""
+    """Asks for no codes any more, and for one last code to do so. Nothing where there is no second factor."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.ListSessionsRequest, _own_account_pb2.ListSessionsResponse]
     """The sessions that have not ended, the one of this call among them, from the oldest."""
     RevokeSession: _grpc.UnaryUnaryMultiCallable[_own_account_pb2.RevokeSessionRequest, _own_account_pb2.RevokeSessionResponse]
@@ -90,9 +90,9 @@ class OwnAccountServiceAsyncStub(OwnAccountServiceStub):
     ConfirmTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.ConfirmTotpRequest, _own_account_pb2.ConfirmTotpResponse]  # type: ignore[assignment]
     """Asks for codes at each sign-in from now on, and ends every other session."""
     RenewRecoveryCodes: _aio.UnaryUnaryMultiCallable[_own_account_pb2.RenewRecoveryCodesRequest, _own_account_pb2.RenewRecoveryCodesResponse]  # type: ignore[assignment]
-    """New recovery codes; the older ones are void."""
+    """New recovery codes; the older ones are void. Takes a code of the second factor, as signing in does."""
     DisableTotp: _aio.UnaryUnaryMultiCallable[_own_account_pb2.DisableTotpRequest, _own_account_pb2.DisableTotpResponse]  # type: ignore[assignment]
-    """Asks for no codes any more. Nothing where there is no second factor."""
+    """Asks for no codes any more, and for one last code to do so. Nothing where there is no second factor."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_own_account_pb2.ListSessionsRequest, _own_account_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """The sessions that have not ended, the one of this call among them, from the oldest."""
     RevokeSession: _aio.UnaryUnaryMultiCallable[_own_account_pb2.RevokeSessionRequest, _own_account_pb2.RevokeSessionResponse]  # type: ignore[assignment]
@@ -177,7 +177,7 @@ class OwnAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _own_account_pb2.RenewRecoveryCodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_own_account_pb2.RenewRecoveryCodesResponse, _abc.Awaitable[_own_account_pb2.RenewRecoveryCodesResponse]]:
-        """New recovery codes; the older ones are void."""
+        """New recovery codes; the older ones are void. Takes a code of the second factor, as signing in does."""
 
     @_abc_1.abstractmethod
     def DisableTotp(
@@ -185,7 +185,7 @@ class OwnAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _own_account_pb2.DisableTotpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_own_account_pb2.DisableTotpResponse, _abc.Awaitable[_own_account_pb2.DisableTotpResponse]]:
-        """Asks for no codes any more. Nothing where there is no second factor."""
+        """Asks for no codes any more, and for one last code to do so. Nothing where there is no second factor."""
 
     @_abc_1.abstractmethod
     def ListSessions(
