@@ -22,6 +22,9 @@ InvitationId = NewType("InvitationId", str)
 #: Rate limit plans, from the smallest.
 PLANS = ("free", "basic", "professional", "enterprise")
 
+#: Of one tenant at a time, by its plan.
+MOST_PROJECTS = {"free": 10, "basic": 50, "professional": 200, "enterprise": 1_000}
+
 #: For so long after a rotation a spent refresh token is answered with the same successor: a lost answer is no attack.
 REFRESH_GRACE = timedelta(seconds=10)
 

@@ -306,6 +306,18 @@ class MemberRemoved(Forbidden):
         self.user_id = user_id
 
 
+class TooManyProjects(Invalid):
+    """So many projects that another is refused."""
+
+    code = "PROJECT_LIMIT_REACHED"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"This tenant already has {most} projects, the most that its plan allows. Delete one first.",
+            details={"limit": most},
+        )
+
+
 class TooManyProviders(Conflict):
     """So many identity providers that another is refused."""
 

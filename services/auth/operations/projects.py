@@ -8,7 +8,18 @@ from chassis.errors import Invalid
 from chassis.ids import is_uuid, uuid7
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Page, PageRequest, Project, ProjectId, Role, TenantId, UserId, require_name
+from services.auth.domain import (
+    MOST_PROJECTS,
+    Page,
+    PageRequest,
+    Project,
+    ProjectId,
+    Role,
+    TenantId,
+    UserId,
+    require_name,
+)
+from services.auth.errors import TooManyProjects
 from services.auth.operations.access import Access, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
@@ -54,11 +65,12 @@ class Projects:
 
     async def create(self, principal: Principal, tenant_id: TenantId, name: str) -> Project:
         """`tenant_id` may be empty where the caller has exactly one tenant; one to which somebody has merely added them
-        counts only where there is no other. Raises Invalid, NotFound, Forbidden."""
+        counts only where there is no other. Raises Invalid, NotFound, Forbidden, TooManyProjects."""
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
             wanted = tenant_id or await self._only_tenant(connection, user_id)
             actor = await self._access.to_tenant(connection, user_id, wanted, Role.ADMIN)
+            await self._require_room(connection, wanted)
             now = from_unix_ms(self._clock.now_ms())
             project = Project(id=ProjectId(str(uuid7())), tenant_id=wanted, name=name, created_at=now)
             await self._projects.insert(connection, project)
@@ -106,6 +118,12 @@ class Projects:
         """Those that somebody has deleted, for services that keep something of them."""
         async with self._database.transaction(role=FEED_ROLE) as connection:
             return await self._projects.deleted_among(connection, [one for one in project_ids if is_uuid(one)])
+
+    async def _require_room(self, connection: Connection, tenant_id: TenantId) -> None:
+        """Alone among those who make projects of this tenant."""
+        most = MOST_PROJECTS[await self._accounts.lock_plan(connection, tenant_id)]
+        if await self._projects.count(connection, tenant_id) >= most:
+            raise TooManyProjects(most)
 
     async def _only_tenant(self, connection: Connection, user_id: UserId) -> TenantId:
         memberships = await self._accounts.memberships(connection, user_id)

@@ -92,6 +92,12 @@ class AccountStorage:
             (tenant.id, tenant.name, plan, now),
         )
 
+    async def lock_plan(self, connection: Connection, tenant_id: TenantId) -> str:
+        """The tenant's plan, which nobody changes until this transaction ends; nor does anybody else lock it."""
+        cursor = await connection.execute("SELECT plan FROM tenants WHERE id = %s FOR NO KEY UPDATE", (tenant_id,))
+        [row] = await cursor.fetchall()
+        return str(row["plan"])
+
     async def memberships(self, connection: Connection, user_id: UserId) -> Sequence[Membership]:
         """All of a user's, by tenant id."""
         cursor = await connection.execute(

@@ -15,6 +15,11 @@ class ProjectStorage:
             (project.id, project.tenant_id, project.name, project.created_at),
         )
 
+    async def count(self, connection: Connection, tenant_id: TenantId) -> int:
+        cursor = await connection.execute("SELECT count(*) AS n FROM projects WHERE tenant_id = %s", (tenant_id,))
+        [row] = await cursor.fetchall()
+        return int(row["n"])
+
     async def get(self, connection: Connection, project_id: ProjectId) -> Project | None:
         cursor = await connection.execute(
             "SELECT id::text AS id, tenant_id::text AS tenant_id, name, created_at FROM projects WHERE id = %s",

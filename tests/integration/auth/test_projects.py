@@ -57,6 +57,29 @@ async def test_a_project_is_made_renamed_and_deleted(auth: AuthClient) -> None:
             await auth.account(method, request, principal)
 
 
+async def test_a_tenant_has_as_many_projects_as_its_plan_allows_also_when_everybody_asks_at_once(
+    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.operations.projects.MOST_PROJECTS", {"enterprise": 3, "free": 2})
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+
+    outcomes = await asyncio.gather(
+        *(create(auth, ada, f"project {number}") for number in range(6)), return_exceptions=True
+    )
+
+    refused = [error for error in outcomes if isinstance(error, Invalid)]
+    assert [(error.code, error.details) for error in refused] == 4 * [("PROJECT_LIMIT_REACHED", {"limit": 3})]
+    assert len(await names(auth, ada)) == 3
+    await create(auth, eve, "of another tenant")
+    await auth.account("DeleteProject", pb.DeleteProjectRequest(project_id=ada.project_id), await auth.principal(ada))
+    await create(auth, ada, "room again")
+    with psycopg.connect(module_database.superuser_dsn) as operator:
+        operator.execute("UPDATE auth.tenants SET plan = 'free' WHERE id = %s", (ada.tenant_id,))
+    with pytest.raises(Invalid):
+        await create(auth, ada, "beyond the smaller plan")
+    assert len(await names(auth, ada)) == 3, "what is there stays"
+
+
 async def test_pages_hold_every_project_once_from_the_oldest(auth: AuthClient) -> None:
     ada = await auth.sign_up()
     principal = await auth.principal(ada)
