@@ -354,7 +354,7 @@ async def test_totals_are_exact_when_the_receiver_and_the_gateway_are_killed_whi
 async def test_the_script_is_cached_and_may_be_pinned(project: Project, site: Site, visitor: Visitor) -> None:
     script = await _script(project)
     assert script.status == 200
-    assert script.headers["Cache-Control"] == "public, max-age=300"
+    assert script.headers["Cache-Control"] == "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
     assert script.headers["Content-Type"].startswith("text/javascript")
     digest = hashlib.sha384(script.text.encode()).digest()
     assert script.headers["X-Content-Integrity"] == f"sha384-{base64.b64encode(digest).decode()}"

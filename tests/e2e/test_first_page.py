@@ -33,5 +33,7 @@ async def test_browsers_are_answered_when_they_ask_for_an_icon(api: Api) -> None
 async def test_its_script_tag_is_whole_and_followed_by_a_call(api: Api) -> None:
     text = unescape((await api.call("GET", "/")).text)
     assert re.search(
-        r'<script src="http://\S+/sdk/v1/pk_….js"></script>\n<script>pulsegate\.\w+\(\{plan: "pro"\}\);</script>', text
+        r'<script async src="http://\S+/sdk/v1/pk_….js"></script>\n'
+        r"<button onclick='globalThis\.pulsegate\?\.\w+\(\{plan: \"pro\"\}\)'>",
+        text,
     )

@@ -77,6 +77,24 @@ async def test_the_first_metric_in_two_minutes_works_as_it_is_written(suite: Sui
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("script", ["fails", "hangs"])
+async def test_the_web_page_is_not_disturbed_where_the_script_does_not_come(script: str, tmp_path: Path) -> None:
+    _, write, _ = commands(WEB_PAGE, {})
+    async with shell(f"PUBLIC=pk_any\n{write}", tmp_path) as writing:
+        await writing.communicate()
+    address = "http://localhost:8000/"
+    async with visiting() as visitor:
+        page = await visitor.visit("about:blank")
+        await page.route(address, lambda route: route.fulfill(path=tmp_path / "index.html"))
+        async with page.expect_request("**/sdk/**"):
+            await page.route("**/sdk/**", lambda route: route.abort() if script == "fails" else None)
+            await page.goto(address, wait_until="domcontentloaded", timeout=10_000)
+        await page.get_by_role("button", name="Order").click()
+        assert await page.evaluate("typeof pulsegate") == "undefined"
+        assert visitor.errors == []
+
+
+@pytest.mark.browser
 async def test_the_web_page_counts_as_it_is_written(
     suite: Suite, tmp_path: Path, port_blocks: Callable[[], Ports]
 ) -> None:

@@ -26,7 +26,8 @@ _LANGUAGES: Mapping[LanguageName, "pb.Language.ValueType"] = {
     "python": pb.LANGUAGE_PYTHON,
 }
 
-_FRESH = "public, max-age=300"
+#: In an outage a browser goes on with the script that it has for a day, a cache in between for as long as queues last.
+_FRESH = "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 

@@ -93,7 +93,7 @@ async def test_a_page_loads_the_newest_script_of_its_key(generating: Gateway) ->
     answer = await generating.call("GET", f"/sdk/v1/{key}.js")
     integrity = base64.b64encode(hashlib.sha384(CONTENT).digest()).decode()
     assert (answer.status, answer.body) == (200, CONTENT)
-    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    assert answer.headers["Cache-Control"] == "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
     assert answer.headers["ETag"] == f'"{SHA256}"'
     assert answer.headers["X-Content-Integrity"] == f"sha384-{integrity}"
     assert answer.headers["Link"] == f'</sdk/v1/{key}.{SHA256}.js>; rel="canonical"'
