@@ -1,7 +1,9 @@
 """What is checked before a release is what is checked on a change."""
 
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -42,6 +44,18 @@ def test_in_a_container_git_may_read_the_checkout_before_anything_asks_it() -> N
     for name, job in jobs.items():
         commands = [step["run"] for step in job["steps"] if "run" in step]
         assert _ALLOWS_GIT in commands[:2], name
+
+
+def test_images_go_where_a_registry_takes_them_whatever_their_owner_is_called(tmp_path: Path) -> None:
+    jobs = _jobs("release.yaml")
+    (lower,) = jobs["names"]["steps"]
+    answer = tmp_path / "output"
+    told = {"REGISTRY": "ghcr.io", "GITHUB_REPOSITORY": "Some-Owner/Pulsegate", "GITHUB_OUTPUT": str(answer)}
+    subprocess.run(["bash", "-e", "-c", lower["run"]], env=told, check=True)
+    assert answer.read_text() == "repository=ghcr.io/some-owner/pulsegate\n"
+    for name in ("image", "publish"):
+        assert "names" in jobs[name]["needs"]
+        assert jobs[name]["env"]["REPOSITORY"] == "${{ needs.names.outputs.repository }}"
 
 
 def test_a_scan_fails_for_the_severities_that_it_names_alone() -> None:
