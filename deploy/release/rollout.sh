@@ -18,6 +18,7 @@ try() { (cd "$here" && python3 -m deploy.release smoke "$url"); }
 # What cannot start goes back by itself; migrations only add, so the old version can work with the new schema.
 if ! helm upgrade pulsegate "$chart" --install --namespace "$namespace" "$@" --atomic --wait --timeout 15m; then
     echo "Helm could not bring the new version; is the one before right?" >&2
+    echo "Migrations that miss a role need deploy/postgres/bootstrap.sql of the new version, run by a superuser." >&2
     try || exit 2
     exit 1
 fi

@@ -96,6 +96,7 @@ async def test_a_version_that_does_not_goes_back(rollouts: Rollouts) -> None:
 async def test_a_version_that_cannot_start_has_the_one_before_tried(rollouts: Rollouts, project: Project) -> None:
     status, printed = await rollouts.run(upgrades=False)
     assert (status, "METRIC_NOT_DEFINED" in printed) == (2, True), printed
+    assert "deploy/postgres/bootstrap.sql" in printed, "where migrations miss a role"
     await project.define("pulsegate_smoke_total", labels=_LABELS)
     status, printed = await rollouts.run(upgrades=False)
     assert (status, "sent 210, counted 210" in printed) == (1, True), printed
