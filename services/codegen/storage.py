@@ -13,13 +13,16 @@ class ArtifactStorage:
     async def find(
         self, connection: Connection, project_id: str, by: Literal["input_hash", "content_hash"], sha256: str
     ) -> Artifact | None:
-        """Also notes, once a day, that the artifact is used. `sha256` must be one."""
-        values = {"project_id": project_id, "sha256": sha256}
+        """Also notes that the artifact is used: once a day, and the first time that it is asked for by its content.
+
+        `sha256` must be one.
+        """
+        values = {"project_id": project_id, "sha256": sha256, "is_pinned": by == "content_hash"}
         await connection.execute(
             f"""
             UPDATE artifacts SET used_at = now()
              WHERE project_id = %(project_id)s AND {by} = decode(%(sha256)s, 'hex')
-               AND used_at < now() - interval '1 day'
+               AND (used_at < now() - interval '1 day' OR %(is_pinned)s AND used_at = created_at)
             """,  # noqa: S608 - one of two constants # nosec B608
             values,
         )
@@ -58,14 +61,20 @@ class ArtifactStorage:
         )
 
     async def prune(self, connection: Connection, project_id: str, *, unused_for: timedelta, most: int) -> None:
-        """Deletes the project's artifacts that nobody asked for in so long, or beyond `most`, the least used first."""
+        """Deletes the project's artifacts that nobody asked for in so long, or beyond `most`, the least used first.
+
+        One that was asked for after it was made outlasts those made in the next two days, however many: of its use the
+        last day may not be noted yet.
+        """
         await connection.execute(
             """
             DELETE FROM artifacts
              WHERE project_id = %(project_id)s
                AND (used_at < now() - %(unused_for)s
                     OR input_hash IN (SELECT input_hash FROM artifacts WHERE project_id = %(project_id)s
-                                       ORDER BY used_at DESC, created_at DESC OFFSET %(most)s))
+                                       ORDER BY CASE WHEN used_at > created_at THEN used_at + interval '2 days'
+                                                     ELSE used_at END DESC, created_at DESC
+                                      OFFSET %(most)s))
             """,
             {"project_id": project_id, "unused_for": unused_for, "most": most},
         )

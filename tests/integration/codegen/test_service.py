@@ -46,6 +46,11 @@ def _stored(database: Database, what: str = "count(*)") -> Any:
     return row[0]
 
 
+async def _generate(codegen: Codegen, upstreams: Upstreams, name: str) -> str:
+    upstreams.config.metrics[PROJECT] = [metric(name)]
+    return (await codegen.generate(**SCRIPT)).sha256
+
+
 def _many_metrics(count: int) -> list[Metric]:
     kinds = ("counter", "gauge", "histogram", "summary")
     labels = [Label(name="plan", required=True, values=["free", "pro"]), Label(name="region"), Label(name="status")]
@@ -210,18 +215,15 @@ async def test_clients_that_nobody_asks_for_are_pruned_and_those_in_use_are_not(
                 (days, sha256),
             )
 
-    async def generate(codegen: Codegen, name: str) -> str:
-        upstreams.config.metrics[PROJECT] = [metric(name)]
-        return (await codegen.generate(**SCRIPT)).sha256
-
     async with start_codegen() as codegen:
-        unused, pinned = await generate(codegen, "unused_total"), await generate(codegen, "pinned_total")
+        unused = await _generate(codegen, upstreams, "unused_total")
+        pinned = await _generate(codegen, upstreams, "pinned_total")
     age(31, unused)
     age(29, pinned)
     async with start_codegen(artifact_retention_days=30) as codegen:
         await codegen.artifact(pinned)
         assert _stored(database, "count(*) FILTER (WHERE used_at > now() - interval '1 hour')") == 1
-        await generate(codegen, "another_total")
+        await _generate(codegen, upstreams, "another_total")
         with pytest.raises(NotFound):
             await codegen.artifact(unused)
         assert (await codegen.artifact(pinned)).content
@@ -238,6 +240,25 @@ async def test_a_project_keeps_only_so_many_clients(
         assert (await codegen.artifact(newest.sha256)).content == newest.content
     assert _stored(database, "count(*) FILTER (WHERE project_id = '" + PROJECT + "')") == 3
     assert _stored(database) == 4
+
+
+async def test_a_pinned_client_outlasts_those_that_are_made_while_its_use_is_not_noted(
+    start_codegen: StartCodegen, upstreams: Upstreams, database: Database
+) -> None:
+    async with start_codegen(artifacts_per_project=3) as codegen:
+        pinned = await _generate(codegen, upstreams, "pinned_total")
+        await codegen.artifact(pinned)
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute(
+                "UPDATE codegen.artifacts"
+                " SET created_at = created_at - interval '23 hours', used_at = used_at - interval '23 hours'"
+            )
+        for number in range(6):
+            newest = await _generate(codegen, upstreams, f"part_{number}_total")
+    async with start_codegen(artifacts_per_project=3) as codegen:
+        assert (await codegen.artifact(pinned)).content
+        assert (await codegen.artifact(newest)).content
+    assert _stored(database) == 3
 
 
 async def test_without_the_browser_bundle_javascript_waits_and_python_goes_on(
