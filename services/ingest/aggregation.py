@@ -4,10 +4,9 @@ Records are folded in place, so that folding goes on while the checkpoint before
 copy taken at one moment (`sealing.py`). After an error the whole state is dropped and loaded anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
-from msgspec.structs import replace
 
 from services.ingest import additions, metrics, recent
 from services.ingest.columns import Ids, Rows
@@ -114,25 +113,26 @@ class LaneState:
         return missing
 
     def _add_missing(self, missing: Missing, portion: Portion, absent: Rows) -> None:
+        partitions: dict[bytes, int] = {}
         ids = portion.ids.at(absent).each()
         for identity, (record, facts, stands_for) in zip(ids, portion.sources(absent), strict=True):
-            wanted = {self._substitutes.of(identity)}
-            if facts.id in self.ended:
-                if facts.id not in portion.heirs:
-                    portion.heirs[facts.id] = self._heir(record.project_id, facts)
-                wanted = self._late(identity, facts.id, portion.heirs[facts.id], stands_for.labels)
-            missing.series.update((partition_of(record.project_id), each) for each in wanted)
+            if facts.id in self.ended and facts.id not in portion.heirs:
+                portion.heirs[facts.id] = self._heir(record.project_id, facts)
+            wanted = self._may_go_to(*portion.inherited(identity, facts, stands_for.labels), stands_for.labels)
+            partitions.update(dict.fromkeys(wanted, partition_of(record.project_id)))
+        rows = self._table.find(Ids.of(b"".join(partitions)))
+        portion.sought = {each for each, row in zip(partitions, rows.tolist(), strict=True) if row < 0}
+        missing.series.update((partitions[each], each) for each in portion.sought)
 
-    def _late(self, identity: bytes, definition_id: bytes, heir: bytes, labels: LabelPairs) -> set[bytes]:
-        """What must be found for data of a definition that has ended: of its heir, whose series are in memory as far as
-        they are live; or of its own, none of which are, what it may be folded into not either."""
-        if heir != definition_id:
-            identity = series_id(heir, labels)
-            wanted = {self._substitutes.of(identity)}
-        else:
-            substitute = self._substitutes.of(identity)
-            wanted = {identity, substitute, series_id(definition_id, folded_whole(labels))}
-        return {each for each in wanted if self._table.row_of(each) < 0}
+    def _may_go_to(self, identity: bytes, facts: DefinitionFacts, labels: LabelPairs) -> set[bytes]:
+        """The ids of all series that a label set's data may go to when it is folded, but for what has `__other__`
+        everywhere, which is in memory; not so of a definition that has ended."""
+        places = {identity, self._substitutes.of(identity)}
+        if facts.max_distinct:
+            places.update(series_id(facts.id, each) for each in self.label_sets.outcomes(facts, labels))
+        if facts.id in self.ended:
+            places.add(series_id(facts.id, folded_whole(labels)))
+        return places
 
     def _heir(self, project_id: bytes, facts: DefinitionFacts) -> bytes:
         """Whose series data of a definition goes to that has ended, which the receiver did not know yet: those of the
@@ -202,9 +202,9 @@ class LaneState:
         return rows
 
     def _let_go(self, admitted: Rows) -> None:
-        """Forgets those that no record has changed, as when the record was a duplicate."""
+        """Forgets those that no record has changed, as when the record was a duplicate, or went somewhere else."""
         table = self._table
-        unused = admitted[table.present[admitted] & ~table.live[admitted] & ~table.folded[admitted]]
+        unused = admitted[table.present[admitted] & ~table.live[admitted] & ~table.other[admitted]]
         if unused.size:
             self.label_sets.remove(unused)
             table.reclaim(unused)
@@ -290,25 +290,24 @@ class LaneState:
         """
         for place, identity, source in zip(new.tolist(), portion.ids.at(new).each(), portion.sources(new), strict=True):
             record, facts, stands_for = source
-            heir = portion.heirs.get(facts.id, facts.id)
-            if heir in self.ended:
-                self.ended.end(EndedDefinition(record.tenant_id, record.project_id, heir))
-            if heir == facts.id:
-                rows[place] = self._make_one(record, facts, identity, stands_for.labels)
-            else:
-                wanted = series_id(heir, stands_for.labels)
-                rows[place] = self._make_one(record, replace(facts, id=heir), wanted, stands_for.labels)
+            series, facts = portion.inherited(identity, facts, stands_for.labels)
+            if facts.id in self.ended:
+                self.ended.end(EndedDefinition(record.tenant_id, record.project_id, facts.id))
+            rows[place] = self._make_one(record, facts, series, stands_for.labels, portion.sought)
         self._table.settle()
 
-    def _make_one(self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs) -> int:
-        row = self._table.row_of(self._substitutes.of(identity))
+    def _make_one(
+        self, record: Record, facts: DefinitionFacts, identity: bytes, labels: LabelPairs, sought: Collection[bytes]
+    ) -> int:
+        row = self._row_of(identity)
         if row >= 0:  # made by an earlier record of the same portion
             return row
         bounded = self.label_sets.bounded(record.project_id, facts, labels)
         if bounded is not labels:
-            if facts.id in self.ended:
-                bounded = folded_whole(labels)  # which was looked for in the state
             substitute = series_id(facts.id, bounded)
+            if substitute not in sought and self._table.row_of(substitute) < 0:  # it may be in the state
+                bounded = self.label_sets.other(facts.id, labels)
+                substitute = series_id(facts.id, bounded)
             self._substitutes.remember(identity, substitute, facts)
             identity = substitute
             if (row := self._table.row_of(identity)) >= 0:
@@ -324,6 +323,12 @@ class LaneState:
             objectives=facts.objectives,
         )
         return self.label_sets.make(identity, family, bounded)
+
+    def _row_of(self, identity: bytes) -> int:
+        """As `_rows_of`, of one label set, newcomers too."""
+        row = self._table.row_of(identity)
+        substitute = self._substitutes.of(identity)
+        return self._table.row_of(substitute) if row < 0 and substitute != identity else row
 
     def _write_end(self, definition_id: bytes) -> None:
         """What the definition's series have come to is written, then that they end; they leave memory."""

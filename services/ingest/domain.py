@@ -159,6 +159,11 @@ def series_id(definition_id: bytes, labels: LabelPairs) -> bytes:
     return digest.digest()
 
 
+def is_other(labels: LabelPairs) -> bool:
+    """Whether there are labels, and each has the value that label sets over a budget are folded into."""
+    return set(labels[1::2]) == {OTHER}
+
+
 def partition_of(project_id: bytes) -> int:
     """The permanent partition, 0 to 255, of a project."""
     return zlib.crc32(project_id) % PARTITIONS

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Rows
-from services.ingest.domain import series_id
+from services.ingest.domain import LabelPairs, series_id
 from services.ingest.errors import UnreadableLogError
 from services.ingest.records import (
     ID_BYTES,
@@ -49,6 +50,8 @@ class Portion:
         #: Whose series late data goes to, by the deleted definition that it names: of those series alone it was found
         #: out whether the state has them.
         self.heirs: dict[bytes, bytes] = {}
+        #: Ids of series that were looked for in the state.
+        self.sought: set[bytes] = set()
         self._identities: dict[int, list[Identity]] = {}
         self._facts: dict[int, dict[bytes, DefinitionFacts]] = {}
 
@@ -106,6 +109,11 @@ class Portion:
                 ]
             )
         )
+
+    def inherited(self, identity: bytes, facts: DefinitionFacts, labels: LabelPairs) -> tuple[bytes, DefinitionFacts]:
+        """Which series data of a label set goes to, and its definition: its heir's, where it has one."""
+        heir = self.heirs.get(facts.id, facts.id)
+        return (identity, facts) if heir == facts.id else (series_id(heir, labels), replace(facts, id=heir))
 
     def weights(self) -> Ints:
         """How many metrics stand behind each series of a record."""

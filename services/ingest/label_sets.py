@@ -1,19 +1,23 @@
 """The label sets in memory, counted against the budgets; what is over one is folded into `__other__`. No I/O."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, product
 
 import numpy as np
 
 from services.ingest.columns import Rows
-from services.ingest.domain import OTHER, LabelPairs, series_id
+from services.ingest.domain import OTHER, LabelPairs, is_other, series_id
 from services.ingest.records import DefinitionFacts
 from services.ingest.series import Family, SeriesTable
 
 #: A definition's label sets in which every value is `__other__`, one for each choice of optional labels; past that they
 #: share what is there.
 _MOST_OTHERS = 64
+#: What a label set may become is looked for in the state before it is judged: up to so many possibilities, which are
+#: all where no more than three of its values are new and have room.
+_MOST_OUTCOMES = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +56,7 @@ class LabelSets:
             self._per_project[family.project_id] += members.size
             self._per_definition[family.definition_id] += members.size
             self._count_values(family, members, 1)
-            for row in members[self._table.folded[members]].tolist():
+            for row in members[self._table.other[members]].tolist():
                 self._note_other(family, self._table.label_pairs(row))
 
     def remove(self, rows: Rows) -> None:
@@ -96,7 +100,7 @@ class LabelSets:
                     del limited[name][value]
 
     def _note_other(self, family: Family, labels: LabelPairs) -> None:
-        if _is_folded_whole(labels):
+        if is_other(labels):
             self._others.setdefault(family.definition_id, {})[labels] = None
 
     def bounded(self, project_id: bytes, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
@@ -110,26 +114,34 @@ class LabelSets:
             return within
         over_metric = self._per_definition[facts.id] >= self._budgets.per_metric
         over_project = self._per_project[project_id] >= self._budgets.per_project
-        if over_metric or over_project or project_id in self.full_projects or _is_folded_whole(within):
-            return self._other(facts.id, within)
+        if over_metric or over_project or project_id in self.full_projects or is_other(within):
+            return self.other(facts.id, within)
         return within
 
     def _known(self, definition_id: bytes, labels: LabelPairs) -> bool:
         return self._table.row_of(series_id(definition_id, labels)) >= 0
 
-    def _other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
+    def other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
+        """What has `__other__` everywhere for a label set."""
         folded, others = folded_whole(labels), self._others.get(definition_id, {})
         return folded if folded in others or len(others) < _MOST_OTHERS else next(iter(others))
 
     def _within_distinct(self, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
-        bounded = list(labels)
-        for at in range(0, len(labels), 2):
-            limit = facts.max_distinct.get(labels[at])
-            if limit:
-                seen = self._seen(facts.id, labels[at])
-                if labels[at + 1] not in seen and len(seen) - (OTHER in seen) >= limit:
-                    bounded[at + 1] = OTHER
-        return labels if tuple(bounded) == labels else tuple(bounded)
+        within = next(self.outcomes(facts, labels))
+        return labels if within == labels else within
+
+    def outcomes(self, facts: DefinitionFacts, labels: LabelPairs) -> Iterator[LabelPairs]:
+        """What the limits of values make of a label set: first what they do now, then what they may do once others that
+        come before it have taken the room."""
+        choices = [self._choices(facts, name, value) for name, value in zip(labels[::2], labels[1::2], strict=True)]
+        for values in islice(product(*choices), _MOST_OUTCOMES):
+            yield tuple(chain.from_iterable(zip(labels[::2], values, strict=True)))
+
+    def _choices(self, facts: DefinitionFacts, name: str, value: str) -> tuple[str, ...]:
+        limit = facts.max_distinct.get(name)
+        if not limit or value in (seen := self._seen(facts.id, name)):
+            return (value,)
+        return (value, OTHER) if len(seen) - (OTHER in seen) < limit else (OTHER,)
 
     def _seen(self, definition_id: bytes, label: str) -> Counter[str]:
         limited = self._values.setdefault(definition_id, {})
@@ -146,7 +158,3 @@ class LabelSets:
 def folded_whole(labels: LabelPairs) -> LabelPairs:
     """The label set that has `__other__` for every value."""
     return tuple(OTHER if at % 2 else text for at, text in enumerate(labels))
-
-
-def _is_folded_whole(labels: LabelPairs) -> bool:
-    return set(labels[1::2]) == {OTHER}

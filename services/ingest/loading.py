@@ -48,7 +48,7 @@ class Loaded:
     commit_ms: int
     #: Up to which commit each sink has been delivered.
     watermarks: Mapping[str, int]
-    #: Holds the series that changed after `live_since_ms`, and all that label sets over a budget were folded into.
+    #: Holds the series that changed after `live_since_ms`, and all that have `__other__` everywhere.
     table: SeriesTable
     live_since_ms: int
     #: Definitions that were deleted, and the commits that ended them.

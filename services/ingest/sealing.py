@@ -323,10 +323,11 @@ class Sealer:
         return quiet
 
     def _retire(self, rows: Rows) -> None:
-        """Out of the sinks and out of memory, not out of the state. What label sets were folded into stays."""
+        """Out of the sinks and out of memory, not out of the state. What has `__other__` everywhere stays: label sets
+        are folded into it without a look into the state."""
         self._stale.append(rows)
         self._table.live[rows] = False
-        leaving = rows[~self._table.folded[rows]]
+        leaving = rows[~self._table.other[rows]]
         if leaving.size:
             self._label_sets.remove(leaving)
             self._table.leave(leaving)

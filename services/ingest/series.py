@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.ingest import native_histograms
 from services.ingest.columns import NO_ROWS, Floats, Ids, Ints, Mask, Objects, Rows, joined_rows
-from services.ingest.domain import OTHER, GaugeMerge, LabelPairs, MetricType, partition_of
+from services.ingest.domain import OTHER, GaugeMerge, LabelPairs, MetricType, is_other, partition_of
 from services.ingest.gauge_levels import GaugeLevels
 from services.ingest.series_index import SeriesIndex
 from services.ingest.sketches import Sketch
@@ -169,6 +169,8 @@ class SeriesTable:
     merged: Mask
     #: Holds what label sets over a budget were folded into.
     folded: Mask
+    #: Of these, has `__other__` everywhere, and so stays in memory.
+    other: Mask
     #: Is found by its id.
     present: Mask
     #: Is written to the sinks; a series without data for a day is not, until it wakes up.
@@ -337,6 +339,8 @@ class SeriesTable:
         self.width[rows] = [family.width for family in families]
         self.merged[rows] = [family.merge is not GaugeMerge.LAST for family in families]
         self.folded[rows] = folded
+        for at in np.flatnonzero(folded).tolist():
+            self.other[rows[at]] = is_other(decode_labels(labels[at]))
         for row, encoded in zip(rows.tolist(), labels, strict=True):
             self.labels[row] = encoded
         for at in np.flatnonzero(self.type[rows] > MetricType.GAUGE).tolist():
@@ -427,6 +431,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "width": np.uint16,
     "merged": np.bool_,
     "folded": np.bool_,
+    "other": np.bool_,
     "present": np.bool_,
     "live": np.bool_,
     "dirty": np.bool_,

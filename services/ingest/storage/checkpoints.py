@@ -17,7 +17,7 @@ from chassis import failpoints
 from chassis.errors import Unavailable
 from chassis.postgres import Connection, Database
 from services.ingest.columns import Ids, joined_rows
-from services.ingest.domain import GaugeMerge, MetricType, partitions_of
+from services.ingest.domain import OTHER, GaugeMerge, MetricType, partitions_of
 from services.ingest.errors import LaneLostError
 from services.ingest.loading import Found, Loaded, Missing
 from services.ingest.producers import ProducerKey
@@ -173,8 +173,11 @@ class PostgresCheckpoints:
     async def _stored_series(
         self, connection: Connection, bounds: tuple[int, int], since_ms: int, settled: Sequence[bytes]
     ) -> AsyncIterator[StoredSeries]:
-        """Those that changed after `since_ms`, and what was folded into; not those of `settled` definitions."""
-        condition = "partition BETWEEN %s AND %s AND (changed_ms > %s OR folded) AND definition_id <> ALL (%s::uuid[])"
+        """Those that changed after `since_ms`, or have `__other__` everywhere; not those of `settled` definitions."""
+        other = f"""folded AND NOT labels @? '$.* ? (@ != "{OTHER}")'"""
+        condition = (
+            f"partition BETWEEN %s AND %s AND (changed_ms > %s OR {other}) AND definition_id <> ALL (%s::uuid[])"
+        )
         values = (*bounds, since_ms, [uuid.UUID(bytes=each) for each in settled])
         async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(

@@ -221,6 +221,27 @@ async def test_a_quiet_series_and_a_window_come_back_when_they_are_named(databas
         assert [counts.tolist() for counts in checkpoint.changed.counts if counts is not None] == [[2, 2, 0, 0, 0]]
 
 
+async def test_of_quiet_series_those_are_loaded_that_have_other_everywhere(database: Database) -> None:
+    limited = definition("visits_total", labels={"page": label(max_distinct=1), "user": label(max_distinct=1)})
+    label_sets = [("/", "ann"), ("/", "bob"), ("/cart", "bob"), ("/cart", "cy")]
+    async with opened(database) as lane:
+        await lane.fold(record(*(delta(limited, page=page, user=user) for page, user in label_sets)))
+        await lane.commit()
+        lane.now_ms += DAY_MS + 60_000
+        await lane.commit()
+        other, part = ("page", OTHER, "user", OTHER), ("page", "/", "user", OTHER)
+        for restarts in (False, True):
+            if restarts:
+                await lane.restart()
+            rows = np.flatnonzero(lane.table.present[: lane.table.size]).tolist()
+            assert [(lane.table.label_pairs(row), lane.table.value[row]) for row in rows] == [(other, 2.0)]
+        await lane.fold(record(delta(limited, page="/", user="ann"), delta(limited, page="/", user="bob")))
+        checkpoint = await lane.commit()
+        assert (len(checkpoint.made), checkpoint.changed.value.tolist()) == (0, [2.0, 2.0])
+        rows = np.flatnonzero(lane.table.present[: lane.table.size]).tolist()
+        assert part in {lane.table.label_pairs(row) for row in rows}
+
+
 async def test_totals_of_sources_come_back_when_they_are_named_and_are_kept_for_eight_days(database: Database) -> None:
     tell = Told(HISTOGRAM, "h", 1, 1.5, [1, 0, 0, 2])
     told = totals(Told(COUNTER, "a", 1, 5.0), Told(COUNTER, "b", 1, 7.0), tell)

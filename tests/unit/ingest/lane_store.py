@@ -7,7 +7,7 @@ import numpy as np
 
 from services.ingest.aggregation import LaneState
 from services.ingest.columns import Ids, Ints
-from services.ingest.domain import OTHER, Definition, LabelPairs, partition_of, series_id
+from services.ingest.domain import OTHER, Definition, LabelPairs, is_other, partition_of, series_id
 from services.ingest.fetches import Fetch
 from services.ingest.label_sets import Budgets
 from services.ingest.loading import Found, Loaded, Missing
@@ -149,7 +149,7 @@ class Store:
         living, unmarked = [], []
         for identity, row in self.rows.items():
             ended_ms = self._ended.get(row.family.definition_id)
-            if ended_ms is None and (row.changed_ms > since_ms or OTHER in row.labels[1::2]):
+            if ended_ms is None and (row.changed_ms > since_ms or is_other(row.labels)):
                 living.append(identity)
             elif ended_ms is not None and ended_ms > self.delivered_ms and row.changed_ms > since_ms:
                 unmarked.append(identity)

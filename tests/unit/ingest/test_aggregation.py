@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest.domain import OTHER, MetricType
+from services.ingest.domain import OTHER, MetricType, is_other
 from services.ingest.errors import UnreadableLogError
 from services.ingest.native_histograms import NativeBuckets
+from services.ingest.records import Kind, Record
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.turns import at_once
 from tests.unit.ingest.ingestion import (
@@ -22,6 +25,7 @@ from tests.unit.ingest.ingestion import (
     delta_of,
     ended,
     label,
+    pairs_of,
     record,
     renamed,
 )
@@ -575,6 +579,93 @@ def test_budgets_hold_after_a_restart_and_quiet_series_free_their_place() -> Non
     totals = store.totals()
     assert totals["orders_total", "plan", "a"] == 3.0, "what was stored goes on"
     assert sum(totals.values()) == 7.0
+
+
+def fall_quiet(store: Store) -> None:
+    """A day without data goes by, and everybody who is quiet leaves memory."""
+    for checkpoint in run_to(store, store.commit_ms + DAY_MS, store.commit_ms + DAY_MS + 30_000):
+        store.delivered_ms = checkpoint.commit_ms
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_label_sets_of_which_a_part_is_folded_free_their_place_too(crashes: bool) -> None:
+    def released(week: int, release: str) -> dict[tuple[str, ...], float]:
+        label_sets = [{"customer": f"c{number}", "release": release} for number in range(4)]
+        sends(store, *label_sets, limits={"customer": 2, "release": 3})
+        store.commit(NOW_MS + week * 7 * DAY_MS)
+        fall_quiet(store)
+        assert len(store.state) == 0
+        if crashes:
+            store.crash()
+        return {labels[2::2]: total for labels, total in store.totals().items() if release in labels}
+
+    store = Store()
+    for week in range(6):
+        release = f"v{week}"
+        assert released(week, release) == {("c0", release): 1.0, ("c1", release): 1.0, (OTHER, release): 2.0}
+    assert released(6, "v0") == {("c0", "v0"): 2.0, ("c1", "v0"): 2.0, (OTHER, "v0"): 4.0}
+
+
+def test_what_may_be_in_the_state_and_was_not_looked_for_is_not_made_anew() -> None:
+    store, limits = Store(), dict.fromkeys("abcd", 1)
+    after = dict.fromkeys("abcd", "2")
+    sends(store, {"a": "1"}, limits=limits)
+    store.commit(NOW_MS)
+    sends(store, after, limits=limits)  # only of `a` there are too many values
+    store.commit(NOW_MS + 1000)
+    assert store.totals()["orders_total", *pairs_of(after | {"a": OTHER})] == 1.0
+    fall_quiet(store)
+    store.crash()
+    assert len(store.state) == 0
+    sends(store, {"a": "3"}, after, limits=limits)  # who takes the room of `a` comes with it
+    store.commit(store.commit_ms + 1000)
+    assert store.totals()["orders_total", *pairs_of(after | {"a": OTHER})] == 1.0
+    assert store.totals()["orders_total", *pairs_of(dict.fromkeys("abcd", OTHER))] == 1.0
+
+
+#: Two lives of one name, and a metric beside them.
+LIVES = [ORDERS, renamed(ORDERS, b"n" * 16), definition("visits_total")]
+label_sets = st.dictionaries(st.sampled_from("abcde"), st.sampled_from("123"))
+limits = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 2))
+told = st.one_of(st.tuples(st.integers(0, 2), label_sets, limits), st.integers(0, 1))
+weeks = st.lists(
+    st.tuples(st.lists(told, max_size=6), st.sampled_from(["goes on", "falls quiet", "crashes"])), max_size=12
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(weeks, st.sampled_from([(2, 99), (99, 3), (99, 99)]))
+def test_whatever_leaves_and_comes_back_every_total_goes_on(
+    plan: list[tuple[list[Any], str]], budget: tuple[int, int]
+) -> None:
+    store = Store(per_metric=budget[0], per_project=budget[1], stale_after_ms=60_000)
+    sent: Counter[str] = Counter()
+    for number, (together, then) in enumerate(plan):
+        before = dict(store.rows)
+        records = [told_of(*each) if isinstance(each, tuple) else ended(LIVES[each]) for each in together]
+        for at, each in enumerate(records):
+            each.producer, each.sequence = b"A" * 16, 1 + 6 * number + at
+        sent.update(each.definitions[0].name for each in records if each.kind is Kind.DELTA)
+        store.fold(*records, *records[:2])
+        store.delivered_ms = store.commit(NOW_MS if not store.commit_ms else store.commit_ms + 1000).commit_ms
+        assert all(store.rows[identity].value >= row.value for identity, row in before.items())
+        if then == "falls quiet":
+            for _ in range(4):
+                store.delivered_ms = store.commit(store.commit_ms + 30_000).commit_ms
+            rows = np.flatnonzero(store.table.present[: store.table.size]).tolist()
+            assert all(is_other(store.table.label_pairs(row)) for row in rows)
+        elif then == "crashes":
+            store.crash()
+    counted: Counter[str] = Counter()
+    for row in store.rows.values():
+        counted[row.family.name] += int(row.value)
+    assert counted == sent
+
+
+def told_of(which: int, labels: dict[str, str], limits: dict[str, int]) -> Record:
+    """One of a definition's label sets, as of a version with these limits."""
+    rules = {name: label(max_distinct=most) for name, most in limits.items()}
+    return record(delta_of(replace(LIVES[which], labels=rules), labels))
 
 
 OPTIONAL = [f"label_{letter}" for letter in "abcdefghij"]

@@ -191,6 +191,30 @@ def test_a_level_goes_with_its_label_set_when_that_gets_a_series_of_its_own(
     assert store.totals()[of_user("bob")] == MERGES[rule]([4.0, 7.0])
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_label_sets_share_in_part_leaves_without_levels_and_comes_back(crashes: bool) -> None:
+    def said(at_ms: int, **levels: float) -> Record:
+        limited = replace(SESSIONS, labels={"user": label(max_distinct=1)})
+        users = [delta(limited, value, NOW_MS + at_ms, user=user, zone="z") for user, value in levels.items()]
+        return by(A, record(*users, received_ms=NOW_MS + at_ms))
+
+    store = Store()
+    store.fold(said(0, ann=1.0, bob=10.0, cy=100.0))
+    store.commit(NOW_MS + 1000)
+    own, shared = (("sessions", "user", user, "zone", "z") for user in ("ann", OTHER))
+    assert store.totals() == {own: 1.0, shared: 110.0}
+    store.commit(NOW_MS + KEPT_MS)
+    assert len(store.state) == 0
+    if crashes:
+        store.crash()
+        store.commit(store.commit_ms + 1000)
+    store.fold(said(KEPT_MS + 1500, ann=2.0, bob=20.0), by(B, said(KEPT_MS + 1500, cy=300.0)))
+    last = store.commit(NOW_MS + KEPT_MS + 2000)
+    assert store.totals() == {own: 2.0, shared: 320.0}
+    assert sorted(each.value for each in each_of(last.samples)) == [2.0, 320.0]
+    assert len(last.made) == 0
+
+
 @pytest.mark.parametrize("budget", [1, 1000])
 @pytest.mark.parametrize("user", [{}, {"user": "ann"}], ids=["unlabelled", "labelled"])
 def test_a_producers_id_that_is_chosen_to_meet_anothers_level_does_not(budget: int, user: dict[str, str]) -> None:
