@@ -411,6 +411,13 @@ CONFIG = Page(
             watchers='sum(pulsegate_config_feed_watchers{tenant_id=""})',
         ),
         graph(
+            "Bytes of all definitions",
+            "bytes",
+            "Beyond the limit new ones are refused.",
+            taken='max(pulsegate_config_definition_bytes{tenant_id=""})',
+            limit='min(pulsegate_config_definition_bytes_limit{tenant_id=""})',
+        ),
+        graph(
             "Audit entries that wait for auth",
             "short",
             "",

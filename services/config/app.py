@@ -9,12 +9,14 @@ from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc
+from services.config import metrics
 from services.config.audit import AuditSender, AuditTrail
 from services.config.audit_storage import AuditOutboxStorage
 from services.config.auto_definition import AutoDefinition
 from services.config.callers import CALLERS
 from services.config.clients import AuthClient
 from services.config.deleted_projects import DeletedProjects
+from services.config.domain import Limits
 from services.config.feed import DefinitionFeed
 from services.config.grpc_api import DefinitionFeedServicer, DefinitionServicer
 from services.config.operations import Definitions
@@ -42,8 +44,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         storage = DefinitionStorage()
         outbox, auth_client = AuditOutboxStorage(), AuthClient(auth)
         trail = AuditTrail(outbox)
-        definitions = Definitions(database, storage, trail, settings.most_metrics_per_project)
-        auto_definition = AutoDefinition(database, storage, trail, settings.most_metrics_per_project)
+        limits = Limits(metrics_per_project=settings.most_metrics_per_project, all_bytes=settings.most_definition_bytes)
+        metrics.DEFINITION_BYTES_LIMIT.set(limits.all_bytes)
+        definitions = Definitions(database, storage, trail, limits)
+        auto_definition = AutoDefinition(database, storage, trail, limits)
         feed = DefinitionFeed(database, storage)
         deleted_projects = DeletedProjects(database, storage, definitions, auth_client)
 

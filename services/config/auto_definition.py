@@ -13,6 +13,7 @@ from services.config.domain import (
     MOST_BYTES_PER_TENANT,
     Action,
     Actor,
+    Limits,
     MetricDraft,
     MetricSpec,
     ProjectSettings,
@@ -23,8 +24,8 @@ from services.config.validation import faults, validated
 #: Definitions that data may make in a project within a minute.
 MOST_A_MINUTE = 100
 
-#: Of the definitions that a project may have, and of the bytes that it and its tenant may have, this part is there for
-#: data; the rest is left for people. The last hundred may bring the bytes over it, but never to all that there are.
+#: Of the definitions that a project may have, and of the bytes that it, its tenant and all may have, this part is there
+#: for data; the rest is left for people. The last hundred may bring the bytes over it, but never to all that there are.
 _PART_FOR_DATA = 0.75
 
 #: As `MetricDraft.help` of what data has made.
@@ -33,7 +34,7 @@ PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it meas
 _LONGEST_REASON = 300
 _TOO_MANY = (
     f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have, in"
-    " number and in bytes, and its tenant in bytes, and has made as many."
+    " number and in bytes, and its tenant and all tenants in bytes; and as many there are."
 )
 _JUST_DELETED = "A metric of this name was deleted within the last minute."
 
@@ -50,13 +51,11 @@ class FromData:
 class AutoDefinition:
     """What owners and admins of a project have decided, and the definitions that follow from it."""
 
-    def __init__(
-        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, most_metrics_per_project: int
-    ) -> None:
+    def __init__(self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits) -> None:
         self._database = database
         self._storage = storage
         self._trail = trail
-        self._most_metrics = int(most_metrics_per_project * _PART_FOR_DATA)
+        self._limits = limits
 
     async def settings(self, actor: Actor) -> ProjectSettings:
         """Those of the actor's project."""
@@ -97,10 +96,16 @@ class AutoDefinition:
 
     async def _room(self, connection: Connection, actor: Actor) -> int:
         size = await self._storage.size(connection, actor)
-        if max(size.bytes / MOST_BYTES_PER_PROJECT, size.tenant_bytes / MOST_BYTES_PER_TENANT) >= _PART_FOR_DATA:
+        taken = max(
+            size.bytes / MOST_BYTES_PER_PROJECT,
+            size.tenant_bytes / MOST_BYTES_PER_TENANT,
+            size.all_bytes / self._limits.all_bytes,
+        )
+        if taken >= _PART_FOR_DATA:
             return 0
         new = await self._storage.made_from_data(connection, actor)
-        return max(0, min(self._most_metrics - size.definitions, MOST_A_MINUTE - new))
+        most = int(self._limits.metrics_per_project * _PART_FOR_DATA)
+        return max(0, min(most - size.definitions, MOST_A_MINUTE - new))
 
     async def _made(self, connection: Connection, actor: Actor, spec: MetricSpec, refused: dict[str, str]) -> bool:
         if await self._storage.recent_deletion(connection, actor, spec.name) is not None:

@@ -108,12 +108,22 @@ MOST_BYTES_PER_TENANT = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What the definitions of a project come to, and those of its tenant."""
+    """What the definitions of a project come to, those of its tenant, and all that there are."""
 
     definitions: int
     #: About as many as the project's take in a message.
     bytes: int
     tenant_bytes: int
+    all_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the settings allow."""
+
+    metrics_per_project: int
+    #: Of all definitions together.
+    all_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

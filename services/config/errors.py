@@ -16,6 +16,19 @@ class TooManyMetrics(Invalid):
         )
 
 
+class DefinitionsFull(Invalid):
+    """All definitions of the installation together would be larger than they may be."""
+
+    code = "DEFINITIONS_FULL"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"All metric definitions of this Pulsegate take {most} bytes, the most that they may"
+            " (PULSEGATE_DEFINITIONS_BYTES). Ask its operators; what is defined goes on.",
+            details={"limit": most},
+        )
+
+
 class TooManyBytes(Invalid):
     """The definitions of a project, or of a tenant, would be larger, all together, than they may be."""
 

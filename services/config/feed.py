@@ -122,6 +122,7 @@ class DefinitionFeed:
                 readable = False
             else:
                 metrics.FEED_REVISION.set(head.revision)
+                metrics.DEFINITION_BYTES.set(head.bytes)
                 self._announce(head)
                 readable = True
             await asyncio.sleep(self._poll_seconds)

@@ -14,6 +14,11 @@ FEED_POLL_FAILURES = Counter(
     "pulsegate_config_feed_poll_failures_total",
     "Polls of the database that failed; watchers hear nothing meanwhile.",
 )
+DEFINITION_BYTES = Gauge("pulsegate_config_definition_bytes", "Bytes of all definitions, as this process last saw it.")
+DEFINITION_BYTES_LIMIT = Gauge(
+    "pulsegate_config_definition_bytes_limit",
+    "Bytes that all definitions may take, by the settings; beyond that new ones are refused.",
+)
 TOMBSTONES_PURGED = Counter("pulsegate_config_tombstones_purged_total", "Deleted definitions forgotten for good.")
 AUDIT_WAITING = Gauge(
     "pulsegate_config_audit_entries_waiting",

@@ -13,13 +13,14 @@ from services.config.domain import (
     MOST_BYTES_PER_TENANT,
     Action,
     Actor,
+    Limits,
     Metric,
     MetricDraft,
     MetricSpec,
     ProjectSettings,
     Size,
 )
-from services.config.errors import TooManyBytes, TooManyMetrics
+from services.config.errors import DefinitionsFull, TooManyBytes, TooManyMetrics
 from services.config.storage import DefinitionStorage, FeedPage
 from services.config.validation import validated
 
@@ -35,19 +36,18 @@ class Definitions:
 
     From when a change takes its revision until its transaction ends, no other change of anybody can take one. So
     `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock,
-    and the bytes of the project and the tenant, which `update` counts too.
+    and the bytes of the project, the tenant and all, which `update` counts too.
     """
 
-    def __init__(
-        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, most_metrics_per_project: int
-    ) -> None:
+    def __init__(self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits) -> None:
         self._database = database
         self._storage = storage
         self._trail = trail
-        self._most_metrics_per_project = most_metrics_per_project
+        self._limits = limits
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
-        """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes."""
+        """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes,
+        DefinitionsFull."""
         spec = validated(draft)
         arrived = await self._let_deletion_arrive(actor, spec.name)
         while (metric := await self._created(actor, spec, arrived)) is None:
@@ -69,9 +69,9 @@ class Definitions:
                     details={"fields": {"name": "is taken"}},
                 )
             size = await self._storage.size(connection, actor)
-            if size.definitions > self._most_metrics_per_project:
-                raise TooManyMetrics(self._most_metrics_per_project)
-            _require_few_bytes(size)
+            if size.definitions > self._limits.metrics_per_project:
+                raise TooManyMetrics(self._limits.metrics_per_project)
+            self._require_few_bytes(size)
             await self._storage.record_version(connection, actor, metric, Action.CREATED)
             await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return metric
@@ -106,7 +106,7 @@ class Definitions:
         """The definition after a change in place, or as it was where nothing would change; confirms a provisional one.
 
         Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid,
-        TooManyBytes.
+        TooManyBytes, DefinitionsFull.
         """
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
             old = await self._found(connection, actor, metric_id, for_update=True)
@@ -121,7 +121,7 @@ class Definitions:
             metric = await self._storage.update(connection, metric_id, spec, revision)
             size = await self._storage.size(connection, actor)
             if size.bytes > before.bytes:  # one that was too large already may shrink
-                _require_few_bytes(size)
+                self._require_few_bytes(size)
             await self._storage.record_version(connection, actor, metric, Action.UPDATED)
             await self._trail.of_metric(connection, actor, metric, Action.UPDATED, old.spec)
         metrics.DEFINITIONS_CHANGED.labels(Action.UPDATED).inc()
@@ -158,13 +158,15 @@ class Definitions:
             raise NotFound("There is no such metric in this project.")
         return metric
 
-
-def _require_few_bytes(size: Size) -> None:
-    """After a change, which is undone where the definitions of the project or the tenant have become too large."""
-    if size.bytes > MOST_BYTES_PER_PROJECT:
-        raise TooManyBytes("project", size.bytes, MOST_BYTES_PER_PROJECT)
-    if size.tenant_bytes > MOST_BYTES_PER_TENANT:
-        raise TooManyBytes("tenant", size.tenant_bytes, MOST_BYTES_PER_TENANT)
+    def _require_few_bytes(self, size: Size) -> None:
+        """After a change, which is undone where the definitions of the project, of the tenant, or all that there are
+        have become too large."""
+        if size.bytes > MOST_BYTES_PER_PROJECT:
+            raise TooManyBytes("project", size.bytes, MOST_BYTES_PER_PROJECT)
+        if size.tenant_bytes > MOST_BYTES_PER_TENANT:
+            raise TooManyBytes("tenant", size.tenant_bytes, MOST_BYTES_PER_TENANT)
+        if size.all_bytes > self._limits.all_bytes:
+            raise DefinitionsFull(self._limits.all_bytes)
 
 
 def _require_version(metric: Metric, version: int) -> None:

@@ -17,3 +17,7 @@ class Settings(PeerSettings):
     most_metrics_per_project: int = setting(
         "PULSEGATE_CONFIG_METRICS_PER_PROJECT", parse=integer(1, 100_000), default=2_000
     )
+    #: Of all definitions of all tenants together, which every receiver keeps in memory.
+    most_definition_bytes: int = setting(
+        "PULSEGATE_DEFINITIONS_BYTES", parse=integer(1 << 20, 1 << 40), default=64 << 20
+    )

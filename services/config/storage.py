@@ -50,6 +50,8 @@ class FeedHead:
     revision: int
     #: Deletions up to this revision may have been forgotten: a watcher that saw less cannot be resumed.
     purged_revision: int
+    #: Of all definitions.
+    bytes: int
 
 
 class DefinitionStorage:
@@ -75,11 +77,12 @@ class DefinitionStorage:
         return row["revision"] if row else None
 
     async def size(self, connection: Connection, actor: Actor) -> Size:
-        """Of the actor's project and tenant."""
+        """Of the actor's project, of its tenant, and of all that there are."""
         cursor = await connection.execute(
             """
             SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes,
-                   coalesce((SELECT bytes FROM tenant_bytes WHERE tenant_id = %(tenant_id)s), 0) AS tenant_bytes
+                   coalesce((SELECT bytes FROM tenant_bytes WHERE tenant_id = %(tenant_id)s), 0) AS tenant_bytes,
+                   (SELECT bytes FROM feed) AS all_bytes
               FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
             """,
             {"project_id": actor.project_id, "tenant_id": actor.tenant_id},
@@ -261,8 +264,8 @@ class DefinitionStorage:
 
     async def feed_head(self, connection: Connection) -> FeedHead:
         """Where the feed stands now."""
-        row = await _only(await connection.execute("SELECT revision, purged_revision FROM feed"))
-        return FeedHead(revision=row["revision"], purged_revision=row["purged_revision"])
+        row = await _only(await connection.execute("SELECT revision, purged_revision, bytes FROM feed"))
+        return FeedHead(revision=row["revision"], purged_revision=row["purged_revision"], bytes=row["bytes"])
 
     async def feed_page(
         self, connection: Connection, after_revision: int, *, most_metrics: int, most_bytes: int

@@ -54,6 +54,7 @@ async def _real(stack: AsyncExitStack, upstreams: stand_ins.Upstreams, database:
         dsn=database.dsn("config"),
         auth_address=upstreams.address,
         most_metrics_per_project=2000,
+        most_definition_bytes=64 << 20,
     )
     address = f"127.0.0.1:{settings.grpc_port}"
     channel = await stack.enter_async_context(grpc_client.connected("config", address, SERVICE_TOKEN))

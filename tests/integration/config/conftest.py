@@ -39,6 +39,7 @@ def start_config(database: Database, port_blocks: Callable[[], Ports]) -> StartC
             "dsn": database.dsn("config"),
             "auth_address": auth_address,
             "most_metrics_per_project": 2000,
+            "most_definition_bytes": 64 << 20,
         }
         auth_server = grpc.aio.server()
         credentials_pb2_grpc.add_CredentialServiceServicer_to_server(auth, auth_server)

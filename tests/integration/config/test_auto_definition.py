@@ -115,3 +115,15 @@ async def test_data_makes_no_more_where_three_quarters_of_the_bytes_are_taken(
     answer = await config.come_of_data(admin.tenant_id, admin.project_id, gauge("load"))
     assert (answer.made, [spec.name for spec in answer.refused]) == (0, ["load"])
     assert "bytes" in answer.refused[0].reason
+
+
+async def test_data_makes_no_more_where_three_quarters_of_what_all_tenants_may_have_are_taken(
+    start_config: StartConfig,
+) -> None:
+    async with start_config(most_definition_bytes=4_000) as config:
+        admin = config.person(scopes=ADMIN)
+        await admin.let_data_define(True)
+        plans = [f"plan {number:03}" for number in range(230)]
+        await config.person().create(counter(labels=[pb.Label(name="plan", values=plans)]))
+        assert await made(config, admin, gauge("load")) == 0
+        assert await admin.create(counter()), "the rest is for people"

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg.rows import dict_row
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, VersionMismatch
@@ -177,6 +178,34 @@ async def test_the_bytes_of_a_tenants_definitions_are_limited_over_all_its_proje
     assert await config.person().create(large), "another tenant has room of its own"
     await one.delete(kept.id)
     assert await other.create(counter("room_again_total", labels=large.labels))
+
+
+async def test_the_bytes_of_all_definitions_are_limited_and_what_is_there_goes_on(start_config: StartConfig) -> None:
+    plans = [f"plan {number:03}" for number in range(400)]
+    large = counter(labels=[pb.Label(name="plan", values=plans[:250])])
+    async with start_config(most_definition_bytes=8_000) as config:
+        one, two, three = [config.person() for _ in range(3)]
+        [kept, _] = [await person.create(large) for person in (one, two)]
+        small = await three.create(counter())
+        for refused in (
+            config.person().create(large),
+            three.update(small.id, large, 1),
+            one.update(kept.id, counter(labels=[pb.Label(name="plan", values=plans)]), 1),
+        ):
+            with pytest.raises(Invalid) as caught:
+                await refused
+            assert (caught.value.code, caught.value.details) == ("DEFINITIONS_FULL", {"limit": 8_000})
+        told = await config.project_definitions(one.project_id)
+        assert [list(told.metrics), list((await one.list()).metrics)] == [[kept], [kept]]
+        await eventually(nearly_full, what="the gauges tell of it")
+    async with start_config(most_definition_bytes=1_000) as config:
+        again = config.person(tenant_id=one.tenant_id, project_id=one.project_id)
+        assert (await again.update(kept.id, counter(labels=[pb.Label(name="plan")]), 1)).version == 2  # it shrinks
+
+
+async def nearly_full() -> bool:
+    taken = REGISTRY.get_sample_value("pulsegate_config_definition_bytes") or 0.0
+    return 0.8 < taken / (REGISTRY.get_sample_value("pulsegate_config_definition_bytes_limit") or 1.0) < 1
 
 
 async def test_texts_optional_labels_and_wider_values_change_in_place(config: Config) -> None:

@@ -136,6 +136,7 @@ def test_wrong_settings_are_all_named_and_end_it() -> None:
         "PULSEGATE_GRPC_PORT": "5",
         "PULSEGATE_AUTH_ADDRESS": "auth",
         "PULSEGATE_CONFIG_METRICS_PER_PROJECT": "0",
+        "PULSEGATE_DEFINITIONS_BYTES": "1000",
     }
     ended = subprocess.run(
         [sys.executable, "-m", "services.config"], cwd=CHECKOUT, env=wrong, capture_output=True, text=True, timeout=60
@@ -145,6 +146,7 @@ def test_wrong_settings_are_all_named_and_end_it() -> None:
         "PULSEGATE_OPS_PORT",
         "PULSEGATE_AUTH_ADDRESS",
         "PULSEGATE_CONFIG_METRICS_PER_PROJECT",
+        "PULSEGATE_DEFINITIONS_BYTES",
         "PULSEGATE_POSTGRES_DSN",
         "PULSEGATE_SERVICE_TOKEN",
     ):
