@@ -55,6 +55,7 @@ class Admission:
         async with database.transaction(full_projects="all") as connection:
             self._full = await full_projects.read(connection)
         metrics.FULL_PROJECTS.labels("producers").set(len(self._full.producers))
+        metrics.FULL_PROJECTS.labels("publishable_producers").set(len(self._full.publishable_producers))
         metrics.FULL_PROJECTS.labels("sources").set(len(self._full.sources))
         metrics.FULL_PROJECTS.labels("publishable_sources").set(len(self._full.publishable_sources))
         metrics.FULL_PROJECTS.labels("series").set(len(self._full.series))
@@ -62,19 +63,25 @@ class Admission:
     def holds_back(self, project_id: bytes, batch: Batch, key_kind: str) -> bool:
         """Whether the batch is for `refused_sources` first. `key_kind`: of the key that sends it, as `Principal.kind`.
         It never waits."""
-        return bool(self._unknown_producer(project_id, batch) or self._unknown_sources(project_id, batch, key_kind))
+        producer = self._unknown_producer(project_id, batch, key_kind)
+        return bool(producer or self._unknown_sources(project_id, batch, key_kind))
 
     def concerns(self, project_id: bytes, key_kind: str) -> bool:
         """Whether batches of the project that such a key sends may be held back. It never waits."""
-        return project_id in self._full.producers or self._is_full_of_sources(project_id, key_kind)
+        return self._is_full_of_producers(project_id, key_kind) or self._is_full_of_sources(project_id, key_kind)
+
+    def _is_full_of_producers(self, project_id: bytes, key_kind: str) -> bool:
+        if key_kind != "secret" and project_id in self._full.publishable_producers:
+            return True
+        return project_id in self._full.producers
 
     def _is_full_of_sources(self, project_id: bytes, key_kind: str) -> bool:
         if key_kind != "secret" and project_id in self._full.publishable_sources:
             return True
         return project_id in self._full.sources
 
-    def _unknown_producer(self, project_id: bytes, batch: Batch) -> bytes:
-        if not batch.producer or project_id not in self._full.producers:
+    def _unknown_producer(self, project_id: bytes, batch: Batch, key_kind: str) -> bytes:
+        if not batch.producer or not self._is_full_of_producers(project_id, key_kind):
             return b""
         return b"" if self._is_known(project_id, batch.producer) else batch.producer
 
@@ -101,7 +108,7 @@ class Admission:
 
         Raises TooManyProducers where its producer is one too many, Unavailable where the state cannot be asked.
         """
-        producer = self._unknown_producer(project_id, batch)
+        producer = self._unknown_producer(project_id, batch, key_kind)
         sources = self._unknown_sources(project_id, batch, key_kind)
         if self._database is None or not (producer or sources):
             return frozenset()

@@ -14,8 +14,8 @@ CONFIRMATIONS = Counter(
 )
 FULL_PROJECTS = Gauge(
     "pulsegate_ingest_full_projects",
-    "Projects that may have no more `producers`, `sources` (series of cumulative ones) or `publishable_sources` (those"
-    " of publishable keys), which are refused, or `series`: new label sets are folded.",
+    "Projects that may have no more `producers`, `sources` (series of cumulative ones) or `publishable_producers` and"
+    " `publishable_sources` (those of publishable keys), which are refused, or `series`: new label sets are folded.",
     ["what"],
 )
 LOG_APPEND = Histogram(

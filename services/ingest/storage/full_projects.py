@@ -21,9 +21,14 @@ class ProjectLimits:
     series: int
 
     @property
-    def publishable_sources(self) -> int:
+    def publishable_producers(self) -> int:
         """With so many, whoever sent them, new ones of publishable keys are refused: whoever visits a page has its key,
         and must not take the room of the project's own services."""
+        return self.producers // 2
+
+    @property
+    def publishable_sources(self) -> int:
+        """The same of sources."""
         return self.sources // 2
 
 
@@ -32,6 +37,7 @@ class FullProjects:
     """Ids of projects that may have no more of these."""
 
     producers: Collection[bytes] = field(default_factory=frozenset)
+    publishable_producers: Collection[bytes] = field(default_factory=frozenset)
     sources: Collection[bytes] = field(default_factory=frozenset)
     publishable_sources: Collection[bytes] = field(default_factory=frozenset)
     series: Collection[bytes] = field(default_factory=frozenset)
@@ -41,7 +47,7 @@ async def note(connection: Connection, partitions: tuple[int, int], limits: Proj
     """Counts what projects of these partitions, first and last, have, and keeps which of them are full."""
     await connection.execute("DELETE FROM full_projects WHERE partition BETWEEN %s AND %s", partitions)
     full_at = {
-        "producers": {"producers": limits.producers},
+        "producers": {"producers": limits.producers, "publishable_producers": limits.publishable_producers},
         "sources": {"sources": limits.sources, "publishable_sources": limits.publishable_sources},
         "series": {"series": limits.series},
     }
@@ -69,6 +75,7 @@ async def read(connection: Connection) -> FullProjects:
     rows = [(row["project_id"].bytes, row["what"]) async for row in cursor]
     return FullProjects(
         producers=frozenset(project_id for project_id, what in rows if what == "producers"),
+        publishable_producers=frozenset(project_id for project_id, what in rows if what == "publishable_producers"),
         sources=frozenset(project_id for project_id, what in rows if what == "sources"),
         publishable_sources=frozenset(project_id for project_id, what in rows if what == "publishable_sources"),
         series=frozenset(project_id for project_id, what in rows if what == "series"),

@@ -1,6 +1,7 @@
 """Projects that have as many producers or sources as they may: what is new is refused before it is acknowledged."""
 
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -78,6 +79,29 @@ async def test_a_new_producer_is_refused_and_those_that_are_known_go_on(reading:
         await reading.send(one, producer=producer, sequence=2)
         await reading.send(one, producer=producer, sequence=3)
         await reading.expect("orders_total{$project}", 4)
+
+
+async def test_publishable_keys_leave_half_of_the_producers_to_secret_ones(reading: Pipeline) -> None:
+    reading.define("orders_total")
+    pages = [str(uuid7()) for _ in range(10)]
+
+    async def send(producer: str, sequence: int, key: str) -> None:
+        one = [{"name": "orders_total", "value": 1}]
+        body = json.dumps({"producer": producer, "sequence": sequence, "metrics": one}).encode()
+        await reading.send_bytes(body, key=key)
+
+    async with reading.aggregator():
+        async with reading.receiver():
+            for page in pages:  # those before the count are taken
+                await send(page, 1, "publishable")
+            await reading.expect("orders_total{$project}", 10)
+        async with full(reading, "publishable_producers", producers=11):
+            with pytest.raises(PulsegateError) as refused:
+                await send(str(uuid7()), 1, "publishable")
+            assert (refused.value.http_status, refused.value.code) == (429, "QUOTA_EXCEEDED")
+            await send(str(uuid7()), 1, "secret")
+            await send(pages[0], 2, "publishable")
+            await reading.expect("orders_total{$project}", 12)
 
 
 async def test_totals_of_new_sources_are_refused_and_those_that_are_known_go_on(reading: Pipeline) -> None:

@@ -144,13 +144,16 @@ async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_i
             "most_sources_per_project": 1,
             "most_stored_series_per_project": 1,
         }
-        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=2)
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=4)
         assert await full(lane) == FullProjects()
         only = frozenset({PROJECT})
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_producers_per_project=2)
+        assert await full(lane) == FullProjects(publishable_producers=only)
         await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, most_sources_per_project=2)
         assert await full(lane) == FullProjects(publishable_sources=only)
         await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, **none)
-        assert await full(lane) == FullProjects(producers=only, sources=only, publishable_sources=only, series=only)
+        all_of_them = {"producers": only, "publishable_producers": only, "sources": only, "publishable_sources": only}
+        assert await full(lane) == FullProjects(**all_of_them, series=only)
         async with lane.database.transaction() as connection:
             assert await full_projects.read(connection) == FullProjects(), "without its setting the door is closed"
         forgotten_ms = NOW_MS + REMEMBERED_MS + 1
