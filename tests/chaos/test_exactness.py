@@ -73,7 +73,6 @@ def _report_resources(before: Mapping[str, Used], after: Mapping[str, Used]) -> 
         say(f"  {name:26}{was.bytes >> 20:10}{now.bytes >> 20:8}{was.files:14}{now.files:8}")
 
 
-@pytest.mark.e2e
 @pytest.mark.timeout(int(3 * plan.chosen().most_seconds) + 600)
 async def test_totals_are_exact_through_everything(start_suite: Callable[..., Suite]) -> None:
     settings = plan.chosen()

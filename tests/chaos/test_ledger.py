@@ -13,7 +13,7 @@ from tests.e2e.api import Json, Project, connected, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 _PRODUCERS = 6
 _BATCHES = 40

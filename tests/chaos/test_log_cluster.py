@@ -18,7 +18,7 @@ from tests.chaos.log_cluster import LogCluster
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 _ELECTION_SECONDS = 60.0
 #: How often the leader is lost.

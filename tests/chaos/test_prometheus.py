@@ -13,7 +13,7 @@ from tests.chaos.prometheus_proxy import PrometheusProxy, Says
 from tests.integration.ingest.pipeline import Load, Pipeline, increments
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(int(10 * plan.chosen().outage_seconds) + 300)]
+pytestmark = pytest.mark.timeout(int(10 * plan.chosen().outage_seconds) + 300)
 
 _OUTAGE_SECONDS = plan.chosen().outage_seconds
 #: Ten minutes pass in as many seconds.

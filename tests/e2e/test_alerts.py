@@ -25,7 +25,7 @@ from tests.suite_running import Suite
 from tests.suite_servers import running
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

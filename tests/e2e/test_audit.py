@@ -10,7 +10,7 @@ from tests.e2e.api import PASSWORD, Project, connected, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 LINES = {"Accept": "application/x-ndjson"}
 

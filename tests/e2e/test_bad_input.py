@@ -11,7 +11,7 @@ import zstandard
 from chassis.ids import uuid7
 from tests.e2e.api import Api, Project, sign_up
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 GOOD = {"name": "good_total", "value": 1}
 

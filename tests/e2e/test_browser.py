@@ -16,7 +16,7 @@ from tests.e2e.pages import Site, Visitor, close_tab, kill_tab, leave, serving_s
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 Leave = Callable[[Page], Awaitable[None]]
 

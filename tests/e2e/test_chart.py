@@ -27,7 +27,7 @@ from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 #: The components, in the order in which the upgrade comes to them here.
 _UPGRADED = ("auth", "config", "codegen", "aggregator", "receiver", "gateway")

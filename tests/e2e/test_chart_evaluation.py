@@ -27,7 +27,7 @@ from tests.e2e.api import Api, sign_up
 from tests.evaluation_servers import Server
 from tests.kubelet import Cluster, Secrets
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 _SECRET = "pulsegate-evaluation"
 

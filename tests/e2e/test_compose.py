@@ -19,7 +19,7 @@ from tests.kubelet import Cluster, Secrets
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture

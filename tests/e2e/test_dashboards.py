@@ -21,7 +21,7 @@ from tests.suite_running import Suite
 from tests.suite_servers import RunningServer, running
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

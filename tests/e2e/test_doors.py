@@ -18,7 +18,7 @@ from statsd import StatsClient
 
 from tests.e2e.api import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 BOUNDS = [0.1, 0.5, 1.0]
 

@@ -13,7 +13,7 @@ from tests.e2e.flying_canary import sees_everything_once
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

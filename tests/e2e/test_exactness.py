@@ -11,7 +11,7 @@ from tests.e2e.api import Project, connected, sign_up
 from tests.e2e.load import Load
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 async def _kill_under_load(

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.api import Api
 from tests.e2e.pages import visiting
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_it_fits_a_telephones_screen_and_the_console_stays_empty(api: Api) -> None:

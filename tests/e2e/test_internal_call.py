@@ -11,7 +11,7 @@ from deploy.local.layout import CHECKOUT
 from tests.e2e.api import Project
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 def documented() -> str:

@@ -10,7 +10,7 @@ from tests.e2e.api import PASSWORD, Answer, Api, Json, Project, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.api import Api, Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 _HOST_PROGRAM = """
 import sys

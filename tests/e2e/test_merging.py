@@ -5,7 +5,7 @@ import pytest
 from chassis.ids import uuid7
 from tests.e2e.api import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_levels_of_several_clients_are_merged_by_the_definitions_rule(project: Project) -> None:

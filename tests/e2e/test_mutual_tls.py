@@ -26,7 +26,7 @@ from tests.e2e.api import Project
 from tests.suite_running import TIRELESS, Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 _SERVICES = ("gateway", "auth", "config", "codegen", "receiver")

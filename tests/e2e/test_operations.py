@@ -14,7 +14,7 @@ from tests.e2e.api import Api, Project, connected, sign_up
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 #: Where a test is about limits.
 _PER_MINUTE = 5

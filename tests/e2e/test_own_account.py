@@ -8,7 +8,7 @@ from tests.e2e.mails import mailed_token
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 NEW_PASSWORD = "seven green bottles hanging"
 

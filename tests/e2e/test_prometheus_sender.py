@@ -16,7 +16,7 @@ from tests.e2e.api import Project
 from tests.e2e.test_doors import losing_answers
 from tests.suite_servers import running
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 BOUNDS = (0.1, 0.5, 1.0)
 

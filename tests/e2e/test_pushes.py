@@ -12,7 +12,7 @@ from prometheus_client.exposition import basic_auth_handler, delete_from_gateway
 
 from tests.e2e.api import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 BOUNDS = [0.1, 0.5, 1.0]
 

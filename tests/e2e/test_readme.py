@@ -17,7 +17,7 @@ from tests.e2e.pages import visiting
 from tests.suite_running import Suite
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 FIRST_METRIC, WEB_PAGE = "A first metric in two minutes", "In a web page"
 
@@ -76,7 +76,6 @@ async def test_the_first_metric_in_two_minutes_works_as_it_is_written(suite: Sui
     assert counted(output) == "3"
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("script", ["fails", "hangs"])
 async def test_the_web_page_is_not_disturbed_where_the_script_does_not_come(script: str, tmp_path: Path) -> None:
     _, write, _ = commands(WEB_PAGE, {})
@@ -94,7 +93,6 @@ async def test_the_web_page_is_not_disturbed_where_the_script_does_not_come(scri
         assert visitor.errors == []
 
 
-@pytest.mark.browser
 async def test_the_web_page_counts_as_it_is_written(
     suite: Suite, tmp_path: Path, port_blocks: Callable[[], Ports]
 ) -> None:

@@ -18,7 +18,7 @@ from tests.e2e.balanced_load import BalancedLoad
 from tests.e2e.replicas import Replica, running
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass

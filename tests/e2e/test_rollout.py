@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.api import Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 _ROOT = Path(__file__).parents[2]
 _LABELS = [{"name": "run", "required": True}]

@@ -11,8 +11,6 @@ from deploy.local.layout import CHECKOUT
 from deploy.local.servers import postgres_programs
 from tests.suite_running import Suite
 
-pytestmark = pytest.mark.e2e
-
 _RUNBOOKS = sorted((CHECKOUT / "docs" / "runbooks").glob("Pulsegate*.md"))
 _COMMANDS = re.compile(r"^\$ (.*)$", re.MULTILINE)
 

@@ -20,7 +20,7 @@ from tests.suite_running import Suite
 from tests.suite_saml_issuer import SamlIssuer
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 async def _provider(issuer: Issuer, project: Project) -> Json:
@@ -131,7 +131,6 @@ async def test_an_employee_signs_in_by_saml(suite: Suite, saml_issuer: SamlIssue
         await api.expect(200, "GET", f"/api/v1/projects/{project.id}/metrics", credential=session["accessToken"])
 
 
-@pytest.mark.browser
 async def test_a_browser_brings_what_another_sites_page_gives_it(suite: Suite, saml_issuer: SamlIssuer) -> None:
     async with connected(suite.base_url) as api, visiting() as visitor:
         provider = await _saml_provider(saml_issuer, await sign_up(api))

@@ -12,7 +12,7 @@ from tests.e2e.replicas import Replica, running
 from tests.suite_running import Suite
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 _TAKEOVER_SECONDS = 60.0
 

@@ -16,7 +16,7 @@ from tests.suite_servers import running
 from tests.trace_collector import Collector, collecting
 from tests.waiting import eventually, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 _BATCH = "/pulsegate.ingest.v1.IngestService/StreamBatches"
 _DEFINE = "/pulsegate.config.v1.DefinitionService/CreateMetric"

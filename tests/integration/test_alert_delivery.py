@@ -28,7 +28,7 @@ from tests.remote_writing import write
 from tests.suite_servers import RunningServer, running
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _HURRY = "500ms"
 _DURATION = re.compile(r"^(\s+(?:for|interval): )\w+$", re.MULTILINE)

@@ -20,8 +20,6 @@ from services.ingest.settings import LogSettings
 from tests.suite_servers import RunningServer, running
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 _ROLE = "whose_password_changes"
 
 

@@ -25,8 +25,6 @@ from tests.suite_database import Database
 from tests.suite_servers import RunningServer, running
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.integration
-
 
 def test_postgres_refuses_a_wrong_password(postgres_server: RunningServer[Postgres]) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

@@ -10,8 +10,6 @@ import pytest
 
 from deploy.local.layout import CHECKOUT
 
-pytestmark = pytest.mark.integration
-
 _MODULES = "sdk/browser/node_modules/.package-lock.json"
 
 

@@ -10,8 +10,6 @@ import yaml
 
 from deploy.local.layout import CHECKOUT
 
-pytestmark = pytest.mark.integration
-
 #: They look at the whole project, which is not in this test's repository.
 _OF_ALL_FILES = "imports,types"
 

@@ -12,8 +12,6 @@ import pytest
 from deploy.local.layout import CHECKOUT
 from tests.suite_database import Database
 
-pytestmark = pytest.mark.integration
-
 _SCRIPT = CHECKOUT / "deploy/helm/pulsegate/files/evaluation/passwords.sh"
 _ROLE = "codegen_owner"
 

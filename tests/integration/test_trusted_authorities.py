@@ -23,7 +23,7 @@ from tests.suite_servers import RunningServer, running
 from tests.tls_front import tls_front
 from tests.trace_collector import Collector
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 _MOUNTED = "/run/authorities/pulsegate/bundle.pem"
 

@@ -14,7 +14,7 @@ from tests.security.cast import ROLES, Cast
 from tests.security.made_requests import Operation
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
 _PAGE = Path(__file__).parents[2] / "docs/access.md"
 

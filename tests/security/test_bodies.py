@@ -15,7 +15,7 @@ import zstandard
 from tests.e2e.api import Answer, Project
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 _MEBIBYTE = 1 << 20
 _BOMB = b'{"metrics": [' + b" " * (200 * _MEBIBYTE) + b"]}"

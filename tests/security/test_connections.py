@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.api import Project, sign_up
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 _CHECKOUT = Path(__file__).parents[2]
 _CALM_SECONDS, _ATTACKED_SECONDS = 5.0, 15.0

@@ -12,7 +12,7 @@ from chassis.ids import uuid7
 from tests.e2e.api import PASSWORD, Api, Project, sign_up
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
 _SQL = (
     "' OR '1'='1",

@@ -50,14 +50,12 @@ async def _send_made_up(project: Project, folder: Path, *options: str) -> None:
     assert process.returncode == 0, said.decode()
 
 
-@pytest.mark.e2e
 @pytest.mark.timeout(3600)
 async def test_made_up_requests_of_a_person_are_answered_as_the_document_says(project: Project, tmp_path: Path) -> None:
     leave_out = ("--exclude-path", _BINARY, "--exclude-operation-id", _ENDS_THE_PROJECT)
     await _send_made_up(project, tmp_path, *leave_out, "--header", f"Authorization: Bearer {project.token}")
 
 
-@pytest.mark.e2e
 @pytest.mark.timeout(3600)
 async def test_made_up_batches_are_answered_as_the_document_says(project: Project, tmp_path: Path) -> None:
     await _send_made_up(
@@ -65,7 +63,6 @@ async def test_made_up_batches_are_answered_as_the_document_says(project: Projec
     )
 
 
-@pytest.mark.e2e
 @pytest.mark.timeout(3600)
 async def test_made_up_requests_of_an_identity_provider_are_answered_as_the_document_says(
     project: Project, tmp_path: Path

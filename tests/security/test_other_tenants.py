@@ -17,7 +17,7 @@ from tests.security.made_requests import Operation
 from tests.security.test_access import said
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 _REFUSED = {"NOT_FOUND", "FORBIDDEN", "INSUFFICIENT_SCOPE", "UNAUTHENTICATED"}
 #: Everybody in `make security`, else those whose answers differ most.

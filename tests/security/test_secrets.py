@@ -9,7 +9,7 @@ from deploy.local.layout import OPERATIONS_PORTS
 from tests.e2e.api import Api, Project
 from tests.suite_running import Suite
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 #: Of the installation, as `make run` has generated them.
 _OF_THE_INSTALLATION = 8

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from tests.e2e.api import Api, Project
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(180), pytest.mark.asyncio(loop_scope="module")]
 
 _PAIRS = 5
 #: How often a key is shown in each way; of what a key of the plan may read in an hour.

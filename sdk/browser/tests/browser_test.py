@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Frame, Page, sync_playwright
 from tests.chromium import launch_options
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 TESTS = Path(__file__).parent
 SERIES = 'checkout_completed_total{"plan":"pro"}'

@@ -38,8 +38,6 @@ from deploy.local.layout import Ports
 from services.config.callers import CALLERS
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 TOKEN = "shared-by-all-services"
 
 Behaviour = Callable[[], Awaitable[str]]

@@ -11,8 +11,6 @@ from chassis.health import Health
 from chassis.http_server import serving, serving_operations
 from deploy.local.layout import Ports
 
-pytestmark = pytest.mark.integration
-
 
 class Work:
     """A request that takes until it is released."""

@@ -17,8 +17,6 @@ from tests.forwarder import Forwarder
 from tests.integration.chassis.conftest import Schema
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 
 def write(folder: Path, *statements: str) -> Path:
     """A folder with one migration a statement."""

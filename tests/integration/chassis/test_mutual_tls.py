@@ -32,8 +32,6 @@ from services.ingest.callers import CALLERS as OF_INGEST
 from tests.mutual_tls_files import DOMAIN, ServiceFiles, authority
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 TOKEN = "shared-by-all-services"
 EVERY_METHOD = {**OF_AUTH, **OF_CONFIG, **OF_CODEGEN, **OF_INGEST}
 

@@ -25,8 +25,6 @@ from tests.integration.chassis.conftest import Schema
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 TABLE = """
 CREATE TABLE things (tenant_id text NOT NULL, name text NOT NULL);
 ALTER TABLE things ENABLE ROW LEVEL SECURITY;

@@ -23,8 +23,6 @@ from deploy.local.layout import Ports
 from services.config.callers import CALLERS
 from tests.integration.chassis.conftest import Schema
 
-pytestmark = pytest.mark.integration
-
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

@@ -15,8 +15,6 @@ from tests.integration.codegen.ingestion import Ingestion
 from tests.integration.codegen.service import KEY, Codegen
 from tests.integration.codegen.upstreams import PROJECT, Upstreams, metric
 
-pytestmark = pytest.mark.integration
-
 _METRICS = [
     metric("checkout_completed_total", labels=[Label(name="plan", required=True, values=["free", "pro"])]),
     metric("page_views_total", number=2),

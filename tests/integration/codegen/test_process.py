@@ -8,13 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
-import pytest
 
 from deploy.local.layout import CHECKOUT, Ports
 from tests.suite_database import Database
 from tests.waiting import eventually
-
-pytestmark = pytest.mark.integration
 
 
 async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:

@@ -26,8 +26,6 @@ from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 JAVASCRIPT, PYTHON = codegen_pb2.LANGUAGE_JAVASCRIPT, codegen_pb2.LANGUAGE_PYTHON
 SCRIPT: dict[str, Any] = {
     "language": JAVASCRIPT,

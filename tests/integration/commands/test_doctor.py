@@ -23,8 +23,6 @@ from tests.suite_database import Database
 from tests.suite_servers import RunningServer, running
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def careless_nats(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[str]:

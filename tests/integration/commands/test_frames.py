@@ -14,8 +14,6 @@ from pulsegate.installation import Installation
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 
-pytestmark = pytest.mark.integration
-
 _STREAM = "BACKUP"
 
 

@@ -5,12 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from deploy.local.layout import CHECKOUT
 from tests.suite_database import Database
-
-pytestmark = pytest.mark.integration
 
 
 def test_a_password_that_is_refused_is_told_in_a_line_and_not_shown(database: Database, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from deploy.local.layout import Ports
 from deploy.local.servers import Prometheus
@@ -14,8 +12,6 @@ from pulsegate.observation import Readiness
 from pulsegate.status import lines
 from tests.remote_writing import add_series, write
 from tests.suite_servers import running
-
-pytestmark = pytest.mark.integration
 
 _SERIES = (
     ({"__name__": "pulsegate_log_lag_seconds", "lane": "0"}, 2),

@@ -9,8 +9,6 @@ from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.config.auto_definition import MOST_A_MINUTE
 from tests.integration.config.service import WRITER, Config, Person, StartConfig, counter
 
-pytestmark = pytest.mark.integration
-
 ADMIN = (*WRITER, "keys:write")
 
 

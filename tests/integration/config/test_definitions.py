@@ -17,8 +17,6 @@ from tests.integration.config.service import Config, Person, StartConfig, counte
 from tests.suite_database import Database
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 
 async def test_a_new_metric_is_answered_with_its_defaults_and_found_again(config: Config) -> None:
     person = config.person()

@@ -12,8 +12,6 @@ from services.ingest.definitions import DefinitionTable
 from tests.integration.config.service import WRITER, Config, Person, StandInProjects, StartConfig, counter
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 NAMES = ("a_total", "b_total", "c_total")
 
 

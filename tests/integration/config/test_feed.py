@@ -19,8 +19,6 @@ from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.integration
-
 
 async def silence(feed: Feed) -> None:
     """Returns when nothing has come for a while; what was on its way comes before."""

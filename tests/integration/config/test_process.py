@@ -26,8 +26,6 @@ from tests.integration.config.service import StartConfig, counter
 from tests.suite_database import Database
 from tests.waiting import eventually, wait_for
 
-pytestmark = pytest.mark.integration
-
 
 def environment(database: Database, ports: Ports) -> dict[str, str]:
     return {

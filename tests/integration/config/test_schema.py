@@ -10,8 +10,6 @@ from services.config.storage import DefinitionStorage
 from tests.integration.config.service import Config, counter
 from tests.suite_database import Database
 
-pytestmark = pytest.mark.integration
-
 
 async def test_row_level_security_is_forced_on_every_table_of_tenants(database: Database) -> None:
     with psycopg.connect(database.superuser_dsn) as connection:
