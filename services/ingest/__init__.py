@@ -20,6 +20,7 @@ Beside the files that each service has (docs/path-of-a-request.md):
         decoding.py            the format of `POST /api/v1/metrics`
         points.py              data points
         definitions.py         the definitions of all projects, as config's feed tells them
+        allowed_values.py      what a label may be
         validation.py          holds metrics against their definitions
         point_validation.py    holds data points against them
         auto_definition.py     has config make definitions from data

@@ -8,6 +8,7 @@ from typing import Protocol
 from chassis.grpc_client import ServiceChannel
 from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
+from services.ingest.allowed_values import AllowedValues
 from services.ingest.domain import Definition, GaugeMerge, LabelRule, MetricType
 
 
@@ -157,7 +158,7 @@ def _definition(metric: definitions_pb2.Metric) -> Definition:
         labels={
             label.name: LabelRule(
                 required=label.required,
-                values=frozenset(label.values) or None,
+                values=AllowedValues.of(label.values) if label.values else None,
                 pattern=label.pattern,
                 max_distinct=label.max_distinct,
             )

@@ -7,6 +7,8 @@ from enum import IntEnum
 from hashlib import blake2b
 from sys import float_info
 
+from services.ingest.allowed_values import AllowedValues
+
 #: Partitions are permanent: they key all state. Lanes, which group them, may change.
 PARTITIONS = 256
 
@@ -79,7 +81,7 @@ class LabelRule:
 
     required: bool
     #: Allowed values; None: any.
-    values: frozenset[str] | None
+    values: AllowedValues | None
     #: An expression that the whole value must match; empty: any.
     pattern: str
     #: At most so many values become series of their own; 0: no limit.

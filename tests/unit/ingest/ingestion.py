@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from services.ingest import decoding
+from services.ingest.allowed_values import AllowedValues
 from services.ingest.domain import Definition, LabelPairs, LabelRule, MetricType, series_id
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import (
@@ -52,7 +53,7 @@ def label(**rule: Any) -> LabelRule:
     return LabelRule(
         **{
             "required": False,
-            "values": frozenset(values) if values else None,
+            "values": AllowedValues.of(values) if values else None,
             "pattern": "",
             "max_distinct": 0,
             **rule,
