@@ -13,6 +13,8 @@ MOST_LABELS = 16
 MOST_VALUES = 1_000
 MOST_VALUE_BYTES = 200
 MOST_DISTINCT = 10_000
+#: Of the programs of a definition's patterns together: receivers may compile them anew for each metric.
+MOST_PATTERN_STEPS = 8_000
 MOST_BUCKETS = 100
 MOST_OBJECTIVES = 20
 
@@ -101,6 +103,8 @@ def _labels_faults(labels: Sequence[Label]) -> Iterator[Fault]:
         yield from _pattern_faults(path, label)
         if not 0 <= label.max_distinct <= MOST_DISTINCT:
             yield f"{path}.maxDistinct", f"must be from 0 (no limit of its own) to {MOST_DISTINCT}"
+    if (steps := sum(_steps(label.pattern) for label in labels if label.pattern)) > MOST_PATTERN_STEPS:
+        yield "labels", f"must have simpler patterns: they come to {steps} steps, and may to {MOST_PATTERN_STEPS}"
 
 
 def _values_faults(path: str, label: Label) -> Iterator[Fault]:
@@ -139,6 +143,13 @@ def _pattern_faults(path: str, label: Label) -> Iterator[Fault]:
         Pattern(label.pattern)
     except PatternError as error:
         yield f"{path}.pattern", str(error)
+
+
+def _steps(pattern: str) -> int:
+    try:
+        return Pattern(pattern).steps
+    except PatternError:  # which is told of the label
+        return 0
 
 
 def _buckets_faults(draft: MetricDraft) -> Iterator[Fault]:

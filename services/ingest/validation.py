@@ -7,6 +7,7 @@ whose bytes were not seen before is decoded and checked. The common batch, of co
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, TypeGuard
 from weakref import WeakSet
 
@@ -53,6 +54,9 @@ _MOST_REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 2_048
 #: What one of them takes besides its raw text, about.
 _OVERHEAD_BYTES = 600
+
+#: Compiled at a time, of all tenants together, each in up to 128 KiB: the texts of far more may be defined.
+_MOST_PATTERNS = 512
 
 _labels_decoder = msgspec.json.Decoder(dict[str, str] | None)
 
@@ -136,9 +140,6 @@ class CompiledDefinition:
         self.shows_exemplars = definition.type not in (MetricType.GAUGE, MetricType.SUMMARY)
         self.is_scalar = self.is_counter or self.is_gauge
         self._required = frozenset(name for name, rule in definition.labels.items() if rule.required)
-        self._patterns: dict[str, Pattern] = {
-            name: Pattern(rule.pattern) for name, rule in definition.labels.items() if rule.pattern
-        }
         self._memory = memory
         self._part = memory.part()
         #: The allowed label sets as they were sent; the rest is for `resolve`.
@@ -180,15 +181,20 @@ class CompiledDefinition:
             return Fault(
                 "LABEL_VALUE_TOO_LONG", f"The value of {name!r} is longer than {MOST_LABEL_VALUE_BYTES} bytes."
             )
-        if value == OTHER or "\x00" in value or not self._allows(name, rule, value):
+        if value == OTHER or "\x00" in value or not _allows(rule, value):
             return Fault("LABEL_VALUE_NOT_ALLOWED", f"The label {name!r} does not allow the value {shown(value)}.")
         return None
 
-    def _allows(self, name: str, rule: LabelRule, value: str) -> bool:
-        if rule.values is not None and value not in rule.values:
-            return False
-        pattern = self._patterns.get(name)
-        return pattern is None or pattern.matches(value)
+
+def _allows(rule: LabelRule, value: str) -> bool:
+    if rule.values is not None and value not in rule.values:
+        return False
+    return not rule.pattern or _compiled(rule.pattern).matches(value)
+
+
+@lru_cache(_MOST_PATTERNS)
+def _compiled(pattern: str) -> Pattern:
+    return Pattern(pattern)
 
 
 class AcceptedTotal(NamedTuple):

@@ -30,9 +30,17 @@ def test_what_is_not_re2_or_too_large_is_refused(pattern: str) -> None:
         Pattern(pattern)
 
 
-def test_a_pattern_that_would_need_much_memory_is_refused() -> None:
+@pytest.mark.parametrize("pattern", [r"(\p{L}{1,100}\p{N}{1,100}){1,9}", r"\pL{50}", ".{1000}"])
+def test_a_pattern_that_would_need_much_memory_is_refused(pattern: str) -> None:
     with pytest.raises(PatternError):
-        Pattern(r"(\p{L}{1,100}\p{N}{1,100}){1,9}")
+        Pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\pL+", r"(?i)[a-zäöü ]{1,200}", r"[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63}){1,4}"]
+)
+def test_a_pattern_that_somebody_may_want_is_small_enough(pattern: str) -> None:
+    assert 0 < Pattern(pattern).steps < 4_000
 
 
 def test_a_pattern_that_backtracking_could_not_finish_takes_no_time() -> None:

@@ -176,3 +176,9 @@ def series_names(spec: MetricSpec) -> set[str]:
 def test_series_of_two_definitions_never_share_a_name(one: MetricSpec, other: MetricSpec) -> None:
     assume(one.name != other.name)
     assert not series_names(one) & series_names(other)
+
+
+def test_the_patterns_of_a_definition_are_small_enough_together() -> None:
+    labels = [Label(name=f"l{number}", pattern=rf"\pL+{number}") for number in range(7)]
+    assert set(faults(COUNTER, labels=tuple(labels))) == {"labels"}
+    assert not faults(COUNTER, labels=tuple(labels[:6]))

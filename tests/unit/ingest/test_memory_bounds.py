@@ -1,8 +1,11 @@
 """What receivers and aggregators remember takes no more memory than it may, whatever clients send."""
 
 import gc
+import json
+import resource
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +14,9 @@ from services.ingest.durable_outcomes import DurableOutcomes
 from services.ingest.folding import portions_of
 from services.ingest.producers import Producers
 from services.ingest.sources import Sources
+from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory
 from services.ingest.windows import Window
-from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, record, totals
+from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, label, record, totals
 
 WAIT = definition("wait_seconds", MetricType.HISTOGRAM, bounds=tuple(map(float, range(1, 200))))
 ORDERS = definition("orders_total")
@@ -117,3 +121,18 @@ def test_what_has_left_memory_gives_its_bytes_back() -> None:
     producers.seal()
     producers.drop_idle(NOW_MS)
     assert len(producers) == 20, "their ranges are gone"
+
+
+def test_the_patterns_of_very_many_definitions_take_no_more_memory_than_some() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before, memory = resident(), LabelSetMemory()
+    kept = []
+    for number in range(200):
+        labels = {f"l{place}": label(pattern=rf"\pL{{4}}{number}_{place}") for place in range(16)}
+        kept.append(CompiledDefinition(definition(f"m{number}_total", labels=labels), memory))
+    for number, compiled in enumerate(kept[:50]):
+        sent = {f"l{place}": f"abcd{number}_{place}" for place in range(16)}
+        assert isinstance(compiled.label_set(json.dumps(sent).encode()), LabelSet)
+    assert resident() - before < 100 << 20
