@@ -15,10 +15,16 @@ from services.ingest.errors import UnreadableLogError
 log = logs.get(__name__)
 
 _ATTEND_SECONDS = 1.0
+#: Whose clock is further ahead of Postgres' takes no lane.
+_MOST_AHEAD_SECONDS = 5.0
 
 
 class Attendance(Protocol):
     """Where aggregators tell each other that they live, and lanes are leased. Every method raises Unavailable."""
+
+    async def now_ms(self) -> int:
+        """The time by the clock that all of them share, Unix milliseconds."""
+        ...
 
     async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
         """Says that `owner` lives, for so long; returns how many aggregators do, this one included.
@@ -71,23 +77,33 @@ class Fleet:
             await self._clock.sleep(min(self._lease_seconds / 3, _ATTEND_SECONDS))
 
     async def _attend(self) -> None:
+        await self._check_clock()
         alive = await self._attendance.attend(self._owner, self._lanes, self._lease_seconds)
         share = -(-self._lanes // max(alive, 1))
         if share != self._share:
             log.info("lanes are shared", aggregators=alive, lanes=self._lanes, share=share)
         self._share = share
 
+    async def _check_clock(self) -> None:
+        """Raises Unavailable where this machine's clock is ahead: commits never go back in time, so that the first one
+        from the future would hide all values until then, those of later owners too."""
+        now_ms = self._clock.now_ms()  # before the question: what that takes is nobody's lead
+        ahead_seconds = (now_ms - await self._attendance.now_ms()) / 1000
+        if ahead_seconds > _MOST_AHEAD_SECONDS:
+            raise Unavailable(f"this machine's clock is {ahead_seconds:.0f} s ahead of Postgres'")
+
     async def take(self, lane: int) -> int | None:
         """The epoch under which this aggregator has the lane from now on.
 
-        None while another one has it or should have it. Raises Unavailable, and UnreadableLogError where there is
-        another number of lanes.
+        None while another one has it or should have it. Raises Unavailable, also where this machine's clock is ahead,
+        and UnreadableLogError where there is another number of lanes.
         """
         async with self._taking:
             if not self._share:
                 await self._attend()
             if len(self._owned) >= self._share:
                 return None
+            await self._check_clock()
             epoch = await self._attendance.acquire(lane, self._lanes, self._owner, self._lease_seconds)
             if epoch is not None:
                 self._owned.add(lane)

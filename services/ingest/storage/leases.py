@@ -23,6 +23,13 @@ class Leases:
         """`database`: connections of their own, so that what keeps a lane waits for nobody's loading and committing."""
         self._database = database
 
+    async def now_ms(self) -> int:
+        """See `fleet.Attendance`."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms")
+            [row] = await cursor.fetchall()
+            return int(row["now_ms"])
+
     async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
         """See `fleet.Attendance`."""
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:

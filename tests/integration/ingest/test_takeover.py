@@ -1,10 +1,21 @@
 """Two aggregators and one lane: one owner at a time, and time that only grows."""
 
 import signal
+import time
 
+import psycopg
+
+from chassis.clock import SystemClock
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.late_aggregator import LateClock
 from tests.waiting import eventually
+
+
+class EarlyClock(SystemClock):
+    """A machine's clock that is an hour ahead."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 3_600_000
 
 
 class KilledError(Exception):
@@ -67,3 +78,23 @@ async def test_a_killed_owner_is_replaced_by_one_whose_clock_is_two_seconds_behi
         await pipeline.expect("orders_total{$project}", load.acknowledged)
     assert increments(await pipeline.samples("orders_total{$project}"))
     assert await no_resets(pipeline)
+
+
+async def test_an_aggregator_whose_clock_is_an_hour_ahead_takes_nothing_and_says_why(pipeline: Pipeline) -> None:
+    pipeline.define("orders_total")
+    async with pipeline.receiver():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        async with pipeline.aggregator(EarlyClock()):
+
+            async def told() -> bool:
+                checks = (await pipeline.readiness("aggregator")).get("checks", {})
+                reason = checks.get("lane 0", {}).get("reason", "")
+                return "3600 s ahead of Postgres'" in reason
+
+            await eventually(told, within_seconds=PATIENCE_SECONDS, what="readiness says what is amiss")
+            async with await psycopg.AsyncConnection.connect(pipeline.database.superuser_dsn) as connection:
+                cursor = await connection.execute("SELECT FROM ingest.lanes UNION ALL SELECT FROM ingest.aggregators")
+                assert await cursor.fetchall() == []
+        async with pipeline.aggregator():
+            await pipeline.expect("orders_total{$project}", 1)
+    assert all(at <= time.time() for at, _ in await pipeline.samples("orders_total{$project}"))
