@@ -1,6 +1,8 @@
 """Projects of a person's tenants."""
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,6 +15,8 @@ from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RUNBOOK = Path(__file__).parents[3] / "docs/runbooks/PulsegateDefinitionsFull.md"
 
 ABSENT = "01a1fc11-be01-79f5-be4a-0f91d8d2d996"
 
@@ -209,6 +213,23 @@ async def test_services_are_told_which_projects_were_deleted_and_of_none_that_is
     answer = await auth.account("FindDeletedProjects", pb.FindDeletedProjectsRequest(project_ids=asked))
 
     assert list(answer.project_ids) == [ada.project_id]
+
+
+async def test_the_statement_of_the_runbook_deletes_a_tenants_projects_as_its_admins_would(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    projects = [ada.project_id, (await create(auth, ada, "Shop")).id]
+    [statement] = re.findall("```sql\n(.*?)```", RUNBOOK.read_text(), re.DOTALL)
+
+    with psycopg.connect(module_database.superuser_dsn) as operator:
+        operator.execute(statement.replace("…", ada.tenant_id))
+
+    answer = await auth.account(
+        "FindDeletedProjects", pb.FindDeletedProjectsRequest(project_ids=[*projects, eve.project_id])
+    )
+    assert sorted(answer.project_ids) == sorted(projects)
+    assert (await names(auth, ada), await names(auth, eve)) == ([], ["Default"])
 
 
 async def test_deleting_a_project_stops_its_keys(auth: AuthClient) -> None:
