@@ -54,6 +54,20 @@ async def test_every_change_and_sign_in_is_in_one_chain_that_anybody_can_check(s
     assert list(end) == ["signedHead"]
 
 
+async def test_definitions_end_with_their_project_and_the_log_says_so(suite: Suite) -> None:
+    async with connected(suite.base_url) as api:
+        ada = await sign_up(api)
+        await ada.define("orders_total")
+        await api.expect(204, "DELETE", f"/api/v1/projects/{ada.id}", credential=ada.token)
+
+        async def told() -> list[object]:
+            entries = [line["entry"] for line in await _exported(ada) if "entry" in line]
+            return [entry for entry in entries if entry["action"] == "metric.deleted"]  # type: ignore[index]
+
+        [entry] = await eventually(told, within_seconds=90.0, what="config heard of the deletion")
+    assert (entry["projectId"], entry["actor"]["id"]) == (ada.id, "project-deletion")
+
+
 async def test_nobody_reads_another_tenants_log(suite: Suite) -> None:
     async with connected(suite.base_url) as api:
         ada, eve = await sign_up(api), await sign_up(api)
