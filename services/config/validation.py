@@ -14,7 +14,7 @@ MOST_VALUES = 1_000
 MOST_VALUE_BYTES = 200
 MOST_DISTINCT = 10_000
 #: Of the programs of a definition's patterns together: receivers may compile them anew for each metric.
-MOST_PATTERN_STEPS = 8_000
+MOST_PATTERN_STEPS = 2_000
 MOST_BUCKETS = 100
 MOST_OBJECTIVES = 20
 

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from chassis.patterns import Pattern
+from chassis.patterns import Pattern, PatternError
 from services.ingest.decoding import Batch, Metric
 from services.ingest.domain import (
     GAUGE_NEWEST_MS,
@@ -189,12 +189,19 @@ class CompiledDefinition:
 def _allows(rule: LabelRule, value: str) -> bool:
     if rule.values is not None and value not in rule.values:
         return False
-    return not rule.pattern or _compiled(rule.pattern).matches(value)
+    if not rule.pattern:
+        return True
+    pattern = _compiled(rule.pattern)
+    return pattern is not None and pattern.matches(value)
 
 
 @lru_cache(_MOST_PATTERNS)
-def _compiled(pattern: str) -> Pattern:
-    return Pattern(pattern)
+def _compiled(pattern: str) -> Pattern | None:
+    """None: it cannot be used, as one that was defined while patterns could need more memory."""
+    try:
+        return Pattern(pattern)
+    except PatternError:
+        return None
 
 
 class AcceptedTotal(NamedTuple):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import uuid
+from typing import Any
 
 import pytest
 
@@ -60,9 +61,9 @@ async def test_definitions_end_with_their_project_and_the_log_says_so(suite: Sui
         await ada.define("orders_total")
         await api.expect(204, "DELETE", f"/api/v1/projects/{ada.id}", credential=ada.token)
 
-        async def told() -> list[object]:
-            entries = [line["entry"] for line in await _exported(ada) if "entry" in line]
-            return [entry for entry in entries if entry["action"] == "metric.deleted"]  # type: ignore[index]
+        async def told() -> list[Any]:
+            entries: list[Any] = [line["entry"] for line in await _exported(ada) if "entry" in line]
+            return [entry for entry in entries if entry["action"] == "metric.deleted"]
 
         [entry] = await eventually(told, within_seconds=90.0, what="config heard of the deletion")
     assert (entry["projectId"], entry["actor"]["id"]) == (ada.id, "project-deletion")

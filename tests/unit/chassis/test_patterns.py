@@ -36,11 +36,9 @@ def test_a_pattern_that_would_need_much_memory_is_refused(pattern: str) -> None:
         Pattern(pattern)
 
 
-@pytest.mark.parametrize(
-    "pattern", [r"\pL+", r"(?i)[a-zäöü ]{1,200}", r"[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63}){1,4}"]
-)
+@pytest.mark.parametrize("pattern", [r"\pL+", r"(?i)[a-zäöü ]{1,100}", r"[\w.+-]{1,64}@[\w-]{1,63}"])
 def test_a_pattern_that_somebody_may_want_is_small_enough(pattern: str) -> None:
-    assert 0 < Pattern(pattern).steps < 4_000
+    assert 0 < Pattern(pattern).steps < 2_000
 
 
 def test_a_pattern_that_backtracking_could_not_finish_takes_no_time() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.ingest.domain import MetricType, Outcome, Rejection
+from services.ingest.domain import Fault, MetricType, Outcome, Rejection
 from services.ingest.durable_outcomes import DurableOutcomes
 from services.ingest.folding import portions_of
 from services.ingest.producers import Producers
@@ -121,6 +121,15 @@ def test_what_has_left_memory_gives_its_bytes_back() -> None:
     producers.seal()
     producers.drop_idle(NOW_MS)
     assert len(producers) == 20, "their ranges are gone"
+
+
+def test_a_stored_pattern_that_needs_more_than_patterns_may_allows_no_value() -> None:
+    compiled = CompiledDefinition(
+        definition("visits_total", labels={"city": label(pattern=r"\pL{10}")}), LabelSetMemory()
+    )
+    refused = compiled.label_set(b'{"city":"Heidelberg"}')
+    assert isinstance(refused, Fault)
+    assert refused.code == "LABEL_VALUE_NOT_ALLOWED"
 
 
 def test_the_patterns_of_very_many_definitions_take_no_more_memory_than_some() -> None:

@@ -21,12 +21,16 @@ from tests.unit.ingest.ingestion import NOW_MS, definition, label
 _LABELS = [f"l{number}" for number in range(16)]
 _ANY: Mapping[str, Any] = {"labels": {name: label() for name in _LABELS}}
 
+#: Each of nearly as many steps as a definition's may have.
+PATTERNS = [rf"\pL+.{{1,80}}{number}" for number in range(MOST_METRICS_IN_BATCH)]
+
 DEFINITIONS = (
     definition("wide_total", **_ANY),
     definition("depth", MetricType.GAUGE),
     definition("load_seconds", MetricType.HISTOGRAM, bounds=tuple(map(float, range(1, 25))), **_ANY),
     definition("size_bytes", MetricType.SUMMARY, objectives=(0.5,), **_ANY),
     definition("wait_seconds", MetricType.NATIVE_HISTOGRAM, **_ANY),
+    *(definition(f"p{number}_total", labels={"l0": label(pattern=pattern)}) for number, pattern in enumerate(PATTERNS)),
 )
 
 
@@ -44,6 +48,8 @@ class Worst:
     group: PushGroup = field(default_factory=dict)
     #: Seconds of processor time for which nobody else has his turn, on a machine with nothing else to do.
     hold_seconds: float = 0.04
+    #: And what it costs besides, whatever its size.
+    besides_seconds: float = 0.0
 
 
 def _dense(count: int) -> Iterator[str]:
@@ -75,6 +81,10 @@ def _observations(name: str) -> Callable[[int], bytes]:
 def _distinct_labels(metrics: int) -> bytes:
     texts = [{name: f"{at}{name}".ljust(200, "x") for name in _LABELS} for at in range(metrics)]
     return _batch([json.dumps({"name": "wide_total", "value": 1, "labels": labels}) for labels in texts])
+
+
+def _patterns(metrics: int) -> bytes:
+    return _batch([f'{{"name":"p{at}_total","value":1,"labels":{{"l0":"abc{at}"}}}}' for at in range(metrics)])
 
 
 def _wrong_values(metrics: int) -> bytes:
@@ -115,6 +125,14 @@ def _many_gzip_members(points: int) -> bytes:
 
 _JSON = [
     Worst(name="new label sets", door=Door.METRICS, make=_distinct_labels, most=MOST_METRICS_IN_BATCH),
+    Worst(
+        name="patterns to compile",
+        door=Door.METRICS,
+        make=_patterns,
+        most=MOST_METRICS_IN_BATCH,
+        hold_seconds=0.06,
+        besides_seconds=0.06,
+    ),
     *[
         Worst(name=f"observations of {name}", door=Door.METRICS, make=_observations(name), most=MOST_METRICS_IN_BATCH)
         for name in ("load_seconds", "size_bytes", "wait_seconds")
