@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import tenacity
 from psycopg.rows import tuple_row
 
 from chassis import logs, metrics
@@ -87,14 +88,24 @@ async def migrate(schema: str, folder: Path, owner_dsn: str, *, patience_seconds
         )
         pending = await _pending(connection, migrations)
         for migration in pending:
-            async with connection.transaction():
-                await connection.execute(migration.sql.encode())
-                await connection.execute(
-                    "INSERT INTO schema_migrations (number, name, digest) VALUES (%s, %s, %s)",
-                    (migration.number, migration.name, migration.digest),
-                )
+            await _apply(connection, migration)
             log.info("migration applied", schema=schema, migration=migration.name)
         return len(pending)
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(psycopg.errors.DeadlockDetected),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+async def _apply(connection: "psycopg.AsyncConnection[tuple[Any, ...]]", migration: Migration) -> None:
+    """Postgres may end it where it and a service that runs wait for each other's locks: then it is tried again."""
+    async with connection.transaction():
+        await connection.execute(migration.sql.encode())
+        await connection.execute(
+            "INSERT INTO schema_migrations (number, name, digest) VALUES (%s, %s, %s)",
+            (migration.number, migration.name, migration.digest),
+        )
 
 
 async def _connected(owner_dsn: str, deadline: float) -> "psycopg.AsyncConnection[tuple[Any, ...]]":

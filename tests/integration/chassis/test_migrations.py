@@ -102,6 +102,24 @@ async def test_a_table_in_use_is_not_waited_for_long(schema: Schema, tmp_path: P
     assert await migrate(schema.name, tmp_path, schema.owner_dsn) == 1
 
 
+async def test_a_migration_that_ends_a_deadlock_is_tried_again(schema: Schema, tmp_path: Path) -> None:
+    await migrate(schema.name, write(tmp_path, FIRST + "CREATE TABLE others (n integer);"), schema.owner_dsn)
+    write(tmp_path, FIRST + "CREATE TABLE others (n integer);", f"{SECOND}; ALTER TABLE others ADD COLUMN m integer")
+    async with await psycopg.AsyncConnection.connect(schema.superuser_dsn) as running:
+        await running.execute("LOCK TABLE config.others IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(migrate(schema.name, tmp_path, schema.owner_dsn))
+
+        async def waits() -> bool:
+            locks = await running.execute(
+                "SELECT FROM pg_locks WHERE relation = 'config.others'::regclass AND NOT granted"
+            )
+            return locks.rowcount > 0
+
+        await eventually(waits, what="the migration waits for the service")
+        await running.execute("LOCK TABLE config.things IN ACCESS SHARE MODE")
+    assert await migrating == 1
+
+
 async def test_a_statement_that_row_level_security_would_narrow_fails_loudly(schema: Schema, tmp_path: Path) -> None:
     protect = "ALTER TABLE things ENABLE ROW LEVEL SECURITY; ALTER TABLE things FORCE ROW LEVEL SECURITY;"
     write(tmp_path, FIRST + protect, "UPDATE things SET n = 2")
