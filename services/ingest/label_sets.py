@@ -122,9 +122,9 @@ class LabelSets:
         return self._table.row_of(series_id(definition_id, labels)) >= 0
 
     def other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
-        """What has `__other__` everywhere for a label set."""
+        """What has `__other__` everywhere for a label set; past the most of them one, the same for every owner."""
         folded, others = folded_whole(labels), self._others.get(definition_id, {})
-        return folded if folded in others or len(others) < _MOST_OTHERS else next(iter(others))
+        return folded if folded in others or len(others) < _MOST_OTHERS else min(others)
 
     def _within_distinct(self, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         within = next(self.outcomes(facts, labels))
