@@ -21,14 +21,17 @@ LONGEST_TURN_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.25
 
 
-def at_once(steps: Steps[T]) -> T:
-    """What the steps come to, without a pause."""
+def begun(steps: Steps[T], longest_seconds: float) -> T | Steps[T]:
+    """What the steps come to, without a pause; where that takes longer, those that are left."""
+    until = time.monotonic() + longest_seconds
     while True:
         try:
             next(steps)
         except StopIteration as done:
             found: T = done.value
             return found
+        if time.monotonic() > until:
+            return steps
 
 
 class Turns:

@@ -250,19 +250,25 @@ class Validated:
             self.distributions[series][1].buckets = buckets.packed()
 
 
-def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Validated:
-    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
+def remembered(batch: Batch, definitions: Mapping[str, CompiledDefinition]) -> Validated | None:
+    """What `validate` comes to where all metrics are counters with a good value and a label set that is remembered, at
+    half the price; else None."""
     result = Validated()
     if not _are_read(batch.metrics) or not _take_counters(batch.metrics, definitions, result):
-        _take_all(batch.metrics, 0, definitions, now_ms, result)
+        return None
     return _completed(batch, definitions, result)
 
 
-def validate_in_steps(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Steps[Validated]:
-    """The same, one metric a step: for those that are large."""
+def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Steps[Validated]:
+    """Each metric taken or rejected, in order. `now_ms`: the receiver's clock, which gauges without a time get."""
     result = Validated()
     for index, metric in enumerate(batch.metrics):
-        _take_all((metric,), index, definitions, now_ms, result)
+        if isinstance(metric, Fault):
+            fault: Fault | None = _refused_array(metric, definitions) or metric
+        else:
+            fault = take(metric, definitions, now_ms, result)
+        if fault is not None:
+            result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
         yield
     return _completed(batch, definitions, result)
 
@@ -272,8 +278,7 @@ def _are_read(metrics: Sequence[Metric | Fault]) -> TypeGuard[Sequence[Metric]]:
 
 
 def _take_counters(metrics: Sequence[Metric], definitions: Mapping[str, CompiledDefinition], result: Validated) -> bool:
-    """Takes the metrics where all are counters with a good value and a label set that is remembered, which is as `take`
-    would do it at half the price. False, and nothing is taken, where one is anything else."""
+    """False, and nothing is taken, where one is anything else than `remembered` says."""
     try:
         label_sets = [definitions[metric.name].remembered_of_counter[bytes(metric.labels)] for metric in metrics]
     except KeyError:
@@ -288,22 +293,6 @@ def _take_counters(metrics: Sequence[Metric], definitions: Mapping[str, Compiled
 
 def _are_numbers(values: list[float | list[float]]) -> TypeGuard[list[float]]:
     return set(map(type, values)) == {float}
-
-
-def _take_all(
-    metrics: Sequence[Metric | Fault],
-    first: int,
-    definitions: Mapping[str, CompiledDefinition],
-    now_ms: int,
-    result: Validated,
-) -> None:
-    for index, metric in enumerate(metrics, first):
-        if isinstance(metric, Fault):
-            fault: Fault | None = _refused_array(metric, definitions) or metric
-        else:
-            fault = take(metric, definitions, now_ms, result)
-        if fault is not None:
-            result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
 
 
 def _completed(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> Validated:

@@ -16,7 +16,7 @@ from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from services.ingest.decoding import Batch
 from services.ingest.grpc_api.outcomes import door_of, group_of, render
 from services.ingest.log_writer import Frame
-from services.ingest.operations.batches import LargeBody, Receiver, Taken
+from services.ingest.operations.batches import Receiver, Taken, Unfinished
 from services.ingest.turns import LONGEST_TURN_SECONDS
 
 log = logs.get(__name__)
@@ -106,7 +106,7 @@ class BatchStream:
         taken = self._begin(principal, batch, deadline)
         return taken if isinstance(taken, Taken) else await self._go_on(principal, batch, taken)
 
-    async def _go_on(self, principal: Principal, batch: pb.StreamedBatch, begun: Batch | LargeBody) -> Taken:
+    async def _go_on(self, principal: Principal, batch: pb.StreamedBatch, begun: Batch | Unfinished) -> Taken:
         if not batch.traceparent:
             return await self._receiver.go_on(principal, begun)
         with tracing.span("go on with batch", carrier={"traceparent": batch.traceparent}):
@@ -126,7 +126,7 @@ class BatchStream:
         else:
             self._await_frames(batch.number, taken)
 
-    def _begin(self, principal: Principal, batch: pb.StreamedBatch, deadline: float) -> Taken | Batch | LargeBody:
+    def _begin(self, principal: Principal, batch: pb.StreamedBatch, deadline: float) -> Taken | Batch | Unfinished:
         """Nobody waits for a batch whose deadline has passed: it is not even decoded."""
         if time.monotonic() > deadline:
             raise DeadlineExceeded("The receiver came to this batch too late.")

@@ -23,19 +23,21 @@ from services.ingest.fair_turns import FairTurns, Room
 from services.ingest.log_writer import Frame, LaneWriters
 from services.ingest.point_validation import validate_points
 from services.ingest.tallies import Tallies
-from services.ingest.turns import Steps, at_once, in_turns
-from services.ingest.validation import Validated, validate, validate_in_steps
+from services.ingest.turns import Steps, begun, in_turns
+from services.ingest.validation import Validated, remembered, validate
 
 T = TypeVar("T")
 
 #: Metrics and data points that may wait for config or the state, already decoded: all together, and of one tenant.
 _MOST_RECONSIDERED = 100_000
 _MOST_RECONSIDERED_OF_TENANT = 50_000
-#: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds at most, of the doors' worst
-#: bodies and of the worst metrics, which cost less.
+#: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds of the doors' worst bodies
+#: and of the worst metrics, which cost less. Values that patterns must match may take far longer: see below.
 _MOST_POINT_BYTES_AT_ONCE = 16 << 10
 _MOST_METRIC_BYTES_AT_ONCE = 64 << 10
-#: Larger ones that may wait until they are read: all together, and of one tenant.
+#: How long others wait for a body of no more bytes.
+_LONGEST_AT_ONCE_SECONDS = 0.02
+#: Bodies that may wait until they are read: all together, and of one tenant.
 _MOST_WAITING_BYTES = 64 << 20
 _MOST_WAITING_BYTES_OF_TENANT = 16 << 20
 
@@ -53,12 +55,12 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class LargeBody:
-    """A body, decompressed, that others must not wait for."""
+class Unfinished:
+    """What is left to do for a body that others must not wait for."""
 
-    plain: bytes
-    door: Door
-    push: Push | None
+    steps: Steps[Taken | Batch]
+    #: Of the body, decompressed.
+    size_bytes: int
 
 
 class Receiver:
@@ -116,29 +118,30 @@ class Receiver:
         content_encoding: str,
         door: Door = Door.METRICS,
         group: PushGroup | None = None,
-    ) -> Taken | Batch | LargeBody:
+    ) -> Taken | Batch | Unfinished:
         """Looks at the batch and puts it into a frame of the log.
 
-        Returns what is for `go_on`: the body where it is large, the batch itself where a newer definition might change
-        what is to be rejected, or where it is new to a project that is full. Raises like `take`.
+        Returns what is for `go_on`: what is left to do where that takes long, the batch itself where a newer definition
+        might change what is to be rejected, or where it is new to a project that is full. Raises like `take`.
         """
         principal.require("ingest:write")
         plain = decompress(body, content_encoding)
         push = self._push(group) if group is not None else None
         if len(plain) > (_MOST_METRIC_BYTES_AT_ONCE if door is Door.METRICS else _MOST_POINT_BYTES_AT_ONCE):
-            return LargeBody(plain, door, push)
+            return Unfinished(self._look_at(principal, plain, door, push), len(plain))
         if door is Door.METRICS:
-            return self._look_at_metrics(principal, decode(plain, ""))
-        return at_once(self._look_at(principal, plain, door, push))
+            found = self._look_at_metrics(principal, decode(plain, ""))
+        else:
+            found = begun(self._look_at(principal, plain, door, push), _LONGEST_AT_ONCE_SECONDS)
+        return found if isinstance(found, Taken | Batch) else Unfinished(found, len(plain))
 
-    def _look_at_metrics(self, principal: Principal, batch: Batch) -> Taken | Batch:
-        """`_look_at` without its steps, which would cost the common batch more than they are worth."""
+    def _look_at_metrics(self, principal: Principal, batch: Batch) -> Taken | Batch | Steps[Taken | Batch]:
+        """`_look_at` without its steps for the common batch, which they would cost more than they are worth."""
         if (early := self._early(principal, batch)) is not None:
             return early
-        definitions = self._definitions.of_project(_uuid_bytes(principal.project_id))
-        part = validate(batch, definitions, self._clock.now_ms())
-        if part.rejections and part.curable:
-            return batch
+        part = remembered(batch, self._definitions.of_project(_uuid_bytes(principal.project_id)))
+        if part is None:
+            return begun(self._judge(principal, batch), _LONGEST_AT_ONCE_SECONDS)
         taken, worth_keeping = self._judged(principal, batch, (part,))
         return (
             self._kept(principal, batch, taken, encoded_records(_whose(principal), batch, part, self._clock.now_ms()))
@@ -181,13 +184,12 @@ class Receiver:
         self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
         return Push(group, self._pushed_ns)
 
-    async def go_on(self, principal: Principal, begun: Batch | LargeBody) -> Taken:
+    async def go_on(self, principal: Principal, found: Batch | Unfinished) -> Taken:
         """Takes what `begin` has returned. Raises like `take`, and Unavailable where too much waits."""
-        if isinstance(begun, Batch):
-            return await self._reconsider(principal, begun)
-        size_bytes = len(begun.plain)
-        taken = await self._work(principal, size_bytes, self._look_at(principal, begun.plain, begun.door, begun.push))
-        return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken, size_bytes)
+        if isinstance(found, Batch):
+            return await self._reconsider(principal, found)
+        taken = await self._work(principal, found.size_bytes, found.steps)
+        return taken if isinstance(taken, Taken) else await self._reconsider(principal, taken, found.size_bytes)
 
     async def _work(self, principal: Principal, large_bytes: int, steps: Steps[T]) -> T:
         """What the steps come to, in a turn of their own where they are for a body that is large."""
@@ -229,7 +231,7 @@ class Receiver:
         now_ms = self._clock.now_ms()
         if batch.points:
             return (yield from validate_points(batch.points, definitions, now_ms, refused_sources))
-        return ((yield from validate_in_steps(batch, definitions, now_ms)),)
+        return ((yield from validate(batch, definitions, now_ms)),)
 
     def _keep(self, principal: Principal, batch: Batch, parts: Sequence[Validated]) -> Steps[Taken]:
         taken, worth_keeping = self._judged(principal, batch, parts)

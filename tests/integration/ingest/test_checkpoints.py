@@ -27,7 +27,7 @@ from services.ingest.storage import recent as recent_storage
 from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.storage.full_projects import ProjectLimits
 from services.ingest.storage.leases import Leases
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import (
     DAY_MS,

@@ -24,7 +24,8 @@ from services.ingest.records import (
     int64s,
 )
 from services.ingest.sketches import bin_of
-from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated, validate
+from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated, remembered, validate
+from tests.stepping import at_once
 
 TENANT, PROJECT = b"t" * 16, b"p" * 16
 NOW_MS = 1_795_200_000_000
@@ -70,7 +71,12 @@ def validated(definitions: list[Definition], *metrics: Any, memory: LabelSetMemo
     """The batch of these metrics, from its JSON on."""
     shared = memory or LabelSetMemory()
     compiled = {each.name: CompiledDefinition(each, shared) for each in definitions}
-    return validate(batch_of(*metrics), compiled, NOW_MS)
+    return validation_of(batch_of(*metrics), compiled)
+
+
+def validation_of(batch: decoding.Batch, compiled: Mapping[str, CompiledDefinition]) -> Validated:
+    """As a receiver does it."""
+    return remembered(batch, compiled) or at_once(validate(batch, compiled, NOW_MS))
 
 
 class Delta(NamedTuple):

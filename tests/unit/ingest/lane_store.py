@@ -18,8 +18,8 @@ from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint, SealedSeries
 from services.ingest.series import Family, SeriesTable, StoredSeries, decode_labels, encode_labels
 from services.ingest.sources import SourceKey, Total
-from services.ingest.turns import at_once
 from services.ingest.windows import Window
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, PROJECT, TENANT, pairs_of
 
 #: Of `Store.live_through`.

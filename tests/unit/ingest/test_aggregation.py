@@ -15,7 +15,7 @@ from services.ingest.errors import UnreadableLogError
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Kind, Record
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,

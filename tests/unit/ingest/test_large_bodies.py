@@ -12,7 +12,7 @@ from chassis.errors import DeadlineExceeded
 from chassis.principals import Principal
 from services.ingest import records
 from services.ingest.domain import Door, MetricType
-from services.ingest.operations.batches import LargeBody, Receiver, Taken
+from services.ingest.operations.batches import Receiver, Taken, Unfinished
 from tests.unit.ingest.ingestion import definition, label
 from tests.unit.ingest.receiving import a_sender, receiver_of
 from tests.unit.ingest.test_definitions import living
@@ -34,7 +34,7 @@ LARGE = lines(LINES)
 async def test_small_batches_are_taken_while_a_large_body_is_read() -> None:
     async with receiver_of([ORDERS, LOAD]) as (receiver, _):
         begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
-        assert isinstance(begun, LargeBody)
+        assert isinstance(begun, Unfinished)
         reading = asyncio.create_task(receiver.go_on(a_sender(), begun))
         meanwhile = 0
         while not reading.done():
@@ -48,7 +48,7 @@ async def test_small_batches_are_taken_while_a_large_body_is_read() -> None:
 async def test_a_definition_that_changes_while_a_body_is_read_is_in_its_records_once() -> None:
     async with receiver_of([LOAD]) as (receiver, config):
         begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
-        assert isinstance(begun, LargeBody)
+        assert isinstance(begun, Unfinished)
         reading = asyncio.create_task(receiver.go_on(a_sender(), begun))
         revision = 1
         while not reading.done():
@@ -68,7 +68,7 @@ async def test_a_definition_that_changes_while_a_body_is_read_is_in_its_records_
 async def test_a_large_body_that_nobody_waits_for_any_more_is_not_read() -> None:
     async with receiver_of([LOAD]) as (receiver, _):
         begun = receiver.begin(a_sender(), LARGE, "", Door.STATSD)
-        assert isinstance(begun, LargeBody)
+        assert isinstance(begun, Unfinished)
         context.DEADLINE.set(time.monotonic())
         with pytest.raises(DeadlineExceeded):
             await receiver.go_on(a_sender(), begun)
@@ -106,7 +106,7 @@ async def test_large_bodies_that_have_asked_config_are_judged_one_at_a_time() ->
 
 async def read_by(receiver: Receiver, sender: Principal, body: bytes) -> Taken:
     begun = receiver.begin(sender, body, "", Door.STATSD)
-    assert isinstance(begun, LargeBody)
+    assert isinstance(begun, Unfinished)
     return await receiver.go_on(sender, begun)
 
 

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from services.ingest.domain import Definition, GaugeMerge, MetricType, series_id
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Distribution, RecordedExemplar
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,

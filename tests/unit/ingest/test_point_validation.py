@@ -20,8 +20,8 @@ from services.ingest.points import (
 )
 from services.ingest.records import Distribution
 from services.ingest.sketches import bin_of
-from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory, Validated
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition, label
 
 ORDERS = definition(labels={"plan": label(values=["pro", "free"]), "job": label()})

@@ -14,7 +14,7 @@ from services.ingest.samples import Samples
 from services.ingest.sealing import REWRITE_SECONDS
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS, MINUTES, MOST_QUIET, SummaryWindows
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record
 from tests.unit.ingest.lane_store import Store, each_of
 

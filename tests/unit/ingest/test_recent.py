@@ -18,7 +18,7 @@ from services.ingest.records import Record
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.sketches import Sketch, bin_of
 from services.ingest.summary_windows import MINUTE_MS
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition, delta, ended, label, record, renamed
 from tests.unit.ingest.lane_store import Sample, Store, each_of
 

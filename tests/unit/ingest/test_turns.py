@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Generator
 
-from services.ingest.turns import LONGEST_TURN_SECONDS, Steps, at_once, in_turns
+from services.ingest.turns import LONGEST_TURN_SECONDS, Steps, begun, in_turns
 
 
 def _busy(steps: int, seconds_each: float) -> Steps[int]:
@@ -27,4 +28,10 @@ async def test_others_have_their_turn_while_work_goes_on_and_as_much_time_as_it(
 
 
 def test_what_is_small_is_done_at_once() -> None:
-    assert at_once(_busy(3, 0)) == 3
+    assert begun(_busy(3, 0), 60.0) == 3
+
+
+def test_what_takes_long_is_begun_and_goes_on_where_it_was_left() -> None:
+    left = begun(_busy(3, 0.01), 0.005)
+    assert isinstance(left, Generator)
+    assert len(list(left)) == 2

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from services.ingest.domain import Fault, MetricType
 from services.ingest.native_histograms import NativeBuckets
 from services.ingest.records import Distribution, Identity
-from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated, validate
-from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, batch_of, definition, label, validated
+from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory, Validated
+from tests.unit.ingest.ingestion import DAY_MS, NOW_MS, batch_of, definition, label, validated, validation_of
 
 COUNTER = definition(
     "orders_total",
@@ -291,7 +291,7 @@ def test_a_refusal_is_remembered_too() -> None:
 def test_a_batch_comes_to_the_same_whether_its_label_sets_are_remembered_or_not(last: dict[str, Any]) -> None:
     metrics = [order(1), order(2, zone="eu-1"), {"name": "visits_total", "value": 0.5}, last]
     compiled = {each.name: CompiledDefinition(each, LabelSetMemory()) for each in [*ALL, definition("visits_total")]}
-    first, second = (validate(batch_of(*metrics), compiled, NOW_MS) for _ in range(2))
+    first, second = (validation_of(batch_of(*metrics), compiled) for _ in range(2))
     assert second.rejections == first.rejections
     assert second.accepted == first.accepted == len(metrics) - len(first.rejections)
     assert second.definitions == first.definitions

@@ -16,7 +16,7 @@ from services.ingest.doors import exposition_protobuf, exposition_text
 from services.ingest.doors.exposition import Push, points_of
 from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, SUMMARIES, Buckets, Point
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 
 JOB = {"job": "nightly"}
 TWO_BUCKETS_UP_TO_ONE = pb.ExpositionHistogram(bucket=[pb.ExpositionBucket(upper_bound=1.0) for _ in range(2)])

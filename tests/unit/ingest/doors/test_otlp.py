@@ -26,7 +26,7 @@ from services.ingest.points import (
     Origin,
     Point,
 )
-from services.ingest.turns import at_once
+from tests.stepping import at_once
 
 DELTA, CUMULATIVE = 1, 2
 

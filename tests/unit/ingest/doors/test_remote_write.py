@@ -17,8 +17,8 @@ from services.ingest.errors import BatchTooLarge, MalformedBody
 from services.ingest.point_validation import validate_points
 from services.ingest.points import COUNTERS, GAUGES, HISTOGRAMS, Component, ComponentKind, Point, source_id
 from services.ingest.records import Record, decode_frame, encode_frame
-from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition
 from tests.unit.ingest.lane_store import Store
 

@@ -13,8 +13,8 @@ from services.ingest.doors import statsd
 from services.ingest.errors import BatchEmpty, BatchTooLarge
 from services.ingest.point_validation import validate_points
 from services.ingest.points import COUNTERS, DISTRIBUTIONS, GAUGES, Observations, Point
-from services.ingest.turns import at_once
 from services.ingest.validation import CompiledDefinition, LabelSetMemory
+from tests.stepping import at_once
 from tests.unit.ingest.ingestion import NOW_MS, definition
 
 
