@@ -114,6 +114,8 @@ class Checked:
     def __init__(self, channel: ServiceChannel, breakers: Sequence[Breaker]) -> None:
         self._channel = channel
         self._breakers = breakers
+        #: What the last check said.
+        self._serves = True
 
     async def probe(self) -> None:
         """Raises Unavailable where it does not answer or does not serve, or where a breaker towards it is open."""
@@ -123,8 +125,14 @@ class Checked:
             for breaker in self._breakers:
                 breaker.checked(answered=False)
             raise
+        except Unavailable:
+            self._serves = False
+            raise
         for breaker in self._breakers:
             breaker.checked(answered=True)
+            if not self._serves:  # what it needs is back, which calls had failed for
+                breaker.try_again()
+        self._serves = True
         refuse_while_open(self._breakers)
 
     def state(self) -> str:
