@@ -81,7 +81,8 @@ def unit_fault(unit: str) -> str | None:
         return f'is not a base unit; use "{base}"'
     if len(unit) > MOST_UNIT_LENGTH or not _UNIT.fullmatch(unit) or f"_{unit}".endswith(_ENDINGS):
         return f'must be a word in small letters, such as "seconds" or "requests", at most {MOST_UNIT_LENGTH} long'
-    return None
+    used, base = _unit_at_the_end(unit)
+    return f'must end in the base unit "{base}" instead of {used}' if used else None
 
 
 def name_fault(name: str, metric_type: MetricType | None, unit: str) -> str | None:

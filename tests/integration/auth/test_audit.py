@@ -226,13 +226,13 @@ async def test_what_becomes_of_a_second_factor_is_told(auth: AuthClient) -> None
     principal = await auth.principal(ada)
     secret = (await auth.own("BeginTotp", own_account_pb2.BeginTotpRequest(password=PASSWORD), principal)).secret
     confirming = own_account_pb2.ConfirmTotpRequest(code=pyotp.TOTP(secret).now())
-    await auth.own("ConfirmTotp", confirming, principal)
+    codes = (await auth.own("ConfirmTotp", confirming, principal)).recovery_codes
     with pytest.raises(Unauthenticated):
         await auth.account("SignIn", accounts_pb2.SignInRequest(email=ada.email, password=PASSWORD))
-    renewing = own_account_pb2.RenewRecoveryCodesRequest(password=PASSWORD)
-    await auth.own("RenewRecoveryCodes", renewing, principal)
+    renewing = own_account_pb2.RenewRecoveryCodesRequest(password=PASSWORD, totp=codes[0])
+    codes = (await auth.own("RenewRecoveryCodes", renewing, principal)).recovery_codes
     for _ in range(2):
-        await auth.own("DisableTotp", own_account_pb2.DisableTotpRequest(password=PASSWORD), principal)
+        await auth.own("DisableTotp", own_account_pb2.DisableTotpRequest(password=PASSWORD, totp=codes[0]), principal)
 
     entries = (await entries_of(auth, ada, principal))[3:]
 

@@ -125,6 +125,7 @@ def test_base_units_and_countable_things_are_units(unit: str) -> None:
         ("%", "ratio"),
         ("percent", "ratio"),
         ("°F", "celsius"),
+        ("queue_ms", "seconds"),
     ],
 )
 def test_other_units_are_refused_with_their_base_unit(unit: str, base: str) -> None:
