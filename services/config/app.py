@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
@@ -60,14 +61,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             grpc_server.serving(
                 settings.host,
                 settings.grpc_port,
-                [
-                    lambda server: definitions_pb2_grpc.add_DefinitionServiceServicer_to_server(
-                        DefinitionServicer(definitions, auto_definition), server
-                    ),
-                    lambda server: definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(
-                        DefinitionFeedServicer(definitions, auto_definition, feed), server
-                    ),
-                ],
+                _registrations(
+                    DefinitionServicer(definitions, auto_definition),
+                    DefinitionFeedServicer(definitions, auto_definition, feed),
+                ),
                 callers=CALLERS,
                 service_token=settings.following("service_token"),
                 verifier=PrincipalVerifier(auth_client.signing_keys),
@@ -81,3 +78,12 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         finally:
             health.stopping = True
             feed.stop()  # watches never end by themselves, so the server could not drain
+
+
+def _registrations(
+    definitions: DefinitionServicer, definition_feed: DefinitionFeedServicer
+) -> list[grpc_server.Registration]:
+    return [
+        partial(definitions_pb2_grpc.add_DefinitionServiceServicer_to_server, definitions),
+        partial(definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server, definition_feed),
+    ]
