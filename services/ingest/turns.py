@@ -34,18 +34,32 @@ def begun(steps: Steps[T], longest_seconds: float) -> T | Steps[T]:
             return steps
 
 
+class TooMuchWork(Exception):
+    """The work takes longer than it may; it is left where it was."""
+
+
 class Turns:
     """Work on the loop that pauses between its steps."""
 
-    def __init__(self, longest_seconds: float = LONGEST_TURN_SECONDS, *, others_share: float = 1.0) -> None:
-        """`others_share`: how long others have the loop for each second of the work."""
+    def __init__(
+        self,
+        longest_seconds: float = LONGEST_TURN_SECONDS,
+        *,
+        others_share: float = 1.0,
+        most_seconds: float = float("inf"),
+    ) -> None:
+        """`others_share`: how long others have the loop for each second of the work; `most_seconds`: of work in all."""
         self._longest_seconds = longest_seconds
         self._others_share = others_share
+        self._left_seconds = most_seconds
         self._began = time.monotonic()
 
     async def pause(self) -> None:
-        """Leaves the loop to others where the work went on for long."""
+        """Leaves the loop to others where the work went on for long. Raises TooMuchWork."""
         if (spent := time.monotonic() - self._began) > self._longest_seconds:
+            self._left_seconds -= spent
+            if self._left_seconds < 0:
+                raise TooMuchWork
             await asyncio.sleep(min(spent * self._others_share, _LONGEST_PAUSE_SECONDS))
             self._began = time.monotonic()
 

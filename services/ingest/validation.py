@@ -5,6 +5,7 @@ whose bytes were not seen before is decoded and checked. The common batch, of co
 """
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -256,7 +257,9 @@ def remembered(batch: Batch, definitions: Mapping[str, CompiledDefinition]) -> V
     result = Validated()
     if not _are_read(batch.metrics) or not _take_counters(batch.metrics, definitions, result):
         return None
-    return _completed(batch, definitions, result)
+    if batch.spans:
+        deque(_take_exemplars(batch, definitions, result), maxlen=0)
+    return _completed(batch, result)
 
 
 def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms: int) -> Steps[Validated]:
@@ -270,7 +273,8 @@ def validate(batch: Batch, definitions: Mapping[str, CompiledDefinition], now_ms
         if fault is not None:
             result.rejections.append(Rejection(index=index, code=fault.code, message=fault.message))
         yield
-    return _completed(batch, definitions, result)
+    yield from _take_exemplars(batch, definitions, result)
+    return _completed(batch, result)
 
 
 def _are_read(metrics: Sequence[Metric | Fault]) -> TypeGuard[Sequence[Metric]]:
@@ -295,15 +299,13 @@ def _are_numbers(values: list[float | list[float]]) -> TypeGuard[list[float]]:
     return set(map(type, values)) == {float}
 
 
-def _completed(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> Validated:
+def _completed(batch: Batch, result: Validated) -> Validated:
     result.accepted = len(batch.metrics) - len(result.rejections)
     result.pack_native()
-    if batch.spans:
-        _take_exemplars(batch, definitions, result)
     return result
 
 
-def _take_exemplars(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> None:
+def _take_exemplars(batch: Batch, definitions: Mapping[str, CompiledDefinition], result: Validated) -> Steps[None]:
     """Of an array of observations the last one stands for all."""
     rejected = {rejection.index for rejection in result.rejections}
     for index, span in batch.spans.items():
@@ -311,6 +313,7 @@ def _take_exemplars(batch: Batch, definitions: Mapping[str, CompiledDefinition],
         if not isinstance(metric, Fault) and index not in rejected:
             value = metric.value if isinstance(metric.value, float) else metric.value[-1]
             take_exemplar(definitions[metric.name], bytes(metric.labels), value, span, result)
+        yield
 
 
 def take_exemplar(compiled: CompiledDefinition, labels: bytes, value: float, span: Span, result: Validated) -> None:

@@ -23,7 +23,7 @@ from services.ingest.fair_turns import FairTurns, Room
 from services.ingest.log_writer import Frame, LaneWriters
 from services.ingest.point_validation import validate_points
 from services.ingest.tallies import Tallies
-from services.ingest.turns import Steps, begun, in_turns
+from services.ingest.turns import Steps, TooMuchWork, Turns, begun, in_turns
 from services.ingest.validation import Validated, remembered, validate
 
 T = TypeVar("T")
@@ -35,8 +35,11 @@ _MOST_RECONSIDERED_OF_TENANT = 50_000
 #: and of the worst metrics, which cost less. Values that patterns must match may take far longer: see below.
 _MOST_POINT_BYTES_AT_ONCE = 16 << 10
 _MOST_METRIC_BYTES_AT_ONCE = 64 << 10
-#: How long others wait for a body of no more bytes.
+#: How long others wait for a body of no more bytes, and what one that takes longer counts as when turns are shared.
 _LONGEST_AT_ONCE_SECONDS = 0.02
+_SLOW_BYTES = 1 << 20
+#: Work in one turn: three times that of the worst body whose values no pattern must match.
+_MOST_TURN_SECONDS = 2.5
 #: Bodies that may wait until they are read: all together, and of one tenant.
 _MOST_WAITING_BYTES = 64 << 20
 _MOST_WAITING_BYTES_OF_TENANT = 16 << 20
@@ -59,7 +62,7 @@ class Unfinished:
     """What is left to do for a body that others must not wait for."""
 
     steps: Steps[Taken | Batch]
-    #: Of the body, decompressed.
+    #: Of the body, decompressed, or what it counts as.
     size_bytes: int
 
 
@@ -133,7 +136,7 @@ class Receiver:
             found = self._look_at_metrics(principal, decode(plain, ""))
         else:
             found = begun(self._look_at(principal, plain, door, push), _LONGEST_AT_ONCE_SECONDS)
-        return found if isinstance(found, Taken | Batch) else Unfinished(found, len(plain))
+        return found if isinstance(found, Taken | Batch) else Unfinished(found, max(len(plain), _SLOW_BYTES))
 
     def _look_at_metrics(self, principal: Principal, batch: Batch) -> Taken | Batch | Steps[Taken | Batch]:
         """`_look_at` without its steps for the common batch, which they would cost more than they are worth."""
@@ -196,7 +199,10 @@ class Receiver:
         if not large_bytes:
             return await in_turns(steps)
         async with self._large_bodies.turn(principal.tenant_id, large_bytes):
-            return await in_turns(steps)
+            try:
+                return await in_turns(steps, Turns(most_seconds=_MOST_TURN_SECONDS))
+            except TooMuchWork as error:  # the label sets that it came to are remembered: the next time it gets further
+                raise Unavailable.waiting_for("turn", "This request takes too long to read.", 1.0) from error
 
     async def _reconsider(self, principal: Principal, batch: Batch, large_bytes: int = 0) -> Taken:
         """Like `begin`, without what a full project has no room for, and with the definitions as config has them now

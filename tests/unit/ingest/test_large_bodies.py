@@ -3,19 +3,22 @@
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from chassis import context
-from chassis.errors import DeadlineExceeded
+from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.principals import Principal
 from services.ingest import records
 from services.ingest.domain import Door, MetricType
+from services.ingest.operations import batches
 from services.ingest.operations.batches import Receiver, Taken, Unfinished
 from tests.unit.ingest.ingestion import definition, label
 from tests.unit.ingest.receiving import a_sender, receiver_of
 from tests.unit.ingest.test_definitions import living
+from tests.unit.ingest.worst_bodies import DEFINITIONS, slow_lines
 
 ORDERS = definition("orders_total")
 ANY = {"l0": label()}
@@ -102,6 +105,29 @@ async def test_large_bodies_that_have_asked_config_are_judged_one_at_a_time() ->
             assert not judged
             config.open.set()
     assert judged == [LINES, 1_000]
+
+
+async def test_a_small_body_that_takes_long_waits_its_turn_like_a_large_one() -> None:
+    async with receiver_of(DEFINITIONS) as (receiver, _):
+        found = receiver.begin(a_sender(), slow_lines(50), "", Door.STATSD)
+        assert isinstance(found, Unfinished)
+        assert found.size_bytes == 1 << 20
+        assert receiver.finish(await receiver.go_on(a_sender(), found)).accepted == 50
+
+
+async def test_a_body_that_takes_too_long_leaves_its_turn_to_others_and_gets_further_when_it_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "_MOST_TURN_SECONDS", 0.1)
+    body, times, taken = slow_lines(400), 0, None
+    async with receiver_of(DEFINITIONS) as (receiver, _):
+        while taken is None and times < 200:
+            times += 1
+            with suppress(Unavailable):
+                taken = await read_by(receiver, a_sender(), body)
+        assert times > 2
+        assert taken is not None
+        assert receiver.finish(taken).accepted == 400
 
 
 async def read_by(receiver: Receiver, sender: Principal, body: bytes) -> Taken:

@@ -84,10 +84,24 @@ def _distinct_labels(metrics: int) -> bytes:
     return _batch([json.dumps({"name": "wide_total", "value": 1, "labels": labels}) for labels in texts])
 
 
-def _patterns(metrics: int) -> bytes:
+def _slow_values(count: int) -> list[str]:
+    """One for each pattern, in turn."""
     chance = random.Random(1)
-    values = ["".join(chance.choices(string.ascii_lowercase, k=190)) + str(at) for at in range(metrics)]
-    return _batch([f'{{"name":"p{at}_total","value":1,"labels":{{"l0":"{values[at]}"}}}}' for at in range(metrics)])
+    ends = range(MOST_METRICS_IN_BATCH)
+    return ["".join(chance.choices(string.ascii_lowercase, k=190)) + str(ends[at % len(ends)]) for at in range(count)]
+
+
+def _patterns(more: str) -> Callable[[int], bytes]:
+    def make(metrics: int) -> bytes:
+        each = enumerate(_slow_values(metrics))
+        return _batch([f'{{"name":"p{at}_total","value":1,"labels":{{"l0":"{value}"{more}}}' for at, value in each])
+
+    return make
+
+
+def slow_lines(points: int) -> bytes:
+    each = enumerate(_slow_values(points))
+    return "\n".join([f"p{at % MOST_METRICS_IN_BATCH}_total:1|c|#l0:{value}" for at, value in each]).encode()
 
 
 def _wrong_values(metrics: int) -> bytes:
@@ -131,9 +145,16 @@ _JSON = [
     Worst(
         name="patterns",
         door=Door.METRICS,
-        make=_patterns,
+        make=_patterns("}}"),
         most=MOST_METRICS_IN_BATCH,
         besides_seconds=0.3,
+    ),
+    Worst(
+        name="patterns and exemplars of label sets that are too long to be remembered",
+        door=Door.METRICS,
+        make=_patterns(f'{" " * 2_100}}},"exemplar":{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}"}}}}'),
+        most=MOST_METRICS_IN_BATCH,
+        besides_seconds=0.6,
     ),
     *[
         Worst(name=f"observations of {name}", door=Door.METRICS, make=_observations(name), most=MOST_METRICS_IN_BATCH)
@@ -180,6 +201,7 @@ _STATSD = [
     Worst(name="new label sets", door=Door.STATSD, make=_lines(_tags)),
     Worst(name="new distributions", door=Door.STATSD, make=_lines(lambda at: f"load_seconds:1|h|#l0:{at}")),
     Worst(name="observations", door=Door.STATSD, make=_nine_values),
+    Worst(name="patterns", door=Door.STATSD, make=slow_lines, most=4_000, besides_seconds=2.5),
     Worst(name="unknown names", door=Door.STATSD, make=_lines(lambda at: f"{at}{'.' * 190}:1|c")),
     Worst(name="numbers too long", door=Door.STATSD, make=_lines(lambda _: f"wide:{'9' * 390}|c")),
 ]
