@@ -145,14 +145,14 @@ _JSON = [
     Worst(
         name="patterns",
         door=Door.METRICS,
-        make=_patterns("}}"),
+        make=_patterns("}"),
         most=MOST_METRICS_IN_BATCH,
         besides_seconds=0.3,
     ),
     Worst(
         name="patterns and exemplars of label sets that are too long to be remembered",
         door=Door.METRICS,
-        make=_patterns(f'{" " * 2_100}}},"exemplar":{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}"}}}}'),
+        make=_patterns(f'{" " * 2_100}}},"exemplar":{{"traceId":"{"1" * 32}","spanId":"{"2" * 16}"}}'),
         most=MOST_METRICS_IN_BATCH,
         besides_seconds=0.6,
     ),
