@@ -29,12 +29,12 @@ def _told() -> Iterator[None]:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PULSEGATE"})
-@click.option("--installation", "file", type=_PATH, help="A TOML file that says where everything is.")
+@click.option("--installation", type=_PATH, help="A TOML file that says where everything is.")
 @click.option(
     "--data", type=_PATH, default=Path(".pulsegate"), show_default=True, help="The data folder of `make run`."
 )
 @click.pass_context
-def pulsegate(context: click.Context, file: Path | None, data: Path) -> None:
+def pulsegate(context: click.Context, installation: Path | None, data: Path) -> None:
     """Operate an installation of Pulsegate.
 
     It is the one that --installation describes (docs/operations.md), or the one that `make run` runs on --data.
@@ -42,7 +42,7 @@ def pulsegate(context: click.Context, file: Path | None, data: Path) -> None:
 
     def found() -> Installation:
         with _told():
-            return from_file(file) if file else from_data(data)
+            return from_file(installation) if installation else from_data(data)
 
     # Looked for by the command, so that the help of each can be read everywhere.
     context.obj = found

@@ -135,10 +135,16 @@ def restore(installation: Installation, path: Path) -> Contents:
     _require_stopped(installation)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".restore-") as folder:
         _unpack(path, folder)
-        # All of it is read, because what is there now is dropped for it.
+        # All of it is read, and the log asked, because what is there now is dropped for it.
         _program(installation, "pg_restore", f"--file={os.devnull}", str(Path(folder) / _DATABASE))
+        asyncio.run(_ask_log(installation))
         _load(installation, Path(folder) / _DATABASE)
-        put = asyncio.run(_put_back(installation, Path(folder) / _FRAMES))
+        try:
+            put = asyncio.run(_put_back(installation, Path(folder) / _FRAMES))
+        except frames.LogError as error:
+            raise BackupError(
+                f"{error}; the database is restored and the log is not: restore again before anything starts"
+            ) from error
     if put != held.frames:
         raise BackupError(f"{put} of {held.frames} frames are in the log: restore again")
     return held
@@ -166,6 +172,11 @@ def _require_stopped(installation: Installation) -> None:
     if rows:
         roles = ", ".join(role for (role,) in rows)
         raise BackupError(f"still signed in to the database: {roles}. Stop every process of the services first.")
+
+
+async def _ask_log(installation: Installation) -> None:
+    async with frames.connected(installation.nats) as log:
+        await log.account_info()
 
 
 async def _put_back(installation: Installation, path: Path) -> int:

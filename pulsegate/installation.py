@@ -65,7 +65,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 def from_file(path: Path) -> Installation:
     """One that is described by a TOML file (docs/operations.md). Raises NoInstallationError."""
     try:
-        told = msgspec.convert(_resolved(tomllib.loads(path.read_text(encoding="utf-8"))), _Described)
+        told = msgspec.convert(_resolved(tomllib.loads(path.read_text(encoding="utf-8")), path.parent), _Described)
     except (OSError, ValueError) as error:
         raise NoInstallationError(f"{path} cannot be used: {error}") from error
     # Here, and not by who connects: that would quote an address that it cannot read, with its password.
@@ -84,12 +84,12 @@ def _require(parse: Callable[[str], object], name: str, address: str) -> None:
         raise NoInstallationError(f"`{name}` {error}") from error
 
 
-def _resolved(value: Any) -> Any:
-    """With the contents of files in place of `{file = "…"}`."""
+def _resolved(value: Any, folder: Path) -> Any:
+    """With the contents of files in place of `{file = "…"}`, whose paths begin in the folder."""
     if isinstance(value, dict):
         if value.keys() == {"file"}:
-            return Path(value["file"]).read_text(encoding="utf-8").strip()
-        return {key: _resolved(item) for key, item in value.items()}
+            return (folder / value["file"]).read_text(encoding="utf-8").strip()
+        return {key: _resolved(item, folder) for key, item in value.items()}
     return value
 
 

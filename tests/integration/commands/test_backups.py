@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -9,6 +10,7 @@ import pytest
 
 from deploy.local.servers import postgres_programs
 from pulsegate import backups
+from pulsegate.frames import LogError
 from pulsegate.installation import Installation
 from tests.suite_database import Database
 from tests.waiting import wait_for
@@ -76,6 +78,17 @@ def test_nothing_is_dropped_for_a_file_that_would_be_written_elsewhere(database:
     with pytest.raises(backups.BackupError, match=r"is no backup of Pulsegate: .*elsewhere"):
         backups.restore(installation(database.superuser_dsn, postgres_programs()), path)
     assert still_has_its_tables(database)
+
+
+def test_nothing_is_dropped_while_the_log_does_not_answer(database: Database, tmp_path: Path) -> None:
+    path = backup_of(tmp_path, dump_of(database, tmp_path))
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("CREATE TABLE auth.made_since ()")
+    restored = replace(installation(database.superuser_dsn, postgres_programs()), nats="nats://127.0.0.1:9")
+    with pytest.raises(LogError, match="does not answer"):
+        backups.restore(restored, path)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("DROP TABLE auth.made_since")
 
 
 def test_a_service_that_nobody_has_named_is_seen_by_its_session(database: Database, tmp_path: Path) -> None:

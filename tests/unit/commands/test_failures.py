@@ -75,9 +75,9 @@ def installation(address: str, tmp_path: Path) -> Path:
     return path
 
 
-def _ended(*arguments: object) -> tuple[int, str]:
+def _ended(*arguments: object, **variables: str) -> tuple[int, str]:
     """A command's status, and all that it says."""
-    environment = {**os.environ, "PULSEGATE_CANARY_KEY_PASSWORD": _PASSWORD, "PYTHONPATH": str(CHECKOUT)}
+    environment = {**os.environ, "PULSEGATE_CANARY_KEY_PASSWORD": _PASSWORD, "PYTHONPATH": str(CHECKOUT), **variables}
     command = [sys.executable, "-m", "pulsegate", *map(str, arguments)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     said = ended.stdout + ended.stderr
@@ -92,6 +92,17 @@ def test_status_and_doctor_say_what_does_not_answer(installation: Path) -> None:
     status, said = _ended("--installation", installation, "doctor")
     assert status == 1
     assert "gateway does not answer" in said
+    assert "Postgres does not answer" in said
+
+
+def test_the_installation_can_be_named_by_a_variable_and_its_files_stand_beside_it(installation: Path) -> None:
+    (installation.parent / "dsn").write_text(f"postgresql://postgres:{_PASSWORD}@127.0.0.1:9/pulsegate\n")
+    lines = [
+        'database = {file = "dsn"}' if "database =" in line else line for line in installation.read_text().splitlines()
+    ]
+    installation.write_text("\n".join(lines))
+    status, said = _ended("doctor", PULSEGATE_INSTALLATION=str(installation))
+    assert status == 1
     assert "Postgres does not answer" in said
 
 
