@@ -49,8 +49,8 @@ INVITATION_MAILS_PERIOD = timedelta(days=1)
 MOST_LEAK_MAILS = 10
 LEAK_MAILS_PERIOD = timedelta(days=1)
 
-#: Of the large parts of what a page holds: services tell each other no more than 16 MiB at a time.
-_MOST_PAGE_BYTES = 4 << 20
+#: Of the large parts of what a page holds: as many pages as there may be calls have room in the memory of a process.
+MOST_PAGE_BYTES = 1 << 20
 
 _MOST_NAME_CHARACTERS = 100
 _MOST_LIMIT = 1_000_000_000
@@ -317,11 +317,11 @@ _Item = TypeVar("_Item")
 
 
 def beginning(items: Sequence[_Item], most: int, bytes_of: Callable[[_Item], int]) -> Sequence[_Item]:
-    """The first items, `most` at most; they end with the one that has brought them to `_MOST_PAGE_BYTES`."""
+    """The first items, `most` at most; they end with the one that has brought them to `MOST_PAGE_BYTES`."""
     held = 0
     for count, item in enumerate(items[:most], start=1):
         held += bytes_of(item)
-        if held >= _MOST_PAGE_BYTES:
+        if held >= MOST_PAGE_BYTES:
             return items[:count]
     return items[:most]
 

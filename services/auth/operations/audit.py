@@ -132,7 +132,7 @@ class AuditLog:
         async with self._database.transaction(**settings) as connection:
             project_id = await self._enter(connection, principal, tenant_id)
             found = await self._storage.page(connection, tenant_id, after, most + 1, project_id)
-        shown = beginning(found, most, lambda entry: len(entry.document))
+        shown = beginning(found, most, lambda entry: len(entry.document.encode()))
         return AuditPage(
             entries=shown,
             next_token=str(shown[-1].sequence) if len(found) > len(shown) else "",

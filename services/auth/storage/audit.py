@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from chassis.postgres import Connection
 from services.auth.audit_chain import Head, SealedEntry
-from services.auth.domain import ProjectId, TenantId
+from services.auth.domain import MOST_PAGE_BYTES, ProjectId, TenantId
 
 #: Role that reads the chains of all tenants, and keeps signed heads.
 AUDITOR_ROLE = "auth_auditor"
@@ -38,13 +38,17 @@ class AuditStorage:
     async def page(
         self, connection: Connection, tenant_id: TenantId, after: int, most: int, project_id: ProjectId | None = None
     ) -> Sequence[SealedEntry]:
-        """Entries after a sequence number, in their order; of one project where it is named."""
+        """Entries after a sequence number, in their order; of one project where it is named.
+
+        `most` at most; where those at the beginning hold `MOST_PAGE_BYTES`, one more follows them.
+        """
         cursor = await connection.execute(
             "SELECT sequence, id::text AS id, coalesce(project_id::text, '') AS project_id, document, previous_hash,"
-            " hash FROM audit_entries"
+            " hash FROM (SELECT *, coalesce(sum(octet_length(document)) OVER"
+            " (ORDER BY sequence ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING), 0) AS held FROM audit_entries"
             " WHERE tenant_id = %s AND sequence > %s AND (%s::uuid IS NULL OR project_id = %s::uuid)"
-            " ORDER BY sequence LIMIT %s",
-            (tenant_id, after, project_id, project_id, most),
+            " ORDER BY sequence LIMIT %s) AS entries WHERE held < %s ORDER BY sequence",
+            (tenant_id, after, project_id, project_id, most, MOST_PAGE_BYTES),
         )
         return [SealedEntry(**row) for row in await cursor.fetchall()]
 

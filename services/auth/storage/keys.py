@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from chassis.postgres import Connection
-from services.auth.domain import KeyId, PageRequest, ProjectId, TenantId
+from services.auth.domain import MOST_PAGE_BYTES, KeyId, PageRequest, ProjectId, TenantId
 from services.auth.keys import ApiKey, SealedText
 
 #: Role that notes when keys were used.
@@ -27,12 +27,16 @@ class KeyStorage:
         )  # fmt: skip
 
     async def page(self, connection: Connection, project_id: ProjectId, page: PageRequest) -> Sequence[ApiKey]:
-        """Revoked and expired ones too; one more than the page's size, where there are so many."""
+        """Revoked and expired ones too; one more than the page's size, where there are so many, or than those at the
+        beginning whose origins hold `MOST_PAGE_BYTES`."""
         cursor = await connection.execute(
             "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
             " allowed_origins, prefix, created_at, expires_at, revoked_at, last_used_at"
-            " FROM keys WHERE project_id = %s AND id > %s ORDER BY keys.id LIMIT %s",
-            (project_id, page.after, page.size + 1),
+            " FROM (SELECT *, coalesce(sum(octet_length(array_to_string(allowed_origins, ''))) OVER"
+            " (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING), 0) AS held"
+            " FROM keys WHERE project_id = %s AND id > %s ORDER BY id LIMIT %s) AS keys"
+            " WHERE held < %s ORDER BY keys.id",
+            (project_id, page.after, page.size + 1, MOST_PAGE_BYTES),
         )
         return [_key(row) for row in await cursor.fetchall()]
 

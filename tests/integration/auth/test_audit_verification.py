@@ -24,7 +24,7 @@ from services.auth.audit_chain import Head, HeadSignature, hash_of
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_verification import verified_chains
 from services.auth.audit_watch import ChainWatch
-from services.auth.domain import TenantId
+from services.auth.domain import MOST_PAGE_BYTES, TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
 from services.auth.storage.audit import AnchorStorage, AuditStorage, SignedHeadStorage
@@ -93,6 +93,34 @@ async def test_changes_at_the_same_time_have_an_order_without_gaps(auth: AuthCli
     assert head is not None
     assert (head.tenant_id, head.sequence, head.hash) == (ada.tenant_id, 15, before)
     assert await verifier.faults(ada.tenant_id) == []
+
+
+async def test_a_chain_of_large_entries_is_read_and_verified_a_bounded_part_at_a_time(
+    auth: AuthClient, verifier: Verifier
+) -> None:
+    ada, storage = await auth.sign_up(), AuditStorage()
+    tenant_id = TenantId(ada.tenant_id)
+    async with verifier.database.transaction(tenant_id=tenant_id) as connection:
+        for _ in range(501):
+            entry_id = str(uuid7())
+            ids = {"id": entry_id, "tenantId": tenant_id, "projectId": ""}
+            await storage.append(
+                connection, tenant_id, entry_id, "", json.dumps({**ids, "much": "é" * 15_000}, ensure_ascii=False)
+            )
+        read = await storage.page(connection, tenant_id, 0, 501)
+
+    shown: list[int] = []
+    token = ""
+    while not shown or token:
+        request = pb.ListAuditEntriesRequest(tenant_id=tenant_id, page_size=500, page_token=token)
+        page = await auth.audit("ListAuditEntries", request, await auth.principal(ada))
+        shown += [entry.sequence for entry in page.entries]
+        token = page.next_page_token
+        assert page.signed_head
+
+    assert sum(len(entry.document.encode()) for entry in read) < MOST_PAGE_BYTES + 2 * 64_000
+    assert shown == list(range(1, 505))
+    assert await verifier.faults(tenant_id) == []
 
 
 def rewritten(connection: Connection, tenant_id: str) -> None:

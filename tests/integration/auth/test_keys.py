@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis import api_keys
+from chassis import api_keys, postgres
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from contracts.pulsegate.auth.v1 import audit_pb2
+from services.auth.domain import PageRequest, ProjectId
 from services.auth.settings import Settings
+from services.auth.storage.keys import KeyStorage
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -163,7 +166,8 @@ async def test_keys_come_in_pages(auth: AuthClient) -> None:
 async def test_pages_of_large_keys_and_of_what_is_told_of_them_end_where_they_hold_enough(
     auth: AuthClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.auth.domain._MOST_PAGE_BYTES", 8_000)
+    for module in ("domain", "storage.keys", "storage.audit"):
+        monkeypatch.setattr(f"services.auth.{module}.MOST_PAGE_BYTES", 8_000)
     ada = await auth.sign_up()
     origins = [f"https://{number:02}.{'a' * 60}.example" for number in range(50)]
     made = [(await publishable_key(auth, ada, allowed_origins=origins)).key.id for _ in range(5)]
@@ -185,6 +189,23 @@ async def test_pages_of_large_keys_and_of_what_is_told_of_them_end_where_they_ho
 
     assert keys == [made[:3], made[3:]]
     assert entries == [[1, 2, 3, 4, 5], [6, 7], [8]]
+
+
+async def test_large_keys_that_a_page_has_no_room_for_are_not_read(
+    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.storage.keys.MOST_PAGE_BYTES", 8_000)
+    ada = await auth.sign_up()
+    origins = [f"https://{number:02}.{'a' * 60}.example" for number in range(50)]
+    made = [(await publishable_key(auth, ada, allowed_origins=origins)).key.id for _ in range(6)]
+
+    async with (
+        postgres.connected(module_database.dsn("auth")) as database,
+        database.transaction(tenant_id=ada.tenant_id) as connection,
+    ):
+        read = await KeyStorage().page(connection, ProjectId(ada.project_id), PageRequest.parse(500, ""))
+
+    assert [key.id for key in read] == made[:4]
 
 
 async def test_another_tenants_keys_and_absent_ones_do_not_exist(auth: AuthClient) -> None:
