@@ -179,14 +179,24 @@ class Breaker:
 
     def checked(self, *, answered: bool) -> None:
         """What came of a health check. An answer says that a silent upstream is back, and nothing more: it may come
-        while calls fail."""
+        while calls fail. Where nobody calls, it ends what only a call would end."""
         if answered and self._check_silent:
             self.try_again()
+        elif answered:
+            self._end_unasked()
         self._check_silent = not answered
         self._silent_checks = 0 if answered else self._silent_checks + 1
         if self._is_silent and not answered and self.state == pybreaker.STATE_CLOSED:
             self._breaker.open()
             self._opened_by_check = True
+
+    def _end_unasked(self) -> None:
+        """Half-open once the time is up, as for a call; closed when it has passed twice without any."""
+        rested_seconds = time.monotonic() - self._opened_at
+        if self.is_open and rested_seconds >= self._reset_seconds:
+            self._breaker.half_open()
+        elif self.state == pybreaker.STATE_HALF_OPEN and not self._trying and rested_seconds >= 2 * self._reset_seconds:
+            self._breaker.close()
 
     def try_again(self) -> None:
         """Lets one call try before the time is up, because something says that the upstream is back.

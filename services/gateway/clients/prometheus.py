@@ -93,6 +93,7 @@ class Prometheus:
         async with self._session.get(self._url("-/ready")) as response:
             if response.status != HTTPStatus.OK:
                 raise Unavailable(f"Prometheus answers {response.status}")
+        self.breaker.checked(answered=True)
         refuse_while_open([self.breaker])
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:

@@ -290,3 +290,16 @@ def test_an_upstream_that_hangs_is_judged_by_calls_of_the_last_minute() -> None:
     now[0] += 61
     window.record(failed=True)
     assert not window.failing
+
+
+async def test_where_nobody_calls_health_checks_that_are_answered_close_it() -> None:
+    idle = await opened(Breaker("idle", reset_seconds=0.2, least_calls=4))
+    idle.checked(answered=True)
+    assert idle.is_open, "its time is not up"
+
+    states = [idle.state]
+    while states[-1] != "closed":
+        await asyncio.sleep(0.02)
+        idle.checked(answered=True)
+        states.append(idle.state)
+    assert list(dict.fromkeys(states)) == ["open", "half-open", "closed"]
