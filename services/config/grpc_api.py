@@ -30,6 +30,11 @@ from services.config.validation import faults
 
 Call = grpc.aio.ServicerContext[Any, Any]
 
+#: At a time: definitions of very many short values take over ten times as much memory while an answer is made of them.
+#: A page of a list has 1 MiB of them, a project 8 MiB.
+_MOST_LISTING = 4
+_MOST_TELLING = 2
+
 _TYPES = {
     pb.METRIC_TYPE_COUNTER: MetricType.COUNTER,
     pb.METRIC_TYPE_GAUGE: MetricType.GAUGE,
@@ -52,16 +57,19 @@ class DefinitionServicer(pb_grpc.DefinitionServiceServicer):
     def __init__(self, definitions: Definitions, auto_definition: AutoDefinition) -> None:
         self._definitions = definitions
         self._auto_definition = auto_definition
+        self._listing = asyncio.Semaphore(_MOST_LISTING)
 
     async def CreateMetric(self, request: pb.CreateMetricRequest, _call: Call) -> pb.CreateMetricResponse:  # noqa: N802 - the contract's name
         metric = await self._definitions.create(_actor("config:write"), _draft(request.spec))
         return pb.CreateMetricResponse(metric=_metric(metric))
 
     async def ListMetrics(self, request: pb.ListMetricsRequest, _call: Call) -> pb.ListMetricsResponse:  # noqa: N802 - the contract's name
-        page, next_token = await self._definitions.list_page(
-            _actor("config:read"), request.page_size, request.page_token
-        )
-        return pb.ListMetricsResponse(metrics=[_metric(metric) for metric in page], next_page_token=next_token)
+        actor = _actor("config:read")
+        async with self._listing:
+            page, next_token = await self._definitions.list_page(actor, request.page_size, request.page_token)
+            told = pb.ListMetricsResponse(next_page_token=next_token)
+            await _add(page, told.metrics)
+        return told
 
     async def GetMetric(self, request: pb.GetMetricRequest, _call: Call) -> pb.GetMetricResponse:  # noqa: N802 - the contract's name
         metric = await self._definitions.get(_actor("config:read"), request.metric_id)
@@ -102,6 +110,7 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
         self._definitions = definitions
         self._auto_definition = auto_definition
         self._feed = feed
+        self._telling = asyncio.Semaphore(_MOST_TELLING)
 
     async def WatchDefinitions(  # noqa: N802 - the contract's name
         self, request: pb.WatchDefinitionsRequest, _call: Call
@@ -117,11 +126,12 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
         self, request: pb.GetProjectDefinitionsRequest, _call: Call
     ) -> pb.GetProjectDefinitionsResponse:
         project_id = _project_asked_for(request.project_id)
-        page, settings = await self._definitions.of_project(project_id, request.after_revision)
-        told = pb.GetProjectDefinitionsResponse(
-            revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
-        )
-        await _add(page.metrics, told.metrics)
+        async with self._telling:
+            page, settings = await self._definitions.of_project(project_id, request.after_revision)
+            told = pb.GetProjectDefinitionsResponse(
+                revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
+            )
+            await _add(page.metrics, told.metrics)
         return told
 
     async def DefineFromData(  # noqa: N802 - the contract's name

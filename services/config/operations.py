@@ -27,6 +27,10 @@ from services.config.validation import validated
 #: The role that reads the definitions of all tenants.
 FEED_ROLE = "config_feed"
 
+#: Of a page of a list: it ends with the definition that has brought it to so many. They take over ten times as much
+#: memory where they are very many short values.
+_MOST_BYTES_PER_PAGE = 1 << 20
+
 #: A deletion refuses new data everywhere within this time.
 _DELETION_ARRIVES_SECONDS = 1.0
 
@@ -95,12 +99,14 @@ class Definitions:
             return await self._found(connection, actor, metric_id)
 
     async def list_page(self, actor: Actor, page_size: int, page_token: str) -> tuple[Sequence[Metric], str]:
-        """A page of the project's definitions, oldest first, and the next page's token, empty at the end."""
-        limit, last_id = pages.page_size(page_size), pages.id_before(page_token)
+        """A page of the project's definitions, oldest first, and the next page's token, empty at the end. Large ones
+        fill a page before it has as many as are asked for."""
+        most_metrics, last_id = pages.page_size(page_size), pages.id_before(page_token)
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
-            found = await self._storage.list_after(connection, actor, last_id, limit + 1)
-        page = found[:limit]
-        return page, pages.token_after(page[-1].id) if len(found) > limit else ""
+            page, is_last = await self._storage.list_after(
+                connection, actor, last_id, most_metrics=most_metrics, most_bytes=_MOST_BYTES_PER_PAGE
+            )
+        return page, "" if is_last else pages.token_after(page[-1].id)
 
     async def update(self, actor: Actor, metric_id: str, draft: MetricDraft, version: int) -> Metric:
         """The definition after a change in place, or as it was where nothing would change; confirms a provisional one.

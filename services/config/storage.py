@@ -135,17 +135,30 @@ class DefinitionStorage:
         row = await cursor.fetchone()
         return _metric(row) if row else None
 
-    async def list_after(self, connection: Connection, actor: Actor, last_id: str, limit: int) -> Sequence[Metric]:
-        """The project's definitions with greater ids, in the order of ids, which is that of creation."""
+    async def list_after(
+        self, connection: Connection, actor: Actor, last_id: str, *, most_metrics: int, most_bytes: int
+    ) -> tuple[Sequence[Metric], bool]:
+        """The project's definitions with greater ids, in the order of ids, which is that of creation, and whether none
+        is left after them. The last one, or the only one, may be over `most_bytes`."""
         cursor = await connection.execute(
             f"""
-            SELECT {_STORED} FROM metrics
-            WHERE project_id = %(project_id)s AND id > %(last_id)s AND deleted_at IS NULL
-            ORDER BY id LIMIT %(limit)s
+            SELECT * FROM (
+                SELECT {_STORED}, sum(bytes) OVER walk - bytes AS bytes_before, lead(id) OVER walk IS NULL AS is_last
+                FROM metrics WHERE project_id = %(project_id)s AND id > %(last_id)s AND deleted_at IS NULL
+                WINDOW walk AS (ORDER BY id)
+                ORDER BY id LIMIT %(most_metrics)s
+            ) AS walked WHERE bytes_before < %(most_bytes)s
+            ORDER BY id
             """,  # noqa: S608 - a constant # nosec B608
-            {"project_id": actor.project_id, "last_id": last_id, "limit": limit},
+            {
+                "project_id": actor.project_id,
+                "last_id": last_id,
+                "most_metrics": most_metrics,
+                "most_bytes": most_bytes,
+            },
         )
-        return [_metric(row) for row in await cursor.fetchall()]
+        rows, metrics = await _read(cursor)
+        return metrics, not rows or rows[-1]["is_last"]
 
     async def update(self, connection: Connection, metric_id: str, spec: MetricSpec, revision: int) -> Metric:
         """The definition after the change, one version up, and no more provisional."""
@@ -355,7 +368,7 @@ async def _only(cursor: Any) -> dict[str, Any]:
 
 
 async def _read(cursor: Any) -> tuple[Sequence[dict[str, Any]], Sequence[Metric]]:
-    """Rows and metrics of an outer join, in which a row without an id stands for none.
+    """Rows and metrics; in those of an outer join a row without an id stands for none.
 
     They may be megabytes, which are decoded row by row: after each of them whatever else waits has its turn.
     """

@@ -1,5 +1,6 @@
 """The config service as its callers see it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import pytest
 
 from chassis import context
 from chassis.grpc_client import ServiceChannel
@@ -15,6 +17,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, audit_p
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.layout import Ports
+from services.config.storage import DefinitionStorage
 from tests.stand_in_auth import StandInAuth
 from tests.waiting import eventually
 
@@ -26,6 +29,24 @@ WRITER = ("config:read", "config:write")
 def counter(name: str = "checkouts_total", **spec: Any) -> pb.MetricSpec:
     """A valid counter."""
     return pb.MetricSpec(**{"name": name, "type": pb.METRIC_TYPE_COUNTER, "help": "Checkouts completed.", **spec})
+
+
+def at_a_time(monkeypatch: pytest.MonkeyPatch, method: str) -> Callable[[], int]:
+    """How many calls of this method of the storage, which take a while from now on, have been under way at once."""
+    original, under_way, most = getattr(DefinitionStorage, method), 0, 0
+
+    async def slowly(*arguments: Any, **named: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        try:
+            return await original(*arguments, **named)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(DefinitionStorage, method, slowly)
+    return lambda: most
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from chassis.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
-from tests.integration.config.service import Config, Person, StartConfig, counter
+from tests.integration.config.service import Config, Person, StartConfig, at_a_time, counter
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -71,6 +71,25 @@ async def test_a_list_pages_in_the_order_of_creation(config: Config) -> None:
         if not token:
             break
     assert found == names
+
+
+async def test_a_page_of_large_definitions_ends_by_their_bytes_and_all_come(config: Config) -> None:
+    person, names = config.person(), [f"step_{number}_total" for number in range(12)]
+    large = [pb.Label(name="plan", values=[f"{number:0200}" for number in range(1_000)])]
+    for name in names:
+        await person.create(counter(name, labels=large))
+    pages = [await person.list(page_size=500)]
+    while pages[-1].next_page_token:
+        pages.append(await person.list(page_size=500, page_token=pages[-1].next_page_token))
+    assert [metric.spec.name for page in pages for metric in page.metrics] == names
+    assert [len(page.metrics) for page in pages] == [6, 6]
+
+
+async def test_no_more_than_four_lists_are_read_at_a_time(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    person = config.person()
+    most = at_a_time(monkeypatch, "list_after")
+    await asyncio.gather(*(person.list(page_size=size) for size in range(1, 11)))
+    assert most() == 4
 
 
 async def test_page_sizes_out_of_range_and_made_up_tokens_are_refused(config: Config) -> None:

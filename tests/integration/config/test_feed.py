@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.servers import Postgres
-from tests.integration.config.service import Config, Feed, Person, counter
+from tests.integration.config.service import Config, Feed, Person, at_a_time, counter
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -190,40 +191,63 @@ async def test_a_project_of_large_definitions_is_answered(config: Config, large_
     assert sum(len(answer.metrics) for answer in answers) == 70
 
 
-async def test_an_answer_of_many_large_definitions_is_made_in_steps_between_which_others_go_on(
-    config: Config, database: Database
-) -> None:
-    project_id = str(uuid7())
+@pytest.fixture
+def many_definitions(config: Config, database: Database) -> Person:
+    """Somebody in a project of a thousand definitions that have many values."""
+    person = config.person()
     with psycopg.connect(database.superuser_dsn) as connection:
         connection.execute(
             """
             INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
                                         version, revision)
-            SELECT uuidv7(), %(project_id)s, uuidv7(), 'a_' || n || '_total', 'counter', '', 'A.',
+            SELECT %(tenant_id)s, %(project_id)s, uuidv7(), 'a_' || n || '_total', 'counter', '', 'A.',
                    jsonb_build_array(jsonb_build_object('name', 'plan', 'required', false, 'pattern', '',
                                                         'maxDistinct', 0, 'values', plans)),
                    '{}', '{}', 1, n
             FROM generate_series(1, 1000) AS n, (SELECT jsonb_agg(v::text) AS plans FROM generate_series(1, 800) AS v)
             """,
-            {"project_id": project_id},
+            {"tenant_id": person.tenant_id, "project_id": person.project_id},
         )
         connection.execute("UPDATE config.feed SET revision = 1000")
-    shares = [await _longest_step(config, project_id) for _ in range(3)]
+    return person
+
+
+async def test_an_answer_of_many_large_definitions_is_made_in_steps_between_which_others_go_on(
+    config: Config, many_definitions: Person
+) -> None:
+    shares = [await _longest_step(config.project_definitions(many_definitions.project_id)) for _ in range(3)]
     assert min(shares) < 0.25  # what else the thread may have done, such as a garbage collection, is in one of them
 
 
-async def _longest_step(config: Config, project_id: str) -> float:
+async def test_a_list_of_many_large_definitions_is_made_in_steps_between_which_others_go_on(
+    many_definitions: Person,
+) -> None:
+    shares = [await _longest_step(many_definitions.list(page_size=500)) for _ in range(3)]
+    assert min(shares) < 0.25  # as above
+
+
+async def _longest_step(
+    answer: Coroutine[Any, Any, pb.GetProjectDefinitionsResponse | pb.ListMetricsResponse],
+) -> float:
     """The share of the loop's processor time that is spent without giving others a turn."""
     steps: list[float] = []
-    asking = asyncio.create_task(config.project_definitions(project_id))
+    asking = asyncio.create_task(answer)
     last = time.thread_time()
     while not asking.done():
         await asyncio.sleep(0)
         now = time.thread_time()
         steps.append(now - last)
         last = now
-    assert len(asking.result().metrics) == 1000
+    assert len(asking.result().metrics) > 100
     return max(steps) / sum(steps)
+
+
+async def test_no_more_than_two_answers_of_whole_projects_are_made_at_a_time(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = at_a_time(monkeypatch, "project_definitions")
+    await asyncio.gather(*(config.project_definitions(str(uuid7())) for _ in range(8)))
+    assert most() == 2
 
 
 async def test_a_deletion_is_told_without_labels(config: Config) -> None:
