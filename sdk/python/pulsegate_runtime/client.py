@@ -84,6 +84,7 @@ class Client:
         self._intake = Intake(self._accounts, *self._batch_limits, max_queue_bytes)
         self._queue = OfflineQueue(directory, max_queue_bytes)
         self._connection = Connection(*self._server)
+        self._queue.adopting = not self._connection.fault
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 

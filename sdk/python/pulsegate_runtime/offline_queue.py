@@ -27,6 +27,7 @@ class OfflineQueue:
 
     def __init__(self, directory: str | None, max_bytes: int) -> None:
         self.bytes = self.disk_errors = 0
+        self.adopting = True  # not while this process could not deliver what it takes over
         self._directory = Path(directory) if directory else None
         self._max_bytes = max_bytes
         self._owner = ""
@@ -141,17 +142,33 @@ class OfflineQueue:
             self._lock = None
 
     def adopt(self) -> List[Batch]:
-        """Take over what ended processes have left; the batches that had to make room are returned."""
+        """Become an owner and, while `adopting`, take over what ended processes have left.
+
+        The batches that had to make room are returned.
+        """
         adopted: List[Batch] = []
         if self._directory:
             with self._counting_errors():
                 self._claim(self._directory)
                 names = [path.name for path in self._directory.iterdir()]
-                for owner in {name[:32] for name in names if re.match(r"[0-9a-f]{32}\.", name)} - {self._owner}:
+                owners = {name[:32] for name in names if re.match(r"[0-9a-f]{32}\.", name)} - {self._owner}
+                for owner in owners if self.adopting else ():
                     with self._counting_errors(silently=True):  # of an owner such as another user: the rest goes on
                         for batch in self._adopt_from(self._directory, owner):
                             adopted.append(batch)  # noqa: PERF402 - one by one: kept, should the next one fail
         return self.put(sorted(adopted, key=lambda batch: (batch.sealed_at, batch.sequence)))
+
+    def give_back(self) -> None:
+        """Stop adopting, and leave what was adopted to processes that can deliver it: in the name of no live owner."""
+        self.adopting = False
+        with self._changed:
+            adopted = [batch for batch in self._batches.values() if batch.path and not batch.number]
+            for batch in adopted:
+                self._forget(batch)
+        nobody = uuid.uuid4().hex
+        for path in (batch.path for batch in adopted if batch.path):
+            with self._counting_errors():
+                path.rename(path.with_name(nobody + path.name[32:]))
 
     def _claim(self, directory: Path) -> None:
         """Become an owner, unless this queue is one already."""

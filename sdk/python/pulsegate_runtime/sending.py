@@ -73,7 +73,9 @@ class Sender:
             return self._read_later(batch, type(error).__name__)
         answer = self._connection.post(body)
         if answer.status in (401, 403):
+            self._queue.give_back()
             return self._retry(batch, answer.reason, answer.retry_after_seconds, refused=True)
+        self._queue.adopting = True
         if answer.status in (408, 425, 429) or not (answer.status == 202 or 400 <= answer.status < 500):
             return self._retry(batch, answer.reason, answer.retry_after_seconds)
         self._failures = 0

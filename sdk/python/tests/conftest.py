@@ -34,13 +34,14 @@ def server() -> Iterator[IngestionServer]:
 
 @pytest.fixture
 def make_client(server: IngestionServer) -> Iterator[Callable[..., Client]]:
-    """Makes clients of `server` (or of another `endpoint`) that hurry; closes them at the end."""
+    """Makes clients of `server` (or of another `endpoint`, with another `key`) that hurry; closes them at the end."""
     clients: List[Client] = []
 
     def make(**options: object) -> Client:
         endpoint = str(options.pop("endpoint", server.endpoint))
         hurried = {"flush_interval_seconds": 0.05, "retry_base_seconds": 0.02, "retry_cap_seconds": 0.1, **options}
-        clients.append(Client(endpoint, "sk_test", **hurried))  # type: ignore[arg-type]
+        key = str(hurried.pop("key", "sk_test"))
+        clients.append(Client(endpoint, key, **hurried))  # type: ignore[arg-type]
         return clients[-1]
 
     yield make

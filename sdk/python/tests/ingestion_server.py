@@ -43,8 +43,9 @@ class Request(NamedTuple):
 
 
 class IngestionServer:
-    """Answers each request with the next of `script`, then with `otherwise`. May be stopped and started again.
+    """Answers each request with the next of `script`, then with `otherwise`, and the `refused_key` with 401.
 
+    May be stopped and started again.
     Its port stays its own meanwhile: a socket that listens to nobody holds it.
     """
 
@@ -52,6 +53,7 @@ class IngestionServer:
         self.requests: List[Request] = []
         self.script: List[Answer] = []
         self.otherwise = Answer()
+        self.refused_key = ""
         self.batches: Dict[Tuple[str, int], Dict[str, Any]] = {}  # those counted
         self._lock = threading.Lock()
         self._place = socket.socket()
@@ -106,6 +108,8 @@ class IngestionServer:
     def take(self, request: Request) -> Answer:
         with self._lock:
             self.requests.append(request)
+            if request.headers["X-API-Key"] == self.refused_key:
+                return Answer(401)
             answer = self.script.pop(0) if self.script else self.otherwise
             if answer.status == 202:
                 self.batches.setdefault(request.name, request.batch)

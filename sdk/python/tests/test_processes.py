@@ -193,6 +193,45 @@ print(time.monotonic() - begin)
     wait_until(lambda: server.totals == {"n_total": 3}, "the next process sends what was left")
 
 
+@pytest.mark.parametrize("key", ["sk_revoked", ""])
+def test_a_client_whose_key_is_of_no_use_leaves_what_ended_processes_left_to_one_that_can_send(
+    server: IngestionServer,
+    make_client: MakeClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    monkeypatch.setattr("pulsegate_runtime.sealing._ADOPT_EVERY_SECONDS", 0.05)
+    left = make_client(endpoint="http://127.0.0.1:9", queue_directory=str(tmp_path))
+    left.record("n_total", 1, kind="counter")
+    left.close(0.5)
+    server.refused_key = "sk_revoked"
+    useless = make_client(key=key, queue_directory=str(tmp_path), max_queue_bytes=1)
+    wait_until(lambda: not key or (server.requests and not useless.stats.queued_batches), "its key is refused")
+    for value in (2, 3):
+        useless.record("n_total", value, kind="counter")
+        useless.flush(0.1)
+    wait_until(lambda: useless.stats.dropped == {"queue_full": 1}, "its queue is full of what it recorded itself")
+    make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: server.totals == {"n_total": 1}, "what was left is delivered, the useless client alive")
+    assert (useless.stats.adopted, useless.stats.queued_batches) == (0, 1)
+
+
+def test_a_client_adopts_again_once_its_key_is_repaired(
+    server: IngestionServer, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulsegate_runtime.sealing._ADOPT_EVERY_SECONDS", 0.05)
+    left = make_client(endpoint="http://127.0.0.1:9", queue_directory=str(tmp_path))
+    left.record("n_total", 1, kind="counter")
+    left.close(0.5)
+    server.script = [Answer(403)]
+    client = make_client(queue_directory=str(tmp_path))
+    wait_until(lambda: server.requests and not client.stats.queued_batches, "its key is refused")
+    client.record("n_total", 2, kind="counter")
+    assert client.flush()
+    wait_until(lambda: server.totals == {"n_total": 3}, "what it gave back is adopted and delivered")
+
+
 def test_an_exception_or_sys_exit_in_the_host_still_flushes(
     server: IngestionServer, start_program: StartProgram
 ) -> None:
