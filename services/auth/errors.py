@@ -318,6 +318,18 @@ class TooManyProjects(Invalid):
         )
 
 
+class TooManyKeys(Invalid):
+    """So many live keys that another is refused."""
+
+    code = "KEY_LIMIT_REACHED"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"This project already has {most} keys that are neither revoked nor expired. Revoke one first.",
+            details={"limit": most},
+        )
+
+
 class TooManyProviders(Conflict):
     """So many identity providers that another is refused."""
 

@@ -77,6 +77,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "METRIC_LIMIT_REACHED",
         "DEFINITIONS_FULL",
         "PROJECT_LIMIT_REACHED",
+        "KEY_LIMIT_REACHED",
         "BATCH_EMPTY",
         "BATCH_TOO_LARGE",
         "BATCH_REJECTED",

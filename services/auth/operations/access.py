@@ -68,7 +68,7 @@ class Access:
         return project
 
     async def held_project(self, connection: Connection, project_id: ProjectId) -> Project:
-        """The same, and nobody deletes it until this transaction ends."""
+        """The same, and nobody deletes it until this transaction ends, nor does anybody else hold it."""
         if not await self._projects.hold(connection, project_id):
             raise no_such("project")
         return await self.project(connection, project_id)

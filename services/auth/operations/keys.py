@@ -11,7 +11,8 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import KeyId, Page, PageRequest, ProjectId, Role
-from services.auth.keys import ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
+from services.auth.errors import TooManyKeys
+from services.auth.keys import MOST_KEYS, ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
@@ -41,13 +42,16 @@ class Keys:
         self._clock = clock
 
     async def create(self, principal: Principal, project_id: ProjectId, request: KeyRequest) -> tuple[ApiKey, str]:
-        """The key and its text, which a secret key never shows again. Raises Invalid, NotFound, Forbidden."""
+        """The key and its text, which a secret key never shows again.
+
+        Raises Invalid, NotFound, Forbidden, TooManyKeys.
+        """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
             project = await self._access.held_project(connection, project_id)
             key, text = new_key(request, project, self._now())
-            await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
+            await self._insert(connection, key, text)
             await self._tell(connection, actor, "key.created", key, **_rights(key))
             return key, text
 
@@ -81,7 +85,7 @@ class Keys:
     ) -> tuple[ApiKey, str]:
         """A key with the same rights, and its text; the one before goes on working for the grace, 0 for not at all.
 
-        Raises Invalid, NotFound, Forbidden, KeyEnded.
+        Raises Invalid, NotFound, Forbidden, KeyEnded, and TooManyKeys where there is no room for both.
         """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
@@ -90,7 +94,7 @@ class Keys:
             before = await self._key(connection, project_id, key_id)
             ending, key, text = rotated(before, grace_seconds, self._now())
             await self._keys.update(connection, ending)
-            await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
+            await self._insert(connection, key, text)
             await self._tell(connection, actor, "key.rotated", ending, successor=key.id, **_rights(ending))
             await self._feed.announce(connection, [key_id])
             return key, text
@@ -118,6 +122,12 @@ class Keys:
         if found is None:
             raise no_such("publishable key")
         return self._master_key.unseal(found.sealed, owner=found.key_id).decode()
+
+    async def _insert(self, connection: Connection, key: ApiKey, text: str) -> None:
+        """Into a project that is held, where it has room."""
+        if await self._keys.count_alive(connection, key.project_id, key.created_at) >= MOST_KEYS:
+            raise TooManyKeys(MOST_KEYS)
+        await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
 
     async def _enter(self, connection: Connection, principal: Principal, project_id: ProjectId) -> None:
         if principal.kind == "user":

@@ -102,17 +102,18 @@ class Projects:
             return project
 
     async def delete(self, principal: Principal, project_id: ProjectId) -> None:
-        """With its keys, which stop working. Raises NotFound, Forbidden."""
+        """With its keys, which stop working: their verdicts depend on it. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
             project = await self._access.project(connection, project_id)
-            keys = await self._keys.ids(connection, project_id)
+            now = from_unix_ms(self._clock.now_ms())
+            keys = await self._keys.count_alive(connection, project_id, now)
             if not await self._projects.delete(connection, project_id):
                 raise no_such("project")
-            change = project_change("project.deleted", project, keys=len(keys))
+            change = project_change("project.deleted", project, keys=keys)
             await self._trail.of_tenant(connection, actor, change)
-            await self._feed.announce(connection, [project_id, *keys])
+            await self._feed.announce(connection, [project_id])
 
     async def deleted_among(self, project_ids: Sequence[ProjectId]) -> Sequence[ProjectId]:
         """Those that somebody has deleted, for services that keep something of them."""

@@ -11,6 +11,9 @@ FEED_ROLE = "auth_feed"
 #: Role that deletes what has expired.
 CLEANER_ROLE = "auth_cleaner"
 
+#: Of one change, so that it fits into a message.
+_MOST_IDS = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
@@ -25,12 +28,16 @@ class FeedStorage:
     """`announce` needs the setting `user_id` or `tenant_id`; the others a role."""
 
     async def announce(self, connection: Connection, changed_ids: Sequence[str]) -> None:
-        """Steps the revision. The last statement of a transaction: others that announce wait for its end."""
-        await connection.execute(
-            "WITH stepped AS (UPDATE feed SET revision = revision + 1 RETURNING revision)"
-            " INSERT INTO changes (revision, changed_ids) SELECT revision, %s FROM stepped",
-            (list(changed_ids),),
-        )
+        """Steps the revision, several times for very many ids.
+
+        The last step of a transaction: others that announce wait for its end.
+        """
+        for start in range(0, len(changed_ids), _MOST_IDS):
+            await connection.execute(
+                "WITH stepped AS (UPDATE feed SET revision = revision + 1 RETURNING revision)"
+                " INSERT INTO changes (revision, changed_ids) SELECT revision, %s FROM stepped",
+                (list(changed_ids[start : start + _MOST_IDS]),),
+            )
 
     async def read(self, connection: Connection, after_revision: int, most: int) -> tuple[int, Sequence[Change]]:
         """The newest revision, and the newest `most` changes after the given one, in their order."""

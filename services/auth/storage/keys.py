@@ -87,9 +87,15 @@ class KeyStorage:
             "INSERT INTO leak_mails (key_id, tenant_id, created_at) VALUES (%s, %s, %s)", (key.id, key.tenant_id, now)
         )
 
-    async def ids(self, connection: Connection, project_id: ProjectId) -> Sequence[KeyId]:
-        cursor = await connection.execute("SELECT id::text AS id FROM keys WHERE project_id = %s", (project_id,))
-        return [row["id"] for row in await cursor.fetchall()]
+    async def count_alive(self, connection: Connection, project_id: ProjectId, now: datetime) -> int:
+        """Of those that are neither revoked nor expired."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS n FROM keys"
+            " WHERE project_id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s)",
+            (project_id, now),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["n"])
 
     async def sealed_text(
         self, connection: Connection, project_id: ProjectId, key_id: KeyId, now: datetime

@@ -29,11 +29,11 @@ class ProjectStorage:
         return Project(**row) if row else None
 
     async def hold(self, connection: Connection, project_id: ProjectId) -> bool:
-        """Nobody deletes it until this transaction ends. False where it is gone.
+        """Nobody deletes it until this transaction ends, nor does anybody else hold it. False where it is gone.
 
         To be called before keys of it are locked: deleting it locks them after it.
         """
-        cursor = await connection.execute("SELECT FROM projects WHERE id = %s FOR KEY SHARE", (project_id,))
+        cursor = await connection.execute("SELECT FROM projects WHERE id = %s FOR NO KEY UPDATE", (project_id,))
         return cursor.rowcount == 1
 
     async def page(

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from chassis import postgres
+from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from contracts.pulsegate.auth.v1.credentials_pb2 import WatchCredentialsResponse
 from services.auth.app import running
@@ -97,6 +98,27 @@ async def test_a_stream_resumes_with_what_it_missed(auth: AuthClient) -> None:
 
     assert [list(message.changed_ids) for message in missed] == [[key.key.id] for key in keys[1:]]
     assert [message.revision for message in missed] == [seen.revision + 1, seen.revision + 2]
+
+
+async def test_very_many_ids_are_announced_in_several_changes(auth: AuthClient, module_database: Database) -> None:
+    ada = await auth.sign_up()
+    ended = [str(uuid7()) for _ in range(25_000)]
+    stream = auth.watch()
+    start = (await anext(stream)).revision
+    async with (
+        postgres.connected(module_database.dsn("auth")) as database,
+        database.transaction(user_id=ada.user_id) as connection,
+    ):
+        await FeedStorage().announce(connection, ended)
+
+    told = await changes(stream, 3)
+
+    assert [(message.revision - start, len(message.changed_ids)) for message in told] == [
+        (1, 10_000),
+        (2, 10_000),
+        (3, 5_000),
+    ]
+    assert [changed_id for message in told for changed_id in message.changed_ids] == ended
 
 
 async def test_a_stream_from_a_future_that_never_was_is_reset(auth: AuthClient) -> None:

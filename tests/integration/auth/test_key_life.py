@@ -96,6 +96,34 @@ async def test_without_a_grace_the_old_key_ends_at_once_and_a_publishable_one_is
     assert (await auth.account("GetPublishableKey", asked, await auth.principal(ada))).token == new.token
 
 
+async def test_a_project_takes_so_many_live_keys_also_when_everybody_asks_at_once(
+    settings: Settings, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.operations.keys.MOST_KEYS", 3)
+    async with running_auth(settings, clock) as auth:
+        ada, eve = await auth.sign_up(), await auth.sign_up()
+
+        outcomes = await asyncio.gather(*(auth.create_key(ada) for _ in range(6)), return_exceptions=True)
+
+        refused = [error for error in outcomes if isinstance(error, Invalid)]
+        assert [(error.code, error.details) for error in refused] == 3 * [("KEY_LIMIT_REACHED", {"limit": 3})]
+        await auth.create_key(eve)
+        first, second, third = [made for made in outcomes if isinstance(made, pb.CreateKeyResponse)]
+        with pytest.raises(Invalid):
+            await rotate(auth, ada, first.key.id, 60)
+        assert await works(auth, first.token), "what was refused changes nothing"
+        await rotate(auth, ada, first.key.id, 0)
+        revoking = pb.RevokeKeyRequest(project_id=ada.project_id, key_id=second.key.id)
+        await auth.account("RevokeKey", revoking, await auth.principal(ada))
+        await rotate(auth, ada, third.key.id, 60)
+        with pytest.raises(Invalid):
+            await auth.create_key(ada)
+        await clock.advance(timedelta(seconds=61))
+        await auth.create_key(ada)
+        with pytest.raises(Invalid):
+            await auth.create_key(ada)
+
+
 async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     made = await auth.create_key(ada)

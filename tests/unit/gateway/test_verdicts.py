@@ -332,15 +332,16 @@ async def test_a_persons_token_is_no_known_key(verdicts: Verdicts) -> None:
     assert verdicts.of_known_key(PERSON.text) is None
 
 
-async def test_a_known_key_is_unknown_when_the_feed_names_it_or_falls_silent(
-    verdicts: Verdicts, clock: MovedClock
+@pytest.mark.parametrize("changed", [f"subject of {KEY.text}", "project"])
+async def test_a_known_key_is_unknown_when_the_feed_names_it_or_its_project_or_falls_silent(
+    verdicts: Verdicts, clock: MovedClock, changed: str
 ) -> None:
     await verdicts.of(KEY)
     clock.seconds += HEARTBEAT_SECONDS + 0.1
     assert verdicts.of_known_key(KEY.text) is None
     verdicts.apply(FeedEntry(revision=1))
     assert verdicts.of_known_key(KEY.text) is not None
-    verdicts.apply(FeedEntry(revision=2, changed_ids=(f"subject of {KEY.text}",)))
+    verdicts.apply(FeedEntry(revision=2, changed_ids=(changed,)))
     assert verdicts.of_known_key(KEY.text) is None
 
 
