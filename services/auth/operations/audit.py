@@ -1,8 +1,10 @@
 """The audit log: what every operation leaves in it, and what its readers are shown."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from chassis import audit, pages
@@ -23,6 +25,9 @@ from services.auth.storage.row_access import show_rows
 _SERVICE = "auth"
 _LONGEST_DOCUMENT = 64_000
 
+#: Of the list in an entry's details.
+_MOST_TOLD_CHARACTERS = 800
+
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
@@ -35,6 +40,16 @@ class Change:
     #: Where the request came from, where that matters.
     address: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def told(name: str, values: Sequence[str]) -> dict[str, Any]:
+    """A list in an entry's details; of a long one its beginning, how many there are, and the SHA-256 of their lines."""
+    lengths = accumulate(map(len, values))
+    shown = [value for value, length in zip(values, lengths, strict=True) if length <= _MOST_TOLD_CHARACTERS]
+    if len(shown) == len(values):
+        return {name: shown}
+    digest = hashlib.sha256("\n".join(values).encode()).hexdigest()
+    return {name: shown, f"{name}Count": len(values), f"{name}Sha256": digest}
 
 
 class AuditTrail:

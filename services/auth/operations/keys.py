@@ -15,7 +15,7 @@ from services.auth.errors import TooManyKeys
 from services.auth.keys import MOST_KEYS, ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
-from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.audit import AuditTrail, Change, told
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
 
@@ -160,7 +160,7 @@ def _rights(key: ApiKey) -> dict[str, Any]:
     return {
         "kind": key.kind,
         "scopes": list(key.scopes),
-        "allowedOrigins": list(key.allowed_origins),
+        **told("allowedOrigins", key.allowed_origins),
         "expiresAt": rfc3339(key.expires_at) if key.expires_at else "",
     }
 

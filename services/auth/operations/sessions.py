@@ -23,7 +23,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import SessionOver
 from services.auth.operations.access import no_such, require_person
-from services.auth.operations.audit import AuditTrail
+from services.auth.operations.audit import AuditTrail, told
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.row_access import show_rows
 from services.auth.storage.sessions import SessionStorage
@@ -174,7 +174,7 @@ class Sessions:
     async def _tell(
         self, connection: Connection, user_id: UserId, action: str, session_ids: Sequence[SessionId]
     ) -> None:
-        await self._trail.of_person(connection, user_id, action, details={"sessions": list(session_ids)})
+        await self._trail.of_person(connection, user_id, action, details=told("sessions", sorted(session_ids)))
 
     def _fresh(self, token: str, family: Session, expires_at: datetime) -> RefreshToken:
         return RefreshToken(

@@ -1,6 +1,7 @@
 """The audit log: what leaves an entry, who reads it, and that no role may change it."""
 
 import asyncio
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -110,6 +111,33 @@ async def test_what_becomes_of_a_keys_rights_is_told(auth: AuthClient) -> None:
     assert changed["details"] == {**rights, "expiresAt": "2100-01-01T00:00:00.000Z"}
     assert rotated["details"].items() >= {**rights, "successor": successor.id}.items()
     assert rotated["details"]["expiresAt"] < changed["details"]["expiresAt"]
+
+
+async def test_a_long_list_of_origins_makes_no_large_entry(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    origins = [f"https://{number:03}.{'a' * 280}.example" for number in range(100)]
+    await auth.create_key(ada, kind=accounts_pb2.KEY_KIND_PUBLISHABLE, allowed_origins=origins)
+    request = pb.ListAuditEntriesRequest(tenant_id=ada.tenant_id)
+
+    entry = (await auth.audit("ListAuditEntries", request, await auth.principal(ada))).entries[-1]
+
+    details = json.loads(entry.document)["details"]
+    assert len(entry.document) < 2_000
+    assert (details["allowedOrigins"], details["allowedOriginsCount"]) == (origins[:2], 100)
+    assert details["allowedOriginsSha256"] == hashlib.sha256("\n".join(origins).encode()).hexdigest()
+
+
+async def test_many_sessions_that_end_at_once_make_no_large_entry(auth: AuthClient) -> None:
+    ada = await auth.sign_up()
+    for _ in range(30):
+        await auth.account("SignIn", accounts_pb2.SignInRequest(email=ada.email, password=PASSWORD))
+    principal = await auth.principal(ada)
+    await auth.own("RevokeOtherSessions", own_account_pb2.RevokeOtherSessionsRequest(), principal)
+
+    ended = (await entries_of(auth, ada, principal))[-1]
+
+    assert (ended["action"], ended["details"]["sessionsCount"]) == ("session.ended", 30)
+    assert len(ended["details"]["sessions"]) == 22
 
 
 async def test_a_change_that_is_refused_or_fails_leaves_none(auth: AuthClient) -> None:
