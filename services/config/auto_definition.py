@@ -99,6 +99,7 @@ class AutoDefinition:
         taken = max(
             size.bytes / MOST_BYTES_PER_PROJECT,
             size.tenant_bytes / MOST_BYTES_PER_TENANT,
+            size.tenant_bytes / self._limits.tenant_bytes(size.all_bytes),
             size.all_bytes / self._limits.all_bytes,
         )
         if taken >= _PART_FOR_DATA:

@@ -105,6 +105,9 @@ MOST_BYTES_PER_PROJECT = 8 << 20
 #: Of all definitions of a tenant together: every receiver keeps those of all tenants, in several times as much memory.
 MOST_BYTES_PER_TENANT = 16 << 20
 
+#: So many a tenant may have for as long as there is room at all, however many others have taken.
+LEAST_BYTES_PER_TENANT = 64 << 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -124,6 +127,15 @@ class Limits:
     metrics_per_project: int
     #: Of all definitions together.
     all_bytes: int
+
+    def tenant_bytes(self, all_bytes: int) -> int:
+        """How many the definitions of one tenant may have, to grow, where all have so many.
+
+        Four times a tenant's part of it is at most the square of the part that is left, as in the gateways' Redis: one
+        alone may have a sixth, and whoever comes after it less, so that a few tenants do not stop all others.
+        """
+        left = max(0, self.all_bytes - all_bytes)
+        return max(LEAST_BYTES_PER_TENANT, left**2 // (4 * self.all_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)

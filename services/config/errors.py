@@ -29,6 +29,20 @@ class DefinitionsFull(Invalid):
         )
 
 
+class PartOfTenantFull(Invalid):
+    """The definitions of a tenant would be larger than its part of what all tenants have left."""
+
+    code = "METRIC_LIMIT_REACHED"
+
+    def __init__(self, needed: int, most: int) -> None:
+        super().__init__(
+            f"The tenant's metric definitions would take {needed} bytes, and {most} are the most that they may take"
+            " while all tenants leave so little of PULSEGATE_DEFINITIONS_BYTES. Delete one first, name no values of a"
+            " label that has many, or ask the operators.",
+            details={"limit": most},
+        )
+
+
 class TooManyBytes(Invalid):
     """The definitions of a project, or of a tenant, would be larger, all together, than they may be."""
 

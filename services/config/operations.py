@@ -20,7 +20,7 @@ from services.config.domain import (
     ProjectSettings,
     Size,
 )
-from services.config.errors import DefinitionsFull, TooManyBytes, TooManyMetrics
+from services.config.errors import DefinitionsFull, PartOfTenantFull, TooManyBytes, TooManyMetrics
 from services.config.storage import DefinitionStorage, FeedPage
 from services.config.validation import validated
 
@@ -51,7 +51,7 @@ class Definitions:
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
         """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes,
-        DefinitionsFull."""
+        PartOfTenantFull, DefinitionsFull."""
         spec = validated(draft)
         arrived = await self._let_deletion_arrive(actor, spec.name)
         while (metric := await self._created(actor, spec, arrived)) is None:
@@ -112,7 +112,7 @@ class Definitions:
         """The definition after a change in place, or as it was where nothing would change; confirms a provisional one.
 
         Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid,
-        TooManyBytes, DefinitionsFull.
+        TooManyBytes, PartOfTenantFull, DefinitionsFull.
         """
         async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
             old = await self._found(connection, actor, metric_id, for_update=True)
@@ -173,6 +173,8 @@ class Definitions:
             raise TooManyBytes("tenant", size.tenant_bytes, MOST_BYTES_PER_TENANT)
         if size.all_bytes > self._limits.all_bytes:
             raise DefinitionsFull(self._limits.all_bytes)
+        if size.tenant_bytes > (most := self._limits.tenant_bytes(size.all_bytes)):
+            raise PartOfTenantFull(size.tenant_bytes, most)
 
 
 def _require_version(metric: Metric, version: int) -> None:

@@ -115,6 +115,19 @@ async def test_data_makes_no_more_where_three_quarters_of_the_bytes_are_taken(
     assert "bytes" in answer.refused[0].reason
 
 
+async def test_data_makes_no_more_where_three_quarters_of_what_all_leave_to_a_tenant_are_taken(
+    start_config: StartConfig,
+) -> None:
+    large = [pb.Label(name="plan", values=[f"{number:040}" for number in range(1_000)])]
+    async with start_config(most_definition_bytes=1 << 20) as config:
+        admin = config.person(scopes=ADMIN)
+        await admin.let_data_define(True)
+        for number in range(4):
+            await admin.create(counter(f"a{number}_total", labels=large))
+        assert await made(config, admin, gauge("load")) == 0
+        assert await admin.create(counter()), "the rest is for people"
+
+
 async def test_data_makes_no_more_where_three_quarters_of_what_all_tenants_may_have_are_taken(
     start_config: StartConfig,
 ) -> None:

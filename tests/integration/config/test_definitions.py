@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -218,6 +218,30 @@ async def test_the_bytes_of_all_definitions_are_limited_and_what_is_there_goes_o
     async with start_config(most_definition_bytes=1_000) as config:
         again = config.person(tenant_id=one.tenant_id, project_id=one.project_id)
         assert (await again.update(kept.id, counter(labels=[pb.Label(name="plan")]), 1)).version == 2  # it shrinks
+
+
+async def test_a_few_tenants_that_take_what_they_can_leave_something_for_the_next(start_config: StartConfig) -> None:
+    large = [pb.Label(name="plan", values=[f"{number:040}" for number in range(1_000)])]
+    async with start_config(most_definition_bytes=1 << 20) as config:
+        people = [config.person() for _ in range(4)]
+        kept = [await taken_by(person, large) for person in people]
+        assert [len(taken) for taken in kept] == [4, 2, 2, 1]
+        assert await config.person().create(counter())
+        assert (
+            await people[0].update(kept[0][0].id, counter("a0_total", labels=[pb.Label(name="plan")]), 1)
+        ).version == 2
+
+
+async def taken_by(person: Person, labels: Sequence[pb.Label]) -> Sequence[pb.Metric]:
+    """Definitions that somebody makes until one is refused."""
+    made: list[pb.Metric] = []
+    while True:
+        try:
+            made.append(await person.create(counter(f"a{len(made)}_total", labels=labels)))
+        except Invalid as error:
+            assert error.code == "METRIC_LIMIT_REACHED"  # noqa: PT017 - of the one that ends it
+            assert "PULSEGATE_DEFINITIONS_BYTES" in error.message  # noqa: PT017 - as above
+            return made
 
 
 async def nearly_full() -> bool:
