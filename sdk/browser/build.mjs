@@ -14,7 +14,7 @@ const INTERNAL_MEMBERS = [
   ...["producer", "sequence", "sealedAt", "records", "recordsByMetric", "inFlight", "attempts", "settled", "stored"],
   ...["payload", "timestamp", "metricCount", "batches", "enqueue", "settle", "drop", "adopt", "take", "release"],
   ...["handOver", "pumpSoon", "hurry", "sendBeforeHidden"],
-  ...["failures", "stop", "counts", "guard", "later", "warnOnce", "seal", "head", "kind", "values", "characters"],
+  ...["failures", "refused", "stop", "counts", "guard", "later", "warnOnce", "seal", "head", "kind", "values", "characters"],
 ];
 
 async function bundle(minify) {

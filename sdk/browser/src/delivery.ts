@@ -4,8 +4,8 @@ import { KEEPALIVE_BYTES, MAX_RETRY_AFTER_MS, REFUSED_KEY_DELAY_MS, REQUEST_TIME
 import type { Queue } from "./queue";
 import type { Tally, Timer } from "./tally";
 
-/** For good: a 4xx other than a refused key, a timeout, "too early" and a rate limit. */
-const REFUSED = /^4(?!01|03|08|25|29)/;
+/** Not tried again: 202, and a 4xx other than a refused key, a timeout, "too early" and a rate limit. */
+const FINAL = /^(202|4(?!01|03|08|25|29))/;
 
 /** The JSON of any answer. */
 interface Answer {
@@ -21,17 +21,26 @@ export interface Delivery {
   hurry(): void;
   /** Sends as much as may outlive the page, first what only this page has. */
   sendBeforeHidden(): void;
+  /** Whether there is no key, or the last answer refused it: what is adopted then could not be delivered. */
+  refused(): boolean;
   /** Failed attempts since the last answer. */
   failures(): number;
   stop(): void;
 }
 
-export function newDelivery(options: Options, queue: Queue, tally: Tally, onRecovered: () => void): Delivery {
+export function newDelivery(
+  options: Options,
+  queue: Queue,
+  tally: Tally,
+  onRecovered: () => void,
+  onRefused: () => void,
+): Delivery {
   const { counts, guard, warnOnce } = tally;
   // On the monotonic clock: no attempt before, by this client's patience and by the server's wish.
   let backoffUntil = 0;
   let retryAfterUntil = 0;
   let failures = 0;
+  let refused = !options.key;
   let keepaliveBytes = 0;
   let stopped = false;
   let timer: Timer | undefined;
@@ -73,6 +82,7 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
       const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
       const response = await fetch(url, { method: "POST", body, keepalive, credentials: "omit", signal });
       status = response.status;
+      refused = status === 401 || status === 403;
       retryAfter = response.headers.get("Retry-After");
       answer = Object(await response.json());
     } catch {
@@ -82,8 +92,9 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     batch.inFlight = false;
     guard(() => {
       if (answer.error && status < 500) warnOnce(answer.error.code, answer.error.message);
-      if (status !== 202 && !REFUSED.test(`${status}`)) {
-        retryLater(status, retryAfter);
+      if (!FINAL.test(`${status}`)) {
+        retryLater(retryAfter);
+        if (refused) onRefused();
       } else {
         if (!batch.settled) conclude(batch, status, answer);
         if (failures) onRecovered();
@@ -106,13 +117,17 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
     queue.settle(batch);
   };
 
-  const retryLater = (status: number, retryAfter: string | null): void => {
+  const retryLater = (retryAfter: string | null): void => {
     const now = performance.now();
-    // A tenth more, at random: else everybody who was told the same second comes in that second.
-    if (retryAfter) retryAfterUntil = now + parseRetryAfter(retryAfter) * (1 + Math.random() / 10);
+    // RFC 9110 section 10.2.3: seconds or an HTTP date.
+    if (retryAfter) {
+      const askedMs = +retryAfter * 1000 || Date.parse(retryAfter) - Date.now() || 0;
+      // A tenth more, at random: else everybody who was told the same second comes in that second.
+      retryAfterUntil = now + Math.min(askedMs, MAX_RETRY_AFTER_MS) * (1 + Math.random() / 10);
+    }
     // Of several requests that fail together one counts.
     if (now < backoffUntil) return;
-    const longestMs = status === 401 || status === 403 ? REFUSED_KEY_DELAY_MS : (options.maxRetryDelayMs ?? 60_000);
+    const longestMs = refused ? REFUSED_KEY_DELAY_MS : (options.maxRetryDelayMs ?? 60_000);
     const delayMs = Math.min((options.retryDelayMs ?? 1000) * 2 ** failures++, longestMs);
     backoffUntil = now + delayMs * (0.5 + Math.random() / 2);
   };
@@ -131,16 +146,10 @@ export function newDelivery(options: Options, queue: Queue, tally: Tally, onReco
         if (keepaliveBytes + batch.payload.length <= KEEPALIVE_BYTES) void send(batch, true);
       }
     },
+    refused: () => refused,
     failures: () => failures,
     stop() {
       stopped = true;
-      clearTimeout(timer);
     },
   };
-}
-
-/** RFC 9110 section 10.2.3, seconds or an HTTP date, as milliseconds from now. */
-function parseRetryAfter(header: string): number {
-  const delayMs = +header * 1000 || Date.parse(header) - Date.now() || 0;
-  return Math.min(delayMs, MAX_RETRY_AFTER_MS);
 }

@@ -38,7 +38,7 @@ export function newOpenBatch(): OpenBatch {
       const { kind, head, timestamp } = measurement;
       const series = kind + head;
       let metric = kind && foldable.get(series);
-      if (!metric || !fold(metric, measurement, value)) {
+      if (!(metric && fold(metric, measurement, value))) {
         metric = { head, values: [value], timestamp, records: 0 };
         metrics.push(metric);
         foldable.set(series, metric);
@@ -48,8 +48,7 @@ export function newOpenBatch(): OpenBatch {
       metric.records += records;
     },
     seal(producer, sequence, floor) {
-      const head = `{"producer":"${producer}","sequence":${sequence},"floor":${floor}`;
-      const payload = `${head},"metrics":[${metrics.map(json)}]}`;
+      const payload = `{"producer":"${producer}","sequence":${sequence},"floor":${floor},"metrics":[${metrics.map(json)}]}`;
       const recordsByMetric = metrics.map(({ records }) => records);
       const records = recordsByMetric.reduce((sum, count) => sum + count, 0);
       const sealedAt = Date.now();

@@ -6,13 +6,16 @@
 export interface Ownership {
   /** Calls `taken` if no other page holds the producer. */
   take(producer: string, taken: () => void): Promise<unknown>;
-  /** Lets others take what this page holds. A held lock would keep the page out of the back/forward cache. */
-  release(): void;
+  /**
+   * Lets others take what this page holds, but for one producer. A held lock would keep the page out of the
+   * back/forward cache.
+   */
+  release(kept?: string): void;
 }
 
 export function newOwnership(): Ownership {
   const locks = globalThis.navigator?.locks as LockManager | undefined;
-  let releases: (() => void)[] = [];
+  const releases = new Map<string, () => void>();
 
   return {
     async take(producer, taken) {
@@ -20,12 +23,11 @@ export function newOwnership(): Ownership {
       await locks.request(`pulsegate/${producer}`, { ifAvailable: true }, (lock) => {
         if (!lock) return undefined;
         taken();
-        return new Promise<void>((release) => releases.push(release));
+        return new Promise<void>((release) => releases.set(producer, release));
       });
     },
-    release() {
-      for (const release of releases) release();
-      releases = [];
+    release(kept) {
+      for (const [producer, release] of releases) if (producer !== kept) release();
     },
   };
 }

@@ -19,8 +19,8 @@ export interface Queue {
   adopt(ownProducer: string, taken: () => void): void;
   /** Lets other pages take what is stored. */
   release(): void;
-  /** After release(): leaves to others what they may have taken, keeps what only this page has. */
-  handOver(): void;
+  /** Leaves to other pages what is stored, but for one producer's; keeps what only this page has. */
+  handOver(kept?: string): void;
   /** Resolves to true once the batches of this moment are settled, to false after the timeout. */
   settled(timeoutMs: number): Promise<boolean>;
 }
@@ -31,7 +31,7 @@ export function newQueue(storage: Options["storage"], names: readonly string[], 
   const guardStorage = (run: () => void): void => guard(run, "storageErrors");
   const ownership = newOwnership();
   /** Of each settled() whether it has to wait on. */
-  let waiting: (() => boolean)[] = [];
+  let waiting: (() => unknown)[] = [];
   let batches: Batch[] = [];
 
   const forget = (gone: readonly Batch[]): void => {
@@ -92,8 +92,9 @@ export function newQueue(storage: Options["storage"], names: readonly string[], 
       });
     },
     release: ownership.release,
-    handOver() {
-      const left = batches.filter((batch) => batch.stored);
+    handOver(kept) {
+      ownership.release(kept);
+      const left = batches.filter((batch) => batch.stored && batch.producer !== kept);
       for (const { records } of left) counts.adopted -= records;
       forget(left);
     },
@@ -102,14 +103,7 @@ export function newQueue(storage: Options["storage"], names: readonly string[], 
       return new Promise((resolve) => {
         // Not tally.later(): whoever waits for this keeps a Node process alive.
         const timer = setTimeout(resolve, timeoutMs, false);
-        waiting.push(() => {
-          const pending = awaited.some((batch) => !batch.settled);
-          if (!pending) {
-            clearTimeout(timer);
-            resolve(true);
-          }
-          return pending;
-        });
+        waiting.push(() => awaited.some((batch) => !batch.settled) || (clearTimeout(timer), resolve(true)));
         forget([]);
       });
     },

@@ -19,7 +19,7 @@ export function newRecorder(options: Options): Client {
   const { counts, guard, later } = tally;
   // Clients that were not told a queue's name have left theirs under the key.
   const queue = newQueue(storage, [queueName, options.key], maxQueueBytes, tally);
-  const delivery = newDelivery(options, queue, tally, () => seal());
+  const delivery = newDelivery(options, queue, tally, () => seal(), () => queue.handOver(producer));
   const listening = new AbortController();
   let producer = newProducer();
   let sequence = 0;
@@ -68,7 +68,7 @@ export function newRecorder(options: Options): Client {
 
   const adopt = (): void => {
     adoptTimer = later(adopt, ADOPT_INTERVAL_MS);
-    queue.adopt(producer, delivery.pumpSoon);
+    if (!delivery.refused()) queue.adopt(producer, delivery.pumpSoon);
   };
 
   /** The page comes back from the back/forward cache: others may have taken its producer meanwhile. */
@@ -104,7 +104,6 @@ export function newRecorder(options: Options): Client {
     listening.abort();
     clearTimeout(adoptTimer);
     delivery.stop();
-    queue.release();
     queue.handOver();
     for (const batch of queue.batches()) queue.drop(batch, "closed");
   };

@@ -25,7 +25,7 @@ export function newTally(onDrop: Options["onDrop"]): Tally {
     storageErrors: 0,
     faults: 0,
   };
-  const warned = new Set<string | number>();
+  const warned: Record<string, boolean> = {};
 
   const guard: Tally["guard"] = (run, counter = "faults") => {
     try {
@@ -43,9 +43,8 @@ export function newTally(onDrop: Options["onDrop"]): Tally {
       guard(() => onDrop?.(reason, records));
     },
     warnOnce(code, message) {
-      if (warned.has(code)) return;
-      warned.add(code);
-      console.warn(`pulsegate: ${code}: ${message}`);
+      if (!warned[code]) console.warn(`pulsegate: ${code}: ${message}`);
+      warned[code] = true;
     },
     later(run, delayMs) {
       const timer = setTimeout(() => guard(run), delayMs);

@@ -389,6 +389,36 @@ for (const build of BUILDS) {
       assert.deepEqual([storage.length, storage.getItem("cart")], [1, "3 apples"]);
     });
 
+    for (const key of ["pk_revoked", undefined]) {
+      it(`leaves what pages left behind to one that can send, where its key is ${key}`, async (test) => {
+        const held = new Set();
+        const request = async (name, _, granted) => {
+          if (held.has(name)) return granted(null);
+          held.add(name);
+          await granted({});
+          held.delete(name);
+        };
+        const platform = Object.getOwnPropertyDescriptor(globalThis, "navigator") ?? { configurable: true };
+        test.after(() => Object.defineProperty(globalThis, "navigator", platform));
+        Object.defineProperty(globalThis, "navigator", { value: { locks: { request } }, configurable: true });
+        const storage = new MemoryStorage();
+        const options = { storage, queue: "shop" };
+        await server.down();
+        const earlier = newClient(options);
+        earlier.record("left_total", 1, {}, undefined, "counter");
+        await earlier.close(0);
+        await server.up();
+        server.refusedKey = `${key}`;
+        const useless = newClient({ ...options, key, maxQueueBytes: 200, maxBatchMetrics: 1 });
+        if (key) await eventually(() => server.requests.length && !useless.stats.queuedBatches, "its key is refused");
+        for (let i = 0; i < 2; i++) useless.record("own_total", 1, {}, undefined, "counter");
+        await useless.flush(20);
+        assert.deepEqual([useless.stats.adopted, useless.stats.dropped], [0, { queue_full: 1 }]);
+        newClient(options);
+        await eventually(() => server.totals["left_total{}"] === 1, "what was left, the useless client alive");
+      });
+    }
+
     it("gives up seven days after a batch was sealed, and forgets abandoned queues a day later", async () => {
       const storage = new MemoryStorage();
       const keyAged = (queue, days) => `pulsegate/${queue}/producer/7/${Date.now() - days * 86_400_000}/3`;

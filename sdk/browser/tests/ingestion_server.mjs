@@ -20,6 +20,8 @@ export class IngestionServer {
   script = [];
   /** Answers for whatever `matches` the body: {matches, status, …}, for ever. */
   rules = [];
+  /** Is answered with 401. */
+  refusedKey;
   #seen = new Set();
   #timestamps = new Map();
   #server;
@@ -57,6 +59,7 @@ export class IngestionServer {
     const seen = { method: request.method, key: url.searchParams.get("key"), body, at: performance.now() };
     this.requests.push({ ...seen, contentType: request.headers["content-type"], path: url.pathname });
     if (request.method !== "POST") return void response.writeHead(405, CORS).end();
+    if (seen.key === this.refusedKey) return void response.writeHead(401, CORS).end("{}");
     const rule = this.rules.find(({ matches }) => body.includes(matches)) ?? this.script.shift() ?? { apply: true };
     const answer = rule.apply ? this.#apply(JSON.parse(body)) : {};
     if (rule.cut) return void request.socket.destroy();
