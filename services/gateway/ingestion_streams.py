@@ -64,6 +64,10 @@ _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 1.0
 
+#: The breaker lets a batch try so soon, however long others stay open: a restarted receiver is back in seconds,
+#: and clients wait for as long as they are told to.
+_LONGEST_RESET_SECONDS = 3.0
+
 
 @cache
 def _calls(status: grpc.StatusCode) -> Histogram:
@@ -87,6 +91,7 @@ class IngestionStreams:
     ) -> None:
         self.channel = channel
         self._stub = IngestServiceStub(channel.grpc_channel)
+        reset_seconds = min(reset_seconds, _LONGEST_RESET_SECONDS)
         self.breaker = breaker_of(channel.service, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
         self._shed = metrics.SHED.labels(channel.service)
         self._timeout_seconds = timeout_seconds

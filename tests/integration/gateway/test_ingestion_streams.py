@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis import context, grpc_client, metrics
+from chassis.breakers import NotAsked
 from chassis.errors import DeadlineExceeded, Internal, Malformed, PulsegateError, Unavailable
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from deploy.local.layout import Ports
@@ -362,6 +363,15 @@ async def test_the_breaker_opens_when_half_of_the_batches_fail_and_other_streams
     async with carried.servers[0].away():
         pass
     await eventually(carried.works, within_seconds=3, what="the breaker is closed again")
+
+
+async def test_while_the_breaker_is_open_clients_are_told_to_come_back_within_seconds(start: Start) -> None:
+    async with start(reset_seconds=30.0) as carried:
+        carried.receiver.answers["IngestBatch"] = Internal("broken")
+        assert {await carried.outcome_of() for _ in range(5)} == {"INTERNAL"}
+        with pytest.raises(NotAsked) as caught:
+            await carried.take()
+        assert 0 < (caught.value.retry_after_seconds or 0) <= 3
 
 
 async def test_batches_that_are_wrong_open_no_breaker(carried: Carried) -> None:
