@@ -336,7 +336,9 @@ def _diagnose(raw: msgspec.Raw) -> Fault:
         loose = _loose_metric_decoder.decode(raw)
         values = _loose_value_decoder.decode(loose.value)
     except (msgspec.DecodeError, RecursionError) as error:
-        if "out of range" in str(error):
+        if str(error).endswith("out of range - at `$.timestamp`"):
+            return Fault("TIMESTAMP_OUT_OF_RANGE", "The timestamp is too large for a 64-bit float.")
+        if str(error).endswith("out of range"):
             return Fault("VALUE_NOT_FINITE", "The value is too large for a 64-bit float.")
         return Fault(
             "METRIC_MALFORMED", f"A metric is an object with name, value, labels, timestamp: {_reason(error)}."

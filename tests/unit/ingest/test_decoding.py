@@ -325,12 +325,20 @@ def test_values_of_another_shape(value: bytes) -> None:
         b'{"value":1}',
         b'{"name":null,"value":1}',
         b'{"name":["a"],"value":1}',
+        b'{"name":1e999,"value":1}',
         b'{"name":"a","value":1,"timestamp":"now"}',
         b'{"name":"a","value":1,"timestamp":true}',
     ],
 )
 def test_metrics_of_another_shape(metric: bytes) -> None:
     assert fault_of(b'{"metrics":[%s,{"name":"b","value":2}]}' % metric) == "METRIC_MALFORMED"
+
+
+@pytest.mark.parametrize("timestamp", [b"1e999", b"-1e999", b"9" * 400])
+def test_a_timestamp_that_is_no_64_bit_float_is_out_of_range_whatever_the_value(timestamp: bytes) -> None:
+    for value in (b"1", b'"NaN"'):
+        metric = b'{"name":"a","value":%s,"timestamp":%s}' % (value, timestamp)
+        assert fault_of(b'{"metrics":[%s,{"name":"b","value":2}]}' % metric) == "TIMESTAMP_OUT_OF_RANGE"
 
 
 def test_duplicate_members_count_once_and_the_last_wins() -> None:
