@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import pytest
 
 from deploy.local.layout import CHECKOUT, Ports
 from deploy.local.programs import port_is_free
+from tests.console_blocks import commands
 from tests.e2e.pages import visiting
 from tests.suite_running import Suite
 from tests.waiting import eventually
@@ -22,16 +22,9 @@ pytestmark = pytest.mark.timeout(300)
 FIRST_METRIC, WEB_PAGE = "A first metric in two minutes", "In a web page"
 
 
-def commands(section: str, written_and_here: Mapping[str, str]) -> list[str]:
-    """The console blocks of a section, as a shell takes them, but for the ports that are others here."""
-    text = (CHECKOUT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
-    lines = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL)).splitlines()
-    found: list[str] = []
-    for line in lines:
-        if line.startswith("$ "):
-            found.append(line[2:])
-        else:
-            found[-1] += "\n" + line
+def typed(section: str, written_and_here: Mapping[str, str]) -> list[str]:
+    """What a section has somebody type, but for the ports that are others here."""
+    found = commands(CHECKOUT / "README.md", section)
     for written, here in written_and_here.items():
         found = [command.replace(written, here) for command in found]
     return found
@@ -69,7 +62,7 @@ def counted(output: bytes) -> str:
 
 async def test_the_first_metric_in_two_minutes_works_as_it_is_written(suite: Suite, tmp_path: Path) -> None:
     suite.wait_ready()
-    script = "\n".join(commands(FIRST_METRIC, {"8080": str(suite.port)}))
+    script = "\n".join(typed(FIRST_METRIC, {"8080": str(suite.port)}))
     async with shell(script, tmp_path) as process:
         output, faults = await process.communicate()
     assert process.returncode == 0, faults.decode()
@@ -78,7 +71,7 @@ async def test_the_first_metric_in_two_minutes_works_as_it_is_written(suite: Sui
 
 @pytest.mark.parametrize("script", ["fails", "hangs"])
 async def test_the_web_page_is_not_disturbed_where_the_script_does_not_come(script: str, tmp_path: Path) -> None:
-    _, write, _ = commands(WEB_PAGE, {})
+    _, write, _ = typed(WEB_PAGE, {})
     async with shell(f"PUBLIC=pk_any\n{write}", tmp_path) as writing:
         await writing.communicate()
     address = "http://localhost:8000/"
@@ -99,8 +92,8 @@ async def test_the_web_page_counts_as_it_is_written(
     suite.wait_ready()
     port = port_blocks().public
     written_and_here = {"8080": str(suite.port), "8000": str(port), "ada@example.com": "grace@example.com"}
-    *first, ask = commands(FIRST_METRIC, written_and_here)
-    script = "\n".join([*first, 'echo "$KEY" > key', *commands(WEB_PAGE, written_and_here)])
+    *first, ask = typed(FIRST_METRIC, written_and_here)
+    script = "\n".join([*first, 'echo "$KEY" > key', *typed(WEB_PAGE, written_and_here)])
 
     async def served() -> bool:
         assert serving.returncode is None, (await serving.communicate())[1].decode()

@@ -7,13 +7,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from chassis import errors, settings
 from deploy.local.services import CANARY, SERVICES
 from services.gateway.errors import CODES
+from tests.console_blocks import commands, fault
 
 CHECKOUT = Path(__file__).parents[3]
 _CODE = re.compile(r"[A-Z]+(?:_[A-Z]+)*")
 _SETTING_ROW = re.compile(r"^\| `(PULSEGATE_[A-Z0-9_]+)` \| (.*?) \| (.*?) \|", re.MULTILINE)
+_MAKE = re.compile(r"(?:`|\$ |console\n)make ([a-z-]+)")
+_LINK = re.compile(r"\]\(([^):]+)\)")
+_DOCUMENTS = [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / "sdk").glob("*/*.md")]
 _SETTING = re.compile(r"^\| `(PULSEGATE_[A-Z0-9_]+)` \|", re.MULTILINE)
 
 
@@ -104,6 +110,25 @@ def test_the_front_page_leads_to_every_document() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in [*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    for document in _DOCUMENTS:
+        for target, _, heading in (link.partition("#") for link in _LINK.findall(document.read_text())):
+            found = document.parent / target if target else document
+            assert found.exists(), f"{document} links to {target}"
+            assert not heading or heading in _headings(found), f"{document} links to {target}#{heading}"
+
+
+def _headings(document: Path) -> set[str]:
+    """As what links name them."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
+def test_a_shell_takes_what_a_document_has_somebody_type(document: Path) -> None:
+    assert {command: fault(command) for command in commands(document) if fault(command)} == {}
+
+
+def test_what_documents_have_make_do_are_targets() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for path in _DOCUMENTS for name in _MAKE.findall(path.read_text())}
+    assert named <= targets
