@@ -1,6 +1,7 @@
 """What the documents say about values is what the chart takes."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from deploy.local.layout import CHECKOUT
 from tests.chart_rendering import CHART, case, render
+from tests.console_blocks import commands
 from tests.promql_selectors import selectors
 
 _DOCUMENTS = ("install-kubernetes.md", "zero-trust.md")
@@ -51,8 +53,39 @@ def test_keys_that_documents_name_are_values(document: str) -> None:
 
 
 def test_variables_that_a_secret_is_made_with_are_the_keys_that_are_read() -> None:
-    made = set(re.findall(r"--from-literal=([a-z-]+)=", _TEXTS["install-kubernetes.md"]))
-    made |= set(re.findall(r"--from-file=([a-z-]+)=", _TEXTS["install-kubernetes.md"]))
+    typed = commands(CHECKOUT / "docs" / "install-kubernetes.md")
+    making = "\n".join(command for command in typed if "--namespace pulsegate create secret generic" in command)
+    made = set(re.findall(r"--from-(?:literal|file)=([a-z-]+)=", making))
     items = _VALUES["secrets"]["items"]
     optional = {"prometheusUrl", "remoteWriteUrl", "smtpUrl", "sinkHeaders"}
     assert made == {item["key"] for name, item in items.items() if name not in optional}
+    added = {key for command in typed for key in re.findall(r"patch secret pulsegate .*\{\"([a-z-]+)\":", command)}
+    assert added == {items["smtpUrl"]["key"]}
+
+
+def test_every_secret_that_an_example_names_is_made_by_a_command() -> None:
+    typed = [command for path in (CHECKOUT / "docs").glob("*.md") for command in commands(path)]
+    written = [found for command in typed for found in re.findall(r"<<'END'\n(.*)\nEND$", command, re.DOTALL)]
+    objects = [each for block in [*_YAML, *written] for each in yaml.safe_load_all(block)]
+    made = set(re.findall(r"create (?:secret \S+|configmap) (\S+)", "\n".join(typed)))
+    made |= {each["spec"]["secretName"] for each in objects if each.get("kind") == "Certificate"}
+    named = {name for each in [_VALUES, *objects] for name in _named(each)}
+    assert "nats" in named
+    assert named <= made
+
+
+def _named(described: Any) -> Iterator[str]:
+    """Secrets and ConfigMaps."""
+    if isinstance(described, list):
+        described = dict(enumerate(described))
+    if not isinstance(described, dict):
+        return
+    for key, value in described.items():
+        if key in {"existingSecret", "secretName", "tlsSecret", "configMap"} and value:
+            yield value
+        elif key == "secretKeyRef":
+            yield value["name"]
+        elif key == "imagePullSecrets":
+            yield from (each["name"] for each in value)
+        else:
+            yield from _named(value)
