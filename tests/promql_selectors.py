@@ -1,4 +1,4 @@
-"""The selectors of PromQL expressions: which metrics they read, with which matchers."""
+"""PromQL expressions: which metrics they read, with which matchers, and which labels they keep."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +39,20 @@ def _selectors(node: Any) -> Iterator[Selector]:
             yield from _selectors(child)
     for argument in getattr(node, "args", None) or []:
         yield from _selectors(argument)
+
+
+def keeps(expression: str, label: str) -> bool:
+    """Whether what it answers still has that label, of one of its selectors at least."""
+    return _keeps(parser.parse(expression), label)
+
+
+def _keeps(node: Any, label: str) -> bool:
+    if isinstance(node, parser.VectorSelector | parser.MatrixSelector):
+        return True
+    if isinstance(node, parser.AggregateExpr) and str(node.op) not in {"topk", "bottomk"}:
+        return node.modifier is not None and label in node.modifier.labels and _keeps(node.expr, label)
+    children = [getattr(node, attribute, None) for attribute in ("expr", "lhs", "rhs")]
+    return any(_keeps(child, label) for child in [*children, *(getattr(node, "args", None) or [])] if child is not None)
 
 
 def metrics_in_code() -> Iterator[str]:

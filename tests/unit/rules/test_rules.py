@@ -11,7 +11,7 @@ import yaml
 from deploy.local.layout import CHECKOUT, RULES
 from deploy.local.servers import Prometheus
 from tests import chart_rendering, compose_file
-from tests.promql_selectors import metrics_in_code, selectors
+from tests.promql_selectors import keeps, metrics_in_code, selectors
 
 _CASES = Path(__file__).parent
 _RUNBOOKS = CHECKOUT / "docs" / "runbooks"
@@ -101,7 +101,20 @@ def test_runbooks_read_what_is_exposed_or_recorded_and_nothing_of_a_tenant() -> 
     }
     known = {*metrics_in_code(), *foreign, *(rule["record"] for rule in _rules() if "record" in rule)}
     for path in _RUNBOOKS.glob("*.md"):
-        queries = re.findall(r"^\$ .*promtool query (.*)$", path.read_text(), re.MULTILINE)
-        for selector in (each for query in queries for each in selectors(query.split("'")[1])):
+        for selector in (each for query in _queries(path) for each in selectors(query)):
             assert selector.name in known, path.name
             assert 'tenant_id=""' in selector.matchers, f"{path.name}: a tenant could send {selector.name}"
+
+
+def test_runbooks_that_ask_a_process_find_out_which() -> None:
+    asking = [
+        path for path in _RUNBOOKS.glob("Pulsegate*.md") if re.search(r"curl -s \$[A-Z]+/health", path.read_text())
+    ]
+    for path in asking:
+        assert any(keeps(query, "pod") for query in _queries(path)), path.name
+    assert not re.search(r"port-forward deploy", "".join(path.read_text() for path in _RUNBOOKS.glob("*.md")))
+
+
+def _queries(runbook: Path) -> list[str]:
+    found = re.findall(r"^\$ .*promtool query (.*)$", runbook.read_text(), re.MULTILINE)
+    return [command.split("'")[1] for command in found]
