@@ -25,6 +25,7 @@ Beside the files that each service has (docs/path-of-a-request.md):
         point_validation.py    holds data points against them
         auto_definition.py     has config make definitions from data
         admission.py           refuses what is new to projects that are full
+        newcomers.py           tells where publishable keys bring very much that is new
         durable_outcomes.py    answers a quick retry without the log
         fair_turns.py          large bodies, each tenant in its turn
         batch_records.py       what was accepted, as records

@@ -1,6 +1,7 @@
 """Which producers and cumulative sources a receiver takes: all, but new ones of projects that have as many as they may.
 
-What was acknowledged counts, so this is asked before; it costs the batches of such projects alone.
+What was acknowledged counts, so this is asked before; it costs the batches of such projects alone. They are counted
+every ten minutes: for publishable keys a project is also full where these have brought very many since.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from services.ingest.decoding import Batch
 from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import MetricType
 from services.ingest.errors import TooManyProducers
+from services.ingest.newcomers import Newcomers
 from services.ingest.point_validation import defined_as
 from services.ingest.points import Point
 from services.ingest.storage import full_projects
@@ -27,6 +29,9 @@ _SECONDS = 5.0
 _MOST_REMEMBERED = 200_000
 #: When a client may find room: that is made every ten minutes, of what was not used for eight days.
 _RETRY_AFTER_SECONDS = 600.0
+#: What publishable keys bring a project in ten minutes before it is full for them; a hundredth of what it may have.
+_MOST_NEW_PRODUCERS = 100_000
+_MOST_NEW_SOURCES = 50_000
 
 _NONE = FullProjects()
 
@@ -39,6 +44,8 @@ class Admission:
         self._definitions = definitions
         self._clock = clock
         self._full = _NONE
+        self._new_producers = Newcomers("producers", _MOST_NEW_PRODUCERS, clock)
+        self._new_sources = Newcomers("sources", _MOST_NEW_SOURCES, clock)
         #: Projects with producers and sources that the state is known to know, the one that was used last at the end.
         self._known: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
 
@@ -63,6 +70,9 @@ class Admission:
     def holds_back(self, project_id: bytes, batch: Batch, key_kind: str) -> bool:
         """Whether the batch is for `refused_sources` first. `key_kind`: of the key that sends it, as `Principal.kind`.
         It never waits."""
+        if key_kind != "secret":
+            self._new_producers.note(project_id, [batch.producer] if batch.producer else ())
+            self._new_sources.note(project_id, self._sources(project_id, batch))
         producer = self._unknown_producer(project_id, batch, key_kind)
         return bool(producer or self._unknown_sources(project_id, batch, key_kind))
 
@@ -71,14 +81,16 @@ class Admission:
         return self._is_full_of_producers(project_id, key_kind) or self._is_full_of_sources(project_id, key_kind)
 
     def _is_full_of_producers(self, project_id: bytes, key_kind: str) -> bool:
-        if key_kind != "secret" and project_id in self._full.publishable_producers:
-            return True
-        return project_id in self._full.producers
+        return project_id in self._full.producers or (
+            key_kind != "secret"
+            and (project_id in self._full.publishable_producers or self._new_producers.are_many(project_id))
+        )
 
     def _is_full_of_sources(self, project_id: bytes, key_kind: str) -> bool:
-        if key_kind != "secret" and project_id in self._full.publishable_sources:
-            return True
-        return project_id in self._full.sources
+        return project_id in self._full.sources or (
+            key_kind != "secret"
+            and (project_id in self._full.publishable_sources or self._new_sources.are_many(project_id))
+        )
 
     def _unknown_producer(self, project_id: bytes, batch: Batch, key_kind: str) -> bytes:
         if not batch.producer or not self._is_full_of_producers(project_id, key_kind):
@@ -88,12 +100,14 @@ class Admission:
     def _unknown_sources(self, project_id: bytes, batch: Batch, key_kind: str) -> set[bytes]:
         if not batch.points or not self._is_full_of_sources(project_id, key_kind):
             return set()
-        sources = {
+        return {source for source in self._sources(project_id, batch) if not self._is_known(project_id, source)}
+
+    def _sources(self, project_id: bytes, batch: Batch) -> set[bytes]:
+        return {
             point.origin.source
             for point in batch.points
             if isinstance(point, Point) and point.origin is not None and not self._is_level(project_id, point)
         }
-        return {source for source in sources if not self._is_known(project_id, source)}
 
     def _is_level(self, project_id: bytes, point: Point) -> bool:
         """Whether what may be a total, as what is untyped in a push, is a gauge's level, which the state keeps of no

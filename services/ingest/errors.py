@@ -41,15 +41,15 @@ class SequenceOutOfWindow(Invalid):
 
 
 class TooManyProducers(Limited):
-    """The batch's producer is new, and the project has as many as it may have with such a key."""
+    """The batch's producer is new, and the project has as many as it may have, now, with such a key."""
 
     code = "QUOTA_EXCEEDED"
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__(
             "This project has as many producers as it may have (PULSEGATE_PRODUCERS_PER_PROJECT), or half as many where"
-            " a publishable key sends the batch. Those that it has go on; each counts until eight days after its last"
-            " batch.",
+            " a publishable key sends the batch, or such keys have brought too many in the last ten minutes. Those that"
+            " it has go on; each counts until eight days after its last batch.",
             details={"limit": "producers"},
             retry_after_seconds=retry_after_seconds,
         )

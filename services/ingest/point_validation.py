@@ -41,8 +41,8 @@ _MOST_TOTAL = 1 << 40
 _MOST_LABELS = 16
 _NO_ROOM = (
     "This project has as many series of cumulative sources as it may have (PULSEGATE_SOURCES_PER_PROJECT; where a"
-    " publishable key sends them, half of that), and this one is new. Those that it has go on; each counts until eight"
-    " days after its last total."
+    " publishable key sends them, half of that, and not too many in ten minutes), and this one is new. Those that it"
+    " has go on; each counts until eight days after its last total."
 )
 
 _encoder = msgspec.json.Encoder()

@@ -13,7 +13,7 @@ from chassis import postgres
 from chassis.errors import PulsegateError
 from chassis.ids import uuid7
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
-from services.ingest import metrics
+from services.ingest import admission, metrics
 from services.ingest.storage.checkpoints import PostgresCheckpoints
 from services.ingest.storage.full_projects import ProjectLimits
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
@@ -48,9 +48,9 @@ def config_away(pipeline: Pipeline) -> Iterator[None]:
         pipeline.upstreams.config.broken = False
 
 
-async def push(pipeline: Pipeline, body: bytes) -> pb.IngestBatchResponse:
+async def push(pipeline: Pipeline, body: bytes, key: str = "secret") -> pb.IngestBatchResponse:
     group = pb.PushGroup(labels=["job", "nightly"])
-    return await pipeline.send_bytes(body, door=pb.DOOR_PUSH_TEXT, group=group)
+    return await pipeline.send_bytes(body, door=pb.DOOR_PUSH_TEXT, group=group, key=key)
 
 
 async def test_a_new_producer_is_refused_and_those_that_are_known_go_on(reading: Pipeline) -> None:
@@ -144,3 +144,23 @@ async def test_publishable_keys_leave_half_of_the_sources_to_secret_ones(reading
             assert await rejected("a", 6, "publishable") == []
             assert await rejected("a", 7, "secret") == []
             await reading.expect("orders_total{$project}", 107)
+
+
+async def test_what_publishable_keys_bring_at_once_is_bounded_before_it_is_counted(
+    reading: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading.define("orders_total", labels=[{"name": "instance"}])
+    monkeypatch.setattr(admission, "_MOST_NEW_SOURCES", 1_000)
+
+    async def codes(first: int, sources: int, key: str) -> set[str]:
+        lines = "\n".join(f'orders_total{{instance="{number}"}} 1' for number in range(first, first + sources))
+        answer = await push(reading, lines.encode() + b"\n", key)
+        return {each.code for each in answer.rejected}
+
+    async with reading.running():
+        assert await codes(0, 5, "publishable") == set()
+        await reading.expect("sum(orders_total{$project})", 5)
+        assert await codes(5, 10_000, "publishable") == {"SOURCE_LIMIT_REACHED"}
+        assert await codes(0, 6, "publishable") == {"SOURCE_LIMIT_REACHED"}, "the sixth is new"
+        assert await codes(5, 2, "secret") == set()
+        await reading.expect("sum(orders_total{$project})", 7)
