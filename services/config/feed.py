@@ -6,12 +6,12 @@ the end of the walk and is met again there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from chassis import logs
-from chassis.errors import Unavailable
+from chassis.errors import Limited, Unavailable
 from chassis.postgres import Database
 from chassis.tasks import in_background
 from services.config import metrics
@@ -27,6 +27,9 @@ POLL_SECONDS = 0.2
 #: Of a message: it ends with the definition that has brought it to so many bytes. A watcher takes 16 MiB.
 _MOST_METRICS = 500
 _MOST_BYTES = 4 << 20
+#: Of one process: each takes memory for a message while it reads, and a heartbeat with each poll.
+_MOST_WATCHERS = 500
+_RETRY_AFTER_SECONDS = 1.0
 _PURGE_SECONDS = 3600.0
 
 
@@ -49,6 +52,7 @@ class DefinitionFeed:
         self._poll_seconds = poll_seconds
         self._polled: asyncio.Future[FeedHead | None] = asyncio.get_running_loop().create_future()
         self._stopped = False
+        self._watchers = 0
 
     @asynccontextmanager
     async def polling(self) -> AsyncIterator[None]:
@@ -68,9 +72,10 @@ class DefinitionFeed:
         """A snapshot unless the watcher can be resumed after its revision, then changes and heartbeats until `stop`.
 
         A heartbeat follows each successful poll: silence means that the database does not answer. Raises Unavailable
-        where that happens while definitions are read.
+        where that happens while definitions are read, and Limited where so many watch that they are to ask another
+        process.
         """
-        with metrics.FEED_WATCHERS.track_inprogress():
+        with self._one_more():
             cursor = after_revision
             if not await self._can_resume(after_revision):
                 cursor = 0
@@ -84,6 +89,20 @@ class DefinitionFeed:
                         cursor = message.revision
                 else:
                     yield FeedMessage(revision=cursor)
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        if self._watchers >= _MOST_WATCHERS:
+            raise Limited(
+                f"{_MOST_WATCHERS} watch definitions here, and no more may: add replicas of config.",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        self._watchers += 1
+        try:
+            with metrics.FEED_WATCHERS.track_inprogress():
+                yield
+        finally:
+            self._watchers -= 1
 
     async def _can_resume(self, after_revision: int) -> bool:
         async with self._database.transaction(role=FEED_ROLE) as connection:

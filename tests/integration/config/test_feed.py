@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from chassis.errors import NotFound, Unauthenticated, Unavailable
+from chassis.errors import Limited, NotFound, Unauthenticated, Unavailable
 from chassis.grpc_client import connected
 from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
@@ -112,6 +113,27 @@ async def _kept_beside_a_forgotten_one(person: Person, database: Database) -> pb
         connection.execute("UPDATE config.feed SET purged_revision = 3")
         connection.execute("DELETE FROM config.metrics WHERE deleted_at IS NOT NULL")
     return kept
+
+
+async def test_who_watches_beside_too_many_is_sent_elsewhere_until_one_has_left(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.feed._MOST_WATCHERS", 2)
+    async with config.watching() as one:
+        await one.snapshot()
+        async with config.watching() as other:
+            await other.snapshot()
+            async with config.watching() as third:
+                with pytest.raises(Limited, match="add replicas of config"):
+                    await third.snapshot()
+
+    async def watches() -> bool:
+        async with config.watching() as late:
+            with suppress(Limited):
+                return await late.snapshot() == []
+            return False
+
+    await eventually(watches, what="somebody has left")
 
 
 async def test_a_watcher_older_than_the_tombstones_kept_begins_with_a_snapshot(
