@@ -1,6 +1,6 @@
 """One request to a sink, again and again until there is an answer that says something about the request itself."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import tenacity
@@ -52,12 +52,12 @@ class Attempts:
         self._clock = clock
         self._breaker = Breaker(upstream(sink, lane), reset_seconds=2.0, least_calls=10)
 
-    async def refusal(self, send: Send, probe: Send) -> Answer | None:
+    async def refusal(self, send: Send, probes: Sequence[Send]) -> Answer | None:
         """None once the request is accepted; else the answer that refuses it although the sink takes others, such as
-        the probe."""
+        one of the probes."""
         suspected = False
-        while (refusal := await self._lasting_refusal(send)) is not None:
-            if await self._lasting_refusal(probe) is not None:
+        while (refusal := await self._refusal(send, at_once=False)) is not None:
+            if not await self._takes_any(probes):
                 log.error("sink refuses everything", sink=self._sink, status=refusal.status, text=refusal.text)
                 await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
             elif refusal.status < 500 or suspected:
@@ -66,8 +66,18 @@ class Attempts:
                 suspected = True  # the sink may have come back just now: a 500 must be seen once more
         return None
 
-    async def _lasting_refusal(self, send: Send) -> Answer | None:
-        """None once the request is accepted, or the answer that refuses it for good. Tries until there is either."""
+    async def first_refusal(self, send: Send) -> Answer | None:
+        """None once the request is accepted; else an answer that may refuse it, or everything."""
+        return await self._refusal(send, at_once=True)
+
+    async def _takes_any(self, probes: Sequence[Send]) -> bool:
+        for probe in probes:
+            if await self.first_refusal(probe) is None:
+                return True
+        return False
+
+    async def _refusal(self, send: Send, *, at_once: bool) -> Answer | None:
+        """Tries until the request is accepted or refused: by a 4xx, or by the same 500 twice, with `at_once` by any."""
         last: Answer | None = None
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((_TryAgainError, Unavailable)),
@@ -82,7 +92,7 @@ class Attempts:
                     return None
                 if 400 <= answer.status < 500 and answer.status != 429:
                     return answer
-                if answer.status == 500 and answer == last:
+                if answer.status == 500 and (at_once or answer == last):
                     return answer
                 last = answer
                 raise _TryAgainError(answer)

@@ -221,7 +221,7 @@ class GroupsWriter:
             self._lost_sight |= answer.status == 0
             return answer
 
-        refusal = await self._attempts.refusal(send, self._probe)
+        refusal = await self._attempts.refusal(send, [self._probe])
         if refusal is None:
             if failpoints.ARMED:
                 await failpoints.reached("delivered")

@@ -1,11 +1,13 @@
 """Gets samples taken by a sink that keeps their times, such as a receiver of remote write.
 
-What was once sent is sent again byte for byte until it is accepted. A request that is refused for good is halved until
-the bad sample stands alone and is put aside.
+What was once sent is sent again until it is accepted. A request that is refused is halved until the bad sample stands
+alone; where the sink takes others, it is put aside.
 """
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ from chassis.clock import Clock
 from services.ingest import metrics
 from services.ingest.domain import MetricType
 from services.ingest.samples import Samples
-from services.ingest.sinks.attempts import Answer, Attempts
+from services.ingest.sinks.attempts import Answer, Attempts, Send
 
 log = logs.get(__name__)
 
@@ -73,20 +75,17 @@ class SamplesWriter:
         self._oldest_ms = oldest_ms
         self._oldest_native_ms = oldest_native_ms
         self._attempts = Attempts(sink.name, lane, clock)
+        #: The last sample that the sink took, in a request of its own.
+        self._accepted: bytes | None = None
 
     async def write(self, samples: Samples) -> None:
         samples = self._without_too_old(samples)
-        ends = samples.widths.cumsum()
-        first = 0
-        while first < len(samples):
-            sent = ends[first - 1] if first else 0
-            after = int(np.searchsorted(ends, sent + _MOST_SAMPLES_IN_REQUEST)) + 1
+        for request in _requests(samples):
             refused: list[_Refused] = []
             try:
-                await self._deliver(samples.at(slice(first, after)), refused)
+                await self._deliver(request, request, refused)
             finally:
                 self._put_aside(refused)
-            first = after
 
     def _without_too_old(self, samples: Samples) -> Samples:
         native = samples.table.type[samples.rows] == MetricType.NATIVE_HISTOGRAM
@@ -99,23 +98,51 @@ class SamplesWriter:
         log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
         return samples.at(~too_old)
 
-    async def _deliver(self, samples: Samples, refused: list[_Refused]) -> None:
-        """Returns when each sample was accepted or is among the refused ones."""
-        body = self._sink.encode(samples)
-        refusal = await self._attempts.refusal(lambda: self._sink.send(body), self._probe)
+    async def _deliver(self, samples: Samples, request: Samples, refused: list[_Refused]) -> None:
+        """Returns when each sample, of those of a request, was accepted or is among the refused ones."""
+        refusal = await self._refusal(samples, request)
         if refusal is None:
-            if failpoints.ARMED:
-                await failpoints.reached("delivered")
-            metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
+            await self._delivered(samples)
         elif samples.exemplars:  # which are no reason to do without a sample
-            await self._deliver(samples.with_exemplars({}), refused)
+            await self._deliver(samples.with_exemplars({}), request, refused)
         elif len(samples) == 1:
             metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(int(samples.widths[0]))
             refused.append(_Refused(samples, refusal))
         else:
             half = len(samples) // 2
-            await self._deliver(samples.at(slice(half)), refused)
-            await self._deliver(samples.at(slice(half, None)), refused)
+            await self._deliver(samples.at(slice(half)), request, refused)
+            await self._deliver(samples.at(slice(half, None)), request, refused)
+
+    async def _refusal(self, samples: Samples, request: Samples) -> Answer | None:
+        """Only of one sample alone is it asked whether the sink refuses it or everything: several are halved anyway."""
+        send = partial(self._sink.send, self._sink.encode(samples))
+        if samples.exemplars or len(samples) > 1:
+            return await self._attempts.first_refusal(send)
+        return await self._attempts.refusal(send, self._probes(int(samples.rows[0]), request))
+
+    async def _delivered(self, samples: Samples) -> None:
+        if failpoints.ARMED:
+            await failpoints.reached("delivered")
+        metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
+        self._accepted = self._sink.encode(samples.at(slice(-1, None)).with_exemplars({}))
+
+    def _probes(self, row: int, request: Samples) -> list[Send]:
+        """Requests that a sink may take although it refuses a sample of that row: what it took last; a series that is
+        there for this alone; and, since one that takes no new series may know neither, any other row of the request."""
+        probes: list[Send] = [self._probe]
+        if self._accepted is not None:
+            probes.insert(0, partial(self._sink.send, self._accepted))
+        if (others := np.flatnonzero(request.rows != row)).size:
+            probes.append(partial(self._send_any, request.at(others)))
+        return probes
+
+    async def _probe(self) -> Answer:
+        return await self._sink.send(self._sink.encode_probe(self._clock.now_ms()))
+
+    async def _send_any(self, samples: Samples) -> Answer:
+        row = random.choice(samples.rows)  # noqa: S311
+        first = np.flatnonzero(samples.rows == row)[:1]  # what follows an earlier one may not come before it
+        return await self._sink.send(self._sink.encode(samples.at(first).with_exemplars({})))
 
     def _put_aside(self, refused: Sequence[_Refused]) -> None:
         """Tells the log of one request's samples: a line for those that are lost, and one for those that are not."""
@@ -124,5 +151,13 @@ class SamplesWriter:
         if lost := [each for each in refused if not each.is_repeated]:
             log.error("samples put aside", sink=self._sink.name, samples=len(lost), first=lost[0].said)
 
-    async def _probe(self) -> Answer:
-        return await self._sink.send(self._sink.encode_probe(self._clock.now_ms()))
+
+def _requests(samples: Samples) -> Iterator[Samples]:
+    """In order, as many together as a request may have."""
+    ends = samples.widths.cumsum()
+    first = 0
+    while first < len(samples):
+        sent = ends[first - 1] if first else 0
+        after = int(np.searchsorted(ends, sent + _MOST_SAMPLES_IN_REQUEST)) + 1
+        yield samples.at(slice(first, after))
+        first = after

@@ -51,7 +51,7 @@ class SteppedClock:
 
 
 class ScriptedSink(RemoteWrite):
-    """Remote write whose receiver is a function of the samples; it keeps what it accepted."""
+    """Remote write whose receiver is a function of the samples; it keeps what it accepted, the same sample once."""
 
     def __init__(self) -> None:
         super().__init__(None, "")  # type: ignore[arg-type]  # nothing is sent
@@ -67,7 +67,7 @@ class ScriptedSink(RemoteWrite):
         await self.open.wait()
         answer = self.answer(samples)  # type: ignore[arg-type]
         if answer.status == 204:
-            self.accepted += [sample for sample in samples if sample[0] != PROBE]  # type: ignore[misc]
+            self.accepted += [each for each in samples if each[0] != PROBE and each not in self.accepted]  # type: ignore[misc]
         return answer
 
     def script(self, *answers: Answer) -> None:
@@ -247,6 +247,47 @@ async def test_a_sink_that_comes_back_between_two_failures_loses_nothing(
     assert count("quarantined") == before
 
 
+class FullSink:
+    """Takes no series that it does not have, not even the probe, and refuses the whole request for one."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = {f"orders_total {name}" for name in names}
+
+    def __call__(self, samples: list[Sample]) -> Answer:
+        return ACCEPTED if self.names.issuperset(name for name, *_ in samples) else Answer(400, "too many series")
+
+
+@pytest.mark.parametrize("new_first", [True, False])
+async def test_a_sink_that_takes_no_new_series_gets_all_others(
+    sink: ScriptedSink, clock: SteppedClock, new_first: bool
+) -> None:
+    """Also where the lane has a new owner, which has delivered nothing yet."""
+    old = [f"p{number}" for number in range(20)]
+    plans = ["new", *old] if new_first else [*old, "new"]
+    before = count("quarantined")
+    sink.answer = FullSink(*old)
+    async with delivering(sink, clock) as delivery:
+        offer(delivery, NOW_MS, *(SERIES.sample(SERIES.of(ORDERS, plan=plan), NOW_MS, 1.0) for plan in plans))
+        await flushed(delivery)
+    assert {name for name, *_ in sink.accepted} == {f"orders_total {plan}" for plan in old}
+    assert count("quarantined") - before == 1
+
+
+async def test_what_it_took_last_tells_that_it_takes_something(sink: ScriptedSink, clock: SteppedClock) -> None:
+    before = count("quarantined")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [PRO], range(1))
+        await flushed(delivery)
+        sink.answer = FullSink("pro")
+        offer_commits(delivery, [FREE], range(1, 2))
+        await flushed(delivery)
+        offer_commits(delivery, [PRO], range(2, 3))
+        await flushed(delivery)
+    assert [(name, value) for name, value, _ in sink.accepted] == [("orders_total pro", 0.0), ("orders_total pro", 2.0)]
+    assert count("quarantined") - before == 1
+    assert sink.bodies[2] == sink.bodies[0], "byte for byte"
+
+
 @pytest.mark.parametrize("refusal", [Answer(401, "who are you"), Answer(404, ""), Answer(400, "broken")])
 async def test_a_sink_that_refuses_everything_is_waited_for(
     sink: ScriptedSink, clock: SteppedClock, refusal: Answer
@@ -282,7 +323,7 @@ async def test_an_exemplar_that_is_refused_takes_no_sample_along(sink: ScriptedS
         sink.answer = lambda _: Answer(400, "exemplar") if read_exemplars(sink.bodies[-1]) else ACCEPTED
         offer(delivery, NOW_MS, SERIES.sample(PRO, NOW_MS, 1.0).with_exemplars(shown))
         await flushed(delivery)
-    assert [len(read_exemplars(body)) for body in sink.bodies] == [1, 0, 0], "the second one is the probe"
+    assert [len(read_exemplars(body)) for body in sink.bodies] == [1, 0]
     assert sink.accepted == [("orders_total pro", 1.0, NOW_MS)]
     assert count("quarantined") == before
 
