@@ -87,6 +87,9 @@ from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+#: Enough for what takes a millisecond, where gateways have just started and know no credential.
+_VERDICT_CONNECTIONS = 4
+
 
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[None]:
@@ -102,6 +105,10 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         # A connection of its own, so that a flood of calls cannot silence the feed.
         watching = await stack.enter_async_context(postgres.connected(settings.following("dsn"), most_connections=2))
         feed = CredentialFeed(watching, FeedStorage())
+        # Nor can slow answers about accounts keep credentials unchecked, for which every gateway's callers wait.
+        checking = await stack.enter_async_context(
+            postgres.connected(settings.following("dsn"), most_connections=_VERDICT_CONNECTIONS)
+        )
 
         ring = key_ring(settings, database, master_key, clock)
         health.add("signing_keys", ring.probe, hard=True)
@@ -118,7 +125,10 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         saml_client = await stack.enter_async_context(saml.reading(clock))
         usage = KeyUsage(database, KeyUsageStorage(), clock)
         await stack.enter_async_context(usage.noting())
-        registrations = [*_registrations(parts, signer, providers, saml_client), _verdicts(parts, usage, ring, feed)]
+        registrations = [
+            *_registrations(parts, signer, providers, saml_client),
+            _verdicts(parts, checking, usage, ring, feed),
+        ]
 
         await stack.enter_async_context(signer.signing())
         chains = ChainWatch(database, HeadSignature.of(master_key), clock)
@@ -264,9 +274,11 @@ def _registrations(
     ]
 
 
-def _verdicts(parts: _Parts, usage: KeyUsage, ring: KeyRing, feed: CredentialFeed) -> grpc_server.Registration:
+def _verdicts(
+    parts: _Parts, checking: Database, usage: KeyUsage, ring: KeyRing, feed: CredentialFeed
+) -> grpc_server.Registration:
     verdicts = Verdicts(
-        parts.database,
+        checking,
         VerdictStorage(),
         AccountStorage(),
         parts.tokens,

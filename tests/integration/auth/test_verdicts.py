@@ -1,9 +1,11 @@
 """What a credential stands for, and what passes for no credential."""
 
+import asyncio
 import base64
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +23,7 @@ from contracts.pulsegate.auth.v1 import credentials_pb2
 from services.auth.settings import Settings
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -237,3 +240,19 @@ async def test_the_audience_of_an_access_token_is_its_own(auth: AuthClient) -> N
     assert (claims["aud"], claims["iss"], claims["sub"]) == ("pulsegate", ISSUER, ada.user_id)
     assert claims["aud"] != AUDIENCE
     assert claims["exp"] - claims["iat"] == 900
+
+
+async def test_credentials_are_checked_while_all_other_connections_are_held_up(
+    settings: Settings, database: Database
+) -> None:
+    async with running_auth(replace(settings, most_connections=2)) as auth:
+        ada = await auth.sign_up()
+        key, principal = await auth.create_key(ada), await auth.principal(ada)
+        request = pb.UpdateProjectRequest(project_id=ada.project_id, name="Shop")
+        with psycopg.connect(database.superuser_dsn) as migrating:
+            migrating.execute("LOCK TABLE auth.projects IN SHARE MODE")  # which only reads
+            waiting = [asyncio.create_task(auth.account("UpdateProject", request, principal)) for _ in range(2)]
+            await until_somebody_waits_for_a_lock(database, 2)
+            async with asyncio.timeout(2):
+                assert (await auth.authenticate(key=key.token)).plan == "enterprise"
+        await asyncio.gather(*waiting)
