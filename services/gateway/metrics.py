@@ -50,10 +50,17 @@ RETRIES = Counter(
 )
 KEYED_REQUESTS = Counter(
     "pulsegate_gateway_keyed_requests_total",
-    "Requests with an Idempotency-Key, by what became of them: answered (for the first time, and kept), replayed, "
-    "refused (under way, or another request had the key), failed (not carried out: may be sent again), unknown (a 5xx "
-    "that leaves open whether it was carried out), lost (Redis did not keep what came of it).",
+    "Requests with an Idempotency-Key, by what became of them: answered (for the first time), replayed, "
+    "refused (under way, or another request had the key), full (turned away: no room for another key of its caller), "
+    "failed (not carried out: may be sent again), unknown (a 5xx that leaves open whether it was carried out), lost "
+    "(Redis did not keep what came of it).",
     ["outcome"],
+)
+ROOM_REFUSALS = Counter(
+    "pulsegate_gateway_redis_room_refusals_total",
+    "What found no room in Redis, by purpose: answers (of a keyed request; it is kept that there was one, or of a "
+    "refusal nothing, or the request was turned away), reads (kept in this process' memory alone).",
+    ["purpose"],
 )
 CACHED_READS = Counter(
     "pulsegate_gateway_cached_reads_total",

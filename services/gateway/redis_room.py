@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from redis.asyncio import Redis
 
+from services.gateway import metrics
 from services.gateway.sealing import Sealing
 
 
@@ -25,7 +26,10 @@ class Room:
         """
         in_all, *of_holders = [int(found or 0) for found in await self._redis.mget(self._counters(holders))]
         left = most - in_all - size
-        return left >= 0 and times * (max(of_holders, default=0) + size) * most <= left**2
+        enough = left >= 0 and times * (max(of_holders, default=0) + size) * most <= left**2
+        if not enough:
+            metrics.ROOM_REFUSALS.labels(self._purpose).inc()
+        return enough
 
     async def count(self, holders: Sequence[str], size: int) -> None:
         """So much more is put there."""

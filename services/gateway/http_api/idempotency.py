@@ -58,7 +58,7 @@ class Idempotency:
             return await self._carry_out(found, request, handler)
         if found is Taken.UNSETTLED:
             found = _OUTCOME_UNKNOWN
-        metrics.KEYED_REQUESTS.labels("replayed" if isinstance(found, Answer) else "refused").inc()
+        metrics.KEYED_REQUESTS.labels(_outcome(found)).inc()
         if found is Taken.BY_ANOTHER:
             raise Invalid(
                 "This Idempotency-Key was used for another request. Choose a new one for each request.",
@@ -97,6 +97,13 @@ class Idempotency:
         else:
             outcome = "unknown" if answer is _OUTCOME_UNKNOWN else "answered"
         metrics.KEYED_REQUESTS.labels(outcome).inc()
+
+
+def _outcome(found: Answer | Taken) -> str:
+    """Of a request that is not carried out now."""
+    if isinstance(found, Answer):
+        return "replayed"
+    return "full" if found is Taken.NO_ROOM else "refused"
 
 
 #: Of a request that may have been carried out or not.

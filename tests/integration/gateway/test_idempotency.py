@@ -24,6 +24,7 @@ from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
+FULL = 'pulsegate_gateway_keyed_requests_total{outcome="full"}'
 PROJECTS = "/api/v1/projects"
 KEYS = f"/api/v1/projects/{PROJECT}/keys"
 SECRET = "sk_shown-only-once"
@@ -212,7 +213,7 @@ async def test_who_has_used_up_the_room_is_told_to_wait_and_answered_again_all_t
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, key = gateway.auth.new_session(), new_key()
-    first = await make(gateway, session, key)
+    first, before = await make(gateway, session, key), await gateway.shown(FULL)
     monkeypatch.setattr(kept_answers, "_MOST_BYTES_IN_ALL", 0)
     for _ in range(2):
         refused = await make(gateway, session, new_key())
@@ -220,6 +221,7 @@ async def test_who_has_used_up_the_room_is_told_to_wait_and_answered_again_all_t
         assert refused.json["error"]["details"] == {"limit": "idempotency"}
     assert (await make(gateway, session, key)).body == first.body
     assert len(gateway.auth.requests("CreateProject")) == 1
+    assert await gateway.shown(FULL) == before + 2
 
 
 async def test_what_never_reached_its_service_is_carried_out_when_it_comes_again(gateway: Gateway) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from chassis.breakers import Breaker
@@ -178,11 +179,17 @@ async def test_however_many_take_their_part_there_is_room_for_who_comes_next(
     assert await put(one, "neighbour", b"", key) == Answer(201, body=b"kept")
 
 
+def found_no_room() -> float:
+    return REGISTRY.get_sample_value("pulsegate_gateway_redis_room_refusals_total", {"purpose": "answers"}) or 0.0
+
+
 async def test_where_there_is_no_room_for_an_answer_it_is_known_that_there_was_one_and_a_refusal_is_judged_anew(
     one: KeptAnswers, key: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LEFT_BY_ANSWERS", 1_000_000)
+    before = found_no_room()
     await put(one, "somebody", b"not kept", key)
+    assert found_no_room() == before + 1
     assert await put(one, "somebody", b"", key) == Answer(201, body=None)
     refused = uuid7().bytes
     claim = await one.claim(refused, REQUEST)

@@ -186,6 +186,7 @@ async def test_what_is_read_takes_no_more_of_redis_than_its_part(
     with redis.Redis.from_url(valkey_server.server.url) as client:
         kept = [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
         assert sum(client.strlen(key) for key in kept) <= 2000
+    assert await one.shown('pulsegate_gateway_redis_room_refusals_total{purpose="reads"}') > 0
     assert await name_read(one, session) == "first_total"
 
 
