@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from chassis import postgres
+from chassis.errors import Unavailable
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from contracts.pulsegate.auth.v1.credentials_pb2 import WatchCredentialsResponse
@@ -209,6 +211,33 @@ async def test_what_has_expired_is_deleted_and_nothing_else(auth: AuthClient, mo
 
     assert revisions == [(-1,)]
     assert [expires_at == young for (expires_at,) in sessions] == [True, False]
+
+
+@pytest.mark.parametrize("ended", ["revoked_at", "expires_at"])
+async def test_keys_that_are_dead_for_ninety_days_are_deleted(
+    auth: AuthClient, module_database: Database, ended: str
+) -> None:
+    ada = await auth.sign_up()
+    long_dead, dead, living = [(await auth.create_key(ada)).key.id for _ in range(3)]
+    with psycopg.connect(module_database.superuser_dsn) as connection:
+        for key_id, days in ((long_dead, 91), (dead, 89)):
+            ended_at = datetime.now(UTC) - timedelta(days=days)
+            end = SQL("UPDATE auth.keys SET {} = %s WHERE id = %s").format(Identifier(ended))
+            connection.execute(end, (ended_at, key_id))
+        connection.commit()
+        async with postgres.connected(module_database.dsn("auth")) as database:
+            await CredentialFeed(database, FeedStorage()).clean()
+    page = await auth.account("ListKeys", pb.ListKeysRequest(project_id=ada.project_id), await auth.principal(ada))
+    assert [key.id for key in page.keys] == [dead, living]
+
+
+async def test_cleaning_waits_for_its_migration(database: Database) -> None:
+    with psycopg.connect(database.owner_dsn("auth")) as owner:
+        owner.execute("ALTER TABLE keys DROP COLUMN ends_at CASCADE")
+        owner.execute("REVOKE DELETE ON keys FROM auth_cleaner")
+    async with postgres.connected(database.dsn("auth")) as connected:
+        with pytest.raises(Unavailable, match="older than this code"):
+            await CredentialFeed(connected, FeedStorage()).clean()
 
 
 async def test_a_feed_that_slept_through_deleted_changes_resets_its_streams(

@@ -205,7 +205,12 @@ async def test_the_cleaners_role_deletes_nothing_that_lives(auth: AuthClient, ru
     runtime.execute("SET LOCAL ROLE auth_cleaner")
 
     assert shown(runtime) == {}
-    for statement in (b"DELETE FROM sessions", b"DELETE FROM refresh_tokens", b"DELETE FROM changes"):
+    for statement in (
+        b"DELETE FROM sessions",
+        b"DELETE FROM refresh_tokens",
+        b"DELETE FROM changes",
+        b"DELETE FROM keys",
+    ):
         assert runtime.execute(statement).rowcount == 0
 
 
