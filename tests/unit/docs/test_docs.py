@@ -13,6 +13,7 @@ from chassis import errors, settings
 from deploy.local.services import CANARY, SERVICES
 from services.gateway.errors import CODES
 from tests.console_blocks import commands, fault
+from tests.promql_selectors import metrics_in_code
 
 CHECKOUT = Path(__file__).parents[3]
 _CODE = re.compile(r"[A-Z]+(?:_[A-Z]+)*")
@@ -126,6 +127,12 @@ def _headings(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", _DOCUMENTS, ids=lambda path: path.name)
 def test_a_shell_takes_what_a_document_has_somebody_type(document: Path) -> None:
     assert {command: fault(command) for command in commands(document) if fault(command)} == {}
+
+
+def test_what_is_to_be_watched_is_exposed() -> None:
+    names = re.findall(r"^\| `(pulsegate_\w+)", (CHECKOUT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert names
+    assert set(names) <= set(metrics_in_code())
 
 
 def test_what_documents_have_make_do_are_targets() -> None:
