@@ -31,6 +31,8 @@ class DefinitionTable:
         self._on_deleted = on_deleted
         self._memory = LabelSetMemory()
         self._projects: dict[bytes, dict[str, CompiledDefinition]] = {}
+        #: Projects whose definitions were handed out since they changed last: a change is made to a copy.
+        self._lent: set[bytes] = set()
         #: Revision up to which the feed has told everything.
         self._revision = 0
         #: Projects that were read at a later revision than the feed's.
@@ -52,9 +54,11 @@ class DefinitionTable:
             raise Unavailable("definitions have not been read yet")
 
     def of_project(self, project_id: bytes) -> Mapping[str, CompiledDefinition]:
-        """The project's definitions by name. Raises Unavailable before the first snapshot."""
+        """The project's definitions by name; later changes are not seen in it. Raises Unavailable before the first
+        snapshot."""
         if not self.loaded:
             raise Unavailable("Definitions have not been read yet.", retry_after_seconds=1.0)
+        self._lent.add(project_id)
         return self._projects.get(project_id, _EMPTY)
 
     def lets_data_define(self, project_id: bytes) -> bool:
@@ -169,7 +173,7 @@ class DefinitionTable:
 
     def _apply_one(self, change: DefinitionChange, known: Mapping[str, CompiledDefinition]) -> None:
         definition = change.definition
-        project = self._projects.setdefault(definition.project_id, {})
+        project = self._own(definition.project_id)
         if not change.deleted:
             project[definition.name] = self._compile(known.get(definition.name), definition)
             return
@@ -177,6 +181,13 @@ class DefinitionTable:
         if current is not None and current.definition.id == definition.id:
             del project[definition.name]
         self._on_deleted(definition)
+
+    def _own(self, project_id: bytes) -> dict[str, CompiledDefinition]:
+        """The project's definitions, which nobody else has."""
+        if project_id in self._lent:
+            self._lent.remove(project_id)
+            self._projects[project_id] = {**self._projects.get(project_id, {})}
+        return self._projects.setdefault(project_id, {})
 
     def _compile(self, known: CompiledDefinition | None, definition: Definition) -> CompiledDefinition:
         """The compiled definition that is there already, with the label sets it has seen, where nothing changed."""

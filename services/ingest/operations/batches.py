@@ -232,8 +232,7 @@ class Receiver:
         self, principal: Principal, batch: Batch, refused_sources: Collection[bytes] = ()
     ) -> Steps[Sequence[Validated]]:
         """What was sent, in parts that are a record each."""
-        # A copy: no record has two versions of a definition, whatever the feed says between the steps.
-        definitions = {**self._definitions.of_project(_uuid_bytes(principal.project_id))}
+        definitions = self._definitions.of_project(_uuid_bytes(principal.project_id))
         now_ms = self._clock.now_ms()
         if batch.points:
             return (yield from validate_points(batch.points, definitions, now_ms, refused_sources))

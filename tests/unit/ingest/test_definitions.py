@@ -165,6 +165,21 @@ async def test_a_confirmation_knows_more_than_the_feed_and_the_feed_does_not_und
     assert set(following.names()) == {"orders_total", "visits_total"}
 
 
+async def test_definitions_that_were_handed_out_stay_as_they_are(following: Following) -> None:
+    """No record has two versions of a definition, whatever the feed says between the steps in which it is made."""
+    following.config.tell(5, living(ORDERS), snapshot=True)
+    await following.told()
+    before, orders = following.table.of_project(PROJECT), following.table.of_project(PROJECT)["orders_total"]
+    following.config.tell(6, living(replace(ORDERS, version=2)), living(VISITS))
+    await following.told()
+    between = following.table.of_project(PROJECT)
+    following.config.tell(7, deleted(ORDERS))
+    await following.told()
+    assert before == {"orders_total": orders}
+    assert {name: each.definition.version for name, each in between.items()} == {"orders_total": 2, "visits_total": 1}
+    assert set(following.names()) == {"visits_total"}
+
+
 async def test_an_answer_older_than_the_feed_changes_nothing(following: Following) -> None:
     following.config.tell(5, living(ORDERS), snapshot=True)
     await following.told()
