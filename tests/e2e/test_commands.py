@@ -7,7 +7,10 @@ import tarfile
 from contextlib import ExitStack
 from pathlib import Path
 
+import nats
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from deploy.local.bootstrap import SCHEMAS
 from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
@@ -107,8 +110,19 @@ async def test_a_key_for_the_canary_writes_and_queries_and_opens_nothing_else(su
     assert "answered 401" in said
 
 
+async def _empty(suite: Suite) -> None:
+    """As servers are that were never used."""
+    with psycopg.connect(suite.dsn(), autocommit=True) as connection:
+        for schema in SCHEMAS:
+            connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
+    client = await nats.connect(suite.secret("nats_url"))
+    await client.jetstream().delete_stream("PULSEGATE_INGEST")
+    await client.close()
+
+
+@pytest.mark.parametrize("servers", ["the same", "new ones"])
 async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_again_exactly_once(
-    suite: Suite, project: Project, tmp_path: Path, described: Path
+    suite: Suite, project: Project, tmp_path: Path, described: Path, servers: str
 ) -> None:
     await project.define("kept_total")
     backup = tmp_path / "pulsegate.backup"
@@ -134,6 +148,8 @@ async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_agai
     with ExitStack() as stopped:
         for name in OPERATIONS_PORTS:
             stopped.enter_context(suite.gone(name))
+        if servers == "new ones":
+            await _empty(suite)
         status, said = await _pulsegate(suite, "restore", "--yes", backup, file=described)
         assert status == 0, said
     await asyncio.to_thread(suite.wait_ready)
