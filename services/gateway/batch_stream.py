@@ -93,9 +93,11 @@ class Batch:
 class BatchStream:
     """One stream, from when a receiver has taken it up to its last outcome."""
 
-    def __init__(self, call: Any, service: str) -> None:
+    def __init__(self, call: Any, service: str, *, patience_seconds: float) -> None:
+        """`patience_seconds`: a batch that waited for less says nothing about the receiver."""
         self._call = call
         self._service = service
+        self._patience_seconds = patience_seconds
         self._heard_at = 0.0
         self._given_up = False
         self.under_way: dict[int, Batch] = {}
@@ -111,8 +113,12 @@ class BatchStream:
             self.over.set()
 
     def doubt(self, batch: Batch) -> None:
-        """Gives the stream up where it has said nothing while a batch waited in vain: the receiver hangs."""
-        if self._heard_at < batch.sent_at and not self.over.is_set():
+        """Gives the stream up where it has said nothing while a batch waited in vain: the receiver hangs.
+
+        Others wait in it too: a client that left its batch little time must not end theirs.
+        """
+        hurried = asyncio.get_running_loop().time() - batch.sent_at < self._patience_seconds
+        if not hurried and self._heard_at < batch.sent_at and not self.over.is_set():
             self.end("silent")
             self.give_up()
 

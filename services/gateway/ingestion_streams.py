@@ -223,7 +223,7 @@ class IngestionStreams:
         if greeting is grpc.aio.EOF or greeting.draining:
             call.cancel()
             raise Unavailable("the receiver is about to stop")
-        return BatchStream(call, self.channel.service)
+        return BatchStream(call, self.channel.service, patience_seconds=self.breaker.patience_seconds)
 
     async def _last(self, stream: BatchStream) -> str:
         """Carries batches in a stream, in the background, until it is over; says why it is."""

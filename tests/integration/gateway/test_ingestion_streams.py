@@ -211,6 +211,22 @@ async def test_each_batch_has_its_own_deadline(carried: Carried) -> None:
         await carried.take(b"fast")
 
 
+async def test_a_batch_that_was_left_little_time_ends_nobody_elses(carried: Carried) -> None:
+    """Its client took the time, whose body came late: the receiver has hardly been asked."""
+
+    async def after_a_while(_batch: pb.StreamedBatch) -> pb.IngestBatchResponse:
+        await asyncio.sleep(0.1)
+        return pb.IngestBatchResponse(accepted=1)
+
+    carried.receiver.answers["IngestBatch"] = after_a_while
+    others = [asyncio.create_task(carried.outcome_of()) for _ in range(5)]
+    context.DEADLINE.set(time.monotonic() + 0.05)
+    assert await carried.outcome_of() == "DEADLINE_EXCEEDED"
+    await eventually(lambda: sent(carried, 6), what="it was sent with the others")
+    assert await asyncio.gather(*others) == ["accepted"] * 5
+    assert carried.receiver.opened == 1
+
+
 @pytest.mark.parametrize("bound", [{"most_batches": 4}, {"most_bytes": 400}])
 async def test_over_a_bound_batches_are_turned_away_at_once(start: Start, bound: dict[str, int]) -> None:
     async with start(**bound) as carried:
