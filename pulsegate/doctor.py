@@ -23,6 +23,7 @@ _LEAST_PAYLOAD_BYTES = 8_000_000
 #: What rules/objectives.yaml reads at once.
 _LONGEST_WINDOW_DAYS = 30
 _DURATION_PARTS = re.compile(r"(\d+)([ywdh])")
+_VERSION = re.compile(r"(\d+)\.(\d+)\.")
 _DAYS = {"y": 365, "w": 7, "d": 1, "h": 1 / 24}
 _MIGRATE = "Run `pulsegate migrate`, or `helm upgrade` on Kubernetes"
 
@@ -49,6 +50,14 @@ class _Server(msgspec.Struct):
 
 class _Flags(msgspec.Struct):
     data: dict[str, str]
+
+
+class _Build(msgspec.Struct):
+    version: str = ""
+
+
+class _BuildInfo(msgspec.Struct):
+    data: _Build
 
 
 class _Runtime(msgspec.Struct, rename="camel"):
@@ -218,3 +227,25 @@ def _sink(installation: Installation) -> Iterator[Finding]:
             "the sink has no out_of_order_time_window",
             "Set storage.tsdb.out_of_order_time_window to more than the longest outage, such as 8d.",
         )
+    feature = flags.data.get("enable-feature", "")
+    if "native-histograms" not in feature and _needs_feature(installation.sink) and _has_native(installation.database):
+        yield Finding(
+            "the sink refuses native histograms, which are defined",
+            "Start it with --enable-feature=native-histograms: until then they are set aside.",
+        )
+
+
+def _needs_feature(sink: str) -> bool:
+    """Whether it takes native histograms only where it is told to: Prometheus before 3.8."""
+    told = decoded(fetched(f"{sink}/api/v1/status/buildinfo")[1], _BuildInfo)
+    version = _VERSION.match(told.data.version) if told else None
+    return version is not None and tuple(map(int, version.groups())) < (3, 8)
+
+
+def _has_native(database: str) -> bool:
+    query = "SELECT EXISTS (SELECT FROM config.metrics WHERE native_histogram AND deleted_at IS NULL)"
+    try:
+        with psycopg.connect(database, connect_timeout=5) as connection:
+            return connection.execute(query).fetchone() == (True,)
+    except psycopg.Error:  # which `_postgres` has told
+        return False

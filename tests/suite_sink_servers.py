@@ -1,12 +1,13 @@
 """Servers of other projects that take what aggregators deliver, from Debian's packages.
 
-Fixtures: `pushgateway`, `scraper` (a Prometheus that scrapes it) and `victoria_metrics`, each a `RunningServer` of its
-own for each test. Where the packages cannot be had, their tests are skipped.
+Fixtures: `pushgateway`, `scraper` (a Prometheus that scrapes it), `victoria_metrics` and `classic_prometheus` (without
+native histograms), each a `RunningServer` of its own for each test. Where the packages cannot be had, their tests are
+skipped.
 """
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +67,14 @@ class Scraper(Prometheus):
         write_private(self._configuration, json.dumps(configuration))
 
 
+class ClassicPrometheus(Prometheus):
+    """Prometheus before 3.8 as it is by default: it answers 500 to native histograms."""
+
+    def program(self) -> Program:
+        program = super().program()
+        return replace(program, argv=tuple(word for word in program.argv if "native-histograms" not in word))
+
+
 def debian_program(name: str, package: str) -> Path:
     folder = CHECKOUT / ".tools" / package
     try:
@@ -122,6 +131,20 @@ def victoria_metrics(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterat
         port=port,
         log=tmp_path / "victoria-metrics.log",
         ready="/health",
+    )
+    with running(server) as started:
+        yield started
+
+
+@pytest.fixture
+def classic_prometheus(
+    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> Iterator[RunningServer[Prometheus]]:
+    server: Prometheus = ClassicPrometheus(
+        binary=prometheus_binary,
+        folder=tmp_path / "classic",
+        port=port_blocks().server("prometheus"),
+        log=tmp_path / "classic.log",
     )
     with running(server) as started:
         yield started

@@ -6,6 +6,7 @@ A commit is offered to all sinks, none of which waits for another.
     delivery.py          hands each commit of a lane to all sinks, with order and a watermark for each of them
     attempts.py          one request until it is answered; gives a failing sink rests
     samples_writer.py    gets samples taken, in requests that carry them with their times
+    set_aside.py         which series are not sent for a while, since they are refused
     remote_write.py      such requests as remote write has them
     histograms.py        its native histograms
     wire.py              its protobuf, built by hand

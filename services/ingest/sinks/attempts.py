@@ -56,7 +56,7 @@ class Attempts:
         """None once the request is accepted; else the answer that refuses it although the sink takes others, such as
         one of the probes."""
         suspected = False
-        while (refusal := await self._refusal(send, at_once=False)) is not None:
+        while (refusal := await self.first_refusal(send)) is not None:
             if not await self._takes_any(probes):
                 log.error("sink refuses everything", sink=self._sink, status=refusal.status, text=refusal.text)
                 await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
@@ -66,19 +66,16 @@ class Attempts:
                 suspected = True  # the sink may have come back just now: a 500 must be seen once more
         return None
 
-    async def first_refusal(self, send: Send) -> Answer | None:
-        """None once the request is accepted; else an answer that may refuse it, or everything."""
-        return await self._refusal(send, at_once=True)
-
     async def _takes_any(self, probes: Sequence[Send]) -> bool:
         for probe in probes:
             if await self.first_refusal(probe) is None:
                 return True
         return False
 
-    async def _refusal(self, send: Send, *, at_once: bool) -> Answer | None:
-        """Tries until the request is accepted or refused: by a 4xx, or by the same 500 twice, with `at_once` by any."""
-        last: Answer | None = None
+    async def first_refusal(self, send: Send) -> Answer | None:
+        """None once the request is accepted, or the answer that refuses it, and maybe everything: a 4xx or a 500. Tries
+        until there is either."""
+        refusal: Answer | None = None
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((_TryAgainError, Unavailable)),
             wait=_pause,
@@ -88,15 +85,11 @@ class Attempts:
             with attempt, self._breaker.guarded():
                 answer = await send()
                 metrics.SINK_REQUESTS.labels(self._sink, str(answer.status or answer.text)).inc()
-                if 200 <= answer.status < 300:
-                    return None
-                if 400 <= answer.status < 500 and answer.status != 429:
-                    return answer
-                if answer.status == 500 and (at_once or answer == last):
-                    return answer
-                last = answer
-                raise _TryAgainError(answer)
-        return last
+                if not 200 <= answer.status < 300:
+                    if not 400 <= answer.status <= 500 or answer.status == 429:
+                        raise _TryAgainError(answer)
+                    refusal = answer
+        return refusal
 
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.1, max=_SLOWEST_RETRY_SECONDS)

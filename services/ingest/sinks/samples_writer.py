@@ -1,7 +1,7 @@
 """Gets samples taken by a sink that keeps their times, such as a receiver of remote write.
 
 What was once sent is sent again until it is accepted. A request that is refused is halved until the bad sample stands
-alone; where the sink takes others, it is put aside.
+alone; where the sink takes others, it is put aside. Its series is not sent for a while, then tried after all others.
 """
 
 import random
@@ -18,32 +18,36 @@ from services.ingest import metrics
 from services.ingest.domain import MetricType
 from services.ingest.samples import Samples
 from services.ingest.sinks.attempts import Answer, Attempts, Send
+from services.ingest.sinks.set_aside import SetAside
 
 log = logs.get(__name__)
 
 _MOST_SAMPLES_IN_REQUEST = 5_000
+#: Of what was refused before and is again, with each write.
+_MOST_HALVINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """One sample that a sink refuses for good."""
+    """Samples that a sink refuses for good."""
 
-    one: Samples
+    samples: Samples
     answer: Answer
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it is a native histogram older than what the sink has of the series, or the series' end once more: so
-        Prometheus answers a request that it has taken before, and nothing is lost (`docs/histograms.md`)."""
-        if self.one.table.type[self.one.rows[0]] != MetricType.NATIVE_HISTOGRAM:
+        """Whether it is one native histogram older than what the sink has of the series, or the series' end once more:
+        so Prometheus answers a request that it has taken before, and nothing is lost (`docs/histograms.md`)."""
+        one = self.samples
+        if len(one) > 1 or one.table.type[one.rows[0]] != MetricType.NATIVE_HISTOGRAM:
             return False
         text = self.answer.text
-        return "out of order sample" in text or (bool(self.one.stale[0]) and "duplicate sample" in text)
+        return "out of order sample" in text or (bool(one.stale[0]) and "duplicate sample" in text)
 
     @property
     def said(self) -> Mapping[str, object]:
-        """For the log."""
-        one = self.one
+        """Of the first one, for the log."""
+        one = self.samples.at(slice(1))
         return {
             "series": one.table.families[one.table.family[one.rows[0]]].name,
             "series_id": one.table.ids(one.rows).joined().hex(),
@@ -77,15 +81,22 @@ class SamplesWriter:
         self._attempts = Attempts(sink.name, lane, clock)
         #: The last sample that the sink took, in a request of its own.
         self._accepted: bytes | None = None
+        self._set_aside = SetAside(clock)
 
     async def write(self, samples: Samples) -> None:
+        ended = samples.rows[samples.stale]
         samples = self._without_too_old(samples)
-        for request in _requests(samples):
+        unsent, due = self._set_aside.of(samples)
+        self._count("quarantined", samples.at(unsent))
+        for request in _requests(samples.at(~unsent & ~due)):
             refused: list[_Refused] = []
             try:
                 await self._deliver(request, request, refused)
             finally:
-                self._put_aside(refused)
+                self._tell(refused)
+        if due.any():
+            await self._try_again(samples.at(due))
+        self._set_aside.forget(ended)
 
     def _without_too_old(self, samples: Samples) -> Samples:
         native = samples.table.type[samples.rows] == MetricType.NATIVE_HISTOGRAM
@@ -93,8 +104,8 @@ class SamplesWriter:
         too_old = self._clock.now_ms() - samples.at_ms > most_ms
         if not too_old.any():
             return samples
+        self._count("too_old", samples.at(too_old))
         lost = int(samples.widths[too_old].sum())
-        metrics.SINK_SAMPLES.labels(self._sink.name, "too_old").inc(lost)
         log.error("samples are older than the sink takes, dropped", sink=self._sink.name, samples=lost)
         return samples.at(~too_old)
 
@@ -106,8 +117,7 @@ class SamplesWriter:
         elif samples.exemplars:  # which are no reason to do without a sample
             await self._deliver(samples.with_exemplars({}), request, refused)
         elif len(samples) == 1:
-            metrics.SINK_SAMPLES.labels(self._sink.name, "quarantined").inc(int(samples.widths[0]))
-            refused.append(_Refused(samples, refusal))
+            refused.append(self._put_aside(samples, refusal))
         else:
             half = len(samples) // 2
             await self._deliver(samples.at(slice(half)), request, refused)
@@ -120,10 +130,30 @@ class SamplesWriter:
             return await self._attempts.first_refusal(send)
         return await self._attempts.refusal(send, self._probes(int(samples.rows[0]), request))
 
+    async def _try_again(self, due: Samples) -> None:
+        """Sends what was refused before. What is refused again is halved as well, but only so often: the rest is put
+        aside again as it is, and begins elsewhere the next time."""
+        refused: list[_Refused] = []
+        waiting = list(_requests(_from_any_row(due.with_exemplars({}))))[::-1]
+        halvings = 0
+        while waiting:
+            samples = waiting.pop()
+            refusal = await self._attempts.first_refusal(partial(self._sink.send, self._sink.encode(samples)))
+            if refusal is None:
+                await self._delivered(samples)
+            elif len(samples) == 1 or halvings == _MOST_HALVINGS:
+                refused.append(self._put_aside(samples, refusal))
+            else:
+                halvings += 1
+                half = len(samples) // 2
+                waiting += (samples.at(slice(half, None)), samples.at(slice(half)))
+        self._tell(refused)
+
     async def _delivered(self, samples: Samples) -> None:
         if failpoints.ARMED:
             await failpoints.reached("delivered")
-        metrics.SINK_SAMPLES.labels(self._sink.name, "delivered").inc(int(samples.widths.sum()))
+        self._count("delivered", samples)
+        self._set_aside.forget(samples.rows)
         self._accepted = self._sink.encode(samples.at(slice(-1, None)).with_exemplars({}))
 
     def _probes(self, row: int, request: Samples) -> list[Send]:
@@ -144,12 +174,29 @@ class SamplesWriter:
         first = np.flatnonzero(samples.rows == row)[:1]  # what follows an earlier one may not come before it
         return await self._sink.send(self._sink.encode(samples.at(first).with_exemplars({})))
 
-    def _put_aside(self, refused: Sequence[_Refused]) -> None:
-        """Tells the log of one request's samples: a line for those that are lost, and one for those that are not."""
+    def _put_aside(self, samples: Samples, refusal: Answer) -> _Refused:
+        self._count("quarantined", samples)
+        refused = _Refused(samples, refusal)
+        if not refused.is_repeated:
+            self._set_aside.put(samples.rows)
+        return refused
+
+    def _count(self, outcome: str, samples: Samples) -> None:
+        metrics.SINK_SAMPLES.labels(self._sink.name, outcome).inc(int(samples.widths.sum()))
+
+    def _tell(self, refused: Sequence[_Refused]) -> None:
+        """Tells the log what was put aside: a line for samples that are lost, and one for those that are not."""
         if told := [each for each in refused if each.is_repeated]:
             log.info("native histograms put aside", sink=self._sink.name, samples=len(told), first=told[0].said)
         if lost := [each for each in refused if not each.is_repeated]:
-            log.error("samples put aside", sink=self._sink.name, samples=len(lost), first=lost[0].said)
+            count = sum(len(each.samples) for each in lost)
+            log.error("samples put aside", sink=self._sink.name, samples=count, first=lost[0].said)
+
+
+def _from_any_row(samples: Samples) -> Samples:
+    """The same in an order of rows that begins anywhere, each row's samples in theirs."""
+    first = random.choice(samples.rows)  # noqa: S311
+    return samples.at(np.argsort((samples.rows - first) % samples.table.size, kind="stable"))
 
 
 def _requests(samples: Samples) -> Iterator[Samples]:

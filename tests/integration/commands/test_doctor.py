@@ -156,6 +156,24 @@ def test_a_prometheus_that_scrapes_and_evaluates_nothing_is_told_and_a_sink_that
     ]
 
 
+def test_a_sink_that_refuses_native_histograms_is_told_where_some_are_defined(
+    prometheus_server: RunningServer[Prometheus], classic_prometheus: RunningServer[Prometheus], database: Database
+) -> None:
+    def said(sink: RunningServer[Prometheus]) -> list[str]:
+        return _said("native histograms", database=database.superuser_dsn, sink=sink.server.url)
+
+    assert said(classic_prometheus) == []
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            "INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets,"
+            " objectives, native_histogram, version, revision)"
+            " VALUES (uuidv7(), uuidv7(), uuidv7(), 'wait_seconds', 'histogram', 'seconds', '', '[]', '{}',"
+            " '{}', true, 1, 1)"
+        )
+    assert said(classic_prometheus) == ["the sink refuses native histograms, which are defined"]
+    assert said(prometheus_server) == []
+
+
 def test_what_is_not_asked_for_want_of_an_address_is_told() -> None:
     nowhere = Installation(processes={}, database="", owners={}, nats="", prometheus=NOWHERE)
     assert [each.split(":")[0] for each in unasked(nowhere)] == [

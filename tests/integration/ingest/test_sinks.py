@@ -1,15 +1,19 @@
 """Several sinks at once: each has its own watermark, and none waits for another."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import psycopg
+from prometheus_client import REGISTRY
 
 from chassis.secrets import SecretFile
+from deploy.local.servers import Prometheus
 from services.ingest.sinks import addresses
 from services.ingest.sinks.addresses import SinkAddress, SinkHeader
 from tests.integration.ingest.http_sink import HttpSink, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline, increments
+from tests.suite_servers import RunningServer
 from tests.waiting import eventually
 
 
@@ -77,6 +81,29 @@ async def test_a_sink_that_is_taken_off_the_list_is_forgotten_and_a_new_one_begi
             await has_latest(new, "orders_total", 2.0)
         assert set(watermarks(pipeline)) == {"remote_write", "new"}
         assert {value for _, value in new.taken["orders_total"]} <= {1.0, 2.0}, "no first zero, no history"
+
+
+async def test_a_prometheus_without_native_histograms_gets_everything_else_at_once(
+    pipeline: Pipeline, classic_prometheus: RunningServer[Prometheus]
+) -> None:
+    pipeline.define("orders_total")
+    pipeline.define("wait_seconds", "histogram", native_histogram=True, labels=[{"name": "n"}])
+    classic = dataclasses.replace(pipeline, prometheus_url=classic_prometheus.server.url)
+    waits = [{"name": "wait_seconds", "value": 1, "labels": {"n": str(n)}} for n in range(30)]
+    address = SinkAddress(name="classic", url=f"{classic_prometheus.server.url}/api/v1/write")
+    async with pipeline.receiver(), pipeline.aggregator(further_sinks=(address,)):
+        for total in range(1, 4):
+            before = refusals("classic")
+            await pipeline.send({"name": "orders_total", "value": 1}, *waits)
+            await classic.expect("orders_total{$project}", total)
+            await pipeline.expect("count(wait_seconds{$project})", 30)
+        assert before > 30, "the first time"
+        assert refusals("classic") == before, "and not again"
+
+
+def refusals(sink: str) -> float:
+    labels = {"sink": sink, "status": "500"}
+    return REGISTRY.get_sample_value("pulsegate_sink_requests_total", labels) or 0.0
 
 
 async def test_each_sink_gets_its_own_headers(pipeline: Pipeline) -> None:

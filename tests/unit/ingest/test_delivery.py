@@ -60,6 +60,7 @@ class ScriptedSink(RemoteWrite):
         self.open.set()
         self.bodies: list[bytes] = []
         self.accepted: list[Sample] = []
+        self._known: set[object] = set()
 
     async def send(self, body: bytes) -> Answer:
         samples = [(f"{labels['__name__']} {labels.get('plan', '')}".strip(), *rest) for labels, *rest in read(body)]
@@ -67,7 +68,9 @@ class ScriptedSink(RemoteWrite):
         await self.open.wait()
         answer = self.answer(samples)  # type: ignore[arg-type]
         if answer.status == 204:
-            self.accepted += [each for each in samples if each[0] != PROBE and each not in self.accepted]  # type: ignore[misc]
+            new = [each for each in samples if each[0] != PROBE and each not in self._known]
+            self.accepted += new  # type: ignore[arg-type]
+            self._known.update(new)
         return answer
 
     def script(self, *answers: Answer) -> None:
@@ -134,14 +137,14 @@ async def test_the_watermark_moves_only_after_acceptance(sink: ScriptedSink, clo
 
 
 async def test_what_was_once_sent_is_sent_again_byte_for_byte(sink: ScriptedSink, clock: SteppedClock) -> None:
-    refusals = [Answer(503, ""), Answer(429, ""), Answer(0, "ClientError"), Answer(500, "a"), Answer(500, "b")]
+    refusals = [Answer(503, ""), Answer(429, ""), Answer(0, "ClientError"), Answer(500, "a"), Answer(500, "the probe")]
     sink.script(*refusals, Answer(302, ""), Answer(502, ""))
     async with delivering(sink, clock) as delivery:
         offer_commits(delivery, [PRO], range(3))
         await flushed(delivery)
-    assert len(set(sink.bodies[:8])) == 1
+    assert len({*sink.bodies[:4], *sink.bodies[5:8]}) == 1
     assert [value for _, value, _ in sink.accepted] == [0.0, 1.0, 2.0]
-    assert len(clock.slept) == 7
+    assert len(clock.slept) == 6
 
 
 async def test_the_sink_may_ask_for_a_pause(sink: ScriptedSink, clock: SteppedClock) -> None:
@@ -238,7 +241,7 @@ async def test_only_the_bad_sample_is_put_aside(
 async def test_a_sink_that_comes_back_between_two_failures_loses_nothing(
     sink: ScriptedSink, clock: SteppedClock
 ) -> None:
-    sink.script(Answer(500, "starting"), Answer(500, "starting"))  # then the probe is accepted
+    sink.script(Answer(500, "starting"))  # then the probe is accepted
     before = count("quarantined")
     async with delivering(sink, clock) as delivery:
         offer_commits(delivery, [PRO], range(1))
@@ -286,6 +289,122 @@ async def test_what_it_took_last_tells_that_it_takes_something(sink: ScriptedSin
     assert [(name, value) for name, value, _ in sink.accepted] == [("orders_total pro", 0.0), ("orders_total pro", 2.0)]
     assert count("quarantined") - before == 1
     assert sink.bodies[2] == sink.bodies[0], "byte for byte"
+
+
+def refusing(refusal: Answer, *plans: str) -> Callable[[list[Sample]], Answer]:
+    """Refuses requests that have one of these."""
+    bad = {f"orders_total {plan}" for plan in plans}
+    return lambda samples: ACCEPTED if bad.isdisjoint(name for name, *_ in samples) else refusal
+
+
+def names_in(body: bytes) -> set[str]:
+    return {labels.get("plan", "") for labels, *_ in read(body)}
+
+
+@pytest.mark.parametrize("refusal", [Answer(400, "label limit"), Answer(500, "native histograms are disabled")])
+async def test_what_is_refused_costs_its_requests_once_and_is_counted_on(
+    sink: ScriptedSink, clock: SteppedClock, refusal: Answer
+) -> None:
+    rows = [SERIES.of(ORDERS, plan=f"p{number}") for number in range(500)]
+    sink.answer = refusing(refusal, *(f"p{number}" for number in range(0, 500, 100)))
+    before = count("quarantined")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, rows, range(1))
+        await flushed(delivery)
+        assert len(sink.bodies) < 150
+        assert clock.slept == []
+        for second in range(1, 4):
+            del sink.bodies[:]
+            offer_commits(delivery, rows, range(second, second + 1))
+            await flushed(delivery)
+            assert [len(names_in(body)) for body in sink.bodies] == [495]
+    assert count("quarantined") - before == 4 * 5
+
+
+async def test_a_refused_series_is_tried_after_1_2_4_8_and_then_every_10_minutes_by_itself_after_all_others(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    sink.answer = refusing(Answer(400, "label limit"), "free")
+    tried: list[int] = []
+    async with delivering(sink, clock) as delivery:
+        for second in range(0, 40 * 60, 15):
+            del sink.bodies[:]
+            offer_commits(delivery, [FREE, PRO], range(second, second + 1))
+            await flushed(delivery)
+            if second and len(sink.bodies) > 1:
+                assert [names_in(body) for body in sink.bodies] == [{"pro"}, {"free"}]
+                tried.append(second // 60)
+            await clock.sleep(15.0)
+        assert tried == [1, 3, 7, 15, 25, 35]
+        sink.answer = lambda _: ACCEPTED
+        await clock.sleep(600.0)
+        for second in (3601, 3602):
+            del sink.bodies[:]
+            offer_commits(delivery, [FREE, PRO], range(second, second + 1))
+            await flushed(delivery)
+    assert [names_in(body) for body in sink.bodies] == [{"free", "pro"}], "it is like others again"
+
+
+async def test_many_that_are_refused_again_cost_few_requests_and_those_that_are_not_get_through(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    plans = [f"p{number}" for number in range(300)]
+    rows = [SERIES.of(ORDERS, plan=plan) for plan in plans]
+    sink.answer = refusing(Answer(400, "too many series"), *plans)
+    async with delivering(sink, clock, most_pending=10_000) as delivery:
+        offer_commits(delivery, [*rows, PRO], range(1))
+        await flushed(delivery)
+        sink.answer = refusing(Answer(400, "too many series"), *plans[10:])
+        for minutes in range(1, 1000, 10):
+            await clock.sleep(600.0)
+            del sink.bodies[:]
+            offer_commits(delivery, [*rows, PRO], range(minutes * 60, minutes * 60 + 1))
+            await flushed(delivery)
+            assert len(sink.bodies) <= 1 + 101
+    assert {name for name, *_ in sink.accepted} == {
+        "orders_total pro",
+        *(f"orders_total {each}" for each in plans[:10]),
+    }
+
+
+async def test_a_series_that_ends_is_set_aside_no_more_and_its_end_is_told(
+    sink: ScriptedSink, clock: SteppedClock
+) -> None:
+    """Its row may be that of another series next."""
+    sink.answer = refusing(Answer(400, "label limit"), "free")
+    async with delivering(sink, clock) as delivery:
+        offer_commits(delivery, [FREE, PRO], range(1))
+        await flushed(delivery)
+        del sink.bodies[:]
+        offer(delivery, NOW_MS + 1000, SERIES.sample(FREE, NOW_MS + 998, stale=True))
+        await flushed(delivery)
+        assert [names_in(body) for body in sink.bodies] == [{"free"}]
+        sink.answer = lambda _: ACCEPTED
+        offer_commits(delivery, [FREE], range(2, 3))
+        await flushed(delivery)
+    assert sink.accepted[-1] == ("orders_total free", 2.0, NOW_MS + 2000)
+
+
+@pytest.mark.parametrize("kind", [MetricType.COUNTER, MetricType.NATIVE_HISTOGRAM])
+async def test_one_sample_that_comes_too_late_sets_no_series_aside(
+    sink: ScriptedSink, clock: SteppedClock, kind: MetricType
+) -> None:
+    row = SERIES.of(definition("late_total", kind), plan="late")
+
+    def in_order(_: list[Sample]) -> Answer:
+        body = sink.bodies[-1]
+        times = [at_ms for _, _, at_ms in read(body) if at_ms] + [each.at_ms for each in read_histograms(body)]
+        return ACCEPTED if min(times) >= NOW_MS else Answer(400, "out of order sample")
+
+    sink.answer = in_order
+    async with delivering(sink, clock) as delivery:
+        for second in (0, 1):
+            at_ms = NOW_MS + second * 1000
+            first = [SERIES.sample(row, at_ms - 1)] if second == 0 else []
+            offer(delivery, at_ms, *first, SERIES.sample(row, at_ms, 1.0))
+            await flushed(delivery)
+    last = sink.bodies[-1]
+    assert NOW_MS + 1000 in [at_ms for *_, at_ms in read(last)] + [each.at_ms for each in read_histograms(last)]
 
 
 @pytest.mark.parametrize("refusal", [Answer(401, "who are you"), Answer(404, ""), Answer(400, "broken")])
