@@ -34,7 +34,7 @@ PROVISIONAL_HELP = "Provisional: made from data that came. Say here what it meas
 _LONGEST_REASON = 300
 _TOO_MANY = (
     f"Data may make {MOST_A_MINUTE} definitions a minute, and three quarters of those that a project may have, in"
-    " number and in bytes, and its tenant and all tenants in bytes; and as many there are."
+    " number and in bytes, and its tenant and all tenants in bytes, deleted ones apart; and as many there are."
 )
 _JUST_DELETED = "A metric of this name was deleted within the last minute."
 
@@ -101,6 +101,7 @@ class AutoDefinition:
             size.tenant_bytes / MOST_BYTES_PER_TENANT,
             size.tenant_bytes / self._limits.tenant_bytes(size.all_bytes),
             size.all_bytes / self._limits.all_bytes,
+            size.tenant_deleted_bytes / self._limits.tenant_deleted_bytes(size.all_deleted_bytes),
         )
         if taken >= _PART_FOR_DATA:
             return 0

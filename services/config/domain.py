@@ -118,6 +118,9 @@ class Size:
     bytes: int
     tenant_bytes: int
     all_bytes: int
+    #: Of what is deleted, and not yet forgotten.
+    tenant_deleted_bytes: int
+    all_deleted_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,11 @@ class Limits:
         """
         left = max(0, self.all_bytes - all_bytes)
         return max(LEAST_BYTES_PER_TENANT, left**2 // (4 * self.all_bytes))
+
+    def tenant_deleted_bytes(self, all_deleted_bytes: int) -> int:
+        """How many the deleted definitions of one tenant may have, for it to make new ones: by the same rule, of as
+        much again. A deletion itself is never refused."""
+        return min(MOST_BYTES_PER_TENANT, self.tenant_bytes(all_deleted_bytes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,3 +54,18 @@ class TooManyBytes(Invalid):
             " Delete one first, or name no values of a label that has many.",
             details={"limit": most},
         )
+
+
+class TooManyDeleted(Invalid):
+    """The tenant has deleted so many definitions that it can make none before some of them are forgotten."""
+
+    code = "DELETED_METRIC_LIMIT_REACHED"
+
+    def __init__(self, taken: int, most: int) -> None:
+        super().__init__(
+            f"The metric definitions that the tenant has deleted within eight days take {taken} bytes, and {most} are"
+            " the most that they may take for new ones to be made. Wait until the oldest are forgotten, change"
+            " definitions rather than delete them and make them anew, or ask the operators"
+            " (PULSEGATE_DEFINITIONS_BYTES).",
+            details={"limit": most},
+        )

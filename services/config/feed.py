@@ -153,8 +153,12 @@ class DefinitionFeed:
     async def _purge(self) -> None:
         while True:
             try:
-                async with self._database.transaction(role=FEED_ROLE) as connection:
-                    metrics.TOMBSTONES_PURGED.inc(await self._storage.purge_tombstones(connection))
+                while purged := await self._purge_some():
+                    metrics.TOMBSTONES_PURGED.inc(purged)
             except Unavailable as error:
                 log.warning("old tombstones stay for another while", reason=error.message)
             await asyncio.sleep(_PURGE_SECONDS)
+
+    async def _purge_some(self) -> int:
+        async with self._database.transaction(role=FEED_ROLE) as connection:
+            return await self._storage.purge_tombstones(connection)

@@ -20,7 +20,7 @@ from services.config.domain import (
     ProjectSettings,
     Size,
 )
-from services.config.errors import DefinitionsFull, PartOfTenantFull, TooManyBytes, TooManyMetrics
+from services.config.errors import DefinitionsFull, PartOfTenantFull, TooManyBytes, TooManyDeleted, TooManyMetrics
 from services.config.storage import DefinitionStorage, FeedPage
 from services.config.validation import validated
 
@@ -51,7 +51,7 @@ class Definitions:
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
         """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes,
-        PartOfTenantFull, DefinitionsFull."""
+        PartOfTenantFull, DefinitionsFull, TooManyDeleted."""
         spec = validated(draft)
         arrived = await self._let_deletion_arrive(actor, spec.name)
         while (metric := await self._created(actor, spec, arrived)) is None:
@@ -76,6 +76,7 @@ class Definitions:
             if size.definitions > self._limits.metrics_per_project:
                 raise TooManyMetrics(self._limits.metrics_per_project)
             self._require_few_bytes(size)
+            self._require_few_deleted(size)
             await self._storage.record_version(connection, actor, metric, Action.CREATED)
             await self._trail.of_metric(connection, actor, metric, Action.CREATED)
         return metric
@@ -175,6 +176,11 @@ class Definitions:
             raise DefinitionsFull(self._limits.all_bytes)
         if size.tenant_bytes > (most := self._limits.tenant_bytes(size.all_bytes)):
             raise PartOfTenantFull(size.tenant_bytes, most)
+
+    def _require_few_deleted(self, size: Size) -> None:
+        """After a creation: who makes definitions and deletes them again and again leaves ever more of them behind."""
+        if size.tenant_deleted_bytes > (most := self._limits.tenant_deleted_bytes(size.all_deleted_bytes)):
+            raise TooManyDeleted(size.tenant_deleted_bytes, most)
 
 
 def _require_version(metric: Metric, version: int) -> None:

@@ -29,6 +29,9 @@ _STORED = (
 #: Of one definition.
 _VERSIONS_KEPT = 100
 
+#: Deleted definitions that are forgotten in one transaction, during which all changes of all projects wait.
+_MOST_FORGOTTEN = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeedPage:
@@ -80,10 +83,13 @@ class DefinitionStorage:
         """Of the actor's project, of its tenant, and of all that there are."""
         cursor = await connection.execute(
             """
-            SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes,
-                   coalesce((SELECT bytes FROM tenant_bytes WHERE tenant_id = %(tenant_id)s), 0) AS tenant_bytes,
-                   (SELECT bytes FROM feed) AS all_bytes
-              FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
+            SELECT project.definitions, project.bytes,
+                   coalesce(tenant.bytes, 0) AS tenant_bytes, feed.bytes AS all_bytes,
+                   coalesce(tenant.deleted_bytes, 0) AS tenant_deleted_bytes, feed.deleted_bytes AS all_deleted_bytes
+              FROM feed
+              LEFT JOIN tenant_bytes AS tenant ON tenant.tenant_id = %(tenant_id)s
+             CROSS JOIN (SELECT count(*) AS definitions, coalesce(sum(bytes), 0) AS bytes
+                           FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL) AS project
             """,
             {"project_id": actor.project_id, "tenant_id": actor.tenant_id},
         )
@@ -234,14 +240,13 @@ class DefinitionStorage:
         return [(str(row["tenant_id"]), str(row["project_id"])) for row in await cursor.fetchall()]
 
     async def mark_deleted(self, connection: Connection, metric_id: str, revision: int) -> Metric:
-        """The definition, one version up, as a tombstone, which has no labels: nobody asks for them, and they may be
-        large."""
+        """The definition, one version up, as a tombstone, which has none of what may be large: nobody asks for it."""
         # The statement's time, not the transaction's, which may have waited long for its revision.
         cursor = await connection.execute(
             f"""
             UPDATE metrics
-            SET labels = '[]', version = version + 1, revision = %(revision)s,
-                updated_at = statement_timestamp(), deleted_at = statement_timestamp()
+            SET help = '', labels = '[]', buckets = '{{}}', objectives = '{{}}', version = version + 1,
+                revision = %(revision)s, updated_at = statement_timestamp(), deleted_at = statement_timestamp()
             WHERE id = %(id)s
             RETURNING {_STORED}
             """,  # noqa: S608 - a constant # nosec B608
@@ -342,11 +347,15 @@ class DefinitionStorage:
         return FeedPage(metrics=metrics, revision=rows[0]["head"], reaches_head=True, after_revision=after_revision)
 
     async def purge_tombstones(self, connection: Connection) -> int:
-        """Forgets definitions deleted more than eight days ago, with their history; answers how many."""
+        """Forgets some of the definitions deleted more than eight days ago, with their history; answers how many, 0
+        once there are none."""
         cursor = await connection.execute(
             """
             WITH purged AS (
-                DELETE FROM metrics WHERE deleted_at < now() - interval '8 days' RETURNING revision
+                DELETE FROM metrics WHERE id IN (
+                    SELECT id FROM metrics WHERE deleted_at < now() - interval '8 days'
+                     ORDER BY deleted_at LIMIT %(most)s
+                ) RETURNING revision
             ), newest AS (
                 SELECT count(*) AS purged, max(revision) AS revision FROM purged
             ), noted AS (
@@ -354,7 +363,8 @@ class DefinitionStorage:
                 FROM newest WHERE newest.purged > 0
             )
             SELECT purged FROM newest
-            """
+            """,
+            {"most": _MOST_FORGOTTEN},
         )
         return int((await _only(cursor))["purged"])
 

@@ -75,6 +75,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "VALIDATION_FAILED",
         "INVALID_TOKEN",
         "METRIC_LIMIT_REACHED",
+        "DELETED_METRIC_LIMIT_REACHED",
         "DEFINITIONS_FULL",
         "PROJECT_LIMIT_REACHED",
         "KEY_LIMIT_REACHED",

@@ -128,6 +128,21 @@ async def test_data_makes_no_more_where_three_quarters_of_what_all_leave_to_a_te
         assert await admin.create(counter()), "the rest is for people"
 
 
+async def test_data_makes_no_more_where_three_quarters_of_what_deleted_definitions_may_take_are_taken(
+    start_config: StartConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.domain.LEAST_BYTES_PER_TENANT", 600)
+    async with start_config(most_definition_bytes=20_000) as config:
+        admin = config.person(scopes=ADMIN)
+        await admin.let_data_define(True)
+        for number in range(14):
+            await admin.delete((await admin.create(counter(f"c{number}_total"))).id)
+            if number == 10:
+                assert await made(config, admin, gauge("depth")) == 1
+        assert await made(config, admin, gauge("load")) == 0
+        assert await admin.create(counter()), "the rest is for people"
+
+
 async def test_data_makes_no_more_where_three_quarters_of_what_all_tenants_may_have_are_taken(
     start_config: StartConfig,
 ) -> None:

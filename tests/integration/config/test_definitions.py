@@ -232,6 +232,70 @@ async def test_a_few_tenants_that_take_what_they_can_leave_something_for_the_nex
         ).version == 2
 
 
+async def test_who_makes_definitions_and_deletes_them_again_and_again_is_stopped_and_nobody_else(
+    start_config: StartConfig, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.domain.LEAST_BYTES_PER_TENANT", 600)
+    monkeypatch.setattr("services.config.storage._MOST_FORGOTTEN", 3)
+    monkeypatch.setattr("services.config.feed._PURGE_SECONDS", 0.1)
+    async with start_config(most_definition_bytes=20_000) as config:
+        person, other = config.person(), config.person()
+        changed, gone = [await person.create(counter(name)) for name in ("changed_total", "gone_total")]
+        assert 10 <= await deleted_by(person) <= 20, "they take a sixth"
+        with pytest.raises(Invalid, match="PULSEGATE_DEFINITIONS_BYTES") as caught:
+            await config.person(tenant_id=person.tenant_id).create(counter())
+        assert caught.value.code == "DELETED_METRIC_LIMIT_REACHED"
+        longer = counter("changed_total", help="A longer text than the one before, by a few bytes.")
+        assert (await person.update(changed.id, longer, 1)).version == 2
+        await person.delete(gone.id)
+        assert await deleted_by(other) >= 2, "somebody else has room, if less"
+        await forgotten(database)
+        assert await person.create(counter("room_again_total"))
+        with psycopg.connect(database.superuser_dsn) as connection:
+            assert connection.execute("SELECT deleted_bytes FROM config.feed").fetchall() == [(0,)]
+            assert connection.execute("SELECT sum(deleted_bytes) FROM config.tenant_bytes").fetchall() == [(0,)]
+
+
+async def deleted_by(person: Person) -> int:
+    """How many definitions somebody makes and deletes until making one is refused."""
+    deleted = 0
+    while True:
+        try:
+            made = await person.create(counter(f"a{deleted}_total"))
+        except Invalid as error:
+            assert error.code == "DELETED_METRIC_LIMIT_REACHED"  # noqa: PT017 - of the one that ends it
+            return deleted
+        await person.delete(made.id)
+        deleted += 1
+
+
+async def forgotten(database: Database) -> None:
+    """Waits until all that is deleted is forgotten, as if it had been so for eight days."""
+
+    async def none_left() -> bool:
+        with psycopg.connect(database.superuser_dsn) as connection:
+            return connection.execute("SELECT FROM config.metrics WHERE deleted_at IS NOT NULL").rowcount == 0
+
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE config.metrics SET deleted_at = deleted_at - interval '8 days 1 second'")
+    await eventually(none_left, what="what was deleted is forgotten")
+
+
+async def test_a_tombstone_has_nothing_of_what_may_be_large(config: Config, database: Database) -> None:
+    person, large = config.person(), {"help": "é" * 1000, "labels": [pb.Label(name="plan", values=["free", "pro"])]}
+    specs = [
+        counter("a_seconds", type=pb.METRIC_TYPE_HISTOGRAM, unit="seconds", buckets=range(1, 101), **large),
+        counter("b_seconds", type=pb.METRIC_TYPE_SUMMARY, unit="seconds", objectives=[0.5, 0.9], **large),
+    ]
+    for spec in specs:
+        await person.delete((await person.create(spec)).id)
+    async with config.watching() as feed:
+        told = [metric.spec for metric in await feed.snapshot()]
+    assert told == [pb.MetricSpec(name=spec.name, type=spec.type, unit="seconds") for spec in specs]
+    with psycopg.connect(database.superuser_dsn) as connection:
+        assert connection.execute("SELECT max(bytes) < 230 FROM config.metrics").fetchall() == [(True,)]
+
+
 async def taken_by(person: Person, labels: Sequence[pb.Label]) -> Sequence[pb.Metric]:
     """Definitions that somebody makes until one is refused."""
     made: list[pb.Metric] = []
@@ -394,7 +458,7 @@ async def test_each_change_keeps_who_when_and_what(config: Config, database: Dat
     with psycopg.connect(database.superuser_dsn, row_factory=dict_row) as connection:
         kept = connection.execute("SELECT * FROM config.metric_versions ORDER BY version").fetchall()
     assert [(row["version"], row["action"]) for row in kept] == [(1, "created"), (2, "updated"), (3, "deleted")]
-    assert [row["spec"]["help"] for row in kept] == ["Checkouts completed.", "A better text.", "A better text."]
+    assert [row["spec"]["help"] for row in kept] == ["Checkouts completed.", "A better text.", ""]
     assert {(str(row["tenant_id"]), row["changed_by_kind"]) for row in kept} == {(person.tenant_id, "secret")}
     assert all(row["changed_by"] for row in kept)
 

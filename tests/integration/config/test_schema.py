@@ -1,11 +1,16 @@
 """The schema keeps tenants apart by itself, whatever the code above it does."""
 
+import shutil
+from pathlib import Path
+
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
 from chassis import postgres
+from chassis.migrations import migrate
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from services.config.app import MIGRATIONS
 from services.config.storage import DefinitionStorage
 from tests.integration.config.service import Config, counter
 from tests.suite_database import Database
@@ -70,16 +75,29 @@ async def test_what_a_tenants_definitions_take_is_known_and_only_to_it(config: C
     await other.create(counter(labels=[pb.Label(name="plan", values=["free", "pro"])]))
     await person.update(kept.id, counter(help="A longer text than before, by a few bytes."), 1)
     await person.delete(gone.id)
-    living = "SELECT tenant_id, sum(bytes) FROM config.metrics WHERE deleted_at IS NULL GROUP BY tenant_id"
-    with psycopg.connect(database.superuser_dsn) as connection:
-        taken: dict[object, int] = dict(connection.execute(living).fetchall())
-        assert dict(connection.execute("SELECT tenant_id, bytes FROM config.tenant_bytes").fetchall()) == taken
-        assert connection.execute("SELECT bytes FROM config.feed").fetchall() == [(sum(taken.values()),)]
+    counted_anew(database)
     with psycopg.connect(database.dsn("config")) as connection:
         assert connection.execute("SELECT * FROM tenant_bytes").fetchall() == []
         connection.execute("SELECT set_config('app.tenant_id', %s, false)", (person.tenant_id,))
-        [(seen, _)] = connection.execute("SELECT * FROM tenant_bytes").fetchall()
+        [(seen,)] = connection.execute("SELECT tenant_id FROM tenant_bytes").fetchall()
         assert str(seen) == person.tenant_id
+
+
+def counted_anew(database: Database) -> None:
+    """What is known of each tenant's definitions, and of all, living and deleted, is what they are."""
+    with psycopg.connect(database.superuser_dsn) as connection:
+        taken = connection.execute(
+            """
+            SELECT tenant_id, coalesce(sum(bytes) FILTER (WHERE deleted_at IS NULL), 0),
+                   coalesce(sum(bytes) FILTER (WHERE deleted_at IS NOT NULL), 0)
+              FROM config.metrics GROUP BY tenant_id ORDER BY tenant_id
+            """
+        ).fetchall()
+        known = "SELECT tenant_id, bytes, deleted_bytes FROM config.tenant_bytes ORDER BY tenant_id"
+        assert connection.execute(known).fetchall() == taken
+        [feed] = connection.execute("SELECT bytes, deleted_bytes FROM config.feed").fetchall()
+    assert feed == (sum(living for _, living, _ in taken), sum(deleted for _, _, deleted in taken))
+    assert min(feed) > 0
 
 
 async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_their_history(
@@ -104,6 +122,31 @@ async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_t
     with psycopg.connect(database.superuser_dsn) as superuser:
         remembered = superuser.execute("SELECT DISTINCT metric_id::text FROM config.metric_versions").fetchall()
     assert {metric_id for (metric_id,) in remembered} == {fresh.id, kept.id}
+    counted_anew(database)
+
+
+async def test_tombstones_that_were_there_before_they_were_counted_are_made_small_and_counted(
+    unmigrated_database: Database, tmp_path: Path
+) -> None:
+    database, before = unmigrated_database, tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, before, ignore=lambda _, names: [name for name in names if name >= "0009"])
+    await migrate("config", before, database.owner_dsn("config"))
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            """
+            INSERT INTO config.metrics (tenant_id, project_id, id, name, type, unit, help, labels, buckets, objectives,
+                                        version, revision, deleted_at)
+            SELECT md5((n % 3)::text)::uuid, uuidv7(), uuidv7(), 'a_total', 'counter', '', repeat('A', 1000), '[]',
+                   '{1, 2}', '{0.5}', 1, n, CASE WHEN n % 3 > 0 THEN now() END
+              FROM generate_series(1, 10) AS n
+            """
+        )
+        connection.execute("DELETE FROM config.tenant_bytes WHERE tenant_id = md5('1')::uuid")  # as of before 0007
+    await migrate("config", MIGRATIONS, database.owner_dsn("config"))
+    counted_anew(database)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        sizes = "SELECT help = '', cardinality(buckets), max(bytes) > 300 FROM config.metrics GROUP BY 1, 2 ORDER BY 1"
+        assert connection.execute(sizes).fetchall() == [(False, 2, True), (True, 0, False)]
 
 
 async def test_the_door_of_the_feed_changes_nothing_and_reads_no_history(config: Config, database: Database) -> None:

@@ -179,7 +179,7 @@ class Metric(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deleted_at(self) -> _timestamp_pb2.Timestamp:
-        """Set in the feed when the definition has been deleted."""
+        """Set in the feed when the definition has been deleted; its help, labels, buckets and objectives are empty then."""
 
     def __init__(
         self,
@@ -600,7 +600,7 @@ class WatchDefinitionsResponse(_message.Message):
     revision: _builtins.int
     snapshot: _builtins.bool
     """True in the messages of a snapshot; what a snapshot does not hold does not exist. A snapshot also carries
-    the deletions of the last eight days.
+    the deletions of the last eight days, which hold as soon as they come.
     """
     snapshot_complete: _builtins.bool
     """True in the last message of a snapshot."""
