@@ -358,6 +358,7 @@ class LaneState:
         passing = yield from recent.seal(self._table)
         for ending in self.ended.ending:
             self._write_end(ending.definition_id)
+            yield
         self.commit_ms = max(now_ms, self.commit_ms + self._sealer.least_ms)
         ended = self.ended.seal(self.commit_ms)
         series = self._sealer.series(self.commit_ms, silent)

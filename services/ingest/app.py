@@ -60,7 +60,7 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         )
         endings = SeriesEndings(clock)
         config = ConfigClient(config_channel)
-        definitions = DefinitionTable(config, clock, endings.add)
+        definitions = DefinitionTable(config, clock, endings)
         writers = _writers(stream, settings)
         lanes = LaneWriters(writers)
         tallies = Tallies(clock)

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from chassis import logs
 from chassis.clock import Clock
@@ -21,16 +22,30 @@ _SILENCE_SECONDS = 5.0
 
 _EMPTY: Mapping[str, CompiledDefinition] = {}
 
+#: By project and name.
+_Projects = dict[bytes, dict[str, CompiledDefinition]]
+
+
+class Endings(Protocol):
+    """Passes on which definitions were deleted, so that their series end."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def add(self, definition: Definition, *, fresh: bool) -> None: ...
+
+    async def room(self) -> None: ...
+
 
 class DefinitionTable:
     """Definitions by project and name. Kept by `follow`; asked by every batch."""
 
-    def __init__(self, client: DefinitionClient, clock: Clock, on_deleted: Callable[[Definition], None]) -> None:
+    def __init__(self, client: DefinitionClient, clock: Clock, endings: Endings) -> None:
         self._client = client
         self._clock = clock
-        self._on_deleted = on_deleted
+        self._endings = endings
         self._memory = LabelSetMemory()
-        self._projects: dict[bytes, dict[str, CompiledDefinition]] = {}
+        self._projects: _Projects = {}
         #: Projects whose definitions were handed out since they changed last: a change is made to a copy.
         self._lent: set[bytes] = set()
         #: Revision up to which the feed has told everything.
@@ -70,6 +85,8 @@ class DefinitionTable:
 
         Calls for one project share one question, which is asked after each of them came. Raises Unavailable.
         """
+        if self._endings.full:
+            raise Unavailable.waiting_for("log", "Too many deletions of metrics wait for the log.", 1.0)
         waiting = self._waiting.get(project_id)
         if waiting is None:
             # In a context of its own: the question is not bound by the deadline of whichever call came first.
@@ -120,7 +137,7 @@ class DefinitionTable:
     def _announce_deleted(self, known: Iterable[CompiledDefinition], living: set[bytes]) -> None:
         for compiled in known:
             if compiled.definition.id not in living:
-                self._on_deleted(compiled.definition)
+                self._endings.add(compiled.definition, fresh=True)
 
     async def follow(self) -> None:
         """Follows the feed for ever, resuming where it broke off. Questions of `confirm` end with it."""
@@ -135,7 +152,7 @@ class DefinitionTable:
             await ended([*self._asking.values(), *self._waiting.values()])
 
     async def _follow_once(self) -> None:
-        snapshot: list[DefinitionChange] | None = None
+        snapshot: _Projects | None = None
         changes = self._client.watch(self._revision if self.loaded else 0)
         while True:
             async with asyncio.timeout(_SILENCE_SECONDS):
@@ -143,18 +160,30 @@ class DefinitionTable:
             if update is None:
                 return
             if update.snapshot:
-                snapshot = [*(snapshot or []), *update.changes]
+                snapshot = {} if snapshot is None else snapshot
+                self._gather(update.changes, snapshot)
                 if update.snapshot_complete:
                     self._replace_all(snapshot, update.revision)
                     snapshot = None
             elif update.revision >= self._revision:
                 self._apply(update.changes, update.revision)
+            await self._endings.room()
 
-    def _replace_all(self, changes: list[DefinitionChange], revision: int) -> None:
-        known, self._projects = self._projects, {}
-        self._confirmed.clear()
+    def _gather(self, changes: Sequence[DefinitionChange], snapshot: _Projects) -> None:
+        """Adds a page to what was gathered of a snapshot. Deletions are nothing to gather: they hold at once."""
         for change in changes:
-            self._apply_one(change, known.get(change.definition.project_id, {}))
+            definition = change.definition
+            if change.deleted:
+                if _has(gathered := snapshot.get(definition.project_id, {}), definition):
+                    del gathered[definition.name]
+                self._endings.add(definition, fresh=self._remove(definition))
+            else:
+                known = self._projects.get(definition.project_id, _EMPTY)
+                snapshot.setdefault(definition.project_id, {})[definition.name] = self._compile(known, definition)
+
+    def _replace_all(self, snapshot: _Projects, revision: int) -> None:
+        known, self._projects = self._projects, snapshot
+        self._confirmed.clear()
         living = {compiled.definition.id for project in self._projects.values() for compiled in project.values()}
         for project in known.values():
             self._announce_deleted(project.values(), living)
@@ -172,15 +201,19 @@ class DefinitionTable:
             self._confirmed = {project: at for project, at in self._confirmed.items() if at > revision}
 
     def _apply_one(self, change: DefinitionChange, known: Mapping[str, CompiledDefinition]) -> None:
-        definition = change.definition
-        project = self._own(definition.project_id)
-        if not change.deleted:
-            project[definition.name] = self._compile(known.get(definition.name), definition)
-            return
-        current = project.get(definition.name)
-        if current is not None and current.definition.id == definition.id:
-            del project[definition.name]
-        self._on_deleted(definition)
+        if change.deleted:
+            self._remove(change.definition)
+            self._endings.add(change.definition, fresh=True)
+        else:
+            definition = change.definition
+            self._own(definition.project_id)[definition.name] = self._compile(known, definition)
+
+    def _remove(self, definition: Definition) -> bool:
+        """Says whether it was there."""
+        if not _has(self._projects.get(definition.project_id, _EMPTY), definition):
+            return False
+        del self._own(definition.project_id)[definition.name]
+        return True
 
     def _own(self, project_id: bytes) -> dict[str, CompiledDefinition]:
         """The project's definitions, which nobody else has."""
@@ -189,8 +222,14 @@ class DefinitionTable:
             self._projects[project_id] = {**self._projects.get(project_id, {})}
         return self._projects.setdefault(project_id, {})
 
-    def _compile(self, known: CompiledDefinition | None, definition: Definition) -> CompiledDefinition:
+    def _compile(self, known: Mapping[str, CompiledDefinition], definition: Definition) -> CompiledDefinition:
         """The compiled definition that is there already, with the label sets it has seen, where nothing changed."""
-        if known is not None and known.definition == definition:
-            return known
+        compiled = known.get(definition.name)
+        if compiled is not None and compiled.definition == definition:
+            return compiled
         return CompiledDefinition(definition, self._memory)
+
+
+def _has(project: Mapping[str, CompiledDefinition], definition: Definition) -> bool:
+    compiled = project.get(definition.name)
+    return compiled is not None and compiled.definition.id == definition.id

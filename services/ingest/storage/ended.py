@@ -29,12 +29,19 @@ async def load(connection: Connection, partitions: tuple[int, int]) -> dict[byte
 
 async def store(connection: Connection, ended: Sequence[EndedDefinition], commit_ms: int) -> None:
     """Keeps which definitions a commit has ended, in its transaction."""
-    for tenant_id, project_id, definition_id in ended:
-        await connection.execute(
-            "INSERT INTO ended_definitions (partition, tenant_id, definition_id, ended_ms) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT (partition, definition_id) DO UPDATE SET ended_ms = excluded.ended_ms",
-            (partition_of(project_id), uuid.UUID(bytes=tenant_id), uuid.UUID(bytes=definition_id), commit_ms),
-        )
+    if not ended:
+        return
+    await connection.execute(
+        "INSERT INTO ended_definitions (partition, tenant_id, definition_id, ended_ms)"
+        " SELECT *, %s FROM unnest(%s::smallint[], %s::uuid[], %s::uuid[])"
+        " ON CONFLICT (partition, definition_id) DO UPDATE SET ended_ms = excluded.ended_ms",
+        (
+            commit_ms,
+            [partition_of(each.project_id) for each in ended],
+            _uuids([each.tenant_id for each in ended]),
+            _uuids([each.definition_id for each in ended]),
+        ),
+    )
 
 
 async def some_series(

@@ -9,6 +9,7 @@ from chassis.clock import SystemClock
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.ingest.clients import ConfigClient
 from services.ingest.definitions import DefinitionTable
+from services.ingest.operations.endings import SeriesEndings
 from tests.integration.config.service import WRITER, Config, Person, StandInProjects, StartConfig, counter
 from tests.waiting import eventually
 
@@ -38,7 +39,7 @@ async def gone(person: Person) -> None:
 async def test_receivers_forget_the_definitions_of_a_deleted_project_and_of_no_other(config: Config) -> None:
     deleted, *others = [await defined(config.person()) for _ in range(4)]
     others.append(await defined(config.person(tenant_id=deleted.tenant_id)))
-    table = DefinitionTable(ConfigClient(config.channel), SystemClock(), lambda _: None)
+    table = DefinitionTable(ConfigClient(config.channel), SystemClock(), SeriesEndings(SystemClock()))
     following = asyncio.create_task(table.follow())
 
     async def known() -> bool:

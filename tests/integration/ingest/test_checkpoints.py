@@ -283,6 +283,18 @@ async def test_series_of_deleted_definitions_are_loaded_only_while_their_end_is_
         assert (len(loaded.table), loaded.unmarked.size) == (1, 0)
 
 
+async def test_definitions_that_one_record_has_ended_are_stored_together_each_with_its_latest_end(
+    database: Database,
+) -> None:
+    async with opened(database) as lane:
+        await lane.fold(record(delta(COUNTER)), ended(COUNTER, GAUGE))
+        first_ms = (await lane.commit()).commit_ms
+        await lane.fold(record(delta(COUNTER)), ended(COUNTER, HISTOGRAM))  # COUNTER's are late: they end once more
+        again_ms = (await lane.commit()).commit_ms
+        loaded = await lane.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
+        assert loaded.ended == {COUNTER.id: again_ms, GAUGE.id: first_ms, HISTOGRAM.id: again_ms}
+
+
 async def test_a_sink_that_is_away_for_too_long_holds_no_series_of_that_time_back(database: Database) -> None:
     async with opened(database) as lane:
         await lane.fold(record(delta(COUNTER)))

@@ -196,9 +196,9 @@ def _count_of(told: Told) -> int:
     return NativeBuckets.unpacked(told.buckets).count if is_native else sum(told.buckets)
 
 
-def ended(of: Definition) -> Record:
-    """What a receiver writes when a definition was deleted."""
-    return msgspec.structs.replace(record(), kind=Kind.END, definitions=[delta(of).facts])
+def ended(*of: Definition) -> Record:
+    """What a receiver writes when definitions were deleted."""
+    return msgspec.structs.replace(record(), kind=Kind.END, definitions=[delta(each).facts for each in of])
 
 
 def renamed(of: Definition, definition_id: bytes) -> Definition:

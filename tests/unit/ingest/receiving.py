@@ -14,6 +14,7 @@ from services.ingest.definitions import DefinitionTable
 from services.ingest.domain import Definition
 from services.ingest.log_writer import LaneWriters, LogWriter, Queued
 from services.ingest.operations.batches import Receiver
+from services.ingest.operations.endings import SeriesEndings
 from services.ingest.tallies import Tallies
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT
 from tests.unit.ingest.test_definitions import ScriptedConfig, living
@@ -29,7 +30,7 @@ class StoppedClock(SystemClock):
 async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[Receiver, ScriptedConfig]]:
     """It follows the definitions as config tells them."""
     clock, config = StoppedClock(), ScriptedConfig()
-    table = DefinitionTable(config, clock, on_deleted=lambda _: None)
+    table = DefinitionTable(config, clock, SeriesEndings(clock))
     config.tell(1, *map(living, definitions), snapshot=True)
     nobody = cast("Any", None)  # nothing is defined by data, and the log is not reached
     writers = LaneWriters([LogWriter(nobody, 0, Queued(1 << 30), timeout_seconds=600)])

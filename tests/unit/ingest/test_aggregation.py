@@ -442,6 +442,26 @@ def test_values_before_an_end_that_may_not_be_delivered_are_written_again() -> N
     assert lives(store.commit(NOW_MS + 2000)) == [(NOW_MS + 1997, 3.0), (NOW_MS + 1998, None)]
 
 
+@pytest.mark.parametrize("crash", [True, False])
+def test_definitions_that_one_record_ends_end_once_each_however_often_it_is_read(*, crash: bool) -> None:
+    store, visits, logins = Store(), definition("visits_total"), definition("logins_total")
+    store.fold(record(delta(ORDERS, 1.0), delta(visits, 2.0), delta(logins, 3.0)))
+    store.delivered_ms = store.commit(NOW_MS).commit_ms
+    store.fold(record(delta(visits, 5.0)), ended(ORDERS, visits))
+    if crash:  # before it was committed
+        store.crash()
+        store.fold(record(delta(visits, 5.0)), ended(ORDERS, visits))
+    checkpoint = store.commit(NOW_MS + 1000)
+    assert sorted(marked_stale(checkpoint)) == ["orders_total", "visits_total"]
+    assert {each.definition_id for each in checkpoint.ended} == {ORDERS.id, visits.id}
+    assert store.totals() == {("orders_total",): 1.0, ("visits_total",): 7.0, ("logins_total",): 3.0}
+    store.delivered_ms = store.commit_ms
+    if crash:
+        store.crash()
+    store.fold(ended(ORDERS), ended(visits, ORDERS), ended(logins))
+    assert marked_stale(store.commit(NOW_MS + 2000)) == ["logins_total"]
+
+
 def test_the_end_of_a_definition_survives_a_crash_before_its_markers_are_delivered() -> None:
     store = Store()
     store.fold(record(delta(ORDERS)))

@@ -57,9 +57,11 @@ class ScriptedConfig:
         revision, definitions = answer
         return ProjectDefinitions(revision=revision, changes=[living(each) for each in definitions], snapshot=True)
 
-    def tell(self, revision: int, *changes: DefinitionChange, snapshot: bool = False) -> None:
+    def tell(self, revision: int, *changes: DefinitionChange, snapshot: bool = False, more: bool = False) -> None:
+        """`more`: of the snapshot comes."""
+        complete = snapshot and not more
         self.feed.put_nowait(
-            DefinitionUpdate(revision=revision, changes=changes, snapshot=snapshot, snapshot_complete=snapshot)
+            DefinitionUpdate(revision=revision, changes=changes, snapshot=snapshot, snapshot_complete=complete)
         )
 
 
@@ -71,13 +73,37 @@ def deleted(of: Definition) -> DefinitionChange:
     return DefinitionChange(of, deleted=True)
 
 
+class KeptEndings:
+    """The deletions that were passed on."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[bytes, bool]] = []
+        self.full = False
+        self._room = asyncio.Event()
+
+    def add(self, definition: Definition, *, fresh: bool) -> None:
+        self.told.append((definition.id, fresh))
+
+    async def room(self) -> None:
+        if self.full:
+            await self._room.wait()
+
+    def make_room(self) -> None:
+        self.full = False
+        self._room.set()
+
+
 class Following:
     """A table that follows a scripted config."""
 
     def __init__(self) -> None:
         self.config = ScriptedConfig()
-        self.ended: list[bytes] = []
-        self.table = DefinitionTable(self.config, SystemClock(), lambda of: self.ended.append(of.id))
+        self.endings = KeptEndings()
+        self.table = DefinitionTable(self.config, SystemClock(), self.endings)
+
+    @property
+    def ended(self) -> list[bytes]:
+        return [definition_id for definition_id, _ in self.endings.told]
 
     def names(self) -> dict[str, bytes]:
         known = self.table.of_project(PROJECT)
@@ -147,6 +173,50 @@ async def test_what_a_new_snapshot_lacks_has_ended(following: Following) -> None
     await following.told()
     assert set(following.names()) == {"visits_total"}
     assert following.ended == [ORDERS.id]
+
+
+async def test_a_snapshots_deletions_are_passed_on_page_by_page_and_are_not_fresh(following: Following) -> None:
+    following.config.tell(3, living(VISITS), deleted(ORDERS), snapshot=True, more=True)
+    await following.told()
+    assert (following.table.loaded, following.endings.told) == (False, [(ORDERS.id, False)])
+    following.config.tell(5, deleted(renamed(ORDERS, b"n" * 16)), snapshot=True)
+    await following.told()
+    assert set(following.names()) == {"visits_total"}
+    assert following.endings.told == [(ORDERS.id, False), (b"n" * 16, False)]
+
+
+async def test_a_deletion_that_a_snapshot_tells_anew_holds_at_once_and_is_fresh(following: Following) -> None:
+    following.config.tell(5, living(ORDERS), living(VISITS), snapshot=True)
+    following.config.tell(8, deleted(ORDERS), snapshot=True, more=True)
+    await following.told()
+    assert (set(following.names()), following.endings.told) == ({"visits_total"}, [(ORDERS.id, True)])
+    following.config.tell(9, living(VISITS), snapshot=True)
+    await following.told()
+    assert (set(following.names()), following.ended) == ({"visits_total"}, [ORDERS.id])
+
+
+async def test_what_is_deleted_while_a_snapshot_comes_is_not_in_it_and_its_namesake_is(following: Following) -> None:
+    anew = renamed(VISITS, b"n" * 16)
+    following.config.tell(3, living(ORDERS), living(VISITS), snapshot=True, more=True)
+    following.config.tell(6, deleted(ORDERS), living(anew), deleted(VISITS), snapshot=True)
+    await following.told()
+    assert following.names() == {"visits_total": anew.id}
+    assert following.endings.told == [(ORDERS.id, False), (VISITS.id, False)]
+
+
+async def test_nothing_more_is_read_and_nothing_confirmed_while_too_many_deletions_wait(following: Following) -> None:
+    following.endings.full = True
+    following.config.tell(3, deleted(ORDERS), snapshot=True, more=True)
+    following.config.tell(5, living(VISITS), snapshot=True)
+    await eventually(lambda: asyncio.sleep(0, bool(following.ended)))
+    await asyncio.sleep(0)
+    assert (following.config.feed.qsize(), following.table.loaded) == (1, False)
+    with pytest.raises(Unavailable, match="deletions"):
+        await following.table.confirm(PROJECT)
+    assert following.config.questions == 0
+    following.endings.make_room()
+    await following.told()
+    assert set(following.names()) == {"visits_total"}
 
 
 async def test_a_confirmation_knows_more_than_the_feed_and_the_feed_does_not_undo_it(following: Following) -> None:
