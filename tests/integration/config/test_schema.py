@@ -125,6 +125,23 @@ async def test_the_door_of_the_feed_only_reads_and_forgets_old_tombstones_with_t
     counted_anew(database)
 
 
+async def test_tombstones_are_forgotten_so_many_at_a_time(
+    config: Config, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.config.storage._MOST_FORGOTTEN", 2)
+    person = config.person()
+    for number in range(3):
+        await person.delete((await person.create(counter(f"a{number}_total"))).id)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE config.metrics SET deleted_at = now() - interval '8 days 1 second'")
+    forgotten = []
+    async with postgres.connected(database.dsn("config")) as pool:
+        for _ in range(3):
+            async with pool.transaction(role="config_feed") as connection:
+                forgotten.append(await DefinitionStorage().purge_tombstones(connection))
+    assert forgotten == [2, 1, 0]
+
+
 async def test_tombstones_that_were_there_before_they_were_counted_are_made_small_and_counted(
     unmigrated_database: Database, tmp_path: Path
 ) -> None:

@@ -462,6 +462,12 @@ def test_definitions_that_one_record_ends_end_once_each_however_often_it_is_read
     assert marked_stale(store.commit(NOW_MS + 2000)) == ["logins_total"]
 
 
+def test_many_definitions_end_in_steps_between_which_others_go_on() -> None:
+    store, many = Store(), [definition(f"a{number}_total") for number in range(50)]
+    store.fold(record(*map(delta, many)), ended(*many))
+    assert sum(1 for _ in store.state.sealing(NOW_MS)) >= len(many)
+
+
 def test_the_end_of_a_definition_survives_a_crash_before_its_markers_are_delivered() -> None:
     store = Store()
     store.fold(record(delta(ORDERS)))
