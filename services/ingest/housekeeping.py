@@ -83,10 +83,13 @@ class Housekeeping:
 
     async def _sweep(self) -> None:
         """Time is what the lane has reached, not what the clock says: the log may hold retries that are hours old, and
-        they are judged by windows of that time."""
+        they are judged by windows of that time. Where this machine's clock and Postgres' differ it is no later than the
+        earlier of the two: one that was ahead for a moment would have all forgotten."""
         settings = self._settings
         if self._reached_ms:
-            await self._checkpoints.drop_old(self._lane, settings.lanes, self._clock.now_ms(), self._reached_ms)
+            now_ms = min(self._clock.now_ms(), await self._checkpoints.now_ms())
+            reached_ms = min(self._reached_ms, now_ms)
+            await self._checkpoints.drop_old(self._lane, settings.lanes, now_ms, reached_ms)
             limits = ProjectLimits(
                 producers=settings.most_producers_per_project,
                 sources=settings.most_sources_per_project,
@@ -94,4 +97,4 @@ class Housekeeping:
             )
             full = await self._checkpoints.note_full(self._lane, settings.lanes, limits)
             self._label_sets.full_projects = full.series
-            await self._pruning.prune(self._reached_ms)
+            await self._pruning.prune(reached_ms)

@@ -122,7 +122,8 @@ class LaneWork:
         async with AsyncExitStack() as folding_waits:
             await folding_waits.enter_async_context(self._memory)
             self._state.delivered(self.deliveries.delivered_ms)
-            checkpoint = await in_turns(self._state.sealing(self._clock.now_ms()), turns_of_lane())
+            now_ms = self._clock.now_ms()
+            checkpoint = await in_turns(self._state.sealing(now_ms), turns_of_lane())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
             if not checkpoint.forgotten:
@@ -134,16 +135,17 @@ class LaneWork:
         self.deliveries.offer(checkpoint, committed)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
         metrics.GAUGE_LEVELS.labels(self._lane).set(self._state.gauge_levels)
-        self._note_progress(checkpoint)
+        self._note_progress(checkpoint, now_ms)
         async with self._memory:
             self._state.producers.drop_idle(self._clock.now_ms())
             self._state.sources.drop_idle(self._clock.now_ms())
         return len(checkpoint.made) + len(checkpoint.changed)
 
-    def _note_progress(self, checkpoint: Checkpoint) -> None:
-        """How far the lane is with what receivers took: as far as the newest of a commit, or all of it."""
+    def _note_progress(self, checkpoint: Checkpoint, now_ms: int) -> None:
+        """How far the lane is with what receivers took: as far as the newest of a commit, or all of it. Not by the
+        commit's timestamp, which stays ahead where a clock once was."""
         behind = self.reader.pending != 0 or self._frames_in_hand
-        reached_ms = min(checkpoint.newest_received_ms, checkpoint.commit_ms) if behind else checkpoint.commit_ms
+        reached_ms = min(checkpoint.newest_received_ms, now_ms) if behind else now_ms
         if reached_ms:
             self._progress.current_ms = reached_ms
         self.housekeeping.committed(checkpoint, reached_ms, self._owned.log_made_at)

@@ -64,12 +64,12 @@ class Producers:
         self._numbers += len(window.ranges) - before
         return claimed
 
-    def seal(self) -> list[ProducerRow]:
-        """Copies of the windows that changed since the last time."""
+    def seal(self, now_ms: int) -> list[ProducerRow]:
+        """Copies of the windows that changed since the last time, as used now: the receiver's clock may be behind."""
         dirty, self._dirty = self._dirty, {}
         sealed = ((tenant_id, key, self._windows[key]) for key, tenant_id in dirty.items())
         return [
-            ProducerRow(tenant_id, key, window.floor, window.ranges[:], window.used_ms)
+            ProducerRow(tenant_id, key, window.floor, window.ranges[:], max(window.used_ms, now_ms))
             for tenant_id, key, window in sealed
         ]
 

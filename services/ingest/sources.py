@@ -43,7 +43,7 @@ class SourceRow(NamedTuple):
     value: float
     #: Of a distribution the count and the buckets; empty for others.
     counts: Sequence[int]
-    #: When the receiver got it, Unix milliseconds.
+    #: When it was used last, Unix milliseconds.
     used_ms: int
 
 
@@ -162,11 +162,13 @@ class Sources:
             self._dirty[key, definition_id] = record.tenant_id, total
         return step
 
-    def seal(self) -> list[SourceRow]:
-        """Copies of the totals that changed since the last time."""
+    def seal(self, now_ms: int) -> list[SourceRow]:
+        """Copies of the totals that changed since the last time, as used now: the receiver's clock may be behind."""
         dirty, self._dirty = self._dirty, {}
         return [
-            SourceRow(tenant_id, *key, definition_id, total.taken_ns, total.value, total.counts, total.used_ms)
+            SourceRow(
+                tenant_id, *key, definition_id, total.taken_ns, total.value, total.counts, max(total.used_ms, now_ms)
+            )
             for (key, definition_id), (tenant_id, total) in dirty.items()
         ]
 

@@ -4,6 +4,7 @@ Functions take the connection of a transaction that their caller opened; `Postgr
 
     checkpoints.py     loads a lane's state and commits it, by means of the others
     leases.py          who of the aggregators lives and owns which lane
+    postgres_clock.py  the clock that all processes share
     lane_groups.py     how many lanes the state is of
     producers.py       the windows of producers
     sources.py         the totals of cumulative sources

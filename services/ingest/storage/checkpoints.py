@@ -25,7 +25,17 @@ from services.ingest.recent import NOTHING_RECENT
 from services.ingest.sealing import REWRITE_SECONDS, Checkpoint
 from services.ingest.series import Family, SeriesTable, StoredSeries, encode_labels
 from services.ingest.sources import SourceKey, Total
-from services.ingest.storage import copy_format, ended, full_projects, ledger, producers, recent, sources, staging
+from services.ingest.storage import (
+    copy_format,
+    ended,
+    full_projects,
+    ledger,
+    postgres_clock,
+    producers,
+    recent,
+    sources,
+    staging,
+)
 from services.ingest.storage.ended import EndedSeries
 from services.ingest.storage.full_projects import FullProjects, ProjectLimits
 from services.ingest.storage.leases import AGGREGATOR_ROLE, session_of
@@ -66,6 +76,10 @@ class Owned:
 
 class Checkpoints(Protocol):
     """Where a lane's state is kept. Every method raises Unavailable where that is away."""
+
+    async def now_ms(self) -> int:
+        """The time by the clock that all owners share, Unix milliseconds."""
+        ...
 
     async def load(
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int
@@ -131,6 +145,9 @@ class PostgresCheckpoints:
             self._database.transaction(_LOOKING_THROUGH_SECONDS, role=AGGREGATOR_ROLE) as connection,
         ):
             yield connection
+
+    async def now_ms(self) -> int:
+        return await postgres_clock.now_ms(self._database)
 
     async def load(
         self, lane: int, lanes: int, sinks: Sequence[str], stale_after_ms: int, *, longest_outage_ms: int

@@ -2,7 +2,7 @@
 
 from chassis.postgres import Database
 from services.ingest.errors import LaneLostError
-from services.ingest.storage import lane_groups
+from services.ingest.storage import lane_groups, postgres_clock
 
 #: The role whose policies cross tenants.
 AGGREGATOR_ROLE = "ingest_aggregator"
@@ -25,10 +25,7 @@ class Leases:
 
     async def now_ms(self) -> int:
         """See `fleet.Attendance`."""
-        async with self._database.transaction() as connection:
-            cursor = await connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms")
-            [row] = await cursor.fetchall()
-            return int(row["now_ms"])
+        return await postgres_clock.now_ms(self._database)
 
     async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
         """See `fleet.Attendance`."""

@@ -67,7 +67,7 @@ async def test_what_a_commit_uses_again_meanwhile_stays(
     async with opened(database) as lane, postgres.connected(database.dsn("ingest"), most_connections=2) as others:
         await lane.fold(*used(1, NOW_MS))
         await lane.commit()
-        lane.now_ms = LATER_MS
+        lane.now_ms = LATER_MS - 1000  # a commit is a second later
         await lane.fold(*used(2, LATER_MS))
         lane.checkpoints = LookedAtCheckpoints(lane.database, held.look)
         committing = asyncio.create_task(lane.commit())

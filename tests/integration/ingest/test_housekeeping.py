@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from chassis import postgres
 from chassis.clock import SystemClock
 from chassis.errors import Unavailable
 from services.ingest import log
@@ -18,6 +19,7 @@ from services.ingest.housekeeping import Housekeeping
 from services.ingest.pruning import Pruning
 from services.ingest.records import Record
 from services.ingest.storage import full_projects
+from services.ingest.storage.checkpoints import PostgresCheckpoints
 from services.ingest.storage.full_projects import FullProjects, ProjectLimits
 from tests.integration.ingest.pipeline import Pipeline
 from tests.integration.ingest.test_checkpoints import COUNTER, StoredLane, opened
@@ -46,6 +48,17 @@ class SweepingClock(SystemClock):
         await super().sleep(0)
 
 
+class TimedCheckpoints(PostgresCheckpoints):
+    """Postgres, whose clock says this."""
+
+    def __init__(self, database: postgres.Database, now_ms: int) -> None:
+        super().__init__(database)
+        self._now_ms = now_ms
+
+    async def now_ms(self) -> int:
+        return self._now_ms
+
+
 @asynccontextmanager
 async def kept(pipeline: Pipeline) -> AsyncIterator[tuple[StoredLane, log.Log]]:
     async with (
@@ -61,13 +74,21 @@ async def kept(pipeline: Pipeline) -> AsyncIterator[tuple[StoredLane, log.Log]]:
 
 
 async def sweep(
-    pipeline: Pipeline, lane: StoredLane, stream: log.Log, *, now_ms: int, reached_ms: int, **changes: Any
+    pipeline: Pipeline,
+    lane: StoredLane,
+    stream: log.Log,
+    *,
+    now_ms: int,
+    reached_ms: int,
+    postgres_ms: int = 0,
+    **changes: Any,
 ) -> None:
-    """Ten minutes of housekeeping after a commit; then the lane begins anew."""
-    clock = SweepingClock(now_ms)
+    """Ten minutes of housekeeping after a commit; then the lane begins anew. `postgres_ms`: its clock, where that is
+    another time."""
+    clock, checkpoints = SweepingClock(now_ms), TimedCheckpoints(lane.database, postgres_ms or now_ms)
     settings = dataclasses.replace(pipeline.aggregator_settings, **changes)
-    pruning = Pruning(lane.owned(0), 1, lane.state, lane.checkpoints, asyncio.Lock())
-    housekeeping = Housekeeping(0, settings, stream, lane.checkpoints, pruning, lane.state.label_sets, clock)
+    pruning = Pruning(lane.owned(0), 1, lane.state, checkpoints, asyncio.Lock())
+    housekeeping = Housekeeping(0, settings, stream, checkpoints, pruning, lane.state.label_sets, clock)
     housekeeping.committed(await lane.commit(), reached_ms, (await stream.extent()).made_at)
     working = asyncio.create_task(housekeeping.run())
     await asyncio.wait_for(clock.swept.wait(), 20.0)
@@ -108,6 +129,35 @@ async def test_a_retry_on_the_last_day_meets_its_window_and_one_long_after_does_
         await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms)
         await lane.fold(batch(forgotten_ms))
         assert len((await lane.commit()).changed) == 1
+
+
+@pytest.mark.parametrize("make", [batch, told], ids=["a retried batch", "a repeated total"])
+@pytest.mark.parametrize("right", ["this machine", "Postgres"])
+async def test_a_clock_that_is_far_ahead_has_nothing_forgotten(
+    pipeline: Pipeline, make: Callable[[int], Record], right: str
+) -> None:
+    ahead_ms = NOW_MS + 200 * DAY_MS
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(make(NOW_MS))
+        now_ms, postgres_ms = (NOW_MS, ahead_ms) if right == "this machine" else (ahead_ms, NOW_MS)
+        await sweep(pipeline, lane, stream, now_ms=now_ms, reached_ms=ahead_ms, postgres_ms=postgres_ms)
+        async with lane.database.transaction(role="ingest_aggregator") as connection:
+            assert (await connection.execute("SELECT FROM ledger")).rowcount == 1
+        await lane.fold(make(NOW_MS + DAY_MS))
+        checkpoint = await lane.commit()
+        assert (len(checkpoint.made), len(checkpoint.changed)) == (0, 0)
+
+
+@pytest.mark.parametrize("make", [batch, told], ids=["a retried batch", "a repeated total"])
+async def test_what_a_receiver_took_whose_clock_is_far_behind_is_remembered_as_long(
+    pipeline: Pipeline, make: Callable[[int], Record]
+) -> None:
+    async with kept(pipeline) as (lane, stream):
+        await lane.fold(make(NOW_MS - 20 * DAY_MS))
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS)
+        await lane.fold(make(NOW_MS))
+        checkpoint = await lane.commit()
+        assert (len(checkpoint.made), len(checkpoint.changed)) == (0, 0)
 
 
 async def test_nothing_is_swept_before_the_lane_knows_how_far_it_is(pipeline: Pipeline) -> None:
@@ -156,7 +206,7 @@ async def test_a_project_is_full_while_it_has_as_many_producers_and_sources_as_i
         assert await full(lane) == FullProjects(**all_of_them, series=only)
         async with lane.database.transaction() as connection:
             assert await full_projects.read(connection) == FullProjects(), "without its setting the door is closed"
-        forgotten_ms = NOW_MS + REMEMBERED_MS + 1
+        forgotten_ms = lane.now_ms + REMEMBERED_MS + 1
         await sweep(pipeline, lane, stream, now_ms=forgotten_ms, reached_ms=forgotten_ms, **none)
         assert await full(lane) == FullProjects(series=only)
 

@@ -2,10 +2,14 @@
 
 import signal
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 
 from chassis.clock import SystemClock
+from chassis.ids import uuid7
+from tests.integration.ingest.http_sink import HttpSink, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.late_aggregator import LateClock
 from tests.waiting import eventually
@@ -16,6 +20,19 @@ class EarlyClock(SystemClock):
 
     def now_ms(self) -> int:
         return super().now_ms() + 3_600_000
+
+
+class SteppingClock(SystemClock):
+    """A machine's clock that may be set wrong, on which housekeeping's ten seconds pass at once."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(0.01 if seconds == 10.0 else seconds)
 
 
 class KilledError(Exception):
@@ -98,3 +115,55 @@ async def test_an_aggregator_whose_clock_is_an_hour_ahead_takes_nothing_and_says
         async with pipeline.aggregator():
             await pipeline.expect("orders_total{$project}", 1)
     assert all(at <= time.time() for at, _ in await pipeline.samples("orders_total{$project}"))
+
+
+async def test_an_owner_whose_clock_stepped_ahead_for_one_commit_forgets_nothing_but_what_is_old(
+    pipeline: Pipeline,
+) -> None:
+    """From then on commits have timestamps of that future, whoever makes them."""
+    pipeline.define("orders_total")
+    numbered: dict[str, Any] = {"producer": str(uuid7()), "sequence": 1}
+    clock, ahead_ms = SteppingClock(), 30 * 24 * 3_600_000
+    async with listening() as sink:
+
+        async def has(value: float) -> None:
+            await eventually(lambda: _is(sink, value), within_seconds=PATIENCE_SECONDS, what=f"{value} was written")
+
+        async with pipeline.receiver(), pipeline.aggregator(clock, remote_write_url=sink.url):
+            await pipeline.send({"name": "orders_total", "value": 5}, **numbered)
+            await has(5)
+            clock.ahead_ms = ahead_ms
+            await _comes(pipeline, f"SELECT FROM ingest.lanes WHERE commit_ms > {clock.now_ms() - 60_000}")
+            clock.ahead_ms = 0
+            await _run(pipeline, _OLD_PRODUCER, (clock.now_ms() - ahead_ms,))
+            await _comes(pipeline, "SELECT WHERE NOT EXISTS (SELECT FROM ingest.producers WHERE floor = 77)")
+        async with pipeline.receiver(), pipeline.aggregator(remote_write_url=sink.url):  # without memory of the batch
+            await pipeline.send({"name": "orders_total", "value": 5}, **numbered)
+            await pipeline.send({"name": "orders_total", "value": 1})
+            await has(6)
+            await _comes(pipeline, "SELECT FROM ingest.series WHERE value = 6")
+
+
+_OLD_PRODUCER = """
+INSERT INTO ingest.producers (partition, tenant_id, project_id, producer, floor, ranges, used_ms)
+VALUES (0, uuidv7(), uuidv7(), uuidv7(), 77, '{}', %s)
+"""
+
+
+async def _is(sink: HttpSink, value: float) -> bool:
+    return sink.latest("orders_total") == value
+
+
+async def _run(pipeline: Pipeline, statement: str, values: Sequence[object] = ()) -> int:
+    """How many rows it answers or changes."""
+    async with await psycopg.AsyncConnection.connect(pipeline.database.superuser_dsn) as connection:
+        return (await connection.execute(statement, values)).rowcount
+
+
+async def _comes(pipeline: Pipeline, question: str) -> None:
+    """Waits until the question is answered with a row."""
+
+    async def answered() -> bool:
+        return await _run(pipeline, question) > 0
+
+    await eventually(answered, within_seconds=PATIENCE_SECONDS, what=question)

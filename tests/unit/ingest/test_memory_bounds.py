@@ -81,7 +81,7 @@ def test_windows_in_memory_take_no_more_than_their_bytes(gaps: int, count: int) 
             producers.admit((bytes([*PROJECT]), id_of(number)), Window())
             for sequence in range(2**40, 2**40 + 2 * gaps + 1, 2):
                 producers.claim(record(producer=id_of(number), sequence=sequence))
-            producers.seal()
+            producers.seal(NOW_MS)
             producers.drop_idle(NOW_MS)
         assert 0 < len(producers) < count
         return producers
@@ -100,7 +100,7 @@ def test_totals_in_memory_take_no_more_than_their_bytes(buckets: int, count: int
             [reading] = portion.readings()
             sources.admit((bytes([*PROJECT]), reading.source), ())
             sources.increments(portion, [told.definitions[0].id], portion.mask([False]))
-            sources.seal()
+            sources.seal(NOW_MS)
             sources.drop_idle(NOW_MS)
         assert 0 < len(sources) < count
         return sources
@@ -118,7 +118,7 @@ def test_what_has_left_memory_gives_its_bytes_back() -> None:
     for number in range(20):
         producers.admit((PROJECT, id_of(number)), Window(ranges=list(range(10, 4_010)), used_ms=NOW_MS))
         producers.claim(record(delta(ORDERS), producer=id_of(number), sequence=5_000, floor=4_900))
-    producers.seal()
+    producers.seal(NOW_MS)
     producers.drop_idle(NOW_MS)
     assert len(producers) == 20, "their ranges are gone"
 
