@@ -95,20 +95,18 @@ async def running(settings: Settings) -> AsyncIterator[None]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         upstreams = await _connect(stack, settings)
-        redis = await stack.enter_async_context(redis_limits.connected(settings.following("redis_url")))
         credentials = Credentials(upstreams.credentials)
         signing_keys = SigningKeys(credentials, clock)
         verdicts = Verdicts(credentials, clock, grace_seconds=settings.auth_outage_grace_seconds)
         await stack.enter_async_context(verdicts.watching())
-        redis_breaker = Breaker("redis", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5)
-        in_redis = RedisLimiter(redis, redis_breaker)
+        in_redis = RedisLimiter(*await _redis(stack, settings, "redis"))
         limits = _limits(settings, in_redis, clock)
         prometheus = await _prometheus(stack, settings)
         health = _health(upstreams, in_redis, prometheus, signing_keys, verdicts)
         await stack.enter_async_context(health.watching())
 
         authentication = Authentication(verdicts, limits)
-        cache = await _read_cache(stack, settings, upstreams, redis, clock)
+        cache = await _read_cache(stack, settings, upstreams, clock)
         resources = _resources(
             settings,
             upstreams,
@@ -120,8 +118,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             known=authentication,
             cache=cache,
         )
-        kept_answers = _kept_answers(settings, redis, redis_breaker)
-        once = Idempotency(kept_answers).once
+        once = Idempotency(await _kept_answers(stack, settings)).once
         stages = middlewares.stages_by_audience(
             authentication, limits, once=once, changing=Changes(cache).told, revalidated=revalidated
         )
@@ -193,10 +190,14 @@ def _pipeline(settings: Settings) -> Pipeline:
     )
 
 
-async def _read_cache(
-    stack: AsyncExitStack, settings: Settings, upstreams: Upstreams, redis: Redis, clock: Clock
-) -> ReadCache:
-    breaker = Breaker("redis-reads", reset_seconds=_REDIS_RESET_SECONDS, least_calls=5)
+async def _redis(stack: AsyncExitStack, settings: Settings, name: str) -> tuple[Redis, Breaker]:
+    """Connections and a breaker of their own for each use: however many reads ask, no limit waits behind them."""
+    redis = await stack.enter_async_context(redis_limits.connected(settings.following("redis_url")))
+    return redis, Breaker(name, reset_seconds=_REDIS_RESET_SECONDS, least_calls=5)
+
+
+async def _read_cache(stack: AsyncExitStack, settings: Settings, upstreams: Upstreams, clock: Clock) -> ReadCache:
+    redis, breaker = await _redis(stack, settings, "redis-reads")
     revisions = DefinitionRevisions(
         DefinitionChanges(upstreams.config.channel), clock, lambda newest: read_cache.since(redis, breaker, newest)
     )
@@ -204,7 +205,8 @@ async def _read_cache(
     return ReadCache(redis, breaker, revisions, clock, secret=settings.sealed_under)
 
 
-def _kept_answers(settings: Settings, redis: Redis, breaker: Breaker) -> KeptAnswers:
+async def _kept_answers(stack: AsyncExitStack, settings: Settings) -> KeptAnswers:
+    redis, breaker = await _redis(stack, settings, "redis-answers")
     return KeptAnswers(
         redis, breaker, secret=settings.sealed_under, longest_request_seconds=settings.request_timeout_seconds
     )

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from ipaddress import ip_network
 from typing import Any
@@ -474,3 +474,59 @@ async def test_a_redis_that_hangs_is_no_outage(gateway: Gateway, valkey_server: 
     with valkey_server.paused():
         answers = await asyncio.gather(*(gateway.ingest_one(key) for _ in range(50)))
     assert {answer.status for answer in answers} == {202}
+
+
+async def test_reads_that_wait_for_redis_keep_no_limit_and_no_keyed_request_waiting(
+    start_gateway: StartGateway, valkey_server: RunningServer[Valkey]
+) -> None:
+    async with _slow_reads(valkey_server.server) as redis_url, start_gateway(redis_url=redis_url) as gateway:
+        gateway.codegen.answers["GenerateClient"] = codegen_pb2.GenerateClientResponse(content_type="text/javascript")
+        project = accounts_pb2.Project(id=PROJECT, tenant_id=TENANT, name="shop")
+        gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(project=project)
+        gateway.config.speaking.set()
+        script, key = f"/sdk/v1/{gateway.auth.new_key()}.js", gateway.auth.new_key("secret")
+
+        async def is_kept() -> bool:
+            await gateway.call("GET", script)
+            return await gateway.shown('pulsegate_gateway_cached_reads_total{outcome="memory"}') > kept_before
+
+        async def read_on() -> None:
+            while True:
+                assert (await gateway.call("GET", script)).status == 200
+
+        async def post(session: str) -> int:
+            body, headers = {"name": "shop"}, {"Idempotency-Key": str(uuid7())}
+            return (
+                await gateway.call("POST", "/api/v1/projects", credential=session, json=body, headers=headers)
+            ).status
+
+        kept_before = await gateway.shown('pulsegate_gateway_cached_reads_total{outcome="memory"}')
+        await eventually(is_kept, what="the script is read out of the cache")
+        before, session = decisions("local"), gateway.auth.new_session(str(uuid7()))
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(read_on()) for _ in range(12)]
+            for _ in range(20):
+                assert (await gateway.ingest_one(key)).status == 202
+                assert await post(session) == 201
+            for reader in readers:
+                reader.cancel()
+        assert decisions("local") == before
+
+
+@asynccontextmanager
+async def _slow_reads(valkey: Valkey) -> AsyncIterator[str]:
+    """An address where what cached reads ask is answered late, and everything else at once."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while sent := await reader.read(1 << 16):
+            if b"MGET" in sent and b"changed:" in sent:
+                await asyncio.sleep(0.05)  # the way to Redis, and not what is waited for
+            writer.write(sent)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection("127.0.0.1", valkey.port)
+        await asyncio.gather(pass_on(reader, questions), pass_on(answers, writer))
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
+        yield valkey.url.replace(f":{valkey.port}/", f":{server.sockets[0].getsockname()[1]}/")
