@@ -1,9 +1,10 @@
 """A Pushgateway as a sink: it shows the newest committed value of every live series.
 
 Source: https://github.com/prometheus/pushgateway. A push with PUT replaces a group, one with POST the names that it
-has. A group here is a project; series with a label `job`, which a group must have, are in the group of that job. Since
-a project belongs to one lane, a group has one writer. What changed is POSTed by name, all series of it; where a name
-has gone, and now and then, the group is PUT as a whole, which also restores what the gateway has forgotten.
+has. A group here is a project; series with a label `job`, which a group must have, are in the group of that job; where
+a project has too many jobs, those of later ones are in the project's, with the label `exported_job`. Since a project
+belongs to one lane, a group has one writer. What changed is POSTed by name, all series of it; where a name has gone,
+and now and then, the group is PUT as a whole, which also restores what the gateway has forgotten.
 """
 
 import asyncio
@@ -11,10 +12,12 @@ import base64
 import random
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
+import numpy as np
 from yarl import URL
 
 from chassis import failpoints, logs
@@ -38,6 +41,8 @@ _PLAIN_JOB = re.compile(r"[A-Za-z0-9_-]+")
 _GROUP_LABELS = frozenset(("job", "project_id", "tenant_id"))
 #: Lines of one POST, except where a single name has more.
 _MOST_LINES = 5_000
+#: Of a project. Each is a request a minute.
+_MOST_GROUPS = 100
 #: Each group is replaced as a whole about this often.
 _REPLACE_SECONDS = 60.0
 
@@ -48,6 +53,11 @@ class GroupKey(NamedTuple):
     tenant_id: bytes
     project_id: bytes
     job: str
+
+    @property
+    def of_project(self) -> "GroupKey":
+        """The group of series without a job."""
+        return self._replace(job=_JOB)
 
 
 class Pushgateway:
@@ -142,18 +152,20 @@ class GroupsWriter:
         self._clock = clock
         self._attempts = Attempts(gateway.name, lane, clock)
         self._groups: dict[GroupKey, _Group] = {}
+        #: By project.
+        self._group_counts: Counter[GroupKey] = Counter()
+        #: What was made before this commit an earlier owner may have shown.
+        self._began_ms = 0
         #: Of each row that is shown.
         self._places: dict[int, tuple[_Group, str, ExposedSeries]] = {}
         #: Whether a request got no answer: the gateway may have been restarted, and have forgotten everything.
         self._lost_sight = False
 
     async def write(self, samples: Samples) -> None:
-        for at, row in enumerate(samples.rows.tolist()):
-            if samples.stale[at]:
-                self._drop(samples.table, row)
-            else:
-                self._put(samples.table, row, _values(samples, at))
-        for key, group in list(self._groups.items()):
+        if not self._began_ms and len(samples):
+            self._began_ms = int(samples.at_ms.max())
+        self._show(_oldest_first(samples))
+        for key, group in sorted(self._groups.items(), key=_unchanged):
             if group.replace_at <= self._clock.monotonic():
                 await self._replace(key, group)
             elif group.changed:
@@ -163,23 +175,53 @@ class GroupsWriter:
             for group in self._groups.values():
                 group.replace_at = 0.0
 
+    def _show(self, samples: Samples) -> None:
+        for at, row in enumerate(samples.rows.tolist()):
+            if samples.stale[at]:
+                self._drop(samples.table, row)
+            else:
+                self._put(samples.table, row, _values(samples, at))
+
     def _put(self, table: SeriesTable, row: int, values: Sequence[float]) -> None:
         place = self._places.get(row)
         if place is None or len(place[2].heads) != len(values):  # its definition may have got objectives
-            key, name, series = _exposed(table, row)
-            place = self._places[row] = (self._groups.setdefault(key, _Group()), name, series)
+            self._hide(row)
+            key = self._key(table, row)
+            name, series = _exposed(table, row, key)
+            place = self._places[row] = (self._group(key), name, series)
         group, name, series = place
         if series.values != values:
             series.values = values
             group.put(name, row, series)
 
     def _drop(self, table: SeriesTable, row: int) -> None:
+        if not self._hide(row):  # shown by an earlier owner
+            own = _own_key(table, row)
+            for key in {own, own.of_project}:
+                self._group(key).replace_at = 0.0
+
+    def _hide(self, row: int) -> bool:
+        """Whether it was shown."""
         place = self._places.pop(row, None)
-        if place is None:  # shown by an earlier owner
-            key, name, _ = _exposed(table, row)
-            self._groups.setdefault(key, _Group()).drop(name, row)
-        else:
+        if place is not None:
             place[0].drop(place[1], row)
+        return place is not None
+
+    def _key(self, table: SeriesTable, row: int) -> GroupKey:
+        """Which group a series is to be in."""
+        own = _own_key(table, row)
+        group = self._groups.get(own)
+        if (group and group.families) or self._group_counts[own.of_project] < _MOST_GROUPS:
+            return own
+        if table.created_ms[row] < self._began_ms:
+            self._group(own)  # where an earlier owner may have shown it: nothing is in it, so that it is deleted
+        return own.of_project
+
+    def _group(self, key: GroupKey) -> _Group:
+        if key not in self._groups:
+            self._groups[key] = _Group()
+            self._group_counts[key.of_project] += 1
+        return self._groups[key]
 
     async def _update(self, key: GroupKey, group: _Group) -> None:
         """Pushes what has changed of a group."""
@@ -212,6 +254,9 @@ class GroupsWriter:
         group.replace_at = self._clock.monotonic() + _REPLACE_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
         if not group.families:
             del self._groups[key]
+            self._group_counts[key.of_project] -= 1
+            if not self._group_counts[key.of_project]:
+                del self._group_counts[key.of_project]
 
     async def _refusal(self, method: str, key: GroupKey, group: _Group, names: Sequence[str]) -> Answer | None:
         text = group.text(names)
@@ -247,13 +292,33 @@ def _values(samples: Samples, at: int) -> list[float]:
     return [*map(float, buckets), float(samples.value[at]), float(counts[0]), *samples.quantiles_at(at)]
 
 
-def _exposed(table: SeriesTable, row: int) -> tuple[GroupKey, str, ExposedSeries]:
-    """Where a series is shown, and how; without values yet."""
-    family, labels = _as_text_has_it(table.families[table.family[row]]), table.label_pairs(row)
+def _unchanged(group: tuple[GroupKey, _Group]) -> bool:
+    return not group[1].changed
+
+
+def _oldest_first(samples: Samples) -> Samples:
+    """So that another owner has the same groups."""
+    table, rows = samples.table, samples.rows
+    return samples.at(np.lexsort((table.ids(rows).low, table.created_ms[rows])))
+
+
+def _own_key(table: SeriesTable, row: int) -> GroupKey:
+    """The group of a series' job."""
+    family, labels = table.families[table.family[row]], table.label_pairs(row)
     job = dict(zip(labels[::2], labels[1::2], strict=True)).get("job") or _JOB
+    return GroupKey(family.tenant_id, family.project_id, job)
+
+
+def _exposed(table: SeriesTable, row: int, key: GroupKey) -> tuple[str, ExposedSeries]:
+    """How a series is shown in a group; without values yet."""
+    family, labels = _as_text_has_it(table.families[table.family[row]]), table.label_pairs(row)
+    if _own_key(table, row) != key:
+        exported = "exported_job"
+        while exported in labels[::2]:  # so names it Prometheus, too
+            exported = f"exported_{exported}"
+        labels = tuple(exported if text == "job" and not at % 2 else text for at, text in enumerate(labels))
     heads = [exposition.head(each, _GROUP_LABELS) for each in exposed_labels(family, labels)]
-    key = GroupKey(family.tenant_id, family.project_id, job)
-    return key, family.name, ExposedSeries(family.type, heads, ())
+    return family.name, ExposedSeries(family.type, heads, ())
 
 
 def _as_text_has_it(family: Family) -> Family:

@@ -4,9 +4,11 @@ import dataclasses
 from typing import Any
 
 import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chassis.ids import uuid7
+from services.ingest.sinks import pushgateway as sinks_pushgateway
 from services.ingest.sinks.addresses import SinkAddress, SinkKind
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Pipeline
 from tests.suite_servers import RunningServer
@@ -133,3 +135,50 @@ async def test_a_name_that_it_refuses_holds_up_no_other(pipeline: Pipeline, push
             await expect(pushgateway, other.project_id, {("first_total", ""): total, ("second_total", ""): total})
         await pipeline.send({"name": "clash", "value": 2})
         await expect(pushgateway, pipeline.project_id, {("clash", ""): 2.0})
+
+
+async def shown_jobs(gateway: Gateway, project_id: str) -> dict[tuple[str, str], float]:
+    """What the Pushgateway shows of a project's only metric, by the labels `job` and `exported_job`."""
+    async with aiohttp.ClientSession() as session, session.get(f"{gateway.server.url}/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+    return {
+        (sample.labels["job"], sample.labels.get("exported_job", "")): sample.value
+        for family in families
+        for sample in family.samples
+        if sample.labels.get("project_id") == project_id and not sample.name.startswith("push_")
+    }
+
+
+async def test_many_jobs_share_a_group_and_another_owner_that_has_fewer_groups_leaves_nothing_behind(
+    pipeline: Pipeline, pushgateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.define("runs_total", labels=[{"name": "job"}, {"name": "exported_job"}])
+
+    async def run(*jobs: str) -> None:
+        await pipeline.send(*({"name": "runs_total", "value": 1, "labels": {"job": job}} for job in jobs))
+
+    async def expect_jobs(counted: dict[tuple[str, str], float]) -> None:
+        async def seen() -> bool:
+            return await shown_jobs(pushgateway, pipeline.project_id) == counted
+
+        await eventually(seen, within_seconds=PATIENCE_SECONDS, what=f"it shows {counted}")
+
+    async with pipeline.receiver():
+        monkeypatch.setattr(sinks_pushgateway, "_MOST_GROUPS", 3)
+        async with pipeline.aggregator(**further(pushgateway)):
+            for job in ("a", "b", "c", "d", "e"):
+                await run(job)
+                await pipeline.expect(f'runs_total{{job="{job}", $project}}', 1)
+            await run("e", "a")
+            own = {("a", ""): 2.0, ("b", ""): 1.0, ("c", ""): 1.0}
+            await expect_jobs({**own, ("pulsegate", "d"): 1.0, ("pulsegate", "e"): 2.0})
+        monkeypatch.setattr(sinks_pushgateway, "_MOST_GROUPS", 2)
+        async with pipeline.aggregator(**further(pushgateway)):
+            await run("b", "f")
+            shared = {
+                ("pulsegate", "c"): 1.0,
+                ("pulsegate", "d"): 1.0,
+                ("pulsegate", "e"): 2.0,
+                ("pulsegate", "f"): 1.0,
+            }
+            await expect_jobs({("a", ""): 2.0, ("b", ""): 2.0, **shared})
