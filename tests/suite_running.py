@@ -38,6 +38,7 @@ from deploy.local.bootstrap import DATABASE
 from deploy.local.layout import OPERATIONS_PORTS, DataFolder, Ports
 from deploy.local.programs import NotReady, Program, probe_http
 from deploy.local.servers import HOST
+from tests.suite_servers import freeze
 from tests.waiting import wait_for
 
 #: Environment of a suite whose requests are not limited beyond what a test can reach.
@@ -159,7 +160,7 @@ class Suite:
     def gone(self, name: str) -> Iterator[None]:
         """Nothing listens on its ports meanwhile; afterwards it runs and is ready again."""
         assert self._process is not None, "the suite does not run"
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process)
         pid = self.kill(name)
         try:
             yield

@@ -99,11 +99,17 @@ class RunningServer(Generic[ServerT]):
     def paused(self) -> Iterator[None]:
         """Frozen inside the block: connections are open, nothing answers."""
         assert self._process is not None, "the server does not run"
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process)
         try:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+
+def freeze(child: subprocess.Popen[bytes]) -> None:
+    """Stops each thread of the process; when this returns none of them does anything any more."""
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 @contextmanager

@@ -48,20 +48,25 @@ class Turns:
         others_share: float = 1.0,
         most_seconds: float = float("inf"),
     ) -> None:
-        """`others_share`: how long others have the loop for each second of the work; `most_seconds`: of work in all."""
+        """`others_share`: how long others have the loop for each second of the work; `most_seconds`: of work in all,
+        as processor time: on a machine that has much else to do nobody has asked for more."""
         self._longest_seconds = longest_seconds
         self._others_share = others_share
         self._left_seconds = most_seconds
-        self._began = time.monotonic()
+        self._begin()
 
     async def pause(self) -> None:
         """Leaves the loop to others where the work went on for long. Raises TooMuchWork."""
         if (spent := time.monotonic() - self._began) > self._longest_seconds:
-            self._left_seconds -= spent
+            self._left_seconds -= time.thread_time() - self._began_work
             if self._left_seconds < 0:
                 raise TooMuchWork
             await asyncio.sleep(min(spent * self._others_share, _LONGEST_PAUSE_SECONDS))
-            self._began = time.monotonic()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._began = time.monotonic()
+        self._began_work = time.thread_time()
 
 
 def turns_of_lane() -> Turns:

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import Generator
 
-from services.ingest.turns import LONGEST_TURN_SECONDS, Steps, begun, in_turns
+import pytest
+
+from services.ingest.turns import LONGEST_TURN_SECONDS, Steps, TooMuchWork, Turns, begun, in_turns
 
 
 def _busy(steps: int, seconds_each: float) -> Steps[int]:
@@ -35,3 +37,15 @@ def test_what_takes_long_is_begun_and_goes_on_where_it_was_left() -> None:
     left = begun(_busy(3, 0.01), 0.005)
     assert isinstance(left, Generator)
     assert len(list(left)) == 2
+
+
+async def test_work_in_turns_may_take_so_much_of_the_processor_and_no_more() -> None:
+    def kept_waiting() -> Steps[bool]:
+        for _ in range(5):
+            time.sleep(0.02)  # the processor does something else
+            yield
+        return True
+
+    assert await in_turns(kept_waiting(), Turns(0.001, most_seconds=0.05))
+    with pytest.raises(TooMuchWork):
+        await in_turns(_busy(100, 0.02), Turns(0.001, most_seconds=0.05))
