@@ -6,7 +6,8 @@ _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 
 HTTP_REQUESTS = Histogram(
     "pulsegate_http_request_duration_seconds",
-    "Time from a request's headers to the end of its response; `route` is the route's pattern, never a path.",
+    "Time from a request's headers to the end of its response, without what its body took to arrive; `route` is the"
+    " route's pattern, never a path.",
     ["method", "route", "status"],
     buckets=_LATENCY_BUCKETS,
 )

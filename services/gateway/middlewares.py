@@ -21,6 +21,7 @@ from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import (
     ADDED_HEADERS,
+    BEGAN,
     BELOW_SDK,
     HELD_BODIES,
     SLOW_CLIENT_SECONDS,
@@ -120,7 +121,6 @@ class Pipeline:
     async def _measured(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         # First, because whatever happens later must be found by its correlation id and end by its deadline.
         self._enter(request)
-        began = time.monotonic()
         status = 499  # the client went away
         try:
             # Within, because an error's status is measured too.
@@ -129,13 +129,14 @@ class Pipeline:
             self._secure(request, response)
             status = response.status
         finally:
-            self._measure(request.method, route, status, time.monotonic() - began)
+            self._measure(request.method, route, status, time.monotonic() - request[BEGAN])
         return response
 
     def _enter(self, request: web.Request) -> None:
         """Gives the request its correlation id and its deadline, and no identity yet."""
         context.CORRELATION_ID.set(context.correlation_id_or_new(request.headers.get(_CORRELATION_ID)))
-        context.DEADLINE.set(time.monotonic() + self._timeout_seconds)
+        request[BEGAN] = time.monotonic()
+        context.DEADLINE.set(request[BEGAN] + self._timeout_seconds)
         context.PRINCIPAL_TOKEN.set("")
         HOLDERS.set(())
         request[ADDED_HEADERS] = {}

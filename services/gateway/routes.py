@@ -25,6 +25,8 @@ CALLER = web.RequestKey("caller", Verdict)
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
 #: In an answer: it shows a secret, which is shown once and kept nowhere.
 SHOWN_ONCE = web.ResponseKey("shown_once", bool)
+#: When it began, on `time.monotonic()`'s scale: when its headers were here, moved on by what its body took to arrive.
+BEGAN = web.RequestKey("began", float)
 #: How long the client may take to send a body.
 SLOW_CLIENT_SECONDS = web.RequestKey("slow_client_seconds", float)
 #: What counts the bodies that were not here with their headers.

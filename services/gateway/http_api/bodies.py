@@ -1,7 +1,9 @@
 """Bodies and parameters of requests, and the JSON of answers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Annotated, Any, Generic, TypeVar
@@ -10,6 +12,7 @@ import msgspec
 from aiohttp import web
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from chassis import context
 from chassis.clock import rfc3339
 from chassis.errors import Forbidden, Invalid, Malformed, TooLarge, UnsupportedMediaType
 from chassis.ids import is_uuid
@@ -17,7 +20,7 @@ from chassis.principals import Principal
 from services.gateway import errors, metrics
 from services.gateway.http_api.json_objects import json_object
 from services.gateway.http_api.shapes import Asked, Faults, read_from_texts, shaped
-from services.gateway.routes import CALLER, HELD_BODIES, SHOWN_ONCE, SLOW_CLIENT_SECONDS
+from services.gateway.routes import BEGAN, CALLER, HELD_BODIES, SHOWN_ONCE, SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -98,9 +101,10 @@ async def _read_whole(request: web.Request, most_bytes: int) -> bytes:
     try:
         if request.content.is_eof():  # it is here already, or was waited for before
             return await request.read() or request.get(_ARRIVED, b"")
-        async with asyncio.timeout(request[SLOW_CLIENT_SECONDS]):
-            request[_ARRIVED] = await _arriving(request, most_bytes)
-            return request[_ARRIVED]
+        with _of_its_client(request):
+            async with asyncio.timeout(request[SLOW_CLIENT_SECONDS]):
+                request[_ARRIVED] = await _arriving(request, most_bytes)
+        return request[_ARRIVED]
     except TimeoutError as error:
         metrics.SLOW_CLIENTS.labels("body").inc()
         if request.transport is not None:
@@ -108,6 +112,19 @@ async def _read_whole(request: web.Request, most_bytes: int) -> bytes:
         raise Malformed("The body took too long to arrive.") from error
     except ConnectionError as error:
         raise Malformed("The connection ended before the body did.") from error
+
+
+@contextmanager
+def _of_its_client(request: web.Request) -> Iterator[None]:
+    """What the block takes is its client's time: neither a part of how long the answer takes nor of how long it may."""
+    waiting_since, deadline = time.monotonic(), context.DEADLINE.get()
+    try:
+        yield
+    finally:
+        waited = time.monotonic() - waiting_since
+        request[BEGAN] += waited
+        if deadline is not None:
+            context.DEADLINE.set(deadline + waited)
 
 
 async def _arriving(request: web.Request, most_bytes: int) -> bytes:

@@ -89,6 +89,22 @@ async def test_a_client_that_is_slow_with_its_body_is_cut(start_gateway: StartGa
         assert gateway.ingest.seen == []
 
 
+async def test_what_a_body_takes_to_arrive_is_no_time_of_the_gateway(start_gateway: StartGateway) -> None:
+    quick = (
+        'pulsegate_http_request_duration_seconds_bucket{le="0.5",method="POST",route="/api/v1/metrics",status="202"}'
+    )
+    async with start_gateway(request_timeout_seconds=1.0) as gateway:
+        key = gateway.auth.new_key()
+        assert (await gateway.ingest_one(key)).status == 202
+        before = await gateway.shown(quick)
+        reader, writer = await beginning(gateway, key, b'{"metrics":[', size=14)
+        await asyncio.sleep(1.2)
+        writer.write(b"]}")
+        assert (await reader.readline()).split()[1] == b"202"
+        writer.close()
+        assert await gateway.shown(quick) == before + 1
+
+
 async def test_bodies_that_arrive_slowly_take_a_bounded_part_of_the_memory(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,24 +121,26 @@ async def test_bodies_that_arrive_slowly_take_a_bounded_part_of_the_memory(
             answer = await gateway.call("POST", "/api/v1/metrics", credential=credential, headers=headers, **body)
             return answer.status
 
-        first, second = await beginning(gateway, key, 700_000), await beginning(gateway, key, 300_000)
+        first, second = await beginning(gateway, key, bytes(700_000)), await beginning(gateway, key, bytes(300_000))
         await eventually(lambda: held(1_000_000, 1 << 20), what="the tenant holds nearly all that it may")
         assert await send(key, data=bytes(400_000)) == 503
         assert await send(other, data=bytes(400_000)) == 202
         assert await send(key, json={"metrics": []}) == 202  # what is here at once
-        for writer in (first, second):
+        for _, writer in (first, second):
             writer.transport.abort()
         await eventually(lambda: held(0, 0), what="nothing is held for those who left")
         assert await send(key, data=bytes(400_000)) == 202
 
 
-async def beginning(gateway: Gateway, key: str, size: int) -> asyncio.StreamWriter:
-    """A client that has sent so much of its body."""
-    _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
+async def beginning(
+    gateway: Gateway, key: str, body: bytes, *, size: int = 1 << 20
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has sent the beginning of a body of that size."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port)
     head = f"POST /api/v1/metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n"
-    writer.write(f"{head}Content-Length: {1 << 20}\r\n\r\n".encode() + bytes(size))
+    writer.write(f"{head}Content-Length: {size}\r\n\r\n".encode() + body)
     await writer.drain()
-    return writer
+    return reader, writer
 
 
 async def test_an_idle_connection_and_a_slow_service_are_not_cut(start_gateway: StartGateway) -> None:
