@@ -1,14 +1,13 @@
 """What providers are asked while somebody waits: for so long, so many at a time, and whatever they say."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from chassis import context, logs
 from chassis.errors import PulsegateError
-from services.auth.domain import TenantId
+from chassis.shares import Shares
 from services.auth.errors import ProviderAway, SignOnFailed, TooManySignOns
 from services.auth.identity_providers import IdentityProvider
 
@@ -19,17 +18,16 @@ _LONGEST_SECONDS = 12.0
 #: In which the refusal is told to the tenant, and to whoever asks: who hears nothing takes auth for broken.
 _SECONDS_TO_ANSWER = 0.5
 _MOST_AT_ONCE = 64
-_MOST_OF_ONE_TENANT = _MOST_AT_ONCE // 4
 
 #: Whose provider is asked; empty outside of conversations.
 ASKED_FOR: ContextVar[str] = ContextVar("asked_for", default="")
 
 
 class Conversations:
-    """With all providers, in this process."""
+    """With all providers, in this process; tenants share them."""
 
     def __init__(self) -> None:
-        self._under_way: Counter[TenantId] = Counter()
+        self._shares = Shares(_MOST_AT_ONCE)
 
     @asynccontextmanager
     async def of(self, provider: IdentityProvider) -> AsyncIterator[None]:
@@ -38,11 +36,10 @@ class Conversations:
         Raises TooManySignOns; ProviderAway where the time is over; SignOnFailed for what nobody has foreseen, since
         tenants choose who their provider is.
         """
-        tenant_id = provider.tenant_id
-        if self._under_way.total() >= _MOST_AT_ONCE or self._under_way[tenant_id] >= _MOST_OF_ONE_TENANT:
+        holders = (provider.tenant_id,)
+        if not self._shares.take(holders):
             raise TooManySignOns
-        self._under_way[tenant_id] += 1
-        asked_for = ASKED_FOR.set(tenant_id)
+        asked_for = ASKED_FOR.set(provider.tenant_id)
         try:
             async with asyncio.timeout(context.remaining_seconds(_LONGEST_SECONDS) - _SECONDS_TO_ANSWER):
                 yield
@@ -55,4 +52,4 @@ class Conversations:
             raise SignOnFailed("it says what cannot be read") from error
         finally:
             ASKED_FOR.reset(asked_for)
-            self._under_way -= Counter([tenant_id])
+            self._shares.give_back(holders)

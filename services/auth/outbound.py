@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from chassis.shares import Shares
 from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 
@@ -28,7 +28,6 @@ _MOST_CONNECTIONS = 64
 _MOST_ANSWER_BYTES = 1 << 20
 #: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
 _MOST_LOOKUPS = 64
-_MOST_LOOKUPS_OF_ONE_TENANT = _MOST_LOOKUPS // 4
 #: Addresses that carry an IPv4 address for a translator: NAT64 (RFC 6052, RFC 8215) and 6to4.
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
 
@@ -80,7 +79,7 @@ class _Names:
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
         #: By tenant.
-        self._under_way: Counter[str] = Counter()
+        self._shares = Shares(_MOST_LOOKUPS)
         self._counting = Lock()
 
     async def addresses(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -107,13 +106,12 @@ class _Names:
     def _begin(self, tenant_id: str) -> None:
         """Raises TooManyLookups."""
         with self._counting:
-            if self._under_way.total() >= _MOST_LOOKUPS or self._under_way[tenant_id] >= _MOST_LOOKUPS_OF_ONE_TENANT:
+            if not self._shares.take((tenant_id,)):
                 raise TooManyLookups
-            self._under_way[tenant_id] += 1
 
     def _end(self, tenant_id: str) -> None:
         with self._counting:
-            self._under_way -= Counter([tenant_id])
+            self._shares.give_back((tenant_id,))
 
 
 class _GuardedResolver(AbstractResolver):

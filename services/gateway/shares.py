@@ -1,62 +1,34 @@
-"""What callers share (calls, turns, memory) and may each have a part of only, so that nobody takes all of it."""
+"""What callers share (calls, turns, memory), so that nobody takes all of it, nor a few of them together."""
 
 import asyncio
-import collections
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakValueDictionary
 
 from prometheus_client import Counter
 
 from chassis.breakers import NotAsked
 from chassis.errors import Unavailable
+from chassis.shares import Shares
 from services.gateway import metrics
 
 #: On whose behalf calls are made: a person and the tenant that it is about, a key's tenant, an address where nobody is
 #: known; nobody: the gateway itself.
 HOLDERS: ContextVar[Sequence[str]] = ContextVar("holders", default=())
 
-#: Of what is shared each holder may have a quarter, a tenant whoever of it calls: something is left for others.
-_HOLDERS_PART = 4
+#: Who asks for little has a place for that, and memory for a batch.
+_LEAST_PLACES = 2
+_LEAST_BYTES = 1 << 20
 _RETRY_AFTER_SECONDS = 1.0
 _TOO_MUCH = "There is too much to do at this moment; nothing was done."
 
 
-class Shares:
-    """So much of something, and of each holder a quarter of it."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._most_of_one = max(1, most // _HOLDERS_PART)
-        self._taken_by: collections.Counter[str] = collections.Counter()
-        self.taken = 0
-
-    def take(self, holders: Sequence[str], amount: int = 1) -> bool:
-        """Whether there was so much left for these, who have it now."""
-        if self.taken + amount > self._most or any(
-            self._taken_by[holder] + amount > self._most_of_one for holder in holders
-        ):
-            return False
-        self.taken += amount
-        for holder in holders:
-            self._taken_by[holder] += amount
-        return True
-
-    def give_back(self, holders: Sequence[str], amount: int = 1) -> None:
-        self.taken -= amount
-        for holder in holders:
-            self._taken_by[holder] -= amount
-            if not self._taken_by[holder]:
-                del self._taken_by[holder]
-
-
 class Places:
-    """So many calls to one upstream at a time, and of each holder a quarter as many. More are turned away."""
+    """So many calls to one upstream at a time, shared by holders. More are turned away."""
 
     def __init__(self, upstream: str, most_calls: int) -> None:
-        self._shares = Shares(most_calls)
+        self._shares = Shares(most_calls, least=_LEAST_PLACES)
         metrics.UPSTREAM_CALLS.labels(upstream).set_function(lambda: self._shares.taken)
         self._shed = metrics.SHED.labels(upstream)
 
@@ -74,39 +46,55 @@ class Places:
 
 
 class Turns:
-    """So many calls to one upstream at a time, and of each holder a quarter as many. More wait, in the order in which
-    they came."""
+    """So many calls to one upstream at a time, shared by holders. More wait: whose holders may have another one comes
+    up in the order in which they came."""
 
     def __init__(self, upstream: str, most_calls: int) -> None:
-        self._all = asyncio.Semaphore(most_calls)
-        self._most_of_one = max(1, most_calls // _HOLDERS_PART)
+        self._shares = Shares(most_calls)
         self._shed = metrics.SHED.labels(upstream)
-        #: Of holders who have or wait for a turn.
-        self._of_holders: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        #: Turns that have not come, the oldest first, and whose they are.
+        self._waiting: dict[asyncio.Future[None], Sequence[str]] = {}
 
     @asynccontextmanager
     async def one(self, timeout_seconds: float) -> AsyncIterator[None]:
         """A turn for the block. Raises NotAsked where none comes in time."""
-        async with AsyncExitStack() as stack:
+        holders = HOLDERS.get()
+        if not self._shares.take(holders):
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    # Their own first: who waits for all together is one of a few of their holder.
-                    for semaphore in [*map(self._of, HOLDERS.get()), self._all]:
-                        await stack.enter_async_context(semaphore)
+                    await self._come_up(holders)
             except TimeoutError as error:
                 self._shed.inc()
                 raise NotAsked(_TOO_MUCH, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+        try:
             yield
+        finally:
+            self._pass_on(holders)
 
-    def _of(self, holder: str) -> asyncio.Semaphore:
-        return self._of_holders.setdefault(holder, asyncio.Semaphore(self._most_of_one))
+    async def _come_up(self, holders: Sequence[str]) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = holders
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if self._waiting.pop(turn, None) is None:  # it had come just then
+                self._pass_on(holders)
+            raise
+
+    def _pass_on(self, holders: Sequence[str]) -> None:
+        """A turn of these is over."""
+        self._shares.give_back(holders)
+        for turn, next_holders in tuple(self._waiting.items()):
+            if not turn.cancelled() and self._shares.take(next_holders):
+                del self._waiting[turn]
+                turn.set_result(None)
 
 
 class HeldBytes:
-    """So many bytes in memory at a time that requests or their answers are made of, and of each holder a quarter."""
+    """So many bytes in memory at a time that requests or their answers are made of, shared by holders."""
 
     def __init__(self, what: str, most_bytes: int) -> None:
-        self._shares = Shares(most_bytes)
+        self._shares = Shares(most_bytes, least=_LEAST_BYTES)
         metrics.HELD_BYTES.labels(what).set_function(lambda: self._shares.taken)
         self._shed = metrics.SHED.labels(what)
 

@@ -97,11 +97,11 @@ async def test_names_that_nobody_answers_for_take_no_threads_of_others(slow_name
         return len(slow_names) == 64
 
     async def ask(outbound: Outbound, number: int) -> None:
-        ASKED_FOR.set(f"tenant {number % 4}")
+        ASKED_FOR.set(f"tenant {number}")
         await outbound.get(f"https://{number}.slow.example/")
 
     async with reaching(()) as outbounds:
-        # Each of four tenants asks for one more than its share; the last have connections of their own.
+        # The last have connections of their own.
         requests = [(outbounds.public if number < 64 else outbounds.inside, number) for number in range(68)]
         waiting = asyncio.gather(*(ask(*request) for request in requests), return_exceptions=True)
         await eventually(all_begun, within_seconds=2, what="as many lookups as there are threads")
@@ -110,3 +110,21 @@ async def test_names_that_nobody_answers_for_take_no_threads_of_others(slow_name
             await outbounds.inside.get("https://another.slow.example/")
         outcomes = Counter(type(outcome) for outcome in await waiting)
         assert outcomes == {ProviderAway: 64, TooManyLookups: 4}  # nobody waits for longer than a while
+
+
+async def test_names_that_nobody_answers_for_of_four_tenants_leave_threads_to_others(slow_names: list[str]) -> None:
+    async def ask(tenant_id: str, name: str) -> None:
+        ASKED_FOR.set(tenant_id)
+        await outbounds.public.get(f"https://{name}.slow.example/")
+
+    async def another_is_asked() -> bool:
+        return "another.slow.example" in slow_names
+
+    async with reaching(()) as outbounds:
+        waiting = [asyncio.create_task(ask(f"tenant {number % 4}", str(number))) for number in range(64)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert 16 < len(slow_names) < 48
+        waiting.append(asyncio.create_task(ask("another", "another")))
+        await eventually(another_is_asked, within_seconds=2, what="others' names are looked up")
+        outcomes = Counter(type(outcome) for outcome in await asyncio.gather(*waiting, return_exceptions=True))
+        assert outcomes == {ProviderAway: len(slow_names), TooManyLookups: 65 - len(slow_names)}

@@ -1,25 +1,13 @@
-"""What callers share, and may each have a quarter of."""
+"""What callers share, and may each have a part of only."""
 
 import asyncio
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from chassis.breakers import NotAsked
-from services.gateway.shares import HOLDERS, Shares, Turns
-
-
-def test_nobody_gets_more_than_there_is_and_no_holder_more_than_a_quarter() -> None:
-    shares = Shares(100)
-    assert shares.take(["a", "b"], 20)
-    assert not shares.take(["a"], 6)
-    assert not shares.take(["c", "b"], 6)
-    assert shares.take(["a"], 5)
-    assert shares.take([], 75)
-    assert not shares.take(["c"])
-    shares.give_back([], 75)
-    shares.give_back(["a", "b"], 20)
-    assert shares.take(["b"], 25)
-    assert shares.taken == 30
+from chassis.errors import Unavailable
+from services.gateway.shares import HOLDERS, HeldBytes, Places, Turns
 
 
 async def test_who_waits_for_a_turn_gets_it_when_another_ends() -> None:
@@ -49,3 +37,55 @@ async def test_a_turn_that_does_not_come_in_time_is_none() -> None:
                 pass
     async with turns.one(0.001):
         pass
+
+
+async def test_turns_of_four_leave_some_for_others() -> None:
+    turns, order = Turns("upstream", 16), list[str]()
+    release = asyncio.Event()
+
+    async def ask(tenant: str) -> None:
+        HOLDERS.set((tenant,))
+        async with turns.one(10):
+            order.append(tenant)
+            await release.wait()
+
+    greedy = [asyncio.create_task(ask(tenant)) for tenant in "abcd" for _ in range(20)]
+    await asyncio.sleep(0)
+    assert [order.count(tenant) for tenant in "abcd"] == [4, 2, 1, 1]
+    modest = asyncio.create_task(ask("e"))
+    await asyncio.sleep(0)
+    assert order[-1] == "e"
+    release.set()
+    await asyncio.gather(*greedy, modest)
+    assert len(order) == 81
+
+
+async def test_a_turn_that_comes_to_who_leaves_just_then_is_for_the_next() -> None:
+    turns = Turns("upstream", 1)
+
+    async def ask() -> None:
+        async with turns.one(10):
+            pass
+
+    async with turns.one(10):
+        leaving, next_one = asyncio.create_task(ask()), asyncio.create_task(ask())
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait_for(next_one, 1)
+    assert leaving.cancelled()
+
+
+async def test_four_with_all_the_calls_and_memory_that_they_may_have_leave_some_for_others() -> None:
+    places, held, taken = Places("upstream", 256), HeldBytes("bodies", 128 << 20), list[tuple[int, int]]()
+    with ExitStack() as calls:
+        for tenant in "abcde":
+            HOLDERS.set((tenant,))
+            of_tenant, body, mebibytes = 0, held.begin(), 0
+            with suppress(NotAsked):
+                for of_tenant in range(256):  # noqa: B007 - how many there were
+                    calls.enter_context(places.one())
+            with suppress(Unavailable):
+                for mebibytes in range(128):  # noqa: B007
+                    body.more(1 << 20)
+            taken.append((of_tenant, mebibytes))
+    assert taken == [(64, 32), (36, 18), (23, 11), (17, 8), (13, 6)]

@@ -1,0 +1,53 @@
+"""What many share, and each may have a part of only."""
+
+import pytest
+
+from chassis.shares import Shares
+
+
+def as_many_as_they_may(shares: Shares, holder: str) -> int:
+    taken = 0
+    while shares.take([holder]):
+        taken += 1
+    return taken
+
+
+def test_nobody_gets_more_than_there_is_and_no_holder_more_than_a_quarter() -> None:
+    shares = Shares(100)
+    assert shares.take(["a", "b"], 20)
+    assert not shares.take(["a"], 6)
+    assert not shares.take(["c", "b"], 6)
+    assert shares.take(["a"], 5)
+    assert shares.take([], 75)
+    assert not shares.take(["c"])
+    shares.give_back([], 75)
+    shares.give_back(["a", "b"], 20)
+    assert not shares.take(["b"], 23), "a has some"
+    assert shares.take(["b"], 22)
+    assert shares.taken == 27
+
+
+@pytest.mark.parametrize("most", [64, 256, 128 << 10])
+def test_when_ten_have_all_that_they_may_something_is_left_for_the_next(most: int) -> None:
+    shares = Shares(most)
+    taken = [as_many_as_they_may(shares, f"holder {number}") for number in range(10)]
+    assert taken[0] == most // 4
+    assert taken == sorted(taken, reverse=True)
+    assert sum(taken) < 0.75 * most
+    assert as_many_as_they_may(shares, "the next") >= most // 64
+
+
+def test_who_has_little_gets_the_least_for_as_long_as_there_is_as_much() -> None:
+    shares = Shares(8, least=2)
+    assert [as_many_as_they_may(shares, holder) for holder in "abcde"] == [2, 2, 2, 2, 0]
+    shares.give_back(["a"], 2)
+    assert as_many_as_they_may(shares, "e") == 2
+
+
+def test_what_is_given_back_is_there_again_and_leaves_nothing_behind() -> None:
+    shares = Shares(16)
+    for holder in map(str, range(100)):
+        assert as_many_as_they_may(shares, holder) == 4
+        shares.give_back([holder], 4)
+    assert shares.taken == 0
+    assert not shares._taken_by
