@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
+from hashlib import blake2b
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -165,6 +166,11 @@ def has_it(request: web.Request, etag: str) -> bool:
     """Whether the client says, by If-None-Match, that it has what this ETag names."""
     offered = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
     return "*" in offered or etag.removeprefix("W/") in offered
+
+
+def etag_of(body: bytes) -> str:
+    """What names these bytes."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
 def answer(

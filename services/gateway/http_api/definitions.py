@@ -1,5 +1,6 @@
 """Metric definitions of a project."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Literal
@@ -10,9 +11,9 @@ from aiohttp import web
 from chassis.errors import Malformed, VersionMismatch
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from services.gateway.clients.definitions import Definitions
-from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, no_content, path_id
+from services.gateway.http_api.bodies import Asking, Page, Taking, answer, etag_of, moment, no_content, path_id
 from services.gateway.http_api.shapes import Asked, Faults, Id, Moment, Told
-from services.gateway.kept_reads import KeptReads
+from services.gateway.kept_reads import KeptReads, Rendered
 from services.gateway.routes import CALLER, Audience, Header, Operation, Route
 
 TypeName = Literal["counter", "gauge", "histogram", "summary"]
@@ -153,15 +154,16 @@ class DefinitionRoutes:
         )
 
     async def list(self, request: web.Request, page: Page) -> web.Response:
-        found = await self._kept.metrics(request[CALLER].principal, page.page_size, page.page_token)
-        return answer(Metrics([_render(metric) for metric in found.metrics], found.next_page_token))
+        reader = request[CALLER].principal
+        return _kept_answer(await self._kept.metrics(reader, page.page_size, page.page_token, _page))
 
     async def create(self, request: web.Request, new: NewMetric) -> web.Response:
         metric = await self._definitions.create(_spec(new))
         return _answer(metric, status=201, headers={"Location": f"{request.path}/{metric.id}"})
 
     async def get(self, request: web.Request) -> web.Response:
-        return _answer(await self._kept.metric(request[CALLER].principal, path_id(request, "metricId")))
+        reader = request[CALLER].principal
+        return _kept_answer(await self._kept.metric(reader, path_id(request, "metricId"), _one))
 
     async def update(self, request: web.Request, new: NewMetric) -> web.Response:
         metric_id, version = path_id(request, "metricId"), _version(request)
@@ -213,7 +215,29 @@ def _spec(definition: NewMetric) -> pb.MetricSpec:
 
 
 def _answer(metric: pb.Metric, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return answer(_render(metric), status=status, headers={"ETag": f'"{metric.version}"', **(headers or {})})
+    return answer(_render(metric), status=status, headers={"ETag": _etag(metric), **(headers or {})})
+
+
+def _etag(metric: pb.Metric) -> str:
+    return f'"{metric.version}"'
+
+
+def _kept_answer(kept: Rendered) -> web.Response:
+    return web.Response(body=kept.body, content_type="application/json", headers={"ETag": kept.etag})
+
+
+def _one(metric: pb.Metric) -> Rendered:
+    return Rendered(_etag(metric), msgspec.json.encode(_render(metric)))
+
+
+async def _page(found: pb.ListMetricsResponse) -> Rendered:
+    """They may be megabytes: after each of them whatever else waits has its turn."""
+    items = []
+    for metric in found.metrics:
+        items.append(_render(metric))
+        await asyncio.sleep(0)
+    body = msgspec.json.encode(Metrics(items, found.next_page_token))
+    return Rendered(etag_of(body), body)
 
 
 def _render(metric: pb.Metric) -> Metric:

@@ -1,10 +1,8 @@
 """Reads that are not sent twice: an ETag for each answer, and 304 where the client has it (RFC 9110, 13.1.2)."""
 
-from hashlib import blake2b
-
 from aiohttp import web
 
-from services.gateway.http_api.bodies import has_it
+from services.gateway.http_api.bodies import etag_of, has_it
 from services.gateway.routes import Handler
 
 #: Kept by the client alone, which asks each time whether it is still true.
@@ -18,9 +16,10 @@ async def revalidated(request: web.Request, handler: Handler) -> web.StreamRespo
         return response
     if not isinstance(response.body, bytes):
         return response
-    etag = response.headers.setdefault("ETag", f'"{blake2b(response.body, digest_size=16).hexdigest()}"')
+    if "ETag" not in response.headers:
+        response.headers["ETag"] = etag_of(response.body)
     response.headers.setdefault("Cache-Control", _PRIVATE)
-    if not has_it(request, etag):
+    if not has_it(request, response.headers["ETag"]):
         return response
     known = {name: value for name, value in response.headers.items() if not name.lower().startswith("content-")}
     return web.Response(status=304, headers=known)

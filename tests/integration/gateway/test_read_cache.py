@@ -12,6 +12,7 @@ from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.servers import Valkey
 from services.gateway import read_cache
+from services.gateway.http_api import definitions as definition_routes
 from tests.integration.gateway.fakes import PROJECT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
 from tests.suite_servers import RunningServer
@@ -80,6 +81,57 @@ async def test_what_one_gateway_has_read_is_asked_again_by_none(two: tuple[Gatew
     assert {answer.headers["ETag"] for answer in answers} == {answers[0].headers["ETag"]}
     assert asked(one, other) == before
     assert in_redis >= 1
+
+
+async def test_what_is_kept_is_not_rendered_again(
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for who asks anew, nor to see that a client has it."""
+    one, other, session = two
+    rendered, render = [], definition_routes._render
+
+    def counted(metric: definitions_pb2.Metric) -> definition_routes.Metric:
+        rendered.append(metric.id)
+        return render(metric)
+
+    monkeypatch.setattr(definition_routes, "_render", counted)
+    one.config.answers["GetMetric"] = definitions_pb2.GetMetricResponse(
+        metric=one.config.answers["ListMetrics"].metrics[0]
+    )
+    for path, times in ((METRICS + "?pageSize=9", 1), (f"{METRICS}/{ID}", 2)):
+        answers = [await gateway.call("GET", path, credential=session) for gateway in (one, one, other, other)]
+        assert {answer.status for answer in answers} == {200}
+        assert len({(answer.body, answer.headers["ETag"]) for answer in answers}) == 1
+        known = {"If-None-Match": answers[0].headers["ETag"]}
+        again = await one.call("GET", path, credential=session, headers=known)
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", answers[0].headers["ETag"])
+        assert rendered == [ID] * times
+
+
+async def test_while_a_page_of_definitions_is_rendered_others_have_their_turn(
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, session = two
+    script(one, "first_total")
+    one.config.answers["ListMetrics"].metrics.extend([one.config.answers["ListMetrics"].metrics[0]] * 99)
+    turns, between, render = 0, set(), definition_routes._render
+
+    def noted(metric: definitions_pb2.Metric) -> definition_routes.Metric:
+        between.add(turns)
+        return render(metric)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(definition_routes, "_render", noted)
+    waiting = asyncio.create_task(take_turns())
+    answer = await one.call("GET", METRICS + "?pageSize=100", credential=session)
+    waiting.cancel()
+    assert (answer.status, len(answer.json["items"])) == (200, 100)
+    assert len(between) == 100
 
 
 async def test_a_gateway_that_starts_finds_what_others_have_read(
