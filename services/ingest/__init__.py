@@ -70,5 +70,6 @@ Beside the files that each service has (docs/path-of-a-request.md):
         samples.py             what sinks are to write, in columns
         sinks/                 ways to them, and their protocols
     everywhere
+        clock_check.py         holds this machine's clock against Postgres'
         turns.py               long work in steps between which others go on
 """

@@ -16,7 +16,7 @@ from chassis.mutual_tls import MutualTls
 from chassis.principals import PrincipalVerifier
 from chassis.tasks import in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2_grpc
-from services.ingest import log
+from services.ingest import clock_check, log
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition
 from services.ingest.callers import CALLERS
@@ -35,6 +35,7 @@ from services.ingest.sinks.addresses import SinkAddress, SinkKind
 from services.ingest.sinks.delivery import Sink
 from services.ingest.sinks.pushgateway import Pushgateway
 from services.ingest.sinks.remote_write import RemoteWrite
+from services.ingest.storage import postgres_clock
 from services.ingest.storage.checkpoints import PostgresCheckpoints
 from services.ingest.storage.leases import Leases
 from services.ingest.tallies import Tallies
@@ -77,6 +78,8 @@ async def receiver(settings: ReceiverSettings) -> AsyncIterator[None]:
         health.add("auth", auth_channel.probe, hard=False)
         if database is not None:
             health.add("postgres", schema_probe(database, MIGRATIONS), hard=False)
+            shared_now_ms = partial(postgres_clock.now_ms, database)
+            health.add("clock", partial(clock_check.probe, clock, shared_now_ms), hard=False)
 
         work = [*(writer.run() for writer in writers), definitions.follow(), admission.follow(), endings.run(lanes)]
         await stack.enter_async_context(in_background(*work))
@@ -165,6 +168,7 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
 
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         health.add("log", stream.probe, hard=True)
+        health.add("clock", fleet.probe_clock, hard=False)
         for number, lane in enumerate(lanes):
             health.add(f"lane {number}", lane.probe, hard=True)
         for sink in sinks:

@@ -10,13 +10,12 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import heed_cancellation, in_background
+from services.ingest import clock_check
 from services.ingest.errors import UnreadableLogError
 
 log = logs.get(__name__)
 
 _ATTEND_SECONDS = 1.0
-#: Whose clock is further ahead of Postgres' takes no lane.
-_MOST_AHEAD_SECONDS = 5.0
 
 
 class Attendance(Protocol):
@@ -27,7 +26,8 @@ class Attendance(Protocol):
         ...
 
     async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
-        """Says that `owner` lives, for so long; returns how many aggregators do, this one included.
+        """Says that `owner` lives, for so long; returns how many aggregators do, this one included. Nobody counts one
+        that says so for no time.
 
         Raises UnreadableLogError where there is another number of lanes: who cannot work does not share.
         """
@@ -55,7 +55,8 @@ class Fleet:
         self._lanes = lanes
         self._lease_seconds = lease_seconds
         self._owner = str(uuid.uuid4())
-        self._share = 0
+        #: None: it has not attended yet.
+        self._share: int | None = None
         self._owned: set[int] = set()
         self._taking = asyncio.Lock()
 
@@ -71,26 +72,32 @@ class Fleet:
 
     async def _attend_for_ever(self) -> None:
         while True:
-            with suppress(Unavailable, UnreadableLogError):  # lanes say themselves what is amiss
+            with suppress(Unavailable, UnreadableLogError):  # lanes, and the probe of the clock, say what is amiss
                 await self._attend()
             heed_cancellation()
             await self._clock.sleep(min(self._lease_seconds / 3, _ATTEND_SECONDS))
 
     async def _attend(self) -> None:
-        await self._check_clock()
-        alive = await self._attendance.attend(self._owner, self._lanes, self._lease_seconds)
-        share = -(-self._lanes // max(alive, 1))
+        """One whose clock is far behind leaves the lanes to others; where there is no other, samples that are late are
+        better than none. Postgres' clock, too, may be the one that is wrong."""
+        late = await self._is_late()
+        alive = await self._attendance.attend(self._owner, self._lanes, 0.0 if late else self._lease_seconds)
+        share = 0 if late and alive > 1 else -(-self._lanes // max(alive, 1))
         if share != self._share:
             log.info("lanes are shared", aggregators=alive, lanes=self._lanes, share=share)
         self._share = share
 
-    async def _check_clock(self) -> None:
-        """Raises Unavailable where this machine's clock is ahead: commits never go back in time, so that the first one
-        from the future would hide all values until then, those of later owners too."""
-        now_ms = self._clock.now_ms()  # before the question: what that takes is nobody's lead
-        ahead_seconds = (now_ms - await self._attendance.now_ms()) / 1000
-        if ahead_seconds > _MOST_AHEAD_SECONDS:
-            raise Unavailable(f"this machine's clock is {ahead_seconds:.0f} s ahead of Postgres'")
+    async def _is_late(self) -> bool:
+        """Whether this machine's clock is far behind. Raises Unavailable where it is ahead: commits never go back in
+        time, so that the first one from the future would hide all values until then, those of later owners too."""
+        ahead_seconds = await clock_check.seconds_ahead(self._clock, self._attendance.now_ms)
+        if ahead_seconds > clock_check.MOST_AHEAD_SECONDS:
+            raise Unavailable(clock_check.told(ahead_seconds))
+        return ahead_seconds < -clock_check.MOST_BEHIND_SECONDS
+
+    async def probe_clock(self) -> None:
+        """A health check; see `clock_check.probe`."""
+        await clock_check.probe(self._clock, self._attendance.now_ms)
 
     async def take(self, lane: int) -> int | None:
         """The epoch under which this aggregator has the lane from now on.
@@ -99,11 +106,11 @@ class Fleet:
         and UnreadableLogError where there is another number of lanes.
         """
         async with self._taking:
-            if not self._share:
+            if self._share is None:
                 await self._attend()
-            if len(self._owned) >= self._share:
+            if len(self._owned) >= (self._share or 0):
                 return None
-            await self._check_clock()
+            await self._is_late()
             epoch = await self._attendance.acquire(lane, self._lanes, self._owner, self._lease_seconds)
             if epoch is not None:
                 self._owned.add(lane)
@@ -115,4 +122,4 @@ class Fleet:
 
     def wanted_elsewhere(self, lane: int) -> bool:
         """Whether this aggregator has more than its part and this is the lane to give away: one after the other."""
-        return len(self._owned) > self._share and lane == max(self._owned)
+        return len(self._owned) > (self._share or 0) and lane == max(self._owned)

@@ -1,5 +1,6 @@
 """Two aggregators and one lane: one owner at a time, and time that only grows."""
 
+import dataclasses
 import signal
 import time
 from collections.abc import Sequence
@@ -20,6 +21,13 @@ class EarlyClock(SystemClock):
 
     def now_ms(self) -> int:
         return super().now_ms() + 3_600_000
+
+
+class BehindClock(SystemClock):
+    """A machine's clock that is an hour behind."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() - 3_600_000
 
 
 class SteppingClock(SystemClock):
@@ -115,6 +123,34 @@ async def test_an_aggregator_whose_clock_is_an_hour_ahead_takes_nothing_and_says
         async with pipeline.aggregator():
             await pipeline.expect("orders_total{$project}", 1)
     assert all(at <= time.time() for at, _ in await pipeline.samples("orders_total{$project}"))
+
+
+async def test_an_aggregator_whose_clock_is_an_hour_behind_says_so_and_leaves_its_lane_to_one_whose_clock_is_right(
+    pipeline: Pipeline,
+) -> None:
+    """Alone it goes on: samples that are late are better than none."""
+    pipeline.define("orders_total")
+    port = pipeline.new_ports().operations("aggregator")
+    right = dataclasses.replace(
+        pipeline, aggregator_settings=dataclasses.replace(pipeline.aggregator_settings, operations_port=port)
+    )
+    async with pipeline.receiver():
+        await pipeline.send({"name": "orders_total", "value": 1})
+        async with pipeline.aggregator(BehindClock()):
+            await pipeline.expect_readiness("aggregator", "degraded")
+            clock = (await pipeline.readiness("aggregator"))["checks"]["clock"]
+            assert clock["reason"] == "this machine's clock is 3600 s behind Postgres'"
+            await _comes(pipeline, "SELECT FROM ingest.series WHERE value = 1")
+            assert await pipeline.value("orders_total{$project}") is None
+            with right.process("aggregator"):
+                await pipeline.expect("orders_total{$project}", 1)
+                await pipeline.expect_readiness("aggregator", "degraded")
+
+
+async def test_a_receiver_that_knows_postgres_compares_its_clock(reading: Pipeline) -> None:
+    async with reading.receiver():
+        clock = (await reading.readiness("receiver"))["checks"]["clock"]
+        assert (clock["status"], clock["hard"]) == ("up", False)
 
 
 async def test_an_owner_whose_clock_stepped_ahead_for_one_commit_forgets_nothing_but_what_is_old(
