@@ -60,10 +60,10 @@ class Attempts:
             if not await self._takes_any(probes):
                 log.error("sink refuses everything", sink=self._sink, status=refusal.status, text=refusal.text)
                 await self._clock.sleep(_SLOWEST_RETRY_SECONDS)
-            elif refusal.status < 500 or suspected:
+            elif suspected:
                 return refusal
             else:
-                suspected = True  # the sink may have come back just now: a 500 must be seen once more
+                suspected = True  # the sink may have come back just now: it must be seen once more
         return None
 
     async def _takes_any(self, probes: Sequence[Send]) -> bool:

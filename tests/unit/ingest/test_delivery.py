@@ -238,10 +238,11 @@ async def test_only_the_bad_sample_is_put_aside(
     assert len(sink.bodies) < 60 * requests
 
 
-async def test_a_sink_that_comes_back_between_two_failures_loses_nothing(
-    sink: ScriptedSink, clock: SteppedClock
+@pytest.mark.parametrize("status", [400, 401, 500])
+async def test_a_sink_that_comes_back_between_a_failure_and_the_probe_loses_nothing(
+    sink: ScriptedSink, clock: SteppedClock, status: int
 ) -> None:
-    sink.script(Answer(500, "starting"))  # then the probe is accepted
+    sink.script(Answer(status, "starting"))  # then the probe is accepted
     before = count("quarantined")
     async with delivering(sink, clock) as delivery:
         offer_commits(delivery, [PRO], range(1))
