@@ -25,6 +25,8 @@ from tests.unit.ingest.worst_bodies import DEFINITIONS, WORST, Worst
 
 #: What a machine that does other things at the same time makes of processor time.
 NOISE = 4.0
+#: Of which the best counts: what else the machine does is in none of the body's costs.
+_TRIES = 2
 #: Microseconds of processor time on a machine with nothing else to do: what a point without labels costs that is looked
 #: at twice and rejected in the end, which is more than what is accepted costs.
 MICROSECONDS_A_POINT = 25
@@ -97,10 +99,10 @@ async def _peak_bytes(worst: Worst, body: bytes) -> int:
 async def test_the_worst_bodies_cost_what_their_size_explains_and_hold_nobody_up(worst: Worst) -> None:
     body = worst.make(worst.most)
     kilobytes = len(decompress(body, worst.encoding)) / 1024
-    cost = await _cost(worst, body)
+    costs = [await _cost(worst, body) for _ in range(_TRIES)]
     usual = MICROSECONDS_A_POINT * worst.most + MICROSECONDS_A_KB[worst.door] * kilobytes
-    assert cost.total < NOISE * (usual / 1e6 + worst.besides_seconds)
-    assert cost.longest_hold < NOISE * worst.hold_seconds
+    assert min(cost.total for cost in costs) < NOISE * (usual / 1e6 + worst.besides_seconds)
+    assert min(cost.longest_hold for cost in costs) < NOISE * worst.hold_seconds
 
 
 @pytest.mark.parametrize("worst", WORST, ids=lambda worst: f"{worst.door.name.lower()}: {worst.name}")
