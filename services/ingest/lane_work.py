@@ -76,6 +76,8 @@ class LaneWork:
         self._progress = progress
         #: Between looking up what is missing and folding, nothing may leave memory or the state.
         self._memory = asyncio.Lock()
+        #: Set as each commit has taken its copy of the state.
+        self._sealed = asyncio.Event()
         pruning = Pruning(owned, settings.lanes, state, checkpoints, self._memory)
         self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, pruning, state.label_sets, clock)
         self._traceparents: list[str] = []
@@ -95,6 +97,9 @@ class LaneWork:
             heed_cancellation()
             async for fetch in fetches(frames):
                 await self._fold(fetch)
+                if self._state.producers.many_dirty:
+                    self._sealed.clear()
+                    await self._sealed.wait()
             self.reading = True
             if frames and not self.reader.pending:
                 await self._clock.sleep(_BETWEEN_FETCHES_SECONDS)
@@ -126,6 +131,7 @@ class LaneWork:
             checkpoint = await in_turns(self._state.sealing(now_ms), turns_of_lane())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
+            self._sealed.set()
             if not checkpoint.forgotten:
                 await folding_waits.aclose()
             committed = await self._store(checkpoint, traceparents)

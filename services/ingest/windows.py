@@ -1,6 +1,8 @@
 """Which sequence numbers of a producer have been counted: exact, and small for well-behaved producers."""
 
+from array import array
 from bisect import bisect_right
+from collections.abc import Iterable
 
 #: Without a floor from the producer, so many gaps are remembered; past that the oldest one closes.
 MOST_GAPS = 4_096
@@ -10,14 +12,14 @@ class Window:
     """The numbers seen: everything below `floor`, and the ranges above it.
 
     `ranges` is flat and sorted, `[first, last, first, last, …]`, both inclusive, neither touching nor overlapping, and
-    all above `floor`.
+    all above `floor`; eight bytes a number.
     """
 
     __slots__ = ("floor", "ranges", "used_ms")
 
-    def __init__(self, floor: int = 1, ranges: list[int] | None = None, used_ms: int = 0) -> None:
+    def __init__(self, floor: int = 1, ranges: Iterable[int] = (), used_ms: int = 0) -> None:
         self.floor = floor
-        self.ranges = ranges if ranges is not None else []
+        self.ranges = array("q", ranges)
         #: When the producer last sent anything, Unix milliseconds.
         self.used_ms = used_ms
 
@@ -49,7 +51,7 @@ class Window:
         elif touches_right:
             ranges[at] = sequence
         else:
-            ranges[at:at] = [sequence, sequence]
+            ranges[at:at] = array("q", (sequence, sequence))
         return True
 
     def _raise_floor(self, floor: int) -> None:
@@ -62,6 +64,16 @@ class Window:
         self._compact()
 
     def _compact(self) -> None:
-        while self.ranges and (self.ranges[0] <= self.floor or len(self.ranges) // 2 > MOST_GAPS):
-            self.floor = self.ranges[1] + 1
-            del self.ranges[:2]
+        if self.ranges and self.ranges[0] <= self.floor:
+            self._close(1)
+        self.close_oldest(MOST_GAPS)
+
+    def close_oldest(self, kept: int) -> None:
+        """Closes all gaps but the newest `kept`: what is missing there counts as seen from now on."""
+        if (many := len(self.ranges) // 2 - kept) > 0:
+            self._close(many)
+
+    def _close(self, gaps: int) -> None:
+        """Moves the floor past so many ranges, and what is missing below them."""
+        self.floor = self.ranges[2 * gaps - 1] + 1
+        del self.ranges[: 2 * gaps]

@@ -1,8 +1,9 @@
-"""Series as rows of `COPY … FROM STDIN WITH (FORMAT binary)`, thousands at a time.
+"""Rows of `COPY … FROM STDIN WITH (FORMAT binary)`, thousands at a time.
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html; arrays are as `array_send` writes them.
 """
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
@@ -12,27 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.ingest.columns import Rows
+from services.ingest.domain import partition_of
+from services.ingest.producers import ProducerRow
 from services.ingest.recent import StoredLevels
 from services.ingest.sealing import MadeSeries, SealedSeries
 from services.ingest.series import Family, decode_labels
 
-#: The columns of `changed_rows`, those of `made_rows` and those of `level_rows`, in their order.
+#: The columns of `changed_rows`, `made_rows`, `level_rows` and `producer_rows`, in their order.
 CHANGED_COLUMNS = "partition, series_id, value, timestamp_ms, count, buckets"
 MADE_COLUMNS = (
     "tenant_id, project_id, definition_id, name, type, bounds, gauge_merge, objectives, labels,"
     " partition, series_id, value, timestamp_ms, created_ms, changed_ms, folded, count, buckets"
 )
 LEVEL_COLUMNS = "partition, series_id, tenant_id, reporter, timestamp_ms, as_of_ms, level"
+PRODUCER_COLUMNS = "partition, tenant_id, project_id, producer, floor, used_ms, ranges"
 _COUNT_OF_MADE_COLUMNS = 18
 
 #: Laid out together: enough that NumPy pays off, few enough that what a commit takes for a moment stays small. The
 #: process keeps the room for it.
 _ROWS_AT_ONCE = 8192
+#: Rows of producers, which may have 100 KB each, are laid out together up to this size.
+_BYTES_AT_ONCE = 1 << 16
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _int2, _int4 = Struct(">h"), Struct(">i")
 _OID_INT8, _OID_FLOAT8 = 20, 701
+#: Of a row of `producer_rows`: how many columns, and all but the last of them, each with its length before it.
+_producer = Struct(">hihi16si16si16siqiq")
+#: Of an array: dimensions, nulls, type, size, and the number of its first element; of an empty one only three of these.
+_array_head = Struct(">5i")
+_EMPTY_ARRAY = Struct(">3i").pack(0, 0, _OID_INT8)
+_ELEMENT = np.dtype([("length", ">i4"), ("value", ">i8")])
 _JSONB_VERSION = b"\x01"
 
 Columns = Mapping[str, NDArray[Any]]
@@ -86,6 +98,34 @@ def level_rows(levels: StoredLevels) -> bytes:
         "level": levels.level,
     }
     return b"".join((_SIGNATURE, _rows(values, columns=len(values)).tobytes(), _TRAILER))
+
+
+def producer_rows(rows: Sequence[ProducerRow]) -> Iterator[bytes]:
+    """Windows of producers as `PRODUCER_COLUMNS`, in parts that follow each other."""
+    part = bytearray(_SIGNATURE)
+    for row in rows:
+        project_id, producer = row.key
+        ids = (16, row.tenant_id, 16, project_id, 16, producer)
+        part += _producer.pack(7, 2, partition_of(project_id), *ids, 8, row.floor, 8, row.used_ms)
+        part += _field(_array_of(row.ranges))
+        if len(part) >= _BYTES_AT_ONCE:
+            yield bytes(part)
+            part.clear()
+    yield bytes(part) + _TRAILER
+
+
+def _array_of(numbers: "array[int]") -> bytes:
+    if not numbers:
+        return _EMPTY_ARRAY
+    elements = np.empty(len(numbers), _ELEMENT)
+    elements["length"], elements["value"] = 8, numbers
+    return _array_head.pack(1, 0, _OID_INT8, len(numbers), 1) + elements.tobytes()
+
+
+def numbers_of(sent: bytes) -> "array[int]":
+    """The elements of an array of int8 without nulls, as `array_send` writes it."""
+    elements = np.frombuffer(sent, _ELEMENT, offset=min(_array_head.size, len(sent)))
+    return array("q", elements["value"].astype(np.int64).tobytes())
 
 
 def _values(sealed: SealedSeries) -> dict[str, NDArray[Any]]:

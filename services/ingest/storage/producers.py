@@ -3,13 +3,15 @@
 import uuid
 from collections.abc import Collection, Sequence
 
+from psycopg.rows import tuple_row
+
 from chassis.postgres import Connection
 from services.ingest.domain import REMEMBERED_MS, partition_of
 from services.ingest.producers import ProducerKey, ProducerRow
-from services.ingest.storage import staging
+from services.ingest.storage import copy_format, staging
 from services.ingest.windows import Window
 
-_COLUMNS = "partition, tenant_id, project_id, producer, floor, ranges, used_ms"
+_COLUMNS = copy_format.PRODUCER_COLUMNS
 #: So many are deleted in one statement.
 _MOST_DROPPED = 20_000
 
@@ -17,21 +19,22 @@ _MOST_DROPPED = 20_000
 async def load(connection: Connection, keys: Collection[ProducerKey]) -> dict[ProducerKey, Window]:
     """The window of each producer; an empty one for those that are new."""
     windows = {key: Window() for key in keys}
-    cursor = await connection.execute(
-        """
-        SELECT p.project_id, p.producer, p.floor, p.ranges, p.used_ms FROM producers p
-          JOIN unnest(%s::smallint[], %s::uuid[], %s::uuid[]) AS wanted (partition, project_id, producer)
-         USING (partition, project_id, producer)
-        """,
-        (
-            [partition_of(project_id) for project_id, _ in windows],
-            [uuid.UUID(bytes=project_id) for project_id, _ in windows],
-            [uuid.UUID(bytes=producer) for _, producer in windows],
-        ),
-    )
-    async for row in cursor:
-        key = (row["project_id"].bytes, row["producer"].bytes)
-        windows[key] = Window(row["floor"], list(row["ranges"]), row["used_ms"])
+    async with connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+        await cursor.execute(
+            """
+            SELECT uuid_send(p.project_id), uuid_send(p.producer), p.floor, array_send(p.ranges), p.used_ms
+              FROM producers p
+              JOIN unnest(%s::smallint[], %s::uuid[], %s::uuid[]) AS wanted (partition, project_id, producer)
+             USING (partition, project_id, producer)
+            """,
+            (
+                [partition_of(project_id) for project_id, _ in windows],
+                [uuid.UUID(bytes=project_id) for project_id, _ in windows],
+                [uuid.UUID(bytes=producer) for _, producer in windows],
+            ),
+        )
+        async for project_id, producer, floor, ranges, used_ms in cursor:
+            windows[project_id, producer] = Window(floor, copy_format.numbers_of(ranges), used_ms)
     return windows
 
 
@@ -41,20 +44,8 @@ async def store(connection: Connection, rows: Sequence[ProducerRow]) -> None:
         return
     await connection.execute(staging.made("seen_producers", "producers", _COLUMNS))
     async with connection.cursor().copy(f"COPY seen_producers ({_COLUMNS}) FROM STDIN WITH (FORMAT binary)") as copy:
-        copy.set_types(["int2", "uuid", "uuid", "uuid", "int8", "int8[]", "int8"])
-        for row in rows:
-            project_id, producer = row.key
-            await copy.write_row(
-                (
-                    partition_of(project_id),
-                    uuid.UUID(bytes=row.tenant_id),
-                    uuid.UUID(bytes=project_id),
-                    uuid.UUID(bytes=producer),
-                    row.floor,
-                    row.ranges,
-                    row.used_ms,
-                )
-            )
+        for part in copy_format.producer_rows(rows):
+            await copy.write(part)
     await connection.execute(
         f"""
         INSERT INTO producers ({_COLUMNS}) SELECT {_COLUMNS} FROM seen_producers

@@ -18,7 +18,7 @@ from services.ingest.domain import OTHER, GaugeMerge, MetricType
 from services.ingest.errors import LaneLostError
 from services.ingest.fetches import Fetch
 from services.ingest.label_sets import Budgets
-from services.ingest.loading import NOTHING_FOUND
+from services.ingest.loading import NOTHING_FOUND, Missing
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
 from services.ingest.series import SeriesTable
@@ -27,11 +27,13 @@ from services.ingest.storage import recent as recent_storage
 from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.storage.full_projects import ProjectLimits
 from services.ingest.storage.leases import Leases
+from services.ingest.windows import MOST_GAPS
 from tests.stepping import at_once
 from tests.suite_database import Database
 from tests.unit.ingest.ingestion import (
     DAY_MS,
     NOW_MS,
+    PROJECT,
     Told,
     definition,
     delta,
@@ -219,6 +221,23 @@ async def test_a_quiet_series_and_a_window_come_back_when_they_are_named(databas
         checkpoint = await lane.commit()
         assert checkpoint.changed.value.tolist() == [7.0, 1.0]
         assert [counts.tolist() for counts in checkpoint.changed.counts if counts is not None] == [[2, 2, 0, 0, 0]]
+
+
+async def test_windows_come_back_with_all_their_gaps(database: Database) -> None:
+    sequences = {b"A" * 16: [1], b"B" * 16: [2, 4, 5, 2**62], b"C" * 16: list(range(2, 2 + 2 * MOST_GAPS, 2))}
+    async with opened(database) as lane:
+        await lane.fold(
+            *(
+                record(producer=producer, sequence=sequence)
+                for producer, in_order in sequences.items()
+                for sequence in in_order
+            )
+        )
+        stored = {row.key: (row.floor, list(row.ranges), row.used_ms) for row in (await lane.commit()).producers}
+        await lane.restart()
+        found = await lane.checkpoints.load_missing(Missing(set(stored) | {(PROJECT, b"D" * 16)}, set(), set()))
+        loaded = {key: (each.floor, list(each.ranges), each.used_ms) for key, each in found.windows.items()}
+        assert loaded == {**stored, (PROJECT, b"D" * 16): (1, [], 0)}
 
 
 async def test_of_quiet_series_those_are_loaded_that_have_other_everywhere(database: Database) -> None:

@@ -1,17 +1,18 @@
-"""What is in a commit alone, memory has no more: nobody may look for it in the state before that is stored."""
+"""Folding waits for a commit that has the only copy of values, and for the next one where much is to be stored."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 import aiohttp
 import msgspec
+import pytest
 
 from chassis import postgres
 from chassis.clock import SystemClock
-from services.ingest import log, records
+from services.ingest import fetches, log, producers, records
 from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
 from services.ingest.loading import Found, Missing
@@ -37,8 +38,11 @@ class HeldCheckpoints(PostgresCheckpoints):
         self.leases = Leases(database)
         self.begun, self.let_go = asyncio.Event(), asyncio.Event()
         self.asked_meanwhile: list[Missing] = []
+        #: How many numbers the windows in each commit had.
+        self.numbers: list[int] = []
 
     async def commit(self, owned: Owned, checkpoint: Checkpoint, watermarks: Mapping[str, int]) -> None:
+        self.numbers.append(sum(len(row.ranges) for row in checkpoint.producers))
         if checkpoint.forgotten:
             self.begun.set()
             await self.let_go.wait()
@@ -71,7 +75,11 @@ async def worked_on(pipeline: Pipeline, stream: Log, checkpoints: HeldCheckpoint
             await asyncio.wait([working])
 
 
-async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeline) -> None:
+@asynccontextmanager
+async def written_to(
+    pipeline: Pipeline,
+) -> AsyncIterator[tuple[Callable[..., Awaitable[int]], Log, postgres.Database]]:
+    """What writes a frame with records of the pipeline's project to its log, that log, and the database."""
     settings = pipeline.aggregator_settings
 
     async def connected() -> bool:
@@ -83,14 +91,19 @@ async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeli
         frame = records.encode_frame([records.encode(each) for each in of_project])
         return (await stream.jetstream.publish(stream.subject(0), frame)).seq
 
+    async with log.connected(settings, "held lane") as stream, postgres.connected(settings.dsn) as database:
+        await eventually(connected, within_seconds=PATIENCE_SECONDS)
+        await stream.ensure()
+        yield write, stream, database
+
+
+async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeline) -> None:
     async def stored() -> list[float]:
         async with database.transaction(role="ingest_aggregator") as connection:
             cursor = await connection.execute("SELECT value FROM series")
             return [row["value"] async for row in cursor]
 
-    async with log.connected(settings, "held lane") as stream, postgres.connected(settings.dsn) as database:
-        await eventually(connected, within_seconds=PATIENCE_SECONDS)
-        await stream.ensure()
+    async with written_to(pipeline) as (write, stream, database):
         checkpoints = HeldCheckpoints(database)
         async with worked_on(pipeline, stream, checkpoints) as readers:
             await write(record(delta(ORDERS, 10.0)))
@@ -112,3 +125,17 @@ async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeli
 
             await eventually(counted, within_seconds=PATIENCE_SECONDS)
             assert len(readers) == 1, "the lane never began anew"
+
+
+async def test_folding_waits_for_the_next_commit_where_windows_with_many_gaps_are_to_be_stored(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producers, "_MOST_DIRTY_NUMBERS", 10)
+    monkeypatch.setattr(fetches, "_RECORDS_AT_ONCE", 1)
+    async with written_to(pipeline) as (write, stream, database):
+        for number in range(1, 41):
+            await write(record(delta(ORDERS, 1.0), producer=bytes([number]) * 16, sequence=2))
+        checkpoints = HeldCheckpoints(database)
+        async with worked_on(pipeline, stream, checkpoints):
+            await pipeline.expect("orders_total{$project}", 40)
+        assert max(checkpoints.numbers) == 12, "six windows with one gap each, and all others later"

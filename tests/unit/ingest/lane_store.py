@@ -55,7 +55,7 @@ class Store:
         self._budgets = Budgets(per_project=per_project, per_metric=per_metric)
         self._stale_after_ms = stale_after_ms
         self.rows: dict[bytes, Row] = {}
-        self._windows: dict[ProducerKey, tuple[int, list[int], int]] = {}
+        self._windows: dict[ProducerKey, tuple[int, Iterable[int], int]] = {}
         #: What `Total` is made of, by source and definition.
         self.sources: dict[SourceKey, dict[bytes, tuple[bytes, int, float, Sequence[int], int]]] = {}
         self._ended: dict[bytes, int] = {}
@@ -176,8 +176,8 @@ class Store:
     def _found(self, missing: Missing) -> Found:
         windows = {}
         for key in missing.producers:
-            floor, ranges, used_ms = self._windows.get(key, (1, [], 0))
-            windows[key] = Window(floor, list(ranges), used_ms)
+            floor, ranges, used_ms = self._windows.get(key, (1, (), 0))
+            windows[key] = Window(floor, ranges, used_ms)
         sources = {key: [Total(*row) for row in self.sources.get(key, {}).values()] for key in missing.sources}
         assert all(partition == partition_of(PROJECT) for partition, _ in missing.series)
         stored = [identity for _, identity in missing.series if identity in self.rows]

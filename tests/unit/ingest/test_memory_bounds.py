@@ -7,15 +7,16 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.ingest.domain import Fault, MetricType, Outcome, Rejection
 from services.ingest.durable_outcomes import DurableOutcomes
 from services.ingest.folding import portions_of
-from services.ingest.producers import Producers
+from services.ingest.producers import FEW_GAPS, MOST_NUMBERS_OF_PROJECT, Producers
 from services.ingest.sources import Sources
 from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory
-from services.ingest.windows import Window
+from services.ingest.windows import MOST_GAPS, Window
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, label, record, totals
 
 WAIT = definition("wait_seconds", MetricType.HISTOGRAM, bounds=tuple(map(float, range(1, 200))))
@@ -73,7 +74,7 @@ def test_as_many_outcomes_are_remembered_as_may_be_and_the_first_one_of_a_batch_
     assert len(known.rejected) == 1
 
 
-@pytest.mark.parametrize(("gaps", "count"), [(0, 12_000), (400, 200)])
+@pytest.mark.parametrize(("gaps", "count"), [(0, 12_000), (400, 400)])
 def test_windows_in_memory_take_no_more_than_their_bytes(gaps: int, count: int) -> None:
     def fill() -> Producers:
         producers = Producers(MOST_BYTES)
@@ -87,6 +88,37 @@ def test_windows_in_memory_take_no_more_than_their_bytes(gaps: int, count: int) 
         return producers
 
     assert taken(fill) < MOST_BYTES
+
+
+def full_window() -> Window:
+    """One that has seen 3, 5, 7, …, and nothing between."""
+    return Window(ranges=[each for odd in range(3, 3 + 2 * MOST_GAPS, 2) for each in (odd, odd)])
+
+
+def test_of_a_project_with_very_many_gaps_each_producer_that_goes_on_keeps_few() -> None:
+    producers, count, newest = Producers(), 200, 3 + 2 * MOST_GAPS
+    for number in range(count):
+        producers.admit((PROJECT, id_of(number)), full_window())
+        repeated = number % 2
+        assert producers.claim(record(producer=id_of(number), sequence=newest - 2 * repeated)) is not bool(repeated)
+    stored = {row.key: len(row.ranges) for row in producers.seal(NOW_MS)}
+    assert stored[PROJECT, id_of(0)] == 2 * MOST_GAPS
+    assert sum(stored.values()) <= MOST_NUMBERS_OF_PROJECT + 2 * (MOST_GAPS + count * FEW_GAPS)
+    last = id_of(count - 2)
+    assert not producers.claim(record(producer=last, sequence=newest - 2 * FEW_GAPS - 1)), "it is closed"
+    assert producers.claim(record(producer=last, sequence=newest - 1)), "the newest gaps are not"
+    assert producers.claim(record(producer=last, sequence=newest - 2 * FEW_GAPS + 1))
+
+
+def test_very_many_gaps_of_a_project_close_none_of_another() -> None:
+    producers, other = Producers(), bytes(16)
+    for number in range(40):
+        producers.admit((PROJECT, id_of(number)), full_window())
+        producers.admit((other, id_of(number)), Window())
+    producers.admit((other, id_of(99)), full_window())
+    producers.claim(record(producer=id_of(39), sequence=4))
+    assert producers.claim(msgspec.structs.replace(record(producer=id_of(99), sequence=4), project_id=other))
+    assert [len(row.ranges) // 2 for row in producers.seal(NOW_MS)] == [FEW_GAPS, MOST_GAPS - 1]
 
 
 @pytest.mark.parametrize(("buckets", "count"), [(0, 6_000), (200, 800)])
@@ -111,12 +143,12 @@ def test_totals_in_memory_take_no_more_than_their_bytes(buckets: int, count: int
 def test_what_has_left_memory_gives_its_bytes_back() -> None:
     producers = Producers(MOST_BYTES)
     for times in range(300):
-        producers.admit((PROJECT, id_of(times)), Window(ranges=list(range(10, 4_010))))
+        producers.admit((PROJECT, id_of(times)), Window(ranges=range(10, 4_010)))
         producers.drop_idle(NOW_MS)
     producers.drop_idle(NOW_MS)
     assert len(producers) == 0, "each was idle"
     for number in range(20):
-        producers.admit((PROJECT, id_of(number)), Window(ranges=list(range(10, 4_010)), used_ms=NOW_MS))
+        producers.admit((PROJECT, id_of(number)), Window(ranges=range(10, 4_010), used_ms=NOW_MS))
         producers.claim(record(delta(ORDERS), producer=id_of(number), sequence=5_000, floor=4_900))
     producers.seal(NOW_MS)
     producers.drop_idle(NOW_MS)

@@ -1,11 +1,13 @@
 """Rows for Postgres are laid out in parts: all of them, once, in order, whatever the number of series."""
 
 import tracemalloc
+from array import array
 
 import numpy as np
 import pytest
 
 from services.ingest.domain import MetricType
+from services.ingest.producers import ProducerRow
 from services.ingest.sealing import MadeSeries, SealedSeries
 from services.ingest.series import Family, SeriesTable
 from services.ingest.storage import copy_format
@@ -51,6 +53,16 @@ def test_each_made_series_is_a_row_with_its_labels(count: int) -> None:
     assert copied.count(b'{"user":"') == count
     places = [copied.index(b'{"user":"%d"}' % number) for number in (0, count // 2, count - 1)]
     assert places == sorted(places)
+
+
+def test_windows_are_laid_out_in_parts_of_their_size() -> None:
+    gaps = array("q", range(10, 8_202))
+    rows = [ProducerRow(bytes(16), (bytes(16), number.to_bytes(16, "big")), 1, gaps, 1) for number in range(100)]
+    parts = list(copy_format.producer_rows(rows))
+    assert max(map(len, parts)) < 200_000
+    copied = b"".join(parts)
+    assert copied.endswith(_TRAILER)
+    assert len(copied) == _SIGNATURE_BYTES + 100 * (96 + 20 + 12 * len(gaps)) + len(_TRAILER)
 
 
 def test_what_is_laid_out_at_a_time_does_not_grow_with_the_series() -> None:
