@@ -23,11 +23,13 @@ from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
 from chassis.errors import DeadlineExceeded, PulsegateError, Unavailable
 from chassis.grpc_client import ServiceChannel
+from chassis.shares import Shares
 from chassis.tasks import ended, in_background
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
 from services.gateway.batch_stream import Batch, BatchStream, away
+from services.gateway.shares import HOLDERS
 from services.gateway.upstreams import breaker_of
 
 log = logs.get(__name__)
@@ -46,9 +48,10 @@ _LARGE_BYTES = 64 << 10
 _LARGE_COMPRESSED_BYTES = 8 << 10
 _MOST_LARGE_BYTES_A_MESSAGE = 128 << 10
 
-#: Batches without an outcome, all streams together; more are turned away.
-_MOST_BATCHES_UNDER_WAY = 8192
+#: Batches without an outcome, all streams together, shared by tenants, each with what it takes up besides its body: at
+#: most 16 384, however small. More are turned away.
 _MOST_BYTES_UNDER_WAY = 128 << 20
+_BYTES_BESIDE_BODY = 8 << 10
 
 #: A stream lasts so long, give or take a fifth, and its outcomes some seconds longer: less than the half minute that a
 #: server gives to what is under way when it closes a connection for its age.
@@ -84,7 +87,6 @@ class IngestionStreams:
         streams: int,
         reset_seconds: float,
         timeout_seconds: float,
-        most_batches: int = _MOST_BATCHES_UNDER_WAY,
         most_bytes: int = _MOST_BYTES_UNDER_WAY,
         stream_seconds: float = _STREAM_SECONDS,
         pace_seconds: float = _PACE_SECONDS,
@@ -95,14 +97,15 @@ class IngestionStreams:
         self.breaker = breaker_of(channel.service, reset_seconds=reset_seconds, timeout_seconds=timeout_seconds)
         self._shed = metrics.SHED.labels(channel.service)
         self._timeout_seconds = timeout_seconds
-        self._most_batches, self._most_bytes = most_batches, most_bytes
+        # Who has nothing under way may send a large body and some small ones.
+        self._shares = Shares(most_bytes, least=most_bytes // 64)
         self._stream_seconds = stream_seconds
         self._pace_seconds = pace_seconds
         self._streams = streams
         #: Those that are open, or soon will be.
         self._hopeful: set[int] = set()
         self._numbers = itertools.count(1)
-        self._batches = self._bytes = 0
+        self._under_way = 0
         #: What waits to be sent.
         self._gathered: deque[Batch] = deque()
         self._gathered_large: deque[Batch] = deque()
@@ -129,22 +132,25 @@ class IngestionStreams:
         Raises the receiver's error, Unavailable (without a stream, too much under way, or it broke: nothing is known of
         the batch) or DeadlineExceeded.
         """
-        if self._batches >= self._most_batches or self._bytes + len(body) > self._most_bytes:
+        holders, size = HOLDERS.get(), len(body) + _BYTES_BESIDE_BODY
+        if not self._shares.take(holders, size):
             self._shed.inc()
             raise Unavailable("Too many batches are under way.", retry_after_seconds=_RETRY_AFTER_SECONDS)
-        with self.breaker.guarded():
-            if not tracing.sampled():
-                return await self._outcome(body, content_encoding, door, group)
-            with tracing.span(_METHOD, kind=SpanKind.CLIENT):
-                return await self._outcome(body, content_encoding, door, group)
+        try:
+            with self.breaker.guarded():
+                if not tracing.sampled():
+                    return await self._outcome(body, content_encoding, door, group)
+                with tracing.span(_METHOD, kind=SpanKind.CLIENT):
+                    return await self._outcome(body, content_encoding, door, group)
+        finally:
+            self._shares.give_back(holders, size)
 
     async def _outcome(
         self, body: bytes, content_encoding: str, door: "pb.Door.ValueType", group: pb.PushGroup | None
     ) -> pb.IngestBatchResponse:
         batch = self._gather(body, content_encoding, door, group)
         began, status = time.monotonic(), grpc.StatusCode.OK
-        self._batches += 1
-        self._bytes += len(body)
+        self._under_way += 1
         try:
             return await batch.outcome
         except PulsegateError as error:
@@ -154,8 +160,7 @@ class IngestionStreams:
             status = grpc.StatusCode.CANCELLED
             raise
         finally:
-            self._batches -= 1
-            self._bytes -= len(body)
+            self._under_way -= 1
             batch.leave()
             _calls(status).observe(time.monotonic() - began)
 
@@ -176,7 +181,7 @@ class IngestionStreams:
     @asynccontextmanager
     async def carrying(self) -> AsyncIterator[None]:
         """Keeps the streams open meanwhile. They connect by themselves, now or later."""
-        metrics.BATCHES_UNDER_WAY.set_function(lambda: self._batches)
+        metrics.BATCHES_UNDER_WAY.set_function(lambda: self._under_way)
         try:
             async with in_background(*(self._follow(position) for position in range(self._streams))):
                 yield

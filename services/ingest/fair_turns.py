@@ -15,36 +15,28 @@ from itertools import count
 
 from chassis import context
 from chassis.errors import DeadlineExceeded, Unavailable
+from chassis.shares import Shares
 
 #: Somebody who is refused before the deadline can try elsewhere, and says nothing against the receiver.
 _LONGEST_WAIT_SECONDS = 5.0
 
 
 class Room:
-    """Bounds what waits, of each and of all together."""
+    """Bounds what waits, of each and of all together: see `Shares`."""
 
-    def __init__(self, most: int, most_each: int, refusal: Callable[[], Unavailable]) -> None:
-        self._most = most
-        self._most_each = most_each
+    def __init__(self, most: int, least: int, refusal: Callable[[], Unavailable]) -> None:
+        self._shares = Shares(most, least=least)
         self._refusal = refusal
-        self._used = 0
-        self._used_each: dict[str, int] = {}
 
     @contextmanager
     def taken(self, whose: str, size: int) -> Iterator[None]:
         """Takes up room, `size` of it (above 0), meanwhile. Raises the refusal where there is not enough."""
-        used = self._used_each.get(whose, 0)
-        if used + size > self._most_each or self._used + size > self._most:
+        if not self._shares.take((whose,), size):
             raise self._refusal()
-        self._used += size
-        self._used_each[whose] = used + size
         try:
             yield
         finally:
-            self._used -= size
-            self._used_each[whose] -= size
-            if not self._used_each[whose]:
-                del self._used_each[whose]
+            self._shares.give_back((whose,), size)
 
 
 @dataclass(order=True, slots=True)
@@ -59,8 +51,9 @@ class _Waiting:
 class FairTurns:
     """Turns, one at a time, the same number of bytes for each who wants some, in the order in which they asked."""
 
-    def __init__(self, most_waiting_bytes: int, most_bytes_each: int) -> None:
-        self._room = Room(most_waiting_bytes, most_bytes_each, _too_much)
+    def __init__(self, most_waiting_bytes: int, largest_bytes: int) -> None:
+        """`largest_bytes`: of a body."""
+        self._room = Room(most_waiting_bytes, largest_bytes, _too_much)
         self._waiting: list[_Waiting] = []
         self._numbers = count()
         #: Of whoever waits: when the last of the turns ends.

@@ -14,9 +14,9 @@ from services.ingest import doors, metrics
 from services.ingest.admission import Admission
 from services.ingest.auto_definition import AutoDefinition, explained
 from services.ingest.batch_records import encoded_records
-from services.ingest.decoding import Batch, decode, decompress
+from services.ingest.decoding import MOST_BODY_BYTES, Batch, decode, decompress
 from services.ingest.definitions import DefinitionTable
-from services.ingest.domain import Door, Fault, Outcome, PushGroup
+from services.ingest.domain import MOST_POINTS_IN_REQUEST, Door, Fault, Outcome, PushGroup
 from services.ingest.doors.exposition import Push
 from services.ingest.durable_outcomes import BatchId, DurableOutcomes
 from services.ingest.fair_turns import FairTurns, Room
@@ -28,9 +28,10 @@ from services.ingest.validation import Validated, remembered, validate
 
 T = TypeVar("T")
 
-#: Metrics and data points that may wait for config or the state, already decoded: all together, and of one tenant.
+#: Metrics and data points that may wait for config or the state, already decoded, shared by tenants; and as how many
+#: more each batch counts.
 _MOST_RECONSIDERED = 100_000
-_MOST_RECONSIDERED_OF_TENANT = 50_000
+_BESIDE_METRICS = 10
 #: Bytes, decompressed, that are read at once, without a turn for others: some milliseconds of the doors' worst bodies
 #: and of the worst metrics, which cost less. Values that patterns must match may take far longer: see below.
 _MOST_POINT_BYTES_AT_ONCE = 16 << 10
@@ -40,9 +41,8 @@ _LONGEST_AT_ONCE_SECONDS = 0.02
 _SLOW_BYTES = 1 << 20
 #: Work in one turn: three times that of the worst body whose values no pattern must match.
 _MOST_TURN_SECONDS = 2.5
-#: Bodies that may wait until they are read: all together, and of one tenant.
+#: Bodies that may wait until they are read, shared by tenants.
 _MOST_WAITING_BYTES = 64 << 20
-_MOST_WAITING_BYTES_OF_TENANT = 16 << 20
 
 
 @dataclass(slots=True)
@@ -91,8 +91,9 @@ class Receiver:
         self._durable = DurableOutcomes()
         #: When the last push arrived.
         self._pushed_ns = 0
-        self._reconsidered = Room(_MOST_RECONSIDERED, _MOST_RECONSIDERED_OF_TENANT, _too_many_reconsidered)
-        self._large_bodies = FairTurns(_MOST_WAITING_BYTES, _MOST_WAITING_BYTES_OF_TENANT)
+        largest_batch = MOST_POINTS_IN_REQUEST + _BESIDE_METRICS
+        self._reconsidered = Room(_MOST_RECONSIDERED, largest_batch, _too_many_reconsidered)
+        self._large_bodies = FairTurns(_MOST_WAITING_BYTES, MOST_BODY_BYTES)
 
     async def take(
         self,
@@ -210,7 +211,8 @@ class Receiver:
 
         Raises TooManyProducers, Unavailable where config or the state must be asked and is away, or too much waits.
         """
-        with self._reconsidered.taken(principal.tenant_id, len(batch.points) + len(batch.metrics)):
+        size = len(batch.points) + len(batch.metrics) + _BESIDE_METRICS
+        with self._reconsidered.taken(principal.tenant_id, size):
             project_id, kind, refused = _uuid_bytes(principal.project_id), principal.kind, frozenset[bytes]()
             if self._admission.concerns(project_id, kind):  # then the batch may be good as it is
                 refused = await self._admission.refused_sources(principal.tenant_id, project_id, batch, kind)

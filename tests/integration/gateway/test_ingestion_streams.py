@@ -17,6 +17,7 @@ from chassis.errors import DeadlineExceeded, Internal, Malformed, PulsegateError
 from contracts.pulsegate.ingest.v1 import ingest_pb2 as pb
 from deploy.local.layout import Ports
 from services.gateway.ingestion_streams import IngestionStreams
+from services.gateway.shares import HOLDERS
 from tests.integration.gateway.fakes import PROJECT, SERVICE_TOKEN, TENANT, PlayedAuth, PlayedReceiver, PlayedServer
 from tests.integration.gateway.fakes import receiver_registration as registration
 from tests.waiting import eventually
@@ -227,19 +228,42 @@ async def test_a_batch_that_was_left_little_time_ends_nobody_elses(carried: Carr
     assert carried.receiver.opened == 1
 
 
-@pytest.mark.parametrize("bound", [{"most_batches": 4}, {"most_bytes": 400}])
-async def test_over_a_bound_batches_are_turned_away_at_once(start: Start, bound: dict[str, int]) -> None:
-    async with start(**bound) as carried:
+@pytest.mark.parametrize("size", [1, 60_000])
+async def test_over_a_bound_batches_are_turned_away_at_once(start: Start, size: int) -> None:
+    async with start(most_bytes=4 * (size + (8 << 10))) as carried:
         carried.receiver.answers["IngestBatch"] = never
-        waiting = [asyncio.create_task(carried.take(b"x" * 100)) for _ in range(4)]
+        waiting = [asyncio.create_task(carried.take(b"x" * size)) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable) as caught:
-            await carried.take(b"x" * 100)
+            await carried.take(b"x" * size)
         assert caught.value.retry_after_seconds == 1
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
         carried.receiver.answers["IngestBatch"] = pb.IngestBatchResponse(accepted=1)
-        assert (await carried.take(b"x" * 100)).accepted == 1
+        assert (await carried.take(b"x" * size)).accepted == 1
+
+
+async def test_batches_of_one_tenant_leave_room_for_those_of_others(start: Start) -> None:
+    async with start(most_bytes=64 * (100 + (8 << 10))) as carried:
+        carried.receiver.answers["IngestBatch"] = never
+
+        async def under_way(tenant: str) -> int:
+            """As many as are taken, which wait."""
+            HOLDERS.set((tenant,))
+            tasks = [asyncio.create_task(carried.take(b"x" * 100)) for _ in range(64)]
+            await asyncio.sleep(0)
+            turned_away = [task for task in tasks if task.done()]
+            assert {type(task.exception()) for task in turned_away} == {Unavailable}
+            waiting.extend(task for task in tasks if not task.done())
+            return len(tasks) - len(turned_away)
+
+        waiting: list[asyncio.Task[pb.IngestBatchResponse]] = []
+        assert [await under_way(tenant) for tenant in "abcde"] == [16, 9, 5, 4, 3]
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        carried.receiver.answers["IngestBatch"] = pb.IngestBatchResponse(accepted=1)
+        assert [await carried.outcome_of() for _ in range(20)] == ["accepted"] * 20
 
 
 async def test_a_cancelled_request_is_forgotten(carried: Carried) -> None:

@@ -123,7 +123,7 @@ async def test_a_batch_that_must_be_confirmed_holds_up_no_other(pipeline: Pipeli
 
 
 async def test_no_more_than_so_much_waits_for_config(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_MOST_RECONSIDERED", 3)
+    monkeypatch.setattr(batches, "_MOST_RECONSIDERED", 15)  # a batch counts as ten metrics more than it has
     async with pipeline.receiver(), calling(pipeline) as caller:
         unknown = {"name": "unknown_total", "value": 1}
         with pipeline.upstreams.config.hanging():

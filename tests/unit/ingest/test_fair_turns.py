@@ -17,7 +17,7 @@ class Queue:
     """Bodies that are read in turns, and in which order."""
 
     def __init__(self) -> None:
-        self.turns = FairTurns(most_waiting_bytes=1_000, most_bytes_each=500)
+        self.turns = FairTurns(most_waiting_bytes=2_100, largest_bytes=100)
         self.read: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -66,10 +66,11 @@ async def test_what_waits_is_bounded_for_each_and_for_all_together() -> None:
         assert isinstance(refused, Unavailable)
         assert refused.retry_after_seconds
         assert not upstream_fault(refused), "nobody's bodies open a breaker for others"
-        await queue.ask("b0", 500)
-        await queue.ask("c0", 200)
+        await queue.ask("b0", 300)
+        await queue.ask("c0", 300)
         assert isinstance(queue.tasks["c0"].exception(), Unavailable)
-    assert queue.read == ["a0", "b0"]
+        await queue.ask("c1", 200)
+    assert queue.read == ["c1", "b0", "a0"]
     async with queue.turns.turn("a", 500):
         pass
 
