@@ -126,8 +126,8 @@ class Sender:
         self._clock = clock
         self._sender = sender
         self._console_url = console_url
-        # They are there from the start, as 0: else the first failure is no increase.
-        for purpose, result in product(MailPurpose, ("failed", "given_up")):
+        # They are there from the start, as 0: else the first one is no increase.
+        for purpose, result in product(MailPurpose, ("sent", "failed", "refused", "given_up")):
             metrics.MAILS.labels(purpose.value, result)
 
     @asynccontextmanager

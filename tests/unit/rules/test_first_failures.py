@@ -28,11 +28,11 @@ def test_failures_of_a_lane_and_its_sinks_are_exposed_as_0_before_the_first() ->
         assert _exposed("pulsegate_sink_samples_total", sink="new", outcome=outcome) == 0
 
 
-def test_failures_of_mails_are_exposed_as_0_before_the_first() -> None:
+def test_mails_that_were_sent_and_failures_are_exposed_as_0_before_the_first() -> None:
     needs = (_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
     Sender(*needs, SystemClock(), sender="", console_url=None)
     for purpose in MailPurpose:
-        for result in ("failed", "given_up"):
+        for result in ("sent", "failed", "refused", "given_up"):
             assert _exposed("pulsegate_auth_mails_total", purpose=purpose, result=result) is not None
 
 
