@@ -76,7 +76,7 @@ class Outbox:
     ) -> bytes:
         """Mails a token, by whose SHA-256, which is returned, the caller keeps the invitation.
 
-        `details`: the names of `tenant`, `role` and `inviter`.
+        `details`: the names of `tenant` and `role`, and who the `inviter` is.
         """
         mail = _new_mail(MailPurpose.INVITATION, recipient, details, now)
         await self._mails.insert(connection, mail)

@@ -168,7 +168,8 @@ class Invitations:
         details = {
             "tenant": next(one.tenant.name for one in memberships if one.tenant.id == invitation.tenant_id),
             "role": invitation.role.word,
-            "inviter": inviter.user.email if inviter else "",
+            # Anybody may have signed up with an address, or have a provider of their own say one.
+            "inviter": inviter.user.email if inviter and inviter.email_verified else "Somebody",
         }
         token_hash = await self._outbox.queue_invitation(connection, invitation.email, details, invitation.created_at)
         key = email_key(invitation.email)

@@ -13,15 +13,16 @@ class Mails:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def texts(self, email: str, subject: str) -> list[str]:
+        """Of the mails to an address, in their order."""
+        files = sorted(self.folder.glob("*.eml"))
+        mails = [message_from_bytes(file.read_bytes(), policy=policy.default) for file in files]
+        return [mail.get_content() for mail in mails if mail["To"] == email and subject in mail["Subject"]]
+
     def tokens(self, email: str, subject: str) -> list[str]:
-        """Of the mails to an address, in their order; "" for one without a token."""
-        found = []
-        for file in sorted(self.folder.glob("*.eml")):
-            mail = message_from_bytes(file.read_bytes(), policy=policy.default)
-            if mail["To"] == email and subject in mail["Subject"]:
-                token = re.search(r"mt_[\w-]+", mail.get_content())
-                found.append(token[0] if token else "")
-        return found
+        """The same for the tokens in them; "" for one without a token."""
+        found = [re.search(r"mt_[\w-]+", text) for text in self.texts(email, subject)]
+        return [token[0] if token else "" for token in found]
 
     async def token(self, email: str, subject: str, number: int = 1) -> str:
         """Of the so-manieth mail, as soon as it is there."""

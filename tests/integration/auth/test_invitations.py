@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -313,6 +314,27 @@ async def test_who_signs_in_through_a_provider_invites_where_an_owner_of_the_ten
         assert await invite(auth, eve, ada, "guest@example.com")
         with pytest.raises(Forbidden):  # for whose address nobody vouches
             await invite(auth, bob, ada, "guest@example.com")
+
+
+async def test_an_invitation_names_who_sends_it_by_a_verified_address_alone(
+    auth: AuthClient, mails: Mails, database: Database, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up(tenant_name="Engines")
+    provider = await add_provider(auth, ada, forger.url, default_role=ADMIN)
+    eve = person_of(await sign_on(auth, forger, provider, email="security@bigbank.example"), ada)
+
+    async def text_from(inviter: Person) -> str:
+        guest = f"{uuid4()}@example.com"
+        await invite(auth, inviter, ada, guest)
+        await mails.token(guest, INVITED)
+        [text] = mails.texts(guest, INVITED)
+        return text
+
+    assert "Somebody invites you to Engines" in await text_from(eve)
+    assert "Somebody invites you to Engines" in await text_from(ada)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (ada.user_id,))
+    assert f"{ada.email} invites you to Engines" in await text_from(ada)
 
 
 async def test_an_invitation_that_was_revoked_before_its_mail_left_is_not_sent(
