@@ -68,11 +68,14 @@ from services.gateway.read_cache import ReadCache
 from services.gateway.redis_limits import RedisLimiter
 from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
+from services.gateway.shares import HeldBytes
 from services.gateway.upstreams import Checked, Upstream
 from services.gateway.verdicts import Verdicts
 
 #: Redis is asked again so soon after it was found away: deciding alone is worse than a late answer now and then.
 _REDIS_RESET_SECONDS = 1.0
+#: Of large answers, until clients have read them: one tenant may have a quarter, as much as Prometheus' largest.
+_MOST_ANSWER_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,8 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(verdicts.watching())
         in_redis = RedisLimiter(*await _redis(stack, settings, "redis"))
         limits = _limits(settings, in_redis, clock)
-        prometheus = await _prometheus(stack, settings)
+        answers = HeldBytes("answers", _MOST_ANSWER_BYTES)
+        prometheus = await _prometheus(stack, settings, answers)
         health = _health(upstreams, in_redis, prometheus, signing_keys, verdicts)
         await stack.enter_async_context(health.watching())
 
@@ -117,6 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             limits=limits,
             known=authentication,
             cache=cache,
+            answers=answers,
         )
         once = Idempotency(await _kept_answers(stack, settings)).once
         stages = middlewares.stages_by_audience(
@@ -144,6 +149,7 @@ def _resources(
     limits: Limits,
     known: Authentication,
     cache: ReadCache,
+    answers: HeldBytes,
 ) -> list[Resource]:
     """Everything that has an address, in the order in which the reference tells of it."""
     accounts, definitions = Accounts(upstreams.auth), Definitions(upstreams.config)
@@ -158,7 +164,7 @@ def _resources(
         KeyRoutes(accounts),
         LeakedKeyRoutes(accounts),
         MemberRoutes(accounts),
-        AuditRoutes(Audit(upstreams.auth), limits),
+        AuditRoutes(Audit(upstreams.auth), limits, answers),
         LimitRoutes(accounts, operators, limits),
         InvitationRoutes(Invitations(upstreams.auth), limits),
         IdentityProviderRoutes(single_sign_on, endpoint=settings.endpoint),
@@ -284,7 +290,7 @@ def _limits(settings: Settings, in_redis: RedisLimiter, clock: SystemClock) -> L
     )
 
 
-async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus | None:
+async def _prometheus(stack: AsyncExitStack, settings: Settings, answers: HeldBytes) -> Prometheus | None:
     if settings.prometheus_url is None:
         return None
     # Nothing waits for a connection: what is too much is turned away before.
@@ -292,6 +298,7 @@ async def _prometheus(stack: AsyncExitStack, settings: Settings) -> Prometheus |
     return Prometheus(
         session,
         settings.following("prometheus_url"),
+        answers,
         reset_seconds=settings.breaker_reset_seconds,
         timeout_seconds=settings.query_timeout_seconds,
         most_calls=settings.upstream_calls,

@@ -38,6 +38,7 @@ class Prometheus:
         self,
         session: aiohttp.ClientSession,
         address: Callable[[], str],
+        answers: HeldBytes,
         *,
         reset_seconds: float,
         timeout_seconds: float,
@@ -53,8 +54,7 @@ class Prometheus:
         self._timeout_seconds = timeout_seconds
         self._places = Places("prometheus", most_calls)
         self._turns = Turns("prometheus", most_queries)
-        # Of one tenant's as much as the largest answer.
-        self._answers = HeldBytes("answers", 4 * _MOST_ANSWER_BYTES)
+        self._answers = answers
 
     async def get(self, path: str, parameters: Parameters) -> tuple[int, bytes]:
         """A GET below `/api/v1/`: status and JSON body. Raises Unavailable, DeadlineExceeded or Invalid (too large)."""

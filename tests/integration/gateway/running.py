@@ -1,7 +1,8 @@
 """A gateway in this process, in front of played services."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +70,15 @@ class Gateway:
         operations = f"http://127.0.0.1:{self.ports.operations('gateway')}/metrics"
         exposition = (await self.call("GET", operations)).body.decode()
         return next((float(line.split()[-1]) for line in exposition.splitlines() if line.startswith(f"{sample} ")), 0.0)
+
+    @asynccontextmanager
+    async def not_reading(self, path: str, credential: str, accept: str = "*/*") -> AsyncIterator[None]:
+        """A client that has asked with a key and does not read what it is told."""
+        _, writer = await asyncio.open_connection("127.0.0.1", self.public_port, limit=1)
+        headers = f"Host: x\r\nX-API-Key: {credential}\r\nAccept: {accept}\r\n"
+        writer.write(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
+        yield
+        writer.transport.abort()
 
     async def ingest_one(self, key: str, **headers: str) -> Answer:
         """One small batch."""

@@ -7,9 +7,11 @@ import pytest
 
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
 from tests.integration.gateway.fakes import PROJECT, TENANT, USER
-from tests.integration.gateway.running import Gateway
+from tests.integration.gateway.running import Gateway, StartGateway
+from tests.waiting import eventually
 
 AUDIT = f"/api/v1/tenants/{TENANT}/audit"
+OTHER_TENANT = "0192f0c1-0000-7000-8000-0000000000f1"
 LINES = {"Accept": "application/x-ndjson"}
 ENTRY = {
     "action": "key.created",
@@ -99,6 +101,33 @@ async def test_an_export_of_large_entries_ends_at_a_bound_of_bytes(
     answer = await gateway.call("GET", AUDIT, credential=gateway.auth.new_session(), headers=LINES)
 
     assert len(answer.body.splitlines()) == 2 + 1
+
+
+async def test_what_clients_do_not_read_of_exports_is_bounded(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together with what is not read of queries, and of one tenant's by its part."""
+    monkeypatch.setattr("services.gateway.app._MOST_ANSWER_BYTES", 4 * (15 << 20))
+    # More than kernels keep of what was not read.
+    large = pb.SealedAuditEntry(sequence=7, document=json.dumps({"details": "x" * (14 << 20)}))
+    async with start_gateway() as gateway:
+        key, other = (gateway.auth.new_key("secret", scopes=["audit:read"]) for _ in range(2))
+        gateway.auth.move(other, OTHER_TENANT)
+
+        async def status(credential: str) -> int:
+            return (await gateway.call("GET", AUDIT, credential=credential, headers=LINES)).status
+
+        async def held(least: int, most: int) -> bool:
+            return least <= await gateway.shown('pulsegate_gateway_held_bytes{what="answers"}') <= most
+
+        gateway.auth.answers["ListAuditEntries"] = pb.ListAuditEntriesResponse(entries=[large])
+        async with gateway.not_reading(AUDIT, key, LINES["Accept"]):
+            await eventually(lambda: held(14 << 20, 15 << 20), what="an export waits to be read")
+            assert [await status(key) for _ in range(3)] == [503] * 3
+            gateway.auth.answers["ListAuditEntries"] = answered()
+            assert await status(other) == 200
+        await eventually(lambda: held(0, 0), what="nothing is held for who has left")
+        assert await status(key) == 200
 
 
 async def test_a_range_that_is_none_is_refused(gateway: Gateway) -> None:
