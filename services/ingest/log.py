@@ -169,6 +169,15 @@ class Log:
             raise Unavailable("The log does not say when it was made.")
         return Extent(info.created, info.state.last_seq)
 
+    async def has(self, position: int) -> bool:
+        """Whether the frame at a position is there, of whichever lane. Raises Unavailable."""
+        with self.asking():
+            try:
+                await self.jetstream.get_msg(self.stream, position)
+            except NotFoundError:
+                return False
+        return True
+
     async def close(self) -> int | None:
         """Has the server refuse all frames, and waits for those that it had let in. Returns of how many lanes it took
         them; None where it was closed, or where there is no log yet. Raises Unavailable."""
@@ -208,9 +217,10 @@ class Log:
         return held
 
     async def forget(self, place: LanePlace) -> None:
-        """Deletes all frames of a lane. Raises Unavailable."""
+        """Deletes all frames of a lane but the last one, which may be at the position that other lanes begin with.
+        Raises Unavailable."""
         with self.asking():
-            await self.jetstream.purge_stream(self.stream, subject=self.subject(place.lane, place.lanes))
+            await self.jetstream.purge_stream(self.stream, subject=self.subject(place.lane, place.lanes), keep=1)
 
     def _place(self, subject: str) -> LanePlace | None:
         """The lane of a subject (0 where it stands for all of them); None where it is none's."""

@@ -95,20 +95,20 @@ class LogReader:
             num_replicas=1,
         )
         info = await self._log.jetstream.add_consumer(self._log.stream, config)
-        await self._check_log()
+        await self._check_log(info.num_pending or 0)
         self._delivered = self._sent = 0
         self._subscription = await self._log.jetstream.pull_subscribe_bind(consumer=info.name, stream=self._log.stream)
         self.pending = info.num_pending
         self._heard_at = time.monotonic()
         return self._subscription
 
-    async def _check_log(self) -> None:
+    async def _check_log(self, pending: int) -> None:
         """Raises UnreadableLogError where this is not the log that the position is of, and Unavailable while that may
         yet turn out to be wrong. To be called once there is a consumer: it does not outlive its log, and none is made
         by a server that is cut off."""
         connection = self._log.connection
         extent = await self._log.extent()
-        if not (amiss := self._amiss(extent)):
+        if not (amiss := await self._amiss(extent, pending)):
             self.made_at, self._answers_amiss = extent.made_at, 0
             return
         self._answers_amiss += 1
@@ -117,12 +117,15 @@ class LogReader:
         self._log.distrust(connection)
         raise Unavailable(f"The log is asked again: {amiss}.", retry_after_seconds=1.0)
 
-    def _amiss(self, extent: Extent) -> str:
-        """Why a log cannot be the one that the position is of; empty where it can."""
+    async def _amiss(self, extent: Extent, pending: int) -> str:
+        """Why a log cannot be the one that the position is of, or lacks frames behind it; empty where neither is so.
+        Frames are deleted in their order, and those that are committed alone, so that the one at the position stays."""
         if self.made_at is not None and extent.made_at != self.made_at:
             return f"the log was made anew at {extent.made_at}; the committed position is of another one"
         if extent.last < self.position:
             return f"the log ends at {extent.last}, before the committed position {self.position}"
+        if self.position and pending and not await self._log.has(self.position):
+            return f"the log has no frame at the committed position {self.position}; those behind it may be gone too"
         return ""
 
     async def _check_alive(self, subscription: JetStreamContext.PullSubscription) -> None:

@@ -96,11 +96,15 @@ def _given_up(lane: int) -> float:
 
 
 async def _says_that_the_log_was_made_anew(pipeline: Pipeline) -> None:
+    await _says(pipeline, "the log was made anew")
+
+
+async def _says(pipeline: Pipeline, reason: str) -> None:
     async def halted() -> bool:
         checks = (await pipeline.readiness("aggregator")).get("checks", {})
-        return "the log was made anew" in checks.get("lane 0", {}).get("reason", "")
+        return reason in checks.get("lane 0", {}).get("reason", "")
 
-    await eventually(halted, within_seconds=PATIENCE_SECONDS, what="the lane is halted")
+    await eventually(halted, within_seconds=PATIENCE_SECONDS, what=f"the lane is halted: {reason}")
 
 
 async def _lose_the_log(pipeline: Pipeline) -> None:
@@ -153,6 +157,33 @@ async def test_a_log_that_is_lost_under_running_processes_is_made_anew_and_halts
             await connection.execute("UPDATE ingest.lanes SET position = 0, log_made_at = NULL")
         async with pipeline.aggregator():
             await pipeline.expect("orders_total{$project}", 2 + 1 + 3)
+
+
+async def test_a_state_that_is_behind_what_the_log_has_deleted_halts_the_lane(pipeline: Pipeline) -> None:
+    """As when Postgres fails over to a standby that lacks the last commits."""
+    pipeline.define("orders_total")
+    async with pipeline.receiver(), connected(pipeline.aggregator_settings, "owner") as stream:
+        async with pipeline.aggregator():
+            await sent_one_by_one(pipeline, 3)
+            await pipeline.expect("orders_total{$project}", 3)
+        made_at, last = await stream.extent()
+        await stream.purge(0, last, made_at)
+        await _set_back(pipeline, last)
+        async with pipeline.aggregator():
+            await sent_one_by_one(pipeline, 1)
+            await pipeline.expect("orders_total{$project}", 4)
+        await _set_back(pipeline, last - 1)
+        async with pipeline.aggregator():
+            await _says(pipeline, f"no frame at the committed position {last - 1}")
+            assert await pipeline.value("orders_total{$project}") == 4
+        await _set_back(pipeline, 0)  # as operations.md says
+        async with pipeline.aggregator():
+            await pipeline.expect("orders_total{$project}", 4 + 2)
+
+
+async def _set_back(pipeline: Pipeline, position: int) -> None:
+    async with await psycopg.AsyncConnection.connect(pipeline.database.superuser_dsn) as connection:
+        await connection.execute("UPDATE ingest.lanes SET position = %s", (position,))
 
 
 class TellingFirst(Log):

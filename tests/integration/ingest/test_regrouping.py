@@ -102,6 +102,19 @@ async def test_what_nobody_has_read_yet_is_not_in_the_state(lanes: Lanes) -> Non
         await lanes.are_exact()
 
 
+async def test_what_waits_for_the_new_lanes_is_read(lanes: Lanes) -> None:
+    """They begin at a position whose frame is another lane's."""
+    async with lanes.told(2).running():
+        await lanes.send(5)
+        await lanes.are_exact()
+    pipeline = lanes.told(1)
+    await regroup(pipeline.aggregator_settings)
+    async with pipeline.receiver():
+        await lanes.send(7)
+        async with pipeline.aggregator():
+            await lanes.are_exact()
+
+
 async def test_receivers_and_aggregators_that_never_agreed_are_brought_together(lanes: Lanes) -> None:
     pipeline = lanes.told(1)
     async with pipeline.receiver(lanes=2), pipeline.aggregator():
