@@ -45,8 +45,9 @@ class Housekeeping:
         self._pruning = pruning
         self._label_sets = label_sets
         self._clock = clock
-        #: Commits and their positions, until they are old enough to be purged from the log.
-        self._commits: deque[tuple[int, int]] = deque()
+        #: When commits were noted, in seconds of the monotonic clock (their own time may be the future's), and their
+        #: positions, until they are old enough to be purged from the log.
+        self._commits: deque[tuple[float, int]] = deque()
         self._purgeable = 0
         self._purged = 0
         #: Of which log they are.
@@ -56,7 +57,7 @@ class Housekeeping:
     def committed(self, checkpoint: Checkpoint, reached_ms: int, log_made_at: datetime | None) -> None:
         """Notes a commit. `reached_ms`: what receivers took before then is committed, Unix ms; 0: as before.
         `log_made_at`: of which log its position is; None where nothing was read yet."""
-        self._commits.append((checkpoint.commit_ms, checkpoint.position))
+        self._commits.append((self._clock.monotonic(), checkpoint.position))
         self._log_made_at = log_made_at
         self._reached_ms = reached_ms or self._reached_ms
 
@@ -74,8 +75,8 @@ class Housekeeping:
 
     async def _purge(self) -> None:
         crowded = await self._log.fill() > _CROWDED
-        keep_ms = 0 if crowded else self._settings.log_keep_seconds * 1000
-        while self._commits and self._commits[0][0] <= self._clock.now_ms() - keep_ms:
+        keep_seconds = 0.0 if crowded else self._settings.log_keep_seconds
+        while self._commits and self._commits[0][0] <= self._clock.monotonic() - keep_seconds:
             self._purgeable = self._commits.popleft()[1]
         if self._purgeable > self._purged:
             await self._log.purge(self._lane, self._purgeable, self._log_made_at)

@@ -181,6 +181,20 @@ async def test_positions_of_a_log_that_was_lost_clear_nothing_away_from_the_one_
         assert await stream.held() == {}
 
 
+async def test_commits_whose_time_is_the_futures_leave_the_log_as_others_do(pipeline: Pipeline) -> None:
+    """As all do once a clock was ahead."""
+    async with kept(pipeline) as (lane, stream):
+        await stream.ensure()
+        for number in (1, 2):
+            await stream.jetstream.publish(stream.subject(0), b"a frame")
+            await lane.fold(record(delta(COUNTER, float(number))))
+        lane.now_ms += 30 * DAY_MS
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, log_keep_seconds=600.0)
+        assert await stream.has(1)
+        await sweep(pipeline, lane, stream, now_ms=NOW_MS, reached_ms=NOW_MS, log_keep_seconds=0.0)
+        assert [await stream.has(position) for position in (1, 2)] == [False, True]
+
+
 async def full(lane: StoredLane) -> FullProjects:
     async with lane.database.transaction(full_projects="all") as connection:
         return await full_projects.read(connection)
