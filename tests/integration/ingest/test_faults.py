@@ -20,6 +20,7 @@ from deploy.local.servers import Nats, Postgres, Prometheus
 from services.ingest import log
 from services.ingest.errors import LogUnavailable
 from services.ingest.log_writer import LogWriter, Queued
+from services.ingest.sinks import set_aside
 from tests.forwarder import Forwarder
 from tests.integration.ingest.http_sink import HttpSink, Samples, listening
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
@@ -301,7 +302,10 @@ async def test_a_sink_that_answers_500_429_and_nothing_gets_everything_in_the_en
 
 
 @pytest.mark.parametrize("refusal", [400, 500])
-async def test_one_bad_series_does_not_hold_up_the_others(pipeline: Pipeline, refusal: int) -> None:
+async def test_one_bad_series_does_not_hold_up_the_others(
+    pipeline: Pipeline, refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_aside, "_FIRST_PAUSE_SECONDS", 0.01)
     names = [f"metric_{number}_total" for number in range(20)]
     for name in names:
         pipeline.define(name)
