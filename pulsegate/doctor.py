@@ -2,12 +2,15 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import psycopg
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from pulsegate.installation import SCHEMAS, Installation
 from pulsegate.observation import decoded, fetched, queried
@@ -20,6 +23,8 @@ _MOST_SKEW_SECONDS = 1.0
 _LEAST_CONNECTIONS = 60
 #: Of a message of NATS; a batch that expands to more than NATS takes is never taken.
 _LEAST_PAYLOAD_BYTES = 8_000_000
+#: What Valkey needs for limits and for what gateways keep in it.
+_LEAST_VALKEY_BYTES = 256_000_000
 #: What rules/objectives.yaml reads at once.
 _LONGEST_WINDOW_DAYS = 30
 _DURATION_PARTS = re.compile(r"(\d+)([ywdh])")
@@ -75,6 +80,7 @@ def findings(installation: Installation) -> Iterator[Finding]:
         _processes,
         _postgres,
         _log,
+        _valkey,
         _prometheus,
         _sink,
     )
@@ -86,6 +92,8 @@ def unasked(installation: Installation) -> Iterator[str]:
     """What was not looked at, since nobody has said where it is."""
     if not installation.nats_monitoring:
         yield "whether NATS syncs each write and takes large batches: name its monitoring as `nats_monitoring`"
+    if not installation.valkey:
+        yield "whether Valkey keeps answers through a restart: name its address as `valkey`"
     if not installation.sink:
         yield "whether the sink takes what an outage has delayed: name it as `sink` where it is a Prometheus"
 
@@ -179,6 +187,42 @@ def _log(installation: Installation) -> Iterator[Finding]:
                 f"the NATS at {address} takes messages of {server.max_payload} bytes",
                 "Set max_payload = 8MB: without it large batches are answered 503 however often they are sent.",
             )
+
+
+def _valkey(installation: Installation) -> Iterator[Finding]:
+    if not installation.valkey:
+        return
+    try:
+        with redis.Redis.from_url(
+            installation.valkey, decode_responses=True, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+        ) as client:
+            shown = client.config_get("appendonly", "maxmemory", "maxmemory-policy")
+    except redis.RedisError as error:
+        yield Finding(
+            f"Valkey does not say how it is set: {error}",
+            "Is the address right, and the server up? Where it has no CONFIG GET, name no `valkey`.",
+        )
+        return
+    yield from _valkey_settings(shown)
+
+
+def _valkey_settings(shown: Mapping[str, str]) -> Iterator[Finding]:
+    if shown["appendonly"] != "yes":
+        yield Finding(
+            f"Valkey runs with appendonly = {shown['appendonly']}",
+            "Set appendonly = yes: without it a POST is carried out again that is sent again after a restart.",
+        )
+    most_bytes = int(shown["maxmemory"])  # 0: as much as there is
+    if 0 < most_bytes < _LEAST_VALKEY_BYTES:
+        yield Finding(
+            f"Valkey may take {most_bytes} bytes of memory",
+            "Set maxmemory to 256mb or more: when it is full, what is kept goes.",
+        )
+    if most_bytes and shown["maxmemory-policy"] != "volatile-ttl":
+        yield Finding(
+            f"Valkey runs with maxmemory-policy = {shown['maxmemory-policy']}",
+            "Set maxmemory-policy = volatile-ttl: what ends next goes first where memory is full.",
+        )
 
 
 def _prometheus(installation: Installation) -> Iterator[Finding]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from redis.connection import parse_url
 
-from chassis.settings import postgres_url, urls
+from chassis.settings import postgres_url, url, urls
 
 #: The services that own a schema.
 SCHEMAS = ("auth", "config", "codegen", "ingest")
@@ -36,6 +37,8 @@ class Installation:
     #: addresses of the monitoring of the log's servers; without them nobody asks whether they sync
     nats_monitoring: tuple[str, ...] = ()
     stream: str = "PULSEGATE_INGEST"
+    #: address of the gateways' Valkey or Redis; empty: nobody asks what it keeps
+    valkey: str = field(default="", repr=False)
     #: the Prometheus that scrapes it
     prometheus: str
     #: the Prometheus that takes its series, often the same; empty: it is not looked at, and need be no Prometheus
@@ -57,6 +60,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prometheus: str
     sink: str = ""
     nats_monitoring: tuple[str, ...] = ()
+    valkey: str = ""
     owners: dict[str, str] = {}
     stream: str = "PULSEGATE_INGEST"
     logs: str = ""
@@ -72,8 +76,10 @@ def from_file(path: Path) -> Installation:
     for name, address in {"database": told.database, **told.owners}.items():
         _require(postgres_url, name, address)
     _require(urls("nats", "tls"), "nats", told.nats)
+    if told.valkey:
+        _require(url("redis", "rediss", "unix", read=parse_url), "valkey", told.valkey)
     described = msgspec.structs.asdict(told)
-    secrets = (told.database, told.nats, *told.owners.values())
+    secrets = (told.database, told.nats, told.valkey, *told.owners.values())
     return Installation(**{**described, "logs": Path(told.logs) if told.logs else None}, secrets=secrets)
 
 
@@ -116,6 +122,7 @@ def from_data(folder: Path) -> Installation:
         owners={schema: dsn(f"{schema}_owner") for schema in SCHEMAS},
         nats=secrets["nats_url"],
         nats_monitoring=(f"http://{_HOST}:{ports['nats']['monitoring']}",) if "nats" in ports else (),
+        valkey=secrets["redis_url"],
         prometheus=prometheus,
         sink=prometheus,
         postgres_programs=postgres_programs(),

@@ -15,7 +15,7 @@ from psycopg import sql
 from deploy.local.layout import Ports
 from deploy.local.programs import Program
 from deploy.local.secrets import write_private
-from deploy.local.servers import Nats, Postgres, Prometheus
+from deploy.local.servers import Nats, Postgres, Prometheus, Valkey
 from pulsegate.doctor import findings, unasked
 from pulsegate.installation import SCHEMAS, Installation
 from pulsegate.observation import fetched
@@ -65,6 +65,40 @@ def test_a_server_that_does_not_sync_each_write_or_refuses_large_ones_is_named(
 def test_a_server_that_does_not_answer_is_named() -> None:
     (said,) = _said_of_the_log(NOWHERE)
     assert said.startswith("NATS' monitoring does not answer at http://127.0.0.1:9 (")
+
+
+@pytest.fixture
+def careless_valkey(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[Valkey]:
+    port = port_blocks().server("valkey")
+    with running(CarelessValkey(folder=tmp_path / "v", port=port, password="", log=tmp_path / "valkey.log")) as started:
+        yield started.server
+
+
+class CarelessValkey(Valkey):
+    """As it is when nobody has said what Pulsegate needs, in little memory."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        write_private(self._configuration, f"port {self.port}\nbind 127.0.0.1\nsave ''\nmaxmemory 100mb\n")
+
+
+def test_a_valkey_that_forgets_is_told(valkey_server: RunningServer[Valkey], careless_valkey: Valkey) -> None:
+    assert _said("Valkey", valkey=valkey_server.server.url) == []
+    assert _said("Valkey", valkey=careless_valkey.url) == [
+        "Valkey runs with appendonly = no",
+        f"Valkey may take {100 << 20} bytes of memory",
+        "Valkey runs with maxmemory-policy = noeviction",
+    ]
+
+
+def test_a_valkey_that_does_not_answer_or_does_not_know_who_asks_is_told(
+    valkey_server: RunningServer[Valkey],
+) -> None:
+    strange = f"redis://:hunter2@127.0.0.1:{valkey_server.server.port}"
+    for address in (strange, "redis://:hunter2@127.0.0.1:9"):
+        (said,) = _said("Valkey", valkey=address)
+        assert said.startswith("Valkey does not say how it is set: ")
+        assert "hunter2" not in said
 
 
 @pytest.fixture
@@ -178,6 +212,7 @@ def test_what_is_not_asked_for_want_of_an_address_is_told() -> None:
     nowhere = Installation(processes={}, database="", owners={}, nats="", prometheus=NOWHERE)
     assert [each.split(":")[0] for each in unasked(nowhere)] == [
         "whether NATS syncs each write and takes large batches",
+        "whether Valkey keeps answers through a restart",
         "whether the sink takes what an outage has delayed",
     ]
-    assert list(unasked(replace(nowhere, nats_monitoring=(NOWHERE,), sink=NOWHERE))) == []
+    assert list(unasked(replace(nowhere, nats_monitoring=(NOWHERE,), valkey="redis://nowhere", sink=NOWHERE))) == []

@@ -68,6 +68,7 @@ def installation(address: str, tmp_path: Path) -> Path:
         database = "postgresql://postgres:{_PASSWORD}@127.0.0.1:9/pulsegate"
         nats = "nats://pulsegate:{_PASSWORD}@127.0.0.1:9"
         nats_monitoring = ["{address}"]
+        valkey = "redis://:{_PASSWORD}@127.0.0.1:9"
         [processes]
         gateway = "{address}"
         """

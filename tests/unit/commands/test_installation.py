@@ -15,6 +15,7 @@ _DOCUMENTED = re.search(r"```toml\n(.*?)```", (CHECKOUT / "docs" / "operations.m
 _ADDRESSES = {
     "superuser_dsn": "postgresql://postgres:hunter2@db/pulsegate",
     "nats_url": "nats://pulsegate:hunter2@log:4222",
+    "redis_url": "redis://:hunter2@cache:6379/0",
     "ingest_owner_dsn": "postgresql://ingest_owner:hunter2@db/pulsegate",
 }
 
@@ -38,7 +39,8 @@ def test_the_documented_file_is_understood(described: Path) -> None:
         nats=secrets[1],
         logs=Path("/var/log/pulsegate"),
         nats_monitoring=("http://127.0.0.1:8222",),
-        owners={"ingest": secrets[2]},
+        valkey=secrets[2],
+        owners={"ingest": secrets[3]},
         prometheus="http://127.0.0.1:9090",
         sink="http://127.0.0.1:9090",
         secrets=tuple(secrets),
@@ -48,7 +50,7 @@ def test_the_documented_file_is_understood(described: Path) -> None:
 def test_the_file_of_the_guide_for_kubernetes_is_understood(tmp_path: Path) -> None:
     guide = (CHECKOUT / "docs" / "install-kubernetes.md").read_text()
     (block,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
-    for name in ("superuser_dsn", "nats_url"):
+    for name in ("superuser_dsn", "nats_url", "redis_url"):
         (tmp_path / name).write_text(_ADDRESSES[name])
         block = block.replace(f'"{name}"', f'"{tmp_path / name}"')
     (tmp_path / "installation.toml").write_text(block)
@@ -86,6 +88,8 @@ def test_what_is_wrong_with_a_file_is_told_without_its_secrets(
         ("ingest_owner_dsn", "postgresql://ingest_owner:the@hunter2@db/pulsegate"),
         ("nats_url", "pulsegate:hunter2@log:4222"),
         ("nats_url", "nats://pulsegate:[hunter2@log:4222"),
+        ("redis_url", "cache:hunter2@cache:6379"),
+        ("redis_url", "redis://:[hunter2@cache:6379"),
     ],
 )
 def test_an_address_that_nobody_can_read_is_refused_and_not_quoted(described: Path, file: str, address: str) -> None:

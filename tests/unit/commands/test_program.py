@@ -63,5 +63,6 @@ def test_migrate_says_what_does_it_where_the_guide_to_kubernetes_was_followed(gu
     (tmp_path / "installation.toml").write_text(described[1])
     (tmp_path / "superuser_dsn").write_text("postgresql://nobody")
     (tmp_path / "nats_url").write_text("nats://nobody")
+    (tmp_path / "redis_url").write_text("redis://nobody")
     refused = _shell(tmp_path, guide[0], "! pulsegate --installation installation.toml migrate 2>&1")
     assert "`helm upgrade`" in refused
