@@ -48,6 +48,9 @@ class Limits:
         #: By plan; "" is the plan of what belongs to no tenant.
         self._quotas: Mapping[str, Quotas] = {**quotas, "": quotas[default_plan]}
         self._sign_in = Quota(name="sign-in", limit=auth_requests_per_minute, period_seconds=60)
+        #: Of one address about one account, which anybody may name: half of what comes back to the account is left for
+        #: others, its owner among them.
+        self._sign_in_here = Quota(name="sign-in-here", limit=auth_requests_per_minute, period_seconds=120)
         self._address = Quota(name="address", limit=address_requests_per_15_minutes, period_seconds=900)
         self._trusted_proxies = tuple(trusted_proxies)
 
@@ -100,18 +103,27 @@ class Limits:
         return await handler(request)
 
     async def charge_account(self, request: web.Request, email: str) -> None:
-        """Counts an attempt to sign in to an account, whether it exists or not."""
-        await self._take(request, self._attempt("account", email_key(email)))
+        """Counts an attempt to sign in to an account, or to make it, whether it exists or not."""
+        await self._take_named(request, "account", email_key(email))
+
+    async def charge_reset(self, request: web.Request, email: str) -> None:
+        """Counts a wish to reset an account's password: apart, for whom others' attempts to sign in keep out."""
+        await self._take_named(request, "reset", email_key(email))
 
     async def charge_login(self, request: web.Request, provider_id: str, login: str) -> None:
         """Counts an attempt to sign in through a directory, which takes logins for the same whose capitals and spaces
         differ (RFC 4518)."""
         name = " ".join(unicodedata.normalize("NFKC", login).casefold().split())
-        await self._take(request, self._attempt("login", f"{provider_id} {name}"))
+        await self._take_named(request, "login", f"{provider_id} {name}")
 
     async def charge_caller(self, request: web.Request) -> None:
         """Counts an attempt to show the caller's own password, a code or a mailed token, as one to sign in."""
         await self._take(request, self._attempt("user", request[CALLER].principal.subject))
+
+    async def _take_named(self, request: web.Request, kind: str, subject: str) -> None:
+        """Of what anybody may name."""
+        here = Bucket(quota=self._sign_in_here, subject=f"{kind} {self._address_of(request)} {subject}")
+        await self._take(request, self._attempt(kind, subject), here)
 
     def _attempt(self, kind: str, subject: str) -> Bucket:
         """Told apart by kind: what somebody types as an e-mail address may look like somebody else's address or id."""

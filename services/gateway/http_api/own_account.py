@@ -132,7 +132,7 @@ class OwnAccountRoutes:
         ]
 
     async def request_reset(self, request: web.Request, body: Address) -> web.Response:
-        await self._limits.charge_account(request, body.email)
+        await self._limits.charge_reset(request, body.email)
         await self._own_account.request_password_reset(body.email)
         return answer(Nothing(), status=202)
 
