@@ -10,7 +10,7 @@ Names hold tenant, project and question; whether the reader may ask is the calle
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -25,6 +25,7 @@ from chassis.principals import Principal
 from services.gateway import metrics
 from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.redis_room import Room
+from services.gateway.round_trips import RoundTrips
 from services.gateway.sealing import Sealing
 
 log = logs.get(__name__)
@@ -120,6 +121,7 @@ class ReadCache:
         self._room = Room(redis, "reads", self._sealing, period_seconds=int(Life.LIST))
         self._memory = _Memory()
         self._reading: dict[str, asyncio.Task[_Entry]] = {}
+        self._marks: RoundTrips[str, bytes | None] = RoundTrips(self._marked)
 
     async def of(self, reader: Principal, question: bytes, life: Life, load: Load) -> bytes:
         """What `load` gives, or gave before. `reader` may have it, and reads of their own project."""
@@ -150,7 +152,7 @@ class ReadCache:
             raise _NotToBeKept
         entry = self._memory.get(name)
         if entry is not None and self._counts(entry, project_id):
-            [mark] = await self._ask(self._redis.mget([self._mark(project_id)]))
+            mark = await self._marks.answer(self._mark(project_id))
             layer = "memory"
         else:
             mark, stored = await self._ask(self._redis.mget([self._mark(project_id), name]))
@@ -160,6 +162,10 @@ class ReadCache:
         if entry is not None:
             metrics.CACHED_READS.labels(layer).inc()
         return entry
+
+    async def _marked(self, marks: Sequence[str]) -> Sequence[bytes | None]:
+        found: Sequence[bytes | None] = await self._ask(self._redis.mget(marks))
+        return found
 
     def _stored(self, name: str, stored: bytes | None, project_id: str) -> _Entry | None:
         if stored is None:

@@ -6,7 +6,6 @@ never more than burst + refill x time are allowed, from whatever moment one coun
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from redis.credentials import CredentialProvider
 from chassis.breakers import Breaker
 from services.gateway.domain import Bucket
 from services.gateway.rate_limits import Decision, Standing, interval_us, name_of
+from services.gateway.round_trips import RoundTrips
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ T = TypeVar("T")
 _STEPS, _STEP_SECONDS = 10, 0.005
 _SOCKET_SECONDS = 1.0
 _CONNECTIONS = 4
-#: Questions that are answered in one round trip.
-_MOST_AT_ONCE = 256
 
 # Answers several questions, one after the other. Times are in microseconds.
 #
@@ -164,7 +162,6 @@ class _Question(Generic[T]):
     arguments: Sequence[str | int]
     #: Makes something of the answer, from which it takes as many numbers as belong to it.
     read: Callable[["_Numbers"], T]
-    answered: "asyncio.Future[T]"
 
 
 class _Numbers:
@@ -190,8 +187,7 @@ class RedisLimiter:
         self._redis = redis
         self._script = redis.register_script(_SCRIPT)
         self.breaker = breaker
-        self._waiting: deque[_Question[Any]] = deque()
-        self._asking: asyncio.Task[None] | None = None
+        self._round_trips: RoundTrips[_Question[Any], Any] = RoundTrips(self._round_trip)
 
     async def probe(self) -> None:
         """A health check, which also sees to it that Redis has the script. Raises where Redis does not answer."""
@@ -223,28 +219,8 @@ class RedisLimiter:
         return await self._ask([f"leases:{name_of(bucket)}"], arguments, _grant)
 
     async def _ask(self, keys: Sequence[str], arguments: Sequence[str | int], read: Callable[[_Numbers], T]) -> T:
-        answered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Question(keys, arguments, read, answered))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_waiting())
-        return await answered
-
-    async def _ask_waiting(self) -> None:
-        try:
-            while self._waiting:
-                group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
-                try:
-                    answers = await self._round_trip(group)
-                except Exception as error:  # noqa: BLE001 - whoever waits is told
-                    for question in group:
-                        if not question.answered.done():
-                            question.answered.set_exception(error)
-                else:
-                    for question, answer in zip(group, answers, strict=True):
-                        if not question.answered.done():
-                            question.answered.set_result(answer)
-        finally:
-            self._asking = None
+        answer: T = await self._round_trips.answer(_Question(keys, arguments, read))
+        return answer
 
     async def _round_trip(self, questions: Sequence[_Question[Any]]) -> list[Any]:
         keys = [key for question in questions for key in question.keys]

@@ -7,15 +7,22 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
+from chassis.breakers import Breaker
 from chassis.errors import NotFound
+from chassis.ids import uuid7
+from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.servers import Valkey
-from services.gateway import read_cache
+from services.gateway import read_cache, redis_limits
+from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.http_api import definitions as definition_routes
-from tests.integration.gateway.fakes import PROJECT
+from services.gateway.read_cache import Life, ReadCache
+from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
+from tests.moved_clock import MovedClock
 from tests.suite_servers import RunningServer
+from tests.unit.gateway.no_feed import NoFeed, itself, told
 from tests.waiting import eventually, seconds_until
 
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
@@ -274,6 +281,43 @@ async def test_what_is_not_there_makes_nobody_wait(two: tuple[Gateway, Gateway, 
         calls = [gateway.call("GET", f"{METRICS}/{ID}", credential=session) for gateway in (one, other)]
         assert {answer.status for answer in await asyncio.gather(*calls)} == {404}
     assert time.monotonic() - began < 2.0
+
+
+async def test_whether_projects_were_changed_is_asked_for_many_reads_together(
+    valkey_server: RunningServer[Valkey],
+) -> None:
+    clock = MovedClock(time.time())
+    revisions = DefinitionRevisions(NoFeed(), clock, itself)
+    revisions.apply(told(1))
+    readers = [
+        Principal(subject="u", kind="user", scopes=frozenset(), expires_at=0, tenant_id=TENANT, project_id=str(uuid7()))
+        for _ in range(2)
+    ]
+
+    async def load() -> bytes:
+        return b"content"
+
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+
+        def asked() -> int:
+            return int(client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"])
+
+        async with redis_limits.connected(valkey_server.server.url) as connected:
+            cache = ReadCache(connected, Breaker("redis-reads"), revisions, clock, secret="shared")
+            for reader in readers:
+                await cache.of(reader, b"question", Life.LIST, load)
+            before = asked()
+            reads = [cache.of(reader, b"question", Life.LIST, load) for reader in readers for _ in range(30)]
+            assert set(await asyncio.gather(*reads)) == {b"content"}
+            assert asked() - before <= 2
+            marked, other = readers
+            await cache.changed(marked.project_id)
+            outcomes = [await cache.of(reader, b"question", Life.LIST, _anew) for reader in (marked, other)]
+            assert outcomes == [b"read anew", b"content"]
+
+
+async def _anew() -> bytes:
+    return b"read anew"
 
 
 async def test_what_is_small_takes_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,10 @@
 """What the feed of definitions lets count of what was read before."""
 
-from collections.abc import AsyncIterator
-
-from services.gateway.definition_revisions import DefinitionRevisions, DefinitionsChanged
+from services.gateway.definition_revisions import DefinitionRevisions
 from tests.moved_clock import MovedClock
+from tests.unit.gateway.no_feed import NoFeed, itself, told
 
 SHOP, OTHER = "shop", "other"
-
-
-class NoFeed:
-    async def newest_revision(self) -> int:
-        raise AssertionError("messages are applied by hand")
-
-    def watch(self, after_revision: int) -> AsyncIterator[DefinitionsChanged]:
-        raise AssertionError("messages are applied by hand")
-
-
-async def itself(newest: int) -> int:
-    return newest
-
-
-def told(revision: int, *projects: str, snapshot: bool = False) -> DefinitionsChanged:
-    return DefinitionsChanged(revision=revision, project_ids=frozenset(projects), snapshot=snapshot)
 
 
 def test_what_was_read_before_a_change_of_its_project_counts_no_more() -> None:
