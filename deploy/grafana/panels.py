@@ -318,9 +318,9 @@ AGGREGATOR = Page(
         ),
         graph(
             "Samples that wait",
-            "short",
-            "",
-            by_sink='sum by (sink) (pulsegate_sink_pending_samples{tenant_id=""})',
+            "bytes",
+            "Memory that they take.",
+            by_sink='sum by (sink) (pulsegate_sink_pending_bytes{tenant_id=""})',
         ),
         graph(
             "Samples",

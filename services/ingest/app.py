@@ -32,6 +32,7 @@ from services.ingest.operations.endings import SeriesEndings
 from services.ingest.operations.ledger import LedgerReader
 from services.ingest.settings import AggregatorSettings, ReceiverSettings
 from services.ingest.sinks.addresses import SinkAddress, SinkKind
+from services.ingest.sinks.backlog import Backlog
 from services.ingest.sinks.delivery import Sink
 from services.ingest.sinks.pushgateway import Pushgateway
 from services.ingest.sinks.remote_write import RemoteWrite
@@ -162,8 +163,10 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
         sinks = [_sink(each, session, settings) for each in settings.sinks]
         checkpoints, leases = PostgresCheckpoints(database), Leases(for_leases)
         fleet = Fleet(leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
+        backlog = Backlog(settings.sink_most_pending_bytes)
         lanes = [
-            Lane(number, settings, stream, checkpoints, leases, fleet, sinks, clock) for number in range(settings.lanes)
+            Lane(number, settings, stream, checkpoints, leases, fleet, sinks, backlog, clock)
+            for number in range(settings.lanes)
         ]
 
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)

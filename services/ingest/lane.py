@@ -21,6 +21,7 @@ from services.ingest.loading import Loaded
 from services.ingest.log import Log
 from services.ingest.log_reader import LogReader
 from services.ingest.settings import AggregatorSettings
+from services.ingest.sinks.backlog import Backlog
 from services.ingest.sinks.delivery import Deliveries, Delivery, Sink
 from services.ingest.storage.checkpoints import Checkpoints, Owned
 from services.ingest.storage.leases import Leases
@@ -48,6 +49,7 @@ class Lane:
         leases: Leases,
         fleet: Fleet,
         sinks: Sequence[Sink],
+        backlog: Backlog,
         clock: Clock,
         make_reader: Callable[[Log, int, int, datetime | None], LogReader] = LogReader,
     ) -> None:
@@ -58,6 +60,7 @@ class Lane:
         self._leases = leases
         self._fleet = fleet
         self._sinks = sinks
+        self._backlog = backlog
         self._clock = clock
         self._make_reader = make_reader
         self._stopping = asyncio.Event()
@@ -189,8 +192,8 @@ class Lane:
                     sink,
                     self._number,
                     self._clock,
+                    self._backlog,
                     delivered_ms=loaded.watermarks[sink.name],
-                    most_pending=self._settings.sink_most_pending,
                     longest_seconds=self._settings.sink_oldest_seconds,
                 )
                 for sink in self._sinks

@@ -60,7 +60,7 @@ SINK_SAMPLES = Counter("pulsegate_sink_samples_total", "Samples by what became o
 SINK_OUTCOMES = ("delivered", "quarantined", "too_old", "given_up")
 SINK_REQUESTS = Counter("pulsegate_sink_requests_total", "Write requests by HTTP status or error.", ["sink", "status"])
 SINK_PENDING = Gauge(
-    "pulsegate_sink_pending_samples", "Committed samples that are not delivered yet.", ["sink", "lane"]
+    "pulsegate_sink_pending_bytes", "Memory of committed samples that are not delivered yet.", ["sink", "lane"]
 )
 SINK_DELAY = Gauge(
     "pulsegate_sink_delay_seconds", "Age of the oldest committed sample that is not delivered yet.", ["sink", "lane"]

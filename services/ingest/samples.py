@@ -13,6 +13,12 @@ from services.ingest.domain import MetricType
 from services.ingest.exemplars import Exemplar
 from services.ingest.series import SeriesTable
 
+#: What a row takes in the columns, and an array that it refers to, besides its numbers.
+_ROW_BYTES = 41
+_ARRAY_BYTES = 128
+#: What the table keeps for a series that has ended, until that is delivered.
+_ENDED_BYTES = 1024
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
@@ -125,6 +131,14 @@ class Samples:
         last = np.empty(self.table.size, np.intp)
         last[self.rows] = places  # of several for one row, the last one stays
         return self.at(last[self.rows] == places)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory they keep from being used otherwise, at most: samples of a quiet row share their arrays. It
+        is without exemplars."""
+        arrays = [int(each.nbytes) for column in (self.counts, self.quantiles) for each in column if each is not None]
+        ended = int(np.count_nonzero(self.stale))
+        return _ROW_BYTES * len(self) + _ARRAY_BYTES * len(arrays) + sum(arrays) + _ENDED_BYTES * ended
 
     @property
     def widths(self) -> Ints:

@@ -86,7 +86,10 @@ class AggregatorSettings(LogSettings):
     sink_native_oldest_seconds: int = setting(
         "PULSEGATE_SINK_NATIVE_OLDEST_SECONDS", parse=integer(60, 10**8), default=3_000
     )
-    sink_most_pending: int = setting("PULSEGATE_SINK_PENDING_SAMPLES", parse=integer(1000, 10**9), default=2_000_000)
+    #: Of memory, for samples of all lanes that wait for sinks.
+    sink_most_pending_bytes: int = setting(
+        "PULSEGATE_SINK_PENDING_BYTES", parse=integer(1 << 20, 1 << 40), default=512 << 20
+    )
 
     def checks(self) -> list[Check]:
         sinks = {"remote_write_url", "further_sinks"}

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import Attributes
 
@@ -24,6 +23,7 @@ from services.ingest import metrics
 from services.ingest.samples import Samples
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.attempts import upstream
+from services.ingest.sinks.backlog import Backlog
 
 log = logs.get(__name__)
 
@@ -33,6 +33,10 @@ _COALESCED_MS = 15_000
 _BEHIND = 5
 #: Batches of one delivery that get a span.
 _MOST_SPANS = 64
+#: What an entry takes of memory besides its samples: each of its spans and exemplars, and everything else.
+_SPAN_BYTES = 112
+_EXEMPLAR_BYTES = 384
+_ENTRY_BYTES = 2048
 
 
 class Writer(Protocol):
@@ -67,10 +71,16 @@ class _Entry:
     #: With a time of their own, first zeros and stale markers: all of them count.
     special: Samples
     #: The commit's spans, one for each traced batch.
-    traceparents: list[str] = field(default_factory=list)
+    traceparents: list[str]
+    #: How much memory it takes.
+    held_bytes: int = field(init=False)
 
-    def __len__(self) -> int:
-        return len(self.ordinary) + len(self.special)
+    def __post_init__(self) -> None:
+        self._weigh()
+
+    def _weigh(self) -> None:
+        besides = _SPAN_BYTES * len(self.traceparents) + _EXEMPLAR_BYTES * len(self.ordinary.exemplars)
+        self.held_bytes = _ENTRY_BYTES + besides + self.ordinary.held_bytes + self.special.held_bytes
 
     def absorb(self, later: "_Entry") -> None:
         table = self.ordinary.table
@@ -78,12 +88,13 @@ class _Entry:
         self.ordinary = Samples.joined(table, (self.ordinary, later.ordinary)).latest()
         self.special = Samples.joined(table, (self.special, later.special))
         self.traceparents += later.traceparents[: _MOST_SPANS - len(self.traceparents)]
+        self._weigh()
 
     @property
-    def parting(self) -> int:
-        """How many of them no later ones replace: special ones, and the last ones of series that ended."""
+    def parting_bytes(self) -> int:
+        """Of samples that no later ones replace: special ones, and the last ones of series that ended."""
         ended = ~self.ordinary.table.live[self.ordinary.rows]
-        return len(self.special) + int(np.count_nonzero(ended))
+        return self.special.held_bytes + self.ordinary.at(ended).held_bytes
 
     def in_time(self) -> Samples:
         """All of them by time, so that each series' samples are in order."""
@@ -94,9 +105,10 @@ class Delivery:
     """One lane's way to one sink."""
 
     def __init__(
-        self, sink: Sink, lane: int, clock: Clock, *, delivered_ms: int, most_pending: int, longest_seconds: float
+        self, sink: Sink, lane: int, clock: Clock, backlog: Backlog, *, delivered_ms: int, longest_seconds: float
     ) -> None:
-        """`longest_seconds`: without any delivery for so long the sink starts over."""
+        """`backlog`: shared with other lanes and sinks. `longest_seconds`: without any delivery for so long the sink
+        starts over."""
         self.sink = sink.name
         self._lane = lane
         self._make_writer = partial(sink.writer, lane, clock)
@@ -106,7 +118,7 @@ class Delivery:
         self.delivered_ms = delivered_ms
         #: What earlier owners have committed up to here needs no delivery.
         self.begins_after_ms = delivered_ms if self._writer.keeps_history else -1
-        self._most_pending = most_pending
+        self._backlog = backlog
         self._longest_seconds = longest_seconds
         self._entries: deque[_Entry] = deque()
         #: The one that is being delivered: what was sent of it must not change any more.
@@ -121,15 +133,14 @@ class Delivery:
 
     def offer(self, commit_ms: int, samples: Samples, traceparents: Sequence[str] = ()) -> None:
         """Takes what a commit made deliverable, and its spans; it never waits."""
-        entry = self._entry(commit_ms, samples)
-        entry.traceparents += traceparents
-        self._entries.append(entry)
+        self._entries.append(self._entry(commit_ms, samples, traceparents))
         if len(self._entries) > _BEHIND:
             self._coalesce()
+        self._count()
+        self._make_room()
         if self._patience is not None and self._is_too_much():
             self._patience.reschedule(0.0)
             self._patience = None
-        self._count()
         self._idle.clear()
         self._arrived.set()
 
@@ -138,11 +149,11 @@ class Delivery:
         """For how long the sink has not taken what it is being given."""
         return self._clock.monotonic() - self._began if self._under_way else 0.0
 
-    def _entry(self, commit_ms: int, samples: Samples) -> _Entry:
+    def _entry(self, commit_ms: int, samples: Samples, traceparents: Sequence[str]) -> _Entry:
         if not self._writer.keeps_history:
-            return _Entry(commit_ms, samples.in_time().latest(), samples.at(slice(0)))
+            return _Entry(commit_ms, samples.in_time().latest(), samples.at(slice(0)), list(traceparents))
         ordinary = samples.at_ms == commit_ms
-        return _Entry(commit_ms, samples.at(ordinary), samples.at(~ordinary))
+        return _Entry(commit_ms, samples.at(ordinary), samples.at(~ordinary), list(traceparents))
 
     def _coalesce(self) -> None:
         last = self._entries.pop()
@@ -152,23 +163,26 @@ class Delivery:
             before.absorb(last)
         else:
             self._entries.append(last)
-        while len(self._entries) > 1 and self._total() > self._most_pending:
+
+    def _make_room(self) -> None:
+        while len(self._entries) > 1 and self._backlog.waiting.too_many_of(self):
             oldest = self._entries.popleft()
             oldest.absorb(self._entries.popleft())
             self._entries.appendleft(oldest)
+            self._count()
             log.warning("outage is long: older samples are coalesced further", sink=self.sink)
-
-    def _total(self) -> int:
-        return sum(map(len, self._entries))
+        parting = sum(entry.parting_bytes for entry in self._entries) if self._backlog.waiting.too_many else 0
+        self._backlog.parting.count(self, parting)
 
     def _is_too_much(self) -> bool:
-        if self._clock.monotonic() - self._began > self._longest_seconds:
-            return True
-        return self._total() > self._most_pending < sum(entry.parting for entry in self._entries)
+        too_late = self._clock.monotonic() - self._began > self._longest_seconds
+        return too_late or self._backlog.parting.too_many_of(self)
 
     def _count(self) -> None:
         pending = [*([self._under_way] if self._under_way else []), *self._entries]
-        metrics.SINK_PENDING.labels(self.sink, self._lane).set(sum(map(len, pending)))
+        held_bytes = sum(entry.held_bytes for entry in pending)
+        self._backlog.waiting.count(self, held_bytes)
+        metrics.SINK_PENDING.labels(self.sink, self._lane).set(held_bytes)
         oldest_ms = pending[0].commit_ms if pending else self._clock.now_ms()
         metrics.SINK_DELAY.labels(self.sink, self._lane).set(max(0, self._clock.now_ms() - oldest_ms) / 1000)
 
@@ -188,6 +202,7 @@ class Delivery:
                     self._arrived.clear()
                     self._idle.set()
         finally:
+            self._backlog.leave(self)
             metrics.SINK_PENDING.remove(self.sink, self._lane)
             metrics.SINK_DELAY.remove(self.sink, self._lane)
             # Nobody would close it: the next owner's is another one, perhaps elsewhere.
@@ -218,6 +233,7 @@ class Delivery:
         log.error("sink was away for too long: it starts over", sink=self.sink, lane=self._lane, samples=lost)
         self.delivered_ms = given_up[-1].commit_ms
         self._entries.clear()
+        self._backlog.parting.count(self, 0)
         self._writer = self._make_writer()
 
     async def flushed(self) -> None:

@@ -66,7 +66,7 @@ async def pipeline(
                 log_keep_seconds=600.0,
                 sink_oldest_seconds=7 * 86_400,
                 sink_native_oldest_seconds=3_000,
-                sink_most_pending=2_000_000,
+                sink_most_pending_bytes=512 << 20,
             ),
         )
 

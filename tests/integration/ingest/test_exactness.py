@@ -17,6 +17,7 @@ from services.ingest.fleet import Fleet
 from services.ingest.lane import Lane
 from services.ingest.sealing import Checkpoint
 from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.backlog import Backlog
 from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.storage.leases import Leases
@@ -109,7 +110,8 @@ async def cut_lane(pipeline: Pipeline, cut: Cut) -> AsyncIterator[None]:
         sink = CutSink(session, f"{pipeline.prometheus_url}/api/v1/write", cut)
         checkpoints, leases, clock = CutCheckpoints(database, cut), Leases(database), SystemClock()
         fleet = Fleet(leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lane = Lane(0, settings, stream, checkpoints, leases, fleet, [sink], clock)
+        backlog = Backlog(settings.sink_most_pending_bytes)
+        lane = Lane(0, settings, stream, checkpoints, leases, fleet, [sink], backlog, clock)
         working = asyncio.create_task(lane.run())
         try:
             yield

@@ -20,6 +20,7 @@ from services.ingest.log import Log
 from services.ingest.log_reader import LogReader
 from services.ingest.records import Record
 from services.ingest.sealing import Checkpoint
+from services.ingest.sinks.backlog import Backlog
 from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.storage.checkpoints import Owned, PostgresCheckpoints
 from services.ingest.storage.leases import Leases
@@ -66,7 +67,8 @@ async def worked_on(pipeline: Pipeline, stream: Log, checkpoints: HeldCheckpoint
     async with aiohttp.ClientSession() as session:
         sink = RemoteWrite(session, lambda: f"{pipeline.prometheus_url}/api/v1/write")
         fleet = Fleet(checkpoints.leases, clock, lanes=settings.lanes, lease_seconds=settings.lease_seconds)
-        lane = Lane(0, settings, stream, checkpoints, checkpoints.leases, fleet, [sink], clock, make_reader)
+        backlog = Backlog(settings.sink_most_pending_bytes)
+        lane = Lane(0, settings, stream, checkpoints, checkpoints.leases, fleet, [sink], backlog, clock, make_reader)
         working = asyncio.create_task(lane.run())
         try:
             yield readers

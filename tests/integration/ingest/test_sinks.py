@@ -151,7 +151,7 @@ async def test_a_dead_sink_that_has_started_over_goes_on_from_there_with_the_nex
     jobs = pipeline.define("jobs_total", labels=[{"name": "n"}])
     async with listening() as sink, pipeline.receiver():
         sink.held.clear()
-        async with pipeline.aggregator(further_sinks=second(sink), sink_most_pending=1000):
+        async with pipeline.aggregator(further_sinks=second(sink), sink_most_pending_bytes=1 << 19):
             await pipeline.send({"name": "orders_total", "value": 1})
             await pipeline.expect("orders_total{$project}", 1)
             for first in range(0, 600, 100):

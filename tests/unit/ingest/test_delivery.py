@@ -1,6 +1,8 @@
 """Delivery to one sink that is scripted: nothing is lost, nothing is out of order, one bad sample harms no other."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -13,6 +15,7 @@ from services.ingest.exemplars import Exemplar, Span
 from services.ingest.samples import Samples
 from services.ingest.sinks import samples_writer
 from services.ingest.sinks.attempts import Answer
+from services.ingest.sinks.backlog import Backlog
 from services.ingest.sinks.delivery import Deliveries, Delivery
 from services.ingest.sinks.remote_write import RemoteWrite
 from tests.captured_logs import logged_by
@@ -91,9 +94,15 @@ def clock() -> SteppedClock:
 
 @asynccontextmanager
 async def delivering(
-    sink: ScriptedSink, clock: SteppedClock, *, most_pending: int = 1000, longest_seconds: float = 604_800.0
+    sink: ScriptedSink,
+    clock: SteppedClock,
+    backlog: Backlog | None = None,
+    *,
+    lane: int = 0,
+    longest_seconds: float = 604_800.0,
 ) -> AsyncIterator[Delivery]:
-    delivery = Delivery(sink, 0, clock, delivered_ms=0, most_pending=most_pending, longest_seconds=longest_seconds)
+    backlog = backlog or Backlog(1 << 20)
+    delivery = Delivery(sink, lane, clock, backlog, delivered_ms=0, longest_seconds=longest_seconds)
     running = asyncio.create_task(delivery.run())
     try:
         yield delivery
@@ -110,6 +119,11 @@ def offer(delivery: Delivery, commit_ms: int, *samples: Samples) -> None:
 def count(outcome: str) -> float:
     labels = {"sink": "remote_write", "outcome": outcome}
     return REGISTRY.get_sample_value("pulsegate_sink_samples_total", labels) or 0.0
+
+
+def pending_bytes(lane: int = 0) -> float:
+    labels = {"sink": "remote_write", "lane": str(lane)}
+    return REGISTRY.get_sample_value("pulsegate_sink_pending_bytes", labels) or 0.0
 
 
 async def flushed(delivery: Delivery) -> None:
@@ -195,17 +209,91 @@ async def test_first_zeros_and_stale_markers_stay_and_stand_in_order(sink: Scrip
 
 async def test_what_waits_is_bounded_and_the_newest_value_stays(sink: ScriptedSink, clock: SteppedClock) -> None:
     of = [SERIES.of(ORDERS, plan=f"p{number}") for number in range(10)]
-    async with delivering(sink, clock, most_pending=100) as delivery:
+    async with delivering(sink, clock, Backlog(100_000)) as delivery:
         sink.open.clear()
         offer_commits(delivery, of, range(1))
         await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
         offer_commits(delivery, of, range(1, 3601))
-        pending = REGISTRY.get_sample_value("pulsegate_sink_pending_samples", {"sink": "remote_write", "lane": "0"})
-        assert pending is not None
-        assert pending <= 100 + 10
+        assert 50_000 < pending_bytes() <= 100_000
         sink.open.set()
         await flushed(delivery)
     assert {name: value for name, value, _ in sink.accepted} == {f"orders_total p{n}": 3600.0 for n in range(10)}
+
+
+#: The sum of a native histogram's counts, as many buckets, their indexes and their counts.
+_NATIVE = [160, 0, 0, 0, *range(160), *[1] * 160]
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        (MetricType.COUNTER, None),
+        (MetricType.HISTOGRAM, [11] + [1] * 12),
+        (MetricType.HISTOGRAM, [100] + [1] * 101),
+        (MetricType.NATIVE_HISTOGRAM, _NATIVE),
+    ],
+)
+async def test_what_waits_takes_no_more_memory_than_it_may_whatever_a_sample_holds(
+    sink: ScriptedSink, clock: SteppedClock, kind: MetricType, counts: list[int] | None
+) -> None:
+    most_bytes = 1 << 20
+    of = definition(f"held_{len(counts or ())}", kind, bounds=tuple(map(float, range(len(counts or ()) - 2))))
+    rows = [SERIES.of(of, plan=f"p{number}") for number in range(50)]
+    spans = [f"00-{number:032d}-{number:016d}-01" for number in range(8)]
+    async with delivering(sink, clock, Backlog(most_bytes)) as delivery:
+        sink.open.clear()
+        offer_commits(delivery, [PRO], range(1))
+        await eventually(lambda: asyncio.sleep(0, bool(sink.bodies)))
+        tracemalloc.start()
+        try:
+            for slot in range(1, 401):
+                at_ms = NOW_MS + slot * 15_000
+                samples = SERIES.joined(*(SERIES.sample(row, at_ms, 1.0, counts) for row in rows))
+                shown = {row: Exemplar(1.0, Span(bytes([slot % 256] * 16), b"s" * 8), at_ms) for row in rows[:4]}
+                delivery.offer(at_ms, samples.with_exemplars(shown), spans)
+            del samples, shown
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most_bytes / 2 < taken < most_bytes
+        assert most_bytes / 2 < pending_bytes() <= most_bytes
+
+
+async def test_lanes_share_what_may_wait_and_those_with_most_of_it_are_coalesced(clock: SteppedClock) -> None:
+    many = [SERIES.of(ORDERS, plan=f"p{number}") for number in range(100)]
+    heavy_sink, light_sink, backlog = ScriptedSink(), ScriptedSink(), Backlog(300_000)
+    async with (
+        delivering(heavy_sink, clock, backlog) as heavy,
+        delivering(light_sink, clock, backlog, lane=1) as light,
+    ):
+        for sink in (heavy_sink, light_sink):
+            sink.open.clear()
+        for slot in range(60):
+            offer_commits(heavy, many, range(slot * 15, slot * 15 + 1))
+            offer_commits(light, [PRO], range(slot * 15, slot * 15 + 1))
+            await asyncio.sleep(0)
+        assert 250_000 < pending_bytes(0) + pending_bytes(1) <= 300_000
+        for sink in (heavy_sink, light_sink):
+            sink.open.set()
+        await flushed(heavy)
+        await flushed(light)
+    assert len({at_ms for *_, at_ms in heavy_sink.accepted}) < 30
+    assert len({at_ms for *_, at_ms in light_sink.accepted}) == 60
+
+
+async def test_what_waited_with_a_lane_that_is_given_back_leaves_its_room_to_others(clock: SteppedClock) -> None:
+    given_back, kept, backlog = ScriptedSink(), ScriptedSink(), Backlog(100_000)
+    for sink in (given_back, kept):
+        sink.open.clear()
+    async with delivering(given_back, clock, backlog) as delivery:
+        offer_commits(delivery, [PRO], range(0, 30 * 15, 15))
+        await eventually(lambda: asyncio.sleep(0, bool(given_back.bodies)))
+    async with delivering(kept, clock, backlog, lane=1) as delivery:
+        offer_commits(delivery, [PRO], range(0, 40 * 15, 15))
+        kept.open.set()
+        await flushed(delivery)
+    assert len(kept.accepted) == 40
 
 
 async def test_many_samples_travel_in_several_requests(sink: ScriptedSink, clock: SteppedClock) -> None:
@@ -352,7 +440,7 @@ async def test_many_that_are_refused_again_cost_few_requests_and_those_that_are_
     plans = [f"p{number}" for number in range(300)]
     rows = [SERIES.of(ORDERS, plan=plan) for plan in plans]
     sink.answer = refusing(Answer(400, "too many series"), *plans)
-    async with delivering(sink, clock, most_pending=10_000) as delivery:
+    async with delivering(sink, clock) as delivery:
         offer_commits(delivery, [*rows, PRO], range(1))
         await flushed(delivery)
         sink.answer = refusing(Answer(400, "too many series"), *plans[10:])
@@ -539,7 +627,7 @@ async def test_a_dead_sink_starts_over_when_too_much_has_ended_that_it_lacks(
         sealed = store.commit(NOW_MS + second * 1000)
         delivery.offer(sealed.commit_ms, sealed.samples)
 
-    async with delivering(sink, clock, most_pending=1000) as delivery:
+    async with delivering(sink, clock, Backlog(400_000)) as delivery:
         sink.open.clear()
         for second in range(1, 301):
             churn(second)
@@ -558,7 +646,7 @@ async def test_a_dead_sink_starts_over_when_too_much_has_ended_that_it_lacks(
 
 async def test_a_sink_that_lacks_live_series_alone_is_waited_for(sink: ScriptedSink, clock: SteppedClock) -> None:
     store, before = Store(), count("given_up")
-    async with delivering(sink, clock, most_pending=100) as delivery:
+    async with delivering(sink, clock, Backlog(10_000)) as delivery:
         sink.open.clear()
         for second in range(1, 101):
             store.fold(record(*(delta(ORDERS, 1.0, plan=str(n)) for n in range(99))))

@@ -22,7 +22,7 @@ def _exposed(name: str, **labels: str) -> float | None:
 
 def test_failures_of_a_lane_and_its_sinks_are_exposed_as_0_before_the_first() -> None:
     sink = RemoteWrite(_NOTHING, _NOTHING, name="new")
-    Lane(93, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, [sink], SystemClock())
+    Lane(93, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, [sink], _NOTHING, SystemClock())
     assert _exposed("pulsegate_lanes_lost_total", lane="93") == 0
     for outcome in ("quarantined", "too_old", "given_up"):
         assert _exposed("pulsegate_sink_samples_total", sink="new", outcome=outcome) == 0
