@@ -2,7 +2,7 @@
 
 Owns the schema `codegen` (what was generated, by hash). Called by the gateway alone. A compiler pipeline::
 
-    grpc_api.GenerateClient → domain.Options.of → operations.ClientGeneration.generate
+    grpc_api.GenerateClient → domain.Options.of → operations.ClientGeneration.generate → turns (of each tenant one)
         → clients.ConfigClient (fetch; what is known by its digest ends here) → domain.Definitions.of (validate)
         → outputters (one table of languages, one module and one template folder each) → storage (publish)
 

@@ -1,6 +1,7 @@
 """The composition root of the codegen service."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -50,7 +51,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             "browser_runtime", runtimes.probe("browser/dist/runtime.js", "browser/dist/runtime.min.js"), hard=False
         )
 
-        generation = _generation(settings, ConfigClient(config), database, runtimes)
+        # One thread: two would share the processor all the same, and each keep the memory that it once needed.
+        renderer = stack.enter_context(ThreadPoolExecutor(1, "renderer"))
+        generation = _generation(settings, ConfigClient(config), database, runtimes, renderer)
 
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
@@ -73,13 +76,16 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             health.stopping = True
 
 
-def _generation(settings: Settings, config: ConfigClient, database: Database, runtimes: Runtimes) -> ClientGeneration:
+def _generation(
+    settings: Settings, config: ConfigClient, database: Database, runtimes: Runtimes, renderer: Executor
+) -> ClientGeneration:
     return ClientGeneration(
         config=config,
         database=database,
         artifacts=ArtifactStorage(),
         recent=RecentArtifacts(SystemClock()),
         runtimes=runtimes,
+        renderer=renderer,
         retention=Retention(
             unused_for=timedelta(days=settings.artifact_retention_days),
             most_per_project=settings.artifacts_per_project,

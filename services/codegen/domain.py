@@ -10,7 +10,7 @@ from typing import Self
 import msgspec
 
 from chassis.errors import Invalid
-from services.codegen.errors import DefinitionNotRenderable
+from services.codegen.errors import ClientTooLarge, DefinitionNotRenderable
 
 _METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
@@ -18,6 +18,8 @@ _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _MOST_ENDPOINT_CHARACTERS = 2000
 _PUBLISHABLE_KEY = re.compile(r"pk_[A-Za-z0-9_-]{1,200}")
+#: What definitions of as many bytes as a project may have become, but not where all of their text has to be escaped.
+MOST_CLIENT_BYTES = 12 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,28 +77,37 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Definitions:
-    """The validated definitions of one project, sorted by name."""
+    """The validated definitions of one project."""
 
     project_id: str
-    metrics: tuple[Metric, ...]
+    #: Sorted by name. Whoever goes through them keeps none: all together they may take up a lot of memory.
+    metrics: Iterable[Metric]
     #: SHA-256 over all of it, 64 hexadecimal digits.
     fingerprint: str = ""
 
     @classmethod
     def of(cls, project_id: str, metrics: Iterable[Metric]) -> Self:
-        """Raises DefinitionNotRenderable where a name could not be one in code, or is there twice."""
-        ordered = tuple(sorted(metrics, key=lambda metric: metric.name))
-        names = [metric.name for metric in ordered]
-        for metric in ordered:
-            labels = [label.name for label in metric.labels]
-            if not _METRIC_NAME.fullmatch(metric.name) or len(set(labels)) != len(labels):
-                raise DefinitionNotRenderable(f"The definition with the id {metric.id} cannot be put into code.")
-            if not all(map(_LABEL_NAME.fullmatch, labels)):
-                raise DefinitionNotRenderable(f"A label of {metric.name} cannot be put into code.")
-        if len(set(names)) != len(names):
-            raise DefinitionNotRenderable("Two definitions of the project have the same name.")
-        encoded = msgspec.json.encode((project_id, ordered))
-        return cls(project_id=project_id, metrics=ordered, fingerprint=hashlib.sha256(encoded).hexdigest())
+        """`metrics`, sorted by name, are gone through more than once.
+
+        Raises DefinitionNotRenderable where a name could not be one in code, or is there twice.
+        """
+        fingerprint = hashlib.sha256(msgspec.json.encode(project_id))
+        last_name = ""
+        for metric in metrics:
+            _require_renderable(metric)
+            if metric.name <= last_name:
+                raise DefinitionNotRenderable("Two definitions of the project have the same name.")
+            last_name = metric.name
+            fingerprint.update(msgspec.json.encode(metric))
+        return cls(project_id=project_id, metrics=metrics, fingerprint=fingerprint.hexdigest())
+
+
+def _require_renderable(metric: Metric) -> None:
+    labels = [label.name for label in metric.labels]
+    if not _METRIC_NAME.fullmatch(metric.name) or len(set(labels)) != len(labels):
+        raise DefinitionNotRenderable(f"The definition with the id {metric.id} cannot be put into code.")
+    if not all(map(_LABEL_NAME.fullmatch, labels)):
+        raise DefinitionNotRenderable(f"A label of {metric.name} cannot be put into code.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +149,15 @@ class Artifact:
     sha256: str
 
     @classmethod
-    def of(cls, text: str, *, content_type: str, file_name: str) -> Self:
-        content = text.encode("utf-8")
+    def of(cls, source: Iterable[str], *, content_type: str, file_name: str) -> Self:
+        """Takes no more of the source than it may have. Raises ClientTooLarge."""
+        content = bytearray()
+        for part in source:
+            content += part.encode("utf-8")
+            if len(content) > MOST_CLIENT_BYTES:
+                raise ClientTooLarge(MOST_CLIENT_BYTES)
         sha256 = hashlib.sha256(content).hexdigest()
-        return cls(content=content, content_type=content_type, file_name=file_name, sha256=sha256)
+        return cls(content=bytes(content), content_type=content_type, file_name=file_name, sha256=sha256)
 
 
 def input_hash(definitions_digest: str, options: Options, generator: str) -> str:

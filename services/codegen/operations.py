@@ -1,9 +1,10 @@
 """The use cases: a client for the definitions as they are now, and one that was generated before."""
 
 import asyncio
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import timedelta
-from weakref import WeakValueDictionary
+from typing import Literal
 
 from chassis.errors import Invalid
 from chassis.postgres import Database
@@ -15,6 +16,7 @@ from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
 from services.codegen.storage import ArtifactStorage
+from services.codegen.turns import Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class ClientGeneration:
         artifacts: ArtifactStorage,
         recent: RecentArtifacts,
         runtimes: Runtimes,
+        renderer: Executor,
         retention: Retention,
     ) -> None:
         self._config = config
@@ -44,42 +47,41 @@ class ClientGeneration:
         self._recent = recent
         self._runtimes = runtimes
         self._retention = retention
-        # One a client: when definitions have changed, a thousand pages ask for the same one at once. A lock lives for
-        # as long as somebody holds it or waits for it.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
+        self._renderer = renderer
 
     async def generate(self, principal: Principal, options: Options) -> Artifact:
         """The client for the definitions as of now. Durable before it is answered, so that its hash may be pinned.
 
-        Raises RuntimeMissing, DefinitionNotRenderable, Unavailable (config or the database).
+        Raises RuntimeMissing, DefinitionNotRenderable, ClientTooLarge, Unavailable (config, the database or a turn).
         """
-        fetched = await self._config.definitions(principal.project_id)
         runtime = self._runtimes.get(outputters.OUTPUTS[options.language].runtime_path(options))
-        key = input_hash(fetched.digest, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
-        artifact = self._recent.get(principal.project_id, key)
-        if artifact is None:
-            artifact = await self._generate_once(principal, key, fetched, options, runtime)
-        else:
-            metrics.CLIENTS.labels(options.language, "memory").inc()
-        return artifact
-
-    async def _generate_once(
-        self, principal: Principal, key: str, fetched: FetchedDefinitions, options: Options, runtime: Runtime
-    ) -> Artifact:
-        async with self._locks.setdefault(key, asyncio.Lock()):
+        async with self._turns.one(principal.tenant_id):
+            fetched = await self._config.definitions(principal.project_id)
+            key = input_hash(fetched.digest, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
             artifact, source = self._recent.get(principal.project_id, key), "memory"
             if artifact is None:
-                artifact, source = await self._stored(principal, key), "postgres"
+                artifact, source = await self._stored(principal, "input_hash", key), "postgres"
             if artifact is None:
-                artifact, source = await asyncio.to_thread(_render, fetched, options, runtime), "rendered"
+                artifact, source = await self._rendered(fetched, options, runtime), "rendered"
                 await self._store(principal, key, artifact)
-            self._recent.put(principal.project_id, key, artifact)
+            if source != "memory":
+                self._recent.put(principal.project_id, key, artifact)
         metrics.CLIENTS.labels(options.language, source).inc()
         return artifact
 
-    async def _stored(self, principal: Principal, key: str) -> Artifact | None:
+    async def _rendered(self, fetched: FetchedDefinitions, options: Options, runtime: Runtime) -> Artifact:
+        rendering = asyncio.get_running_loop().run_in_executor(self._renderer, _render, fetched, options, runtime)
+        try:
+            return await asyncio.shield(rendering)
+        finally:  # a thread goes on when its caller has given up, and takes up memory for as long
+            await asyncio.wait([rendering])
+
+    async def _stored(
+        self, principal: Principal, by: Literal["input_hash", "content_hash"], sha256: str
+    ) -> Artifact | None:
         async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
-            return await self._artifacts.find(connection, principal.project_id, "input_hash", key)
+            return await self._artifacts.find(connection, principal.project_id, by, sha256)
 
     async def _store(self, principal: Principal, key: str, artifact: Artifact) -> None:
         project_id = principal.project_id
@@ -90,14 +92,15 @@ class ClientGeneration:
             )
 
     async def artifact(self, principal: Principal, sha256: str) -> Artifact:
-        """What was once generated for the project and has these bytes. Raises VALIDATION_FAILED, ArtifactNotFound."""
+        """What was once generated for the project and has these bytes. Raises VALIDATION_FAILED, ArtifactNotFound,
+        Unavailable (the database or a turn)."""
         if not is_sha256(sha256):
             raise Invalid.fields({"sha256": "must be 64 hexadecimal digits"})
         artifact = self._recent.get(principal.project_id, sha256)
         if artifact is not None:
             return artifact
-        async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
-            artifact = await self._artifacts.find(connection, principal.project_id, "content_hash", sha256)
+        async with self._turns.one(principal.tenant_id):
+            artifact = await self._stored(principal, "content_hash", sha256)
         if artifact is None:
             raise ArtifactNotFound("No client with this hash was generated for the project, or not in a long time.")
         self._recent.put(principal.project_id, sha256, artifact)

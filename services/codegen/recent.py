@@ -13,7 +13,7 @@ _FRESH_SECONDS = 3600.0
 class RecentArtifacts:
     """Artifacts by project and hash (of their input or of their content), least recently used out first."""
 
-    def __init__(self, clock: Clock, *, most_bytes: int = 64 << 20) -> None:
+    def __init__(self, clock: Clock, *, most_bytes: int = 32 << 20) -> None:
         self._clock = clock
         self._most_bytes = most_bytes
         self._bytes = 0

@@ -34,6 +34,7 @@ class ArtifactStorage:
              LIMIT 1
             """,  # noqa: S608 - one of two constants # nosec B608
             values,
+            binary=True,  # as text the content would be twice as large
         )
         row = await cursor.fetchone()
         return Artifact(**row) if row else None

@@ -77,6 +77,7 @@ CODES: Mapping[int, Sequence[str]] = {
         "METRIC_LIMIT_REACHED",
         "DELETED_METRIC_LIMIT_REACHED",
         "DEFINITIONS_FULL",
+        "CLIENT_TOO_LARGE",
         "PROJECT_LIMIT_REACHED",
         "KEY_LIMIT_REACHED",
         "BATCH_EMPTY",

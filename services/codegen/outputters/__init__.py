@@ -4,7 +4,7 @@ To add a language, write its module and templates, put its runtime into `sdk/`, 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from services.codegen.outputters.rendering import TEMPLATES
 class Output:
     """How clients of one language are made."""
 
-    #: (definitions, options, the runtime's source) → the client's source. Pure.
-    render: Callable[[Definitions, Options, str], str]
+    #: (definitions, options, the runtime's source) → the client's source, part by part. Pure.
+    render: Callable[[Definitions, Options, str], Iterable[str]]
     #: Where the runtime is, below the SDK directory.
     runtime_path: Callable[[Options], str]
     file_name: Callable[[Options], str]
@@ -45,10 +45,10 @@ OUTPUTS: Mapping[Language, Output] = {
 
 
 def render(definitions: Definitions, options: Options, runtime: str) -> Artifact:
-    """The client, ready to be published."""
+    """The client, ready to be published. Raises ClientTooLarge."""
     output = OUTPUTS[options.language]
-    text = output.render(definitions, options, runtime)
-    return Artifact.of(text, content_type=output.content_type, file_name=output.file_name(options))
+    source = output.render(definitions, options, runtime)
+    return Artifact.of(source, content_type=output.content_type, file_name=output.file_name(options))
 
 
 def _digest_of_sources() -> str:

@@ -1,6 +1,7 @@
 """JavaScript for browsers and Node: the bundled runtime, then `class Metrics` with one method a metric."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.codegen.domain import Definitions, Label, Metric, Options
@@ -28,26 +29,22 @@ class _Method:
 
     name: str
     metric: Metric
-    #: The type of `labels` in TypeScript's notation.
-    labels: str
+
+    @property
+    def labels(self) -> str:
+        """The type of `labels` in TypeScript's notation."""
+        if not self.metric.labels:
+            return "Record<string, never>"
+        return f"{{ {'; '.join(map(_type_of_label, self.metric.labels))} }}"
 
 
-def render(definitions: Definitions, options: Options, runtime: str) -> str:
+def render(definitions: Definitions, options: Options, runtime: str) -> Iterator[str]:
     """The client's source. `runtime` is a bundle that declares `PulsegateRuntime` (`sdk/browser/README.md`)."""
-    methods = [
-        _Method(name=camel_case(metric.name, _MEMBERS), metric=metric, labels=_type_of_labels(metric))
-        for metric in definitions.metrics
-    ]
+    methods = (_Method(name=camel_case(metric.name, _MEMBERS), metric=metric) for metric in definitions.metrics)
     template = f"{options.packaging}{'.min' if options.minify else ''}.js.jinja2"
-    return _TEMPLATES.get_template(template).render(
+    return _TEMPLATES.get_template(template).generate(
         definitions=definitions, options=options, runtime=runtime.strip("\n"), methods=methods
     )
-
-
-def _type_of_labels(metric: Metric) -> str:
-    if not metric.labels:
-        return "Record<string, never>"
-    return f"{{ {'; '.join(map(_type_of_label, metric.labels))} }}"
 
 
 def _type_of_label(label: Label) -> str:

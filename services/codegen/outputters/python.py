@@ -2,6 +2,7 @@
 
 import ast
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.codegen.domain import Definitions, Label, Metric, MetricType, Options
@@ -42,16 +43,16 @@ class _Method:
     parameters: tuple[_Parameter, ...]
 
 
-def render(definitions: Definitions, options: Options, runtime: str) -> str:
+def render(definitions: Definitions, options: Options, runtime: str) -> Iterator[str]:
     """The client's source. `runtime` is the package `sdk/python/pulsegate_runtime`, joined."""
     client = _client_class(runtime)
     taken = PYTHON_KEYWORDS | _TYPES | _attributes(client)
-    return _TEMPLATES.get_template("client.py.jinja2").render(
+    return _TEMPLATES.get_template("client.py.jinja2").generate(
         definitions=definitions,
         options=options,
         runtime=runtime.strip("\n"),
         constructor=_options_of_constructor(client),
-        methods=[_method(metric, free(public(metric.name), taken)) for metric in definitions.metrics],
+        methods=(_method(metric, free(public(metric.name), taken)) for metric in definitions.metrics),
     )
 
 

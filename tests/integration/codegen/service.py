@@ -1,5 +1,8 @@
 """A running codegen service, as the gateway would call it."""
 
+import asyncio
+import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Any
 
 from chassis import context, grpc_client
 from contracts.pulsegate.codegen.v1 import codegen_pb2, codegen_pb2_grpc
-from deploy.local.layout import Ports
+from deploy.local.layout import CHECKOUT, Ports
 from tests.integration.codegen.upstreams import PROJECT, TENANT
 from tests.stand_in_auth import StandInAuth
 
@@ -16,6 +19,19 @@ KEY = "pk_0123456789abcdefghijklmnopqrstuvwxyzAB"
 ENDPOINT = "https://metrics.example.com"
 
 StartCodegen = Callable[..., AbstractAsyncContextManager["Codegen"]]
+
+
+async def start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+    """The service as a process, with an environment of its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULSEGATE_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "services.codegen", *arguments),
+        cwd=CHECKOUT,
+        env={**inherited, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

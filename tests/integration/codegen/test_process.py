@@ -1,29 +1,16 @@
 """`python -m services.codegen` as the deployer runs it."""
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 
-from deploy.local.layout import CHECKOUT, Ports
+from deploy.local.layout import Ports
+from tests.integration.codegen.service import start
 from tests.suite_database import Database
 from tests.waiting import eventually
-
-
-async def _start(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULSEGATE_")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "services.codegen", *arguments),
-        cwd=CHECKOUT,
-        env={**inherited, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
 
 
 async def test_it_starts_before_the_services_it_calls_and_ends_on_sigterm(
@@ -42,7 +29,7 @@ async def test_it_starts_before_the_services_it_calls_and_ends_on_sigterm(
         down = body["checks"]["config"]["status"] == "down"
         return body if down and body["status"] == "degraded" else {}
 
-    process = await _start(
+    process = await start(
         PULSEGATE_OPS_PORT=str(ports.operations("codegen")),
         PULSEGATE_GRPC_PORT=str(ports.grpc("codegen")),
         PULSEGATE_SERVICE_TOKEN="token-only-for-tests",
@@ -60,13 +47,13 @@ async def test_it_starts_before_the_services_it_calls_and_ends_on_sigterm(
 
 
 async def test_it_names_every_setting_at_fault_and_migrates_as_the_owner(database: Database) -> None:
-    process = await _start()
+    process = await start()
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 78
     for name in ("OPS_PORT", "SERVICE_TOKEN", "GRPC_PORT", "POSTGRES_DSN", "AUTH_ADDRESS", "CONFIG_ADDRESS"):
         assert f"PULSEGATE_{name}: is required" in errors.decode()
 
-    process = await _start("migrate", PULSEGATE_POSTGRES_OWNER_DSN=database.owner_dsn("codegen"))
+    process = await start("migrate", PULSEGATE_POSTGRES_OWNER_DSN=database.owner_dsn("codegen"))
     assert await asyncio.wait_for(process.wait(), 30) == 0
-    process = await _start("migrat")
+    process = await start("migrat")
     assert await asyncio.wait_for(process.wait(), 30) == 1

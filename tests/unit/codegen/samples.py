@@ -59,6 +59,10 @@ def metric(name: str, kind: str = "counter", *labels: Label, age: int = 0, unit:
     )
 
 
+def definitions(*metrics: Metric) -> Definitions:
+    return Definitions.of(PROJECT, sorted(metrics, key=lambda metric: metric.name))
+
+
 def generate(
     *metrics: Metric,
     language: Language = Language.PYTHON,
@@ -70,7 +74,7 @@ def generate(
     """A client, of the note-taking runtime unless another is given."""
     options = Options.of(language=language, endpoint=ENDPOINT, key=key, minify=minify, packaging=packaging)
     runtime = runtime or (PYTHON_RUNTIME if language is Language.PYTHON else JAVASCRIPT_RUNTIME)
-    return outputters.render(Definitions.of(PROJECT, metrics), options, runtime).content.decode()
+    return outputters.render(definitions(*metrics), options, runtime).content.decode()
 
 
 def real_runtime(language: Language, *, minify: bool = False) -> str:

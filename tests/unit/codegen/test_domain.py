@@ -3,6 +3,8 @@
 import pytest
 
 from chassis.errors import Invalid
+from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from services.codegen.clients import FetchedDefinitions
 from services.codegen.domain import Artifact, Definitions, Label, Language, Options, Packaging, input_hash, is_sha256
 from services.codegen.errors import DefinitionNotRenderable
 from tests.unit.codegen.samples import ENDPOINT, KEY, PROJECT, metric
@@ -20,10 +22,14 @@ def _options(**changes: object) -> Options:
 
 
 def test_definitions_are_sorted_by_name_and_their_fingerprint_does_not_depend_on_the_order() -> None:
-    one, two = metric("a_total"), metric("b_total")
-    forth, back = Definitions.of(PROJECT, [one, two]), Definitions.of(PROJECT, [two, one])
-    assert forth == back
-    assert [each.name for each in back.metrics] == ["a_total", "b_total"]
+    one, two = (pb.Metric(spec=pb.MetricSpec(name=name, type=pb.METRIC_TYPE_GAUGE)) for name in ("a_level", "b_level"))
+    forth, back = (
+        FetchedDefinitions(project_id=PROJECT, metrics=metrics, digest="").decode()
+        for metrics in ([one, two], [two, one])
+    )
+    assert forth.fingerprint == back.fingerprint
+    assert [each.name for each in back.metrics] == ["a_level", "b_level"]
+    assert list(forth.metrics) == list(back.metrics)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,6 @@ def test_an_input_hash_stands_for_definitions_options_and_generator() -> None:
 
 
 def test_an_artifact_is_known_by_the_hash_of_its_bytes() -> None:
-    artifact = Artifact.of("é", content_type="text/plain", file_name="a.txt")
+    artifact = Artifact.of(["é"], content_type="text/plain", file_name="a.txt")
     assert artifact.content == b"\xc3\xa9"
     assert artifact.sha256 == "4a99557e4033c3539de2eb65472017cad5f9557f7a0625a09f1c3f6e2ba69c4c"
