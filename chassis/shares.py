@@ -1,6 +1,8 @@
 """What many share, and each may have a part of only: however many take theirs, something is left for the next."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 #: One alone may have a quarter.
 _PARTS = 4
@@ -39,3 +41,43 @@ class Shares:
         for holder in holders:
             if its := self._taken_by.pop(holder, 0) - amount:
                 self._taken_by[holder] = its
+
+
+class Turns:
+    """So many at a time, shared by holders. More wait: whose holders may have another one comes up in the order in
+    which they came."""
+
+    def __init__(self, most: int, *, least: int = 1) -> None:
+        self._shares = Shares(most, least=least)
+        #: Turns that have not come, the oldest first, and whose they are.
+        self._waiting: dict[asyncio.Future[None], Sequence[str]] = {}
+
+    @asynccontextmanager
+    async def one(self, holders: Sequence[str]) -> AsyncIterator[None]:
+        """A turn for the block, which begins once it has come."""
+        await self.take(holders)
+        try:
+            yield
+        finally:
+            self.give_back(holders)
+
+    async def take(self, holders: Sequence[str]) -> None:
+        """Returns once a turn of theirs has come."""
+        if self._shares.take(holders):
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting[turn] = holders
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if self._waiting.pop(turn, None) is None:  # it had come just then
+                self.give_back(holders)
+            raise
+
+    def give_back(self, holders: Sequence[str]) -> None:
+        """A turn of theirs is over."""
+        self._shares.give_back(holders)
+        for turn, next_holders in tuple(self._waiting.items()):
+            if not turn.cancelled() and self._shares.take(next_holders):
+                del self._waiting[turn]
+                turn.set_result(None)

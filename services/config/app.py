@@ -9,6 +9,7 @@ from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
+from chassis.shares import Turns
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc
 from services.config import metrics
 from services.config.audit import AuditSender, AuditTrail
@@ -26,6 +27,12 @@ from services.config.storage import DefinitionStorage
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+#: Of ten connections, those that changes may have: each waits with one until those before it have ended. Two a tenant.
+_MOST_CHANGES = 4
+_CHANGES_OF_TENANT = 2
+#: One polls, two are for answers about projects, and watchers read what has changed.
+_FEED_CONNECTIONS = 4
+
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[None]:
@@ -37,6 +44,11 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
 
+        # Connections of its own: however many people ask, services learn of changes, and what data means.
+        for_feed = await stack.enter_async_context(
+            postgres.connected(settings.following("dsn"), most_connections=_FEED_CONNECTIONS)
+        )
+
         auth = await stack.enter_async_context(
             grpc_client.connected("auth", settings.auth_address, settings.following("service_token"), tls=tls)
         )
@@ -47,9 +59,10 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         trail = AuditTrail(outbox)
         limits = Limits(metrics_per_project=settings.most_metrics_per_project, all_bytes=settings.most_definition_bytes)
         metrics.DEFINITION_BYTES_LIMIT.set(limits.all_bytes)
-        definitions = Definitions(database, storage, trail, limits)
-        auto_definition = AutoDefinition(database, storage, trail, limits)
-        feed = DefinitionFeed(database, storage)
+        turns = Turns(_MOST_CHANGES, least=_CHANGES_OF_TENANT)
+        definitions = Definitions(database, storage, trail, limits, turns)
+        auto_definition = AutoDefinition(database, storage, trail, limits, turns)
+        feed = DefinitionFeed(for_feed, storage)
         deleted_projects = DeletedProjects(database, storage, definitions, auth_client)
 
         await stack.enter_async_context(AuditSender(database, outbox, auth_client).sending())
@@ -63,7 +76,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 settings.grpc_port,
                 _registrations(
                     DefinitionServicer(definitions, auto_definition),
-                    DefinitionFeedServicer(definitions, auto_definition, feed),
+                    DefinitionFeedServicer(auto_definition, feed),
                 ),
                 callers=CALLERS,
                 service_token=settings.following("service_token"),

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from chassis import logs
-from chassis.errors import Limited, Unavailable
+from chassis import ids, logs
+from chassis.errors import Limited, NotFound, Unavailable
 from chassis.postgres import Database
 from chassis.tasks import in_background
 from services.config import metrics
-from services.config.domain import Metric
+from services.config.domain import Metric, ProjectSettings
 from services.config.operations import FEED_ROLE
 from services.config.storage import DefinitionStorage, FeedHead, FeedPage
 
@@ -89,6 +89,17 @@ class DefinitionFeed:
                         cursor = message.revision
                 else:
                     yield FeedMessage(revision=cursor)
+
+    async def of_project(self, project_id: str, after_revision: int) -> tuple[FeedPage, ProjectSettings]:
+        """What changed in a project after the revision, and its settings, as of now, for services; all its definitions
+        where the feed cannot be resumed after it. Raises NotFound where the id is not one."""
+        if not ids.is_uuid(project_id):
+            raise NotFound("There is no such project.")
+        async with self._database.transaction(role=FEED_ROLE) as connection:
+            page = await self._storage.project_changes(connection, project_id, after_revision)
+            if page is None:
+                page = await self._storage.project_definitions(connection, project_id)
+            return page, await self._storage.settings(connection, project_id)
 
     @contextmanager
     def _one_more(self) -> Iterator[None]:

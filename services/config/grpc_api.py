@@ -106,8 +106,7 @@ class DefinitionServicer(pb_grpc.DefinitionServiceServicer):
 class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
     """Definitions of all tenants, for services, which the server has told by their token."""
 
-    def __init__(self, definitions: Definitions, auto_definition: AutoDefinition, feed: DefinitionFeed) -> None:
-        self._definitions = definitions
+    def __init__(self, auto_definition: AutoDefinition, feed: DefinitionFeed) -> None:
         self._auto_definition = auto_definition
         self._feed = feed
         self._telling = asyncio.Semaphore(_MOST_TELLING)
@@ -127,7 +126,7 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
     ) -> pb.GetProjectDefinitionsResponse:
         project_id = _project_asked_for(request.project_id)
         async with self._telling:
-            page, settings = await self._definitions.of_project(project_id, request.after_revision)
+            page, settings = await self._feed.of_project(project_id, request.after_revision)
             told = pb.GetProjectDefinitionsResponse(
                 revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
             )

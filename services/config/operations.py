@@ -1,11 +1,13 @@
 """The use cases. Each owns its transaction; a change takes its revision in the same one."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from chassis import ids, pages
 from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
+from chassis.shares import Turns
 from services.config import changes, metrics
 from services.config.audit import AuditTrail
 from services.config.domain import (
@@ -17,11 +19,10 @@ from services.config.domain import (
     Metric,
     MetricDraft,
     MetricSpec,
-    ProjectSettings,
     Size,
 )
 from services.config.errors import DefinitionsFull, PartOfTenantFull, TooManyBytes, TooManyDeleted, TooManyMetrics
-from services.config.storage import DefinitionStorage, FeedPage
+from services.config.storage import DefinitionStorage
 from services.config.validation import validated
 
 #: The role that reads the definitions of all tenants.
@@ -40,14 +41,18 @@ class Definitions:
 
     From when a change takes its revision until its transaction ends, no other change of anybody can take one. So
     `update` and `delete` take it last; `create` takes it first: the project's metrics are counted under the same lock,
-    and the bytes of the project, the tenant and all, which `update` counts too.
+    and the bytes of the project, the tenant and all, which `update` counts too. Who waits for it has a connection, so
+    changes take turns, by tenant.
     """
 
-    def __init__(self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits) -> None:
+    def __init__(
+        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits, turns: Turns
+    ) -> None:
         self._database = database
         self._storage = storage
         self._trail = trail
         self._limits = limits
+        self._turns = turns
 
     async def create(self, actor: Actor, draft: MetricDraft) -> Metric:
         """The new definition. Raises Invalid, Conflict (the name is taken), TooManyMetrics, TooManyBytes,
@@ -61,7 +66,7 @@ class Definitions:
 
     async def _created(self, actor: Actor, spec: MetricSpec, arrived: int | None) -> Metric | None:
         """None where a metric of that name was deleted at another revision than `arrived`, of which everybody knows."""
-        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+        async with self._changing(actor) as connection:
             revision = await self._storage.next_revision(connection)
             # Whatever deleted before has ended now: deletions take a revision too.
             if await self._storage.recent_deletion(connection, actor, spec.name) not in (None, arrived):
@@ -115,7 +120,7 @@ class Definitions:
         Raises NotFound, VersionMismatch (`version` is not the current one), Conflict (not in place), Invalid,
         TooManyBytes, PartOfTenantFull, DefinitionsFull.
         """
-        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+        async with self._changing(actor) as connection:
             old = await self._found(connection, actor, metric_id, for_update=True)
             _require_version(old, version)
             changes.refuse_other_kind(old.spec, draft)
@@ -136,7 +141,7 @@ class Definitions:
 
     async def delete(self, actor: Actor, metric_id: str, version: int) -> None:
         """Deletes the definition; `version` 0 stands for whichever is current. Raises NotFound, VersionMismatch."""
-        async with self._database.transaction(tenant_id=actor.tenant_id) as connection:
+        async with self._changing(actor) as connection:
             old = await self._found(connection, actor, metric_id, for_update=True)
             if version:
                 _require_version(old, version)
@@ -146,16 +151,13 @@ class Definitions:
             await self._trail.of_metric(connection, actor, metric, Action.DELETED)
         metrics.DEFINITIONS_CHANGED.labels(Action.DELETED).inc()
 
-    async def of_project(self, project_id: str, after_revision: int) -> tuple[FeedPage, ProjectSettings]:
-        """What changed in a project after the revision, and its settings, as of now, for services; all its definitions
-        where the feed cannot be resumed after it. Raises NotFound where the id is not one."""
-        if not ids.is_uuid(project_id):
-            raise NotFound("There is no such project.")
-        async with self._database.transaction(role=FEED_ROLE) as connection:
-            page = await self._storage.project_changes(connection, project_id, after_revision)
-            if page is None:
-                page = await self._storage.project_definitions(connection, project_id)
-            return page, await self._storage.settings(connection, project_id)
+    @asynccontextmanager
+    async def _changing(self, actor: Actor) -> AsyncIterator[Connection]:
+        async with (
+            self._turns.one((actor.tenant_id,)),
+            self._database.transaction(tenant_id=actor.tenant_id) as connection,
+        ):
+            yield connection
 
     async def _found(self, connection: Connection, actor: Actor, metric_id: str, *, for_update: bool = False) -> Metric:
         metric = None

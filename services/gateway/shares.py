@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
+from chassis import shares
 from chassis.breakers import NotAsked
 from chassis.errors import Unavailable
 from chassis.shares import Shares
@@ -46,48 +47,26 @@ class Places:
 
 
 class Turns:
-    """So many calls to one upstream at a time, shared by holders. More wait: whose holders may have another one comes
-    up in the order in which they came."""
+    """So many calls to one upstream at a time, shared by holders. More wait, as `shares.Turns` has it."""
 
     def __init__(self, upstream: str, most_calls: int) -> None:
-        self._shares = Shares(most_calls)
+        self._turns = shares.Turns(most_calls)
         self._shed = metrics.SHED.labels(upstream)
-        #: Turns that have not come, the oldest first, and whose they are.
-        self._waiting: dict[asyncio.Future[None], Sequence[str]] = {}
 
     @asynccontextmanager
     async def one(self, timeout_seconds: float) -> AsyncIterator[None]:
         """A turn for the block. Raises NotAsked where none comes in time."""
         holders = HOLDERS.get()
-        if not self._shares.take(holders):
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await self._come_up(holders)
-            except TimeoutError as error:
-                self._shed.inc()
-                raise NotAsked(_TOO_MUCH, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._turns.take(holders)
+        except TimeoutError as error:
+            self._shed.inc()
+            raise NotAsked(_TOO_MUCH, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
         try:
             yield
         finally:
-            self._pass_on(holders)
-
-    async def _come_up(self, holders: Sequence[str]) -> None:
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = holders
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if self._waiting.pop(turn, None) is None:  # it had come just then
-                self._pass_on(holders)
-            raise
-
-    def _pass_on(self, holders: Sequence[str]) -> None:
-        """A turn of these is over."""
-        self._shares.give_back(holders)
-        for turn, next_holders in tuple(self._waiting.items()):
-            if not turn.cancelled() and self._shares.take(next_holders):
-                del self._waiting[turn]
-                turn.set_result(None)
+            self._turns.give_back(holders)
 
 
 class HeldBytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiohttp import ClientSession
 from prometheus_client import REGISTRY
 from psycopg.rows import dict_row
 
@@ -448,6 +449,47 @@ async def test_a_name_whose_deletion_took_long_is_used_again_only_when_everybody
         released_at = time.monotonic()
     await person.create(counter())
     assert time.monotonic() - released_at > 0.9
+
+
+async def test_changes_that_wait_for_each_other_keep_nobody_from_what_is_defined(
+    config: Config, database: Database
+) -> None:
+    person, ready = config.person(), f"http://127.0.0.1:{config.ports.operations('config')}/health/ready"
+    created = [await person.create(counter(f"step_{number}_total")) for number in range(20)]
+    changed = [counter(metric.spec.name, help="Changed.") for metric in created]
+    async with (
+        ClientSession() as session,
+        config.watching() as feed,
+        await psycopg.AsyncConnection.connect(database.superuser_dsn) as blocker,
+    ):
+        await feed.snapshot()
+        await blocker.execute("SELECT FROM config.feed FOR UPDATE")
+        changes = [
+            asyncio.create_task(person.update(metric.id, spec, 1))
+            for metric, spec in zip(created, changed, strict=True)
+        ]
+        await eventually(lambda: waiting(database, "UPDATE feed"), what="a change that waits")
+        for _ in range(12):  # for longer than a health check waits for a connection
+            began = time.monotonic()
+            await config.project_definitions(person.project_id)
+            await person.get(created[0].id)
+            await feed.next()
+            async with session.get(ready) as response:
+                assert response.status == 200
+            assert time.monotonic() - began < 0.5
+            await asyncio.sleep(0.25)
+        await blocker.rollback()
+        assert {metric.version for metric in await asyncio.gather(*changes)} == {2}
+
+
+async def test_changes_take_turns_of_which_a_tenant_has_two(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = at_a_time(monkeypatch, "next_revision")
+    person = config.person()
+    others = [config.person(tenant_id=person.tenant_id) for _ in range(8)]
+    await asyncio.gather(*(each.create(counter()) for each in (person, *others)))
+    assert most() == 2
+    await asyncio.gather(*(config.person().create(counter()) for _ in range(12)))
+    assert most() == 4
 
 
 async def test_each_change_keeps_who_when_and_what(config: Config, database: Database) -> None:

@@ -16,6 +16,7 @@ from chassis.ids import uuid7
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.servers import Postgres
+from services.config.storage import DefinitionStorage
 from tests.integration.config.service import Config, Feed, Person, at_a_time, counter
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
@@ -270,6 +271,34 @@ async def test_no_more_than_two_answers_of_whole_projects_are_made_at_a_time(
     most = at_a_time(monkeypatch, "project_definitions")
     await asyncio.gather(*(config.project_definitions(str(uuid7())) for _ in range(8)))
     assert most() == 2
+
+
+async def test_services_are_told_of_projects_and_changes_however_many_read_definitions(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, answered = config.person(), asyncio.Event()
+    created = await person.create(counter())
+    original = DefinitionStorage.get
+
+    async def late(*arguments: Any, **named: Any) -> Any:
+        await answered.wait()
+        return await original(*arguments, **named)
+
+    monkeypatch.setattr(DefinitionStorage, "get", late)
+    async with config.watching() as feed:
+        await feed.snapshot()
+        reading = [asyncio.create_task(person.get(created.id)) for _ in range(20)]
+        await eventually(lambda: asyncio.sleep(0, connections_waited_for() > 0), what="all connections are in use")
+        async with asyncio.timeout(0.5):
+            assert (await config.project_definitions(person.project_id)).metrics
+            await feed.next()
+            await feed.next()
+        answered.set()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+
+def connections_waited_for() -> float:
+    return REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "waiting"}) or 0.0
 
 
 async def test_a_deletion_is_told_without_labels(config: Config) -> None:
