@@ -54,6 +54,7 @@ SELECT pg_temp.make_door('auth_key_usage', 'auth');
 SELECT pg_temp.make_door('auth_operator', 'auth');
 SELECT pg_temp.make_door('config_feed', 'config');
 SELECT pg_temp.make_door('config_audit_sender', 'config');
+SELECT pg_temp.make_door('codegen_cleaner', 'codegen');
 SELECT pg_temp.make_door('ingest_aggregator', 'ingest');
 
 -- Shortens the audit log: for a command of the owner, and not for the service.

@@ -22,7 +22,7 @@ CALLERS = table(
             "GetProject": _BY_GATEWAY,
             "UpdateProject": _BY_GATEWAY,
             "DeleteProject": _BY_GATEWAY,
-            "FindDeletedProjects": by("config"),
+            "FindDeletedProjects": by("config", "codegen"),
             "ListKeys": _BY_GATEWAY,
             "CreateKey": _BY_GATEWAY,
             "UpdateKey": _BY_GATEWAY,

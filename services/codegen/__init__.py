@@ -1,6 +1,7 @@
 """Code generation: typed clients made from a project's metric definitions.
 
-Owns the schema `codegen` (what was generated, by hash). Called by the gateway alone. A compiler pipeline::
+Owns the schema `codegen`: what was generated, by hash; `cleaning` deletes what nobody asks for any more. Called by the
+gateway alone. A compiler pipeline::
 
     grpc_api.GenerateClient → domain.Options.of → operations.ClientGeneration.generate → turns (of each tenant one)
         → clients.ConfigClient (fetch; what is known by its digest ends here) → domain.Definitions.of (validate)

@@ -1,7 +1,7 @@
 """The composition root of the codegen service."""
 
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +10,14 @@ from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.clock import SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
-from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
 from contracts.pulsegate.codegen.v1.codegen_pb2_grpc import add_CodegenServiceServicer_to_server
 from services.codegen.callers import CALLERS
+from services.codegen.cleaning import Cleaning
 from services.codegen.clients import AuthClient, ConfigClient
+from services.codegen.domain import Retention
 from services.codegen.grpc_api import CodegenServicer
-from services.codegen.operations import ClientGeneration, Retention
+from services.codegen.operations import ClientGeneration
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtimes
 from services.codegen.settings import Settings
@@ -53,8 +54,20 @@ async def running(settings: Settings) -> AsyncIterator[None]:
 
         # One thread: two would share the processor all the same, and each keep the memory that it once needed.
         renderer = stack.enter_context(ThreadPoolExecutor(1, "renderer"))
-        generation = _generation(settings, ConfigClient(config), database, runtimes, renderer)
+        artifacts, retention = ArtifactStorage(), _retention(settings)
+        generation = ClientGeneration(
+            config=ConfigClient(config),
+            database=database,
+            artifacts=artifacts,
+            recent=RecentArtifacts(SystemClock()),
+            runtimes=runtimes,
+            renderer=renderer,
+            retention=retention,
+        )
+        auth_client = AuthClient(auth)
+        cleaning = Cleaning(database, artifacts, auth_client, retention)
 
+        await stack.enter_async_context(cleaning.going_on())
         await stack.enter_async_context(health.watching())
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await stack.enter_async_context(
@@ -64,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
                 [lambda server: add_CodegenServiceServicer_to_server(CodegenServicer(generation), server)],
                 callers=CALLERS,
                 service_token=settings.following("service_token"),
-                verifier=PrincipalVerifier(AuthClient(auth).signing_keys),
+                verifier=PrincipalVerifier(auth_client.signing_keys),
                 process_health=health,
                 tls=tls,
                 drain_seconds=settings.drain_seconds,
@@ -76,18 +89,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
             health.stopping = True
 
 
-def _generation(
-    settings: Settings, config: ConfigClient, database: Database, runtimes: Runtimes, renderer: Executor
-) -> ClientGeneration:
-    return ClientGeneration(
-        config=config,
-        database=database,
-        artifacts=ArtifactStorage(),
-        recent=RecentArtifacts(SystemClock()),
-        runtimes=runtimes,
-        renderer=renderer,
-        retention=Retention(
-            unused_for=timedelta(days=settings.artifact_retention_days),
-            most_per_project=settings.artifacts_per_project,
-        ),
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        unused_for=timedelta(days=settings.artifact_retention_days),
+        most_per_project=settings.artifacts_per_project,
+        most_tenant_bytes=settings.artifact_bytes_per_tenant,
     )

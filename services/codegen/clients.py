@@ -1,11 +1,11 @@
 """The services that codegen calls."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from chassis.grpc_client import ServiceChannel
-from contracts.pulsegate.auth.v1 import credentials_pb2, credentials_pb2_grpc
+from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
 from services.codegen.domain import Definitions, Label, Metric, MetricType
 
@@ -23,12 +23,19 @@ class AuthClient:
     def __init__(self, channel: ServiceChannel) -> None:
         self._channel = channel
         self._credentials = credentials_pb2_grpc.CredentialServiceStub(channel.grpc_channel)
+        self._accounts = accounts_pb2_grpc.AccountServiceStub(channel.grpc_channel)
 
     async def signing_keys(self) -> str:
         """The public keys that sign principals, as a JWK set."""
         request = credentials_pb2.GetSigningKeysRequest()
         response = await self._channel.call(self._credentials.GetSigningKeys, request)
         return str(response.jwks_json)
+
+    async def deleted_among(self, project_ids: Sequence[str]) -> Collection[str]:
+        """See `cleaning.Projects`."""
+        request = accounts_pb2.FindDeletedProjectsRequest(project_ids=project_ids)
+        response = await self._channel.call(self._accounts.FindDeletedProjects, request)
+        return set(response.project_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

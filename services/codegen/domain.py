@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Self
 
@@ -158,6 +159,20 @@ class Artifact:
                 raise ClientTooLarge(MOST_CLIENT_BYTES)
         sha256 = hashlib.sha256(content).hexdigest()
         return cls(content=bytes(content), content_type=content_type, file_name=file_name, sha256=sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long and how many generated clients are kept; see settings.py."""
+
+    unused_for: timedelta
+    most_per_project: int
+    most_tenant_bytes: int
+
+    @property
+    def most_project_bytes(self) -> int:
+        """A quarter of what the tenant's may take: one project leaves something for others."""
+        return self.most_tenant_bytes // 4
 
 
 def input_hash(definitions_digest: str, options: Options, generator: str) -> str:

@@ -2,8 +2,6 @@
 
 import asyncio
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Literal
 
 from chassis.errors import Invalid
@@ -11,20 +9,12 @@ from chassis.postgres import Database
 from chassis.principals import Principal
 from services.codegen import metrics, outputters
 from services.codegen.clients import ConfigClient, FetchedDefinitions
-from services.codegen.domain import Artifact, Options, input_hash, is_sha256
+from services.codegen.domain import Artifact, Options, Retention, input_hash, is_sha256
 from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
 from services.codegen.storage import ArtifactStorage
 from services.codegen.turns import Turns
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retention:
-    """How long generated clients are kept; see settings.py."""
-
-    unused_for: timedelta
-    most_per_project: int
 
 
 class ClientGeneration:
@@ -84,12 +74,9 @@ class ClientGeneration:
             return await self._artifacts.find(connection, principal.project_id, by, sha256)
 
     async def _store(self, principal: Principal, key: str, artifact: Artifact) -> None:
-        project_id = principal.project_id
         async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
-            await self._artifacts.add(connection, principal.tenant_id, project_id, key, artifact)
-            await self._artifacts.prune(
-                connection, project_id, unused_for=self._retention.unused_for, most=self._retention.most_per_project
-            )
+            await self._artifacts.add(connection, principal.tenant_id, principal.project_id, key, artifact)
+            await self._artifacts.prune(connection, principal.tenant_id, self._retention)
 
     async def artifact(self, principal: Principal, sha256: str) -> Artifact:
         """What was once generated for the project and has these bytes. Raises VALIDATION_FAILED, ArtifactNotFound,

@@ -22,3 +22,7 @@ class Settings(PeerSettings):
     artifact_retention_days: int = setting("PULSEGATE_ARTIFACT_RETENTION_DAYS", parse=integer(1, 36_500), default=400)
     #: Past that a project's least recently used one goes.
     artifacts_per_project: int = setting("PULSEGATE_ARTIFACTS_PER_PROJECT", parse=integer(1, 100_000), default=1000)
+    #: All together, of all of a tenant's projects; past that its least recently used one goes. A quarter a project.
+    artifact_bytes_per_tenant: int = setting(
+        "PULSEGATE_ARTIFACT_BYTES_PER_TENANT", parse=integer(64 << 20, 1 << 40), default=256 << 20
+    )

@@ -48,6 +48,7 @@ def start_codegen(upstreams: Upstreams, database: Database, port_blocks: Callabl
             "sdk_directory": CHECKOUT / "sdk",
             "artifact_retention_days": 400,
             "artifacts_per_project": 1000,
+            "artifact_bytes_per_tenant": 256 << 20,
         }
         address = f"127.0.0.1:{ports.grpc('codegen')}"
         async with (

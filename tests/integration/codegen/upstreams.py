@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from chassis.errors import ERROR_METADATA_KEY, PulsegateError, to_wire
-from contracts.pulsegate.auth.v1 import credentials_pb2_grpc
+from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
 from tests.stand_in_auth import StandInAuth
 
@@ -38,11 +38,27 @@ class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
         )
 
 
+class Projects(accounts_pb2_grpc.AccountServiceServicer):
+    """auth, as far as it knows which projects were deleted."""
+
+    def __init__(self) -> None:
+        self.deleted: set[str] = set()
+        self.away = False
+
+    async def FindDeletedProjects(  # noqa: N802
+        self, request: accounts_pb2.FindDeletedProjectsRequest, call: Call
+    ) -> accounts_pb2.FindDeletedProjectsResponse:
+        if self.away:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        return accounts_pb2.FindDeletedProjectsResponse(project_ids=self.deleted & set(request.project_ids))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upstreams:
     """The stand-ins and their address."""
 
     auth: StandInAuth
+    projects: Projects
     config: Config
     address: str
 
@@ -52,14 +68,16 @@ async def serving() -> AsyncIterator[Upstreams]:
     """Serves both."""
     # What codegen does not call answers UNIMPLEMENTED.
     auth = StandInAuth()  # type: ignore[abstract]
+    projects = Projects()  # type: ignore[abstract]
     config = Config()  # type: ignore[abstract]
     server = grpc.aio.server()
     credentials_pb2_grpc.add_CredentialServiceServicer_to_server(auth, server)
+    accounts_pb2_grpc.add_AccountServiceServicer_to_server(projects, server)
     definitions_pb2_grpc.add_DefinitionFeedServiceServicer_to_server(config, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        yield Upstreams(auth=auth, config=config, address=f"127.0.0.1:{port}")
+        yield Upstreams(auth=auth, projects=projects, config=config, address=f"127.0.0.1:{port}")
     finally:
         await server.stop(None)
 
