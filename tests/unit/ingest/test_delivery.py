@@ -644,6 +644,26 @@ async def test_a_dead_sink_starts_over_when_too_much_has_ended_that_it_lacks(
     assert max(value for name, value, _ in sink.accepted if name == "orders_total pro") == 301.0
 
 
+async def test_of_lanes_that_share_what_may_wait_those_start_over_that_have_most_of_what_must_stay(
+    clock: SteppedClock,
+) -> None:
+    sinks, backlog = (ScriptedSink(), ScriptedSink()), Backlog(200_000)
+    async with (
+        delivering(sinks[0], clock, backlog) as ending,
+        delivering(sinks[1], clock, backlog, lane=1) as living,
+    ):
+        for sink in sinks:
+            sink.open.clear()
+        for second in range(0, 30 * 15, 15):
+            at_ms = NOW_MS + second * 1000
+            offer(ending, at_ms, *(SERIES.sample(row, at_ms - 2, stale=True) for row in [FREE] * 10))
+            offer_commits(living, [PRO], range(second, second + 1))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert ending.delivered_ms > NOW_MS
+        assert living.delivered_ms == 0
+
+
 async def test_a_sink_that_lacks_live_series_alone_is_waited_for(sink: ScriptedSink, clock: SteppedClock) -> None:
     store, before = Store(), count("given_up")
     async with delivering(sink, clock, Backlog(10_000)) as delivery:
