@@ -1,9 +1,14 @@
 """Background tasks with an owner: none is forgotten, none fails unseen, and each one ends when it is told to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
+
+from chassis import logs
+from chassis.errors import PulsegateError
+
+log = logs.get(__name__)
 
 #: How long a task may take to clear up before it is cancelled once more.
 _CLEARING_UP_SECONDS = 5.0
@@ -63,3 +68,22 @@ def heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+async def for_ever(work: Callable[[], Awaitable[bool]], pause_seconds: float, complaint: str) -> NoReturn:
+    """Does the work again and again: at once where it returns that there is more, else after a pause.
+
+    Work that fails with a PulsegateError is done again later; the log has the complaint once until it succeeds.
+    """
+    failing = False
+    while True:
+        try:
+            more = await work()
+            failing = False
+        except PulsegateError as error:
+            if not failing:
+                log.warning(complaint, code=error.code, reason=error.message)
+            more, failing = False, True
+        heed_cancellation()
+        if not more:
+            await asyncio.sleep(pause_seconds)

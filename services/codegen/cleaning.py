@@ -4,15 +4,13 @@ Every project is looked at, again and again, so that nothing is missed: neither 
 nor what a call that was under way has stored afterwards.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from chassis import logs
-from chassis.errors import PulsegateError
 from chassis.postgres import Database
-from chassis.tasks import heed_cancellation, in_background
+from chassis.tasks import for_ever, in_background
 from services.codegen.domain import Retention
 from services.codegen.storage import CLEANER_ROLE, ArtifactStorage, ProjectOfArtifacts
 
@@ -45,23 +43,10 @@ class Cleaning:
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
-        async with in_background(self._keep_cleaning()):
+        async with in_background(for_ever(self._clean_all, _PAUSE_SECONDS, "generated clients stay that should go")):
             yield
 
-    async def _keep_cleaning(self) -> None:
-        failing = False
-        while True:
-            try:
-                await self._clean_all()
-                failing = False
-            except PulsegateError as error:
-                if not failing:
-                    log.warning("generated clients stay that should go", code=error.code, reason=error.message)
-                failing = True
-            heed_cancellation()
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _clean_all(self) -> None:
+    async def _clean_all(self) -> bool:
         last_id = _BEFORE_ALL
         while projects := await self._after(last_id):
             for project in projects:
@@ -72,6 +57,7 @@ class Cleaning:
                 if project.project_id in deleted:
                     await self._forget(project)
             last_id = projects[-1].project_id
+        return False
 
     async def _after(self, last_id: str) -> Sequence[ProjectOfArtifacts]:
         async with self._database.transaction(role=CLEANER_ROLE) as connection:

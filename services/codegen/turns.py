@@ -4,12 +4,12 @@ nobody's large clients keep the others waiting for more than one of them.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from weakref import WeakValueDictionary
+from contextlib import asynccontextmanager
 
-from chassis import context
+from chassis import context, shares
 from chassis.errors import Unavailable
 
+#: Of which one holder may have a part: one.
 _MOST_AT_A_TIME = 2
 #: Less than a call may take: what comes then needs time too.
 _LONGEST_WAIT_SECONDS = 3.0
@@ -17,23 +17,22 @@ _RETRY_AFTER_SECONDS = 1.0
 
 
 class Turns:
-    """Turns in the order in which they were asked for, each tenant's one after the other."""
+    """Turns by tenant, as `shares.Turns` has it."""
 
     def __init__(self) -> None:
-        self._all = asyncio.Semaphore(_MOST_AT_A_TIME)
-        #: Of tenants that have or wait for a turn.
-        self._of_tenants: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = shares.Turns(_MOST_AT_A_TIME)
 
     @asynccontextmanager
     async def one(self, tenant_id: str) -> AsyncIterator[None]:
         """A turn for the block. Raises Unavailable where none comes in time."""
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(context.remaining_seconds(_LONGEST_WAIT_SECONDS)):
-                    # Their own first: who waits for all together is the only one of their tenant.
-                    await stack.enter_async_context(self._of_tenants.setdefault(tenant_id, asyncio.Lock()))
-                    await stack.enter_async_context(self._all)
-            except TimeoutError as error:
-                message = "Too many clients are wanted at this moment; nothing was generated."
-                raise Unavailable.waiting_for("turn", message, _RETRY_AFTER_SECONDS) from error
+        holders = (tenant_id,)
+        try:
+            async with asyncio.timeout(context.remaining_seconds(_LONGEST_WAIT_SECONDS)):
+                await self._turns.take(holders)
+        except TimeoutError as error:
+            message = "Too many clients are wanted at this moment; nothing was generated."
+            raise Unavailable.waiting_for("turn", message, _RETRY_AFTER_SECONDS) from error
+        try:
             yield
+        finally:
+            self._turns.give_back(holders)

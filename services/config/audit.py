@@ -4,7 +4,6 @@ An entry waits in the transaction of its change and stays until auth has confirm
 absent auth loses one. It may be sent twice, which auth notices by its id.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,9 +11,8 @@ from typing import Any, Protocol
 
 from chassis import audit, logs
 from chassis.audit import Party
-from chassis.errors import PulsegateError
 from chassis.postgres import Connection, Database
-from chassis.tasks import heed_cancellation, in_background
+from chassis.tasks import for_ever, in_background
 from services.config import metrics
 from services.config.audit_storage import SENDER_ROLE, AuditOutboxStorage, WaitingEntry
 from services.config.domain import Action, Actor, Metric, MetricSpec, ProjectSettings
@@ -95,25 +93,11 @@ class AuditSender:
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
-        async with in_background(self._keep_sending()):
+        async with in_background(for_ever(self._send, _POLL_SECONDS, "audit entries wait")):
             yield
 
-    async def _keep_sending(self) -> None:
-        failing = False
-        while True:
-            try:
-                sent = await self._send()
-                failing = False
-            except PulsegateError as error:
-                if not failing:
-                    log.warning("audit entries wait", code=error.code, reason=error.message)
-                sent, failing = 0, True
-            heed_cancellation()
-            if sent < _MOST_AT_A_TIME:
-                await asyncio.sleep(_POLL_SECONDS)
-
-    async def _send(self) -> int:
-        """How many there were, up to a bound. Not within a transaction: auth may be slow."""
+    async def _send(self) -> bool:
+        """Whether there may be more. Not within a transaction: auth may be slow."""
         async with self._database.transaction(role=SENDER_ROLE) as connection:
             entries = await self._outbox.oldest(connection, _MOST_AT_A_TIME)
             metrics.AUDIT_WAITING.set(await self._outbox.waiting(connection) if entries else 0)
@@ -121,4 +105,4 @@ class AuditSender:
             await self._audit_log.record(entries)
             async with self._database.transaction(role=SENDER_ROLE) as connection:
                 await self._outbox.delete(connection, [entry.id for entry in entries])
-        return len(entries)
+        return len(entries) == _MOST_AT_A_TIME

@@ -4,15 +4,14 @@ Every project is asked about, again and again, so that nothing is missed: neithe
 nor what a call that was under way has defined afterwards. A deletion that is interrupted goes on the next time.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from chassis import logs
-from chassis.errors import NotFound, PulsegateError
+from chassis.errors import NotFound
 from chassis.postgres import Database
-from chassis.tasks import heed_cancellation, in_background
+from chassis.tasks import for_ever, in_background
 from services.config.domain import Actor
 from services.config.operations import FEED_ROLE, Definitions
 from services.config.storage import DefinitionStorage
@@ -48,23 +47,10 @@ class DeletedProjects:
 
     @asynccontextmanager
     async def forgetting(self) -> AsyncIterator[None]:
-        async with in_background(self._keep_forgetting()):
+        async with in_background(for_ever(self._forget_all, _PAUSE_SECONDS, "definitions of deleted projects stay")):
             yield
 
-    async def _keep_forgetting(self) -> None:
-        failing = False
-        while True:
-            try:
-                await self._forget_all()
-                failing = False
-            except PulsegateError as error:
-                if not failing:
-                    log.warning("definitions of deleted projects stay", code=error.code, reason=error.message)
-                failing = True
-            heed_cancellation()
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    async def _forget_all(self) -> None:
+    async def _forget_all(self) -> bool:
         last_id = _BEFORE_ALL
         while projects := await self._after(last_id):
             deleted = await self._projects.deleted_among([project_id for _, project_id in projects])
@@ -72,6 +58,7 @@ class DeletedProjects:
                 if project_id in deleted:
                     await self._forget(tenant_id, project_id)
             [*_, (_, last_id)] = projects
+        return False
 
     async def _after(self, last_id: str) -> Sequence[tuple[str, str]]:
         async with self._database.transaction(role=FEED_ROLE) as connection:

@@ -5,7 +5,10 @@ from collections.abc import Coroutine
 
 import pytest
 
-from chassis.tasks import ended, heed_cancellation, in_background
+from chassis import tasks
+from chassis.errors import PulsegateError, Unavailable
+from chassis.tasks import ended, for_ever, heed_cancellation, in_background
+from tests.captured_logs import logged_by
 
 
 async def test_tasks_run_while_open_and_are_cancelled_at_the_end() -> None:
@@ -145,3 +148,22 @@ async def test_a_loop_ends_although_its_client_has_lost_the_request() -> None:
     await asyncio.wait([looping], timeout=5.0)
     assert looping.cancelled()
     assert waits == 1
+
+
+async def test_work_for_ever_goes_on_while_there_is_more_and_says_once_that_it_fails() -> None:
+    answers: list[bool | PulsegateError] = [True, True, Unavailable("away"), Unavailable("away"), False]
+    done = asyncio.Event()
+
+    async def work() -> bool:
+        if not answers:
+            done.set()
+            return False
+        answer = answers.pop(0)
+        if isinstance(answer, PulsegateError):
+            raise answer
+        return answer
+
+    with logged_by(tasks) as lines:
+        async with in_background(for_ever(work, 0.001, "it waits")):
+            await asyncio.wait_for(done.wait(), 5.0)
+    assert [line["event"] for line in lines] == ["it waits"]
