@@ -30,7 +30,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 #: Of ten connections, those that changes may have: each waits with one until those before it have ended. Two a tenant.
 _MOST_CHANGES = 4
 _CHANGES_OF_TENANT = 2
-#: One polls, two are for answers about projects, and watchers read what has changed.
+#: One polls, two are for answers about projects, and with one the feed does the rest, in turn.
 _FEED_CONNECTIONS = 4
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from chassis import ids, logs
 from chassis.errors import Limited, NotFound, Unavailable
-from chassis.postgres import Database
+from chassis.postgres import Connection, Database
 from chassis.tasks import in_background
 from services.config import metrics
 from services.config.domain import Metric, ProjectSettings
@@ -51,6 +51,7 @@ class DefinitionFeed:
         self._storage = storage
         self._poll_seconds = poll_seconds
         self._polled: asyncio.Future[FeedHead | None] = asyncio.get_running_loop().create_future()
+        self._turn = asyncio.Lock()
         self._stopped = False
         self._watchers = 0
 
@@ -115,8 +116,15 @@ class DefinitionFeed:
         finally:
             self._watchers -= 1
 
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[Connection]:
+        """A transaction for what may wait: one at a time, so that the poll and answers about projects have their own
+        connections, however many watch."""
+        async with self._turn, self._database.transaction(role=FEED_ROLE) as connection:
+            yield connection
+
     async def _can_resume(self, after_revision: int) -> bool:
-        async with self._database.transaction(role=FEED_ROLE) as connection:
+        async with self._in_turn() as connection:
             head = await self._storage.feed_head(connection)
         # A revision ahead of the feed's comes from a database that was since restored to an earlier state.
         return 0 < after_revision <= head.revision and after_revision >= head.purged_revision
@@ -124,7 +132,7 @@ class DefinitionFeed:
     async def _read_on(self, after_revision: int, *, snapshot: bool) -> AsyncIterator[FeedMessage]:
         page: FeedPage | None = None
         while page is None or not page.reaches_head:
-            async with self._database.transaction(role=FEED_ROLE) as connection:
+            async with self._in_turn() as connection:
                 page = await self._storage.feed_page(
                     connection,
                     page.revision if page else after_revision,
@@ -171,5 +179,5 @@ class DefinitionFeed:
             await asyncio.sleep(_PURGE_SECONDS)
 
     async def _purge_some(self) -> int:
-        async with self._database.transaction(role=FEED_ROLE) as connection:
+        async with self._in_turn() as connection:
             return await self._storage.purge_tombstones(connection)

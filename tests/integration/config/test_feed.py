@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import psycopg
@@ -276,17 +276,11 @@ async def test_no_more_than_two_answers_of_whole_projects_are_made_at_a_time(
 async def test_services_are_told_of_projects_and_changes_however_many_read_definitions(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, answered = config.person(), asyncio.Event()
+    person = config.person()
     created = await person.create(counter())
-    original = DefinitionStorage.get
-
-    async def late(*arguments: Any, **named: Any) -> Any:
-        await answered.wait()
-        return await original(*arguments, **named)
-
-    monkeypatch.setattr(DefinitionStorage, "get", late)
     async with config.watching() as feed:
         await feed.snapshot()
+        answered = late(monkeypatch, "get")
         reading = [asyncio.create_task(person.get(created.id)) for _ in range(20)]
         await eventually(lambda: asyncio.sleep(0, connections_waited_for() > 0), what="all connections are in use")
         async with asyncio.timeout(0.5):
@@ -295,6 +289,42 @@ async def test_services_are_told_of_projects_and_changes_however_many_read_defin
             await feed.next()
         answered.set()
         await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def test_services_are_told_of_projects_and_changes_however_many_watchers_read_snapshots(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = config.person()
+    await person.create(counter())
+    async with AsyncExitStack() as watches:
+        feed = await watches.enter_async_context(config.watching())
+        await feed.snapshot()
+        answered = late(monkeypatch, "feed_page")
+        others = [await watches.enter_async_context(config.watching()) for _ in range(6)]
+        snapshots = [asyncio.create_task(other.snapshot()) for other in others]
+        await eventually(lambda: asyncio.sleep(0, watchers() == 7), what="all watch")
+        async with asyncio.timeout(2):
+            for _ in range(4):
+                await feed.next()
+            assert (await config.project_definitions(person.project_id)).metrics
+        answered.set()
+        assert [len(snapshot) for snapshot in await asyncio.gather(*snapshots)] == [1] * 6
+
+
+def late(monkeypatch: pytest.MonkeyPatch, method: str) -> asyncio.Event:
+    """This method of the storage answers once that is set."""
+    original, answered = getattr(DefinitionStorage, method), asyncio.Event()
+
+    async def waits(*arguments: Any, **named: Any) -> Any:
+        await answered.wait()
+        return await original(*arguments, **named)
+
+    monkeypatch.setattr(DefinitionStorage, method, waits)
+    return answered
+
+
+def watchers() -> float | None:
+    return REGISTRY.get_sample_value("pulsegate_config_feed_watchers")
 
 
 def connections_waited_for() -> float:
@@ -364,9 +394,6 @@ async def test_watchers_hear_nothing_while_the_database_is_away_and_go_on_afterw
 
 
 async def test_a_watcher_that_leaves_is_forgotten(config: Config) -> None:
-    def watchers() -> float | None:
-        return REGISTRY.get_sample_value("pulsegate_config_feed_watchers")
-
     async with config.watching() as one, config.watching() as other:
         await one.snapshot()
         await other.snapshot()
