@@ -4,21 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-#: One alone may have a quarter.
-_PARTS = 4
-
 
 class Shares:
     """So much of something, which is counted by holder.
 
-    A holder may have a quarter of it while the others have nothing, and less the more these have: a quarter of the
-    square of the part that they leave. So four holders leave nearly half of it, and ten a quarter. Who has little may
-    have `least` for as long as there is as much.
+    A holder may have one of `parts` of it, such as a quarter, while the others have nothing, and less the more these
+    have: that part of the square of what they leave. So four holders leave nearly half of it, and ten a quarter; where
+    each may have half, a quarter and a seventh. Who has little may have `least` for as long as there is as much.
     """
 
-    def __init__(self, most: int, *, least: int = 1) -> None:
+    def __init__(self, most: int, *, least: int = 1, parts: int = 4) -> None:
         self._most = most
         self._least = least
+        self._parts = parts
         self.taken = 0
         self._taken_by: dict[str, int] = {}
 
@@ -29,7 +27,7 @@ class Shares:
         for holder in holders:
             its = self._taken_by.get(holder, 0)
             left = self._most - self.taken + its
-            if its + amount > max(self._least, left**2 // (_PARTS * self._most)):
+            if its + amount > max(self._least, left**2 // (self._parts * self._most)):
                 return False
         self.taken += amount
         for holder in holders:

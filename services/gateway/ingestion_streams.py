@@ -49,8 +49,10 @@ _LARGE_COMPRESSED_BYTES = 8 << 10
 _MOST_LARGE_BYTES_A_MESSAGE = 128 << 10
 
 #: Batches without an outcome, all streams together, shared by tenants, each with what it takes up besides its body: at
-#: most 16 384, however small. More are turned away.
+#: most 16 384, however small. More are turned away. One alone may have half, since an installation may have a single
+#: tenant, whose batches all wait while its receiver restarts.
 _MOST_BYTES_UNDER_WAY = 128 << 20
+_PARTS = 2
 _BYTES_BESIDE_BODY = 8 << 10
 
 #: A stream lasts so long, give or take a fifth, and its outcomes some seconds longer: less than the half minute that a
@@ -98,7 +100,7 @@ class IngestionStreams:
         self._shed = metrics.SHED.labels(channel.service)
         self._timeout_seconds = timeout_seconds
         # Who has nothing under way may send a large body and some small ones.
-        self._shares = Shares(most_bytes, least=most_bytes // 64)
+        self._shares = Shares(most_bytes, least=most_bytes // 64, parts=_PARTS)
         self._stream_seconds = stream_seconds
         self._pace_seconds = pace_seconds
         self._streams = streams

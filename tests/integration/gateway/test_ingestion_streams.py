@@ -258,7 +258,7 @@ async def test_batches_of_one_tenant_leave_room_for_those_of_others(start: Start
             return len(tasks) - len(turned_away)
 
         waiting: list[asyncio.Task[pb.IngestBatchResponse]] = []
-        assert [await under_way(tenant) for tenant in "abcde"] == [16, 9, 5, 4, 3]
+        assert [await under_way(tenant) for tenant in "abcde"] == [32, 8, 4, 3, 2]
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)

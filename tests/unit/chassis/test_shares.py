@@ -27,6 +27,13 @@ def test_nobody_gets_more_than_there_is_and_no_holder_more_than_a_quarter() -> N
     assert shares.taken == 27
 
 
+def test_where_one_alone_may_have_half_something_is_left_for_others_too() -> None:
+    shares = Shares(256, parts=2)
+    taken = [as_many_as_they_may(shares, f"holder {number}") for number in range(10)]
+    assert (taken[0], 256 - sum(taken[:4])) == (128, 67)
+    assert as_many_as_they_may(shares, "the next") > 0
+
+
 @pytest.mark.parametrize("most", [64, 256, 128 << 10])
 def test_when_ten_have_all_that_they_may_something_is_left_for_the_next(most: int) -> None:
     shares = Shares(most)
