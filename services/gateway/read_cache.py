@@ -42,7 +42,8 @@ _LOOKS = 20
 #: For so long the gateways that start begin their feed at the same revision.
 _SINCE, _SINCE_SECONDS = "reads:since", 3600
 _NEVER = -1
-#: Another one for other entries: gateways of two versions then keep apart what they cannot both read.
+#: Another one for other entries: gateways of two versions then keep apart what they cannot both read; a change through
+#: either holds for both.
 _FORMAT = "kept reads 2"
 _MOST_BYTES_OF_ONE = 2 << 20
 _MOST_BYTES = 32 << 20
@@ -118,6 +119,7 @@ class ReadCache:
         self._revisions = revisions
         self._clock = clock
         self._sealing = Sealing(secret, _FORMAT)
+        self._naming_marks = Sealing(secret, "changed projects")
         self._room = Room(redis, "reads", self._sealing, period_seconds=int(Life.LIST))
         self._memory = _Memory()
         self._reading: dict[str, asyncio.Task[_Entry]] = {}
@@ -240,7 +242,7 @@ class ReadCache:
         return f"reads:{self._sealing.digest(whose + question).hex()}"
 
     def _mark(self, project_id: str) -> str:
-        return f"changed:{self._sealing.digest(project_id.encode()).hex()}"
+        return f"changed:{self._naming_marks.digest(project_id.encode()).hex()}"
 
     async def _tried(self, asking: Awaitable[Any]) -> Any:
         """The answer; "" where Redis does not say."""

@@ -283,19 +283,25 @@ async def test_what_is_not_there_makes_nobody_wait(two: tuple[Gateway, Gateway, 
     assert time.monotonic() - began < 2.0
 
 
+def revisions_of(clock: MovedClock) -> DefinitionRevisions:
+    """Whose feed has spoken just now."""
+    revisions = DefinitionRevisions(NoFeed(), clock, itself)
+    revisions.apply(told(1))
+    return revisions
+
+
+def reader_of_new_project() -> Principal:
+    return Principal(
+        subject="u", kind="user", scopes=frozenset(), expires_at=0, tenant_id=TENANT, project_id=str(uuid7())
+    )
+
+
 async def test_whether_projects_were_changed_is_asked_for_many_reads_together(
     valkey_server: RunningServer[Valkey],
 ) -> None:
     clock = MovedClock(time.time())
-    revisions = DefinitionRevisions(NoFeed(), clock, itself)
-    revisions.apply(told(1))
-    readers = [
-        Principal(subject="u", kind="user", scopes=frozenset(), expires_at=0, tenant_id=TENANT, project_id=str(uuid7()))
-        for _ in range(2)
-    ]
-
-    async def load() -> bytes:
-        return b"content"
+    revisions = revisions_of(clock)
+    readers = [reader_of_new_project() for _ in range(2)]
 
     with redis.Redis.from_url(valkey_server.server.url) as client:
 
@@ -305,15 +311,40 @@ async def test_whether_projects_were_changed_is_asked_for_many_reads_together(
         async with redis_limits.connected(valkey_server.server.url) as connected:
             cache = ReadCache(connected, Breaker("redis-reads"), revisions, clock, secret="shared")
             for reader in readers:
-                await cache.of(reader, b"question", Life.LIST, load)
+                await cache.of(reader, b"question", Life.LIST, _content)
             before = asked()
-            reads = [cache.of(reader, b"question", Life.LIST, load) for reader in readers for _ in range(30)]
+            reads = [cache.of(reader, b"question", Life.LIST, _content) for reader in readers for _ in range(30)]
             assert set(await asyncio.gather(*reads)) == {b"content"}
             assert asked() - before <= 2
             marked, other = readers
             await cache.changed(marked.project_id)
             outcomes = [await cache.of(reader, b"question", Life.LIST, _anew) for reader in (marked, other)]
             assert outcomes == [b"read anew", b"content"]
+
+
+async def test_a_change_through_a_gateway_of_another_version_holds_for_whoever_reads_after_it(
+    valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the two keep apart what they have read."""
+    clock = MovedClock(time.time())
+    revisions, reader = revisions_of(clock), reader_of_new_project()
+    async with redis_limits.connected(valkey_server.server.url) as connected:
+
+        def started() -> ReadCache:
+            return ReadCache(connected, Breaker("redis-reads"), revisions, clock, secret="shared")
+
+        new = started()
+        monkeypatch.setattr(read_cache, "_FORMAT", "kept reads of before")
+        old = started()
+        assert await new.of(reader, b"question", Life.LIST, _content) == b"content"
+        assert await old.of(reader, b"question", Life.LIST, _anew) == b"read anew"
+        assert await new.of(reader, b"question", Life.LIST, _anew) == b"content"
+        await old.changed(reader.project_id)
+        assert await new.of(reader, b"question", Life.LIST, _anew) == b"read anew"
+
+
+async def _content() -> bytes:
+    return b"content"
 
 
 async def _anew() -> bytes:
