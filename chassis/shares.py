@@ -42,13 +42,16 @@ class Shares:
 
 
 class Turns:
-    """So many at a time, shared by holders. More wait: whose holders may have another one comes up in the order in
-    which they came."""
+    """So many at a time, shared by holders. More wait: of those who may have another one, it comes to who has had none
+    for the longest time, whose oldest begins."""
 
     def __init__(self, most: int, *, least: int = 1) -> None:
         self._shares = Shares(most, least=least)
         #: Turns that have not come, the oldest first, and whose they are.
-        self._waiting: dict[asyncio.Future[None], Sequence[str]] = {}
+        self._waiting: dict[asyncio.Future[None], tuple[str, ...]] = {}
+        self._begun = 0
+        #: Of who waits: how many turns had begun with their last one, or when they began to wait.
+        self._last: dict[str, int] = {}
 
     @asynccontextmanager
     async def one(self, holders: Sequence[str]) -> AsyncIterator[None]:
@@ -61,10 +64,12 @@ class Turns:
 
     async def take(self, holders: Sequence[str]) -> None:
         """Returns once a turn of theirs has come."""
-        if self._shares.take(holders):
+        if self._take(holders):
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = holders
+        self._waiting[turn] = tuple(holders)
+        for holder in holders:
+            self._last.setdefault(holder, self._begun)
         try:
             await turn
         except asyncio.CancelledError:
@@ -75,7 +80,23 @@ class Turns:
     def give_back(self, holders: Sequence[str]) -> None:
         """A turn of theirs is over."""
         self._shares.give_back(holders)
-        for turn, next_holders in tuple(self._waiting.items()):
-            if not turn.cancelled() and self._shares.take(next_holders):
-                del self._waiting[turn]
-                turn.set_result(None)
+        oldest: dict[tuple[str, ...], asyncio.Future[None]] = {}
+        for turn, waiting in self._waiting.items():
+            if not turn.cancelled():
+                oldest.setdefault(waiting, turn)
+        self._last = {holder: self._last[holder] for waiting in oldest for holder in waiting}
+        for waiting in sorted(oldest, key=self._last_turns):  # a turn less leaves nobody more than one more
+            if self._take(waiting):
+                del self._waiting[oldest[waiting]]
+                oldest[waiting].set_result(None)
+
+    def _take(self, holders: Sequence[str]) -> bool:
+        if not self._shares.take(holders):
+            return False
+        self._begun += 1
+        self._last |= dict.fromkeys(holders, self._begun)
+        return True
+
+    def _last_turns(self, holders: Sequence[str]) -> list[int]:
+        """The latest first: whoever acts for a tenant waits until it is the tenant's turn."""
+        return sorted((self._last[holder] for holder in holders), reverse=True)

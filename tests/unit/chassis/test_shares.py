@@ -1,8 +1,11 @@
 """What many share, and each may have a part of only."""
 
+import asyncio
+from collections.abc import Iterable, Sequence
+
 import pytest
 
-from chassis.shares import Shares
+from chassis.shares import Shares, Turns
 
 
 def as_many_as_they_may(shares: Shares, holder: str) -> int:
@@ -58,3 +61,39 @@ def test_what_is_given_back_is_there_again_and_leaves_nothing_behind() -> None:
         shares.give_back([holder], 4)
     assert shares.taken == 0
     assert not shares._taken_by
+
+
+async def order_of(turns: Turns, wanted: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Whose turns begin one after the other, when those that begin at once end after the last one has asked."""
+    begun, go = list[Sequence[str]](), asyncio.Event()
+
+    async def ask(holders: Sequence[str]) -> None:
+        async with turns.one(holders):
+            begun.append(holders)
+            await go.wait()
+
+    asking = [asyncio.create_task(ask(holders)) for holders in wanted]
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*asking)
+    return begun
+
+
+@pytest.mark.parametrize(("most", "least"), [(2, 1), (4, 2)])
+async def test_who_asks_once_waits_for_no_more_than_a_turn_of_each_who_waits_for_many(most: int, least: int) -> None:
+    turns = Turns(most, least=least)
+    order = await order_of(turns, [*(["a"] * (20 + least)), *(["c"] * (20 + least)), "b"])
+    assert "b" not in order[:most]
+    assert order[most:].index("b") < 4
+    assert not [*turns._waiting, *turns._last, *turns._shares._taken_by]
+
+
+async def test_those_who_wait_have_turns_one_after_the_other_and_each_of_them_in_the_order_they_asked() -> None:
+    assert await order_of(Turns(1), "aaacbb") == list("aacbab")
+
+
+async def test_however_many_people_a_tenant_has_they_wait_for_the_turns_of_one() -> None:
+    people = [(f"person {number}", "tenant") for number in range(10)]
+    order = await order_of(Turns(1), [people[0], people[0], *people, ("other",), ("other",)])
+    assert [place for place, holders in enumerate(order) if holders == ("other",)] == [1, 3]
+    assert order[-1] == people[0], "has had two turns"
