@@ -19,7 +19,8 @@ _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 _ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _MOST_ENDPOINT_CHARACTERS = 2000
 _PUBLISHABLE_KEY = re.compile(r"pk_[A-Za-z0-9_-]{1,200}")
-#: What definitions of as many bytes as a project may have become, but not where all of their text has to be escaped.
+#: What definitions of as many bytes as a project may have become, but not where most of them are very short values, or
+#: all of their text has to be escaped.
 MOST_CLIENT_BYTES = 12 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
