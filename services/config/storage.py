@@ -1,12 +1,12 @@
 """Definitions in Postgres. Every method runs in a transaction that its caller opened."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from chassis.loop_turns import LoopTurns
 from chassis.postgres import Connection
 from services.config.domain import (
     Action,
@@ -380,15 +380,16 @@ async def _only(cursor: Any) -> dict[str, Any]:
 async def _read(cursor: Any) -> tuple[Sequence[dict[str, Any]], Sequence[Metric]]:
     """Rows and metrics; in those of an outer join a row without an id stands for none.
 
-    They may be megabytes, which are decoded row by row: after each of them whatever else waits has its turn.
+    They may be megabytes, which are decoded row by row: in between whatever else waits has its turn.
     """
     rows: list[dict[str, Any]] = []
     metrics: list[Metric] = []
+    turns = LoopTurns()
     async for row in cursor:
         rows.append(row)
         if row["id"] is not None:
             metrics.append(_metric(row))
-        await asyncio.sleep(0)
+        await turns.pause()
     return rows, metrics
 
 

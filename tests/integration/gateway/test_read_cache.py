@@ -115,16 +115,19 @@ async def test_what_is_kept_is_not_rendered_again(
         assert rendered == [ID] * times
 
 
-async def test_while_a_page_of_definitions_is_rendered_others_have_their_turn(
-    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, _, session = two
-    script(one, "first_total")
-    one.config.answers["ListMetrics"].metrics.extend([one.config.answers["ListMetrics"].metrics[0]] * 99)
-    turns, between, render = 0, set(), definition_routes._render
+async def turns_while_rendering(
+    gateway: Gateway, session: str, monkeypatch: pytest.MonkeyPatch, *, seconds_each: float
+) -> int:
+    """How many turns others have on the loop while a page of 20 definitions is rendered."""
+    script(gateway, "first_total")
+    gateway.config.answers["ListMetrics"].metrics.extend([gateway.config.answers["ListMetrics"].metrics[0]] * 19)
+    turns, between, render = 0, list[int](), definition_routes._render
 
     def noted(metric: definitions_pb2.Metric) -> definition_routes.Metric:
-        between.add(turns)
+        between.append(turns)
+        until = time.monotonic() + seconds_each
+        while time.monotonic() < until:
+            pass
         return render(metric)
 
     async def take_turns() -> None:
@@ -135,10 +138,24 @@ async def test_while_a_page_of_definitions_is_rendered_others_have_their_turn(
 
     monkeypatch.setattr(definition_routes, "_render", noted)
     waiting = asyncio.create_task(take_turns())
-    answer = await one.call("GET", METRICS + "?pageSize=100", credential=session)
+    answer = await gateway.call("GET", METRICS + "?pageSize=20", credential=session)
     waiting.cancel()
-    assert (answer.status, len(answer.json["items"])) == (200, 100)
-    assert len(between) == 100
+    assert (answer.status, len(answer.json["items"])) == (200, 20)
+    return len(set(between)) - 1
+
+
+async def test_while_a_page_of_large_definitions_is_rendered_others_have_their_turn(
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, session = two
+    assert await turns_while_rendering(one, session, monkeypatch, seconds_each=0.006) == 19
+
+
+async def test_a_page_of_small_definitions_does_not_wait_for_others_after_each_of_them(
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, session = two
+    assert await turns_while_rendering(one, session, monkeypatch, seconds_each=0) <= 3
 
 
 async def test_a_gateway_that_starts_finds_what_others_have_read(
