@@ -123,12 +123,14 @@ class Lane:
         self.trouble = _reasons(errors)
         self._lost.inc()
 
-    async def _wait(self, seconds: float) -> None:
-        waiting = asyncio.create_task(self._stopping.wait())
+    async def _wait(self, seconds: float, *events: asyncio.Event) -> None:
+        """For so long at most: until `stop`, or until one of the events."""
+        waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, *events)]
         try:
-            await asyncio.wait([waiting], timeout=seconds)
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting.cancel()
+            for each in waiting:
+                each.cancel()
 
     async def _own(self, epoch: int) -> None:
         metrics.LANE_OWNED.labels(self._number).set(1)
@@ -215,7 +217,7 @@ class Lane:
             if work.reading:
                 self.trouble = ""
             taken = self._clock.monotonic() - began
-            await self._wait(max(pace.after(series) - taken, 0.01))
+            await self._wait(max(pace.after(series) - taken, 0.01), work.commit_wanted)
 
 
 def _reasons(errors: BaseExceptionGroup[Exception]) -> str:

@@ -76,7 +76,8 @@ class LaneWork:
         self._progress = progress
         #: Between looking up what is missing and folding, nothing may leave memory or the state.
         self._memory = asyncio.Lock()
-        #: Set as each commit has taken its copy of the state.
+        #: Set while folding waits for the next commit; as each commit has taken its copy of the state.
+        self.commit_wanted = asyncio.Event()
         self._sealed = asyncio.Event()
         pruning = Pruning(owned, settings.lanes, state, checkpoints, self._memory)
         self.housekeeping = Housekeeping(owned.lane, settings, stream, checkpoints, pruning, state.label_sets, clock)
@@ -99,6 +100,7 @@ class LaneWork:
                 await self._fold(fetch)
                 if self._state.producers.many_dirty:
                     self._sealed.clear()
+                    self.commit_wanted.set()
                     await self._sealed.wait()
             self.reading = True
             if frames and not self.reader.pending:
@@ -131,6 +133,7 @@ class LaneWork:
             checkpoint = await in_turns(self._state.sealing(now_ms), turns_of_lane())
             traceparents, self._traceparents = self._traceparents, []
             sealed_frames = self._uncommitted_frames
+            self.commit_wanted.clear()
             self._sealed.set()
             if not checkpoint.forgotten:
                 await folding_waits.aclose()

@@ -1,6 +1,7 @@
 """Folding waits for a commit that has the only copy of values, and for the next one where much is to be stored."""
 
 import asyncio
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -132,6 +133,25 @@ async def test_folding_waits_while_values_are_in_a_commit_alone(pipeline: Pipeli
 async def test_folding_waits_for_the_next_commit_where_windows_with_many_gaps_are_to_be_stored(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with windows_with_gaps_folded(pipeline, monkeypatch) as checkpoints:
+        await pipeline.expect("orders_total{$project}", 40)
+        assert max(checkpoints.numbers) == 12, "six windows with one gap each, and all others later"
+
+
+async def test_the_commit_that_folding_waits_for_comes_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others of the lane wait too: for as long as the commit takes, not for the rest of the interval."""
+    pipeline.aggregator_settings = dataclasses.replace(pipeline.aggregator_settings, commit_interval_seconds=60.0)
+    async with windows_with_gaps_folded(pipeline, monkeypatch):
+        await pipeline.expect("orders_total{$project} > bool 34", 1)  # those behind the last six wait their turn
+
+
+@asynccontextmanager
+async def windows_with_gaps_folded(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[HeldCheckpoints]:
+    """A lane that folds the batches of 40 producers, each of whose windows has one gap; six are too many for it."""
     monkeypatch.setattr(producers, "_MOST_DIRTY_NUMBERS", 10)
     monkeypatch.setattr(fetches, "_RECORDS_AT_ONCE", 1)
     async with written_to(pipeline) as (write, stream, database):
@@ -139,5 +159,4 @@ async def test_folding_waits_for_the_next_commit_where_windows_with_many_gaps_ar
             await write(record(delta(ORDERS, 1.0), producer=bytes([number]) * 16, sequence=2))
         checkpoints = HeldCheckpoints(database)
         async with worked_on(pipeline, stream, checkpoints):
-            await pipeline.expect("orders_total{$project}", 40)
-        assert max(checkpoints.numbers) == 12, "six windows with one gap each, and all others later"
+            yield checkpoints
