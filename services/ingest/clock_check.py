@@ -8,6 +8,8 @@ from chassis.errors import Unavailable
 MOST_AHEAD_SECONDS = 5.0
 #: So late, what an owner of lanes writes is still among what Prometheus looks at: the last five minutes.
 MOST_BEHIND_SECONDS = 60.0
+#: Who was later than that is right again once it is less behind than this: no lane goes back and forth.
+RIGHT_AGAIN_BEHIND_SECONDS = 50.0
 
 #: The time by Postgres' clock, Unix milliseconds.
 SharedNow = Callable[[], Awaitable[int]]

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from chassis import logs
 from chassis.clock import Clock
@@ -18,6 +18,13 @@ log = logs.get(__name__)
 _ATTEND_SECONDS = 1.0
 
 
+class Others(NamedTuple):
+    """How many other aggregators live: those whose clocks are right, and those whose clocks are late."""
+
+    right: int
+    late: int
+
+
 class Attendance(Protocol):
     """Where aggregators tell each other that they live, and lanes are leased. Every method raises Unavailable."""
 
@@ -25,9 +32,8 @@ class Attendance(Protocol):
         """The time by the clock that all of them share, Unix milliseconds."""
         ...
 
-    async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
-        """Says that `owner` lives, for so long; returns how many aggregators do, this one included. Nobody counts one
-        that says so for no time.
+    async def attend(self, owner: str, lanes: int, lease_seconds: float, *, late: bool) -> Others:
+        """Says that `owner` lives, for so long, and whether its clock is late.
 
         Raises UnreadableLogError where there is another number of lanes: who cannot work does not share.
         """
@@ -57,6 +63,7 @@ class Fleet:
         self._owner = str(uuid.uuid4())
         #: None: it has not attended yet.
         self._share: int | None = None
+        self._late = False
         self._owned: set[int] = set()
         self._taking = asyncio.Lock()
 
@@ -78,22 +85,24 @@ class Fleet:
             await self._clock.sleep(min(self._lease_seconds / 3, _ATTEND_SECONDS))
 
     async def _attend(self) -> None:
-        """One whose clock is far behind leaves the lanes to others; where there is no other, samples that are late are
-        better than none. Postgres' clock, too, may be the one that is wrong."""
-        late = await self._is_late()
-        alive = await self._attendance.attend(self._owner, self._lanes, 0.0 if late else self._lease_seconds)
-        share = 0 if late and alive > 1 else -(-self._lanes // max(alive, 1))
+        """One whose clock is far behind leaves the lanes to others with right clocks. Where there are none, samples
+        that are late are better than none: Postgres' clock, too, may be the one that is wrong."""
+        await self._check_clock()
+        others = await self._attendance.attend(self._owner, self._lanes, self._lease_seconds, late=self._late)
+        sharing = 1 + (others.late if self._late else others.right)
+        share = 0 if self._late and others.right else -(-self._lanes // sharing)
         if share != self._share:
-            log.info("lanes are shared", aggregators=alive, lanes=self._lanes, share=share)
+            log.info("lanes are shared", aggregators=1 + sum(others), late=self._late, lanes=self._lanes, share=share)
         self._share = share
 
-    async def _is_late(self) -> bool:
-        """Whether this machine's clock is far behind. Raises Unavailable where it is ahead: commits never go back in
-        time, so that the first one from the future would hide all values until then, those of later owners too."""
+    async def _check_clock(self) -> None:
+        """Notes whether this machine's clock is far behind. Raises Unavailable where it is ahead: commits never go back
+        in time, so that the first one from the future would hide all values until then, those of later owners too."""
         ahead_seconds = await clock_check.seconds_ahead(self._clock, self._attendance.now_ms)
         if ahead_seconds > clock_check.MOST_AHEAD_SECONDS:
             raise Unavailable(clock_check.told(ahead_seconds))
-        return ahead_seconds < -clock_check.MOST_BEHIND_SECONDS
+        late_from = clock_check.RIGHT_AGAIN_BEHIND_SECONDS if self._late else clock_check.MOST_BEHIND_SECONDS
+        self._late = ahead_seconds < -late_from
 
     async def probe_clock(self) -> None:
         """A health check; see `clock_check.probe`."""
@@ -110,7 +119,7 @@ class Fleet:
                 await self._attend()
             if len(self._owned) >= (self._share or 0):
                 return None
-            await self._is_late()
+            await self._check_clock()
             epoch = await self._attendance.acquire(lane, self._lanes, self._owner, self._lease_seconds)
             if epoch is not None:
                 self._owned.add(lane)

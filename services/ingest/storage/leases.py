@@ -2,6 +2,7 @@
 
 from chassis.postgres import Database
 from services.ingest.errors import LaneLostError
+from services.ingest.fleet import Others
 from services.ingest.storage import lane_groups, postgres_clock
 
 #: The role whose policies cross tenants.
@@ -27,27 +28,35 @@ class Leases:
         """See `fleet.Attendance`."""
         return await postgres_clock.now_ms(self._database)
 
-    async def attend(self, owner: str, lanes: int, lease_seconds: float) -> int:
+    async def attend(self, owner: str, lanes: int, lease_seconds: float, *, late: bool) -> Others:
         """See `fleet.Attendance`."""
         async with self._database.transaction(role=AGGREGATOR_ROLE) as connection:
             await lane_groups.check(connection, lanes)
             cursor = await connection.execute(
                 """
                 WITH mine AS (
-                    INSERT INTO aggregators (owner, lives_until)
-                    VALUES (%(owner)s, clock_timestamp() + make_interval(secs => %(lease)s))
-                    ON CONFLICT (owner) DO UPDATE SET lives_until = excluded.lives_until
+                    INSERT INTO aggregators (owner, lives_until, late_until)
+                    VALUES (%(owner)s, clock_timestamp() + make_interval(secs => %(right)s),
+                            clock_timestamp() + make_interval(secs => %(late)s))
+                    ON CONFLICT (owner) DO UPDATE
+                       SET lives_until = excluded.lives_until, late_until = excluded.late_until
                 ), dead AS (
                     DELETE FROM aggregators
                      WHERE lives_until < clock_timestamp() - make_interval(secs => %(kept)s) AND owner <> %(owner)s
                 )
-                SELECT 1 + count(*) AS alive FROM aggregators
-                 WHERE owner <> %(owner)s AND lives_until > clock_timestamp()
+                SELECT count(*) FILTER (WHERE lives_until > clock_timestamp()) AS right,
+                       count(*) FILTER (WHERE late_until > clock_timestamp()) AS late
+                  FROM aggregators WHERE owner <> %(owner)s
                 """,
-                {"owner": owner, "lease": lease_seconds, "kept": _DEAD_KEPT_SECONDS},
+                {
+                    "owner": owner,
+                    "right": 0.0 if late else lease_seconds,
+                    "late": lease_seconds if late else 0.0,
+                    "kept": _DEAD_KEPT_SECONDS,
+                },
             )
             row = await cursor.fetchone()
-            return int(row["alive"]) if row else 1
+            return Others(**row) if row else Others(0, 0)
 
     async def leave(self, owner: str) -> None:
         """See `fleet.Attendance`."""
@@ -88,7 +97,8 @@ class Leases:
                    AND (owner = %(owner)s
                         OR lease_until < clock_timestamp()
                        AND NOT EXISTS (SELECT FROM aggregators
-                                        WHERE aggregators.owner = lanes.owner AND lives_until > clock_timestamp()))
+                                        WHERE aggregators.owner = lanes.owner
+                                          AND greatest(lives_until, late_until) > clock_timestamp()))
                 """,
                 {"lane": lane, "owner": owner},
             )

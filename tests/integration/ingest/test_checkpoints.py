@@ -492,3 +492,29 @@ async def test_an_owner_that_freezes_while_the_server_waits_for_its_rows_is_ende
         thaw.set()
         with pytest.raises(Unavailable):
             await committing
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_an_owner_that_lives_is_not_ended_in_a_commit_that_takes_longer_than_its_lease(
+    database: Database, late: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def until_another_waits(connection: Connection) -> None:
+        async def waits() -> bool:
+            cursor = await connection.execute(
+                "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+            )
+            return cursor.rowcount > 0
+
+        begun.set()
+        await eventually(waits, what="another waits for the commit")
+
+    async with opened(database) as other, opened(database) as lane:
+        await lane.leases.attend("test", 1, 60.0, late=late)
+        await lane.leases.renew(0, lane.epoch, 0.0)
+        lane.checkpoints = LookedAtCheckpoints(lane.database, until_another_waits)
+        committing = asyncio.create_task(lane.commit())
+        await begun.wait()
+        assert await other.leases.acquire(0, 1, "another", 60.0) is None
+        await committing

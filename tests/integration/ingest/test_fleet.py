@@ -10,8 +10,14 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
+from chassis import postgres
+from chassis.clock import Clock, SystemClock
+from services.ingest.fleet import Fleet
+from services.ingest.storage.leases import Leases
 from tests.integration.ingest.pipeline import PATIENCE_SECONDS, Load, Pipeline, increments
 from tests.integration.ingest.test_lanes import of_lane
+from tests.integration.ingest.test_takeover import BehindClock
+from tests.suite_database import Database
 from tests.waiting import eventually
 
 LANES = 4
@@ -73,6 +79,22 @@ async def test_an_aggregator_that_comes_later_gets_its_part_and_the_first_tells_
             later.send_signal(signal.SIGTERM)
             assert later.ends() == 0
         await expect_owners(pipeline, LANES)
+
+
+@pytest.mark.parametrize(
+    ("clock", "another_late", "lanes"),
+    [(BehindClock(), True, 2), (BehindClock(), False, 0), (SystemClock(), True, LANES), (SystemClock(), False, 2)],
+    ids=["both late", "late", "another late", "none late"],
+)
+async def test_aggregators_whose_clocks_are_late_share_the_lanes_where_no_clock_is_right(
+    database: Database, clock: Clock, another_late: bool, lanes: int
+) -> None:
+    async with postgres.connected(database.dsn("ingest")) as connected:
+        leases = Leases(connected)
+        await leases.attend("another", LANES, 60.0, late=another_late)
+        fleet = Fleet(leases, clock, lanes=LANES, lease_seconds=60.0)
+        epochs = [await fleet.take(lane) for lane in range(LANES)]
+    assert len(epochs) - epochs.count(None) == lanes
 
 
 def _another(pipeline: Pipeline) -> Pipeline:
