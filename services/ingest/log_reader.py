@@ -108,22 +108,28 @@ class LogReader:
         by a server that is cut off."""
         connection = self._log.connection
         extent = await self._log.extent()
-        if not (amiss := await self._amiss(extent, pending)):
+        another = self._another(extent)
+        if not (amiss := another or await self._gap(pending)):
             self.made_at, self._answers_amiss = extent.made_at, 0
             return
         self._answers_amiss += 1
         if self._answers_amiss >= _ANSWERS:
             raise UnreadableLogError(amiss)
-        self._log.distrust(connection)
+        if another:  # which frames there are the leader says, whichever server is asked
+            self._log.distrust(connection)
         raise Unavailable(f"The log is asked again: {amiss}.", retry_after_seconds=1.0)
 
-    async def _amiss(self, extent: Extent, pending: int) -> str:
-        """Why a log cannot be the one that the position is of, or lacks frames behind it; empty where neither is so.
-        Frames are deleted in their order, and those that are committed alone, so that the one at the position stays."""
+    def _another(self, extent: Extent) -> str:
+        """Why a log cannot be the one that the position is of; empty where it may be."""
         if self.made_at is not None and extent.made_at != self.made_at:
             return f"the log was made anew at {extent.made_at}; the committed position is of another one"
         if extent.last < self.position:
             return f"the log ends at {extent.last}, before the committed position {self.position}"
+        return ""
+
+    async def _gap(self, pending: int) -> str:
+        """Why the log may lack frames behind the position; empty where it has them. Frames are deleted in their order,
+        and those that are committed alone, so that the one at the position stays."""
         if self.position and pending and not await self._log.has(self.position):
             return f"the log has no frame at the committed position {self.position}; those behind it may be gone too"
         return ""

@@ -18,6 +18,7 @@ from chassis.postgres import Connection
 from deploy.local.servers import Nats
 from services.ingest import records
 from services.ingest.domain import lane_of, partition_of
+from services.ingest.errors import UnreadableLogError
 from services.ingest.log import Extent, Log, connected
 from services.ingest.log_reader import LogReader
 from services.ingest.settings import LogSettings
@@ -210,6 +211,23 @@ async def test_an_answer_that_is_not_of_the_present_log_halts_no_lane(pipeline: 
             with pytest.raises(Unavailable, match="asked again"):
                 await reader.fetch(10, 1.0)
         assert [position for position, _ in await reader.fetch(10, 5.0)] == [last]
+
+
+async def test_a_lane_whose_frame_is_missing_leaves_the_connection_to_the_others(pipeline: Pipeline) -> None:
+    settings = pipeline.aggregator_settings
+    of_cluster = dataclasses.replace(settings, nats_urls=settings.nats_urls * 2)
+    async with connected(of_cluster, "reader") as stream:
+        await _connected(stream)
+        await stream.ensure()
+        for _ in range(3):
+            await stream.jetstream.publish(stream.subject(0), b"frame")
+        made_at, last = await stream.extent()
+        await stream.purge(0, last, made_at)
+        reader = LogReader(stream, 0, last - 2, made_at)
+        for error in (Unavailable, Unavailable, UnreadableLogError):
+            with pytest.raises(error, match="no frame at the committed position"):
+                await reader.fetch(10, 1.0)
+        assert stream.connection == 0
 
 
 async def test_a_lane_that_an_earlier_version_left_takes_the_log_that_is_there(pipeline: Pipeline) -> None:
