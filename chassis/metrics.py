@@ -30,8 +30,8 @@ POSTGRES_QUERIES = Histogram(
 )
 POSTGRES_POOL = Gauge(
     "pulsegate_postgres_pool_connections",
-    "Connections of the pool: `size` open, `available` idle, `waiting` requests for one.",
-    ["state"],
+    "Connections of a pool (`main`, or one kept apart): `size` open, `available` idle, `waiting` requests for one.",
+    ["pool", "state"],
 )
 BREAKER_OPEN = Gauge(
     "pulsegate_breaker_open",

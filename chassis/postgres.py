@@ -1,4 +1,4 @@
-"""Postgres through psycopg 3: one pool a service, transactions bound to a tenant by row-level security."""
+"""Postgres through psycopg 3: pools, and transactions bound to a tenant by row-level security."""
 
 import asyncio
 import time
@@ -35,6 +35,9 @@ _SIGNS_OF_LIFE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_co
 
 #: The statement with which the pool sees whether a connection lives is empty.
 _CONNECTION_CHECK = "(check of a connection)"
+
+#: What is shown of a pool, by its state in metrics, as psycopg calls it.
+_FIGURES = {"size": "pool_size", "available": "pool_available", "waiting": "requests_waiting"}
 
 #: What a caller is told to wait while the database is away.
 _RETRY_AFTER_SECONDS = 1.0
@@ -178,11 +181,7 @@ class Database:
             raise Unavailable("The database is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
 
     async def probe(self) -> None:
-        """A health check: one round trip; also publishes the pool's figures."""
-        stats = self._pool.get_stats()
-        metrics.POSTGRES_POOL.labels("size").set(stats.get("pool_size", 0))
-        metrics.POSTGRES_POOL.labels("available").set(stats.get("pool_available", 0))
-        metrics.POSTGRES_POOL.labels("waiting").set(stats.get("requests_waiting", 0))
+        """A health check: one round trip."""
         async with self._connection(timeout_seconds=1.5) as connection:
             await connection.execute("SELECT 1")
 
@@ -216,13 +215,27 @@ async def _prepare(
         await connection.execute("SELECT set_config(%s, %s, true)", (f"app.{name}", value))
 
 
+def _measure(pool: _Pool, name: str) -> None:
+    for state, figure in _FIGURES.items():
+        metrics.POSTGRES_POOL.labels(name, state).set_function(partial(_figure, pool, figure))
+
+
+def _figure(pool: _Pool, figure: str) -> float:
+    return pool.get_stats()[figure]
+
+
 @asynccontextmanager
 async def connected(
-    dsn: str | Callable[[], str], *, most_connections: int = 10, statement_timeout_seconds: float = 10.0
+    dsn: str | Callable[[], str],
+    *,
+    pool_name: str = "main",
+    most_connections: int = 10,
+    statement_timeout_seconds: float = 10.0,
 ) -> AsyncIterator[Database]:
     """A pool that is closed at the end. It fills by itself, now or when the database comes up.
 
-    `dsn`: a function where it may change; each new connection asks it.
+    `dsn`: a function where it may change; each new connection asks it. `pool_name`: in metrics, where a process has
+    several.
     """
     pool = _Pool(
         dsn,
@@ -243,6 +256,7 @@ async def connected(
             " -c idle_in_transaction_session_timeout=5000",
         },
     )
+    _measure(pool, pool_name)
     await pool.open(wait=False)
     try:
         yield Database(pool)

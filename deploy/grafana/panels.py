@@ -62,12 +62,22 @@ def _database(job: str) -> tuple[Panel, ...]:
             p99=quantile(0.99, "pulsegate_postgres_query_duration_seconds", of_job),
         ),
         graph(
-            "Connections to Postgres",
+            "Connections to Postgres in use",
             "short",
-            "`waiting`: requests that wait for one.",
-            by_state=f'sum by (state) (pulsegate_postgres_pool_connections{{tenant_id="",{of_job}}})',
+            "By pool.",
+            by_pool=f"{_connections('size', of_job)} - {_connections('available', of_job)}",
+        ),
+        graph(
+            "Requests that wait for a connection to Postgres",
+            "short",
+            "By pool.",
+            by_pool=_connections("waiting", of_job),
         ),
     )
+
+
+def _connections(state: str, of_job: str) -> str:
+    return f'sum by (pool) (pulsegate_postgres_pool_connections{{tenant_id="",state="{state}",{of_job}}})'
 
 
 BUSINESS = Page(

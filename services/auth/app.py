@@ -87,9 +87,6 @@ from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-#: Enough for what takes a millisecond, where gateways have just started and know no credential.
-_VERDICT_CONNECTIONS = 4
-
 
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[None]:
@@ -103,11 +100,15 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         )
         health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
         # A connection of its own, so that a flood of calls cannot silence the feed.
-        watching = await stack.enter_async_context(postgres.connected(settings.following("dsn"), most_connections=2))
+        watching = await stack.enter_async_context(
+            postgres.connected(settings.following("dsn"), pool_name="feed", most_connections=2)
+        )
         feed = CredentialFeed(watching, FeedStorage())
         # Nor can slow answers about accounts keep credentials unchecked, for which every gateway's callers wait.
         checking = await stack.enter_async_context(
-            postgres.connected(settings.following("dsn"), most_connections=_VERDICT_CONNECTIONS)
+            postgres.connected(
+                settings.following("dsn"), pool_name="verdicts", most_connections=settings.verdict_connections
+            )
         )
 
         ring = key_ring(settings, database, master_key, clock)

@@ -82,8 +82,14 @@ class Settings(PeerSettings):
     )
     #: How long who signed in through an identity provider stays signed in at most.
     sso_session_hours: int = setting("PULSEGATE_SSO_SESSION_HOURS", parse=integer(1, 2160), default=12)
-    #: Connections to Postgres, the feed's own not counted.
+    #: Connections to Postgres, those of verdicts and of the feed not counted.
     most_connections: int = setting("PULSEGATE_POSTGRES_CONNECTIONS", parse=integer(2, 200), default=10)
+
+    @property
+    def verdict_connections(self) -> int:
+        """Those that check credentials, which takes a millisecond: enough where gateways have just started and know no
+        credential, and more where there is more of everything."""
+        return max(4, self.most_connections // 3)
 
     @property
     def addresses_can_be_verified(self) -> bool:

@@ -46,7 +46,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
 
         # Connections of its own: however many people ask, services learn of changes, and what data means.
         for_feed = await stack.enter_async_context(
-            postgres.connected(settings.following("dsn"), most_connections=_FEED_CONNECTIONS)
+            postgres.connected(settings.following("dsn"), pool_name="feed", most_connections=_FEED_CONNECTIONS)
         )
 
         auth = await stack.enter_async_context(

@@ -157,7 +157,7 @@ async def aggregator(settings: AggregatorSettings, clock: Clock | None = None) -
         stream = await stack.enter_async_context(log.connected(settings, "pulsegate aggregator"))
         database = await stack.enter_async_context(postgres.connected(settings.following("dsn")))
         for_leases = await stack.enter_async_context(
-            postgres.connected(settings.following("dsn"), most_connections=_LEASE_CONNECTIONS)
+            postgres.connected(settings.following("dsn"), pool_name="leases", most_connections=_LEASE_CONNECTIONS)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         sinks = [_sink(each, session, settings) for each in settings.sinks]

@@ -325,7 +325,17 @@ async def test_a_transaction_may_have_a_longer_timeout_of_its_own(schema: Schema
                     await connection.execute("SELECT pg_sleep(5)")
 
 
-async def test_the_pools_figures_are_metrics(things: Database) -> None:
+async def test_each_pools_figures_are_metrics(things: Database, schema: Schema) -> None:
+    def figures(pool: str) -> list[float | None]:
+        return [
+            REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"pool": pool, "state": state})
+            for state in ("size", "available", "waiting")
+        ]
+
     await things.probe()
-    assert REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "size"}) == 1
-    assert REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "waiting"}) == 0
+    async with postgres.connected(schema.dsn, pool_name="other", most_connections=1) as other:
+        async with other.transaction():
+            waiting = asyncio.create_task(other.probe())
+            await eventually(lambda: asyncio.sleep(0, figures("other") == [1, 0, 1]), what="one waits")
+            assert figures("main") == [1, 1, 0]
+        await waiting

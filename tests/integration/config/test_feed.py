@@ -328,7 +328,7 @@ def watchers() -> float | None:
 
 
 def connections_waited_for() -> float:
-    return REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"state": "waiting"}) or 0.0
+    return REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"pool": "main", "state": "waiting"}) or 0.0
 
 
 async def test_a_deletion_is_told_without_labels(config: Config) -> None:

@@ -32,6 +32,13 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.default_plan, settings.bcrypt_cost, settings.signing_key_days) == ("enterprise", 12, 30)
 
 
+@pytest.mark.parametrize(("connections", "of_verdicts"), [("2", 4), ("10", 4), ("60", 20)])
+def test_more_connections_are_more_for_checking_credentials_too(connections: str, of_verdicts: int) -> None:
+    settings = load(Settings, {**ENVIRONMENT, "PULSEGATE_POSTGRES_CONNECTIONS": connections})
+
+    assert settings.verdict_connections == of_verdicts
+
+
 @pytest.mark.parametrize("padding", ["", "="])
 def test_the_master_key_is_32_bytes_of_base64url_padded_or_not(padding: str) -> None:
     text = base64.urlsafe_b64encode(KEY).decode().rstrip("=") + padding
