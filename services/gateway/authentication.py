@@ -13,7 +13,7 @@ from chassis.ids import is_uuid
 from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
 from services.gateway.limits import Limits
-from services.gateway.routes import CALLER, Handler
+from services.gateway.routes import CALLER
 from services.gateway.shares import HOLDERS
 from services.gateway.verdicts import Verdicts
 
@@ -137,20 +137,19 @@ def _named_project(request: web.Request) -> str:
 
 
 class Authentication:
-    """Stages that say who calls: afterwards `request[CALLER]` is the verdict, and its principal goes with each call."""
+    """Says who calls: afterwards `request[CALLER]` is the verdict, and its principal goes with each call."""
 
     def __init__(self, verdicts: Verdicts, limits: Limits) -> None:
         self._verdicts = verdicts
         self._limits = limits
 
-    async def of_anybody(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def of_anybody(self, request: web.Request) -> None:
         """A person or a key, about the project or the tenant in the path or about their own account."""
         project_id, tenant_id = (request.match_info.get(name, "") for name in ("projectId", "tenantId"))
         async with self._charging(request):
             await self._admit(request, credential_of(request), project_id, tenant_id)
-        return await handler(request)
 
-    async def of_readers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def of_readers(self, request: web.Request) -> None:
         """A key with `query:read`, or a person with `?projectId=` exactly once."""
         async with self._charging(request):
             credential, project_id = credential_of(request), _named_project(request)
@@ -158,28 +157,25 @@ class Authentication:
                 raise Malformed("Name the project exactly once, as ?projectId=.")
             verdict = await self._admit(request, credential, project_id)
         verdict.principal.require("query:read")
-        return await handler(request)
 
-    async def of_writers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def of_writers(self, request: web.Request) -> None:
         """A key with `ingest:write`."""
         if (text := _lone_key(request)) and (verdict := self._verdicts.of_known_key(text)):
             _let_in(request, verdict)
             _check_origin(request, verdict)
             verdict.principal.require("ingest:write")
-            return await handler(request)
+            return
         async with self._charging(request):
             credential = credential_of(request, basic=True)
             if credential.kind == "user":
                 raise Unauthenticated("Ingestion takes API keys only.")
             verdict = await self._admit(request, credential, _named_project(request), writes=True)
         verdict.principal.require("ingest:write")
-        return await handler(request)
 
-    async def of_providers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def of_providers(self, request: web.Request) -> None:
         """An identity provider, about the accounts that it has made."""
         async with self._charging(request):
             await self._enter(request, provisioning_token_of(request), "")
-        return await handler(request)
 
     async def of_key(self, request: web.Request, text: str) -> Verdict:
         """A publishable key that stands in a path. A script tag sends no origin: it is not asked for."""

@@ -21,10 +21,12 @@ from services.gateway.limits import Limits
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import (
     ADDED_HEADERS,
+    ADMISSION,
     BEGAN,
     BELOW_SDK,
     HELD_BODIES,
     SLOW_CLIENT_SECONDS,
+    Admission,
     Audience,
     Deprecation,
     Handler,
@@ -233,15 +235,26 @@ def stages_by_audience(
         Audience.ANYBODY: [limits.by_address],
         # Guessing passwords must be slow; the account is counted by the handler, which has read its name.
         Audience.SIGN_IN: [limits.signing_in],
-        Audience.READ: [authentication.of_anybody, limits.reads, revalidated],
-        Audience.WRITE: [authentication.of_anybody, limits.writes, once, changing],
-        Audience.PROOF: [authentication.of_anybody, limits.writes],
-        Audience.EXPENSIVE: [authentication.of_anybody, limits.expensive, once, changing],
-        Audience.QUERY: [authentication.of_readers, limits.reads],
-        Audience.PROVISIONING: [authentication.of_providers, limits.provisioning],
+        Audience.READ: [admitting(authentication.of_anybody), limits.reads, revalidated],
+        Audience.WRITE: [admitting(authentication.of_anybody), limits.writes, once, changing],
+        Audience.PROOF: [admitting(authentication.of_anybody), limits.writes],
+        Audience.EXPENSIVE: [admitting(authentication.of_anybody), limits.expensive, once, changing],
+        Audience.QUERY: [admitting(authentication.of_readers), limits.reads],
+        Audience.PROVISIONING: [admitting(authentication.of_providers), limits.provisioning],
         # The hot path: nothing else.
-        Audience.INGESTION: [authentication.of_writers, limits.ingestion],
+        Audience.INGESTION: [admitting(authentication.of_writers), limits.ingestion],
     }
+
+
+def admitting(admission: Admission) -> Stage:
+    """A stage that says who calls, and lets it be asked anew."""
+
+    async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await admission(request)
+        request[ADMISSION] = admission
+        return await handler(request)
+
+    return admit
 
 
 def announcing(deprecation: Deprecation) -> Stage:

@@ -18,9 +18,13 @@ from services.gateway.domain import Verdict
 from services.gateway.shares import HeldBytes
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Says who calls, or raises.
+Admission = Callable[[web.Request], Awaitable[None]]
 
 #: Who calls, in a request that a stage has authenticated.
 CALLER = web.RequestKey("caller", Verdict)
+#: What has said so, and can say it anew.
+ADMISSION = web.RequestKey[Admission]("admission")
 #: Headers that the answer gets, also where a later stage raises.
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
 #: In an answer: it shows a secret, which is shown once and kept nowhere.

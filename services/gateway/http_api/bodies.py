@@ -21,7 +21,7 @@ from chassis.principals import Principal
 from services.gateway import errors, metrics
 from services.gateway.http_api.json_objects import json_object
 from services.gateway.http_api.shapes import Asked, Faults, read_from_texts, shaped
-from services.gateway.routes import BEGAN, CALLER, HELD_BODIES, SHOWN_ONCE, SLOW_CLIENT_SECONDS
+from services.gateway.routes import ADMISSION, BEGAN, CALLER, HELD_BODIES, SHOWN_ONCE, SLOW_CLIENT_SECONDS
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -29,6 +29,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 MOST_BYTES = 1 << 20
 #: The largest JSON object that is decoded here; a route whose objects may well be larger says so.
 MOST_OBJECT_BYTES = 128 << 10
+#: Who calls is asked anew after a body that took longer: what was revoked works no longer than that, and a principal
+#: that was taken before may have less than two seconds left.
+_ADMITTED_SECONDS = 1.0
 #: A body that was not here with its headers, for those who read it again.
 _ARRIVED = web.RequestKey("arrived", bytes)
 
@@ -88,13 +91,17 @@ class Asking(Generic[T]):
 
 
 async def read(request: web.Request, most_bytes: int = MOST_BYTES) -> bytes:
-    """The body as it was sent. Raises TooLarge, or Unavailable where too much arrives; a client that takes too long is
-    cut."""
+    """The body as it was sent. Raises TooLarge, Unavailable where too much arrives, or what refuses a caller who may
+    not call any more when it is here; a client that takes too long is cut."""
     if (request.content_length or 0) > most_bytes:
         raise _too_large(most_bytes)
+    began = request[BEGAN]
     body = await _read_whole(request, most_bytes)
     if len(body) > most_bytes:
         raise _too_large(most_bytes)
+    took_seconds = request[BEGAN] - began
+    if took_seconds > _ADMITTED_SECONDS and ADMISSION in request:
+        await request[ADMISSION](request)
     return body
 
 

@@ -105,6 +105,33 @@ async def test_what_a_body_takes_to_arrive_is_no_time_of_the_gateway(start_gatew
         assert await gateway.shown(quick) == before + 1
 
 
+@pytest.mark.parametrize(
+    ("principal_seconds", "revoked", "status"),
+    [
+        pytest.param(3.0, False, b"202", id="the principal has expired meanwhile"),
+        pytest.param(120.0, True, b"401", id="the key was revoked meanwhile"),
+    ],
+)
+async def test_who_calls_is_asked_anew_after_a_body_that_took_long(
+    start_gateway: StartGateway, principal_seconds: float, revoked: bool, status: bytes
+) -> None:
+    async with start_gateway() as gateway:
+        gateway.auth.principal_seconds = principal_seconds
+        key = gateway.auth.new_key()
+        reader, writer = await beginning(gateway, key, b'{"metrics":[', size=14)
+        await eventually(lambda: was_asked(gateway), what="the key is known")
+        if revoked:
+            gateway.auth.revoke(key)
+        await asyncio.sleep(3.1)
+        writer.write(b"]}")
+        assert (await reader.readline()).split()[1] == status
+        writer.close()
+
+
+async def was_asked(gateway: Gateway) -> bool:
+    return gateway.auth.asked > 0
+
+
 async def test_bodies_that_arrive_slowly_take_a_bounded_part_of_the_memory(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
