@@ -9,12 +9,18 @@ from chassis.postgres import Database
 from chassis.principals import Principal
 from services.codegen import metrics, outputters
 from services.codegen.clients import ConfigClient, FetchedDefinitions
+from services.codegen.digests import Digests
 from services.codegen.domain import Artifact, Options, Retention, input_hash, is_sha256
 from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
 from services.codegen.storage import ArtifactStorage
 from services.codegen.turns import Turns
+
+#: Of a tenant one. Each takes the memory of a project's definitions, and then of a client.
+_MOST_LOOK_UPS = 4
+#: Of a tenant one. While one is rendered, the next one's definitions come.
+_MOST_RENDERS = 2
 
 
 class ClientGeneration:
@@ -32,12 +38,14 @@ class ClientGeneration:
         retention: Retention,
     ) -> None:
         self._config = config
+        self._digests = Digests(config)
         self._database = database
         self._artifacts = artifacts
         self._recent = recent
         self._runtimes = runtimes
         self._retention = retention
-        self._turns = Turns()
+        self._looking_up = Turns(_MOST_LOOK_UPS)
+        self._rendering = Turns(_MOST_RENDERS)
         self._renderer = renderer
 
     async def generate(self, principal: Principal, options: Options) -> Artifact:
@@ -46,19 +54,40 @@ class ClientGeneration:
         Raises RuntimeMissing, DefinitionNotRenderable, ClientTooLarge, Unavailable (config, the database or a turn).
         """
         runtime = self._runtimes.get(outputters.OUTPUTS[options.language].runtime_path(options))
-        async with self._turns.one(principal.tenant_id):
-            fetched = await self._config.definitions(principal.project_id)
-            key = input_hash(fetched.digest, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
-            artifact, source = self._recent.get(principal.project_id, key), "memory"
-            if artifact is None:
-                artifact, source = await self._stored(principal, "input_hash", key), "postgres"
-            if artifact is None:
-                artifact, source = await self._rendered(fetched, options, runtime), "rendered"
-                await self._store(principal, key, artifact)
-            if source != "memory":
-                self._recent.put(principal.project_id, key, artifact)
+        asked_at = self._digests.asked_at()
+        async with self._looking_up.one(principal.tenant_id):
+            key = _key(await self._digests.since(asked_at, principal.project_id), options, runtime)
+            artifact, source = await self._known(principal, key)
+        if artifact is None:
+            async with self._rendering.one(principal.tenant_id):
+                artifact, source = await self._made(principal, key, options, runtime)
         metrics.CLIENTS.labels(options.language, source).inc()
         return artifact
+
+    async def _known(self, principal: Principal, key: str) -> tuple[Artifact | None, str]:
+        """What was generated from these inputs before, and where it was."""
+        artifact = self._recent.get(principal.project_id, key)
+        if artifact is not None:
+            return artifact, "memory"
+        artifact = await self._stored(principal, "input_hash", key)
+        if artifact is not None:
+            self._recent.put(principal.project_id, key, artifact)
+        return artifact, "postgres"
+
+    async def _made(self, principal: Principal, key: str, options: Options, runtime: Runtime) -> tuple[Artifact, str]:
+        """What another one's turn has made meanwhile, or else of definitions that are fetched again: who waits for a
+        turn keeps none in memory."""
+        artifact = self._recent.get(principal.project_id, key)
+        if artifact is not None:
+            return artifact, "memory"
+        fetched = await self._config.definitions(principal.project_id)
+        key = _key(fetched.digest, options, runtime)
+        artifact, source = await self._known(principal, key)
+        if artifact is None:
+            artifact, source = await self._rendered(fetched, options, runtime), "rendered"
+            await self._store(principal, key, artifact)
+            self._recent.put(principal.project_id, key, artifact)
+        return artifact, source
 
     async def _rendered(self, fetched: FetchedDefinitions, options: Options, runtime: Runtime) -> Artifact:
         rendering = asyncio.get_running_loop().run_in_executor(self._renderer, _render, fetched, options, runtime)
@@ -86,12 +115,16 @@ class ClientGeneration:
         artifact = self._recent.get(principal.project_id, sha256)
         if artifact is not None:
             return artifact
-        async with self._turns.one(principal.tenant_id):
+        async with self._looking_up.one(principal.tenant_id):
             artifact = await self._stored(principal, "content_hash", sha256)
         if artifact is None:
             raise ArtifactNotFound("No client with this hash was generated for the project, or not in a long time.")
         self._recent.put(principal.project_id, sha256, artifact)
         return artifact
+
+
+def _key(digest: str, options: Options, runtime: Runtime) -> str:
+    return input_hash(digest, options, f"{outputters.SOURCES_DIGEST} {runtime.sha256}")
 
 
 def _render(fetched: FetchedDefinitions, options: Options, runtime: Runtime) -> Artifact:

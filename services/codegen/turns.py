@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from chassis import context, shares
 from chassis.errors import Unavailable
 
-#: Of which one holder may have a part: one.
-_MOST_AT_A_TIME = 2
 #: Less than a call may take: what comes then needs time too.
 _LONGEST_WAIT_SECONDS = 3.0
 _RETRY_AFTER_SECONDS = 1.0
@@ -19,8 +17,9 @@ _RETRY_AFTER_SECONDS = 1.0
 class Turns:
     """Turns by tenant, as `shares.Turns` has it."""
 
-    def __init__(self) -> None:
-        self._turns = shares.Turns(_MOST_AT_A_TIME)
+    def __init__(self, most: int) -> None:
+        """`most`: at a time. Of less than eight a tenant has one."""
+        self._turns = shares.Turns(most)
 
     @asynccontextmanager
     async def one(self, tenant_id: str) -> AsyncIterator[None]:

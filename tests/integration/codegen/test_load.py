@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from tests.waiting import eventually
 JAVASCRIPT, PYTHON = codegen_pb2.LANGUAGE_JAVASCRIPT, codegen_pb2.LANGUAGE_PYTHON
 OTHER_TENANT = "0192f0c1-0000-7000-8000-0000000000f1"
 OTHER_PROJECT = "0192f0c1-0000-7000-8000-0000000000f2"
+THIRD_TENANT = "0192f0c1-0000-7000-8000-0000000000f3"
+THIRD_PROJECT = "0192f0c1-0000-7000-8000-0000000000f4"
 #: What the chart gives the service.
 _MOST_RESIDENT_KB = 512 << 10
 
@@ -95,6 +97,46 @@ async def test_nobody_waits_for_all_that_another_tenant_has_asked_for(codegen: C
     rendering.go.set()
     await asyncio.gather(*wanted)
     assert rendering.begun[:3] == [PROJECT, OTHER_PROJECT, PROJECT]
+
+
+async def test_what_was_generated_before_is_answered_while_the_renders_of_others_take_long(
+    codegen: Codegen, rendering: Rendering
+) -> None:
+    thirds = {"tenant": THIRD_TENANT, "project": THIRD_PROJECT}
+    rendering.go.set()
+    known = await codegen.generate(language=PYTHON, **thirds)
+    rendering.go.clear()
+    wanted = _variants(codegen, 6) + _variants(codegen, 6, tenant=OTHER_TENANT, project=OTHER_PROJECT)
+    wanted += _variants(codegen, 1, **thirds)
+    await rendering.have_begun(2)
+    async with asyncio.timeout(2):
+        assert await codegen.generate(language=PYTHON, **thirds) == known
+        assert (await codegen.artifact(known.sha256, **thirds)).content == known.content
+    rendering.go.set()
+    await asyncio.gather(*wanted)
+
+
+async def test_who_asks_while_config_is_asked_gets_what_is_defined_by_then_and_many_ask_it_once(
+    codegen: Codegen, upstreams: Upstreams
+) -> None:
+    def config_asked(times: int) -> Callable[[], Awaitable[bool]]:
+        return lambda: asyncio.sleep(0, upstreams.config.asked >= times)
+
+    config = upstreams.config
+    config.metrics[PROJECT] = [metric("new_total")]
+    new = await codegen.generate(language=PYTHON)
+    config.metrics[PROJECT] = [metric("old_total")]
+    old, asked = await codegen.generate(language=PYTHON), config.asked
+    config.answers.clear()
+    first = asyncio.create_task(codegen.generate(language=PYTHON))
+    await eventually(config_asked(asked + 1), what="config is asked")
+    config.metrics[PROJECT] = [metric("new_total")]
+    later = [asyncio.create_task(codegen.generate(language=PYTHON)) for _ in range(20)]
+    await asyncio.sleep(0.5)
+    config.answers.set()
+    assert await first == old
+    assert {answer.sha256 for answer in await asyncio.gather(*later)} == {new.sha256}
+    assert config.asked < asked + 10
 
 
 async def test_a_render_whose_caller_has_given_up_keeps_its_turn_until_it_ends(

@@ -1,5 +1,6 @@
 """Stand-ins for auth and config, as far as codegen calls them: one gRPC server with both."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,10 @@ class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
     def __init__(self) -> None:
         self.metrics: dict[str, list[definitions_pb2.Metric]] = {}
         self.failure: PulsegateError | None = None
+        #: How often it was asked, and whether it answers: what was there when it was asked.
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def GetProjectDefinitions(  # noqa: N802
         self, request: definitions_pb2.GetProjectDefinitionsRequest, call: Call
@@ -33,9 +38,12 @@ class Config(definitions_pb2_grpc.DefinitionFeedServiceServicer):
             await call.abort(
                 self.failure.grpc_status, self.failure.message, ((ERROR_METADATA_KEY, to_wire(self.failure)),)
             )
-        return definitions_pb2.GetProjectDefinitionsResponse(
+        answer = definitions_pb2.GetProjectDefinitionsResponse(
             revision=time.time_ns(), metrics=self.metrics.get(request.project_id, [])
         )
+        self.asked += 1
+        await self.answers.wait()
+        return answer
 
 
 class Projects(accounts_pb2_grpc.AccountServiceServicer):
