@@ -105,7 +105,9 @@ class ClientGeneration:
     async def _store(self, principal: Principal, key: str, artifact: Artifact) -> None:
         async with self._database.transaction(tenant_id=principal.tenant_id) as connection:
             await self._artifacts.add(connection, principal.tenant_id, principal.project_id, key, artifact)
-            await self._artifacts.prune(connection, principal.tenant_id, self._retention)
+            await self._artifacts.prune(
+                connection, principal.tenant_id, self._retention, project_id=principal.project_id, input_hash=key
+            )
 
     async def artifact(self, principal: Principal, sha256: str) -> Artifact:
         """What was once generated for the project and has these bytes. Raises VALIDATION_FAILED, ArtifactNotFound,

@@ -76,12 +76,21 @@ class ArtifactStorage:
             },
         )
 
-    async def prune(self, connection: Connection, tenant_id: str, retention: Retention) -> None:
+    async def prune(
+        self,
+        connection: Connection,
+        tenant_id: str,
+        retention: Retention,
+        *,
+        project_id: str | None = None,
+        input_hash: str | None = None,
+    ) -> None:
         """Deletes the tenant's artifacts that nobody asked for in so long, and those of a project or of all its
         projects that are too many or too large together, the least used first.
 
         One that was asked for after it was made outlasts those made in the next two days, however many: of its use the
-        last day may not be noted yet.
+        last day may not be noted yet. The one that the project has of this input stays, however many outlast it: it was
+        just added.
         """
         await connection.execute(
             """
@@ -101,8 +110,12 @@ class ArtifactStorage:
                                               ROWS UNBOUNDED PRECEDING)) AS counted
                  WHERE used_at < now() - %(unused_for)s OR number > %(most_per_project)s
                     OR project_bytes > %(most_project_bytes)s OR tenant_bytes > %(most_tenant_bytes)s)
+               AND (project_id, input_hash)
+                   IS DISTINCT FROM (%(project_id)s::uuid, decode(%(input_hash)s, 'hex'))
             """,
             {
+                "project_id": project_id,
+                "input_hash": input_hash,
                 "tenant_id": tenant_id,
                 "unused_for": retention.unused_for,
                 "most_per_project": retention.most_per_project,

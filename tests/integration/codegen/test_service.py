@@ -259,6 +259,19 @@ async def test_a_pinned_client_outlasts_those_that_are_made_while_its_use_is_not
     assert _stored(database) == 3
 
 
+async def test_a_client_that_was_just_made_is_kept_where_those_in_use_are_as_many_as_may_be(
+    start_codegen: StartCodegen, upstreams: Upstreams
+) -> None:
+    async with start_codegen(artifacts_per_project=2) as codegen:
+        used = [await _generate(codegen, upstreams, f"used_{number}_total") for number in range(2)]
+        for sha256 in used:
+            await codegen.artifact(sha256)
+        newest = await _generate(codegen, upstreams, "new_total")
+    async with start_codegen(artifacts_per_project=2) as codegen:
+        for sha256 in (newest, *used):
+            assert (await codegen.artifact(sha256)).content
+
+
 async def test_without_the_browser_bundle_javascript_waits_and_python_goes_on(
     start_codegen: StartCodegen, tmp_path: Path
 ) -> None:
