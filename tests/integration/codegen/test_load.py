@@ -203,6 +203,7 @@ async def own_process(
     await asyncio.wait_for(process.communicate(), 30)
 
 
+@pytest.mark.alone
 async def test_many_who_want_clients_of_large_definitions_take_up_no_more_memory_than_there_is(
     own_process: tuple[Codegen, int], upstreams: Upstreams
 ) -> None:
