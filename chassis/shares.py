@@ -49,9 +49,11 @@ class Turns:
         self._shares = Shares(most, least=least)
         #: Turns that have not come, the oldest first, and whose they are.
         self._waiting: dict[asyncio.Future[None], tuple[str, ...]] = {}
-        self._begun = 0
-        #: Of who waits: how many turns had begun with their last one, or when they began to wait.
-        self._last: dict[str, int] = {}
+        #: By two with each turn that begins.
+        self._now = 0
+        #: Of each holder and of all of a turn's together: when their last one began, or, just before the latest one,
+        #: when they began to wait. Nobody stays who does not wait.
+        self._last: dict[str | tuple[str, ...], int] = {}
 
     @asynccontextmanager
     async def one(self, holders: Sequence[str]) -> AsyncIterator[None]:
@@ -68,8 +70,8 @@ class Turns:
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting[turn] = tuple(holders)
-        for holder in holders:
-            self._last.setdefault(holder, self._begun)
+        for each in _and_all(holders):
+            self._last.setdefault(each, self._now - 1)
         try:
             await turn
         except asyncio.CancelledError:
@@ -84,7 +86,7 @@ class Turns:
         for turn, waiting in self._waiting.items():
             if not turn.cancelled():
                 oldest.setdefault(waiting, turn)
-        self._last = {holder: self._last[holder] for waiting in oldest for holder in waiting}
+        self._last = {each: self._last[each] for waiting in oldest for each in _and_all(waiting)}
         for waiting in sorted(oldest, key=self._last_turns):  # a turn less leaves nobody more than one more
             if self._take(waiting):
                 del self._waiting[oldest[waiting]]
@@ -93,10 +95,14 @@ class Turns:
     def _take(self, holders: Sequence[str]) -> bool:
         if not self._shares.take(holders):
             return False
-        self._begun += 1
-        self._last |= dict.fromkeys(holders, self._begun)
+        self._now += 2
+        self._last |= dict.fromkeys(_and_all(holders), self._now)
         return True
 
-    def _last_turns(self, holders: Sequence[str]) -> list[int]:
-        """The latest first: whoever acts for a tenant waits until it is the tenant's turn."""
-        return sorted((self._last[holder] for holder in holders), reverse=True)
+    def _last_turns(self, holders: tuple[str, ...]) -> tuple[int, int]:
+        """That of any of them first: whoever acts for a tenant waits until it is the tenant's turn."""
+        return max((self._last[holder] for holder in holders), default=0), self._last[holders]
+
+
+def _and_all(holders: Sequence[str]) -> Sequence[str | tuple[str, ...]]:
+    return [*holders, tuple(holders)]

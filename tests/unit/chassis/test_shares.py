@@ -89,7 +89,7 @@ async def test_who_asks_once_waits_for_no_more_than_a_turn_of_each_who_waits_for
 
 
 async def test_those_who_wait_have_turns_one_after_the_other_and_each_of_them_in_the_order_they_asked() -> None:
-    assert await order_of(Turns(1), "aaacbb") == list("aacbab")
+    assert await order_of(Turns(1), "aaacbb") == list("acbaba")
 
 
 async def test_however_many_people_a_tenant_has_they_wait_for_the_turns_of_one() -> None:
@@ -97,3 +97,9 @@ async def test_however_many_people_a_tenant_has_they_wait_for_the_turns_of_one()
     order = await order_of(Turns(1), [people[0], people[0], *people, ("other",), ("other",)])
     assert [place for place, holders in enumerate(order) if holders == ("other",)] == [1, 3]
     assert order[-1] == people[0], "has had two turns"
+
+
+async def test_a_tenants_key_and_its_people_have_turns_alternately_whatever_each_waits_for() -> None:
+    key, person = ("tenant",), ("person", "tenant")
+    assert await order_of(Turns(1), [*([key] * 5), person]) == [key, person, key, key, key, key]
+    assert await order_of(Turns(1), [*([person] * 5), key]) == [person, key, person, person, person, person]
