@@ -134,13 +134,14 @@ async def _measured(folder: Path, seconds: float, *, full: bool) -> Results:
             idle = await measure_idle(suite)
         loads = await _loads(suite, folder, seconds, full=full)
         recovery = await _recovery(suite) if full else None
+    figures = await _peers(folder) if full else []
     return Results(
-        machine=await asyncio.to_thread(describe_machine, folder),
+        machine=await asyncio.to_thread(describe_machine, folder),  # with the peers, which are installed as needed
         sync=sync,
         idle=idle,
         loads=loads,
         recovery=recovery,
-        peers=await _peers(folder) if full else [],
+        peers=figures,
     )
 
 
