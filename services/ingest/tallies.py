@@ -15,7 +15,6 @@ from chassis import logs
 from chassis.clock import Clock
 from chassis.errors import Unavailable
 from chassis.tasks import in_background
-from services.ingest.domain import UNDEFINED
 from services.ingest.records import Kind, Record, Tally
 
 log = logs.get(__name__)
@@ -57,23 +56,22 @@ class Tallies:
         self._names: dict[tuple[_Whose, bool], set[str]] = {}
         self._names_since = clock.monotonic()
 
-    def rejected(self, whose: _Whose, name: str, code: str, message: str) -> None:
+    def rejected(self, whose: _Whose, name: str, code: str, message: str, *, defined: bool) -> None:
         """One metric was rejected; the name as it was sent, empty where it could not be read."""
-        count = self._count(whose, name, code)
+        count = self._count(whose, name, code, defined=defined)
         count.count += 1
         count.example = message[:_LONGEST_EXAMPLE]
 
     def duplicate(self, whose: _Whose, names: Iterable[str]) -> None:
         """These metrics were accepted, of a batch that is durable already."""
         for name in names:
-            self._count(whose, name, "").count += 1
+            self._count(whose, name, "", defined=True).count += 1
 
-    def _count(self, whose: _Whose, name: str, code: str) -> _Count:
+    def _count(self, whose: _Whose, name: str, code: str, *, defined: bool) -> _Count:
         counts = self._counts.setdefault(whose, {})
-        undefined = code == UNDEFINED
-        known = self._names.setdefault((whose, undefined), set())
+        known = self._names.setdefault((whose, defined), set())
         if name not in known:
-            if len(known) < (_MOST_UNDEFINED_NAMES if undefined else _MOST_NAMES) and _NAME.fullmatch(name):
+            if len(known) < (_MOST_NAMES if defined else _MOST_UNDEFINED_NAMES) and _NAME.fullmatch(name):
                 known.add(name)
             else:
                 name = ""

@@ -43,6 +43,9 @@ _SLOW_BYTES = 1 << 20
 _MOST_TURN_SECONDS = 2.5
 #: Bodies that may wait until they are read, shared by tenants.
 _MOST_WAITING_BYTES = 64 << 20
+#: Pushes are numbered by the clock, and by one more where it is no later than the last one's. Further ahead the numbers
+#: are those of a clock that was wrong.
+_MOST_AHEAD_NS = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -185,7 +188,9 @@ class Receiver:
         return batch if held_back else None
 
     def _push(self, group: PushGroup) -> Push:
-        self._pushed_ns = max(self._clock.now_ms() * 1_000_000, self._pushed_ns + 1)
+        now_ns = self._clock.now_ms() * 1_000_000
+        ahead = self._pushed_ns - now_ns > _MOST_AHEAD_NS  # the clock was
+        self._pushed_ns = now_ns if ahead else max(now_ns, self._pushed_ns + 1)
         return Push(group, self._pushed_ns)
 
     async def go_on(self, principal: Principal, found: Batch | Unfinished) -> Taken:
@@ -289,8 +294,10 @@ class Receiver:
     def _tally(self, taken: Taken) -> None:
         """For the ledger, which learns of other batches by folding them."""
         rejected = {rejection.index for rejection in taken.outcome.rejected}
+        defined = self._definitions.of_project(taken.whose[1]) if rejected else {}
         for rejection in taken.outcome.rejected:
-            self._tallies.rejected(taken.whose, taken.names[rejection.index], rejection.code, rejection.message)
+            name = taken.names[rejection.index]
+            self._tallies.rejected(taken.whose, name, rejection.code, rejection.message, defined=name in defined)
         if taken.outcome.duplicate:
             accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
             self._tallies.duplicate(taken.whose, accepted)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.principals import Principal
 from chassis.tasks import in_background
 from services.ingest.admission import Admission
@@ -27,9 +27,11 @@ class StoppedClock(SystemClock):
 
 
 @asynccontextmanager
-async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[Receiver, ScriptedConfig]]:
+async def receiver_of(
+    definitions: Sequence[Definition], *, tallies: Tallies | None = None, clock: Clock | None = None
+) -> AsyncIterator[tuple[Receiver, ScriptedConfig]]:
     """It follows the definitions as config tells them."""
-    clock, config = StoppedClock(), ScriptedConfig()
+    clock, config = clock or StoppedClock(), ScriptedConfig()
     table = DefinitionTable(config, clock, SeriesEndings(clock))
     config.tell(1, *map(living, definitions), snapshot=True)
     nobody = cast("Any", None)  # nothing is defined by data, and the log is not reached
@@ -41,7 +43,10 @@ async def receiver_of(definitions: Sequence[Definition]) -> AsyncIterator[tuple[
 
     async with in_background(table.follow()):
         await eventually(loaded, what="the definitions are known")
-        yield Receiver(table, automatic, writers, Tallies(clock), Admission(None, table, clock), clock), config
+        yield (
+            Receiver(table, automatic, writers, tallies or Tallies(clock), Admission(None, table, clock), clock),
+            config,
+        )
 
 
 def a_sender() -> Principal:

@@ -1,17 +1,20 @@
 """The delivery ledger: what is committed, what is a duplicate, what was folded and what was rejected."""
 
 import asyncio
+import json
 
 import msgspec
 
 from services.ingest.domain import MetricType
 from services.ingest.errors import LogUnavailable
 from services.ingest.ledger import HOUR_MS, Counts, LedgerKey, LedgerLines
+from services.ingest.operations.batches import Taken
 from services.ingest.records import Kind, Record, Tally
 from services.ingest.tallies import Tallies
 from tests.moved_clock import MovedClock
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition, delta, label, record, validated
 from tests.unit.ingest.lane_store import Store
+from tests.unit.ingest.receiving import a_sender, receiver_of
 
 ORDERS = definition("orders_total", labels={"plan": label()})
 DEPTH = definition("depth", MetricType.GAUGE)
@@ -130,7 +133,7 @@ class StillClock(MovedClock):
 async def test_a_receiver_that_stops_writes_what_it_has_counted() -> None:
     tallies, log = Tallies(StillClock()), KeptLog()
     for message in ("first", "last"):
-        tallies.rejected(WHOSE, "nope", "METRIC_NOT_DEFINED", message)
+        tallies.rejected(WHOSE, "nope", "METRIC_NOT_DEFINED", message, defined=False)
     tallies.duplicate(WHOSE, ["orders_total", "orders_total", "depth"])
     assert sorted(await told(tallies, log), key=lambda tally: tally.metric) == [
         Tally("depth", "", 1, ""),
@@ -143,11 +146,24 @@ async def test_a_receiver_that_stops_writes_what_it_has_counted() -> None:
 async def test_names_without_end_share_one_line() -> None:
     tallies = Tallies(StillClock())
     for number in range(3_000):
-        tallies.rejected(WHOSE, f"name_{number}", "METRIC_NOT_DEFINED", "")
-    tallies.rejected(WHOSE, "no\x00name", "METRIC_NOT_DEFINED", "")
+        tallies.rejected(WHOSE, f"name_{number}", "METRIC_NOT_DEFINED", "", defined=False)
+    tallies.rejected(WHOSE, "no\x00name", "METRIC_NOT_DEFINED", "", defined=False)
     counts = {tally.metric: tally.count for tally in await told(tallies, KeptLog())}
     assert len(counts) == 201
     assert counts[""] == 2_801
+
+
+async def test_names_that_nobody_defined_take_no_line_of_those_that_are_defined() -> None:
+    tallies = Tallies(StillClock())
+    async with receiver_of([LOAD], tallies=tallies) as (receiver, _):
+        for name in (*(f"junk_{number}" for number in range(1_000)), LOAD.name):
+            body = json.dumps({"metrics": [{"name": name, "value": {}}]}).encode()
+            taken = receiver.begin(a_sender(), body, "")
+            assert isinstance(taken, Taken)
+            assert [each.code for each in receiver.finish(taken).rejected] == ["METRIC_MALFORMED"]
+    names = {tally.metric for tally in await told(tallies, KeptLog())}
+    assert len(names) == 202
+    assert LOAD.name in names
 
 
 async def test_what_the_log_may_have_is_not_told_again() -> None:
