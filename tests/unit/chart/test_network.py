@@ -97,8 +97,33 @@ def _who_may_leave_on(port: int, name: str) -> set[str]:
 
 
 def test_vault_is_reached_by_those_who_read_secrets_there() -> None:
-    assert _who_may_leave_on(8200, "vault") == {*(service.name for service in (*SERVICES, CANARY)), "migration"}
+    assert _who_may_leave_on(8200, "vault") == {*(service.name for service in (*SERVICES, CANARY)), "migrate"}
     assert not _who_may_leave_on(8200, "defaults")
+
+
+def _weight(of: Object) -> int:
+    return int(of["metadata"]["annotations"].get("helm.sh/hook-weight", "0"))
+
+
+def _when(of: Object) -> str | None:
+    hook: str | None = of["metadata"].get("annotations", {}).get("helm.sh/hook")
+    return hook
+
+
+def test_migrations_before_an_upgrade_have_its_network_policy_and_not_that_of_the_release_before(
+    rendered: Rendered,
+) -> None:
+    policies = rendered.objects("NetworkPolicy")
+    for job in (job for job in rendered.jobs() if policies and _when(job.owner)):
+        (policy,) = (
+            policy
+            for policy in policies
+            if _when(policy) == _when(job.owner)
+            and _weight(policy) < _weight(job.owner)
+            and job.is_selected_by(policy["spec"]["podSelector"]["matchLabels"])
+        )
+        allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+        assert allowed == {53, 5432} | ({8200} if "PULSEGATE_VAULT_ADDRESS" in job.environment else set())
 
 
 def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() -> None:
