@@ -1,6 +1,7 @@
 """What the documents say about values is what the chart takes."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from deploy.local.layout import CHECKOUT
-from tests.chart_rendering import CHART, case, render
+from tests.chart_rendering import CASES, CHART, case, render
 from tests.console_blocks import commands
 from tests.promql_selectors import selectors
 
@@ -24,6 +25,17 @@ _BLOCKS = [block for block in _YAML if block not in _ADAPTER]
 @pytest.mark.parametrize("block", _BLOCKS, ids=lambda block: block.split(":")[0].splitlines()[-1])
 def test_values_in_documents_render(block: str) -> None:
     assert render(yaml.safe_load(block)).services()
+
+
+def test_tracks_of_examples_are_of_different_versions_in_the_chart_of_the_new_one() -> None:
+    comments = re.findall(r"^#   (tracks: .*)$", (CHART / "values.yaml").read_text(), re.MULTILINE)
+    assert len(comments) == 2
+    examples = [*map(yaml.safe_load, [*_BLOCKS, *comments]), *CASES.values()]
+    for example in (each for each in examples if "tracks" in each):
+        services = render({**example, "image": {"tag": "0.2.0"}}).services()
+        tracks = Counter(pod.component for pod in services)
+        images = {(pod.component, pod.container["image"]) for pod in services}
+        assert tracks == Counter(component for component, _ in images), example["tracks"]
 
 
 def test_the_rule_for_the_adapter_makes_the_metric_that_the_autoscaler_asks_for() -> None:
