@@ -19,8 +19,8 @@ from pulsegate.status import processes
 _CHECKOUT = Path(__file__).resolve().parents[1]
 #: Clocks that differ by more make gauges and totals of different processes come in the wrong order.
 _MOST_SKEW_SECONDS = 1.0
-#: All services together, with one process each.
-_LEAST_CONNECTIONS = 60
+#: All services together, with one process each: 63, and what Postgres keeps for superusers.
+_LEAST_CONNECTIONS = 70
 #: Of a message of NATS; a batch that expands to more than NATS takes is never taken.
 _LEAST_PAYLOAD_BYTES = 8_000_000
 #: What Valkey needs for limits and for what gateways keep in it.
@@ -138,7 +138,7 @@ def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
     if int(shown["max_connections"]) < _LEAST_CONNECTIONS:
         yield Finding(
             f"Postgres takes {shown['max_connections']} connections",
-            f"Set max_connections to {_LEAST_CONNECTIONS} or more, with several processes a service accordingly.",
+            f"Set max_connections to {_LEAST_CONNECTIONS} or more for one process a service, to 200 for two.",
         )
 
 

@@ -103,7 +103,7 @@ def test_a_valkey_that_does_not_answer_or_does_not_know_who_asks_is_told(
 
 @pytest.fixture
 def careless_postgres(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[Postgres]:
-    settings = {"fsync": "off", "full_page_writes": "off", "max_connections": "20"}
+    settings = {"fsync": "off", "full_page_writes": "off", "max_connections": "69"}
     folder = tmp_path / "postgres"
     port = port_blocks().server("postgres")
     with running(
@@ -118,7 +118,7 @@ def test_a_postgres_that_may_lose_what_was_written_or_take_too_few_and_has_no_ta
     assert _said("", database=careless_postgres.dsn()) == [
         "Postgres runs with fsync = off",
         "Postgres runs with full_page_writes = off",
-        "Postgres takes 20 connections",
+        "Postgres takes 69 connections",
         *(f"the schema {schema} was never migrated" for schema in SCHEMAS),
         *_said("Prometheus"),
     ]
