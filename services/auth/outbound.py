@@ -28,8 +28,16 @@ _MOST_CONNECTIONS = 64
 _MOST_ANSWER_BYTES = 1 << 20
 #: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
 _MOST_LOOKUPS = 64
-#: Addresses that carry an IPv4 address for a translator: NAT64 (RFC 6052, RFC 8215) and 6to4.
-_TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
+#: What is not public though `is_global` says so: site-local addresses (RFC 3879), and those that carry an IPv4 address:
+#: for a translator, NAT64 (RFC 6052, RFC 8215), SIIT (RFC 2765) and 6to4, or as IPv4-compatible ones (RFC 4291).
+_NOT_PUBLIC = (
+    IPv6Network("fec0::/10"),
+    IPv6Network("64:ff9b::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+    IPv6Network("::ffff:0:0:0/96"),
+    IPv6Network("2002::/16"),
+    IPv6Network("::/96"),
+)
 
 
 class Reach:
@@ -45,7 +53,7 @@ class Reach:
             ip = ip.ipv4_mapped
         if any(ip in network for network in self._private_networks):
             return True
-        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
+        return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
     def require(self, url: str) -> URL:
         """An address of https; http only towards this machine, where an operator has named it. Raises UnsafeAddress."""

@@ -34,6 +34,9 @@ from tests.waiting import eventually
         ("::ffff:127.0.0.1", False),
         ("64:ff9b::7f00:1", False),
         ("2002:7f00:1::", False),
+        ("fec0::1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("::127.0.0.1", False),
     ],
 )
 def test_private_addresses_are_out_of_reach_in_whatever_form(address: str, allowed: bool) -> None:
