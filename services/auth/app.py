@@ -56,6 +56,7 @@ from services.auth.operations.members import Members
 from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
 from services.auth.operations.provisioning import Provisioning
+from services.auth.operations.reclaiming import Reclaiming
 from services.auth.operations.recovery import Recovery
 from services.auth.operations.removed_members import RemovedMembers
 from services.auth.operations.second_factors import SecondFactors
@@ -297,11 +298,26 @@ def _recovery(of: _Parts) -> Recovery:
         AccountStorage(),
         MailedTokenStorage(),
         SecondFactorStorage(),
+        _reclaiming(of),
         of.outbox,
         of.sessions,
         of.trail,
         of.hasher,
         of.clock,
+    )
+
+
+def _reclaiming(of: _Parts) -> Reclaiming:
+    return Reclaiming(
+        AccountStorage(),
+        MemberStorage(),
+        ProjectStorage(),
+        KeyStorage(),
+        InvitationStorage(),
+        IdentityProviderStorage(),
+        IdentityStorage(),
+        FeedStorage(),
+        of.trail,
     )
 
 

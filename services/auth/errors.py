@@ -152,12 +152,12 @@ class TooManyInvitationMails(Limited):
 
 
 class InviterNotVerified(Forbidden):
-    """Mails go out for those alone whose own address is known to be theirs."""
+    """Others become members by those alone whose own address is known to be theirs."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Verify your own e-mail address before you invite others. Where an identity provider vouches for yours, an"
-            " owner of the tenant must have verified theirs."
+            "Verify your own e-mail address before you invite or add others. Where an identity provider vouches for"
+            " yours, an owner of the tenant must have verified theirs."
         )
 
 

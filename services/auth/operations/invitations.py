@@ -149,10 +149,7 @@ class Invitations:
 
     async def _require_room(self, connection: Connection, actor: Actor, key: str, now: datetime) -> None:
         """Nobody's mailbox is filled by strangers, not even with invitations that make each other void."""
-        if self._only_verified and not (
-            await self._accounts.email_verified(connection, actor.user_id)
-            or await self._members.is_vouched_for(connection, actor.tenant_id, actor.user_id)
-        ):
+        if self._only_verified and not await self._members.is_answered_for(connection, actor.tenant_id, actor.user_id):
             raise InviterNotVerified
         await self._invitations.lock_address(connection, key)
         await show_rows(connection, "email", key)

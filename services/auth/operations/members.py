@@ -10,7 +10,7 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import Member, Page, PageRequest, Role, TenantId, User, UserId, check_grant
-from services.auth.errors import AlreadyMember
+from services.auth.errors import AlreadyMember, InviterNotVerified
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.departures import Departures
@@ -44,7 +44,8 @@ class Members:
         self._feed = feed
         self._trail = trail
         self._clock = clock
-        #: Whether nobody is added whose address is not verified: anybody may have signed up with it.
+        #: Whether nobody is added whose address is not verified, since anybody may have signed up with it, and nobody
+        #: adds others whose own is neither verified nor vouched for.
         self._only_verified = only_verified
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Member]:
@@ -55,11 +56,16 @@ class Members:
             return page.cut(await self._members.page(connection, tenant_id, page), lambda member: member.user.id)
 
     async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
-        """A known user becomes a member; nobody has asked them. Raises NotFound, Forbidden, AlreadyMember."""
+        """A known user becomes a member; nobody has asked them.
+
+        Raises NotFound, Forbidden, InviterNotVerified, AlreadyMember.
+        """
         key = email_key(email)
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             check_grant(actor.role, current=None, wanted=role)
+            if self._only_verified and not await self._members.is_answered_for(connection, tenant_id, actor.user_id):
+                raise InviterNotVerified
             await show_rows(connection, "email", key)
             user = await self._known_user(connection, key)
             now = from_unix_ms(self._clock.now_ms())

@@ -21,6 +21,7 @@ from services.auth.errors import AddressOfProvider, InvalidMailedToken, OtherAdd
 from services.auth.mails import MailPurpose
 from services.auth.operations.access import require_person
 from services.auth.operations.audit import AuditTrail
+from services.auth.operations.reclaiming import Reclaimed, Reclaiming
 from services.auth.operations.sessions import Sessions
 from services.auth.outbox import Outbox
 from services.auth.password_rules import judged
@@ -41,6 +42,7 @@ class Recovery:
         accounts: AccountStorage,
         mailed_tokens: MailedTokenStorage,
         second_factors: SecondFactorStorage,
+        reclaiming: Reclaiming,
         outbox: Outbox,
         sessions: Sessions,
         trail: AuditTrail,
@@ -51,6 +53,7 @@ class Recovery:
         self._accounts = accounts
         self._mailed_tokens = mailed_tokens
         self._second_factors = second_factors
+        self._reclaiming = reclaiming
         self._outbox = outbox
         self._sessions = sessions
         self._trail = trail
@@ -69,8 +72,11 @@ class Recovery:
             )
 
     async def reset(self, token: str, password: str) -> None:
-        """Sets a new password and ends every session; where the address was not verified yet, it is now, and a second
-        factor is removed. Raises InvalidMailedToken, Invalid, TooManyPasswords."""
+        """Sets a new password and ends every session; where the address was not verified yet, it is now, a second
+        factor is removed, and nobody else has a way into the tenant that signing up made.
+
+        Raises InvalidMailedToken, Invalid, TooManyPasswords.
+        """
         token_hash = MailedTokens.digest(token)
         # Looked at before the password is hashed: guesses at tokens shall not cost that.
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
@@ -82,8 +88,9 @@ class Recovery:
         async with self._database.transaction(mailed_hash=token_hash.hex()) as connection:
             user = await self._owner(connection, token_hash)
             await self._accounts.lock_password(connection, user.id)
-            proven = await self._first_proof(connection, user)
+            proven, reclaimed = await self._first_proof(connection, user)
             await self._replace_password(connection, user, bcrypt, [*proven, "password.reset"])
+            await self._reclaiming.tell(connection, user.id, reclaimed)
         metrics.PASSWORD_CHANGES.labels("reset").inc()
 
     async def change_password(self, principal: Principal, current: str, new: str) -> None:
@@ -136,19 +143,24 @@ class Recovery:
             await self._accounts.verify_email(connection, user_id, self._now())
             await self._trail.of_person(connection, user_id, "email.verified")
 
-    async def _first_proof(self, connection: Connection, user: User) -> Sequence[str]:
-        """Whoever has signed up need not be who reads the mail: their second factor would lock the reader out.
+    async def _first_proof(self, connection: Connection, user: User) -> tuple[Sequence[str], Sequence[Reclaimed]]:
+        """Whoever has signed up need not be who reads the mail: their second factor would lock the reader out, and what
+        they have made in the tenant would let them in.
 
-        The actions that are to be told.
+        The actions that are to be told, and what is.
         """
         if await self._accounts.email_verified(connection, user.id):
-            return ()
+            return (), ()
         await self._accounts.verify_email(connection, user.id, self._now())
-        if not await self._second_factors.delete(connection, user.id):
-            return ("email.verified",)
-        change = "The second factor was removed: it was set up before this address was verified."
-        await self._outbox.queue_notice(connection, user, change, self._now())
-        return "email.verified", "second_factor.disabled"
+        actions = ["email.verified"]
+        if await self._second_factors.delete(connection, user.id):
+            actions.append("second_factor.disabled")
+            change = "The second factor was removed: it was set up before this address was verified."
+            await self._outbox.queue_notice(connection, user, change, self._now())
+        reclaimed = await self._reclaiming.reclaim(connection, user.id, self._now())
+        for one in reclaimed:
+            await self._outbox.queue_notice(connection, user, one.notice, self._now())
+        return actions, reclaimed
 
     async def _owner(self, connection: Connection, token_hash: bytes) -> User:
         """Whose token for a reset it is; their rows are shown then, and nobody else uses one until this ends."""

@@ -98,6 +98,16 @@ class IdentityProviderStorage:
         )
         return cursor.rowcount == 1
 
+    async def disable_all(self, connection: Connection, tenant_id: TenantId, now: datetime) -> Sequence[ProviderId]:
+        """Of a tenant, and no provisioning token is good; which ones that changes."""
+        cursor = await connection.execute(
+            "UPDATE identity_providers SET enabled = false, provisioning_hash = NULL, provisioning_since = NULL,"
+            " updated_at = %s WHERE tenant_id = %s AND (enabled OR provisioning_hash IS NOT NULL)"
+            " RETURNING id::text AS id",
+            (now, tenant_id),
+        )
+        return sorted(ProviderId(row["id"]) for row in await cursor.fetchall())
+
     async def delete(self, connection: Connection, provider_id: ProviderId) -> None:
         await connection.execute("DELETE FROM identity_providers WHERE id = %s", (provider_id,))
 

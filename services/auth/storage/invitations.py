@@ -109,6 +109,13 @@ class InvitationStorage:
         cursor = await connection.execute("DELETE FROM invitations WHERE id = %s", (invitation_id,))
         return cursor.rowcount == 1
 
+    async def delete_all(self, connection: Connection, tenant_id: TenantId) -> Sequence[InvitationId]:
+        """Of a tenant; which ones that were."""
+        cursor = await connection.execute(
+            "DELETE FROM invitations WHERE tenant_id = %s RETURNING id::text AS id", (tenant_id,)
+        )
+        return sorted(InvitationId(row["id"]) for row in await cursor.fetchall())
+
 
 def _invitation(row: dict[str, Any]) -> Invitation:
     return Invitation(**{**row, "role": Role.of(row["role"])})

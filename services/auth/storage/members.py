@@ -72,15 +72,37 @@ class MemberStorage:
     async def delete(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> None:
         await connection.execute("DELETE FROM memberships WHERE tenant_id = %s AND user_id = %s", (tenant_id, user_id))
 
-    async def is_vouched_for(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
-        """Whether an identity provider of the tenant has made this account, and an owner who has consented, and so
-        answers for what it says, has verified their own address."""
+    async def delete_others(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Sequence[UserId]:
+        """All members but this one; who they were."""
+        cursor = await connection.execute(
+            "DELETE FROM memberships WHERE tenant_id = %s AND user_id <> %s RETURNING user_id::text AS user_id",
+            (tenant_id, user_id),
+        )
+        return sorted(UserId(row["user_id"]) for row in await cursor.fetchall())
+
+    async def is_sole_founder(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
+        """Whether this owner has made the tenant, and no other has consented but whom its identity providers have
+        made. Founders became members in the moment that made it."""
+        cursor = await connection.execute(
+            "SELECT FROM memberships JOIN tenants ON tenants.id = memberships.tenant_id"
+            " WHERE tenants.id = %(tenant)s AND memberships.user_id = %(user)s"
+            " AND memberships.role = 'owner' AND memberships.consented AND memberships.created_at = tenants.created_at"
+            " AND NOT EXISTS (SELECT FROM memberships AS other WHERE other.tenant_id = %(tenant)s"
+            " AND other.user_id <> %(user)s AND other.role = 'owner' AND other.consented"
+            " AND other.user_id NOT IN (SELECT user_id FROM identities WHERE tenant_id = %(tenant)s))",
+            {"tenant": tenant_id, "user": user_id},
+        )
+        return await cursor.fetchone() is not None
+
+    async def is_answered_for(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> bool:
+        """Whether a member has verified their address, or is vouched for: an identity provider of the tenant has made
+        this account, and an owner who has consented, and so answers for what it says, has verified their own."""
         cursor = await connection.execute(
             "SELECT FROM memberships JOIN users ON users.id = memberships.user_id"
-            " WHERE memberships.tenant_id = %s AND memberships.role = 'owner' AND memberships.consented"
-            " AND users.email_verified_at IS NOT NULL"
-            " AND EXISTS (SELECT FROM identities WHERE tenant_id = %s AND user_id = %s)",
-            (tenant_id, tenant_id, user_id),
+            " WHERE memberships.tenant_id = %(tenant)s AND users.email_verified_at IS NOT NULL"
+            " AND (users.id = %(user)s OR (memberships.role = 'owner' AND memberships.consented"
+            " AND EXISTS (SELECT FROM identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s)))",
+            {"tenant": tenant_id, "user": user_id},
         )
         return await cursor.fetchone() is not None
 

@@ -36,6 +36,12 @@ class ProjectStorage:
         cursor = await connection.execute("SELECT FROM projects WHERE id = %s FOR NO KEY UPDATE", (project_id,))
         return cursor.rowcount == 1
 
+    async def hold_all(self, connection: Connection, tenant_id: TenantId) -> None:
+        """As `hold`, all of a tenant's."""
+        await connection.execute(
+            "SELECT FROM projects WHERE tenant_id = %s ORDER BY projects.id FOR NO KEY UPDATE", (tenant_id,)
+        )
+
     async def page(
         self, connection: Connection, tenant_ids: Sequence[TenantId], page: PageRequest
     ) -> Sequence[Project]:

@@ -61,17 +61,22 @@ async def test_a_known_user_becomes_a_member_with_the_roles_scopes(auth: AuthCli
     assert await auth.principal(eve, ada.project_id)
 
 
-async def test_where_addresses_can_be_verified_only_those_who_did_are_added(
+async def test_where_addresses_can_be_verified_only_those_who_did_add_and_are_added(
     mailing_settings: Settings, database: Database
 ) -> None:
+    def verify(person: Person) -> None:
+        with psycopg.connect(database.superuser_dsn) as connection:
+            connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (person.user_id,))
+
     async with running_auth(mailing_settings) as auth:
-        ada, eve = await auth.sign_up(), await auth.sign_up()
+        ada, eve, mallory = [await auth.sign_up() for _ in range(3)]
+        verify(ada)
         with pytest.raises(NotFound, match="Nobody has verified"):
             await add(auth, ada, ada, eve, pb.ROLE_VIEWER)
 
-        with psycopg.connect(database.superuser_dsn) as connection:
-            connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (eve.user_id,))
-
+        verify(eve)
+        with pytest.raises(Forbidden, match="Verify your own"):
+            await add(auth, mallory, mallory, eve, pb.ROLE_VIEWER)
         assert (await add(auth, ada, ada, eve, pb.ROLE_VIEWER)).email_verified
 
 

@@ -12,15 +12,18 @@ import pyotp
 import pytest
 import pytest_asyncio
 
+from chassis import api_keys
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from contracts.pulsegate.auth.v1 import accounts_pb2, own_account_pb2
+from contracts.pulsegate.auth.v1 import accounts_pb2, credentials_pb2, invitations_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
+from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as sso_pb
 from services.auth.settings import Settings
 from services.auth.tokens import MailedTokens
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.integration.auth.mail_folder import Mails
+from tests.integration.auth.sign_ons import ADMIN, OWNER, add_provider
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -268,6 +271,72 @@ async def test_who_reads_the_mail_gets_an_account_that_somebody_else_has_made_wi
     with pytest.raises(Unauthenticated):
         await auth.principal(mallory)
     assert await mails.token(mallory.email, CHANGED, 3) == ""
+
+
+async def test_who_reads_the_mail_gets_a_tenant_into_which_whoever_made_it_has_no_way_back(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    mallory, second = await auth.sign_up("target@example.com"), await auth.sign_up()
+    principal, tenant_id = await auth.principal(mallory), mallory.tenant_id
+    key = (await auth.create_key(mallory)).token
+    provider = await add_provider(auth, mallory, "https://login.example.com/common", default_role=ADMIN)
+    making = sso_pb.CreateProvisioningTokenRequest(tenant_id=tenant_id, provider_id=provider.id)
+    provisioning = (await auth.sso("CreateProvisioningToken", making, principal)).token
+    for role, email in ((OWNER, second.email), (ADMIN, (await auth.sign_up()).email)):
+        adding = accounts_pb2.AddMemberRequest(tenant_id=tenant_id, email=email, role=role)
+        await auth.account("AddMember", adding, principal)
+    inviting = invitations_pb2.CreateInvitationRequest(tenant_id=tenant_id, email="third@example.com", role=OWNER)
+    await auth.invitation("CreateInvitation", inviting, principal)
+    await request_reset(auth, mallory.email)
+
+    await reset(auth, await mails.token(mallory.email, RESET))
+
+    for credential in (
+        credentials_pb2.AuthenticateRequest(api_key_sha256=api_keys.digest(key)),
+        credentials_pb2.AuthenticateRequest(provisioning_token_sha256=api_keys.digest(provisioning)),
+    ):
+        with pytest.raises(Unauthenticated):
+            await auth.authenticate_by(credential)
+    listing = accounts_pb2.ListMembersRequest(tenant_id=tenant_id)
+    with pytest.raises(NotFound):
+        await auth.account("ListMembers", listing, await auth.principal(second))
+    token = (await sign_in(auth, mallory.email, NEW_PASSWORD)).session.access_token
+    principal = await auth.principal(replace(mallory, access_token=token))
+    members = (await auth.account("ListMembers", listing, principal)).members
+    listing_providers = sso_pb.ListIdentityProvidersRequest(tenant_id=tenant_id)
+    [shown] = (await auth.sso("ListIdentityProviders", listing_providers, principal)).providers
+    listing_invitations = invitations_pb2.ListInvitationsRequest(tenant_id=tenant_id)
+    invitations = (await auth.invitation("ListInvitations", listing_invitations, principal)).invitations
+    assert [member.user.id for member in members] == [mallory.user_id]
+    assert (shown.settings.enabled, list(invitations)) == (False, [])
+    assert "tenant.reclaimed" in actions_of(database, mallory)
+    await mails.token(mallory.email, CHANGED, 2)
+    [notice] = [text for text in mails.texts(mallory.email, CHANGED) if "need not be yours" in text]
+    assert "(1 revoked), other members (2 removed)" in " ".join(notice.split())
+
+
+async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    ada, bob, eve = [await auth.sign_up() for _ in range(3)]
+    keys = [(await auth.create_key(person)).token for person in (ada, bob)]
+    await verify(auth, bob, await mails.token(bob.email, VERIFY))
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute(
+            "INSERT INTO auth.memberships (tenant_id, user_id, role, created_at, consented)"
+            " VALUES (%s, %s, 'owner', now(), true)",
+            (ada.tenant_id, eve.user_id),
+        )
+
+    for person in (eve, ada, bob):
+        await request_reset(auth, person.email)
+        await reset(auth, await mails.token(person.email, RESET))
+
+    for key in keys:
+        assert (await auth.authenticate(key=key)).principal
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = "SELECT count(*) FROM auth.memberships WHERE tenant_id = %s"
+        assert connection.execute(query, (ada.tenant_id,)).fetchall() == [(2,)]
 
 
 async def test_what_a_reset_proves_and_removes_is_in_the_audit_log(
