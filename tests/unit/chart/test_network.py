@@ -126,6 +126,15 @@ def test_migrations_before_an_upgrade_have_its_network_policy_and_not_that_of_th
         assert allowed == {53, 5432} | ({8200} if "PULSEGATE_VAULT_ADDRESS" in job.environment else set())
 
 
+def test_an_upgrade_that_switches_policies_off_migrates_beside_those_of_the_release_before() -> None:
+    rendered = render({"networkPolicy": {"enabled": False}})
+    (policy,) = rendered.objects("NetworkPolicy")
+    assert policy["spec"]["egress"] == [{}]
+    for job in rendered.jobs():
+        assert (_when(policy), _weight(policy) < _weight(job.owner)) == (_when(job.owner), True)
+        assert job.is_selected_by(policy["spec"]["podSelector"]["matchLabels"])
+
+
 def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() -> None:
     assert _who_may_leave_on(443, "production") == {"auth"}
     assert not _who_may_leave_on(443, "defaults")
