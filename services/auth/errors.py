@@ -156,8 +156,8 @@ class InviterNotVerified(Forbidden):
 
     def __init__(self) -> None:
         super().__init__(
-            "Verify your own e-mail address before you invite or add others. Where an identity provider vouches for"
-            " yours, an owner of the tenant must have verified theirs."
+            "Verify your own e-mail address before you invite or add others, or make them owners. Where an identity"
+            " provider vouches for yours, an owner of the tenant must have verified theirs."
         )
 
 

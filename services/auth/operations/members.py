@@ -64,8 +64,7 @@ class Members:
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             check_grant(actor.role, current=None, wanted=role)
-            if self._only_verified and not await self._members.is_answered_for(connection, tenant_id, actor.user_id):
-                raise InviterNotVerified
+            await self._require_answered_for(connection, actor)
             await show_rows(connection, "email", key)
             user = await self._known_user(connection, key)
             now = from_unix_ms(self._clock.now_ms())
@@ -85,12 +84,14 @@ class Members:
         return user
 
     async def change_role(self, principal: Principal, tenant_id: TenantId, user_id: UserId, role: Role) -> Member:
-        """Raises NotFound, Forbidden, LastOwner."""
+        """Raises NotFound, Forbidden, InviterNotVerified (another owner), LastOwner."""
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
             member = await self._member(connection, tenant_id, user_id)
             check_grant(actor.role, current=member.role, wanted=role)
             if role != member.role:
+                if role is Role.OWNER:
+                    await self._require_answered_for(connection, actor)
                 await self._departures.keep_an_owner(connection, tenant_id, member)
                 await self._members.update(connection, tenant_id, user_id, role)
                 await self._tell(
@@ -124,6 +125,11 @@ class Members:
         """Alone among those who change this tenant's roles; the actor's own role is read after waiting for them."""
         await self._members.lock_roles(connection, tenant_id)
         return await self._access.to_tenant(connection, require_person(principal), tenant_id)
+
+    async def _require_answered_for(self, connection: Connection, actor: Actor) -> None:
+        """Of somebody else's address nobody makes further owners, who would stay when its owner takes it back."""
+        if self._only_verified and not await self._members.is_answered_for(connection, actor.tenant_id, actor.user_id):
+            raise InviterNotVerified
 
     async def _member(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Member:
         member = await self._members.get(connection, tenant_id, user_id) if is_uuid(user_id) else None

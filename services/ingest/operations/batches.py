@@ -43,9 +43,9 @@ _SLOW_BYTES = 1 << 20
 _MOST_TURN_SECONDS = 2.5
 #: Bodies that may wait until they are read, shared by tenants.
 _MOST_WAITING_BYTES = 64 << 20
-#: Pushes are numbered by the clock, and by one more where it is no later than the last one's. Further ahead the numbers
-#: are those of a clock that was wrong.
-_MOST_AHEAD_NS = 1_000_000_000
+#: Pushes are numbered by the clock, and by one more where it is no later than the last one's. From ten minutes ahead
+#: they are refused: then the numbers were those of a clock that was wrong.
+_MOST_AHEAD_NS = 9 * 60 * 1_000_000_000
 
 
 @dataclass(slots=True)

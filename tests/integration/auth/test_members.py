@@ -64,9 +64,11 @@ async def test_a_known_user_becomes_a_member_with_the_roles_scopes(auth: AuthCli
 async def test_where_addresses_can_be_verified_only_those_who_did_add_and_are_added(
     mailing_settings: Settings, database: Database
 ) -> None:
-    def verify(person: Person) -> None:
+    def verify(person: Person, *, since: str | None = "now") -> None:
         with psycopg.connect(database.superuser_dsn) as connection:
-            connection.execute("UPDATE auth.users SET email_verified_at = now() WHERE id = %s", (person.user_id,))
+            connection.execute(
+                "UPDATE auth.users SET email_verified_at = %s::timestamptz WHERE id = %s", (since, person.user_id)
+            )
 
     async with running_auth(mailing_settings) as auth:
         ada, eve, mallory = [await auth.sign_up() for _ in range(3)]
@@ -78,6 +80,10 @@ async def test_where_addresses_can_be_verified_only_those_who_did_add_and_are_ad
         with pytest.raises(Forbidden, match="Verify your own"):
             await add(auth, mallory, mallory, eve, pb.ROLE_VIEWER)
         assert (await add(auth, ada, ada, eve, pb.ROLE_VIEWER)).email_verified
+        verify(ada, since=None)
+        assert (await change(auth, ada, ada, eve.user_id, pb.ROLE_ADMIN)).role == pb.ROLE_ADMIN
+        with pytest.raises(Forbidden, match="Verify your own"):
+            await change(auth, ada, ada, eve.user_id, pb.ROLE_OWNER)
 
 
 async def test_members_come_in_pages(auth: AuthClient) -> None:

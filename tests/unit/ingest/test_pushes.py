@@ -18,6 +18,14 @@ def _refused(receiver: Receiver) -> list[str]:
     return [each.code for each in taken.outcome.rejected]
 
 
+async def test_pushes_keep_their_order_while_a_clock_is_set_back_a_little() -> None:
+    clock = MovedClock(NOW_MS / 1000)
+    async with receiver_of([ROWS], clock=clock) as (receiver, _):
+        first = receiver._push({"job": "nightly"})
+        clock.seconds -= 3
+        assert receiver._push({"job": "nightly"}).arrived_ns > first.arrived_ns
+
+
 async def test_a_push_while_the_clock_was_ahead_has_none_refused_once_it_is_right() -> None:
     clock = MovedClock(NOW_MS / 1000)
     async with receiver_of([ROWS], clock=clock) as (receiver, _):
