@@ -95,7 +95,12 @@ class Canary:
         return self._book.turned(rested, self._clock.now_ms())
 
     async def _keep(self, book: Book) -> None:
-        await asyncio.to_thread(self._file.write, book)
+        writing = asyncio.ensure_future(asyncio.to_thread(self._file.write, book))
+        try:
+            await asyncio.shield(writing)
+        finally:
+            # A thread cannot be cancelled: who opens the file next must not meet a write that is still under way.
+            await asyncio.wait([writing])
         self._book = book
 
     async def _compare(self) -> None:

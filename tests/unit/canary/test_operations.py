@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
 
 import aiohttp
 import pytest
@@ -12,9 +13,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
 
-from chassis.tasks import in_background
+from chassis.tasks import ended, in_background
 from services.canary.clients import Gateway
-from services.canary.domain import Verdict
+from services.canary.domain import Book, Verdict
 from services.canary.operations import Canary
 from services.canary.storage import BookFile
 from tests.moved_clock import MovedClock
@@ -141,3 +142,28 @@ async def test_nothing_is_wrong_soon_after_an_outage_that_was_longer_than_the_pa
     assert max(told[: int(ends)]) > (0, 0)
     assert set(told[int(ends) + 10 :]) == {(0, 0)}
     assert _took_longer_than_the_patience() > slow
+
+
+class _SlowFile(BookFile):
+    """Writes once it may."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.writes, self.may_write = Event(), Event()
+
+    def write(self, book: Book) -> None:
+        self.writes.set()
+        self.may_write.wait()
+        super().write(book)
+
+
+async def test_a_canary_that_is_stopped_leaves_no_write_behind(tmp_path: Path) -> None:
+    file, clock = _SlowFile(tmp_path / "canary.json"), MovedClock()
+    async with aiohttp.ClientSession() as session:
+        gateway = Gateway(session, "http://localhost", lambda: "key")
+        canary = Canary(gateway, file, clock, interval_seconds=1.0, patience_seconds=_PATIENCE_SECONDS)
+        sending = asyncio.create_task(canary.send_for_ever())
+        await asyncio.to_thread(file.writes.wait)
+        asyncio.get_running_loop().call_later(0.1, file.may_write.set)
+        await ended([sending])
+    assert file.read().flying.pending == 1
