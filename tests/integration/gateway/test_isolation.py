@@ -214,11 +214,11 @@ async def breaker_is(gateway: Gateway, state: str) -> bool:
 
 async def test_clients_that_take_their_time_open_no_breaker(start_gateway: StartGateway) -> None:
     """Nor are they told that it was too late: what their bodies take is none of the call's time."""
-    async with start_gateway(request_timeout_seconds=1.0, slow_client_seconds=5.0) as gateway:
+    async with start_gateway(request_timeout_seconds=2.0, slow_client_seconds=5.0) as gateway:
         session = gateway.auth.new_session()
 
         async def slowly(_request: object) -> definitions_pb2.CreateMetricResponse:
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.3)
             spec = definitions_pb2.MetricSpec(name="a_total", type=definitions_pb2.METRIC_TYPE_COUNTER)
             return definitions_pb2.CreateMetricResponse(metric=definitions_pb2.Metric(id=USER, spec=spec, version=1))
 
@@ -228,7 +228,7 @@ async def test_clients_that_take_their_time_open_no_breaker(start_gateway: Start
         async def dribble() -> int:
             async def body() -> AsyncIterator[bytes]:
                 yield b'{"name": "a_total", "type": "counter", '
-                await asyncio.sleep(0.7)  # the client's own pace
+                await asyncio.sleep(1.9)  # the client's own pace
                 yield b'"help": "A."}'
 
             headers = {"Content-Type": "application/json"}
