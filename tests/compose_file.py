@@ -1,7 +1,7 @@
 """The Compose file, as Compose reads it, and as the objects that a cluster of processes runs (`tests.kubelet`).
 
-filled()             the text, with the variables of .env.example
-services()           what it says about each service
+filled(**given)      the text, with the variables of .env.example; those that are given go before these
+services(**given)    what it says about each service
 secrets(folder)      what secrets.sh makes: name → text
 rendered(elsewhere)  services, each with an address by its name; the hosts in `elsewhere` are those of other servers
 """
@@ -28,10 +28,12 @@ SECRET = "compose"
 TLS_SECRET = "compose-tls"
 
 
-def filled() -> str:
+def filled(**given: str) -> str:
     """As Compose fills it in."""
     lines = (FOLDER / ".env.example").read_text().splitlines()
     known = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert given.keys() <= known.keys()
+    known |= given
 
     def value(found: re.Match[str]) -> str:
         name, kind, default = found.groups()
@@ -42,8 +44,8 @@ def filled() -> str:
     return _VARIABLE.sub(value, FILE.read_text())
 
 
-def services() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(filled())["services"]
+def services(**given: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(filled(**given))["services"]
     return found
 
 

@@ -97,6 +97,12 @@ def test_nothing_but_the_gateway_and_grafana_can_be_reached_from_outside(service
     assert all(port.startswith("127.0.0.1:") for each in services.values() for port in each.get("ports", []))
 
 
+def test_every_gateway_believes_the_proxies_that_are_named() -> None:
+    told = compose_file.services(PULSEGATE_TRUSTED_PROXIES="172.20.0.0/16").values()
+    gateways = [each["environment"] for each in told if each["image"] == "pulsegate-gateway"]
+    assert [each.get("PULSEGATE_TRUSTED_PROXIES") for each in gateways] == ["172.20.0.0/16"] * 2
+
+
 def test_profiles_add_to_the_core(services: dict[str, Any]) -> None:
     profiles = {name: each["profiles"] for name, each in services.items() if "profiles" in each}
     assert {service.name for service in SERVICES}.isdisjoint(profiles)
