@@ -78,6 +78,27 @@ async def test_signing_in_is_limited_by_address_and_by_account(start_gateway: St
         assert [await sign_in(address(), spelling) for spelling in spellings] == [200] * 5 + [429]
 
 
+async def test_refreshing_a_session_counts_by_address_as_signing_in_and_spends_no_token_where_it_is_refused(
+    start_gateway: StartGateway,
+) -> None:
+    async with start_gateway(auth_requests_per_minute=2, **PROXIED) as gateway:
+        gateway.auth.answers["SignIn"] = accounts_pb2.SignInResponse(user=accounts_pb2.User(id=USER))
+        gateway.auth.answers["Refresh"] = accounts_pb2.RefreshResponse()
+        office = {"X-Forwarded-For": address()}
+        credentials = {"email": f"{uuid7()}@example.com", "password": "x"}
+
+        async def refresh(headers: dict[str, str]) -> Answer:
+            return await gateway.call("POST", "/api/v1/auth/refresh", json={"refreshToken": "rt_x"}, headers=headers)
+
+        signed_in = await gateway.call("POST", "/api/v1/auth/signin", json=credentials, headers=office)
+        refreshed = [await refresh(office) for _ in range(2)]
+        assert [signed_in.status, *(answer.status for answer in refreshed)] == [200, 200, 429]
+        assert refreshed[1].json["error"]["details"] == {"limit": "sign-in"}
+        assert int(refreshed[1].headers["Retry-After"]) <= 30
+        assert len(gateway.auth.requests("Refresh")) == 1
+        assert (await refresh({"X-Forwarded-For": address()})).status == 200
+
+
 @pytest.mark.parametrize(
     ("path", "asked", "body"),
     [
