@@ -72,6 +72,8 @@ def test_an_upgrade_of_the_chart_alone_restarts_nothing() -> None:
         {"log": {"lanes": 257}},
         {"secrets": {"items": {"authDsn": {"vault": "pulsegate#dsn"}}}},
         {"canary": {"replicas": 2}},
+        {"networkPolicy": {"dns": []}},
+        {"istio": {"controlPlane": []}},
     ],
 )
 def test_what_does_not_exist_is_refused(mistyped: dict[str, Any]) -> None:

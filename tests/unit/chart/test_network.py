@@ -22,6 +22,7 @@ _CALLEES = {
     "CODEGEN_ADDRESS": "codegen",
     "INGEST_ADDRESS": "receiver",
 }
+_SERVERS: Object = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]["servers"]
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -67,6 +68,27 @@ def test_everything_else_is_denied() -> None:
     assert "ingress" not in denied
     assert "egress" not in denied
     assert all(pod.is_selected_by(denied["podSelector"]["matchLabels"]) for pod in rendered.pods())
+
+
+@pytest.mark.parametrize("changed", [{}, {"enabled": True, "metricsFrom": []}], ids=["as it is", "nobody scrapes"])
+@pytest.mark.parametrize("name", CASES)
+def test_no_rule_has_an_empty_list_of_peers_which_lets_everybody_through(name: str, changed: Object) -> None:
+    values = {**CASES[name], "networkPolicy": {**CASES[name].get("networkPolicy", {}), **changed}}
+    for policy in render(values).objects("NetworkPolicy"):
+        for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]:
+            assert [] not in (rule.get("from"), rule.get("to")), policy["metadata"]["name"]
+
+
+@pytest.mark.parametrize(("name", "scrapers"), [("defaults", []), ("evaluation", [{"evaluation-prometheus"}])])
+def test_metrics_that_nobody_may_read_are_for_an_evaluations_prometheus_alone(
+    name: str, scrapers: list[set[str]]
+) -> None:
+    rendered = render({**CASES[name], "networkPolicy": {"metricsFrom": []}})
+    for service in SERVICES:
+        rules = _policy(rendered, service.name).get("ingress", [])
+        found = [rule for rule in rules if any(port["port"] == "operations" for port in rule["ports"])]
+        assert [_peers([rule], "from", "operations") for rule in found] == scrapers
+        assert all(len(rule["from"]) == 1 for rule in found)
 
 
 def test_a_canary_reaches_the_public_port_and_nothing_else() -> None:
@@ -142,8 +164,7 @@ def test_identity_providers_are_reached_by_auth_where_their_ports_are_named() ->
 
 @pytest.mark.parametrize("name", CASES)
 def test_there_is_no_way_to_servers_without_ports(name: str) -> None:
-    servers = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]["servers"]
-    without: Object = {"servers": {server: {"ports": [], "to": []} for server in servers}}
+    without: Object = {"servers": {server: {"ports": [], "to": []} for server in _SERVERS}}
     for policy in render({**CASES[name], "networkPolicy": without}).objects("NetworkPolicy"):
         for rule in policy["spec"].get("egress", []):
             assert rule["ports"], policy["metadata"]["name"]

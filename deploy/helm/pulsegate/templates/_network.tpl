@@ -90,7 +90,6 @@ spec:
 {{/* What is not named here is refused by the policy that denies everything. */}}
 {{- define "pulsegate.networkPolicy" }}
 {{- $ports := fromYaml (include "pulsegate.ports" .root) }}
-{{- $values := .root.Values.networkPolicy }}
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -102,29 +101,9 @@ spec:
   podSelector:
     matchLabels: {{- include "pulsegate.selectorLabels" . | nindent 6 }}
   policyTypes: [Ingress, Egress]
-  ingress:
-    {{- if has "public" .facts.ports }}
-    - ports: [{protocol: TCP, port: public}]
-      {{- with $values.publicFrom }}
-      from:
-        {{- toYaml . | nindent 8 }}
-        {{- if and $.root.Values.canary.enabled (not $.root.Values.canary.url) }}
-        - podSelector:
-            matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" $.root "name" "canary") | nindent 14 }}
-        {{- end }}
-      {{- end }}
-    {{- end }}
-    {{- with include "pulsegate.callersOf" . }}
-    - ports: [{protocol: TCP, port: grpc}]
-      from: {{- . | nindent 8 }}
-    {{- end }}
-    - ports: [{protocol: TCP, port: operations}]
-      from:
-        {{- toYaml $values.metricsFrom | nindent 8 }}
-        {{- if .root.Values.evaluation.enabled }}
-        - podSelector:
-            matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" .root "name" "evaluation-prometheus") | nindent 14 }}
-        {{- end }}
+  {{- with include "pulsegate.ingressRules" . }}
+  ingress: {{- . | nindent 4 }}
+  {{- end }}
   egress:
     {{- include "pulsegate.dnsEgress" .root | nindent 4 }}
     {{- range $callee := .facts.calls }}
@@ -171,6 +150,39 @@ spec:
     {{- if .root.Values.profilesUrl }}
     {{- include "pulsegate.serverEgress" (dict "root" .root "server" "profiles") | nindent 4 }}
     {{- end }}
+{{- end }}
+
+{{/* One with an empty list of peers would let everybody in. */}}
+{{- define "pulsegate.ingressRules" -}}
+{{- if has "public" .facts.ports }}
+- ports: [{protocol: TCP, port: public}]
+  {{- with .root.Values.networkPolicy.publicFrom }}
+  from:
+    {{- toYaml . | nindent 4 }}
+    {{- if and $.root.Values.canary.enabled (not $.root.Values.canary.url) }}
+    - podSelector:
+        matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" $.root "name" "canary") | nindent 10 }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- with include "pulsegate.callersOf" . }}
+- ports: [{protocol: TCP, port: grpc}]
+  from: {{- . | nindent 4 }}
+{{- end }}
+{{- with include "pulsegate.scrapersOf" . }}
+- ports: [{protocol: TCP, port: operations}]
+  from: {{- . | nindent 4 }}
+{{- end }}
+{{- end }}
+
+{{- define "pulsegate.scrapersOf" -}}
+{{- with .root.Values.networkPolicy.metricsFrom }}
+{{- toYaml . }}
+{{- end }}
+{{- if .root.Values.evaluation.enabled }}
+- podSelector:
+    matchLabels: {{- include "pulsegate.selectorLabels" (dict "root" .root "name" "evaluation-prometheus") | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{/* Those whose row of the topology says that they call this one. */}}
