@@ -6,7 +6,7 @@ is killed takes the last second of it along; one that is asked to stop does not.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,12 +21,13 @@ log = logs.get(__name__)
 
 _SECONDS = 1.0
 _HOUR_SECONDS = 3600.0
-#: Names a project and hour that have tallies of their own; what comes under further ones is counted under none. Names
-#: that are not defined are whatever somebody sends, every hour anew, and each is kept for three months.
-_MOST_NAMES = 1_000
+#: Names a project and hour that are not defined and have tallies of their own; what comes under further ones is counted
+#: under none. They are whatever somebody sends, every hour anew, and each is kept for three months.
 _MOST_UNDEFINED_NAMES = 200
 _NAME = re.compile(r"[A-Za-z_:][A-Za-z0-9_:.-]{0,199}")
 _LONGEST_EXAMPLE = 500
+#: In a record, which a frame has room for.
+_MOST_TOGETHER = 200
 
 #: Tenant and project.
 _Whose = tuple[bytes, bytes]
@@ -52,8 +53,7 @@ class Tallies:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._counts: dict[_Whose, dict[_What, _Count]] = {}
-        #: Those that are defined, and those that are not.
-        self._names: dict[tuple[_Whose, bool], set[str]] = {}
+        self._undefined_names: dict[_Whose, set[str]] = {}
         self._names_since = clock.monotonic()
 
     def rejected(self, whose: _Whose, name: str, code: str, message: str, *, defined: bool) -> None:
@@ -62,20 +62,23 @@ class Tallies:
         count.count += 1
         count.example = message[:_LONGEST_EXAMPLE]
 
-    def duplicate(self, whose: _Whose, names: Iterable[str]) -> None:
-        """These metrics were accepted, of a batch that is durable already."""
-        for name in names:
-            self._count(whose, name, "", defined=True).count += 1
+    def duplicate(self, whose: _Whose, name: str, *, defined: bool) -> None:
+        """One metric was accepted, of a batch that is durable already; the name as it was sent this time."""
+        self._count(whose, name, "", defined=defined).count += 1
 
     def _count(self, whose: _Whose, name: str, code: str, *, defined: bool) -> _Count:
-        counts = self._counts.setdefault(whose, {})
-        known = self._names.setdefault((whose, defined), set())
+        if not defined:
+            name = self._undefined_name(whose, name)
+        return self._counts.setdefault(whose, {}).setdefault((name, code), _Count())
+
+    def _undefined_name(self, whose: _Whose, name: str) -> str:
+        """Under which it is counted."""
+        known = self._undefined_names.setdefault(whose, set())
         if name not in known:
-            if len(known) < (_MOST_NAMES if defined else _MOST_UNDEFINED_NAMES) and _NAME.fullmatch(name):
-                known.add(name)
-            else:
-                name = ""
-        return counts.setdefault((name, code), _Count())
+            if len(known) >= _MOST_UNDEFINED_NAMES or not _NAME.fullmatch(name):
+                return ""
+            known.add(name)
+        return name
 
     @asynccontextmanager
     async def told_to(self, log_: Appending) -> AsyncIterator[None]:
@@ -89,13 +92,13 @@ class Tallies:
             await self._clock.sleep(_SECONDS)
             await self._tell(log_)
             if self._clock.monotonic() - self._names_since > _HOUR_SECONDS:
-                self._names.clear()
+                self._undefined_names.clear()
                 self._names_since = self._clock.monotonic()
 
     async def _tell(self, log_: Appending) -> None:
-        """One record a project. What the log did not acknowledge is not told again: it might count twice."""
+        """In records of a project each. What the log did not acknowledge is not told again: it might count twice."""
         counts, self._counts = self._counts, {}
-        records = [self._record(whose, what) for whose, what in counts.items()]
+        records = [record for whose, what in counts.items() for record in self._records(whose, what)]
         outcomes = await asyncio.gather(*(log_.append(record) for record in records), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Unavailable):
@@ -103,13 +106,15 @@ class Tallies:
             elif outcome is not None:
                 raise outcome
 
-    def _record(self, whose: _Whose, counts: dict[_What, _Count]) -> Record:
+    def _records(self, whose: _Whose, counts: dict[_What, _Count]) -> Iterator[Record]:
         tenant_id, project_id = whose
-        return Record(
-            kind=Kind.TALLY,
-            tenant_id=tenant_id,
-            project_id=project_id,
-            received_ms=self._clock.now_ms(),
-            definitions=[],
-            tallies=[Tally(name, code, each.count, each.example) for (name, code), each in counts.items()],
-        )
+        tallies = [Tally(name, code, each.count, each.example) for (name, code), each in counts.items()]
+        for first in range(0, len(tallies), _MOST_TOGETHER):
+            yield Record(
+                kind=Kind.TALLY,
+                tenant_id=tenant_id,
+                project_id=project_id,
+                received_ms=self._clock.now_ms(),
+                definitions=[],
+                tallies=tallies[first : first + _MOST_TOGETHER],
+            )

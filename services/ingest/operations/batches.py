@@ -294,13 +294,14 @@ class Receiver:
     def _tally(self, taken: Taken) -> None:
         """For the ledger, which learns of other batches by folding them."""
         rejected = {rejection.index for rejection in taken.outcome.rejected}
-        defined = self._definitions.of_project(taken.whose[1]) if rejected else {}
+        defined = self._definitions.of_project(taken.whose[1])
         for rejection in taken.outcome.rejected:
             name = taken.names[rejection.index]
             self._tallies.rejected(taken.whose, name, rejection.code, rejection.message, defined=name in defined)
         if taken.outcome.duplicate:
-            accepted = (name for index, name in enumerate(taken.names) if index not in rejected)
-            self._tallies.duplicate(taken.whose, accepted)
+            for index, name in enumerate(taken.names):
+                if index not in rejected:
+                    self._tallies.duplicate(taken.whose, name, defined=name in defined)
 
 
 def _too_many_reconsidered() -> Unavailable:

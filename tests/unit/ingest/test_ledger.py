@@ -5,11 +5,11 @@ import json
 
 import msgspec
 
-from services.ingest.domain import MetricType
+from services.ingest.domain import MOST_NAME_LENGTH, MetricType
 from services.ingest.errors import LogUnavailable
 from services.ingest.ledger import HOUR_MS, Counts, LedgerKey, LedgerLines
 from services.ingest.operations.batches import Taken
-from services.ingest.records import Kind, Record, Tally
+from services.ingest.records import Kind, Record, Tally, encode
 from services.ingest.tallies import Tallies
 from tests.moved_clock import MovedClock
 from tests.unit.ingest.ingestion import NOW_MS, PROJECT, TENANT, definition, delta, label, record, validated
@@ -134,7 +134,8 @@ async def test_a_receiver_that_stops_writes_what_it_has_counted() -> None:
     tallies, log = Tallies(StillClock()), KeptLog()
     for message in ("first", "last"):
         tallies.rejected(WHOSE, "nope", "METRIC_NOT_DEFINED", message, defined=False)
-    tallies.duplicate(WHOSE, ["orders_total", "orders_total", "depth"])
+    for name in ("orders_total", "orders_total", "depth"):
+        tallies.duplicate(WHOSE, name, defined=True)
     assert sorted(await told(tallies, log), key=lambda tally: tally.metric) == [
         Tally("depth", "", 1, ""),
         Tally("nope", "METRIC_NOT_DEFINED", 2, "last"),
@@ -166,9 +167,41 @@ async def test_names_that_nobody_defined_take_no_line_of_those_that_are_defined(
     assert LOAD.name in names
 
 
+async def test_names_that_a_retry_brings_take_no_line_of_those_that_are_defined_either() -> None:
+    """It is known by its producer and sequence alone."""
+    tallies = Tallies(StillClock())
+    async with receiver_of([DEPTH], tallies=tallies) as (receiver, _):
+        for name in (DEPTH.name, *(f"junk_{number}" for number in range(1_000)), DEPTH.name):
+            batch = {"producer": "c0ffee00-0000-4000-8000-000000000000", "sequence": 1}
+            body = json.dumps({**batch, "metrics": [{"name": name, "value": 1}]}).encode()
+            taken = receiver.begin(a_sender(), body, "")
+            assert isinstance(taken, Taken)
+            assert receiver.finish(taken).accepted == 1
+    counts = {tally.metric: tally.count for tally in await told(tallies, KeptLog())}
+    assert len(counts) == 202
+    assert (counts[DEPTH.name], counts[""]) == (1, 800)
+
+
+async def test_all_names_that_are_defined_have_lines_of_their_own_in_records_that_a_frame_has_room_for() -> None:
+    tallies, log = Tallies(StillClock()), KeptLog()
+    names = [f"{number}".rjust(MOST_NAME_LENGTH, "n") for number in range(2_500)]
+    for name in names:
+        tallies.duplicate(WHOSE, name, defined=True)
+    for name in names:
+        tallies.rejected(WHOSE, name, "METRIC_MALFORMED", "\N{GRINNING FACE}" * 1_000, defined=True)
+    counts = [(tally.metric, tally.code, tally.count) for tally in await told(tallies, log)]
+    assert sorted(counts) == sorted((name, code, 1) for name in names for code in ("", "METRIC_MALFORMED"))
+    assert max(len(encode(each)) for each in log.records) < 512 * 1024
+    store = Store()
+    store.fold(*log.records)
+    lines = store.commit(NOW_MS).ledger
+    assert lines.counts == {line(name): Counts(duplicate=1) for name in names}
+    assert {key: each.count for (key, _), each in lines.rejected.items()} == {line(name): 1 for name in names}
+
+
 async def test_what_the_log_may_have_is_not_told_again() -> None:
     tallies, log = Tallies(StillClock()), KeptLog()
-    tallies.duplicate(WHOSE, ["orders_total"])
+    tallies.duplicate(WHOSE, "orders_total", defined=True)
     log.away = True
     await told(tallies, log)
     log.away = False
