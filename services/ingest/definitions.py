@@ -182,11 +182,15 @@ class DefinitionTable:
                 snapshot.setdefault(definition.project_id, {})[definition.name] = self._compile(known, definition)
 
     def _replace_all(self, snapshot: _Projects, revision: int) -> None:
+        """Definitions that were confirmed at a later revision may be newer than the snapshot: then they come with the
+        changes after it. Where the feed went back, they are gone."""
+        later = {project for project, at in self._confirmed.items() if at > revision >= self._revision}
         known, self._projects = self._projects, snapshot
         self._confirmed.clear()
         living = {compiled.definition.id for project in self._projects.values() for compiled in project.values()}
-        for project in known.values():
-            self._announce_deleted(project.values(), living)
+        for project_id, project in known.items():
+            if project_id not in later:
+                self._announce_deleted(project.values(), living)
         self._revision = revision
         self._loaded.set()
         log.info("definitions loaded", revision=revision, count=len(living))

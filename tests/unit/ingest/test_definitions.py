@@ -304,6 +304,7 @@ async def test_changes_to_a_table_that_went_back_while_they_were_asked_for_leave
     await eventually(lambda: asyncio.sleep(0, following.config.questions == 2))
     following.config.tell(6, snapshot=True)
     await following.told()
+    assert following.ended == [], "it may be older than the definition that was confirmed"
     following.config.answer = (12, [ORDERS, VISITS])
     following.config.open.set()
     await asked
@@ -311,6 +312,16 @@ async def test_changes_to_a_table_that_went_back_while_they_were_asked_for_leave
     await following.told()
     assert set(following.names()) == {"orders_total", "visits_total"}
     assert following.config.asked_after == [5, 10, 0]
+
+
+async def test_what_was_confirmed_has_ended_where_a_snapshot_shows_that_all_went_back(following: Following) -> None:
+    following.config.tell(5, snapshot=True)
+    await following.told()
+    following.config.answer = (10, [ORDERS])
+    await following.table.confirm(PROJECT)
+    following.config.tell(4, snapshot=True)
+    await following.told()
+    assert (following.names(), following.ended) == ({}, [ORDERS.id])
 
 
 async def test_many_callers_share_a_question_that_is_asked_after_they_came(following: Following) -> None:
