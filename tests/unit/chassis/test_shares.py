@@ -54,6 +54,22 @@ def test_who_has_little_gets_the_least_for_as_long_as_there_is_as_much() -> None
     assert as_many_as_they_may(shares, "e") == 2
 
 
+@pytest.mark.parametrize(
+    ("most", "least", "parts", "so_many"),
+    [(256, 2, 4, 40), (128 << 10, 1 << 10, 4, 40), (64, 1, 4, 29), (8 << 10, 128, 2, 19)],
+)
+def test_so_many_have_something_and_fifty_leave_nothing_until_one_gives_it_back(
+    most: int, least: int, parts: int, so_many: int
+) -> None:
+    shares = Shares(most, least=least, parts=parts)
+    taken = [as_many_as_they_may(shares, f"holder {number}") for number in range(50)]
+    assert all(taken[:so_many])
+    assert taken[so_many + 1 :] == [0] * (49 - so_many)
+    assert shares.taken == most
+    shares.give_back(["holder 0"], least)
+    assert as_many_as_they_may(shares, "the next") == least
+
+
 def test_what_is_given_back_is_there_again_and_leaves_nothing_behind() -> None:
     shares = Shares(16)
     for holder in map(str, range(100)):

@@ -1,6 +1,7 @@
 """What callers share, and may each have a part of only."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -75,10 +76,11 @@ async def test_a_turn_that_comes_to_who_leaves_just_then_is_for_the_next() -> No
     assert leaving.cancelled()
 
 
-async def test_four_with_all_the_calls_and_memory_that_they_may_have_leave_some_for_others() -> None:
+async def as_much_as_each_may(tenants: Iterable[str]) -> list[tuple[int, int]]:
+    """Calls and MiB, one tenant after the other."""
     places, held, taken = Places("upstream", 256), HeldBytes("bodies", 128 << 20), list[tuple[int, int]]()
     with ExitStack() as calls:
-        for tenant in "abcde":
+        for tenant in tenants:
             HOLDERS.set((tenant,))
             of_tenant, body, mebibytes = 0, held.begin(), 0
             with suppress(NotAsked):
@@ -88,4 +90,14 @@ async def test_four_with_all_the_calls_and_memory_that_they_may_have_leave_some_
                 for mebibytes in range(128):  # noqa: B007
                     body.more(1 << 20)
             taken.append((of_tenant, mebibytes))
-    assert taken == [(64, 32), (36, 18), (23, 11), (17, 8), (13, 6)]
+    return taken
+
+
+async def test_four_with_all_the_calls_and_memory_that_they_may_have_leave_some_for_others() -> None:
+    assert await as_much_as_each_may("abcde") == [(64, 32), (36, 18), (23, 11), (17, 8), (13, 6)]
+
+
+async def test_fewer_than_forty_leave_some_calls_and_memory_for_others_and_fifty_nothing() -> None:
+    taken = await as_much_as_each_may(f"tenant {number}" for number in range(51))
+    assert all(calls and mebibytes for calls, mebibytes in taken[:40])
+    assert taken[50] == (0, 0)
