@@ -86,6 +86,13 @@ def test_every_secret_that_an_example_names_is_made_by_a_command() -> None:
     assert named <= made
 
 
+def test_the_password_that_nats_reads_as_configuration_is_no_number() -> None:
+    text = _TEXTS["install-kubernetes.md"]
+    assert "password: << $NATS_PASSWORD >>" in text, "not quoted"
+    (made,) = re.findall(r'create secret generic nats --from-literal=password="(.*)"$', text, re.MULTILINE)
+    assert made[0].isalpha()
+
+
 def _named(described: Any) -> Iterator[str]:
     """Secrets and ConfigMaps."""
     if isinstance(described, list):
