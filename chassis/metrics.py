@@ -30,7 +30,8 @@ POSTGRES_QUERIES = Histogram(
 )
 POSTGRES_POOL = Gauge(
     "pulsegate_postgres_pool_connections",
-    "Connections of a pool (`main`, or one kept apart): `size` open, `available` idle, `waiting` requests for one.",
+    "Connections of a pool (`main`, or one kept apart): `max` that it may open, `size` open, `available` idle,"
+    " `waiting` requests for one.",
     ["pool", "state"],
 )
 BREAKER_OPEN = Gauge(

@@ -37,7 +37,7 @@ _SIGNS_OF_LIFE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_co
 _CONNECTION_CHECK = "(check of a connection)"
 
 #: What is shown of a pool, by its state in metrics, as psycopg calls it.
-_FIGURES = {"size": "pool_size", "available": "pool_available", "waiting": "requests_waiting"}
+_FIGURES = {"max": "pool_max", "size": "pool_size", "available": "pool_available", "waiting": "requests_waiting"}
 
 #: What a caller is told to wait while the database is away.
 _RETRY_AFTER_SECONDS = 1.0

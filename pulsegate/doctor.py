@@ -21,6 +21,8 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 _MOST_SKEW_SECONDS = 1.0
 #: All services together, with one process each: 63, and what Postgres keeps for superusers.
 _LEAST_CONNECTIONS = 70
+#: That the processes which are up may open.
+_CONNECTIONS = 'sum(pulsegate_postgres_pool_connections{tenant_id="",state="max"})'
 #: Of a message of NATS; a batch that expands to more than NATS takes is never taken.
 _LEAST_PAYLOAD_BYTES = 8_000_000
 #: What Valkey needs for limits and for what gateways keep in it.
@@ -90,6 +92,8 @@ def findings(installation: Installation) -> Iterator[Finding]:
 
 def unasked(installation: Installation) -> Iterator[str]:
     """What was not looked at, since nobody has said where it is."""
+    if not installation.prometheus:
+        yield "whether Postgres takes all connections that processes may open: name their Prometheus as `prometheus`"
     if not installation.nats_monitoring:
         yield "whether NATS syncs each write and takes large batches: name its monitoring as `nats_monitoring`"
     if not installation.valkey:
@@ -115,6 +119,7 @@ def _postgres(installation: Installation) -> Iterator[Finding]:
     try:
         with psycopg.connect(installation.database, connect_timeout=5) as connection:
             yield from _postgres_settings(connection)
+            yield from _connections(connection, installation.prometheus)
             yield from _schemas(connection)
             yield from _clock(connection)
     except psycopg.Error as error:
@@ -126,7 +131,7 @@ def _postgres(installation: Installation) -> Iterator[Finding]:
 def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
     shown: dict[str, str] = dict(
         connection.execute(
-            "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'max_connections')"
+            "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
         ).fetchall()
     )
     for name in ("fsync", "full_page_writes"):
@@ -135,10 +140,23 @@ def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
                 f"Postgres runs with {name} = {shown[name]}",
                 f"Set {name} = on: without it a power cut may lose or double what was counted.",
             )
-    if int(shown["max_connections"]) < _LEAST_CONNECTIONS:
+
+
+def _connections(connection: psycopg.Connection, prometheus: str) -> Iterator[Finding]:
+    shown: dict[str, int] = dict(
+        connection.execute(
+            "SELECT name, setting::int FROM pg_settings"
+            " WHERE name IN ('max_connections', 'reserved_connections', 'superuser_reserved_connections')"
+        ).fetchall()
+    )
+    most = shown.pop("max_connections")
+    pools = queried(prometheus, _CONNECTIONS)
+    least = max(_LEAST_CONNECTIONS, int(pools[0][1]) + sum(shown.values()) if pools else 0)
+    if most < least:
         yield Finding(
-            f"Postgres takes {shown['max_connections']} connections",
-            f"Set max_connections to {_LEAST_CONNECTIONS} or more for one process a service, to 200 for two.",
+            f"Postgres takes {most} connections",
+            f"Set max_connections to {least} or more, which the processes that are up may need,"
+            " and to twice as many for upgrades, in which old and new ones are up.",
         )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import tarfile
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 from deploy.local.bootstrap import SCHEMAS
 from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
 from deploy.local.servers import postgres_programs
+from pulsegate.observation import queried
 from services.canary.clients import METRIC
 from tests.e2e.api import PASSWORD, Project
 from tests.suite_running import Suite
@@ -81,6 +83,17 @@ async def test_status_and_doctor_find_a_whole_installation_well_and_say_what_a_b
 
         await eventually(misses_redis, within_seconds=40, what="doctor says that Redis is away")
     await asyncio.to_thread(suite.wait_ready)
+
+
+async def test_one_process_a_service_may_open_as_many_connections_as_the_guide_counts(suite: Suite) -> None:
+    counted = re.search(r"(\d+) for one of each", (CHECKOUT / "docs" / "install-kubernetes.md").read_text())
+    assert counted
+
+    async def told() -> bool:
+        pools = queried(suite.prometheus_url, 'sum(pulsegate_postgres_pool_connections{tenant_id="",state="max"})')
+        return pools == [({}, float(counted[1]))]
+
+    await eventually(told, within_seconds=60, what="Prometheus has scraped all processes")
 
 
 async def test_migrate_may_be_run_again_at_any_time(suite: Suite, described: Path) -> None:

@@ -329,13 +329,13 @@ async def test_each_pools_figures_are_metrics(things: Database, schema: Schema) 
     def figures(pool: str) -> list[float | None]:
         return [
             REGISTRY.get_sample_value("pulsegate_postgres_pool_connections", {"pool": pool, "state": state})
-            for state in ("size", "available", "waiting")
+            for state in ("max", "size", "available", "waiting")
         ]
 
     await things.probe()
     async with postgres.connected(schema.dsn, pool_name="other", most_connections=1) as other:
         async with other.transaction():
             waiting = asyncio.create_task(other.probe())
-            await eventually(lambda: asyncio.sleep(0, figures("other") == [1, 0, 1]), what="one waits")
-            assert figures("main") == [1, 1, 0]
+            await eventually(lambda: asyncio.sleep(0, figures("other") == [1, 1, 0, 1]), what="one waits")
+            assert figures("main") == [1, 1, 1, 0]
         await waiting

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from deploy.local.layout import Ports
 from deploy.local.programs import Program
 from deploy.local.secrets import write_private
 from deploy.local.servers import Nats, Postgres, Prometheus, Valkey
-from pulsegate.doctor import findings, unasked
+from pulsegate.doctor import Finding, findings, unasked
 from pulsegate.installation import SCHEMAS, Installation
 from pulsegate.observation import fetched
+from tests.remote_writing import add_series, write
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer, running
 from tests.waiting import wait_for
@@ -124,6 +127,49 @@ def test_a_postgres_that_may_lose_what_was_written_or_take_too_few_and_has_no_ta
     ]
 
 
+def _open_pools(prometheus: str, instance: str) -> None:
+    """One process a service, as they say of themselves; and what a tenant says."""
+    now_ms, request = time.time_ns() // 1_000_000, WriteRequest()
+    name = "pulsegate_postgres_pool_connections"
+    for job, most in {"auth": 16, "config": 14, "codegen": 10, "receiver": 10, "aggregator": 13}.items():
+        of_process = {"__name__": name, "job": job, "instance": instance, "pool": "main"}
+        add_series(request, {**of_process, "state": "max"}, (now_ms, most))
+        add_series(request, {**of_process, "state": "size"}, (now_ms, 1))
+        add_series(request, {**of_process, "state": "max", "tenant_id": "t"}, (now_ms, 1000))
+    write(prometheus, request)
+
+
+def test_a_postgres_that_takes_fewer_connections_than_the_processes_that_are_up_may_open_is_told(
+    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+) -> None:
+    ports = port_blocks()
+    hundred = Postgres(
+        folder=tmp_path / "postgres",
+        port=ports.server("postgres"),
+        password="only-here",
+        log=tmp_path / "postgres.log",
+        settings={"max_connections": "100"},
+    )
+    scraping = Prometheus(
+        binary=prometheus_binary,
+        folder=tmp_path / "prometheus",
+        port=ports.server("prometheus"),
+        log=tmp_path / "prometheus.log",
+    )
+    with running(hundred), running(scraping):
+        installation = Installation(processes={}, database=hundred.dsn(), owners={}, nats="", prometheus=scraping.url)
+
+        def said() -> list[Finding]:
+            return [found for found in findings(installation) if "connections" in found.what]
+
+        _open_pools(scraping.url, "first")
+        assert said() == []
+        _open_pools(scraping.url, "second")
+        (found,) = said()
+        assert found.what == "Postgres takes 100 connections"
+        assert "Set max_connections to 129 or more" in found.remedy, "twice 63, and what superusers keep"
+
+
 def test_a_postgres_that_does_not_answer_is_told() -> None:
     (said,) = _said("Postgres")
     assert said.startswith("Postgres does not answer: ")
@@ -216,3 +262,5 @@ def test_what_is_not_asked_for_want_of_an_address_is_told() -> None:
         "whether the sink takes what an outage has delayed",
     ]
     assert list(unasked(replace(nowhere, nats_monitoring=(NOWHERE,), valkey="redis://nowhere", sink=NOWHERE))) == []
+    (first, *_) = unasked(replace(nowhere, prometheus=""))
+    assert first.startswith("whether Postgres takes all connections that processes may open: ")
