@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 import aiohttp
+from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -25,7 +26,13 @@ Network = IPv4Network | IPv6Network
 _TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 #: No fewer than conversations: who has a place does not wait for a connection, or for a thread.
 _MOST_CONNECTIONS = 64
-_MOST_ANSWER_BYTES = 1 << 20
+#: Decoded, it takes up to thirty times as much memory.
+_MOST_ANSWER_BYTES = 1 << 18
+#: Of a connection, by the operating system, which has up to twice as many.
+_READ_AHEAD_BYTES = 1 << 14
+#: Kept while the rest of an answer is waited for, in up to five times as much memory.
+_MOST_HEADERS = 64
+_MOST_HEADER_BYTES = 1 << 12
 #: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
 _MOST_LOOKUPS = 64
 #: What is not public though `is_global` says so: site-local addresses (RFC 3879), and those that carry an IPv4 address:
@@ -223,11 +230,33 @@ async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outboun
 @asynccontextmanager
 async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
     resolver = _GuardedResolver(reach, names)
-    connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=_MOST_CONNECTIONS)
+    connector = aiohttp.TCPConnector(
+        resolver=resolver,
+        use_dns_cache=False,
+        limit=_MOST_CONNECTIONS,
+        # Whatever came after an answer would be kept until the connection is used again, however much that is.
+        force_close=True,
+        socket_factory=_socket,
+    )
     # What one tenant's provider has us keep is sent to no other's.
     forgetful = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, cookie_jar=forgetful) as session:
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=_TIMEOUT,
+        cookie_jar=forgetful,
+        max_headers=_MOST_HEADERS,
+        max_field_size=_MOST_HEADER_BYTES,
+    ) as session:
         yield Outbound(session, reach, resolver)
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    """One that reads little ahead: answers that nobody asked for are read with the one that was, and those take forty
+    times as much memory."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ_AHEAD_BYTES)
+    return made
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

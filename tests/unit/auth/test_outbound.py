@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import threading
+import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from typing import Any
 
@@ -131,3 +133,58 @@ async def test_names_that_nobody_answers_for_of_four_tenants_leave_threads_to_ot
         await eventually(another_is_asked, within_seconds=2, what="others' names are looked up")
         outcomes = Counter(type(outcome) for outcome in await asyncio.gather(*waiting, return_exceptions=True))
         assert outcomes == {ProviderAway: len(slow_names), TooManyLookups: 65 - len(slow_names)}
+
+
+_EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@asynccontextmanager
+async def _answering(said: bytes, hung_up: asyncio.Event | None = None) -> AsyncIterator[tuple[Outbound, str]]:
+    """A provider that says this to whatever it is asked, and where it is."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        with suppress(ConnectionError):
+            await reader.read()
+        if hung_up is not None:
+            hung_up.set()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server, reaching((ip_network("127.0.0.1"),)) as reach:
+        yield reach.inside, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_a_provider_that_has_answered_is_not_listened_to_any_more() -> None:
+    hung_up = asyncio.Event()
+    async with _answering(_EMPTY, hung_up) as (outbound, url):
+        assert await outbound.get(url) == {}
+        await asyncio.wait_for(hung_up.wait(), 1)
+
+
+async def test_answers_that_nobody_asked_for_take_little_memory() -> None:
+    async with _answering(_EMPTY + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 5000) as (outbound, url):
+        tracemalloc.start()
+        try:
+            assert await outbound.get(url) == {}
+            assert tracemalloc.get_traced_memory()[1] < 3 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("headers", [b"a: 1\r\n" * 70, b"a: " + b"x" * 5000 + b"\r\n"])
+async def test_more_headers_than_anybody_needs_are_not_read(headers: bytes) -> None:
+    async with _answering(_EMPTY.replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n")) as (outbound, url):
+        with pytest.raises(ProviderAway):
+            await outbound.get(url)
+
+
+async def test_an_answer_is_read_up_to_its_largest_size() -> None:
+    for size, taken in ((1 << 18, True), ((1 << 18) + 1, False)):
+        said = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + b"{}".ljust(size)
+        async with _answering(said) as (outbound, url):
+            if taken:
+                assert await outbound.get(url) == {}
+                continue
+            with pytest.raises(ProviderAway):
+                await outbound.get(url)
