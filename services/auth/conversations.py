@@ -1,6 +1,8 @@
 """What providers are asked while somebody waits: for so long, so many at a time, and whatever they say."""
 
 import asyncio
+import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -51,5 +53,14 @@ class Conversations:
             log.warning("identity provider says what nobody has foreseen", provider_id=provider.id, exc_info=True)
             raise SignOnFailed("it says what cannot be read") from error
         finally:
+            _let_go(sys.exception())
             ASKED_FOR.reset(asked_for)
             self._shares.give_back(holders)
+
+
+def _let_go(refusal: BaseException | None) -> None:
+    """What was read of the provider: it would be held, in the frames that the refusal came through, for as long as the
+    refusal is told of, and that is not so many at a time."""
+    while refusal is not None:
+        traceback.clear_frames(refusal.__traceback__)
+        refusal = refusal.__cause__ or refusal.__context__

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+import weakref
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 
 import pytest
+from structlog.testing import capture_logs
 
 from chassis import context
 from services.auth.conversations import Conversations
@@ -69,3 +71,27 @@ async def test_what_nobody_has_foreseen_signs_nobody_in() -> None:
     with pytest.raises(InvalidLogin):
         async with conversations.of(provider_of("a")):
             raise InvalidLogin
+
+
+class _Read:
+    """What was read of a provider."""
+
+
+@pytest.mark.parametrize("refusal", [InvalidLogin(), KeyError("sub"), TimeoutError()])
+async def test_what_was_read_of_a_provider_is_not_held_while_its_refusal_is_told(refusal: Exception) -> None:
+    seen: list[weakref.ref[_Read]] = []
+
+    def listen() -> None:
+        read = _Read()
+        seen.append(weakref.ref(read))
+        try:
+            raise ValueError
+        except ValueError as error:
+            raise refusal from error
+
+    # Logged without the values of variables, as services do.
+    with capture_logs(), pytest.raises((InvalidLogin, SignOnFailed, ProviderAway)) as told:
+        async with Conversations().of(provider_of("a")):
+            listen()
+    assert told.value.__traceback__
+    assert [each() for each in seen] == [None]
