@@ -31,7 +31,6 @@ _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
 _KEYS_SECONDS = 600.0
 #: An unknown key makes us read the provider's keys again, at most this often.
 _KEYS_AGAIN_SECONDS = 10.0
-_MOST_CACHED = 500
 _SKEW_SECONDS = 60
 _MOST_SUBJECT_CHARACTERS = 255
 _MOST_GROUPS = 1000
@@ -40,6 +39,8 @@ _PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x", "y", "kid", "use", "alg")
 #: As many as the modulus of an RSA key of 8192 bits has, and some.
 _MOST_MEMBER_CHARACTERS = 1400
 _MOST_KEYS = 100
+#: Of all providers.
+_MOST_KEYS_CACHED = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,10 @@ class Keys:
 
     by_id: tuple[jwt.PyJWK, ...]
     read_at: float
+
+    @property
+    def size(self) -> int:
+        return len(self.by_id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +119,7 @@ class OidcClient:
         }
         headers = {"Accept": "application/json"}
         client_id = provider.settings.client_id
-        if secret is not None and "client_secret_basic" in metadata.token_auth_methods:
+        if secret is not None and metadata.takes_basic:
             pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"  # RFC 6749, 2.3.1
             headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         else:
@@ -128,8 +133,7 @@ class OidcClient:
     async def _verified(self, provider: OidcProvider, metadata: Metadata, token: str) -> dict[str, Any]:
         """The claims of an ID token that the provider signed for us, and that has not expired."""
         try:
-            header = jwt.get_unverified_header(token)
-            key = await self._key(metadata, header)
+            key = await self._key(metadata, _key_id(token))
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -160,13 +164,13 @@ class OidcClient:
         if expires + _SKEW_SECONDS <= now or max(issued, begins) - _SKEW_SECONDS > now:
             raise SignOnFailed("the ID token is not valid at this time")
 
-    async def _key(self, metadata: Metadata, header: Mapping[str, Any]) -> jwt.PyJWK:
+    async def _key(self, metadata: Metadata, key_id: str | None) -> jwt.PyJWK:
         """The key that a token names, or the only one there is. Raises SignOnFailed."""
         keys = self._keys.get(metadata.jwks_uri)
         age = self._clock.monotonic() - keys.read_at if keys else float("inf")
-        key = _named(keys, header) if keys and age <= _KEYS_SECONDS else None
+        key = _named(keys, key_id) if keys and age <= _KEYS_SECONDS else None
         if key is None and age > _KEYS_AGAIN_SECONDS:
-            key = _named(await self._read_keys(metadata), header)
+            key = _named(await self._read_keys(metadata), key_id)
         if key is None:
             raise SignOnFailed("the ID token is signed with a key that the provider does not publish")
         return key
@@ -178,7 +182,7 @@ class OidcClient:
         if not found:
             raise ProviderAway(metadata.jwks_uri, "its keys are none that can be used")
         keys = Keys(by_id=found, read_at=self._clock.monotonic())
-        remember(self._keys, metadata.jwks_uri, keys, most=_MOST_CACHED)
+        remember(self._keys, metadata.jwks_uri, keys, seconds=_KEYS_SECONDS, most=_MOST_KEYS_CACHED)
         return keys
 
 
@@ -199,11 +203,22 @@ def _public(key: object) -> dict[str, str]:
     return members
 
 
-def _named(keys: Keys, header: Mapping[str, Any]) -> jwt.PyJWK | None:
+def _key_id(token: str) -> str | None:
+    """What a token's header names its key; the rest of the header is not held while the key is looked for.
+
+    Raises PyJWTError, SignOnFailed.
+    """
+    key_id: str | None = jwt.get_unverified_header(token).get("kid")
+    if key_id is not None and len(key_id) > _MOST_MEMBER_CHARACTERS:
+        raise SignOnFailed("the ID token names its key at greater length than any key")
+    return key_id
+
+
+def _named(keys: Keys, key_id: str | None) -> jwt.PyJWK | None:
     """Without a name in the header: the only key there is (OpenID Connect Core, 10.1)."""
     usable = [key for key in keys.by_id if key.key_type in _ALGORITHMS and key.public_key_use in (None, "sig")]
-    if "kid" in header:
-        return next((key for key in usable if key.key_id == header["kid"]), None)
+    if key_id is not None:
+        return next((key for key in usable if key.key_id == key_id), None)
     return usable[0] if len(usable) == 1 else None
 
 

@@ -46,6 +46,8 @@ class ForgingIssuer:
         self.before_token: Callable[[], Awaitable[None]] = _nothing
         #: The same while discovery is read.
         self.before_discovery: Callable[[], Awaitable[None]] = _nothing
+        #: And while keys are.
+        self.before_keys: Callable[[], Awaitable[None]] = _nothing
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.authorization = ""
 
@@ -84,6 +86,7 @@ class ForgingIssuer:
             await self.before_discovery()
             return web.json_response(self._metadata())
         if request.path == "/keys":
+            await self.before_keys()
             return web.json_response({"keys": self.keys})
         if request.path == "/missing":
             return web.json_response({}, status=404)
@@ -93,7 +96,7 @@ class ForgingIssuer:
             return self.answer or web.json_response({"id_token": self.id_token(), "access_token": "at"})
         if request.path == "/elsewhere":
             raise web.HTTPFound("http://169.254.169.254/latest/meta-data/")
-        return web.Response(body=b"x" * ((1 << 20) + 1))
+        return web.Response(body=b"x" * ((1 << 18) + 1))
 
     def _metadata(self) -> dict[str, Any]:
         honest = {

@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import gc
+import tracemalloc
+from collections.abc import Iterator
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -13,7 +16,7 @@ from jwt import algorithms
 from chassis.clock import SystemClock
 from chassis.errors import PulsegateError, Unauthenticated, Unavailable
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.auth import discovery
+from services.auth import discovery, oidc
 from services.auth.discovery import Discovery
 from services.auth.errors import ProviderAway
 from services.auth.outbound import Outbounds, reaching
@@ -287,6 +290,8 @@ async def test_a_provider_that_takes_no_basic_authentication_gets_the_secret_in_
         {"jwks_uri": "http://169.254.169.254/latest/meta-data/"},
         {"token_endpoint": "http://10.0.0.1/token"},
         {"authorization_endpoint": "javascript:alert(1)"},
+        {"token_endpoint": f"https://login.example.com/{'x' * 2000}"},
+        {"jwks_uri": "https://login.example.com/schlüssel"},
     ],
 )
 async def test_discovery_that_leads_elsewhere_is_not_followed(
@@ -361,3 +366,73 @@ async def test_what_is_remembered_of_providers_is_bounded(
         for issuer in (forger, other, forger):
             assert await begin(auth, await add_provider(auth, ada, issuer.url))
     assert len(forger.requests("/.well-known/openid-configuration")) == 2
+
+
+async def test_what_is_kept_of_a_provider_is_forgotten_when_it_is_past_its_time(
+    forger: ForgingIssuer, clock: MovableClock
+) -> None:
+    async with reaching((ip_network("127.0.0.0/8"),)) as outbounds, forging_issuer() as other:
+        discovered = Discovery(outbounds, clock)
+        await discovered.of(forger.url)
+        await clock.advance(timedelta(minutes=11))
+        await discovered.of(other.url)
+        assert list(discovered._metadata) == [other.url]
+
+
+async def test_keys_that_are_remembered_are_bounded_over_all_providers(
+    auth: AuthClient, forger: ForgingIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "_MOST_KEYS_CACHED", 3)
+    ada = await auth.sign_up()
+    async with forging_issuer() as other:
+        for issuer in (forger, other, forger):
+            issuer.keys = [issuer.jwk(issuer.rsa_key, "1"), issuer.jwk(issuer.ec_key, "2")]
+            assert await sign_on(auth, issuer, await add_provider(auth, ada, issuer.url))
+    assert len(forger.requests("/keys")) == 2
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Memory is counted."""
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def _bytes_held() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@pytest.mark.usefixtures("traced")
+async def test_of_what_discovery_says_no_more_is_kept_than_is_used(forger: ForgingIssuer) -> None:
+    async with reaching((ip_network("127.0.0.0/8"),)) as outbounds, forging_issuer() as large:
+        discovered = Discovery(outbounds, SystemClock())
+        await discovered.of(forger.url)
+        large.discovery = {"token_endpoint_auth_methods_supported": [[{}]] * 40_000, "issuer": large.url}
+        before = _bytes_held()
+        await discovered.of(large.url)
+        assert _bytes_held() - before < 64 << 10
+
+
+@pytest.mark.usefixtures("traced")
+async def test_of_an_id_token_little_is_kept_while_its_key_is_read(auth: AuthClient, forger: ForgingIssuer) -> None:
+    held: list[int] = []
+
+    async def measured() -> None:
+        held.append(_bytes_held())
+
+    forger.before_token = forger.before_keys = measured
+    forger.header = {"kid": "1", "x": [[{}]] * 30_000}
+    assert await sign_on(auth, forger, await add_provider(auth, await auth.sign_up(), forger.url))
+    before, meanwhile = held
+    assert meanwhile - before < 1 << 20
+
+
+async def test_an_id_token_that_names_its_key_at_length_is_refused_before_keys_are_read(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    provider = await add_provider(auth, await auth.sign_up(), forger.url)
+    forger.header = {"kid": "1" * 1401}
+    assert await refused(auth, forger, provider) == "SSO_FAILED"
+    assert not forger.requests("/keys")
