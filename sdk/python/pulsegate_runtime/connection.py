@@ -53,15 +53,18 @@ class Connection:
         try:
             return self._exchange(body)
         except ConnectionError:
-            self.close()
             if not kept:
                 raise
-            return self._exchange(body)  # the server had closed the idle connection: not a failure yet
-        except BaseException:
-            self.close()
-            raise
+        return self._exchange(body)  # the server had closed the idle connection: not a failure yet
 
     def _exchange(self, body: bytes) -> Answer:
+        try:
+            return self._answered(body)
+        except BaseException:
+            self.close()  # http.client takes no request while it waits for an answer
+            raise
+
+    def _answered(self, body: bytes) -> Answer:
         url = urllib.parse.urlsplit(self._endpoint)
         if self._http is None:
             kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection

@@ -419,6 +419,18 @@ def test_an_idle_connection_that_the_server_closed_costs_no_retry(
     assert server.totals == {"n_total": 2}
 
 
+def test_the_first_attempt_after_an_outage_is_answered(server: IngestionServer) -> None:
+    connection = Connection(server.endpoint, "sk_test", 5)
+    body = b'{"producer": "p", "sequence": 1, "metrics": []}'
+    assert connection.post(body).status == 202
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        connection.post(body)
+    server.start()
+    assert connection.post(body).status == 202
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("endpoint", "address"),
     [
