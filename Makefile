@@ -102,7 +102,7 @@ chart: build $(SCAN)/.installed ## Lint, render, validate, scan and run the Helm
 	$(SCAN)/bin/checkov --config-file deploy/helm/checkov.yaml --directory .tools/chart
 	$(SCAN)/bin/checkov --config-file deploy/helm/checkov.yaml --framework dockerfile --file deploy/docker/Dockerfile
 
-unit: $(INSTALLED) ## Run the tests that need no servers
+unit: build ## Run the tests that need no servers
 	$(PYTHON) -m pytest tests/unit
 
 # ---- measure

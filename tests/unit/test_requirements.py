@@ -1,6 +1,7 @@
 """What is seen to before tests begin."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -24,3 +25,10 @@ def test_a_machine_without_chromium_is_told_what_to_do(tmp_path: Path, user: str
     )
     assert ran.returncode == 1
     assert "name it with CHROMIUM_BIN" in ran.stderr.splitlines()[-1]
+
+
+def test_whatever_runs_tests_builds_what_they_need_before() -> None:
+    rules = re.findall(r"^([a-z-]+): (.*)\n((?:\t.*\n)+)", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+    testing = {name: needs.partition("##")[0].split() for name, needs, recipe in rules if "-m pytest" in recipe}
+    assert {"test", "chaos", "security", "chart", "unit"} <= testing.keys()
+    assert [name for name, needs in testing.items() if "build" not in needs] == []
