@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pulsegate.installation import SCHEMAS, Installation
-from pulsegate.observation import decoded, fetched, queried
+from pulsegate.observation import decoded, fetched, observed
 from pulsegate.status import processes
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
@@ -119,7 +119,7 @@ def _postgres(installation: Installation) -> Iterator[Finding]:
     try:
         with psycopg.connect(installation.database, connect_timeout=5) as connection:
             yield from _postgres_settings(connection)
-            yield from _connections(connection, installation.prometheus)
+            yield from _connections(connection, installation)
             yield from _schemas(connection)
             yield from _clock(connection)
     except psycopg.Error as error:
@@ -142,7 +142,7 @@ def _postgres_settings(connection: psycopg.Connection) -> Iterator[Finding]:
             )
 
 
-def _connections(connection: psycopg.Connection, prometheus: str) -> Iterator[Finding]:
+def _connections(connection: psycopg.Connection, installation: Installation) -> Iterator[Finding]:
     shown: dict[str, int] = dict(
         connection.execute(
             "SELECT name, setting::int FROM pg_settings"
@@ -150,7 +150,7 @@ def _connections(connection: psycopg.Connection, prometheus: str) -> Iterator[Fi
         ).fetchall()
     )
     most = shown.pop("max_connections")
-    pools = queried(prometheus, _CONNECTIONS)
+    pools = observed(installation, _CONNECTIONS)
     least = max(_LEAST_CONNECTIONS, int(pools[0][1]) + sum(shown.values()) if pools else 0)
     if most < least:
         yield Finding(
@@ -248,13 +248,16 @@ def _prometheus(installation: Installation) -> Iterator[Finding]:
     if status != 200:
         yield Finding(f"Prometheus does not answer ({body[:100]})", "Is the address right, and the server up?")
         return
-    if not queried(installation.prometheus, 'pulsegate_dependency_up{tenant_id=""}'):
+    where = f" in the namespace {installation.namespace}" if installation.namespace else ""
+    if not observed(installation, 'pulsegate_dependency_up{tenant_id=""}'):
         yield Finding(
-            "Prometheus does not scrape Pulsegate", "Scrape the operations port of each process, with its name as job."
+            f"Prometheus does not scrape Pulsegate{where}",
+            "Scrape the operations port of each process, with its name as job.",
         )
-    if not queried(installation.prometheus, 'pulsegate:objective_budget{tenant_id=""}'):
+    if not observed(installation, 'pulsegate:objective_budget{tenant_id=""}'):
         yield Finding(
-            "Prometheus has no rules of Pulsegate: nobody is woken", "Load deploy/helm/pulsegate/files/rules/*.yaml."
+            f"Prometheus has no rules of Pulsegate{where}: nobody is woken",
+            "Load deploy/helm/pulsegate/files/rules/*.yaml.",
         )
     yield from _history(installation.prometheus)
 

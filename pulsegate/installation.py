@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from redis.connection import parse_url
@@ -41,6 +41,8 @@ class Installation:
     valkey: str = field(default="", repr=False)
     #: the Prometheus that scrapes it
     prometheus: str
+    #: what its series have as `namespace` there, which tells them from another's; empty: there is no other's
+    namespace: str = ""
     #: the Prometheus that takes its series, often the same; empty: it is not looked at, and need be no Prometheus
     sink: str = ""
     #: folder of pg_dump and pg_restore; None: they are on PATH
@@ -58,6 +60,7 @@ class _Described(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     database: str
     nats: str
     prometheus: str
+    namespace: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]*$")] = ""
     sink: str = ""
     nats_monitoring: tuple[str, ...] = ()
     valkey: str = ""

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from pulsegate.installation import Installation
+
 #: Asks an installation directly, as its processes ask each other, whatever proxy the environment names.
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -87,6 +89,14 @@ def readiness(name: str, address: str) -> Readiness:
         missing={name: check.reason for name, check in down.items()},
         hard=frozenset(name for name, check in down.items() if check.hard),
     )
+
+
+def observed(installation: Installation, expression: str) -> list[tuple[Mapping[str, str], float]] | None:
+    """What PromQL answers of an installation whose series `{tenant_id=""` begins to select, as in the chart's rules."""
+    if installation.namespace:
+        own = f'{{namespace="{installation.namespace}",tenant_id=""'
+        expression = expression.replace('{tenant_id=""', own)
+    return queried(installation.prometheus, expression)
 
 
 def queried(prometheus: str, expression: str) -> list[tuple[Mapping[str, str], float]] | None:

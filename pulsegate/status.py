@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pulsegate.installation import Installation
-from pulsegate.observation import Readiness, queried, readiness
+from pulsegate.observation import Readiness, observed, readiness
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,11 @@ class _Figure:
 
 
 _OBJECTIVES = 'pulsegate:objective_budget_left:ratio30d{tenant_id=""}'
+#: One of a disk has the namespace of that disk, where several installations may have theirs.
+_ALERTS = (
+    'ALERTS{tenant_id="",alertstate="firing"}'
+    ' or ALERTS{alertname="PulsegateDiskFillingUp",tenant_id="",alertstate="firing"}'
+)
 _FIGURES = (
     _Figure("metrics accepted a second", 'sum(rate(pulsegate_ingest_metrics_accepted_total{tenant_id=""}[1m]))'),
     _Figure("behind, commits", 'max(pulsegate_log_lag_seconds{tenant_id=""})', " s"),
@@ -39,14 +44,14 @@ def lines(installation: Installation, found: list[Readiness]) -> Iterator[str]:
     yield ""
     for figure in _FIGURES:
         yield f"{figure.title:<28} {_value(installation, figure)}"
-    for labels, left in queried(installation.prometheus, _OBJECTIVES) or []:
+    for labels, left in observed(installation, _OBJECTIVES) or []:
         yield f"{'budget left, ' + labels['objective']:<28} {100 * left:.1f} %"
-    for labels, _ in queried(installation.prometheus, 'ALERTS{tenant_id="",alertstate="firing"}') or []:
+    for labels, _ in observed(installation, _ALERTS) or []:
         yield f"{'alert':<28} {labels['alertname']} ({labels.get('severity', '')})"
 
 
 def _value(installation: Installation, figure: _Figure) -> str:
-    answer = queried(installation.prometheus, figure.expression)
+    answer = observed(installation, figure.expression)
     if answer is None:
         return "unknown: Prometheus does not answer"
     return f"{answer[0][1]:,.1f}{figure.unit}" if answer else "-"

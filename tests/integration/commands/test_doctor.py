@@ -127,47 +127,70 @@ def test_a_postgres_that_may_lose_what_was_written_or_take_too_few_and_has_no_ta
     ]
 
 
-def _open_pools(prometheus: str, instance: str) -> None:
+def _open_pools(prometheus: str, instance: str, **also: str) -> None:
     """One process a service, as they say of themselves; and what a tenant says."""
     now_ms, request = time.time_ns() // 1_000_000, WriteRequest()
     name = "pulsegate_postgres_pool_connections"
     for job, most in {"auth": 16, "config": 14, "codegen": 10, "receiver": 10, "aggregator": 13}.items():
-        of_process = {"__name__": name, "job": job, "instance": instance, "pool": "main"}
+        of_process = {"__name__": name, "job": job, "instance": instance, "pool": "main", **also}
         add_series(request, {**of_process, "state": "max"}, (now_ms, most))
         add_series(request, {**of_process, "state": "size"}, (now_ms, 1))
         add_series(request, {**of_process, "state": "max", "tenant_id": "t"}, (now_ms, 1000))
     write(prometheus, request)
 
 
+@pytest.fixture
+def scraping(prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[Prometheus]:
+    """One that nobody else writes to."""
+    port = port_blocks().server("prometheus")
+    folder, log = tmp_path / "prometheus", tmp_path / "prometheus.log"
+    with running(Prometheus(binary=prometheus_binary, folder=folder, port=port, log=log)) as started:
+        yield started.server
+
+
+@pytest.fixture
+def hundred(tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[Postgres]:
+    """One that takes a hundred connections."""
+    settings = {"max_connections": "100"}
+    folder, log = tmp_path / "postgres", tmp_path / "postgres.log"
+    port = port_blocks().server("postgres")
+    with running(Postgres(folder=folder, port=port, password="only-here", log=log, settings=settings)) as started:
+        yield started.server
+
+
 def test_a_postgres_that_takes_fewer_connections_than_the_processes_that_are_up_may_open_is_told(
-    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
+    scraping: Prometheus, hundred: Postgres
 ) -> None:
-    ports = port_blocks()
-    hundred = Postgres(
-        folder=tmp_path / "postgres",
-        port=ports.server("postgres"),
-        password="only-here",
-        log=tmp_path / "postgres.log",
-        settings={"max_connections": "100"},
-    )
-    scraping = Prometheus(
-        binary=prometheus_binary,
-        folder=tmp_path / "prometheus",
-        port=ports.server("prometheus"),
-        log=tmp_path / "prometheus.log",
-    )
-    with running(hundred), running(scraping):
-        installation = Installation(processes={}, database=hundred.dsn(), owners={}, nats="", prometheus=scraping.url)
+    installation = Installation(processes={}, database=hundred.dsn(), owners={}, nats="", prometheus=scraping.url)
 
-        def said() -> list[Finding]:
-            return [found for found in findings(installation) if "connections" in found.what]
+    def said() -> list[Finding]:
+        return [found for found in findings(installation) if "connections" in found.what]
 
-        _open_pools(scraping.url, "first")
-        assert said() == []
-        _open_pools(scraping.url, "second")
-        (found,) = said()
-        assert found.what == "Postgres takes 100 connections"
-        assert "Set max_connections to 129 or more" in found.remedy, "twice 63, and what superusers keep"
+    _open_pools(scraping.url, "first")
+    assert said() == []
+    _open_pools(scraping.url, "second")
+    (found,) = said()
+    assert found.what == "Postgres takes 100 connections"
+    assert "Set max_connections to 129 or more" in found.remedy, "twice 63, and what superusers keep"
+
+
+def test_of_several_installations_none_is_judged_by_another(scraping: Prometheus, hundred: Postgres) -> None:
+    of_staging, request = {"namespace": "staging", "job": "auth"}, WriteRequest()
+    for name in ("pulsegate_dependency_up", "pulsegate:objective_budget"):
+        add_series(request, {"__name__": name, **of_staging}, (time.time_ns() // 1_000_000, 1))
+    write(scraping.url, request)
+    for instance in ("first", "second"):
+        _open_pools(scraping.url, instance, namespace="staging")
+
+    def said(namespace: str) -> list[str]:
+        told = _said("", database=hundred.dsn(), prometheus=scraping.url, namespace=namespace)
+        return [each for each in told if "migrated" not in each]
+
+    assert said("staging") == ["Postgres takes 100 connections"]
+    assert said("production") == [
+        "Prometheus does not scrape Pulsegate in the namespace production",
+        "Prometheus has no rules of Pulsegate in the namespace production: nobody is woken",
+    ]
 
 
 def test_a_postgres_that_does_not_answer_is_told() -> None:

@@ -1,8 +1,11 @@
 """What `pulsegate status` prints of the figures in a real Prometheus."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from contracts.pulsegate.ingest.v1.remote_write_pb2 import WriteRequest
 from deploy.local.layout import Ports
@@ -27,39 +30,63 @@ _SERIES = (
 )
 
 
-def test_it_shows_how_far_behind_and_how_full_things_are_with_budgets_and_alerts(
-    prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]
-) -> None:
+_SHOWN = [
+    "metrics accepted a second    -",
+    "behind, commits              12.5 s",
+    "behind, the slowest sink     3.0 s",
+    "log filled                   25.0 %",
+    "live series                  1,234.0",
+    "lost, by the canary          0.0",
+    "double, by the canary        -",
+    "budget left, availability    90.0 %",
+    "alert                        PulsegateLogSlow (warning)",
+]
+
+
+@pytest.fixture
+def prometheus(prometheus_binary: Path, tmp_path: Path, port_blocks: Callable[[], Ports]) -> Iterator[str]:
     server = Prometheus(
         binary=prometheus_binary,
         folder=tmp_path / "prometheus",
         port=port_blocks().server("prometheus"),
         log=tmp_path / "prometheus.log",
     )
+    with running(server):
+        yield server.url
+
+
+def _write(prometheus: str, *series: tuple[Mapping[str, str], float]) -> None:
     request = WriteRequest()
-    for labels, value in _SERIES:
+    for labels, value in series:
         add_series(request, labels, (time.time_ns() // 1_000_000, value))
-        add_series(request, {**labels, "tenant_id": "t"}, (time.time_ns() // 1_000_000, 99))
+    write(prometheus, request)
+
+
+def test_it_shows_how_far_behind_and_how_full_things_are_with_budgets_and_alerts(prometheus: str) -> None:
+    of_tenant = [({**labels, "tenant_id": "t"}, 99) for labels, _ in _SERIES]
+    _write(prometheus, *_SERIES, *of_tenant)
     found = [
         Readiness(name="gateway", status="degraded", missing={"redis": "no answer"}),
         Readiness(name="auth", status="ready", missing={}),
     ]
-    with running(server):
-        write(server.url, request)
-        shown = list(lines(_installation(server.url), found))
-    assert shown == [
+    assert list(lines(_installation(prometheus), found)) == [
         "gateway                      degraded  redis: no answer",
         "auth                         ready",
         "",
-        "metrics accepted a second    -",
-        "behind, commits              12.5 s",
-        "behind, the slowest sink     3.0 s",
-        "log filled                   25.0 %",
-        "live series                  1,234.0",
-        "lost, by the canary          0.0",
-        "double, by the canary        -",
-        "budget left, availability    90.0 %",
-        "alert                        PulsegateLogSlow (warning)",
+        *_SHOWN,
+    ]
+
+
+def test_of_several_installations_it_shows_the_one_that_is_named_and_every_disk_that_fills_up(prometheus: str) -> None:
+    of_another = [({**labels, "namespace": "staging", "alertstate": "firing"}, 99) for labels, _ in _SERIES]
+    full = {"__name__": "ALERTS", "alertname": "PulsegateDiskFillingUp", "alertstate": "firing", "severity": "critical"}
+    of_disk = {**full, "namespace": "databases", "persistentvolumeclaim": "data-postgres-0"}
+    named = [({**labels, "namespace": "production"}, value) for labels, value in _SERIES]
+    _write(prometheus, *named, *of_another, (of_disk, 1))
+    assert list(lines(replace(_installation(prometheus), namespace="production"), [])) == [
+        "",
+        *_SHOWN,
+        "alert                        PulsegateDiskFillingUp (critical)",
     ]
 
 

@@ -42,6 +42,7 @@ def test_the_documented_file_is_understood(described: Path) -> None:
         valkey=secrets[2],
         owners={"ingest": secrets[3]},
         prometheus="http://127.0.0.1:9090",
+        namespace="pulsegate",
         sink="http://127.0.0.1:9090",
         secrets=tuple(secrets),
     )
@@ -67,6 +68,7 @@ def test_the_file_of_the_guide_for_kubernetes_is_understood(tmp_path: Path) -> N
         ("nats = ", "log = ", "unknown field `log`"),
         ('prometheus = "http://127.0.0.1:9090"', "", "missing required field `prometheus`"),
         ('"http://127.0.0.1:8081"', "8081", "Expected `str`, got `int`"),
+        ('namespace = "pulsegate"', "namespace = 'a\"'", "Expected `str` matching regex"),
         ("superuser_dsn", "elsewhere", "No such file"),
         ("[processes]", "[processes", "Expected"),
     ],
