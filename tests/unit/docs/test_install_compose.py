@@ -1,6 +1,7 @@
-"""A backup that follows docs/install-compose.md comes back as it says."""
+"""A backup that follows docs/install-compose.md comes back as it says; an upgrade leaves nothing behind."""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -126,3 +127,20 @@ def test_it_names_the_volumes_that_are_there_without_a_profile() -> None:
     text = _GUIDE.read_text()
     assert all(f"`{volume}`" in text for volume in _LASTING)
     assert f"com.docker.compose.project={_COMPOSE['name']}" in text
+
+
+def _profile_of_what_reads_the_checkout() -> dict[str, tuple[str, ...]]:
+    """Service → its profiles. `up --build` makes anew what it builds; Postgres reads its own for a new volume only."""
+    return {
+        name: tuple(service.get("profiles", []))
+        for name, service in compose_file.services().items()
+        for volume in service.get("volumes", [])
+        if "build" not in service and volume.startswith(".") and ":/docker-entrypoint-initdb.d/" not in volume
+    }
+
+
+def test_an_upgrade_restarts_what_reads_files_of_the_checkout() -> None:
+    words = (shlex.split(command, comments=True) for command in commands(_GUIDE))
+    always, observed = (typed[5:] for typed in words if typed[4:5] == ["restart"])
+    restarted = dict.fromkeys(always, ()) | dict.fromkeys(observed, ("observability",))
+    assert restarted == _profile_of_what_reads_the_checkout()
