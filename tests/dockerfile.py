@@ -1,7 +1,8 @@
 """The Dockerfile, carried out without an engine: every RUN and COPY, each stage in a clean folder of its own.
 
-There is no other root here, so the folders that the Dockerfile works in (`/build`, `/app`) are put below the stage's
-folder wherever they are named; `python` is this checkout's, which is of the base image's version.
+There is no other root here, so the folders that the Dockerfile works in (`/build`, `/app`, `/usr/local`) are put below
+the stage's folder wherever they are named; `python` is this checkout's, which is of the base image's version. Of a base
+image there is what installs packages, as empty files.
 """
 
 import os
@@ -21,8 +22,18 @@ from deploy.local.layout import CHECKOUT
 DOCKERFILE = CHECKOUT / "deploy" / "docker" / "Dockerfile"
 SERVICES = ("gateway", "auth", "config", "codegen", "ingest", "canary")
 
-_PLACES = re.compile(r"(?<![\w./-])/(build|app)(?=[/\s'\":;]|$)")
+_PLACES = re.compile(r"(?<![\w./-])/(build|app|usr/local)(?=[/\s'\":;]|$)")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\?[^}]*)?\}|(\w+))")
+#: Below /usr/local, in the images of Python.
+_INSTALLERS = (
+    "bin/pip",
+    "bin/pip3",
+    "bin/wheel",
+    "lib/python{version}/ensurepip/_bundled/setuptools-65.5.0-py3-none-any.whl",
+    "lib/python{version}/site-packages/pip/__init__.py",
+    "lib/python{version}/site-packages/setuptools/_vendor/wheel-0.45.1.dist-info/METADATA",
+    "lib/python{version}/site-packages/wheel-0.45.1.dist-info/METADATA",
+)
 
 
 class RehearsalFailed(Exception):
@@ -41,6 +52,10 @@ class Stage:
     labels: dict[str, str] = field(default_factory=dict)
     user: str = "0"
     entrypoint: str = ""
+
+    @property
+    def installed(self) -> Path:
+        return self.folder / "usr" / "local"
 
     def here(self, text: str) -> str:
         """The text with the stage's places as folders of this machine."""
@@ -67,6 +82,7 @@ def rehearse(arguments: Mapping[str, str], folder: Path, kept: Mapping[str, Stag
             continue
         stages[name] = stage = Stage(base=instructions[0][1], folder=folder / name)
         stage.folder.mkdir(parents=True)
+        _lay_installers(stage)
         for kind, value in instructions[1:]:
             _carry_out(kind, value, stage, stages, arguments)
     return stages
@@ -83,6 +99,16 @@ def _stages() -> list[tuple[str, list[tuple[str, str]]]]:
         elif kind != "COMMENT":
             found[-1][1].append((kind, value))
     return found
+
+
+def _lay_installers(stage: Stage) -> None:
+    python = re.match(r"python:(\d+\.\d+)-", stage.base)
+    if python is None:
+        return
+    for path in _INSTALLERS:
+        file = stage.installed / path.format(version=python[1])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
 
 def _carry_out(kind: str, value: str, stage: Stage, stages: Mapping[str, Stage], given: Mapping[str, str]) -> None:

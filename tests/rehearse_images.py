@@ -1,7 +1,8 @@
 """Carries out the Dockerfile for every service and starts what it makes: `python -m tests.rehearse_images`.
 
-Each image's process must start from the image's files alone and ask for its settings (exit status 78); its labels must
-say what it is; all layers together must stay under 150 MB, as registries keep and send them.
+Each image's process must start from the image's files alone and ask for its settings (exit status 78); nothing that
+installs packages may be left; its labels must say what it is; all layers together must stay under 150 MB, as registries
+keep and send them.
 """
 
 import subprocess
@@ -28,6 +29,7 @@ def main() -> None:
             arguments = {"SERVICE": service, "VERSION": _VERSION, "REVISION": _REVISION}
             stages = rehearse(arguments, Path(folder) / service, stages)
             _require_its_labels(service, stages["image"])
+            _require_no_installer(service, stages["image"])
             _require_that_it_starts(service, stages["image"], _base_image(Path(folder)))
             app = stages["image"].folder / "app"
             packages = packages or _compressed([app / "packages"], Path(folder))  # the same layer in each
@@ -51,13 +53,22 @@ def _require_its_labels(service: str, image: Stage) -> None:
         raise RehearsalFailed(f"pulsegate-{service} has the labels {image.labels}")
 
 
+def _require_no_installer(service: str, image: Stage) -> None:
+    """What is known against pip, setuptools or wheel would hold up a release of what does not use them."""
+    left = [str(path.relative_to(image.folder)) for path in image.installed.rglob("*") if path.is_file()]
+    if left:
+        raise RehearsalFailed(f"pulsegate-{service} has {', '.join(left)}")
+
+
 def _base_image(folder: Path) -> Path:
-    """A folder with the `python` of the base image: without what this checkout's environment has installed."""
+    """A folder with the `python` of the image: with its own library, and without all that is installed here (`-S`)."""
     programs = folder / "base"
     programs.mkdir(exist_ok=True)
     python = programs / "python"
     if not python.exists():
-        python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
+        interpreter = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+        python.write_text(f'#!/bin/sh\nexec {interpreter} -S "$@"\n')
+        python.chmod(0o755)
     return programs
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from deploy.local.layout import CHECKOUT
-from tests.dockerfile import DOCKERFILE
+from tests.dockerfile import DOCKERFILE, Stage
 
 _TEXT = DOCKERFILE.read_text()
 _LAST_STAGE = _TEXT[_TEXT.rindex("\nFROM ") :]
@@ -21,7 +21,15 @@ def test_hadolint_finds_nothing_to_complain_of() -> None:
 def test_the_process_is_nobody_in_particular_and_cannot_change_its_files() -> None:
     assert re.findall(r"^USER (.+)$", _LAST_STAGE, re.MULTILINE) == ["65532:65532"]
     assert "--chown" not in _LAST_STAGE
-    assert "RUN" not in _LAST_STAGE.split()
+    assert "RUN" not in _LAST_STAGE[_LAST_STAGE.index("\nCOPY ") :].split()
+
+
+def test_a_rehearsal_changes_nothing_of_this_machine(tmp_path: Path) -> None:
+    stage = Stage(base="", folder=tmp_path)
+    commands = re.findall(r"^RUN ((?:.+\\\n)*.+)$", _TEXT, re.MULTILINE)
+    named = [path for command in commands for path in re.findall(r"(?<![\w./$}-])/\w[^\s'\"\\]*", stage.here(command))]
+    assert len(commands) == _TEXT.count("\nRUN ")
+    assert {path for path in named if not path.startswith(f"{tmp_path}/")} == {"/bin/sh"}
 
 
 def test_packages_are_locked_for_the_python_that_runs_them() -> None:
