@@ -4,9 +4,10 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from threading import Lock
@@ -33,6 +34,8 @@ _READ_AHEAD_BYTES = 1 << 14
 #: Kept while the rest of an answer is waited for, in up to five times as much memory.
 _MOST_HEADERS = 64
 _MOST_HEADER_BYTES = 1 << 12
+#: For the request of this context.
+_CONNECTED: ContextVar[list[asyncio.Transport]] = ContextVar("connected")
 #: A name that nobody answers for takes a thread for half a minute, however long the caller waits.
 _MOST_LOOKUPS = 64
 #: What is not public though `is_global` says so: site-local addresses (RFC 3879), and those that carry an IPv4 address:
@@ -192,8 +195,9 @@ class Outbound:
     async def _ask(self, method: str, url: str, **sent: Any) -> tuple[int, dict[str, Any]]:
         try:
             parsed = self._reach.require(url)
-            async with self._session.request(method, parsed, allow_redirects=False, **sent) as response:
-                answer = json.loads(await _read(response))
+            with _cut_off():
+                async with self._session.request(method, parsed, allow_redirects=False, **sent) as response:
+                    answer = json.loads(await _read(response))
         except UnsafeAddress as error:
             raise OutOfReach(url, error.reason) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -230,7 +234,7 @@ async def reaching(private_networks: Sequence[Network]) -> AsyncIterator[Outboun
 @asynccontextmanager
 async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
     resolver = _GuardedResolver(reach, names)
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         resolver=resolver,
         use_dns_cache=False,
         limit=_MOST_CONNECTIONS,
@@ -257,6 +261,35 @@ def _socket(address: AddrInfoType) -> socket.socket:
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _READ_AHEAD_BYTES)
     return made
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells what it has connected."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - as it is called
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        if connection.transport is not None:
+            _CONNECTED.get().append(connection.transport)
+        return connection
+
+
+@contextmanager
+def _cut_off() -> Iterator[None]:
+    """Connections that the block makes end with it. One with TLS that is closed in order is read on for half a minute,
+    until the other side closes it too."""
+    connected: list[asyncio.Transport] = []
+    before = _CONNECTED.set(connected)
+    try:
+        yield
+    finally:
+        _CONNECTED.reset(before)
+        for transport in connected:
+            transport.abort()
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:

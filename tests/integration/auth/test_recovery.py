@@ -318,17 +318,18 @@ async def test_who_reads_the_mail_gets_a_tenant_into_which_whoever_made_it_has_n
 async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:
-    ada, bob, eve = [await auth.sign_up() for _ in range(3)]
+    ada, bob, eve, viewer = [await auth.sign_up() for _ in range(4)]
     keys = [(await auth.create_key(person)).token for person in (ada, bob)]
     await verify(auth, bob, await mails.token(bob.email, VERIFY))
     with psycopg.connect(database.superuser_dsn) as connection:
-        connection.execute(
-            "INSERT INTO auth.memberships (tenant_id, user_id, role, created_at, consented)"
-            " VALUES (%s, %s, 'owner', now(), true)",
-            (ada.tenant_id, eve.user_id),
-        )
+        for person, role in ((eve, "owner"), (viewer, "viewer")):
+            connection.execute(
+                "INSERT INTO auth.memberships (tenant_id, user_id, role, created_at, consented)"
+                " VALUES (%s, %s, %s, now(), true)",
+                (ada.tenant_id, person.user_id, role),
+            )
 
-    for person in (eve, ada, bob):
+    for person in (viewer, eve, ada, bob):
         await request_reset(auth, person.email)
         await reset(auth, await mails.token(person.email, RESET))
 
@@ -336,7 +337,7 @@ async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answe
         assert (await auth.authenticate(key=key)).principal
     with psycopg.connect(database.superuser_dsn) as connection:
         query = "SELECT count(*) FROM auth.memberships WHERE tenant_id = %s"
-        assert connection.execute(query, (ada.tenant_id,)).fetchall() == [(2,)]
+        assert connection.execute(query, (ada.tenant_id,)).fetchall() == [(3,)]
 
 
 async def test_what_a_reset_proves_and_removes_is_in_the_audit_log(

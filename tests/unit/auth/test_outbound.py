@@ -1,13 +1,19 @@
 """Where requests may go that a tenant asks for: names are judged by what they stand for."""
 
 import asyncio
+import os
 import socket
+import ssl
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +22,7 @@ from yarl import URL
 from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 from services.auth.outbound import Outbound, Reach, reaching
+from tests.certificates import self_signed
 from tests.waiting import eventually
 
 
@@ -160,6 +167,67 @@ async def test_a_provider_that_has_answered_is_not_listened_to_any_more() -> Non
     async with _answering(_EMPTY, hung_up) as (outbound, url):
         assert await outbound.get(url) == {}
         await asyncio.wait_for(hung_up.wait(), 1)
+
+
+#: Asks on the event loop that services run on, says what came of it, and stays.
+_ASKING = """
+import asyncio, ipaddress, sys
+from chassis.runner import run_loop
+from services.auth.errors import ProviderAway
+from services.auth.outbound import reaching
+
+async def ask() -> None:
+    async with reaching((ipaddress.ip_network("127.0.0.1"),)) as outbounds:
+        try:
+            print(await outbounds.inside.get(sys.argv[1]), flush=True)
+        except ProviderAway:
+            print("away", flush=True)
+        await asyncio.sleep(60)
+
+run_loop(ask())
+"""
+_ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n"
+
+
+def _talk(listening: socket.socket, tls: ssl.SSLContext, said: bytes, ended: list[float]) -> None:
+    """A provider that goes on for as long as somebody listens, and never closes a connection."""
+    with tls.wrap_socket(listening.accept()[0], server_side=True) as connection:
+        connection.recv(1 << 16)
+        with suppress(OSError):
+            connection.sendall(said)
+            while True:
+                connection.sendall(b"\r\n")
+                time.sleep(0.01)
+        ended.append(time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [(_EMPTY, b"{}"), (_ENDLESS + bytes(1 << 19), b"away"), (_ENDLESS, b"away")],
+    ids=["answered", "too long", "too slow"],
+)
+def test_a_provider_is_not_listened_to_any_more_though_it_goes_on_over_tls(
+    tmp_path: Path, said: bytes, outcome: bytes
+) -> None:
+    certificate, key = self_signed(tmp_path, "provider")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    ended: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        talking = threading.Thread(target=_talk, args=(listening, tls, said, ended), daemon=True)
+        talking.start()
+        command = [sys.executable, "-c", _ASKING, f"https://127.0.0.1:{listening.getsockname()[1]}/"]
+        environment = os.environ | {"SSL_CERT_FILE": str(certificate)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as asking:
+            try:
+                assert asking.stdout is not None
+                assert asking.stdout.readline().strip() == outcome
+                answered = time.monotonic()
+                talking.join(10)
+                assert ended
+                assert ended[0] - answered < 1
+            finally:
+                asking.kill()
 
 
 async def test_answers_that_nobody_asked_for_take_little_memory() -> None:
