@@ -43,8 +43,8 @@ class Suite:
     def pids(self) -> dict[str, int]:
         """The processes that run now, by name."""
         described = json.loads(self.data.run_json.read_text())
-        running = {process["name"]: int(process["pid"]) for process in described["processes"]}
-        return {**running, "supervisor": int(described["pid"])}
+        running = {process["name"]: process["pid"] for process in described["processes"] if process["pid"] is not None}
+        return {**running, "supervisor": described["pid"]}
 
 
 @asynccontextmanager

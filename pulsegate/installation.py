@@ -14,7 +14,6 @@ from chassis.settings import postgres_url, url, urls
 
 #: The services that own a schema.
 SCHEMAS = ("auth", "config", "codegen", "ingest")
-PROCESSES = ("gateway", "auth", "config", "codegen", "receiver", "aggregator", "canary")
 _HOST = "127.0.0.1"
 
 
@@ -120,11 +119,11 @@ def from_data(folder: Path) -> Installation:
 
     prometheus = f"http://{_HOST}:{ports['prometheus']['prometheus']}" if "prometheus" in ports else ""
     return Installation(
-        processes={name: f"http://{_HOST}:{ports[name]['operations']}" for name in PROCESSES if name in ports},
+        processes={name: f"http://{_HOST}:{port}" for name, port in described["operations"].items()},
         database=dsn("postgres"),
         owners={schema: dsn(f"{schema}_owner") for schema in SCHEMAS},
         nats=secrets["nats_url"],
-        nats_monitoring=(f"http://{_HOST}:{ports['nats']['monitoring']}",) if "nats" in ports else (),
+        nats_monitoring=(f"http://{_HOST}:{ports['nats']['monitoring']}",),
         valkey=secrets["redis_url"],
         prometheus=prometheus,
         sink=prometheus,

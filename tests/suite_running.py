@@ -127,7 +127,7 @@ class Suite:
             described = json.loads(self._folder.run_json.read_text())
         except FileNotFoundError:
             return {}
-        return {process["name"]: process for process in described["processes"]}
+        return {process["name"]: process for process in described["processes"] if process["pid"] is not None}
 
     def pid(self, name: str) -> int:
         return int(self.processes()[name]["pid"])

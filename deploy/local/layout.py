@@ -104,5 +104,5 @@ class DataFolder:
 
     @property
     def run_json(self) -> Path:
-        """Names, process ids and ports of what runs now."""
+        """Names, ports and process ids of what was started; what is down has no process id."""
         return self.root / "run.json"

@@ -57,7 +57,8 @@ async def running_stack(
         prometheus = await _find_prometheus(settings, data, needed=need_prometheus)
         backing = backing_servers(data, ports, prometheus, certificates)
         stack = Stack(address=f"http://127.0.0.1:{ports.public}", data=data, backing=backing)
-        supervisor = Supervisor(data.run_json, {"address": stack.address, "data": str(data.root)})
+        described = {"address": stack.address, "data": str(data.root), "operations": ports.scraped()}
+        supervisor = Supervisor(data.run_json, described)
         try:
             await _start(supervisor, stack, ports, environment)
             async with in_background(*([certificates.renewing()] if certificates else [])):

@@ -1,4 +1,4 @@
-"""Starts programs in order, keeps each running, stops them in the opposite order; writes down what runs."""
+"""Starts programs in order, keeps each running, stops them in the opposite order; writes down how they run."""
 
 import asyncio
 import json
@@ -170,7 +170,6 @@ class Supervisor:
             }
             for stage in self._stages
             for supervised in stage
-            if supervised.pid is not None
         ]
         described = {**self._described, "pid": os.getpid(), "processes": processes}
         write_private(self._run_json, json.dumps(described, indent=2) + "\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.layout import CHECKOUT
-from pulsegate.installation import PROCESSES, Installation, NoInstallationError, from_file
+from deploy.local.layout import CHECKOUT, OPERATIONS_PORTS
+from pulsegate.installation import Installation, NoInstallationError, from_file
 
 _DOCUMENTED = re.search(r"```toml\n(.*?)```", (CHECKOUT / "docs" / "operations.md").read_text(), re.DOTALL)
 
@@ -57,7 +57,7 @@ def test_the_file_of_the_guide_for_kubernetes_is_understood(tmp_path: Path) -> N
     (tmp_path / "installation.toml").write_text(block)
     understood = from_file(tmp_path / "installation.toml")
     assert understood.logs is None
-    assert {*understood.processes, "canary"} == set(PROCESSES)
+    assert {*understood.processes, "canary"} == {*OPERATIONS_PORTS, "canary"}
     assert len(set(understood.processes.values())) == len(understood.processes)
 
 

@@ -70,7 +70,7 @@ async def test_what_is_killed_runs_again_at_once(
     os.kill(old, signal.SIGKILL)
 
     async def replaced() -> bool:
-        return any(entry["pid"] != old for entry in described(tmp_path)["processes"])
+        return process(tmp_path, "a")["pid"] not in (old, None)
 
     await eventually(replaced, what="another process")
     assert process(tmp_path, "a")["restarts"] == 1
@@ -85,13 +85,15 @@ async def test_what_waits_for_its_restart_has_no_process_id(
     supervisor: Supervisor, new_program: NewProgram, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.local.supervisor._BACKOFF_SECONDS", (3600.0,))
-    await supervisor.start([new_program("a"), new_program("b")])
+    await supervisor.start([new_program("a", ports={"http": 1234}), new_program("b")])
     os.kill(process(tmp_path, "a")["pid"], signal.SIGKILL)
 
-    async def only_b() -> bool:
-        return [entry["name"] for entry in described(tmp_path)["processes"]] == ["b"]
+    async def ended() -> bool:
+        return process(tmp_path, "a")["pid"] is None
 
-    await eventually(only_b, what="run.json without the process that has ended")
+    await eventually(ended, what="run.json with the process that has ended, and without its process id")
+    assert process(tmp_path, "a")["ports"] == {"http": 1234}
+    assert process(tmp_path, "b")["pid"] is not None
 
 
 async def test_all_that_a_process_wrote_is_in_its_log_when_it_has_stopped(
