@@ -37,12 +37,15 @@ help: ## Show the targets
 
 # ---- run
 
-.PHONY: demo run
+.PHONY: demo run servers
 demo: build ## Run everything, with a tenant, real traffic and its numbers; Ctrl-C stops
 	@$(PYTHON) -m deploy.local demo
 
 run: build ## Run everything until Ctrl-C
 	@$(PYTHON) -m deploy.local run
+
+servers: build ## Run the backing servers alone until Ctrl-C, to restore a backup
+	@$(PYTHON) -m deploy.local servers
 
 # ---- test
 

@@ -107,7 +107,8 @@ def from_data(folder: Path) -> Installation:
         described = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise NoInstallationError(
-            f"nothing runs on {folder}: start it with `make run`, or name an installation with --installation"
+            f"nothing runs on {folder}: start it with `make run`, to restore a backup with `make servers`, "
+            "or name an installation with --installation"
         ) from error
     from deploy.local.servers import postgres_programs  # the servers of `make run` are installed for developers alone
 

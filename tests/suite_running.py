@@ -12,6 +12,7 @@ beyond what a test can reach; a test of limits starts its own with `start_suite`
     with suite.gone("gateway"): …             killed with -9, and not restarted until the block ends
     suite.wait_ready()                        every process is ready
     suite.stop(), suite.start()               Ctrl-C, and again on the same data
+    with suite.servers_alone(): …             stopped, and the backing servers started, as by `make servers`
 
 Fixture `start_suite` (session): `start_suite(PULSEGATE_DEFAULT_PLAN="free", …)` starts one more, stopped at the end of
 the session; call `stop()` as soon as it is no longer needed.
@@ -93,9 +94,26 @@ class Suite:
 
     def start(self) -> None:
         """Returns when everything is ready."""
+        self._launch("run")
+        wait_for(self._is_ready, within_seconds=_START_SECONDS, what="the suite is ready")
+
+    @contextmanager
+    def servers_alone(self) -> Iterator[None]:
+        """The services are stopped meanwhile; afterwards everything is ready again."""
+        self.stop()
+        said = len(self.terminal)
+        self._launch("servers")
+        try:
+            wait_for(lambda: "Ctrl-C stops them." in self.terminal[said:], what="the backing servers are ready")
+            yield
+        finally:
+            self.stop()
+            self.start()
+
+    def _launch(self, command: str) -> None:
         program = Program(
             name="suite",
-            argv=(sys.executable, "-m", "deploy.local", "run"),
+            argv=(sys.executable, "-m", "deploy.local", command),
             log=self._terminal,
             ports={},
             probe=self._probe,
@@ -103,7 +121,6 @@ class Suite:
             orphan_signal=signal.SIGTERM,
         )
         self._process = program.start()
-        wait_for(self._is_ready, within_seconds=_START_SECONDS, what="the suite is ready")
 
     def stop(self) -> int:
         """As Ctrl-C does; returns the exit status. Nothing happens where it is stopped already."""

@@ -1,4 +1,7 @@
-"""`run` keeps everything running on this machine until Ctrl-C; `demo` does so after a tenant with real traffic."""
+"""`run` keeps everything running on this machine until Ctrl-C; `demo` does so after a tenant with real traffic.
+
+`servers` keeps the backing servers alone running, for `pulsegate restore`.
+"""
 
 import argparse
 import asyncio
@@ -44,14 +47,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="everything until Ctrl-C")
+    commands.add_parser("servers", help="the backing servers alone until Ctrl-C")
     demo = commands.add_parser("demo", help="everything, with a tenant, real traffic and its numbers")
     demo.add_argument("--exit", action="store_true", help="stop after the numbers, with status 1 where they differ")
     arguments = parser.parse_args()
     open_files.allow_all()
-    use = _run if arguments.command == "run" else partial(_demo, stay=not arguments.exit)
     try:
-        settings = _settings()
-        return asyncio.run(_until_asked_to_stop(_serve(settings, use, need_prometheus=arguments.command == "demo")))
+        return asyncio.run(_until_asked_to_stop(_work(arguments, _settings())))
     except SettingsError as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
         return os.EX_CONFIG
@@ -81,13 +83,30 @@ async def _until_asked_to_stop(work: Coroutine[None, None, int]) -> int:
     return 0
 
 
-async def _serve(settings: Settings, use: Use, *, need_prometheus: bool) -> int:
-    async with running_stack(settings, os.environ, need_prometheus=need_prometheus) as stack:
+async def _work(arguments: argparse.Namespace, settings: Settings) -> int:
+    match arguments.command:
+        case "run":
+            return await _serve(settings, _run)
+        case "servers":
+            return await _serve(settings, _keep_servers, servers_alone=True)
+        case _:
+            return await _serve(settings, partial(_demo, stay=not arguments.exit), need_prometheus=True)
+
+
+async def _serve(settings: Settings, use: Use, *, need_prometheus: bool = False, servers_alone: bool = False) -> int:
+    running = running_stack(settings, os.environ, need_prometheus=need_prometheus, servers_alone=servers_alone)
+    async with running as stack:
         return await use(stack)
 
 
 async def _run(stack: Stack) -> int:
     _say_where(stack)
+    await asyncio.Event().wait()
+    return 0
+
+
+async def _keep_servers(stack: Stack) -> int:
+    say(f"The backing servers of {stack.data.root} run alone. Ctrl-C stops them.")
     await asyncio.Event().wait()
     return 0
 

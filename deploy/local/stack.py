@@ -41,9 +41,9 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    settings: Settings, environment: Mapping[str, str], *, need_prometheus: bool = False
+    settings: Settings, environment: Mapping[str, str], *, need_prometheus: bool = False, servers_alone: bool = False
 ) -> AsyncIterator[Stack]:
-    """Everything is ready inside the block and stopped after it.
+    """Everything, or the backing servers alone, is ready inside the block and stopped after it.
 
     Raises SettingsError, StackError, NotAProgram, StartFailed, MigrationFailed or, where they are needed,
     PrometheusMissing and CanaryError.
@@ -60,7 +60,9 @@ async def running_stack(
         described = {"address": stack.address, "data": str(data.root), "operations": ports.scraped()}
         supervisor = Supervisor(data.run_json, described)
         try:
-            await _start(supervisor, stack, ports, environment)
+            await _start_servers(supervisor, stack.backing)
+            if not servers_alone:
+                await _start_services(supervisor, stack, ports, environment)
             async with in_background(*([certificates.renewing()] if certificates else [])):
                 yield stack
         finally:
@@ -68,15 +70,20 @@ async def running_stack(
                 await supervisor.stop()
 
 
-async def _start(supervisor: Supervisor, stack: Stack, ports: Ports, environment: Mapping[str, str]) -> None:
+async def _start_servers(supervisor: Supervisor, backing: Backing) -> None:
     with step("Preparing the backing servers"):
-        for server in stack.backing.servers():
+        for server in backing.servers():
             await asyncio.to_thread(server.prepare)
-    servers = [server.program() for server in stack.backing.servers()]
+    servers = [server.program() for server in backing.servers()]
     with step(f"Starting {_names(servers)}"):
         await supervisor.start(servers)
+        await asyncio.to_thread(bootstrap, backing.postgres, DATABASE, backing.role_passwords())
+
+
+async def _start_services(supervisor: Supervisor, stack: Stack, ports: Ports, environment: Mapping[str, str]) -> None:
     with step("Bringing the database up to date"):
-        await asyncio.to_thread(_bring_up_to_date, stack.backing, environment)
+        owners = {schema: stack.backing.dsn_file(f"{schema}_owner") for schema in SCHEMAS}
+        await asyncio.to_thread(migrate, owners, environment)
     *services, gateway = service_programs(stack.backing, ports, stack.data, environment)
     with step(f"Starting {_names([*services, gateway])}"):
         await supervisor.start(services)
@@ -92,11 +99,6 @@ def _keep_canary_key(stack: Stack) -> None:
     secrets = stack.backing.secrets
     password = secrets.password("canary_password")
     secrets.kept("canary_key", lambda: canary.new_key(stack.address, _CANARY_EMAIL, password))
-
-
-def _bring_up_to_date(backing: Backing, environment: Mapping[str, str]) -> None:
-    bootstrap(backing.postgres, DATABASE, backing.role_passwords())
-    migrate({schema: backing.dsn_file(f"{schema}_owner") for schema in SCHEMAS}, environment)
 
 
 def _names(programs: Sequence[Program]) -> str:

@@ -171,6 +171,33 @@ async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_agai
     await project.shows("kept_total", 10, within_seconds=60)
 
 
+async def test_a_backup_is_restored_while_the_servers_of_make_run_run_alone(
+    suite: Suite, project: Project, tmp_path: Path
+) -> None:
+    await project.define("held_total")
+    backup = tmp_path / "pulsegate.backup"
+
+    async def send(*sequences: int) -> None:
+        for sequence in sequences:
+            sent = await project.send({"name": "held_total", "value": 1}, producer=project.id, sequence=sequence)
+            assert sent.status == 202, sent.text
+
+    await send(1, 2, 3)
+    await project.shows("held_total", 3)
+    status, said = await _pulsegate(suite, "backup", backup)
+    assert status == 0, said
+    await send(4, 5)
+    await project.shows("held_total", 5)
+    with suite.servers_alone():
+        status, said = await _pulsegate(suite, "status")
+        assert (status, said.count(" away ")) == (1, len(OPERATIONS_PORTS)), said
+        status, said = await _pulsegate(suite, "restore", "--yes", backup)
+        assert status == 0, said
+    await project.shows("held_total", 3, within_seconds=60)
+    await send(*range(1, 6))
+    await project.shows("held_total", 5, within_seconds=60)
+
+
 async def test_a_support_bundle_holds_what_helps_and_no_secret(suite: Suite, project: Project, tmp_path: Path) -> None:
     canaries = [project.secret_key, project.token, project.refresh_token, project.email, "hunter2-in-a-log"]
     canaries += [path.read_text() for path in (suite.data / "secrets").iterdir() if path.is_file()]
