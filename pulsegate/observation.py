@@ -92,9 +92,12 @@ def readiness(name: str, address: str) -> Readiness:
 
 
 def observed(installation: Installation, expression: str) -> list[tuple[Mapping[str, str], float]] | None:
-    """What PromQL answers of an installation whose series `{tenant_id=""` begins to select, as in the chart's rules."""
+    """What PromQL answers of an installation whose series `{tenant_id=""` begins to select, as in the chart's rules.
+
+    Those of no namespace are nobody else's: rules that are read as they are, not as the chart renders them, make such.
+    """
     if installation.namespace:
-        own = f'{{namespace="{installation.namespace}",tenant_id=""'
+        own = f'{{namespace=~"{installation.namespace}|",tenant_id=""'
         expression = expression.replace('{tenant_id=""', own)
     return queried(installation.prometheus, expression)
 

@@ -17,7 +17,7 @@ class _Figure:
 _OBJECTIVES = 'pulsegate:objective_budget_left:ratio30d{tenant_id=""}'
 #: One of a disk has the namespace of that disk, where several installations may have theirs.
 _ALERTS = (
-    'ALERTS{tenant_id="",alertstate="firing"}'
+    'ALERTS{tenant_id="",alertname=~"Pulsegate.+",alertstate="firing"}'
     ' or ALERTS{alertname="PulsegateDiskFillingUp",tenant_id="",alertstate="firing"}'
 )
 _FIGURES = (

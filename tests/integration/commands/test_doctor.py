@@ -192,6 +192,11 @@ def test_of_several_installations_none_is_judged_by_another(scraping: Prometheus
         "Prometheus has no rules of Pulsegate in the namespace production: nobody is woken",
     ]
 
+    of_files = WriteRequest()  # rules that are read as they are name no namespace
+    add_series(of_files, {"__name__": "pulsegate:objective_budget"}, (time.time_ns() // 1_000_000, 1))
+    write(scraping.url, of_files)
+    assert said("production") == ["Prometheus does not scrape Pulsegate in the namespace production"]
+
 
 def test_a_postgres_that_does_not_answer_is_told() -> None:
     (said,) = _said("Postgres")

@@ -90,6 +90,19 @@ def test_of_several_installations_it_shows_the_one_that_is_named_and_every_disk_
     ]
 
 
+def test_budgets_and_alerts_of_rules_that_name_no_namespace_are_shown_with_one(prometheus: str) -> None:
+    made_by_rules = {"ALERTS", "pulsegate:objective_budget_left:ratio30d"}
+    scraped = [
+        ({**labels, "namespace": "production"}, value)
+        for labels, value in _SERIES
+        if labels["__name__"] not in made_by_rules
+    ]
+    of_rules = [(labels, value) for labels, value in _SERIES if labels["__name__"] in made_by_rules]
+    of_others = ({"__name__": "ALERTS", "alertname": "Watchdog", "alertstate": "firing", "severity": "none"}, 1)
+    _write(prometheus, *scraped, *of_rules, of_others)
+    assert list(lines(replace(_installation(prometheus), namespace="production"), [])) == ["", *_SHOWN]
+
+
 def test_it_says_so_where_prometheus_does_not_answer() -> None:
     *_, last = lines(_installation("http://127.0.0.1:9"), [])
     assert last == "double, by the canary        unknown: Prometheus does not answer"

@@ -1,9 +1,10 @@
 """What the chart says about each pod: what it is told, when it is ready, and what it may not do."""
 
 import dataclasses
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import helm_python
@@ -170,6 +171,20 @@ def test_a_server_that_makes_its_data_ready_is_not_taken_for_dead() -> None:
     for pod in servers:
         live, startup = pod.container["livenessProbe"], pod.container["startupProbe"]
         assert startup == {**live, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 30}
+
+
+def test_an_evaluations_prometheus_is_made_anew_with_its_rules() -> None:
+    rendered = case("evaluation")
+    files = rendered.named("ConfigMap", "pulsegate-evaluation-prometheus")["data"]
+    assert {"prometheus.yml", "causes.yaml"} < set(files)
+    (pod,) = (pod for pod in rendered.pods() if pod.component == "evaluation-prometheus")
+    told = pod.owner["spec"]["template"]["metadata"]["annotations"]["checksum/configuration"]
+    assert told == hashlib.sha256(_as_go_writes(files).encode()).hexdigest()
+
+
+def _as_go_writes(files: Mapping[str, str]) -> str:
+    text = json.dumps(files, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _ready_by_http() -> dict[str, dict[str, str]]:
