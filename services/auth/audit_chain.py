@@ -10,7 +10,7 @@ that has signed one, in an export, or in the log.
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -128,15 +128,28 @@ def signed_at(signed_head: str) -> datetime:
 class ChainCheck:
     """Reads one chain from its first entry, or the one that follows `after`, to its last and tells what does not fit.
 
-    `known` are hashes by sequence that are certain from elsewhere: signed heads and exports.
+    `exported` are hashes by sequence that exports say. Signed heads are told a part at a time, before the entries that
+    they are about.
     """
 
-    def __init__(self, tenant_id: TenantId, known: Mapping[int, bytes], after: Head | None = None) -> None:
+    def __init__(self, tenant_id: TenantId, exported: Mapping[int, bytes], after: Head | None = None) -> None:
         self._tenant_id = tenant_id
-        self._known = known
+        self._exported = exported
+        #: Those that signed heads say of the entries that come next.
+        self._signed: Mapping[int, bytes] = {}
+        #: The furthest entry that was signed or exported.
+        self._latest = max(exported, default=0)
         #: Of the entry that was read last, as it must be.
         self._hash = after.hash if after else GENESIS
         self.entries = after.sequence if after else 0
+
+    def faults_of_heads(self, heads: Sequence[Head]) -> Iterator[str]:
+        """What is wrong with the signed heads that come next: with those of the entries up to the last one of them."""
+        self._signed = {head.sequence: head.hash for head in heads}
+        self._latest = max([self._latest, *self._signed])
+        for head in heads:
+            if self._exported.get(head.sequence, head.hash) != head.hash:
+                yield f"the signed head of entry {head.sequence} contradicts an export"
 
     def faults_of(self, entry: SealedEntry) -> Iterator[str]:
         """What is wrong with the entry that comes next."""
@@ -149,15 +162,15 @@ class ChainCheck:
             yield f"entry {entry.sequence} was edited: its hash does not fit"
         elif not says_the_same(entry.document, entry.id, self._tenant_id, entry.project_id):
             yield f"entry {entry.sequence} was edited: its columns and its document differ"
-        if self._known.get(entry.sequence, entry.hash) != entry.hash:
+        signed = self._signed.get(entry.sequence, entry.hash)
+        if self._exported.get(entry.sequence, signed) != entry.hash:
             yield f"entry {entry.sequence} is not the one that was signed or exported"
         self._hash, self.entries = entry.hash, entry.sequence
 
     def faults_of_end(self, head: Head | None) -> Iterator[str]:
         """What is wrong with where the chain ends; `head` is what the database notes of it."""
-        latest = max(self._known, default=0)
-        if latest > self.entries:
-            yield f"entries {self.entries + 1} to {latest}, which were signed or exported, are missing"
+        if self._latest > self.entries:
+            yield f"entries {self.entries + 1} to {self._latest}, which were signed or exported, are missing"
         if (head.sequence if head else 0, head.hash if head else GENESIS) != (self.entries, self._hash):
             yield f"the chain ends with entry {self.entries}, its head says {head.sequence if head else 0}"
 

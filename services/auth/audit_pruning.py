@@ -16,7 +16,7 @@ from chassis.clock import Clock, from_unix_ms
 from chassis.postgres import Connection, Database
 from chassis.settings import integer, postgres_url, setting
 from services.auth.audit_chain import Head, HeadSignature, SealedEntry, signed_at
-from services.auth.audit_verification import entries, verified_chain
+from services.auth.audit_verification import MOST_HEADS_AT_A_TIME, entries, verified_chain
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import master_key
@@ -75,27 +75,33 @@ class _Pruner:
         if chain.faults:
             self.faulty = True
             return [f"{tenant_id}: FAULT {fault}" for fault in chain.faults]
-        text = await self._newest_signed(connection, tenant_id, before)
+        text = await self._newest_signed(connection, tenant_id, chain.pruned, before)
         anchor = self._signature.read(text) if text else None
-        if anchor is None or anchor.sequence <= chain.pruned:
+        if anchor is None:
             return []
         path = self._folder / f"{tenant_id}-{chain.pruned + 1}-{anchor.sequence}.ndjson"
         await self._keep(connection, path, anchor, str(text))
         await AnchorStorage().prune(connection, anchor, self._signature.sign_anchor(anchor, self._now))
         return [f"{tenant_id}: {anchor.sequence - chain.pruned} entries are in {path} alone"]
 
-    async def _newest_signed(self, connection: Connection, tenant_id: TenantId, before: datetime) -> str | None:
-        """The furthest head that was signed before the moment."""
-        signed = await SignedHeadStorage().of_tenant(connection, tenant_id)
-        return next((text for text in reversed(signed) if signed_at(text) < before), None)
+    async def _newest_signed(
+        self, connection: Connection, tenant_id: TenantId, pruned: int, before: datetime
+    ) -> str | None:
+        """The furthest head that was signed before the moment, of those after what was pruned."""
+        newest, storage, after = None, SignedHeadStorage(), pruned
+        while page := await storage.page(connection, tenant_id, after, MOST_HEADS_AT_A_TIME):
+            for text in page.values():
+                if signed_at(text) >= before:
+                    return newest
+                newest = text
+            after = max(page)
+        return newest
 
     async def _keep(self, connection: Connection, path: Path, anchor: Head, signed_head: str) -> None:
         """On disk when it returns: an export of what comes up to the anchor, as `verify-audit` takes it."""
         unfinished = path.with_suffix(".part")
         with unfinished.open("w", encoding="utf-8") as file:
-            async for entry in entries(connection, anchor.tenant_id):
-                if entry.sequence > anchor.sequence:
-                    break
+            async for entry in entries(connection, anchor.tenant_id, until=anchor.sequence):
                 file.write(_line(entry))
             file.write(json.dumps({"signedHead": signed_head}) + "\n")
             file.flush()

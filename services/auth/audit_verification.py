@@ -8,6 +8,7 @@ from typing import Any
 
 from chassis import postgres
 from chassis.audit import canonical
+from chassis.loop_turns import LoopTurns
 from chassis.postgres import Connection, Database
 from chassis.settings import postgres_url, setting
 from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEntry, hash_of
@@ -17,6 +18,12 @@ from services.auth.settings import master_key
 from services.auth.storage.audit import AUDITOR_ROLE, AnchorStorage, AuditStorage, SignedHeadStorage
 
 _MOST_AT_A_TIME = 1000
+
+#: Signed heads that are in memory at once.
+MOST_HEADS_AT_A_TIME = 500
+
+#: No sequence number is greater.
+_LAST = 2**63 - 1
 
 #: Hashes that are certain, by tenant and sequence.
 Known = dict[TenantId, dict[int, bytes]]
@@ -84,48 +91,94 @@ async def verified_chain(
 ) -> Verified:
     """One chain as it is at one moment, for the whole transaction, which must not have read anything before."""
     await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    signed = await SignedHeadStorage().of_tenant(connection, tenant_id)
-    certain, faults = _certain(signed, signature, tenant_id, known)
-    anchor = await AnchorStorage().find(connection, tenant_id)
-    after = signature.read_anchor(anchor) if anchor is not None else None
-    if anchor is not None and (after is None or after.tenant_id != tenant_id):
-        after = None
-        faults.append("the anchor of what was pruned is not genuine")
-    if after is not None and certain.setdefault(after.sequence, after.hash) != after.hash:
-        faults.append(
-            f"entry {after.sequence}, the last one that was pruned, is not the one that was signed or exported"
-        )
-    check = ChainCheck(tenant_id, certain, after)
-    async for entry in entries(connection, tenant_id):
-        faults += check.faults_of(entry)
-    faults += check.faults_of_end(await AuditStorage().head(connection, tenant_id))
-    pruned = after.sequence if after else 0
-    return Verified(
-        tenant_id=tenant_id, entries=check.entries - pruned, pruned=pruned, signed_heads=len(signed), faults=faults
-    )
+    verification = _Verification(connection, signature, tenant_id, known)
+    return await verification.result()
 
 
-async def entries(connection: Connection, tenant_id: TenantId) -> AsyncIterator[SealedEntry]:
-    """Those of a chain that are there, in order."""
-    after, storage = -1, AuditStorage()
-    while page := await storage.page(connection, tenant_id, after, _MOST_AT_A_TIME):
+async def entries(
+    connection: Connection, tenant_id: TenantId, after: int = -1, until: int = _LAST
+) -> AsyncIterator[SealedEntry]:
+    """Those of a chain that are there, after one sequence number up to another, in order."""
+    storage = AuditStorage()
+    while page := await storage.page(connection, tenant_id, after, min(_MOST_AT_A_TIME, until - after)):
         for entry in page:
+            if entry.sequence > until:
+                return
             yield entry
         after = page[-1].sequence
 
 
-def _certain(
-    signed: Iterable[str], signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
-) -> tuple[dict[int, bytes], list[str]]:
-    """What signed heads and exports say of a chain, and what is wrong with these heads."""
-    certain, faults = dict(known), []
-    for text in signed:
-        head = signature.read(text)
-        if head is None or head.tenant_id != tenant_id:
-            faults.append("a signed head is not genuine")
-        elif certain.setdefault(head.sequence, head.hash) != head.hash:
-            faults.append(f"the signed head of entry {head.sequence} contradicts an export")
-    return certain, faults
+class _Verification:
+    """Of one chain, in one transaction: by turns a page of signed heads, and the entries up to the last of them."""
+
+    def __init__(
+        self, connection: Connection, signature: HeadSignature, tenant_id: TenantId, known: Mapping[int, bytes]
+    ) -> None:
+        self._connection = connection
+        self._signature = signature
+        self._tenant_id = tenant_id
+        self._known = known
+        self._turns = LoopTurns()
+        self._faults: list[str] = []
+
+    async def result(self) -> Verified:
+        after = await self._beginning()
+        check = ChainCheck(self._tenant_id, self._known, after)
+        read, signed_heads = -1, 0
+        while read < _LAST:
+            page = await self._heads_after(read, MOST_HEADS_AT_A_TIME)
+            until = max(page, default=_LAST)
+            self._faults += check.faults_of_heads(await self._genuine(page))
+            async for entry in entries(self._connection, self._tenant_id, read, until):
+                self._faults += check.faults_of(entry)
+                await self._turns.pause()
+            read, signed_heads = until, signed_heads + len(page)
+        self._faults += check.faults_of_end(await AuditStorage().head(self._connection, self._tenant_id))
+        pruned = after.sequence if after else 0
+        return Verified(
+            tenant_id=self._tenant_id,
+            entries=check.entries - pruned,
+            pruned=pruned,
+            signed_heads=signed_heads,
+            faults=self._faults,
+        )
+
+    async def _beginning(self) -> Head | None:
+        """The anchor of what was pruned, if it is genuine."""
+        text = await AnchorStorage().find(self._connection, self._tenant_id)
+        if text is None:
+            return None
+        anchor = self._signature.read_anchor(text)
+        if anchor is None or anchor.tenant_id != self._tenant_id:
+            self._faults.append("the anchor of what was pruned is not genuine")
+            return None
+        signed = self._read(anchor.sequence, await self._heads_after(anchor.sequence - 1, 1))
+        if self._known.get(anchor.sequence, signed.hash if signed else anchor.hash) != anchor.hash:
+            self._faults.append(
+                f"entry {anchor.sequence}, the last one that was pruned, is not the one that was signed or exported"
+            )
+        return anchor
+
+    async def _heads_after(self, sequence: int, most: int) -> Mapping[int, str]:
+        return await SignedHeadStorage().page(self._connection, self._tenant_id, sequence, most)
+
+    async def _genuine(self, page: Mapping[int, str]) -> Sequence[Head]:
+        """The heads of a page that were signed by us."""
+        heads = []
+        for sequence in page:
+            head = self._read(sequence, page)
+            if head is None:
+                self._faults.append("a signed head is not genuine")
+            else:
+                heads.append(head)
+            await self._turns.pause()
+        return heads
+
+    def _read(self, sequence: int, page: Mapping[int, str]) -> Head | None:
+        """The signed head of an entry; None where there is none, or it was not signed by us for that place."""
+        head = self._signature.read(page[sequence]) if sequence in page else None
+        place = (self._tenant_id, sequence)
+        return head if head is not None and (head.tenant_id, head.sequence) == place else None
 
 
 def _known_from(exports: Iterable[Path], signature: HeadSignature) -> Known:

@@ -1,6 +1,6 @@
 """The audit log's chains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from chassis.postgres import Connection
 from services.auth.audit_chain import Head, SealedEntry
@@ -93,12 +93,14 @@ class SignedHeadStorage:
         row = await cursor.fetchone()
         return row["signed_head"] if row else None
 
-    async def of_tenant(self, connection: Connection, tenant_id: TenantId) -> Sequence[str]:
-        """All signed heads of a chain, from the oldest."""
+    async def page(self, connection: Connection, tenant_id: TenantId, after: int, most: int) -> Mapping[int, str]:
+        """Signed heads of a chain after a sequence number, by theirs, in its order."""
         cursor = await connection.execute(
-            "SELECT signed_head FROM audit_signed_heads WHERE tenant_id = %s ORDER BY sequence", (tenant_id,)
+            "SELECT sequence, signed_head FROM audit_signed_heads WHERE tenant_id = %s AND sequence > %s"
+            " ORDER BY sequence LIMIT %s",
+            (tenant_id, after, most),
         )
-        return [row["signed_head"] for row in await cursor.fetchall()]
+        return {row["sequence"]: row["signed_head"] for row in await cursor.fetchall()}
 
 
 class AnchorStorage:

@@ -3,15 +3,17 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import REGISTRY
 
 from chassis import postgres
@@ -309,6 +311,108 @@ async def test_an_export_that_contradicts_another_is_told_whichever_is_named_fir
     for named in (paths, paths[::-1]):
         with pytest.raises(SystemExit, match=r"contradicts what the exports say of entry 3"):
             await asyncio.to_thread(main, ["verify-audit", *named])
+
+
+class CountedSignature(HeadSignature):
+    """How many signatures were read."""
+
+    read_so_far = 0
+
+    def read(self, signed_head: str) -> Head | None:
+        self.read_so_far += 1
+        return super().read(signed_head)
+
+
+def long_chain(connection: Connection, signature: HeadSignature, entries: int) -> TenantId:
+    """Whose it is: each of its entries was signed."""
+    tenant_id, before, now = TenantId(str(uuid7())), bytes(32), datetime.now(UTC)
+    with connection.transaction():
+        for sequence in range(1, entries + 1):
+            ids = {"id": str(uuid7()), "tenantId": tenant_id, "projectId": ""}
+            document = json.dumps(ids)
+            head = Head(tenant_id=tenant_id, sequence=sequence, hash=hash_of(tenant_id, sequence, before, document))
+            connection.execute(
+                "INSERT INTO auth.audit_entries VALUES (%s, %s, %s, NULL, %s, %s, %s)",
+                (tenant_id, sequence, ids["id"], document, before, head.hash),
+            )
+            sign(connection, head, signature.sign(head, now))
+            before = head.hash
+        connection.execute("INSERT INTO auth.audit_heads VALUES (%s, %s, %s)", (tenant_id, entries, before))
+    return tenant_id
+
+
+def sign(connection: Connection, head: Head, signed_head: str) -> None:
+    connection.execute(
+        "INSERT INTO auth.audit_signed_heads VALUES (%s, %s, %s)"
+        " ON CONFLICT (tenant_id, sequence) DO UPDATE SET signed_head = excluded.signed_head",
+        (head.tenant_id, head.sequence, signed_head),
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def alone(database: Database) -> AsyncIterator[tuple[Verifier, Connection, CountedSignature]]:
+    """Where there is no other chain; beside who may do anything there."""
+    signature = CountedSignature(Ed25519PrivateKey.generate())
+    async with postgres.connected(database.dsn("auth")) as runtime:
+        with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+            yield Verifier(runtime, signature), connection, signature
+
+
+async def test_while_many_signatures_are_verified_others_have_their_turn(
+    alone: tuple[Verifier, Connection, CountedSignature],
+) -> None:
+    verifier, connection, signature = alone
+    long_chain(connection, signature, 2000)
+    read = [0]
+
+    async def look() -> None:
+        while True:
+            read.append(signature.read_so_far)
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    assert await ChainWatch(verifier.database, signature, SystemClock()).verify() == 0
+    looking.cancel()
+
+    assert signature.read_so_far == 2000
+    assert max(after - before for before, after in pairwise(read)) < 200
+
+
+async def test_signed_heads_are_held_to_their_entries_a_page_at_a_time(
+    alone: tuple[Verifier, Connection, CountedSignature], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier, connection, signature = alone
+    tenant_id = long_chain(connection, signature, 1200)
+    pages, page = list[int](), SignedHeadStorage.page
+
+    async def counted(*arguments: Any) -> Mapping[int, str]:
+        answer = await page(*arguments)
+        pages.append(len(answer))
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SignedHeadStorage, "page", counted)
+        [chain] = await verified_chains(verifier.database, signature, {})
+    assert (chain.entries, chain.signed_heads, chain.faults) == (1200, 1200, [])
+    assert max(pages) == 500
+
+    for sequence in (500, 501, 1100):
+        head = Head(tenant_id=tenant_id, sequence=sequence, hash=bytes(32))
+        sign(connection, head, signature.sign(head, datetime.now(UTC)))
+    by(
+        "UPDATE auth.audit_signed_heads SET sequence = sequence + 1000 WHERE sequence = 900 AND tenant_id = %s",
+        "DELETE FROM auth.audit_entries WHERE sequence BETWEEN 300 AND 400 AND tenant_id = %s",
+    )(connection, tenant_id)
+    assert await verifier.faults(tenant_id, {1150: bytes(32)}) == [
+        "entry 300 is missing: entry 401 follows entry 299",
+        "entry 401 does not follow the entry before it",
+        "entry 500 is not the one that was signed or exported",
+        "entry 501 is not the one that was signed or exported",
+        "a signed head is not genuine",
+        "the signed head of entry 1150 contradicts an export",
+        "entry 1100 is not the one that was signed or exported",
+        "entry 1150 is not the one that was signed or exported",
+    ]
 
 
 def heads_signed(connection: Connection, tenant_id: str) -> int:
