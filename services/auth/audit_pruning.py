@@ -1,12 +1,13 @@
 """`python -m services.auth prune-audit FOLDER`: takes away what of the audit log is older than it is to be kept.
 
-Of each chain goes what comes up to the newest signed head that is old enough: verified first, and written as an export
-into the folder. What is left is tied to it by an anchor, which is signed under the master key: nobody else can shorten
-a chain and have it look pruned.
+Of each chain goes what comes up to the newest signed head that is old enough: verified first, and step by step, each
+written as an export into the folder. What is left is tied to it by an anchor, which is signed under the master key:
+nobody else can shorten a chain and have it look pruned.
 """
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,12 +16,16 @@ from chassis import postgres
 from chassis.clock import Clock, from_unix_ms
 from chassis.postgres import Connection, Database
 from chassis.settings import integer, postgres_url, setting
-from services.auth.audit_chain import Head, HeadSignature, SealedEntry, signed_at
+from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEntry, signed_at
 from services.auth.audit_verification import MOST_HEADS_AT_A_TIME, entries, verified_chain
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import master_key
 from services.auth.storage.audit import PRUNER_ROLE, AnchorStorage, SignedHeadStorage
+
+#: How many entries go in one transaction, where so many come up to a signed head: they are written and deleted within
+#: the database's time limits.
+_ENTRIES_OF_A_STEP = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +45,12 @@ async def prune(settings: PruningSettings, folder: Path, clock: Clock) -> list[s
     if settings.retention_days is None:
         return ["PULSEGATE_AUDIT_RETENTION_DAYS is not set: everything is kept."]
     _require_folder(folder)
-    now = from_unix_ms(clock.now_ms())
-    pruner = _Pruner(HeadSignature.of(MasterKey(settings.master_key)), folder, now)
-    before, lines = now - timedelta(days=settings.retention_days), list[str]()
+    now, lines = from_unix_ms(clock.now_ms()), list[str]()
+    before = now - timedelta(days=settings.retention_days)
     async with postgres.connected(settings.dsn) as database:
-        for tenant_id in await _tenants(database):
-            async with database.transaction(role=PRUNER_ROLE) as connection:
-                lines += await pruner.prune(connection, tenant_id, before)
+        pruner = _Pruner(database, HeadSignature.of(MasterKey(settings.master_key)), folder, now)
+        for tenant_id in await pruner.tenants():
+            lines += await pruner.prune(tenant_id, before)
     if pruner.faulty:
         raise SystemExit("\n".join([*lines, "The audit log is NOT what was written to it."]))
     return lines
@@ -57,57 +61,97 @@ def _require_folder(folder: Path) -> None:
         raise SystemExit(f"{folder} is no folder.")
 
 
-async def _tenants(database: Database) -> list[TenantId]:
-    async with database.transaction(role=PRUNER_ROLE) as connection:
-        return list(await SignedHeadStorage().tenants(connection))
+class _Faulty(Exception):
+    """A chain is not what was written to it."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(*faults)
+        self.faults = faults
 
 
 class _Pruner:
-    def __init__(self, signature: HeadSignature, folder: Path, now: datetime) -> None:
+    def __init__(self, database: Database, signature: HeadSignature, folder: Path, now: datetime) -> None:
+        self._database = database
         self._signature = signature
         self._folder = folder
         self._now = now
         self.faulty = False
 
-    async def prune(self, connection: Connection, tenant_id: TenantId, before: datetime) -> list[str]:
-        """What it did, or found wrong."""
-        chain = await verified_chain(connection, self._signature, tenant_id, {})
-        if chain.faults:
-            self.faulty = True
-            return [f"{tenant_id}: FAULT {fault}" for fault in chain.faults]
-        text = await self._newest_signed(connection, tenant_id, chain.pruned, before)
-        anchor = self._signature.read(text) if text else None
-        if anchor is None:
-            return []
-        path = self._folder / f"{tenant_id}-{chain.pruned + 1}-{anchor.sequence}.ndjson"
-        await self._keep(connection, path, anchor, str(text))
-        await AnchorStorage().prune(connection, anchor, self._signature.sign_anchor(anchor, self._now))
-        return [f"{tenant_id}: {anchor.sequence - chain.pruned} entries are in {path} alone"]
+    async def tenants(self) -> Sequence[TenantId]:
+        async with self._database.transaction(role=PRUNER_ROLE) as connection:
+            return await SignedHeadStorage().tenants(connection)
 
-    async def _newest_signed(
+    async def prune(self, tenant_id: TenantId, before: datetime) -> list[str]:
+        """What it did, and found wrong."""
+        lines: list[str] = []
+        try:
+            await self._verify(tenant_id)
+            while line := await self._step(tenant_id, before):
+                lines.append(line)
+        except _Faulty as error:
+            self.faulty = True
+            lines += [f"{tenant_id}: FAULT {fault}" for fault in error.faults]
+        return lines
+
+    async def _verify(self, tenant_id: TenantId) -> None:
+        """The whole chain. Raises _Faulty."""
+        async with self._database.transaction(role=PRUNER_ROLE) as connection:
+            chain = await verified_chain(connection, self._signature, tenant_id, {})
+        _require_none(chain.faults)
+
+    async def _step(self, tenant_id: TenantId, before: datetime) -> str:
+        """What it did; "" where nothing is left that is old enough. Raises _Faulty."""
+        async with self._database.transaction(role=PRUNER_ROLE) as connection:
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            signed_anchor = await AnchorStorage().find(connection, tenant_id)
+            after = self._signature.read_anchor(signed_anchor) if signed_anchor else None
+            pruned = after.sequence if after else 0
+            signed_head = await self._next_signed(connection, tenant_id, pruned, before)
+            anchor = self._signature.read(signed_head) if signed_head else None
+            if anchor is None:
+                return ""
+            path = self._folder / f"{tenant_id}-{pruned + 1}-{anchor.sequence}.ndjson"
+            await self._keep(connection, path, ChainCheck(tenant_id, {}, after), anchor, str(signed_head))
+            await AnchorStorage().prune(connection, anchor, self._signature.sign_anchor(anchor, self._now))
+        return f"{tenant_id}: {anchor.sequence - pruned} entries are in {path} alone"
+
+    async def _next_signed(
         self, connection: Connection, tenant_id: TenantId, pruned: int, before: datetime
     ) -> str | None:
-        """The furthest head that was signed before the moment, of those after what was pruned."""
-        newest, storage, after = None, SignedHeadStorage(), pruned
+        """The furthest head that was signed before the moment and that a step reaches, or else the next one."""
+        found: str | None = None
+        after, storage = pruned, SignedHeadStorage()
         while page := await storage.page(connection, tenant_id, after, MOST_HEADS_AT_A_TIME):
-            for text in page.values():
-                if signed_at(text) >= before:
-                    return newest
-                newest = text
+            for sequence, text in page.items():
+                if signed_at(text) >= before or (found and sequence > pruned + _ENTRIES_OF_A_STEP):
+                    return found
+                found = text
             after = max(page)
-        return newest
+        return found
 
-    async def _keep(self, connection: Connection, path: Path, anchor: Head, signed_head: str) -> None:
-        """On disk when it returns: an export of what comes up to the anchor, as `verify-audit` takes it."""
+    async def _keep(
+        self, connection: Connection, path: Path, check: ChainCheck, anchor: Head, signed_head: str
+    ) -> None:
+        """On disk when it returns: an export of what comes up to the anchor, as `verify-audit` takes it.
+
+        Raises _Faulty where that is no longer what was verified.
+        """
         unfinished = path.with_suffix(".part")
         with unfinished.open("w", encoding="utf-8") as file:
             async for entry in entries(connection, anchor.tenant_id, until=anchor.sequence):
+                _require_none(check.faults_of(entry))
                 file.write(_line(entry))
+            _require_none(check.faults_of_end(anchor))
             file.write(json.dumps({"signedHead": signed_head}) + "\n")
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)
         _settle(path.parent)
+
+
+def _require_none(faults: Iterable[str]) -> None:
+    if found := list(faults):
+        raise _Faulty(found)
 
 
 def _settle(folder: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 from chassis import postgres
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
+from services.auth import audit_pruning
 from services.auth.__main__ import main
-from services.auth.audit_chain import HeadSignature
+from services.auth.audit_chain import Head, HeadSignature
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_pruning import PruningSettings, prune
 from services.auth.audit_verification import VerificationSettings, verify
@@ -112,6 +113,68 @@ async def test_what_is_old_is_in_exports_and_the_rest_goes_on_from_there(
         assert [line.partition(" are in")[0] for line in await keeper.prune()] == [f"{ada.tenant_id}: 1 entries"]
         assert said != await keeper.verify()
         assert await long_silent.signed_now(TenantId(ada.tenant_id))
+
+
+async def ten_old_entries(keeper: Keeper, auth: AuthClient, runtime: postgres.Database) -> Person:
+    """Whose they are: signed after the third, the seventh, the eighth and the tenth."""
+    ada, signer = await auth.sign_up(), keeper.signer(runtime)
+    for further in (0, 4, 1, 2):
+        for _ in range(further):
+            await auth.create_key(ada)
+        await signer.sign()
+    return ada
+
+
+async def test_a_long_chain_is_pruned_step_by_step(
+    settings: Settings, keeper: Keeper, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_pruning, "_ENTRIES_OF_A_STEP", 3)
+    async with running_auth(settings, clock) as auth, postgres.connected(settings.dsn) as runtime:
+        ada = await ten_old_entries(keeper, auth, runtime)
+        await clock.advance(timedelta(days=31))
+        ada = await signed_in(auth, ada)
+        await keeper.signer(runtime).sign()
+
+        pruned = await keeper.prune()
+
+        exports = [f"{ada.tenant_id}-{entries}.ndjson" for entries in ("1-3", "4-7", "8-10")]
+        assert [line.partition(" are in ")[0] for line in pruned] == [
+            f"{ada.tenant_id}: {entries} entries" for entries in (3, 4, 3)
+        ]
+        assert sorted(path.name for path in keeper.folder.iterdir()) == exports
+        assert f"{ada.tenant_id}: 1 entries after 10 that were pruned, 2 signed heads" in await keeper.verify()
+        assert (await sequences(auth, ada))[0] == [11]
+        assert await keeper.prune() == []
+
+
+async def test_what_is_touched_while_a_chain_is_pruned_stays(
+    settings: Settings,
+    keeper: Keeper,
+    clock: MovableClock,
+    intruder: psycopg.Connection[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit_pruning, "_ENTRIES_OF_A_STEP", 3)
+    prune_entries = AnchorStorage.prune
+
+    async def with_an_intruder(storage: AnchorStorage, connection: Any, anchor: Head, signed_anchor: str) -> None:
+        await prune_entries(storage, connection, anchor, signed_anchor)
+        if anchor.sequence == 3:
+            intruder.execute("UPDATE auth.audit_entries SET document = document || ' ' WHERE sequence = 5")
+
+    monkeypatch.setattr(AnchorStorage, "prune", with_an_intruder)
+    async with running_auth(settings, clock) as auth, postgres.connected(settings.dsn) as runtime:
+        ada = await ten_old_entries(keeper, auth, runtime)
+        await clock.advance(timedelta(days=31))
+
+        with pytest.raises(
+            SystemExit, match=r"-1-3.ndjson alone\n.*: FAULT entry 5 was edited: its hash does not fit\n"
+        ):
+            await keeper.prune()
+
+        ada = await signed_in(auth, ada)
+        assert (await sequences(auth, ada))[0] == list(range(4, 12))
+        assert [path.name for path in keeper.folder.glob("*.ndjson")] == [f"{ada.tenant_id}-1-3.ndjson"]
 
 
 FORGED = "the anchor of what was pruned is not genuine"
