@@ -51,7 +51,7 @@ def _without_secrets(text: str, installation: Installation) -> str:
 
 def _secrets(installation: Installation) -> set[str]:
     whole = {installation.database, installation.nats, *installation.owners.values(), *installation.secrets}
-    return whole.union(*map(_passwords, whole))
+    return whole.union(*map(_passwords, {*whole, installation.prometheus, installation.sink}))
 
 
 def _passwords(address: str) -> set[str]:

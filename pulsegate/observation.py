@@ -1,5 +1,6 @@
 """What an installation says of itself: readiness of its processes, and figures from Prometheus."""
 
+import base64
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -60,12 +61,23 @@ class Readiness:
 def fetched(url: str) -> tuple[int, str]:
     """An answer, whatever its status; 0 and the reason where there is none."""
     try:
-        with DIRECTLY.open(url, timeout=_TIMEOUT_SECONDS) as answer:
+        with DIRECTLY.open(_request(url), timeout=_TIMEOUT_SECONDS) as answer:
             return answer.status, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
     except (OSError, HTTPException, ValueError) as error:
         return 0, str(getattr(error, "reason", error))
+
+
+def _request(url: str) -> urllib.request.Request:
+    """A user and password in the address are sent as HTTP's Basic scheme has them."""
+    address = urllib.parse.urlsplit(url)
+    credentials, _, host = address.netloc.rpartition("@")
+    request = urllib.request.Request(address._replace(netloc=host).geturl())  # noqa: S310 - the operator has named it
+    if credentials:
+        told = base64.b64encode(urllib.parse.unquote_to_bytes(credentials)).decode()
+        request.add_unredirected_header("Authorization", f"Basic {told}")
+    return request
 
 
 def decoded(body: bytes | str, kind: type[T]) -> T | None:
