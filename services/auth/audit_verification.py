@@ -11,7 +11,7 @@ from chassis.audit import canonical
 from chassis.loop_turns import LoopTurns
 from chassis.postgres import Connection, Database
 from chassis.settings import postgres_url, setting
-from services.auth.audit_chain import ChainCheck, Head, HeadSignature, SealedEntry, hash_of
+from services.auth.audit_chain import GENESIS, ChainCheck, Head, HeadSignature, SealedEntry, hash_of
 from services.auth.domain import TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import master_key
@@ -191,22 +191,24 @@ def _known_from(exports: Iterable[Path], signature: HeadSignature) -> Known:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SystemExit(f"{path} is no export of the audit log: {error}") from error
         for head in heads:
-            if known.setdefault(head.tenant_id, {}).setdefault(head.sequence, head.hash) != head.hash:
+            if known.setdefault(head.tenant_id, {0: GENESIS}).setdefault(head.sequence, head.hash) != head.hash:
                 raise SystemExit(f"{path} contradicts what the exports say of entry {head.sequence} before.")
     return known
 
 
 def _exported(lines: Sequence[str], signature: HeadSignature) -> Sequence[Head]:
-    """The chain as it was after each entry, and the signed head, the last line. Raises ValueError, KeyError."""
+    """The chain before and after each entry, and the signed head, the last line. Raises ValueError, KeyError."""
     *entries, last = map(json.loads, lines)
     head = signature.read(last["signedHead"])
     if head is None:
         raise ValueError("its signature is not genuine")
-    return [*(_after(entry, head.tenant_id) for entry in entries), head]
+    return [*(each for entry in entries for each in _around(entry, head.tenant_id)), head]
 
 
-def _after(line: Mapping[str, Any], tenant_id: TenantId) -> Head:
-    entry, sequence, entry_hash = line["entry"], int(line["sequence"]), bytes.fromhex(line["hash"])
-    if hash_of(tenant_id, sequence, bytes.fromhex(line["previousHash"]), canonical(entry)) != entry_hash:
+def _around(line: Mapping[str, Any], tenant_id: TenantId) -> tuple[Head, Head]:
+    """The chain as it was before an entry and after it."""
+    sequence, previous, entry_hash = int(line["sequence"]), *map(bytes.fromhex, (line["previousHash"], line["hash"]))
+    if hash_of(tenant_id, sequence, previous, canonical(line["entry"])) != entry_hash:
         raise ValueError(f"entry {sequence} was edited: its hash does not fit")
-    return Head(tenant_id=tenant_id, sequence=sequence, hash=entry_hash)
+    before = Head(tenant_id=tenant_id, sequence=sequence - 1, hash=previous)
+    return before, Head(tenant_id=tenant_id, sequence=sequence, hash=entry_hash)

@@ -17,19 +17,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import REGISTRY
 
 from chassis import postgres
+from chassis.audit import canonical
 from chassis.clock import SystemClock
 from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
 from services.auth import audit_watch
 from services.auth.__main__ import main
-from services.auth.audit_chain import Head, HeadSignature, hash_of
+from services.auth.audit_chain import GENESIS, Head, HeadSignature, hash_of
 from services.auth.audit_heads import HeadSigner
 from services.auth.audit_verification import verified_chains
 from services.auth.audit_watch import ChainWatch
 from services.auth.domain import MOST_PAGE_BYTES, TenantId
 from services.auth.master_key import MasterKey
 from services.auth.settings import Settings
-from services.auth.storage.audit import AnchorStorage, AuditStorage, SignedHeadStorage
+from services.auth.storage.audit import AUDITOR_ROLE, AnchorStorage, AuditStorage, SignedHeadStorage
 from tests.captured_logs import logged_by
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.clocks import MovableClock
@@ -313,6 +314,30 @@ async def test_an_export_that_contradicts_another_is_told_whichever_is_named_fir
             await asyncio.to_thread(main, ["verify-audit", *named])
 
 
+@pytest.mark.parametrize("edited", [1, 2])
+async def test_an_export_of_which_one_entry_was_edited_and_hashed_anew_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edited: int
+) -> None:
+    monkeypatch.setenv("PULSEGATE_POSTGRES_DSN", settings.dsn)
+    monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", base64.urlsafe_b64encode(MASTER_KEY).decode())
+    tenant_id = TenantId(str(uuid7()))
+
+    def sealed(sequence: int, previous: bytes, action: str) -> pb.SealedAuditEntry:
+        document = canonical({"action": action})
+        entry_hash = hash_of(tenant_id, sequence, previous, document)
+        return pb.SealedAuditEntry(sequence=sequence, previous_hash=previous, hash=entry_hash, document=document)
+
+    entries = [sealed(1, GENESIS, "tenant.created")]
+    for sequence in (2, 3):
+        entries.append(sealed(sequence, entries[-1].hash, "key.created"))
+    head = Head(tenant_id=tenant_id, sequence=3, hash=entries[-1].hash)
+    signed = HeadSignature.of(MasterKey(MASTER_KEY)).sign(head, datetime.now(UTC))
+    entries[edited - 1] = sealed(edited, entries[edited - 1].previous_hash, "key.renamed")
+
+    with pytest.raises(SystemExit, match=rf"contradicts what the exports say of entry {edited} before"):
+        await asyncio.to_thread(main, ["verify-audit", str(export(tmp_path / "edited", entries, signed))])
+
+
 class CountedSignature(HeadSignature):
     """How many signatures were read."""
 
@@ -376,6 +401,21 @@ async def test_while_many_signatures_are_verified_others_have_their_turn(
 
     assert signature.read_so_far == 2000
     assert max(after - before for before, after in pairwise(read)) < 200
+
+
+async def test_whose_chains_there_are_is_found_without_reading_them(
+    alone: tuple[Verifier, Connection, CountedSignature],
+) -> None:
+    verifier, connection, signature = alone
+    tenants = sorted(long_chain(connection, signature, 400) for _ in range(3))
+    async with verifier.database.transaction(role=AUDITOR_ROLE) as of_auditor:
+        assert await SignedHeadStorage().tenants(of_auditor) == tenants
+        cursor = await of_auditor.execute(
+            "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int AS rows FROM pg_stat_xact_user_tables"
+            " WHERE relname IN ('audit_entries', 'audit_signed_heads')"
+        )
+        [read] = await cursor.fetchall()
+    assert read["rows"] < 50
 
 
 async def test_signed_heads_are_held_to_their_entries_a_page_at_a_time(
