@@ -3,14 +3,19 @@
 """
 
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from chassis import runner
 from chassis.clock import SystemClock
+from chassis.errors import Unavailable
 from services.auth.app import MIGRATIONS, running
 from services.auth.audit_pruning import PruningSettings, prune
 from services.auth.audit_verification import VerificationSettings, verify
 from services.auth.settings import Settings
+
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> None:
@@ -22,16 +27,25 @@ def main(arguments: list[str]) -> None:
             runner.migrate("auth", MIGRATIONS)
         case ["verify-audit", *exports]:
             settings = runner.read_settings("auth verify-audit", VerificationSettings)
-            _say(runner.run_loop(verify(settings, map(Path, exports))))
+            for line in _run(verify(settings, map(Path, exports))):
+                _say(line)
         case ["prune-audit", folder]:
             pruning = runner.read_settings("auth prune-audit", PruningSettings)
-            _say(runner.run_loop(prune(pruning, Path(folder), SystemClock())))
+            _run(prune(pruning, Path(folder), SystemClock(), _say))
         case _:
             raise SystemExit("usage: python -m services.auth [migrate | verify-audit [export …] | prune-audit FOLDER]")
 
 
-def _say(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+def _run(command: Coroutine[Any, Any, T]) -> T:
+    try:
+        return runner.run_loop(command)
+    except (Unavailable, OSError) as error:
+        raise SystemExit(f"It could not go on: {error}") from error
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from chassis import logs
 from chassis.clock import Clock, from_unix_ms
 from chassis.errors import Unavailable
+from chassis.loop_turns import LoopTurns
 from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
@@ -109,12 +110,16 @@ class HeadSigner:
                 return False
         # Meanwhile another call may have signed what was appended after `head` was read.
         before = max((one for one in signed if one.sequence <= head.sequence), key=_sequence)
-        check = ChainCheck(head.tenant_id, {}, after=before)
+        check, turns = ChainCheck(head.tenant_id, {}, after=before), LoopTurns()
         while check.entries < head.sequence:
             most = min(_MOST_ENTRIES_AT_A_TIME, head.sequence - check.entries)
             entries = await self._chains.page(connection, head.tenant_id, check.entries, most)
-            if not entries or any(fault for entry in entries for fault in check.faults_of(entry)):
+            if not entries:
                 return False
+            for entry in entries:
+                if any(check.faults_of(entry)):
+                    return False
+                await turns.pause()
         return not any(check.faults_of_end(head))
 
     async def _beginning(self, connection: Connection, tenant_id: TenantId) -> Head | None:

@@ -7,7 +7,7 @@ nobody else can shorten a chain and have it look pruned.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,21 +39,29 @@ class PruningSettings:
     retention_days: int | None = setting("PULSEGATE_AUDIT_RETENTION_DAYS", parse=integer(30, 36_500), default=None)
 
 
-async def prune(settings: PruningSettings, folder: Path, clock: Clock) -> list[str]:
-    """A line for each chain of which something went. Raises SystemExit with them where a chain has faults, of which
-    nothing goes, or where there is no such folder."""
+async def prune(settings: PruningSettings, folder: Path, clock: Clock, say: Callable[[str], None]) -> None:
+    """Says what went, or is wrong, as soon as it is certain.
+
+    Raises SystemExit where a chain has faults, of which nothing more goes, or where there is no such folder, and
+    Unavailable or OSError where it cannot go on: what was said until then is done.
+    """
     if settings.retention_days is None:
-        return ["PULSEGATE_AUDIT_RETENTION_DAYS is not set: everything is kept."]
+        say("PULSEGATE_AUDIT_RETENTION_DAYS is not set: everything is kept.")
+        return
     _require_folder(folder)
-    now, lines = from_unix_ms(clock.now_ms()), list[str]()
+    now, faulty = from_unix_ms(clock.now_ms()), False
     before = now - timedelta(days=settings.retention_days)
     async with postgres.connected(settings.dsn) as database:
         pruner = _Pruner(database, HeadSignature.of(MasterKey(settings.master_key)), folder, now)
         for tenant_id in await pruner.tenants():
-            lines += await pruner.prune(tenant_id, before)
-    if pruner.faulty:
-        raise SystemExit("\n".join([*lines, "The audit log is NOT what was written to it."]))
-    return lines
+            try:
+                await pruner.prune(tenant_id, before, say)
+            except _Faulty as error:
+                faulty = True
+                for fault in error.faults:
+                    say(f"{tenant_id}: FAULT {fault}")
+    if faulty:
+        raise SystemExit("The audit log is NOT what was written to it.")
 
 
 def _require_folder(folder: Path) -> None:
@@ -75,23 +83,16 @@ class _Pruner:
         self._signature = signature
         self._folder = folder
         self._now = now
-        self.faulty = False
 
     async def tenants(self) -> Sequence[TenantId]:
         async with self._database.transaction(role=PRUNER_ROLE) as connection:
             return await SignedHeadStorage().tenants(connection)
 
-    async def prune(self, tenant_id: TenantId, before: datetime) -> list[str]:
-        """What it did, and found wrong."""
-        lines: list[str] = []
-        try:
-            await self._verify(tenant_id)
-            while line := await self._step(tenant_id, before):
-                lines.append(line)
-        except _Faulty as error:
-            self.faulty = True
-            lines += [f"{tenant_id}: FAULT {fault}" for fault in error.faults]
-        return lines
+    async def prune(self, tenant_id: TenantId, before: datetime, say: Callable[[str], None]) -> None:
+        """Raises _Faulty."""
+        await self._verify(tenant_id)
+        while line := await self._step(tenant_id, before):
+            say(line)
 
     async def _verify(self, tenant_id: TenantId) -> None:
         """The whole chain. Raises _Faulty."""

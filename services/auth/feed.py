@@ -15,7 +15,7 @@ from chassis.errors import Unavailable
 from chassis.postgres import Database
 from chassis.tasks import in_background
 from services.auth import metrics
-from services.auth.storage.feed import CLEANER_ROLE, FEED_ROLE, Change, FeedStorage
+from services.auth.storage.feed import CLEANER_ROLE, EXPIRIES, FEED_ROLE, MOST_DELETED, Change, FeedStorage
 
 log = logs.get(__name__)
 
@@ -90,11 +90,13 @@ class CredentialFeed:
         done.set()
 
     async def clean(self) -> None:
-        """Deletes what has expired. Raises Unavailable."""
-        async with self._database.transaction(role=CLEANER_ROLE) as connection:
-            deleted = await self._storage.delete_expired(connection)
-        for table, rows in deleted.items():
-            metrics.EXPIRED_ROWS.labels(table).inc(rows)
+        """Deletes what has expired, however much that is. Raises Unavailable."""
+        for table in EXPIRIES:
+            deleted = MOST_DELETED
+            while deleted >= MOST_DELETED:
+                async with self._database.transaction(role=CLEANER_ROLE) as connection:
+                    deleted = await self._storage.delete_expired(connection, table)
+                metrics.EXPIRED_ROWS.labels(table).inc(deleted)
 
     def _follows(self, newest: int, changes: Sequence[Change]) -> bool:
         """Whether nothing lies between what was read before and now: no gap, and no database of an earlier time."""

@@ -1,8 +1,9 @@
 """The feed of changed credentials, and what is deleted after its time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import LiteralString
+
+from psycopg.sql import SQL, Identifier
 
 from chassis.postgres import Connection
 
@@ -13,6 +14,23 @@ CLEANER_ROLE = "auth_cleaner"
 
 #: Of one change, so that it fits into a message.
 _MOST_IDS = 10_000
+
+#: At once, within the database's time limits.
+MOST_DELETED = 10_000
+#: By table, the column that says when a row is expired.
+EXPIRIES: Mapping[str, str] = {
+    "changes": "created_at",
+    "refresh_tokens": "expires_at",
+    "mailed_tokens": "expires_at",
+    "live_tokens": "expires_at",
+    "invitations": "expires_at",
+    "invitation_mails": "created_at",
+    "leak_mails": "created_at",
+    "keys": "ends_at",
+    "sessions": "expires_at",
+    "sign_ons": "expires_at",
+    "sign_on_grants": "expires_at",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +73,16 @@ class FeedStorage:
         ]
         return rows[0]["newest"], changes
 
-    async def delete_expired(self, connection: Connection) -> dict[str, int]:
-        """Deletes what expired long enough ago, an hour or more: the policies of the role say. Rows by table."""
-        statements: dict[str, LiteralString] = {
-            "changes": "DELETE FROM changes",
-            "refresh_tokens": "DELETE FROM refresh_tokens",
-            "mailed_tokens": "DELETE FROM mailed_tokens",
-            "live_tokens": "DELETE FROM live_tokens",
-            "invitations": "DELETE FROM invitations",
-            "invitation_mails": "DELETE FROM invitation_mails",
-            "leak_mails": "DELETE FROM leak_mails",
-            "keys": "DELETE FROM keys WHERE ends_at < now()",
-            "sessions": "DELETE FROM sessions",
-            "sign_ons": "DELETE FROM sign_ons",
-            "sign_on_grants": "DELETE FROM sign_on_grants",
-        }
-        return {table: (await connection.execute(delete)).rowcount for table, delete in statements.items()}
+    async def delete_expired(self, connection: Connection, table: str) -> int:
+        """Deletes the oldest rows of what expired long enough ago, an hour or more: the policies of the role say.
+
+        How many there were: `MOST_DELETED` or more (of the same moment) where there may be others.
+        """
+        name, expiry = Identifier(table), Identifier(EXPIRIES[table])
+        cursor = await connection.execute(
+            SQL(
+                "DELETE FROM {} WHERE {} <="
+                " (SELECT max(expiry) FROM (SELECT {} AS expiry FROM {} ORDER BY 1 LIMIT {}) AS oldest)"
+            ).format(name, expiry, expiry, name, MOST_DELETED)
+        )
+        return cursor.rowcount

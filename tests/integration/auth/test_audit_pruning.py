@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from chassis import postgres
+from chassis.errors import Unavailable
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import audit_pb2 as pb
 from services.auth import audit_pruning
@@ -40,6 +41,8 @@ class Keeper:
     database: Database
     clock: MovableClock
     folder: Path
+    #: What the last pruning said.
+    said: list[str] = field(default_factory=list)
 
     def signer(self, runtime: postgres.Database) -> HeadSigner:
         signature = HeadSignature.of(MasterKey(MASTER_KEY))
@@ -47,7 +50,9 @@ class Keeper:
 
     async def prune(self, days: int | None = 30) -> Sequence[str]:
         settings = PruningSettings(dsn=self.database.owner_dsn("auth"), master_key=MASTER_KEY, retention_days=days)
-        return await prune(settings, self.folder, self.clock)
+        self.said.clear()
+        await prune(settings, self.folder, self.clock, self.said.append)
+        return list(self.said)
 
     async def verify(self) -> Sequence[str]:
         settings = VerificationSettings(dsn=self.database.dsn("auth"), master_key=MASTER_KEY)
@@ -167,14 +172,40 @@ async def test_what_is_touched_while_a_chain_is_pruned_stays(
         ada = await ten_old_entries(keeper, auth, runtime)
         await clock.advance(timedelta(days=31))
 
-        with pytest.raises(
-            SystemExit, match=r"-1-3.ndjson alone\n.*: FAULT entry 5 was edited: its hash does not fit\n"
-        ):
+        with pytest.raises(SystemExit, match="NOT what was written"):
             await keeper.prune()
+
+        assert [line.removeprefix(f"{ada.tenant_id}: ").partition(" are in ")[0] for line in keeper.said] == [
+            "3 entries",
+            "FAULT entry 5 was edited: its hash does not fit",
+        ]
 
         ada = await signed_in(auth, ada)
         assert (await sequences(auth, ada))[0] == list(range(4, 12))
         assert [path.name for path in keeper.folder.glob("*.ndjson")] == [f"{ada.tenant_id}-1-3.ndjson"]
+
+
+async def test_what_was_done_is_said_although_the_rest_could_not_be(
+    settings: Settings, keeper: Keeper, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_pruning, "_ENTRIES_OF_A_STEP", 3)
+    prune_entries = AnchorStorage.prune
+
+    async def once(storage: AnchorStorage, connection: Any, anchor: Head, signed_anchor: str) -> None:
+        if anchor.sequence > 3:
+            raise Unavailable("The database is away.")
+        await prune_entries(storage, connection, anchor, signed_anchor)
+
+    monkeypatch.setattr(AnchorStorage, "prune", once)
+    async with running_auth(settings, clock) as auth, postgres.connected(settings.dsn) as runtime:
+        ada = await ten_old_entries(keeper, auth, runtime)
+        await clock.advance(timedelta(days=31))
+
+        with pytest.raises(Unavailable):
+            await keeper.prune()
+
+        exported = keeper.folder / f"{ada.tenant_id}-1-3.ndjson"
+        assert keeper.said == [f"{ada.tenant_id}: 3 entries are in {exported} alone"]
 
 
 FORGED = "the anchor of what was pruned is not genuine"
@@ -256,3 +287,16 @@ async def test_the_command_reads_its_settings_and_wants_a_folder(
     monkeypatch.setenv("PULSEGATE_AUDIT_RETENTION_DAYS", "30")
     with pytest.raises(SystemExit, match="is no folder"):
         await asyncio.to_thread(main, ["prune-audit", str(tmp_path / "absent")])
+
+
+@pytest.mark.parametrize("command", [["verify-audit"], ["prune-audit", "."]])
+async def test_a_command_says_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    for name in ("PULSEGATE_POSTGRES_DSN", "PULSEGATE_POSTGRES_OWNER_DSN"):
+        monkeypatch.setenv(name, "postgresql://auth:secret@127.0.0.1:1/pulsegate")
+    monkeypatch.setenv("PULSEGATE_AUTH_MASTER_KEY", base64.urlsafe_b64encode(MASTER_KEY).decode())
+    monkeypatch.setenv("PULSEGATE_AUDIT_RETENTION_DAYS", "30")
+
+    with pytest.raises(SystemExit, match=r"^It could not go on: ") as ended:
+        await asyncio.to_thread(main, command)
+
+    assert "secret" not in str(ended.value)

@@ -19,7 +19,7 @@ from contracts.pulsegate.auth.v1.credentials_pb2 import WatchCredentialsResponse
 from services.auth.app import running
 from services.auth.feed import Beat, CredentialFeed
 from services.auth.settings import Settings
-from services.auth.storage.feed import FeedStorage
+from services.auth.storage.feed import CLEANER_ROLE, FeedStorage
 from tests.integration.auth.client import AuthClient, Person, connected_to, running_auth
 from tests.suite_database import Database
 from tests.waiting import eventually
@@ -231,13 +231,41 @@ async def test_keys_that_are_dead_for_ninety_days_are_deleted(
     assert [key.id for key in page.keys] == [dead, living]
 
 
-async def test_cleaning_waits_for_its_migration(database: Database) -> None:
-    with psycopg.connect(database.owner_dsn("auth")) as owner:
-        owner.execute("ALTER TABLE keys DROP COLUMN ends_at CASCADE")
-        owner.execute("REVOKE DELETE ON keys FROM auth_cleaner")
-    async with postgres.connected(database.dsn("auth")) as connected:
-        with pytest.raises(Unavailable, match="older than this code"):
+OLD_CHANGES = (
+    "INSERT INTO auth.changes (revision, changed_ids, created_at)"
+    " SELECT -number, '{}', now() - interval '2 hours' - number * interval '1 s' FROM generate_series(1, %s) AS number"
+)
+OLD_CHANGES_LEFT = "SELECT count(*) FROM auth.changes WHERE revision < 0"
+
+
+async def test_a_backlog_is_deleted_in_steps_within_the_databases_time_limits(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.storage.feed.MOST_DELETED", 2)
+    monkeypatch.setattr("services.auth.feed.MOST_DELETED", 2)
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(OLD_CHANGES, (5,))
+        async with postgres.connected(database.dsn("auth")) as connected:
+            async with connected.transaction(role=CLEANER_ROLE) as cleaning:
+                assert await FeedStorage().delete_expired(cleaning, "changes") == 2
+            oldest_left = connection.execute("SELECT min(revision) FROM auth.changes").fetchone()
+
             await CredentialFeed(connected, FeedStorage()).clean()
+
+        assert oldest_left == (-3,)
+        assert connection.execute(OLD_CHANGES_LEFT).fetchone() == (0,)
+
+
+async def test_cleaning_waits_for_its_migration_with_what_needs_it_alone(database: Database) -> None:
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(OLD_CHANGES, (1,))
+        connection.execute("ALTER TABLE auth.keys DROP COLUMN ends_at CASCADE")
+        connection.execute("REVOKE DELETE ON auth.keys FROM auth_cleaner")
+        async with postgres.connected(database.dsn("auth")) as connected:
+            with pytest.raises(Unavailable, match="older than this code"):
+                await CredentialFeed(connected, FeedStorage()).clean()
+
+        assert connection.execute(OLD_CHANGES_LEFT).fetchone() == (0,)
 
 
 async def test_a_feed_that_slept_through_deleted_changes_resets_its_streams(
