@@ -23,18 +23,26 @@ class Certificate:
         self._certificate = certificate
         self._key = key
         self._loaded = versions(certificate, key)
-        #: For new connections: TLS 1.2 and later, no client certificates.
-        self.context = self._read()
-        self._publish_expiry()
+        self._newest = self._read()
+        #: For the listener. It has no pair itself: a context keeps one for each kind of key, an old one too.
+        self.context = _context()
+        self.context.sni_callback = self._show_newest
 
     def _read(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        """A context with the pair that is there now, whose end is published. Raises ValueError."""
+        context = _context()
         try:
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
+            shown, *_chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise ValueError(f"the certificate and its key cannot be used ({reason})") from error
+        metrics.CERTIFICATE_EXPIRY.labels("public").set(shown.not_valid_after_utc.timestamp())
         return context
+
+    def _show_newest(self, connection: ssl.SSLObject, _name: str | None, _outer: ssl.SSLContext) -> None:
+        """OpenSSL calls it in each handshake, whether the client names a server or not."""
+        connection.context = self._newest
 
     def renew(self) -> None:
         """Takes a new pair for new connections, if there is one; a faulty one is told and left alone."""
@@ -43,21 +51,19 @@ class Certificate:
             return
         self._loaded = found
         try:
-            self._read()  # a context that fails to load would be left with half of the pair
-            self.context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
-        except (OSError, ValueError) as error:
+            self._newest = self._read()
+        except ValueError as error:
             log.warning("the new certificate is not taken, the old one goes on", reason=str(error))
         else:
-            self._publish_expiry()
             log.info("certificate renewed")
-
-    def _publish_expiry(self) -> None:
-        """Of the certificate itself, which stands before its chain."""
-        shown, *_chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
-        metrics.CERTIFICATE_EXPIRY.labels("public").set(shown.not_valid_after_utc.timestamp())
 
     async def renewing(self) -> None:
         """Keeps looking for a new pair, for ever."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.renew()
+
+
+def _context() -> ssl.SSLContext:
+    """TLS 1.2 and later, no client certificates."""
+    return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -2,18 +2,29 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from chassis.settings import SettingsError
 from services.gateway import tls
 from services.gateway.tls import Certificate
-from tests.certificates import self_signed
+from tests.certificates import PrivateKey, self_signed
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.waiting import eventually
+
+
+def _ec() -> PrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _rsa() -> PrivateKey:
+    return rsa.generate_private_key(65537, 2048)
 
 
 async def _shown(gateway: Gateway) -> str:
@@ -21,9 +32,9 @@ async def _shown(gateway: Gateway) -> str:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     _, writer = await asyncio.open_connection("127.0.0.1", gateway.public_port, ssl=context)
-    shown = x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+    name = _name_in(writer.get_extra_info("ssl_object"))
     writer.close()
-    return str(shown.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
+    return name
 
 
 async def test_the_public_port_speaks_tls_alone(start_gateway: StartGateway, tmp_path: Path) -> None:
@@ -60,32 +71,68 @@ async def test_a_client_that_never_shakes_hands_is_cut(start_gateway: StartGatew
         writer.close()
 
 
-def test_a_new_certificate_is_taken_and_a_faulty_one_is_not(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path, "current")
+@pytest.mark.parametrize("new_kind", [_ec, _rsa])
+@pytest.mark.parametrize("old_kind", [_ec, _rsa])
+def test_a_new_certificate_is_taken_and_a_faulty_one_is_not(
+    tmp_path: Path, old_kind: Callable[[], PrivateKey], new_kind: Callable[[], PrivateKey]
+) -> None:
+    certificate, key = self_signed(tmp_path, "current", old_kind())
     held = Certificate(certificate, key)
-    assert _name_in(held.context) == "current"
-    new_certificate, new_key = self_signed(tmp_path, "renewed")
+    assert _names_in(held.context) == {"current"}
+    new_certificate, new_key = self_signed(tmp_path, "renewed", new_kind())
     new_certificate.replace(certificate)
     held.renew()
-    assert _name_in(held.context) == "current"  # the key is still another one's
+    assert _names_in(held.context) == {"current"}  # the key is still another one's
     new_key.replace(key)
     held.renew()
-    assert _name_in(held.context) == "renewed"
+    assert _names_in(held.context) == {"renewed"}
 
 
-def _name_in(server: ssl.SSLContext) -> str:
-    """What a handshake in memory shows of the server's certificate."""
-    client = ssl.create_default_context()
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_goes_on_with_its_session_after_a_renewal(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    certificate, key = self_signed(tmp_path, "current", _ec())
+    held = Certificate(certificate, key)
+    client = _client(version)
+    session = _handshake(client, held.context).session
+    for new, old in zip(self_signed(tmp_path, "renewed", _rsa()), (certificate, key), strict=True):
+        new.replace(old)
+    held.renew()
+    assert _handshake(client, held.context, session).session_reused
+
+
+def _names_in(server: ssl.SSLContext) -> set[str]:
+    """What the server shows clients with and without a name for it, and those that know one kind of key."""
+    names = {_name_in(_handshake(_client(), server, name=name)) for name in (None, "localhost")}
+    for ciphers in ("aECDSA", "aRSA"):
+        with suppress(ssl.SSLError):  # it has no certificate of this kind
+            names.add(_name_in(_handshake(_client(ssl.TLSVersion.TLSv1_2, ciphers), server)))
+    return names
+
+
+def _client(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, ciphers: str = "DEFAULT") -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    context.set_ciphers(ciphers)
+    return context
+
+
+def _handshake(
+    client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession | None = None, name: str | None = None
+) -> ssl.SSLObject:
+    """The client's side of a handshake in memory, with the ticket that it got for the next one."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     there = server.wrap_bio(to_server, to_client, server_side=True)
-    here = client.wrap_bio(to_client, to_server)
-    for side in (here, there, here):
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
-    shown = x509.load_der_x509_certificate(here.getpeercert(binary_form=True) or b"")
+    here = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+    for step in (here.do_handshake, there.do_handshake, here.do_handshake, there.do_handshake, here.read):
+        with suppress(ssl.SSLWantReadError):
+            step()
+    return here
+
+
+def _name_in(connection: ssl.SSLObject) -> str:
+    """The common name of the certificate that a client was shown."""
+    shown = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
     return str(shown.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
 
 
