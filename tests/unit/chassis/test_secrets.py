@@ -1,9 +1,11 @@
 """Secrets that change while they are used: out of files, out of Vault; and what the log says of it."""
 
 import asyncio
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,28 @@ def test_a_changed_file_is_taken_and_a_faulty_one_is_not(tmp_path: Path) -> None
         wait_for(lambda: dsn() == FIRST and len(said) == 2)
     path.write_text(SECOND)
     wait_for(lambda: dsn() == SECOND)
+
+
+def test_a_file_that_could_not_be_read_is_taken_once_its_permissions_are_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, **options: Any) -> str:
+        if not path.stat().st_mode & stat.S_IRUSR:  # root may read it all the same
+            raise PermissionError
+        return path.read_bytes().decode(**options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    path, new = tmp_path / "dsn", tmp_path / "new"
+    path.write_text(FIRST)
+    new.write_text(SECOND)
+    new.chmod(0)
+    dsn = load(Settings, {"DSN_FILE": str(path)}).following("dsn")
+    new.rename(path)
+    with logged_by(secrets) as said:
+        wait_for(lambda: dsn() == FIRST and said)
+        path.chmod(0o400)
+        wait_for(lambda: dsn() == SECOND)
+    assert [each["event"] for each in said] == ["a secret's file cannot be read", "secret read"]
 
 
 def test_what_was_set_otherwise_stays_what_it_is() -> None:
