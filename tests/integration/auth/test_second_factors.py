@@ -37,6 +37,7 @@ class Device:
     """An authenticator app with the secret of one person."""
 
     def __init__(self, secret: str, clock: MovableClock) -> None:
+        self.secret = secret
         self._totp, self._clock = pyotp.TOTP(secret), clock
 
     def code(self, steps: int = 0) -> str:
@@ -149,9 +150,7 @@ async def test_a_code_may_be_one_step_early_or_late(auth: AuthClient, clock: Mov
     assert await sign_in(auth, ada, device.code(1))
 
 
-async def test_a_recovery_code_stands_in_for_the_device_once(
-    auth: AuthClient, clock: MovableClock, database: Database
-) -> None:
+async def test_a_recovery_code_stands_in_for_the_device_once(auth: AuthClient, clock: MovableClock) -> None:
     ada, _, codes = await enrolled(auth, clock)
     eve, _, _ = await enrolled(auth, clock)
     written = codes[0].replace("-", " ").upper()
@@ -160,9 +159,21 @@ async def test_a_recovery_code_stands_in_for_the_device_once(
     assert await sign_in(auth, ada, written)
     assert await refused(auth, ada, codes[0]) == "INVALID_TOTP"
     assert await state(auth, ada) == (True, 9)
+
+
+async def test_neither_recovery_codes_nor_the_secret_stand_in_the_database(
+    auth: AuthClient, clock: MovableClock, database: Database
+) -> None:
+    ada, device, codes = await enrolled(auth, clock)
+
     with psycopg.connect(database.superuser_dsn) as connection:
-        at_rest = str(connection.execute("SELECT f::text, c::text FROM auth.second_factors f, auth.recovery_codes c"))
-    assert not [code for code in codes if code in at_rest]
+        rows = connection.execute("SELECT f::text, c::text FROM auth.second_factors f, auth.recovery_codes c")
+        at_rest = str(rows.fetchall())
+
+    for text in (device.secret, *codes, *(code.replace("-", "") for code in codes)):
+        assert text not in at_rest
+        assert text.encode().hex() not in at_rest
+    assert ada.user_id in at_rest
 
 
 async def test_new_recovery_codes_make_the_older_ones_void(auth: AuthClient, clock: MovableClock) -> None:
@@ -255,14 +266,16 @@ async def test_a_second_factor_is_confirmed_once_and_replaced_only_after_it_was_
 async def test_a_password_that_is_replaced_while_it_is_compared_changes_no_second_factor(
     auth: AuthClient, clock: MovableClock, database: Database
 ) -> None:
-    ada, _, _ = await enrolled(auth, clock)
+    ada, device, _ = await enrolled(auth, clock)
+    request = pb.DisableTotpRequest(password=PASSWORD, totp=device.code())
     async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
         await connection.execute("UPDATE auth.passwords SET bcrypt = 'another'")
-        attempt = asyncio.create_task(own(auth, ada, pb.DisableTotpRequest(password=PASSWORD)))
+        attempt = asyncio.create_task(own(auth, ada, request))
         await until_somebody_waits_for_a_lock(database)
 
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(Unauthenticated) as refused:
         await attempt
+    assert refused.value.code == "INVALID_CREDENTIALS"
     assert await state(auth, ada) == (True, 10)
 
 
