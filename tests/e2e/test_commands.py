@@ -6,6 +6,7 @@ import re
 import subprocess
 import tarfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import nats
@@ -123,6 +124,13 @@ async def test_a_key_for_the_canary_writes_and_queries_and_opens_nothing_else(su
     assert "answered 401" in said
 
 
+async def _send_one(project: Project, name: str, *sequences: int) -> None:
+    """One more of a counter, by each of these sequence numbers."""
+    for sequence in sequences:
+        sent = await project.send({"name": name, "value": 1}, producer=project.id, sequence=sequence)
+        assert sent.status == 202, sent.text
+
+
 async def _empty(suite: Suite) -> None:
     """As servers are that were never used."""
     with psycopg.connect(suite.dsn(), autocommit=True) as connection:
@@ -140,11 +148,7 @@ async def test_a_restored_backup_counts_what_it_holds_and_what_clients_send_agai
     await project.define("kept_total")
     backup = tmp_path / "pulsegate.backup"
 
-    async def send(*sequences: int) -> None:
-        for sequence in sequences:
-            sent = await project.send({"name": "kept_total", "value": 1}, producer=project.id, sequence=sequence)
-            assert sent.status == 202, sent.text
-
+    send = partial(_send_one, project, "kept_total")
     await send(*range(1, 6))
     await project.shows("kept_total", 5)
     with suite.gone("aggregator"):
@@ -177,11 +181,7 @@ async def test_a_backup_is_restored_while_the_servers_of_make_run_run_alone(
     await project.define("held_total")
     backup = tmp_path / "pulsegate.backup"
 
-    async def send(*sequences: int) -> None:
-        for sequence in sequences:
-            sent = await project.send({"name": "held_total", "value": 1}, producer=project.id, sequence=sequence)
-            assert sent.status == 202, sent.text
-
+    send = partial(_send_one, project, "held_total")
     await send(1, 2, 3)
     await project.shows("held_total", 3)
     status, said = await _pulsegate(suite, "backup", backup)
