@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.grpc_client import ServiceChannel
 from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
@@ -71,9 +72,12 @@ class ConfigClient:
         self._feed = definitions_pb2_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
 
     async def definitions(self, project_id: str) -> FetchedDefinitions:
-        """The project's definitions as of now."""
+        """The project's definitions as of now. Raises Unavailable, which says nothing against codegen itself."""
         request = definitions_pb2.GetProjectDefinitionsRequest(project_id=project_id)
-        response = await self._channel.call(self._feed.GetProjectDefinitions, request)
+        try:
+            response = await self._channel.call(self._feed.GetProjectDefinitions, request)
+        except (Unavailable, DeadlineExceeded) as error:
+            raise Unavailable.waiting_for("config", "The metric definitions cannot be read now.", 1.0) from error
         response.ClearField("revision")  # moves with every project's changes
         digest = hashlib.sha256(response.SerializeToString(deterministic=True)).hexdigest()
         return FetchedDefinitions(project_id=project_id, metrics=response.metrics, digest=digest)

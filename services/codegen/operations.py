@@ -7,6 +7,7 @@ from typing import Literal
 from chassis.errors import Invalid
 from chassis.postgres import Database
 from chassis.principals import Principal
+from chassis.timely_turns import TimelyTurns
 from services.codegen import metrics, outputters
 from services.codegen.clients import ConfigClient, FetchedDefinitions
 from services.codegen.digests import Digests
@@ -15,7 +16,6 @@ from services.codegen.errors import ArtifactNotFound
 from services.codegen.recent import RecentArtifacts
 from services.codegen.runtimes import Runtime, Runtimes
 from services.codegen.storage import ArtifactStorage
-from services.codegen.turns import Turns
 
 #: Of a tenant one. Each takes the memory of a project's definitions, and then of a client.
 _MOST_LOOK_UPS = 4
@@ -44,8 +44,8 @@ class ClientGeneration:
         self._recent = recent
         self._runtimes = runtimes
         self._retention = retention
-        self._looking_up = Turns(_MOST_LOOK_UPS)
-        self._rendering = Turns(_MOST_RENDERS)
+        self._looking_up = TimelyTurns(_MOST_LOOK_UPS, "clients are wanted")
+        self._rendering = TimelyTurns(_MOST_RENDERS, "clients are generated")
         self._renderer = renderer
 
     async def generate(self, principal: Principal, options: Options) -> Artifact:

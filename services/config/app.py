@@ -9,7 +9,7 @@ from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
 from chassis.health import Health
 from chassis.migrations import schema_probe
 from chassis.principals import PrincipalVerifier
-from chassis.shares import Turns
+from chassis.timely_turns import TimelyTurns
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc
 from services.config import metrics
 from services.config.audit import AuditSender, AuditTrail
@@ -30,7 +30,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 #: Of ten connections, those that changes may have: each waits with one until those before it have ended. Two a tenant.
 _MOST_CHANGES = 4
 _CHANGES_OF_TENANT = 2
-#: One polls, two are for answers about projects, and with one the feed does the rest, in turn.
+#: One polls, with two services are answered about projects, with one people; the feed does the rest with what is free.
 _FEED_CONNECTIONS = 4
 
 
@@ -59,7 +59,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         trail = AuditTrail(outbox)
         limits = Limits(metrics_per_project=settings.most_metrics_per_project, all_bytes=settings.most_definition_bytes)
         metrics.DEFINITION_BYTES_LIMIT.set(limits.all_bytes)
-        turns = Turns(_MOST_CHANGES, least=_CHANGES_OF_TENANT)
+        turns = TimelyTurns(_MOST_CHANGES, "definitions are changed", least=_CHANGES_OF_TENANT)
         definitions = Definitions(database, storage, trail, limits, turns)
         auto_definition = AutoDefinition(database, storage, trail, limits, turns)
         feed = DefinitionFeed(for_feed, storage)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from chassis import ids
 from chassis.errors import NotFound
 from chassis.postgres import Connection, Database
-from chassis.shares import Turns
+from chassis.timely_turns import TimelyTurns
 from services.config import metrics
 from services.config.audit import AuditTrail
 from services.config.domain import (
@@ -53,7 +53,7 @@ class AutoDefinition:
     """What owners and admins of a project have decided, and the definitions that follow from it."""
 
     def __init__(
-        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits, turns: Turns
+        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits, turns: TimelyTurns
     ) -> None:
         """`turns`: shared with `Definitions`."""
         self._database = database
@@ -70,7 +70,7 @@ class AutoDefinition:
     async def change_settings(self, actor: Actor, settings: ProjectSettings) -> ProjectSettings:
         """Keeps and returns them."""
         async with (
-            self._turns.one((actor.tenant_id,)),
+            self._turns.one(actor.tenant_id),
             self._database.transaction(tenant_id=actor.tenant_id) as connection,
         ):
             before = await self._storage.settings(connection, actor.project_id)
@@ -89,7 +89,7 @@ class AutoDefinition:
         refused = {draft.name: _said(wrong) for draft in drafts if (wrong := faults(draft))}
         specs = [validated(draft) for draft in drafts if draft.name not in refused]
         actor = Actor(tenant_id=tenant_id, project_id=project_id, subject="auto-definition", kind="service")
-        async with self._turns.one((tenant_id,)), self._database.transaction(tenant_id=tenant_id) as connection:
+        async with self._turns.one(tenant_id), self._database.transaction(tenant_id=tenant_id) as connection:
             if not (await self._storage.settings(connection, project_id)).auto_definition:
                 return FromData(made=0, refused={})
             # A first look without the lock that all changes of all projects share.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, MutableSequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from chassis import principals
 from chassis.errors import NotFound
 from chassis.loop_turns import LoopTurns
+from chassis.timely_turns import TimelyTurns
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from services.config.auto_definition import PROVISIONAL_HELP, AutoDefinition
@@ -32,9 +34,10 @@ from services.config.validation import faults
 Call = grpc.aio.ServicerContext[Any, Any]
 
 #: At a time: definitions of very many short values take over ten times as much memory while an answer is made of them.
-#: A page of a list has 1 MiB of them, a project 8 MiB.
+#: A page of a list has 1 MiB of them, a project 8 MiB; services mostly know the project, and are told what changed.
 _MOST_LISTING = 4
-_MOST_TELLING = 2
+_MOST_TOLD_PEOPLE = 1
+_MOST_TOLD_SERVICES = 2
 
 _TYPES = {
     pb.METRIC_TYPE_COUNTER: MetricType.COUNTER,
@@ -58,7 +61,7 @@ class DefinitionServicer(pb_grpc.DefinitionServiceServicer):
     def __init__(self, definitions: Definitions, auto_definition: AutoDefinition) -> None:
         self._definitions = definitions
         self._auto_definition = auto_definition
-        self._listing = asyncio.Semaphore(_MOST_LISTING)
+        self._listing = TimelyTurns(_MOST_LISTING, "definitions are listed")
 
     async def CreateMetric(self, request: pb.CreateMetricRequest, _call: Call) -> pb.CreateMetricResponse:  # noqa: N802 - the contract's name
         metric = await self._definitions.create(_actor("config:write"), _draft(request.spec))
@@ -66,7 +69,7 @@ class DefinitionServicer(pb_grpc.DefinitionServiceServicer):
 
     async def ListMetrics(self, request: pb.ListMetricsRequest, _call: Call) -> pb.ListMetricsResponse:  # noqa: N802 - the contract's name
         actor = _actor("config:read")
-        async with self._listing:
+        async with self._listing.one(actor.tenant_id):
             page, next_token = await self._definitions.list_page(actor, request.page_size, request.page_token)
             told = pb.ListMetricsResponse(next_page_token=next_token)
             await _add(page, told.metrics)
@@ -110,7 +113,8 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
     def __init__(self, auto_definition: AutoDefinition, feed: DefinitionFeed) -> None:
         self._auto_definition = auto_definition
         self._feed = feed
-        self._telling = asyncio.Semaphore(_MOST_TELLING)
+        self._telling_people = TimelyTurns(_MOST_TOLD_PEOPLE, "definitions are read")
+        self._telling_services = asyncio.Semaphore(_MOST_TOLD_SERVICES)
 
     async def WatchDefinitions(  # noqa: N802 - the contract's name
         self, request: pb.WatchDefinitionsRequest, _call: Call
@@ -126,7 +130,7 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
         self, request: pb.GetProjectDefinitionsRequest, _call: Call
     ) -> pb.GetProjectDefinitionsResponse:
         project_id = _project_asked_for(request.project_id)
-        async with self._telling:
+        async with self._telling():
             page, settings = await self._feed.of_project(project_id, request.after_revision)
             told = pb.GetProjectDefinitionsResponse(
                 revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
@@ -141,6 +145,12 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
         found = await self._auto_definition.define(request.tenant_id, request.project_id, drafts)
         refused = [pb.RefusedSpec(name=name, reason=reason) for name, reason in found.refused.items()]
         return pb.DefineFromDataResponse(made=found.made, refused=refused)
+
+    def _telling(self) -> AbstractAsyncContextManager[None]:
+        """People take turns, each tenant in its own; what services ask for themselves, as before each rejection, waits
+        for none of these."""
+        principal = principals.CURRENT.get()
+        return self._telling_services if principal is None else self._telling_people.one(principal.tenant_id)
 
 
 def _actor(scope: str) -> Actor:

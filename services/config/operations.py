@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from chassis import ids, pages
 from chassis.errors import Conflict, NotFound, VersionMismatch
 from chassis.postgres import Connection, Database
-from chassis.shares import Turns
+from chassis.timely_turns import TimelyTurns
 from services.config import changes, metrics
 from services.config.audit import AuditTrail
 from services.config.domain import (
@@ -46,7 +46,7 @@ class Definitions:
     """
 
     def __init__(
-        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits, turns: Turns
+        self, database: Database, storage: DefinitionStorage, trail: AuditTrail, limits: Limits, turns: TimelyTurns
     ) -> None:
         self._database = database
         self._storage = storage
@@ -154,7 +154,7 @@ class Definitions:
     @asynccontextmanager
     async def _changing(self, actor: Actor) -> AsyncIterator[Connection]:
         async with (
-            self._turns.one((actor.tenant_id,)),
+            self._turns.one(actor.tenant_id),
             self._database.transaction(tenant_id=actor.tenant_id) as connection,
         ):
             yield connection

@@ -156,7 +156,7 @@ async def test_a_render_whose_caller_has_given_up_keeps_its_turn_until_it_ends(
 async def test_who_waits_for_too_long_is_refused_in_time_which_says_nothing_against_the_service(
     codegen: Codegen, rendering: Rendering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.codegen.turns._LONGEST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("chassis.timely_turns._LONGEST_WAIT_SECONDS", 0.1)
     [first] = _variants(codegen, 1)
     await rendering.have_begun(1)
     [second] = _variants(codegen, 1)

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chassis import grpc_client
-from chassis.errors import Internal, Invalid, NotFound, PulsegateError, Unauthenticated, Unavailable
+from chassis.breakers import upstream_fault
+from chassis.errors import DeadlineExceeded, Internal, Invalid, NotFound, PulsegateError, Unauthenticated, Unavailable
 from contracts.pulsegate.codegen.v1 import codegen_pb2, codegen_pb2_grpc
 from contracts.pulsegate.config.v1.definitions_pb2 import Label, Metric
 from deploy.local.layout import CHECKOUT
@@ -310,10 +311,17 @@ async def _readiness(codegen: Codegen, wanted: str) -> dict[str, Any]:
     return report if report["status"] == wanted else {}
 
 
-async def test_an_error_of_config_is_passed_on_whole(codegen: Codegen, upstreams: Upstreams) -> None:
-    upstreams.config.failure = Unavailable("The database is away.", retry_after_seconds=1.0)
-    with pytest.raises(Unavailable, match="The database is away"):
+@pytest.mark.parametrize("failure", [Unavailable("The database is away."), DeadlineExceeded("Too slow.")])
+async def test_that_config_is_away_says_nothing_against_codegen_which_has_what_was_generated_before(
+    codegen: Codegen, upstreams: Upstreams, failure: PulsegateError
+) -> None:
+    known = await codegen.generate(**SCRIPT)
+    upstreams.config.failure = failure
+    with pytest.raises(Unavailable) as refused:
         await codegen.generate(**SCRIPT)
+    assert refused.value.details == {"waitingFor": "config"}
+    assert not upstream_fault(refused.value)
+    assert (await codegen.artifact(known.sha256)).content == known.content
 
 
 async def test_without_its_database_it_is_unready_and_recovers_by_itself(

@@ -95,6 +95,11 @@ class Person:
         settings = pb.ProjectSettings(auto_definition=decided)
         await self._call(self.stub.UpdateProjectSettings, pb.UpdateProjectSettingsRequest(settings=settings))
 
+    async def whole_project(self) -> pb.GetProjectDefinitionsResponse:
+        method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).GetProjectDefinitions
+        answer: pb.GetProjectDefinitionsResponse = await self._call(method, pb.GetProjectDefinitionsRequest())
+        return answer
+
     async def _call(self, method: Any, request: Any) -> Any:
         token = self.auth.principal(self.tenant_id, self.project_id, scopes=list(self.scopes))
         context.PRINCIPAL_TOKEN.set(token)

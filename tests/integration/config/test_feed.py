@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
+from chassis.breakers import upstream_fault
 from chassis.errors import Limited, NotFound, Unauthenticated, Unavailable
 from chassis.grpc_client import connected
 from chassis.ids import uuid7
@@ -265,12 +266,37 @@ async def _longest_step(
     return max(steps) / sum(steps)
 
 
-async def test_no_more_than_two_answers_of_whole_projects_are_made_at_a_time(
+async def test_no_more_than_three_answers_of_whole_projects_are_made_at_a_time_two_of_them_for_services(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = at_a_time(monkeypatch, "project_definitions")
     await asyncio.gather(*(config.project_definitions(str(uuid7())) for _ in range(8)))
     assert most() == 2
+    for_people = [config.person().whole_project() for _ in range(4)]
+    await asyncio.gather(*for_people, *(config.project_definitions(str(uuid7())) for _ in range(8)))
+    assert most() == 3
+
+
+async def test_services_wait_for_none_of_those_who_read_large_projects_and_who_waits_too_long_is_refused(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.timely_turns._LONGEST_WAIT_SECONDS", 0.3)
+    person, reader = config.person(), config.person()
+    await person.create(counter())
+    known = await config.project_definitions(person.project_id)
+    answered = late(monkeypatch, "project_definitions")
+    first, *others = [asyncio.create_task(reader.whole_project()) for _ in range(10)]
+    refused = asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(1):
+        news = await config.project_definitions(person.project_id, after_revision=known.revision)
+    assert (news.after_revision, len(news.metrics)) == (known.revision, 0)
+    for error in await refused:
+        assert isinstance(error, Unavailable)
+        assert error.details == {"waitingFor": "turn"}
+        assert not upstream_fault(error)
+    answered.set()
+    assert (await first).revision == known.revision
 
 
 async def test_services_are_told_of_projects_and_changes_however_many_read_definitions(

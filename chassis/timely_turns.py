@@ -1,0 +1,35 @@
+"""Turns at what takes much memory or time, by tenant: few at a time, and nobody waits longer than a caller does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chassis import context, shares
+from chassis.errors import Unavailable
+
+#: Less than a call may take: what comes then needs time too.
+_LONGEST_WAIT_SECONDS = 3.0
+_RETRY_AFTER_SECONDS = 1.0
+
+
+class TimelyTurns:
+    """Turns by tenant, as `shares.Turns` has it, that come in time or not at all."""
+
+    def __init__(self, most: int, what: str, *, least: int = 1) -> None:
+        """`most`: at a time. Of less than eight a tenant has `least`. `what` there is too much of when none comes."""
+        self._turns = shares.Turns(most, least=least)
+        self._refusal = f"Too many {what} at this moment; nothing was done."
+
+    @asynccontextmanager
+    async def one(self, tenant_id: str) -> AsyncIterator[None]:
+        """A turn for the block. Raises Unavailable where none comes in time, which says nothing against the service."""
+        holders = (tenant_id,)
+        try:
+            async with asyncio.timeout(context.remaining_seconds(_LONGEST_WAIT_SECONDS)):
+                await self._turns.take(holders)
+        except TimeoutError as error:
+            raise Unavailable.waiting_for("turn", self._refusal, _RETRY_AFTER_SECONDS) from error
+        try:
+            yield
+        finally:
+            self._turns.give_back(holders)
