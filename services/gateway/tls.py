@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from pathlib import Path
+from typing import Any, Self
 
 from cryptography import x509
 
@@ -15,6 +16,21 @@ log = logs.get(__name__)
 _LOOK_SECONDS = 10.0
 
 
+class _Newest(ssl.SSLContext):
+    """Stands for whichever context is newest: one alone keeps a pair for each kind of key, an old one too."""
+
+    newest: ssl.SSLContext
+
+    def __new__(cls, newest: ssl.SSLContext) -> Self:
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        self.newest = newest
+        return self
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        """Of each new connection: the event loop calls it."""
+        return self.newest.wrap_bio(*arguments, **named)
+
+
 class Certificate:
     """A certificate with its key, both in PEM files, which may be replaced while connections use them."""
 
@@ -23,14 +39,13 @@ class Certificate:
         self._certificate = certificate
         self._key = key
         self._loaded = versions(certificate, key)
-        self._newest = self._read()
-        #: For the listener. It has no pair itself: a context keeps one for each kind of key, an old one too.
-        self.context = _context()
-        self.context.sni_callback = self._show_newest
+        #: For the listener.
+        self.context = _Newest(self._read())
 
     def _read(self) -> ssl.SSLContext:
-        """A context with the pair that is there now, whose end is published. Raises ValueError."""
-        context = _context()
+        """TLS 1.2 and later, no client certificates, with the pair that is there now, whose end is published. Raises
+        ValueError."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
             shown, *_chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
@@ -40,10 +55,6 @@ class Certificate:
         metrics.CERTIFICATE_EXPIRY.labels("public").set(shown.not_valid_after_utc.timestamp())
         return context
 
-    def _show_newest(self, connection: ssl.SSLObject, _name: str | None, _outer: ssl.SSLContext) -> None:
-        """OpenSSL calls it in each handshake, whether the client names a server or not."""
-        connection.context = self._newest
-
     def renew(self) -> None:
         """Takes a new pair for new connections, if there is one; a faulty one is told and left alone."""
         found = versions(self._certificate, self._key)
@@ -51,7 +62,7 @@ class Certificate:
             return
         self._loaded = found
         try:
-            self._newest = self._read()
+            self.context.newest = self._read()
         except ValueError as error:
             log.warning("the new certificate is not taken, the old one goes on", reason=str(error))
         else:
@@ -62,8 +73,3 @@ class Certificate:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             self.renew()
-
-
-def _context() -> ssl.SSLContext:
-    """TLS 1.2 and later, no client certificates."""
-    return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -89,15 +89,18 @@ def test_a_new_certificate_is_taken_and_a_faulty_one_is_not(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_goes_on_with_its_session_after_a_renewal(tmp_path: Path, version: ssl.TLSVersion) -> None:
+def test_a_client_with_a_session_from_before_a_renewal_is_shown_the_new_certificate(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
     certificate, key = self_signed(tmp_path, "current", _ec())
     held = Certificate(certificate, key)
     client = _client(version)
     session = _handshake(client, held.context).session
+    assert _handshake(client, held.context, session).session_reused
     for new, old in zip(self_signed(tmp_path, "renewed", _rsa()), (certificate, key), strict=True):
         new.replace(old)
     held.renew()
-    assert _handshake(client, held.context, session).session_reused
+    assert _name_in(_handshake(client, held.context, session)) == "renewed"
 
 
 def _names_in(server: ssl.SSLContext) -> set[str]:
