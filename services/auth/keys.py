@@ -84,6 +84,17 @@ class ApiKey:
     revoked_at: datetime | None = None
     #: Within minutes; None where it was never used, or before that was noted.
     last_used_at: datetime | None = None
+    #: Whether `expires_at` was set by a rotation; `expires_before_grace` is what it was until then.
+    in_grace: bool = False
+    expires_before_grace: datetime | None = None
+
+    @property
+    def own_end(self) -> datetime | None:
+        """When it would expire had it not been rotated."""
+        return self.expires_before_grace if self.in_grace else self.expires_at
+
+    def with_own_end(self, end: datetime | None) -> "ApiKey":
+        return replace(self, expires_at=end, in_grace=False, expires_before_grace=None)
 
     def is_alive(self, now: datetime) -> bool:
         """Neither revoked nor expired."""
@@ -137,16 +148,20 @@ def changed_key(key: ApiKey, change: KeyChange, now: datetime) -> ApiKey:
     _refuse(possible)
     if (change.allowed_origins or change.expires_at or change.never_expires) and not key.is_alive(now):
         raise KeyEnded
-    return replace(
+    changed = replace(
         key,
         name=change.name.strip() or key.name,
         allowed_origins=_normal_origins(change.allowed_origins) or key.allowed_origins,
-        expires_at=None if change.never_expires else change.expires_at or key.expires_at,
     )
+    if change.never_expires:
+        return changed.with_own_end(None)
+    return changed.with_own_end(change.expires_at) if change.expires_at else changed
 
 
 def rotated(key: ApiKey, grace_seconds: int, now: datetime) -> tuple[ApiKey, ApiKey, str]:
     """The key, which ends after the grace, its successor with the same rights, and the successor's text.
+
+    Rotated again in its grace it works no longer for that, and the successor ends when the key would have.
 
     Raises Invalid, and KeyEnded for a key that is revoked or expired.
     """
@@ -155,9 +170,16 @@ def rotated(key: ApiKey, grace_seconds: int, now: datetime) -> tuple[ApiKey, Api
     if not key.is_alive(now):
         raise KeyEnded
     text = _random_text(KeyKind(key.kind))
-    successor = replace(key, id=KeyId(str(uuid7())), prefix=text[:_SHOWN_CHARACTERS], created_at=now, last_used_at=None)
+    successor = replace(
+        key.with_own_end(key.own_end),
+        id=KeyId(str(uuid7())),
+        prefix=text[:_SHOWN_CHARACTERS],
+        created_at=now,
+        last_used_at=None,
+    )
     end = now + timedelta(seconds=grace_seconds)
-    ending = replace(key, expires_at=min(end, key.expires_at) if key.expires_at else end)
+    end = min(end, key.expires_at) if key.expires_at else end
+    ending = replace(key, expires_at=end, in_grace=True, expires_before_grace=key.own_end)
     return ending, successor, text
 
 

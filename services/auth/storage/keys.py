@@ -11,6 +11,11 @@ from services.auth.keys import ApiKey, SealedText
 #: Role that notes when keys were used.
 KEY_USAGE_ROLE = "auth_key_usage"
 
+_COLUMNS = (
+    "id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes, allowed_origins,"
+    " prefix, created_at, expires_at, revoked_at, last_used_at, in_grace, expires_before_grace"
+)
+
 
 class KeyStorage:
     """Door: `tenant_id`."""
@@ -30,8 +35,7 @@ class KeyStorage:
         """Revoked and expired ones too; one more than the page's size, where there are so many, or than those at the
         beginning whose origins hold `MOST_PAGE_BYTES`."""
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
-            " allowed_origins, prefix, created_at, expires_at, revoked_at, last_used_at"
+            f"SELECT {_COLUMNS}"  # noqa: S608 - a constant # nosec B608
             " FROM (SELECT *, coalesce(sum(octet_length(array_to_string(allowed_origins, ''))) OVER"
             " (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING), 0) AS held"
             " FROM keys WHERE project_id = %s AND id > %s ORDER BY id LIMIT %s) AS keys"
@@ -43,16 +47,18 @@ class KeyStorage:
     async def update(self, connection: Connection, key: ApiKey) -> None:
         """Name, origins and end."""
         await connection.execute(
-            "UPDATE keys SET name = %s, allowed_origins = %s, expires_at = %s WHERE project_id = %s AND id = %s",
-            (key.name, list(key.allowed_origins), key.expires_at, key.project_id, key.id),
-        )
+            "UPDATE keys SET name = %s, allowed_origins = %s, expires_at = %s, in_grace = %s, expires_before_grace = %s"
+            " WHERE project_id = %s AND id = %s",
+            (
+                key.name, list(key.allowed_origins), key.expires_at, key.in_grace, key.expires_before_grace,
+                key.project_id, key.id,
+            ),
+        )  # fmt: skip
 
     async def lock(self, connection: Connection, project_id: ProjectId, key_id: KeyId) -> ApiKey | None:
         """The key, which nobody else changes until this transaction ends."""
         cursor = await connection.execute(
-            "SELECT id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes,"
-            " allowed_origins, prefix, created_at, expires_at, revoked_at, last_used_at"
-            " FROM keys WHERE project_id = %s AND id = %s FOR UPDATE",
+            f"SELECT {_COLUMNS} FROM keys WHERE project_id = %s AND id = %s FOR UPDATE",  # noqa: S608 - a constant # nosec B608
             (project_id, key_id),
         )
         row = await cursor.fetchone()

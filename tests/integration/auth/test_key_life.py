@@ -77,6 +77,24 @@ async def test_a_rotated_key_works_beside_its_successor_until_the_grace_is_over(
     assert not listed[1].HasField("expires_at")
 
 
+@pytest.mark.parametrize("expires_at", [None, Timestamp(seconds=4_000_000_000)])
+async def test_a_key_that_is_rotated_again_leaves_its_end_to_its_successor_and_not_its_grace(
+    auth: AuthClient, expires_at: Timestamp | None
+) -> None:
+    ada = await auth.sign_up()
+    made = await auth.create_key(ada, expires_at=expires_at)
+
+    first = await rotate(auth, ada, made.key.id, 3600)
+    ending, _ = await keys_of(auth, ada)
+    second = await rotate(auth, ada, made.key.id, 7200)
+
+    still_ending, *successors = await keys_of(auth, ada)
+    assert still_ending == ending
+    assert ending.expires_at != made.key.expires_at
+    assert successors == [first.key, second.key]
+    assert [key.expires_at for key in successors] == 2 * [made.key.expires_at]
+
+
 async def eventually_named(feed: Any, key_id: str) -> bool:
     """Whether the feed of credentials tells of a key, so that nobody goes on with an older verdict."""
     async with asyncio.timeout(30):

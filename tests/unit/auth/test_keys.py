@@ -173,9 +173,42 @@ def test_a_rotated_key_ends_after_the_grace_and_never_later_than_it_would(
 
     ending, successor, new_text = rotated(key, grace_seconds, NOW)
 
-    assert ending == replace(key, expires_at=NOW + timedelta(seconds=ends_in))
+    end = NOW + timedelta(seconds=ends_in)
+    assert ending == replace(key, expires_at=end, in_grace=True, expires_before_grace=expires_at)
     assert successor == replace(key, id=successor.id, prefix=new_text[:11])
     assert len({text, new_text, key.id, successor.id}) == 4
+
+
+@pytest.mark.parametrize("expires_at", [None, NOW + timedelta(days=365)])
+def test_a_key_that_is_rotated_again_ends_no_later_and_its_successor_when_the_key_would_have(
+    expires_at: datetime | None,
+) -> None:
+    key, _ = new_key(replace(SECRET, expires_at=expires_at), PROJECT, NOW)
+    once, first, _ = rotated(key, 60, NOW)
+
+    twice, second, _ = rotated(changed_key(once, KeyChange(name="shop"), NOW), 3600, NOW)
+
+    assert twice == replace(once, name="shop")
+    assert second == replace(first, id=second.id, prefix=second.prefix, name="shop")
+    assert second.expires_at == expires_at
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        (KeyChange(expires_at=NOW + timedelta(seconds=60)), NOW + timedelta(seconds=60)),
+        (KeyChange(expires_at=NOW + timedelta(days=2)), NOW + timedelta(days=2)),
+        (KeyChange(never_expires=True), None),
+    ],
+)
+def test_an_end_that_a_rotated_key_is_given_is_its_own(change: KeyChange, end: datetime | None) -> None:
+    key, _ = new_key(replace(SECRET, expires_at=NOW + timedelta(days=365)), PROJECT, NOW)
+    ending, _, _ = rotated(key, 60, NOW)
+
+    changed = changed_key(ending, change, NOW)
+
+    assert changed == replace(key, expires_at=end)
+    assert rotated(changed, 0, NOW)[1].expires_at == end
 
 
 @pytest.mark.parametrize("grace_seconds", [-1, 30 * 86_400 + 1])
