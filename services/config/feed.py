@@ -91,7 +91,9 @@ class DefinitionFeed:
                 else:
                     yield FeedMessage(revision=cursor)
 
-    async def of_project(self, project_id: str, after_revision: int) -> tuple[FeedPage, ProjectSettings]:
+    async def of_project(
+        self, project_id: str, after_revision: int, *, with_labels: bool
+    ) -> tuple[FeedPage, ProjectSettings]:
         """What changed in a project after the revision, and its settings, as of now, for services; all its definitions
         where the feed cannot be resumed after it. Raises NotFound where the id is not one."""
         if not ids.is_uuid(project_id):
@@ -99,7 +101,7 @@ class DefinitionFeed:
         async with self._database.transaction(role=FEED_ROLE) as connection:
             page = await self._storage.project_changes(connection, project_id, after_revision)
             if page is None:
-                page = await self._storage.project_definitions(connection, project_id)
+                page = await self._storage.project_definitions(connection, project_id, with_labels=with_labels)
             return page, await self._storage.settings(connection, project_id)
 
     @contextmanager

@@ -131,7 +131,9 @@ class DefinitionFeedServicer(pb_grpc.DefinitionFeedServiceServicer):
     ) -> pb.GetProjectDefinitionsResponse:
         project_id = _project_asked_for(request.project_id)
         async with self._telling():
-            page, settings = await self._feed.of_project(project_id, request.after_revision)
+            page, settings = await self._feed.of_project(
+                project_id, request.after_revision, with_labels=not request.without_labels
+            )
             told = pb.GetProjectDefinitionsResponse(
                 revision=page.revision, settings=_settings(settings), after_revision=page.after_revision
             )

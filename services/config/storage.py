@@ -26,6 +26,8 @@ _STORED = (
     " version, revision, created_at, updated_at, deleted_at, provisional"
 )
 
+_WITHOUT_LABELS = _STORED.replace("labels", "'[]'::jsonb AS labels")
+
 #: Of one definition.
 _VERSIONS_KEPT = 100
 
@@ -312,16 +314,19 @@ class DefinitionStorage:
         revision = rows[0]["head"] if reaches_head else metrics[-1].revision
         return FeedPage(metrics=metrics, revision=revision, reaches_head=reaches_head)
 
-    async def project_definitions(self, connection: Connection, project_id: str) -> FeedPage:
+    async def project_definitions(
+        self, connection: Connection, project_id: str, *, with_labels: bool = True
+    ) -> FeedPage:
         """All definitions of one project, without tombstones, and the revision of the same moment."""
+        columns = _STORED if with_labels else _WITHOUT_LABELS
         cursor = await connection.execute(
             f"""
             SELECT feed.revision AS head, page.*
             FROM feed LEFT JOIN (
-                SELECT {_STORED} FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
+                SELECT {columns} FROM metrics WHERE project_id = %(project_id)s AND deleted_at IS NULL
             ) AS page ON true
             ORDER BY page.id
-            """,  # noqa: S608 - a constant # nosec B608
+            """,  # noqa: S608 - constants # nosec B608
             {"project_id": project_id},
         )
         rows, metrics = await _read(cursor)

@@ -60,8 +60,8 @@ class ProjectDefinitions:
         self._stub = DefinitionFeedServiceStub(config.channel.grpc_channel)
 
     async def specs(self, project_id: str) -> Sequence[definitions.MetricSpec]:
-        """In the order of their creation."""
-        request = definitions.GetProjectDefinitionsRequest(project_id=project_id)
+        """In the order of their creation, without labels."""
+        request = definitions.GetProjectDefinitionsRequest(project_id=project_id, without_labels=True)
         found = await self._config.ask_again(self._stub.GetProjectDefinitions, request)
         return [metric.spec for metric in found.metrics]
 

@@ -95,9 +95,10 @@ class Person:
         settings = pb.ProjectSettings(auto_definition=decided)
         await self._call(self.stub.UpdateProjectSettings, pb.UpdateProjectSettingsRequest(settings=settings))
 
-    async def whole_project(self) -> pb.GetProjectDefinitionsResponse:
+    async def whole_project(self, *, without_labels: bool = False) -> pb.GetProjectDefinitionsResponse:
         method = pb_grpc.DefinitionFeedServiceStub(self.channel.grpc_channel).GetProjectDefinitions
-        answer: pb.GetProjectDefinitionsResponse = await self._call(method, pb.GetProjectDefinitionsRequest())
+        request = pb.GetProjectDefinitionsRequest(without_labels=without_labels)
+        answer: pb.GetProjectDefinitionsResponse = await self._call(method, request)
         return answer
 
     async def _call(self, method: Any, request: Any) -> Any:

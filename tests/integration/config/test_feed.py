@@ -266,6 +266,14 @@ async def _longest_step(
     return max(steps) / sum(steps)
 
 
+async def test_a_whole_project_may_be_told_without_labels(config: Config) -> None:
+    person = config.person()
+    created = await person.create(counter(labels=[pb.Label(name="plan", values=["free", "pro"])]))
+    assert (await person.whole_project()).metrics == [created]
+    created.spec.ClearField("labels")
+    assert (await person.whole_project(without_labels=True)).metrics == [created]
+
+
 async def test_no_more_than_three_answers_of_whole_projects_are_made_at_a_time_two_of_them_for_services(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

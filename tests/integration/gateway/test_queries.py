@@ -184,6 +184,7 @@ async def test_metadata_are_of_the_projects_definitions(querying: Gateway) -> No
     assert (await ask(querying, "metadata", metric="only_theirs")).json["data"] == {}
     asked = [(seen.request.project_id, seen.principal and seen.principal.project_id) for seen in querying.config.seen]
     assert set(asked) == {(PROJECT, PROJECT)}
+    assert all(seen.request.without_labels for seen in querying.config.seen), "these may be megabytes"
 
 
 async def test_metadata_need_neither_prometheus_nor_another_scope_than_queries(gateway: Gateway) -> None:

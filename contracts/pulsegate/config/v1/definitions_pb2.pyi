@@ -630,18 +630,22 @@ class GetProjectDefinitionsRequest(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    WITHOUT_LABELS_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     after_revision: _builtins.int
     """The revision up to which the caller knows the project, which is told what changed since; 0: none."""
+    without_labels: _builtins.bool
+    """For who wants to know what there is, not what labels may say, which may be megabytes. Not with after_revision."""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         after_revision: _builtins.int = ...,
+        without_labels: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "project_id", b"project_id", "without_labels", b"without_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
