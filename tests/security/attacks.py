@@ -120,15 +120,15 @@ class Attacks:
             finally:
                 writer.close()
 
-    async def hold_idle_ones(self) -> list[asyncio.StreamWriter]:
+    async def hold_idle_ones(self) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         """Connections that were answered once and ask nothing more."""
-        held: list[asyncio.StreamWriter] = []
+        held: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         while len(held) < _IDLE:
             opened = await asyncio.gather(*(asyncio.open_connection(self.host, self.port) for _ in range(100)))
             for _, writer in opened:
                 writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in opened))
-            held += [writer for _, writer in opened]
+            await asyncio.gather(*(_outcome(reader) for reader, _ in opened))
+            held += opened
         return held
 
 
@@ -142,6 +142,11 @@ async def _outcome(reader: asyncio.StreamReader) -> str:
         body += await _more(reader)
     code = _CODE.search(body)
     return " ".join(part.decode() for part in (head.split(b" ")[1], *(code.groups() if code else ())))
+
+
+def _is_open(reader: asyncio.StreamReader) -> bool:
+    """Of a connection all of whose answers were read: neither ended nor reset by the other side."""
+    return not reader.at_eof() and reader.exception() is None
 
 
 async def _more(reader: asyncio.StreamReader) -> bytes:
@@ -158,7 +163,7 @@ async def _main(url: str, key: str, key_of_another: str) -> None:
     going_on = asyncio.create_task(attacks.go_on())
     print("attacking", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    attacks.tally["idle"] = Counter(held=sum(not writer.is_closing() for writer in held))
+    attacks.tally["idle"] = Counter(held=sum(_is_open(reader) for reader, _ in held))
     going_on.cancel()
     with suppress(asyncio.CancelledError):
         await going_on
