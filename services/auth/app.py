@@ -224,6 +224,7 @@ def _parts(
     hasher: PasswordHasher,
     clock: Clock,
 ) -> _Parts:
+    access = Access(AccountStorage(), ProjectStorage(), SessionStorage())
     trail = AuditTrail(AuditStorage(), AccountStorage(), clock)
     return _Parts(
         settings=settings,
@@ -232,10 +233,11 @@ def _parts(
         tokens=tokens,
         hasher=hasher,
         clock=clock,
-        access=Access(AccountStorage(), ProjectStorage()),
+        access=access,
         trail=trail,
         sessions=Sessions(
             database,
+            access,
             SessionStorage(),
             FeedStorage(),
             trail,
@@ -295,6 +297,7 @@ def _verdicts(
 def _recovery(of: _Parts) -> Recovery:
     return Recovery(
         of.database,
+        of.access,
         AccountStorage(),
         MailedTokenStorage(),
         SecondFactorStorage(),
@@ -324,6 +327,7 @@ def _reclaiming(of: _Parts) -> Reclaiming:
 def _second_factors(of: _Parts) -> SecondFactors:
     return SecondFactors(
         of.database,
+        of.access,
         AccountStorage(),
         SecondFactorStorage(),
         OneTimeCodes(of.master_key),
@@ -406,6 +410,7 @@ def _operators(of: _Parts) -> OperatorServicer:
     return OperatorServicer(
         Operators(
             of.database,
+            of.access,
             AccountStorage(),
             TenantStorage(),
             FeedStorage(),

@@ -17,7 +17,7 @@ from chassis.principals import Principal
 from services.auth.audit_chain import PLATFORM, SealedEntry, says_the_same
 from services.auth.audit_heads import HeadSigner
 from services.auth.domain import Membership, ProjectId, Role, TenantId, UserId, beginning
-from services.auth.operations.access import Access, Actor, no_such, require_person
+from services.auth.operations.access import Access, Actor, no_such
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.audit import AuditStorage
 from services.auth.storage.row_access import show_rows
@@ -170,7 +170,7 @@ class AuditLog:
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> ProjectId | None:
         """Shows the tenant's rows; the project to which the principal is confined, if any."""
         if principal.kind == "user":
-            await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
+            await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             return None
         if principal.tenant_id != tenant_id:
             raise no_such("tenant")

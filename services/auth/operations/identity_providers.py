@@ -86,7 +86,7 @@ class IdentityProviders:
         """From the oldest. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_tenant(connection, user_id, tenant_id, Role.ADMIN)
+            await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             found = await self._providers.page(connection, tenant_id, page)
         return page.cut(found, lambda provider: provider.id)
 
@@ -94,7 +94,7 @@ class IdentityProviders:
         """Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_tenant(connection, user_id, tenant_id, Role.ADMIN)
+            await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             return await self._provider(connection, provider_id)
 
     async def change(
@@ -188,7 +188,7 @@ class IdentityProviders:
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> Actor:
         """Alone among those who change this tenant's roles, or sign in through its providers."""
         await self._members.lock_roles(connection, tenant_id)
-        return await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.OWNER)
+        return await self._access.to_tenant(connection, principal, tenant_id, Role.OWNER)
 
     async def _provider(self, connection: Connection, provider_id: ProviderId) -> IdentityProvider:
         found = await self._providers.find(connection, provider_id) if is_uuid(provider_id) else None

@@ -110,7 +110,7 @@ class Invitations:
         """Those that are open, from the oldest. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_tenant(connection, user_id, tenant_id, Role.ADMIN)
+            await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             found = await self._invitations.page(connection, tenant_id, page, self._now())
         return page.cut(found, lambda invitation: invitation.id)
 
@@ -128,7 +128,10 @@ class Invitations:
             await self._trail.of_tenant(connection, actor, _change("invitation.revoked", found))
 
     async def accept(self, principal: Principal, token: str) -> Membership:
-        """Makes the caller a member. Raises InvalidMailedToken, OtherAddress, AlreadyMember, TenantSuspended."""
+        """Makes the caller a member.
+
+        Raises InvalidMailedToken, OtherAddress, SessionOver, AlreadyMember, TenantSuspended.
+        """
         user_id, token_hash = require_person(principal), MailedTokens.digest(token)
         async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
             invitation = await self._invitations.find(connection, token_hash, self._now())
@@ -137,6 +140,7 @@ class Invitations:
             user = await self._accounts.get(connection, user_id)
             if user is None or not await self._accounts.is_known_by(connection, user_id, email_key(invitation.email)):
                 raise OtherAddress
+            await self._access.require_session(connection, principal)
             await self._join(connection, user, invitation)
             memberships = await self._accounts.memberships(connection, user_id)
             await self._feed.announce(connection, [user_id])
@@ -145,7 +149,7 @@ class Invitations:
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> Actor:
         """Alone among those who change this tenant's roles and invitations."""
         await self._members.lock_roles(connection, tenant_id)
-        return await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
+        return await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
 
     async def _require_room(self, connection: Connection, actor: Actor, key: str, now: datetime) -> None:
         """Nobody's mailbox is filled by strangers, not even with invitations that make each other void."""

@@ -48,8 +48,8 @@ class Keys:
         """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
-            project = await self._access.held_project(connection, project_id)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
+            project = await self._access.held_project(connection, principal, project_id)
             key, text = new_key(request, project, self._now())
             await self._insert(connection, key, text)
             await self._tell(connection, actor, "key.created", key, **_rights(key))
@@ -59,7 +59,7 @@ class Keys:
         """From the oldest, revoked and expired ones too. Raises NotFound."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_project(connection, user_id, project_id)
+            await self._access.to_project(connection, principal, project_id)
             found = await self._keys.page(connection, project_id, page)
         return page.cut(found, lambda key: key.id, lambda key: sum(map(len, key.allowed_origins)))
 
@@ -67,7 +67,7 @@ class Keys:
         """Raises Invalid, NotFound, Forbidden, and KeyEnded where more than the name of a dead key would change."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
             before = await self._key(connection, project_id, key_id)
             key = changed_key(before, change, self._now())
             if key == before:
@@ -89,8 +89,8 @@ class Keys:
         """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
-            await self._access.held_project(connection, project_id)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
+            await self._access.held_project(connection, principal, project_id)
             before = await self._key(connection, project_id, key_id)
             ending, key, text = rotated(before, grace_seconds, self._now())
             await self._keys.update(connection, ending)
@@ -103,7 +103,7 @@ class Keys:
         """For good; revoking it again changes nothing. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
             key = await self._key(connection, project_id, key_id)
             if await self._keys.revoke(connection, project_id, key_id, self._now()):
                 await self._tell(connection, actor, "key.revoked", key)
@@ -131,7 +131,7 @@ class Keys:
 
     async def _enter(self, connection: Connection, principal: Principal, project_id: ProjectId) -> None:
         if principal.kind == "user":
-            await self._access.to_project(connection, require_person(principal), project_id)
+            await self._access.to_project(connection, principal, project_id)
         elif principal.project_id != project_id:
             raise no_such("project")
 

@@ -52,7 +52,7 @@ class Members:
         """By user id. Raises NotFound to strangers."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_tenant(connection, user_id, tenant_id)
+            await self._access.to_tenant(connection, principal, tenant_id)
             return page.cut(await self._members.page(connection, tenant_id, page), lambda member: member.user.id)
 
     async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
@@ -124,7 +124,7 @@ class Members:
     async def _enter(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> Actor:
         """Alone among those who change this tenant's roles; the actor's own role is read after waiting for them."""
         await self._members.lock_roles(connection, tenant_id)
-        return await self._access.to_tenant(connection, require_person(principal), tenant_id)
+        return await self._access.to_tenant(connection, principal, tenant_id)
 
     async def _require_answered_for(self, connection: Connection, actor: Actor) -> None:
         """Of somebody else's address nobody makes further owners, who would stay when its owner takes it back."""

@@ -12,7 +12,7 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import PLANS, Limits, OperatedTenant, Page, PageRequest, TenantId, limits_fault
-from services.auth.operations.access import no_such, require_person
+from services.auth.operations.access import Access, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
@@ -28,6 +28,7 @@ class Operators:
     def __init__(
         self,
         database: Database,
+        access: Access,
         accounts: AccountStorage,
         tenants: TenantStorage,
         feed: FeedStorage,
@@ -37,6 +38,7 @@ class Operators:
         addresses: Collection[str],
     ) -> None:
         self._database = database
+        self._access = access
         self._accounts = accounts
         self._tenants = tenants
         self._feed = feed
@@ -45,7 +47,7 @@ class Operators:
         self._keys = frozenset(map(email_key, addresses))
 
     async def page(self, principal: Principal, page: PageRequest) -> Page[OperatedTenant]:
-        """Every tenant, from the oldest. Raises Forbidden."""
+        """Every tenant, from the oldest. Raises SessionOver, Forbidden."""
         await self._require_operator(principal)
         async with self._database.transaction(role=OPERATOR_ROLE) as connection:
             found = await self._tenants.page(connection, page)
@@ -59,7 +61,10 @@ class Operators:
         suspended: bool | None,
         limits: Limits | None,
     ) -> OperatedTenant:
-        """Sets what is not None; everybody hears of it within a second. Raises Forbidden, Invalid, NotFound."""
+        """Sets what is not None; everybody hears of it within a second.
+
+        Raises SessionOver, Forbidden, Invalid, NotFound.
+        """
         await self._require_operator(principal)
         if plan is not None and plan not in PLANS:
             raise Invalid.fields({"plan": f"must be one of {', '.join(PLANS)}"})
@@ -108,5 +113,7 @@ class Operators:
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._accounts.get(connection, user_id)
             verified = await self._accounts.email_verified(connection, user_id)
+            # After that: the reset that verifies an address ends the sessions of whoever has signed up with it.
+            await self._access.require_session(connection, principal)
         if user is None or not verified or email_key(user.email) not in self._keys:
             raise Forbidden("This takes an operator: an account whose verified address is in PULSEGATE_OPERATORS.")

@@ -56,7 +56,7 @@ class Projects:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             if tenant_id:
-                await self._access.to_tenant(connection, user_id, tenant_id)
+                await self._access.to_tenant(connection, principal, tenant_id)
                 tenant_ids = [tenant_id]
             else:
                 memberships = await self._accounts.memberships(connection, user_id)
@@ -69,7 +69,7 @@ class Projects:
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
             wanted = tenant_id or await self._only_tenant(connection, user_id)
-            actor = await self._access.to_tenant(connection, user_id, wanted, Role.ADMIN)
+            actor = await self._access.to_tenant(connection, principal, wanted, Role.ADMIN)
             await self._require_room(connection, wanted)
             now = from_unix_ms(self._clock.now_ms())
             project = Project(id=ProjectId(str(uuid7())), tenant_id=wanted, name=name, created_at=now)
@@ -82,7 +82,7 @@ class Projects:
         if principal.kind == "user":
             user_id = require_person(principal)
             async with self._database.transaction(user_id=user_id) as connection:
-                await self._access.to_project(connection, user_id, project_id)
+                await self._access.to_project(connection, principal, project_id)
                 return await self._access.project(connection, project_id)
         if principal.project_id != project_id:
             raise no_such("project")
@@ -94,7 +94,7 @@ class Projects:
         """Raises Invalid, NotFound, Forbidden."""
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
             project = await self._projects.rename(connection, project_id, name)
             if project is None:
                 raise no_such("project")
@@ -105,7 +105,7 @@ class Projects:
         """With its keys, which stop working: their verdicts depend on it. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            actor = await self._access.to_project(connection, user_id, project_id, Role.ADMIN)
+            actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
             project = await self._access.project(connection, project_id)
             now = from_unix_ms(self._clock.now_ms())
             keys = await self._keys.count_alive(connection, project_id, now)

@@ -19,7 +19,7 @@ from services.auth.domain import (
 )
 from services.auth.errors import AddressOfProvider, InvalidMailedToken, OtherAddress, WrongPassword
 from services.auth.mails import MailPurpose
-from services.auth.operations.access import require_person
+from services.auth.operations.access import Access, require_person
 from services.auth.operations.audit import AuditTrail
 from services.auth.operations.reclaiming import Reclaimed, Reclaiming
 from services.auth.operations.sessions import Sessions
@@ -39,6 +39,7 @@ class Recovery:
     def __init__(
         self,
         database: Database,
+        access: Access,
         accounts: AccountStorage,
         mailed_tokens: MailedTokenStorage,
         second_factors: SecondFactorStorage,
@@ -50,6 +51,7 @@ class Recovery:
         clock: Clock,
     ) -> None:
         self._database = database
+        self._access = access
         self._accounts = accounts
         self._mailed_tokens = mailed_tokens
         self._second_factors = second_factors
@@ -94,7 +96,7 @@ class Recovery:
         metrics.PASSWORD_CHANGES.labels("reset").inc()
 
     async def change_password(self, principal: Principal, current: str, new: str) -> None:
-        """Ends every other session. Raises WrongPassword, Invalid, TooManyPasswords."""
+        """Ends every other session. Raises WrongPassword, Invalid, TooManyPasswords, SessionOver."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user, known = await self._own(connection, user_id)
@@ -105,18 +107,23 @@ class Recovery:
         async with self._database.transaction(user_id=user_id) as connection:
             if await self._accounts.lock_password(connection, user_id) != known:  # changed in between
                 raise WrongPassword
+            await self._access.require_session(connection, principal)
             await show_rows(connection, "email", email_key(user.email))
             this_one = SessionId(principal.session_id)
             await self._replace_password(connection, user, bcrypt, ["password.changed"], but=this_one)
         metrics.PASSWORD_CHANGES.labels("changed").inc()
 
     async def request_verification(self, principal: Principal) -> None:
-        """Queues a mail with a token, unless the caller's address is verified. Raises AddressOfProvider."""
+        """Queues a mail with a token, unless the caller's address is verified.
+
+        Raises SessionOver, AddressOfProvider.
+        """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._accounts.get(connection, user_id)
             if user is None:
                 raise Unauthenticated("This account does not exist any more.")
+            await self._access.require_session(connection, principal)
             if not await self._accounts.is_known_by(connection, user_id, email_key(user.email)):
                 raise AddressOfProvider
             if not await self._accounts.email_verified(connection, user_id):
@@ -132,11 +139,12 @@ class Recovery:
     async def verify(self, principal: Principal, token: str) -> None:
         """By whoever is signed in to the account and reads its mail: somebody else may have signed up with the address.
 
-        Raises InvalidMailedToken, OtherAddress.
+        Raises InvalidMailedToken, SessionOver, OtherAddress.
         """
         user_id, token_hash = require_person(principal), MailedTokens.digest(token)
         async with self._database.transaction(user_id=user_id, mailed_hash=token_hash.hex()) as connection:
             key = await self._unspent(connection, MailPurpose.EMAIL_VERIFICATION, token_hash)
+            await self._access.require_session(connection, principal)
             if not await self._accounts.is_known_by(connection, user_id, key):
                 raise OtherAddress
             await self._mailed_tokens.void(connection, MailPurpose.EMAIL_VERIFICATION, key)

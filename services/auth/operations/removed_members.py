@@ -33,7 +33,7 @@ class RemovedMembers:
         """By user id. Raises NotFound, Forbidden."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
-            await self._access.to_tenant(connection, user_id, tenant_id, Role.ADMIN)
+            await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             found = await self._identities.removed(connection, tenant_id, page)
         return page.cut(found, lambda removed: removed.user.id)
 
@@ -44,7 +44,7 @@ class RemovedMembers:
         """
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             await self._members.lock_roles(connection, tenant_id)
-            actor = await self._access.to_tenant(connection, require_person(principal), tenant_id, Role.ADMIN)
+            actor = await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
             if not is_uuid(user_id) or not await self._identities.readmit(connection, tenant_id, user_id):
                 raise no_such("removed member")
             change = Change(action="member.readmitted", target=Party(kind="user", id=user_id))

@@ -18,7 +18,7 @@ from services.auth.errors import (
     WrongPassword,
 )
 from services.auth.one_time_codes import CLOSED_FOR, MOST_FAILURES, OneTimeCodes, SecondFactor, is_totp
-from services.auth.operations.access import require_person
+from services.auth.operations.access import Access, require_person
 from services.auth.operations.audit import AuditTrail
 from services.auth.operations.sessions import Sessions
 from services.auth.outbox import Outbox
@@ -51,6 +51,7 @@ class SecondFactors:
     def __init__(
         self,
         database: Database,
+        access: Access,
         accounts: AccountStorage,
         second_factors: SecondFactorStorage,
         codes: OneTimeCodes,
@@ -61,6 +62,7 @@ class SecondFactors:
         clock: Clock,
     ) -> None:
         self._database = database
+        self._access = access
         self._accounts = accounts
         self._second_factors = second_factors
         self._codes = codes
@@ -97,12 +99,15 @@ class SecondFactors:
         return SecondFactorState(enabled=factor is not None and factor.confirmed, recovery_codes_left=left)
 
     async def begin(self, principal: Principal, password: str) -> NewSecret:
-        """A new secret, which counts for nothing until it is confirmed. Raises WrongPassword, TotpEnabled."""
+        """A new secret, which counts for nothing until it is confirmed.
+
+        Raises WrongPassword, SessionOver, TotpEnabled.
+        """
         user_id = require_person(principal)
         known = await self._prove(user_id, password)
         secret, sealed = self._codes.new_secret(user_id)
         async with self._database.transaction(user_id=user_id) as connection:
-            user = await self._own(connection, user_id, known)
+            user = await self._own(connection, principal, known)
             if not await self._second_factors.begin(connection, user_id, sealed, self._now()):
                 raise TotpEnabled
         return NewSecret(secret=secret, uri=self._codes.uri(secret, user.email))
@@ -110,12 +115,13 @@ class SecondFactors:
     async def confirm(self, principal: Principal, code: str) -> Sequence[str]:
         """The recovery codes, which are shown only here. Ends every other session, none of which has shown a code.
 
-        Raises TotpNotBegun, TotpEnabled, InvalidTotp.
+        Raises SessionOver, TotpNotBegun, TotpEnabled, InvalidTotp.
         """
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user = await self._accounts.get(connection, user_id)
             factor = await self._second_factors.lock(connection, user_id)
+            await self._access.require_session(connection, principal)
             if user is None or factor is None:
                 raise TotpNotBegun
             if factor.confirmed:
@@ -130,11 +136,14 @@ class SecondFactors:
         return codes
 
     async def renew_codes(self, principal: Principal, password: str, code: str) -> Sequence[str]:
-        """New recovery codes; the older ones are void. Raises WrongPassword, TotpNotBegun, and what `judge` says."""
+        """New recovery codes; the older ones are void.
+
+        Raises WrongPassword, SessionOver, TotpNotBegun, and what `judge` says.
+        """
         user_id = require_person(principal)
         known = await self._prove(user_id, password)
         async with self._database.transaction(user_id=user_id) as connection:
-            user = await self._own(connection, user_id, known)
+            user = await self._own(connection, principal, known)
             factor = await self._second_factors.lock(connection, user_id)
             if factor is None or not factor.confirmed:
                 raise TotpNotBegun
@@ -146,11 +155,11 @@ class SecondFactors:
         raise refusal
 
     async def disable(self, principal: Principal, password: str, code: str) -> None:
-        """Nothing where there is none. Raises WrongPassword, and what `judge` says."""
+        """Nothing where there is none. Raises WrongPassword, SessionOver, and what `judge` says."""
         user_id = require_person(principal)
         known = await self._prove(user_id, password)
         async with self._database.transaction(user_id=user_id) as connection:
-            user = await self._own(connection, user_id, known)
+            user = await self._own(connection, principal, known)
             refusal = await self.judge(connection, user, code)
             if refusal is None:
                 await self._remove(connection, user)
@@ -196,11 +205,13 @@ class SecondFactors:
             raise WrongPassword
         return known
 
-    async def _own(self, connection: Connection, user_id: UserId, known: str) -> User:
-        """Raises WrongPassword where it was replaced since `_prove`."""
+    async def _own(self, connection: Connection, principal: Principal, known: str) -> User:
+        """Raises WrongPassword where it was replaced since `_prove`, SessionOver."""
+        user_id = require_person(principal)
         user = await self._accounts.get(connection, user_id)
         if user is None or await self._accounts.lock_password(connection, user_id) != known:
             raise WrongPassword
+        await self._access.require_session(connection, principal)
         return user
 
     async def _new_codes(self, connection: Connection, user_id: UserId) -> Sequence[str]:

@@ -22,7 +22,7 @@ from services.auth.domain import (
     presented,
 )
 from services.auth.errors import SessionOver
-from services.auth.operations.access import no_such, require_person
+from services.auth.operations.access import Access, no_such, require_person
 from services.auth.operations.audit import AuditTrail, told
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.row_access import show_rows
@@ -46,6 +46,7 @@ class Sessions:
     def __init__(
         self,
         database: Database,
+        access: Access,
         sessions: SessionStorage,
         feed: FeedStorage,
         trail: AuditTrail,
@@ -56,6 +57,7 @@ class Sessions:
         refresh_token_life: timedelta,
     ) -> None:
         self._database = database
+        self._access = access
         self._sessions = sessions
         self._feed = feed
         self._trail = trail
@@ -99,18 +101,21 @@ class Sessions:
         return page.cut(found, lambda session: session.id)
 
     async def revoke_one(self, principal: Principal, session_id: SessionId) -> None:
-        """One of the caller's own, which may be the one of this call. Raises NotFound where it has ended."""
+        """One of the caller's own, which may be the one of this call. Raises SessionOver, NotFound where that one has
+        ended."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
+            await self._access.require_session(connection, principal)
             if not is_uuid(session_id) or not await self._sessions.revoke(connection, session_id, self._now()):
                 raise no_such("session")
             await self._tell(connection, user_id, "session.ended", [session_id])
             await self._feed.announce(connection, [session_id])
 
     async def revoke_others(self, principal: Principal) -> None:
-        """All of the caller's own but the one of this call."""
+        """All of the caller's own but the one of this call. Raises SessionOver where that has ended."""
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
+            await self._access.require_session(connection, principal)
             await self.end_all(connection, user_id, but=SessionId(principal.session_id))
 
     async def refresh(self, token: str, device: Device) -> IssuedTokens:

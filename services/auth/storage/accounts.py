@@ -1,11 +1,12 @@
 """Users, their passwords and their memberships, seen by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from chassis.postgres import Connection
-from services.auth.domain import Limits, Membership, ProjectId, Role, Tenant, TenantId, User, UserId
+from services.auth.domain import Limits, Membership, ProjectId, Role, SessionId, Tenant, TenantId, User, UserId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +15,16 @@ class StoredPassword:
 
     user: User
     bcrypt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What somebody is in a tenant."""
+
+    tenant_id: TenantId
+    role: Role
+    #: Whether the session goes on in which they ask.
+    in_session: bool
 
 
 class AccountStorage:
@@ -125,24 +136,32 @@ class AccountStorage:
         )
         return await cursor.fetchone() is not None
 
-    async def role(self, connection: Connection, user_id: UserId, tenant_id: TenantId) -> Role | None:
-        """The user's role in a tenant; None for no member."""
+    async def standing(
+        self, connection: Connection, user_id: UserId, session_id: SessionId, tenant_id: TenantId
+    ) -> Standing | None:
+        """None for no member."""
         cursor = await connection.execute(
-            "SELECT role FROM memberships WHERE user_id = %s AND tenant_id = %s",
-            (user_id, tenant_id),
+            "SELECT memberships.tenant_id::text AS tenant_id, memberships.role, sessions.id IS NOT NULL AS in_session"
+            " FROM memberships LEFT JOIN sessions"
+            " ON sessions.id = %s AND sessions.user_id = memberships.user_id AND sessions.revoked_at IS NULL"
+            " WHERE memberships.user_id = %s AND memberships.tenant_id = %s",
+            (session_id, user_id, tenant_id),
         )
-        row = await cursor.fetchone()
-        return Role.of(row["role"]) if row else None
+        return _standing(await cursor.fetchone())
 
-    async def role_in_project(
-        self, connection: Connection, user_id: UserId, project_id: ProjectId
-    ) -> tuple[TenantId, Role] | None:
-        """The project's tenant and the user's role in it; None where there is no such project or membership."""
+    async def standing_in_project(
+        self, connection: Connection, user_id: UserId, session_id: SessionId, project_id: ProjectId
+    ) -> Standing | None:
+        """In the project's tenant; None where there is no such project or membership."""
         cursor = await connection.execute(
-            "SELECT projects.tenant_id::text AS tenant_id, memberships.role"
-            " FROM projects JOIN memberships ON memberships.tenant_id = projects.tenant_id"
+            "SELECT memberships.tenant_id::text AS tenant_id, memberships.role, sessions.id IS NOT NULL AS in_session"
+            " FROM projects JOIN memberships ON memberships.tenant_id = projects.tenant_id LEFT JOIN sessions"
+            " ON sessions.id = %s AND sessions.user_id = memberships.user_id AND sessions.revoked_at IS NULL"
             " WHERE projects.id = %s AND memberships.user_id = %s",
-            (project_id, user_id),
+            (session_id, project_id, user_id),
         )
-        row = await cursor.fetchone()
-        return (row["tenant_id"], Role.of(row["role"])) if row else None
+        return _standing(await cursor.fetchone())
+
+
+def _standing(row: Mapping[str, Any] | None) -> Standing | None:
+    return Standing(**{**row, "role": Role.of(row["role"])}) if row else None

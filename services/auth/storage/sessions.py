@@ -59,6 +59,13 @@ class SessionStorage:
             (expires_at, now, device.name, device.address, session_id),
         )
 
+    async def is_alive(self, connection: Connection, user_id: UserId, session_id: SessionId) -> bool:
+        """Whether it is the user's, and was not revoked."""
+        cursor = await connection.execute(
+            "SELECT FROM sessions WHERE id = %s AND user_id = %s AND revoked_at IS NULL", (session_id, user_id)
+        )
+        return await cursor.fetchone() is not None
+
     async def page(
         self, connection: Connection, user_id: UserId, page: PageRequest, now: datetime
     ) -> Sequence[LiveSession]:

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from chassis.errors import Forbidden, Invalid, NotFound, PulsegateError
+from chassis.errors import Forbidden, Invalid, NotFound, PulsegateError, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
@@ -60,6 +60,15 @@ async def test_an_operator_is_who_has_verified_an_address_on_the_list(auth: Auth
     with pytest.raises(Forbidden):
         await tenants(auth, somebody)
     assert [one.id for one in (await tenants(auth, operator)).tenants] == [somebody.tenant_id, operator.tenant_id]
+
+
+async def test_whose_session_has_ended_operates_nothing(auth: AuthClient, operator: Person, database: Database) -> None:
+    principal = await auth.principal(operator)
+    with psycopg.connect(database.superuser_dsn) as connection:
+        connection.execute("UPDATE auth.sessions SET revoked_at = now()")
+
+    with pytest.raises(Unauthenticated):
+        await auth.operate("UpdateTenant", pb.UpdateTenantRequest(tenant_id=operator.tenant_id, plan="free"), principal)
 
 
 async def test_tenants_come_in_pages_with_their_plans(auth: AuthClient, operator: Person) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import psycopg
@@ -23,7 +24,7 @@ from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_
 from tests.integration.auth.clocks import MovableClock
 from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.integration.auth.mail_folder import Mails
-from tests.integration.auth.sign_ons import ADMIN, OWNER, add_provider
+from tests.integration.auth.sign_ons import ADMIN, OWNER, add_provider, settings_of
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -313,6 +314,85 @@ async def test_who_reads_the_mail_gets_a_tenant_into_which_whoever_made_it_has_n
     await mails.token(mallory.email, CHANGED, 2)
     [notice] = [text for text in mails.texts(mallory.email, CHANGED) if "need not be yours" in text]
     assert "(1 revoked), other members (2 removed)" in " ".join(notice.split())
+
+
+async def test_a_session_that_a_reset_has_ended_makes_no_way_back_even_before_gateways_hear_of_it(
+    auth: AuthClient, mails: Mails, clock: MovableClock
+) -> None:
+    mallory, second = await auth.sign_up(), await auth.sign_up()
+    provider = await add_provider(auth, mallory, "https://login.example.com/common", default_role=ADMIN)
+    inviting = invitations_pb2.CreateInvitationRequest(tenant_id=second.tenant_id, email=mallory.email, role=ADMIN)
+    await auth.invitation("CreateInvitation", inviting, await auth.principal(second))
+    ended = await auth.principal(mallory)
+    await request_reset(auth, mallory.email)
+
+    await reset(auth, await mails.token(mallory.email, RESET))
+
+    access_token = (await sign_in(auth, mallory.email, NEW_PASSWORD)).session.access_token
+    owner = replace(mallory, access_token=access_token)
+    key = (await auth.create_key(owner)).key
+    [session] = await sessions(auth, owner)
+    begun = await auth.own("BeginTotp", pb.BeginTotpRequest(password=NEW_PASSWORD), await auth.principal(owner))
+    tenant_id, project_id, role = mallory.tenant_id, mallory.project_id, OWNER
+    of_provider = {"tenant_id": tenant_id, "provider_id": provider.id}
+    attempts: dict[Any, list[Any]] = {
+        auth.account: [
+            accounts_pb2.AddMemberRequest(tenant_id=tenant_id, email=second.email, role=role),
+            accounts_pb2.ListMembersRequest(tenant_id=tenant_id),
+            accounts_pb2.CreateProjectRequest(name="Another"),
+            accounts_pb2.CreateKeyRequest(project_id=project_id, name="mine", kind=accounts_pb2.KEY_KIND_SECRET),
+            accounts_pb2.RotateKeyRequest(project_id=project_id, key_id=key.id, grace_seconds=60),
+        ],
+        auth.invitation: [
+            invitations_pb2.CreateInvitationRequest(tenant_id=tenant_id, email=second.email, role=role),
+            invitations_pb2.AcceptInvitationRequest(token=await mails.token(mallory.email, "You are invited")),
+        ],
+        auth.sso: [
+            sso_pb.UpdateIdentityProviderRequest(
+                settings=settings_of("https://login.example.com/common"), **of_provider
+            ),
+            sso_pb.CreateProvisioningTokenRequest(**of_provider),
+        ],
+        auth.own: [
+            pb.ConfirmTotpRequest(code=pyotp.TOTP(begun.secret).generate_otp(clock.now_ms() // 30_000)),
+            pb.BeginTotpRequest(password=NEW_PASSWORD),
+            pb.RenewRecoveryCodesRequest(password=NEW_PASSWORD),
+            pb.DisableTotpRequest(password=NEW_PASSWORD),
+            pb.ChangePasswordRequest(current_password=NEW_PASSWORD, new_password=PASSWORD),
+            pb.RequestEmailVerificationRequest(),
+            pb.VerifyEmailRequest(token=await mails.token(mallory.email, VERIFY)),
+            pb.RevokeSessionRequest(session_id=session.id),
+            pb.RevokeOtherSessionsRequest(),
+        ],
+    }
+    for call, requests in attempts.items():
+        for request in requests:
+            with pytest.raises(Unauthenticated, match="session is over"):
+                await call(type(request).__name__.removesuffix("Request"), request, ended)
+    assert len(await sessions(auth, owner)) == 1
+
+
+async def test_what_waits_for_a_reset_finds_its_session_ended(auth: AuthClient, database: Database) -> None:
+    ada, second = await auth.sign_up(), await auth.sign_up()
+    key, principal = (await auth.create_key(ada)).key, await auth.principal(ada)
+    attempts = {
+        "AddMember": accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=second.email, role=OWNER),
+        "CreateKey": accounts_pb2.CreateKeyRequest(
+            project_id=ada.project_id, name="mine", kind=accounts_pb2.KEY_KIND_SECRET
+        ),
+        "RotateKey": accounts_pb2.RotateKeyRequest(project_id=ada.project_id, key_id=key.id, grace_seconds=60),
+    }
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        roles = f"roles of {ada.tenant_id}"
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (roles,))
+        await connection.execute("SELECT FROM auth.projects FOR NO KEY UPDATE")
+        waiting = [asyncio.create_task(auth.account(*attempt, principal)) for attempt in attempts.items()]
+        await until_somebody_waits_for_a_lock(database, len(waiting))
+        await connection.execute("UPDATE auth.sessions SET revoked_at = now() WHERE user_id = %s", (ada.user_id,))
+
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [str(outcome) for outcome in outcomes] == ["The session is over. Sign in again."] * len(attempts)
 
 
 async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
