@@ -160,8 +160,8 @@ class Database:
 
         `tenant_id` becomes `app.tenant_id`, which the row-level security policies read; without it no tenant's row is
         seen. Further keywords become `app.<name>`, for policies that show less. `role` is entered for this
-        transaction alone; a timeout of its own is its statements'. Raises Unavailable where the database is away or
-        silent, before or in the middle; a caller must then assume nothing about the outcome.
+        transaction alone; a timeout of its own is its statements'. Raises Unavailable where the database is away,
+        silent or read-only, before or in the middle; a caller must then assume nothing about the outcome.
         """
         if tenant_id:
             settings["tenant_id"] = tenant_id
@@ -172,6 +172,8 @@ class Database:
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
             reason = "The database's schema is older than this code; its migrations have not run yet."
             raise Unavailable(reason, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise Unavailable("The database takes no changes.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, _IdleInTransaction) as error:
             if isinstance(error, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
                 raise Unavailable("The database was too slow.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error

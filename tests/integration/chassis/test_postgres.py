@@ -116,6 +116,20 @@ async def test_a_statement_that_takes_too_long_is_unavailable_and_the_pool_goes_
     assert await names(things, tenant_id="a") == ["of a"]
 
 
+async def test_a_database_that_takes_no_changes_is_unavailable_until_it_does(things: Database) -> None:
+    async def change(how: str) -> None:
+        async with things.transaction(tenant_id="a") as connection:
+            await connection.execute(how.encode())
+            await connection.execute("DELETE FROM things")
+
+    with pytest.raises(Unavailable, match="takes no changes") as caught:
+        await change("SET TRANSACTION READ ONLY")  # as each of a standby's is
+    assert caught.value.retry_after_seconds
+    assert await names(things, tenant_id="a") == ["of a"]
+    await change("SET TRANSACTION READ WRITE")
+    assert await names(things, tenant_id="a") == []
+
+
 async def test_when_every_connection_is_taken_one_is_told_so_in_bounded_time(things: Database) -> None:
     async with things.transaction():
         began = time.monotonic()
