@@ -9,7 +9,9 @@ import pytest
 import pytest_asyncio
 
 from chassis.ids import uuid7
+from deploy.local.layout import OPERATIONS_PORTS
 from tests.e2e.api import PASSWORD, Api, Project, sign_up
+from tests.security.test_secrets import until_logged
 from tests.suite_running import Suite
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
@@ -161,16 +163,16 @@ async def test_no_text_makes_a_line_of_a_log(suite: Suite, api_of_the_module: Ap
     await api_of_the_module.call("GET", f"/{line}", headers={"User-Agent": mark, "X-Forwarded-For": mark})
     await shared_project.send({"name": line, "value": 1, "labels": {line: line}})
     await api_of_the_module.call("PATCH", f"/api/v1/projects/{line}", {"name": line}, credential=shared_project.token)
-    await api_of_the_module.call(
+    last = await api_of_the_module.call(
         "GET", "/prometheus/api/v1/query", credential=shared_project.secret_key, params={"query": line}
     )
+    await until_logged(suite, last)
     faults = [f"{log.name}: {text}" for log in _service_logs(suite) for text in _not_ours(log, mark)]
     assert not faults, "\n".join(faults)
 
 
 def _service_logs(suite: Suite) -> list[Path]:
-    services = ("gateway", "auth", "config", "codegen", "receiver", "aggregator")
-    return [log for name in services for log in (suite.data / "logs").glob(f"{name}*.log")]
+    return [suite.data / "logs" / f"{name}.log" for name in OPERATIONS_PORTS]
 
 
 def _not_ours(log: Path, mark: str) -> list[str]:
