@@ -100,7 +100,7 @@ class Recovery:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             user, known = await self._own(connection, user_id)
-        if not await self._hasher.matches(current, known):
+        if not await self._hasher.matches(current, known) or known is None:  # whom a provider signs in has none
             raise WrongPassword
         await self._require_good(new, user.email, field="newPassword")
         bcrypt = await self._hasher.hash(new)
@@ -191,10 +191,10 @@ class Recovery:
             raise InvalidMailedToken
         return key
 
-    async def _own(self, connection: Connection, user_id: UserId) -> tuple[User, str]:
+    async def _own(self, connection: Connection, user_id: UserId) -> tuple[User, str | None]:
         user = await self._accounts.get(connection, user_id)
         known = await self._accounts.lock_password(connection, user_id)
-        if user is None or known is None:
+        if user is None:
             raise Unauthenticated("This account does not exist any more.")
         return user, known
 

@@ -218,9 +218,11 @@ async def test_who_signs_in_through_a_provider_has_no_second_factor_or_password_
     ada = await auth.sign_up()
     eve = person_of(await sign_on(auth, forger, await add_provider(auth, ada, forger.url)), ada)
     change = own_account_pb2.ChangePasswordRequest(current_password="", new_password="correct horse battery staple 2")
+    principal = await auth.principal(eve)
     for method, request in (("ChangePassword", change), ("BeginTotp", own_account_pb2.BeginTotpRequest(password=""))):
-        with pytest.raises(Unauthenticated):
-            await auth.own(method, request, await auth.principal(eve))
+        with pytest.raises(Unauthenticated) as refused:
+            await auth.own(method, request, principal)
+        assert refused.value.code == "INVALID_CREDENTIALS"
 
 
 async def test_what_a_provider_refuses_is_said_and_told_to_the_tenant(
