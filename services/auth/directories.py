@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sansldap import LDAPError, LDAPResultCode
 
+from chassis import key_exchange
 from services.auth.domain import email_fault
 from services.auth.errors import (
     InvalidLogin,
@@ -63,7 +64,7 @@ class Directories:
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
-        self._trusted = ssl.create_default_context()
+        self._trusted = key_exchange.limited(ssl.create_default_context())
         self._under_way: Counter[ProviderId] = Counter()
 
     async def vouched(self, provider: DirectoryProvider, secret: str | None, login: str, password: str) -> Vouched:
@@ -112,7 +113,7 @@ class Directories:
     def _context(self, settings: LdapSettings) -> ssl.SSLContext:
         if not settings.certificate_authority:
             return self._trusted
-        return ssl.create_default_context(cadata=settings.certificate_authority)
+        return key_exchange.limited(ssl.create_default_context(cadata=settings.certificate_authority))
 
 
 class _Asked:

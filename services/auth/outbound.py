@@ -18,6 +18,7 @@ from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from chassis import key_exchange
 from chassis.shares import Shares
 from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
@@ -236,6 +237,7 @@ async def _asking(reach: Reach, names: _Names) -> AsyncIterator[Outbound]:
     resolver = _GuardedResolver(reach, names)
     connector = _Connector(
         resolver=resolver,
+        ssl=key_exchange.limited(ssl.create_default_context()),
         use_dns_cache=False,
         limit=_MOST_CONNECTIONS,
         # Whatever came after an answer would be kept until the connection is used again, however much that is.

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from cryptography import x509
 
-from chassis import logs, metrics
+from chassis import key_exchange, logs, metrics
 from chassis.file_versions import versions
 
 log = logs.get(__name__)
@@ -45,7 +45,7 @@ class Certificate:
     def _read(self) -> ssl.SSLContext:
         """TLS 1.2 and later, no client certificates, with the pair that is there now, whose end is published. Raises
         ValueError."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = key_exchange.limited(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
         try:
             context.load_cert_chain(self._certificate, self._key, password=lambda: b"")
             shown, *_chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())

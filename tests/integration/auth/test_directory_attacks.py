@@ -16,6 +16,7 @@ from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
 from services.auth import conversations, directories
 from services.auth.ldap import Connection, NotAnswered
 from services.auth.settings import Settings
+from tests import client_hellos
 from tests.integration.auth.client import AuthClient, running_auth
 from tests.integration.auth.directories import add_directory, change_directory, of_directory, of_liar, refusal, sign_in
 from tests.integration.auth.forging_issuer import ForgingIssuer
@@ -288,6 +289,18 @@ async def test_nothing_is_said_in_the_clear_where_encryption_is_refused_or_forge
         liar.says = partial(_with, injected)
         assert await refusal(auth, provider, "eve") == "SERVICE_UNAVAILABLE"
     assert liar.binds == []
+
+
+async def test_a_directory_does_not_choose_how_long_a_handshake_computes(
+    auth: AuthClient, directory: Directory
+) -> None:
+    ada = await auth.sign_up()
+    async with client_hellos.heard() as (port, hellos):
+        for certificate_authority in ("", directory.certificate):
+            ldap = {"url": f"ldaps://127.0.0.1:{port}", "certificate_authority": certificate_authority}
+            provider = await add_directory(auth, ada, of_directory(directory, ldap=ldap))
+            assert await refusal(auth, provider, "eve") == "SERVICE_UNAVAILABLE"
+    assert [hello.lets_the_server_choose_how_long_it_computes for hello in hellos] == [False, False]
 
 
 async def test_a_certificate_that_nobody_trusts_or_of_another_name_is_refused(

@@ -15,6 +15,7 @@ from chassis.settings import SettingsError
 from services.gateway import tls
 from services.gateway.tls import Certificate
 from tests.certificates import PrivateKey, self_signed
+from tests.client_hellos import FFDHE_8192, ClientHello
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.waiting import eventually
 
@@ -103,6 +104,15 @@ def test_a_client_with_a_session_from_before_a_renewal_is_shown_the_new_certific
     assert _name_in(_handshake(client, held.context, session)) == "renewed"
 
 
+def test_a_client_does_not_choose_how_long_a_handshake_computes(tmp_path: Path) -> None:
+    server = Certificate(*self_signed(tmp_path, "current")).context
+    hello = ClientHello.sent_by(ssl.create_default_context())
+    incoming = ssl.MemoryBIO()
+    incoming.write(hello.wanting(FFDHE_8192))
+    with pytest.raises(ssl.SSLError, match=r"(?i)no suitable"):
+        server.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True).do_handshake()
+
+
 def _names_in(server: ssl.SSLContext) -> set[str]:
     """What the server shows clients with and without a name for it, and those that know one kind of key."""
     names = {_name_in(_handshake(_client(), server, name=name)) for name in (None, "localhost")}
@@ -127,7 +137,7 @@ def _handshake(
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     there = server.wrap_bio(to_server, to_client, server_side=True)
     here = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
-    for step in (here.do_handshake, there.do_handshake, here.do_handshake, there.do_handshake, here.read):
+    for step in (*[here.do_handshake, there.do_handshake] * 3, here.read):
         with suppress(ssl.SSLWantReadError):
             step()
     return here

@@ -22,6 +22,7 @@ from yarl import URL
 from services.auth.conversations import ASKED_FOR
 from services.auth.errors import OutOfReach, ProviderAway, TooManyLookups, UnsafeAddress
 from services.auth.outbound import Outbound, Reach, reaching
+from tests import client_hellos
 from tests.certificates import self_signed
 from tests.waiting import eventually
 
@@ -167,6 +168,13 @@ async def test_a_provider_that_has_answered_is_not_listened_to_any_more() -> Non
     async with _answering(_EMPTY, hung_up) as (outbound, url):
         assert await outbound.get(url) == {}
         await asyncio.wait_for(hung_up.wait(), 1)
+
+
+async def test_a_provider_does_not_choose_how_long_a_handshake_computes() -> None:
+    async with client_hellos.heard() as (port, hellos), reaching((ip_network("127.0.0.1"),)) as outbounds:
+        with pytest.raises(ProviderAway):
+            await outbounds.inside.get(f"https://127.0.0.1:{port}/")
+    assert [hello.lets_the_server_choose_how_long_it_computes for hello in hellos] == [False]
 
 
 #: Asks on the event loop that services run on, says what came of it, and stays.
