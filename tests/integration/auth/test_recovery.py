@@ -18,6 +18,7 @@ from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2, credentials_pb2, invitations_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as sso_pb
+from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from services.auth.tokens import MailedTokens
 from tests.integration.auth.client import PASSWORD, AuthClient, Person, running_auth
@@ -522,6 +523,25 @@ async def test_a_password_that_is_replaced_while_it_is_compared_opens_nothing(
     with pytest.raises(Unauthenticated) as refused:
         await attempt
     assert refused.value.code == "INVALID_CREDENTIALS"
+
+
+async def test_a_password_that_is_replaced_while_the_next_one_is_hashed_stays(
+    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, hashed = await auth.sign_up(), PasswordHasher.hash
+    with psycopg.connect(module_database.superuser_dsn, autocommit=True) as connection:
+
+        async def replaced_meanwhile(hasher: PasswordHasher, password: str) -> str:
+            connection.execute("UPDATE auth.passwords SET bcrypt = 'another' WHERE user_id = %s", (ada.user_id,))
+            return await hashed(hasher, password)
+
+        monkeypatch.setattr(PasswordHasher, "hash", replaced_meanwhile)
+        with pytest.raises(Unauthenticated) as refused:
+            await change_password(auth, ada, PASSWORD, NEW_PASSWORD)
+
+        kept = connection.execute("SELECT bcrypt FROM auth.passwords WHERE user_id = %s", (ada.user_id,)).fetchone()
+    assert refused.value.code == "INVALID_CREDENTIALS"
+    assert kept == ("another",)
 
 
 async def test_of_several_changes_of_a_password_at_once_one_succeeds(auth: AuthClient) -> None:
