@@ -526,10 +526,10 @@ async def test_a_password_that_is_replaced_while_it_is_compared_opens_nothing(
 
 
 async def test_a_password_that_is_replaced_while_the_next_one_is_hashed_stays(
-    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+    auth: AuthClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, hashed = await auth.sign_up(), PasswordHasher.hash
-    with psycopg.connect(module_database.superuser_dsn, autocommit=True) as connection:
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
 
         async def replaced_meanwhile(hasher: PasswordHasher, password: str) -> str:
             connection.execute("UPDATE auth.passwords SET bcrypt = 'another' WHERE user_id = %s", (ada.user_id,))
