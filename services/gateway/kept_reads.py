@@ -4,6 +4,9 @@ Who asks is known; what they may is seen here, because the service that would se
 kept as they are sent: a page of them may take megabytes, which are rendered once and not for whoever reads them again.
 """
 
+import asyncio
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -11,6 +14,7 @@ import msgspec
 from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
+from services.gateway import errors
 from services.gateway.clients.definitions import Definitions
 from services.gateway.clients.generator import Generator
 from services.gateway.read_cache import Life, ReadCache
@@ -21,6 +25,23 @@ class Rendered(msgspec.Struct, array_like=True, frozen=True):
 
     etag: str
     body: bytes
+
+
+class Source(msgspec.Struct, array_like=True, frozen=True):
+    """A generated client."""
+
+    content: bytes
+    content_type: str
+    file_name: str
+    #: As hexadecimal digits.
+    sha256: str
+    #: For a script tag.
+    integrity: str
+
+
+SCRIPT = "text/javascript"
+#: Kept instead of a source that no page may load.
+_NO_SCRIPT = b""
 
 
 class KeptReads:
@@ -64,20 +85,38 @@ class KeptReads:
         kept = await self._cache.of(reader, question.encode(), Life.LIST, encoded)
         return msgspec.msgpack.decode(kept, type=Rendered)
 
-    async def client(self, reader: Principal, request: codegen.GenerateClientRequest) -> codegen.GenerateClientResponse:
+    async def client(self, reader: Principal, request: codegen.GenerateClientRequest) -> Source:
         """For who may see the definitions, or has the publishable key that stands in it."""
 
         async def load() -> bytes:
-            return (await self._generator.client(request)).SerializeToString()
+            made = await self._generator.client(request)
+            return await _encoded(made, made.sha256)
 
         question = b"client\n" + request.SerializeToString(deterministic=True)
-        return codegen.GenerateClientResponse.FromString(await self._cache.of(reader, question, Life.GENERATED, load))
+        kept = await self._cache.of(reader, question, Life.GENERATED, load)
+        return msgspec.msgpack.decode(kept, type=Source)
 
-    async def artifact(self, reader: Principal, sha256: str) -> codegen.GetArtifactResponse:
-        """What was generated before. Raises NotFound."""
+    async def script(self, reader: Principal, sha256: str) -> Source:
+        """What was generated before. Raises NotFound, also where it is in another language than pages run."""
 
         async def load() -> bytes:
-            return (await self._generator.artifact(sha256)).SerializeToString()
+            found = await self._generator.artifact(sha256)
+            return await _encoded(found, sha256) if media_type(found.content_type) == SCRIPT else _NO_SCRIPT
 
-        question = f"artifact\n{sha256}".encode()
-        return codegen.GetArtifactResponse.FromString(await self._cache.of(reader, question, Life.FIXED, load))
+        kept = await self._cache.of(reader, f"script\n{sha256}".encode(), Life.FIXED, load)
+        if kept == _NO_SCRIPT:
+            raise errors.not_found()
+        return msgspec.msgpack.decode(kept, type=Source)
+
+
+def media_type(content_type: str) -> str:
+    """Without its parameters."""
+    return content_type.partition(";")[0].strip()
+
+
+async def _encoded(made: codegen.GenerateClientResponse | codegen.GetArtifactResponse, sha256: str) -> bytes:
+    """With its hash for a script tag, which takes longer than others should wait: it may be megabytes."""
+    content = made.content
+    digest = (await asyncio.to_thread(hashlib.sha384, content)).digest()
+    integrity = f"sha384-{base64.b64encode(digest).decode()}"
+    return msgspec.msgpack.encode(Source(content, made.content_type, made.file_name, sha256, integrity))

@@ -44,7 +44,7 @@ _SINCE, _SINCE_SECONDS = "reads:since", 3600
 _NEVER = -1
 #: Another one for other entries: gateways of two versions then keep apart what they cannot both read; a change through
 #: either holds for both.
-_FORMAT = "kept reads 2"
+_FORMAT = "kept reads 3"
 _MOST_BYTES_OF_ONE = 2 << 20
 _MOST_BYTES = 32 << 20
 #: What an entry takes in memory beyond its content.

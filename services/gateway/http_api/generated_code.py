@@ -1,7 +1,5 @@
 """Generated clients: for download, and as a script that a page loads."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -16,7 +14,7 @@ from services.gateway.authentication import Authentication
 from services.gateway.clients.accounts import Accounts
 from services.gateway.http_api.bodies import Asking, has_it, path_id
 from services.gateway.http_api.shapes import Asked, Id
-from services.gateway.kept_reads import KeptReads
+from services.gateway.kept_reads import SCRIPT, KeptReads, Source, media_type
 from services.gateway.routes import CALLER, Audience, Header, Media, Operation, Route
 
 LanguageName = Literal["javascript", "python"]
@@ -31,8 +29,7 @@ _FRESH = "public, max-age=300, stale-while-revalidate=86400, stale-if-error=6048
 _FOR_EVER = "public, max-age=31536000, immutable"
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
-
-_SCRIPT = Media(("text/javascript",))
+_SCRIPT = Media((SCRIPT,))
 #: Of a key in a path, whose errors count towards the address.
 _SCRIPT_ERRORS = (401, 403, 404, 429, 503, 504)
 _KNOWN = Header("If-None-Match", "The ETag of the source that the client has.")
@@ -65,7 +62,7 @@ class GeneratedCodeRoutes:
                 Audience.EXPENSIVE,
                 Operation(
                     "Generate a client",
-                    {200: Media(("text/javascript", "text/x-python")), 304: None},
+                    {200: Media((SCRIPT, "text/x-python")), 304: None},
                     headers=(_KNOWN,),
                     answer_headers=("ETag", "Content-Disposition"),
                 ),
@@ -114,35 +111,37 @@ class GeneratedCodeRoutes:
                 language=_LANGUAGES[wanted.language], endpoint=self._endpoint, publishable_key=key, minify=wanted.minify
             ),
         )
-        headers = {"ETag": f'"{made.sha256}"', "Cache-Control": "private, no-cache"}
+        headers = {"Cache-Control": "private, no-cache"}
         if _FILE_NAME.fullmatch(made.file_name):
             headers["Content-Disposition"] = f'attachment; filename="{made.file_name}"'
-        return _source(request, made.content, made.content_type, headers)
+        return _answer(request, made, headers)
 
     async def script(self, request: web.Request) -> web.Response:
         """The newest client of a publishable key, for a script tag."""
         key, reader = await self._key_of(request)
         made = await self._generate(reader, key)
         headers = {
-            **_shared(made.content, made.sha256),
+            "X-Content-Integrity": made.integrity,
             "Cache-Control": _FRESH,
             "Link": f'</sdk/v1/{key}.{made.sha256}.js>; rel="canonical"',
         }
-        return _source(request, made.content, made.content_type, headers)
+        return _answer(request, made, headers)
 
     async def pinned_script(self, request: web.Request) -> web.Response:
-        """The same bytes for ever, or 404."""
+        """The same bytes for ever, or 404. Who has them is told so whether or not they are still here."""
         _, reader = await self._key_of(request)
         sha256 = request.match_info["hash"]
-        kept = await self._kept.artifact(reader, sha256)
-        headers = {**_shared(kept.content, sha256), "Cache-Control": _FOR_EVER}
-        return _source(request, kept.content, kept.content_type, headers)
+        headers = {"ETag": _etag(sha256), "Cache-Control": _FOR_EVER}
+        if has_it(request, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        kept = await self._kept.script(reader, sha256)
+        return _answer(request, kept, {**headers, "X-Content-Integrity": kept.integrity})
 
     async def _key_of(self, request: web.Request) -> tuple[str, Principal]:
         key = request.match_info["publishableKey"]
         return key, (await self._authentication.of_key(request, key)).principal
 
-    async def _generate(self, reader: Principal, key: str) -> pb.GenerateClientResponse:
+    async def _generate(self, reader: Principal, key: str) -> Source:
         return await self._kept.client(
             reader,
             pb.GenerateClientRequest(
@@ -155,14 +154,15 @@ class GeneratedCodeRoutes:
         )
 
 
-def _shared(content: bytes, sha256: str) -> dict[str, str]:
-    integrity = base64.b64encode(hashlib.sha384(content).digest()).decode("ascii")
-    return {"ETag": f'"{sha256}"', "X-Content-Integrity": f"sha384-{integrity}"}
+def _etag(sha256: str) -> str:
+    return f'"{sha256}"'
 
 
-def _source(request: web.Request, content: bytes, content_type: str, headers: dict[str, str]) -> web.Response:
+def _answer(request: web.Request, source: Source, headers: Mapping[str, str]) -> web.Response:
     """The source, or 304 where the client has it."""
-    if has_it(request, headers["ETag"]):
-        return web.Response(status=304, headers=headers)
-    media_type = content_type.partition(";")[0].strip()
-    return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)
+    told = {"ETag": _etag(source.sha256), **headers}
+    if has_it(request, told["ETag"]):
+        return web.Response(status=304, headers=told)
+    return web.Response(
+        body=source.content, content_type=media_type(source.content_type), charset="utf-8", headers=told
+    )

@@ -10,6 +10,7 @@ from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.codegen.v1 import codegen_pb2
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT
 from tests.integration.gateway.running import Gateway
+from tests.waiting import eventually
 
 CONTENT = b"var Pulsegate = {};\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -115,8 +116,28 @@ async def test_a_pinned_script_stays_for_ever(generating: Gateway) -> None:
     assert (answer.status, answer.body) == (200, CONTENT)
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert generating.codegen.requests("GetArtifact")[0].sha256 == SHA256
-    again = await generating.call("GET", f"/sdk/v1/{key}.{SHA256}.js", headers={"If-None-Match": f'"{SHA256}"'})
-    assert again.status == 304
+
+
+async def test_who_has_a_pinned_script_is_told_so_without_a_question_while_the_key_is_good(generating: Gateway) -> None:
+    key, known = generating.auth.new_key(), {"If-None-Match": f'"{SHA256}"'}
+    answer = await generating.call("GET", f"/sdk/v1/{key}.{SHA256}.js", headers=known)
+    assert (answer.status, answer.body, answer.headers["ETag"]) == (304, b"", known["If-None-Match"])
+    generating.auth.revoke(key)
+
+    async def is_refused() -> bool:
+        return (await generating.call("GET", f"/sdk/v1/{key}.{SHA256}.js", headers=known)).status == 401
+
+    await eventually(is_refused, what="the key is refused")
+    assert generating.codegen.seen == []
+
+
+async def test_a_client_in_another_language_is_no_script(generating: Gateway) -> None:
+    key = generating.auth.new_key()
+    generating.codegen.answers["GetArtifact"] = codegen_pb2.GetArtifactResponse(
+        content=CONTENT, content_type="text/x-python; charset=utf-8"
+    )
+    answer = await generating.call("GET", f"/sdk/v1/{key}.{SHA256}.js")
+    assert (answer.status, answer.code) == (404, "NOT_FOUND")
 
 
 async def test_a_script_that_never_was_is_not_found(generating: Gateway) -> None:

@@ -1,8 +1,10 @@
 """Reads that are answered out of the cache: of two gateways, with a real Valkey between them."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
@@ -386,3 +388,30 @@ async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, 
         assert (await one.call("GET", f"/sdk/v1/{key}.js")).body == b"client"
     embedded = [request.publishable_key for request in one.codegen.requests("GenerateClient")]
     assert embedded == keys
+
+
+@pytest.mark.parametrize(("language", "status", "hashed"), [("javascript", 200, 1), ("x-python", 404, 0)])
+async def test_of_a_pinned_script_everything_is_seen_once(
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch, language: str, status: int, hashed: int
+) -> None:
+    """Its hash for a script tag, and that it is none."""
+    one, other, _ = two
+    hashes, sha384 = [], hashlib.sha384
+
+    def counted(content: bytes) -> Any:
+        hashes.append(content)
+        return sha384(content)
+
+    monkeypatch.setattr(hashlib, "sha384", counted)
+    one.codegen.answers["GetArtifact"] = codegen_pb2.GetArtifactResponse(
+        content=b"client", content_type=f"text/{language}; charset=utf-8"
+    )
+    key = one.auth.new_key()
+    other.auth._known.update(one.auth._known)
+    path = f"/sdk/v1/{key}.{'1' * 64}.js"
+    answers = [await gateway.call("GET", path) for gateway in (one, one, other, other)]
+    assert {answer.status for answer in answers} == {status}
+    assert len({answer.headers.get("X-Content-Integrity") for answer in answers}) == 1
+    assert hashes == [b"client"] * hashed
+    assert len(one.codegen.requests("GetArtifact")) == 1
+    assert other.codegen.requests("GetArtifact") == []
