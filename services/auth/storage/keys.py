@@ -6,7 +6,7 @@ from typing import Any
 
 from chassis.postgres import Connection
 from services.auth.domain import MOST_PAGE_BYTES, KeyId, PageRequest, ProjectId, TenantId
-from services.auth.keys import ApiKey, SealedText
+from services.auth.keys import MOST_KEYS, ApiKey, SealedText
 
 #: Role that notes when keys were used.
 KEY_USAGE_ROLE = "auth_key_usage"
@@ -103,11 +103,12 @@ class KeyStorage:
         )
 
     async def count_alive(self, connection: Connection, project_id: ProjectId, now: datetime) -> int:
-        """Of those that are neither revoked nor expired."""
+        """Of those that are neither revoked nor expired: they end last, or never, and a project has no more than
+        `MOST_KEYS`. However many have ended, it reads no more."""
         cursor = await connection.execute(
-            "SELECT count(*) AS n FROM keys"
-            " WHERE project_id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s)",
-            (project_id, now),
+            "SELECT count(*) FILTER (WHERE ends_at IS NULL OR ends_at > %s) AS n FROM (SELECT ends_at FROM keys"
+            " WHERE project_id = %s ORDER BY ends_at DESC NULLS FIRST LIMIT %s) AS latest",
+            (now, project_id, MOST_KEYS),
         )
         [row] = await cursor.fetchall()
         return int(row["n"])

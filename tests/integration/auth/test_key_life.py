@@ -12,10 +12,11 @@ from chassis import api_keys, postgres
 from chassis.clock import SystemClock
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.auth.domain import KeyId
+from services.auth.domain import KeyId, ProjectId
 from services.auth.key_usage import KeyUsage
+from services.auth.keys import MOST_KEYS
 from services.auth.settings import Settings
-from services.auth.storage.keys import KeyUsageStorage
+from services.auth.storage.keys import KeyStorage, KeyUsageStorage
 from tests.integration.auth.client import AuthClient, Person, running_auth
 from tests.integration.auth.clocks import MovableClock
 from tests.suite_database import Database
@@ -140,6 +141,35 @@ async def test_a_project_takes_so_many_live_keys_also_when_everybody_asks_at_onc
         await auth.create_key(ada)
         with pytest.raises(Invalid):
             await auth.create_key(ada)
+
+
+async def test_a_projects_living_keys_are_counted_without_reading_all_that_are_dead(
+    auth: AuthClient, module_database: Database
+) -> None:
+    ada = await auth.sign_up()
+    made = await auth.create_key(ada)
+    with psycopg.connect(module_database.superuser_dsn, autocommit=True) as operator:
+        operator.execute(
+            "INSERT INTO auth.keys (id, tenant_id, project_id, name, kind, scopes, allowed_origins, prefix, key_hash,"
+            " created_at, expires_at, revoked_at) SELECT gen_random_uuid(), tenant_id, project_id, name, kind, scopes,"
+            " allowed_origins, prefix, sha256(key_hash || n::text::bytea), created_at,"
+            " CASE n %% 2 WHEN 0 THEN now() END, CASE n %% 2 WHEN 1 THEN now() END"
+            " FROM auth.keys, generate_series(1, 20000) AS n WHERE id = %s",
+            (made.key.id,),
+        )
+        operator.execute("ANALYZE auth.keys")
+
+    async with (
+        postgres.connected(module_database.dsn("auth")) as runtime,
+        runtime.transaction(tenant_id=ada.tenant_id) as connection,
+    ):
+        alive = await KeyStorage().count_alive(connection, ProjectId(ada.project_id), datetime.now(UTC))
+        cursor = await connection.execute(
+            "SELECT seq_tup_read + idx_tup_fetch AS read FROM pg_stat_xact_user_tables WHERE relname = 'keys'"
+        )
+        [row] = await cursor.fetchall()
+
+    assert (alive, row["read"]) == (1, MOST_KEYS)
 
 
 async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:
