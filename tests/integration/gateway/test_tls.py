@@ -137,9 +137,11 @@ def _handshake(
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     there = server.wrap_bio(to_server, to_client, server_side=True)
     here = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
-    for step in (*[here.do_handshake, there.do_handshake] * 3, here.read):
+    for step in [here.do_handshake, there.do_handshake] * 3:
         with suppress(ssl.SSLWantReadError):
             step()
+    with suppress(ssl.SSLWantReadError):
+        here.read()
     return here
 
 
