@@ -74,7 +74,7 @@ from services.gateway.verdicts import Verdicts
 
 #: Redis is asked again so soon after it was found away: deciding alone is worse than a late answer now and then.
 _REDIS_RESET_SECONDS = 1.0
-#: Of large answers, until clients have read them: one tenant may have a quarter, as much as Prometheus' largest.
+#: Of large answers to reads, until clients have read them: one tenant may have a quarter, as Prometheus' largest takes.
 _MOST_ANSWER_BYTES = 128 << 20
 
 
@@ -127,7 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         stages = middlewares.stages_by_audience(
             authentication, limits, once=once, changing=Changes(cache).told, revalidated=revalidated
         )
-        api = http_api.Api(resources, stages, _pipeline(settings))
+        api = http_api.Api(resources, stages, _pipeline(settings, answers))
         await stack.enter_async_context(http_server.serving_operations(settings.host, settings.operations_port, health))
         await health.refresh()  # the first client's call finds connections that are there
         await stack.enter_async_context(_serving(api, settings))
@@ -187,9 +187,10 @@ def _resources(
     return resources
 
 
-def _pipeline(settings: Settings) -> Pipeline:
+def _pipeline(settings: Settings, answers: HeldBytes) -> Pipeline:
     return Pipeline(
         RequestRules(settings.request_rules),
+        answers,
         timeout_seconds=settings.request_timeout_seconds,
         slow_client_seconds=settings.slow_client_seconds,
         cors_origins=settings.cors_origins,

@@ -96,6 +96,11 @@ class Limits:
         HOLDERS.set((address,))
         return await handler(request)
 
+    async def uncounted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Of nobody: what the answer holds, the address does."""
+        HOLDERS.set((self._address_of(request),))
+        return await handler(request)
+
     async def signing_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Of the address, for the routes below /auth/."""
         await self._take(request, self._attempt("address", self._address_of(request)))

@@ -39,8 +39,8 @@ SHED = Counter(
 )
 HELD_BYTES = Gauge(
     "pulsegate_gateway_held_bytes",
-    "What is in memory of Prometheus' answers and of audit exports until clients have read them (answers), and of "
-    "bodies that did not come with their headers until their requests are answered (bodies).",
+    "What is in memory of large answers to reads until clients have read them (answers), and of bodies that did not "
+    "come with their headers until their requests are answered (bodies).",
     ["what"],
 )
 RETRIES = Counter(

@@ -24,6 +24,7 @@ from services.gateway.routes import (
     ADMISSION,
     BEGAN,
     BELOW_SDK,
+    HELD,
     HELD_BODIES,
     SLOW_CLIENT_SECONDS,
     Admission,
@@ -45,6 +46,8 @@ class Stage(Protocol):
 
 #: Of bodies that arrive or are worked on, all together.
 _MOST_BODY_BYTES = 128 << 20
+#: What an answer may have without being counted: nothing waits for a client to read what is not more.
+_UNCOUNTED_BYTES = 1 << 16
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -78,9 +81,16 @@ class Pipeline:
     """What is around every request, whatever its route."""
 
     def __init__(
-        self, rules: RequestRules, *, timeout_seconds: float, slow_client_seconds: float, cors_origins: frozenset[str]
+        self,
+        rules: RequestRules,
+        answers: HeldBytes,
+        *,
+        timeout_seconds: float,
+        slow_client_seconds: float,
+        cors_origins: frozenset[str],
     ) -> None:
         self._rules = rules
+        self._answers = answers
         self._timeout_seconds = timeout_seconds
         self._slow_client_seconds = slow_client_seconds
         self._cors_origins = cors_origins
@@ -153,7 +163,8 @@ class Pipeline:
             # Before the route's stages, because a preflight carries no credential and counts towards no limit.
             if request.method == "OPTIONS" and (response := self._preflight(request)) is not None:
                 return response
-            return await handler(request)
+            # Whatever the route, because what is not read stays in memory.
+            return self._counted(request, await handler(request))
         except PulsegateError as error:
             return _error_response(request, error)
         except web.HTTPException as refusal:
@@ -164,6 +175,14 @@ class Pipeline:
         except Exception:  # the edge of the service: the unknown becomes a bland internal error
             log.exception("request failed", method=request.method, path=request.path)
             return _error_response(request, Internal("Something went wrong inside Pulsegate."))
+
+    def _counted(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        """The answer, which counts until its client has read it, where it is large. Raises Unavailable where there is
+        too much of these: of reads alone, since what has changed something must not be refused afterwards."""
+        size = response.content_length or 0
+        if request.method == "GET" and size > _UNCOUNTED_BYTES and HELD not in response:
+            self._answers.begin().more(size)
+        return response
 
     def _preflight(self, request: web.Request) -> web.Response | None:
         """Answers what a browser asks before it lets a page of another origin call (CORS, Fetch standard)."""
@@ -230,7 +249,7 @@ def stages_by_audience(
     """
     return {
         # Static and cheap, and what watches the health of this process must not be turned away.
-        Audience.OPEN: [],
+        Audience.OPEN: [limits.uncounted],
         # Nobody is known here but the address.
         Audience.ANYBODY: [limits.by_address],
         # Guessing passwords must be slow; the account is counted by the handler, which has read its name.

@@ -29,6 +29,8 @@ ADMISSION = web.RequestKey[Admission]("admission")
 ADDED_HEADERS = web.RequestKey("added_headers", dict[str, str])
 #: In an answer: it shows a secret, which is shown once and kept nowhere.
 SHOWN_ONCE = web.ResponseKey("shown_once", bool)
+#: In an answer: what it takes of the memory for answers was taken while it was made.
+HELD = web.ResponseKey("held", bool)
 #: When it began, on `time.monotonic()`'s scale: when its headers were here, moved on by what its body took to arrive.
 BEGAN = web.RequestKey("began", float)
 #: How long the client may take to send a body.

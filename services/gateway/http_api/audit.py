@@ -14,7 +14,7 @@ from services.gateway.clients.accounts import Audit
 from services.gateway.http_api.bodies import Asking, Page, answer, path_id
 from services.gateway.http_api.shapes import Id, Moment, Told
 from services.gateway.limits import Limits
-from services.gateway.routes import Audience, Header, Media, Operation, Route
+from services.gateway.routes import HELD, Audience, Header, Media, Operation, Route
 from services.gateway.shares import HeldBytes
 
 _LINES = "application/x-ndjson"
@@ -140,7 +140,9 @@ class AuditRoutes:
             if not token or entries >= _MOST_EXPORTED or len(lines) >= _MOST_EXPORTED_BYTES:
                 break
         lines += _line({"signedHead": found.signed_head})
-        return web.Response(body=bytes(lines), content_type=_LINES)
+        response = web.Response(body=bytes(lines), content_type=_LINES)
+        response[HELD] = True
+        return response
 
 
 def _line(members: Mapping[str, Any]) -> bytes:

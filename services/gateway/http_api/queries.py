@@ -16,7 +16,7 @@ from services.gateway.clients.prometheus import Parameters, Prometheus
 from services.gateway.http_api.bodies import read
 from services.gateway.http_api.shapes import Asked, Told
 from services.gateway.promql import Scope
-from services.gateway.routes import CALLER, ENDS_WITH_CLIENT, Audience, Handler, Media, Operation, Route
+from services.gateway.routes import CALLER, ENDS_WITH_CLIENT, HELD, Audience, Handler, Media, Operation, Route
 
 _MOST_PARAMETERS = 100
 
@@ -248,4 +248,6 @@ def _matches(parameters: Parameters, scope: Scope) -> list[tuple[str, str]]:
 
 def _answer(status: int, body: bytes) -> web.Response:
     headers = {"Retry-After": "2"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    response = web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    response[HELD] = True
+    return response

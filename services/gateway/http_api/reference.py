@@ -46,7 +46,13 @@ _JSON, _HTML = "application/json", "text/html"
 
 
 def _operation(summary: str, media_type: str) -> Operation:
-    return Operation(summary, {200: Media((media_type,)), 304: None}, headers=(_KNOWN,), answer_headers=("ETag",))
+    return Operation(
+        summary,
+        {200: Media((media_type,)), 304: None},
+        headers=(_KNOWN,),
+        answer_headers=("ETag",),
+        errors=(503,),
+    )
 
 
 def _answer(request: web.Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> web.Response:

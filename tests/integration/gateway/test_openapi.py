@@ -17,6 +17,7 @@ from services.gateway.http_api.shapes import Told
 from services.gateway.middlewares import Pipeline
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import Audience, Deprecation, Operation, Route
+from services.gateway.shares import HeldBytes
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT
 from tests.integration.gateway.running import Gateway
 from tests.openapi_conformance import Conformance
@@ -149,7 +150,13 @@ class OldRoutes:
 @pytest.fixture
 async def greetings(port_blocks: Callable[[], Ports]) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that has `OldRoutes` alone."""
-    pipeline = Pipeline(RequestRules("off"), timeout_seconds=5, slow_client_seconds=5, cors_origins=frozenset())
+    pipeline = Pipeline(
+        RequestRules("off"),
+        HeldBytes("answers", 1 << 20),
+        timeout_seconds=5,
+        slow_client_seconds=5,
+        cors_origins=frozenset(),
+    )
     runner = web.AppRunner(http_api.Api([OldRoutes()], {Audience.OPEN: []}, pipeline).app)
     port = port_blocks().public
     await runner.setup()

@@ -14,6 +14,7 @@ from services.gateway.http_api import Api
 from services.gateway.middlewares import Pipeline
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import Audience, Operation, Route
+from services.gateway.shares import HeldBytes
 from tests.waiting import eventually
 
 _PATIENCE_SECONDS = 0.3
@@ -37,7 +38,11 @@ class Much:
 @pytest.fixture
 async def port(port_blocks: Callable[[], Ports]) -> AsyncIterator[int]:
     pipeline = Pipeline(
-        RequestRules("off"), timeout_seconds=10, slow_client_seconds=_PATIENCE_SECONDS, cors_origins=frozenset()
+        RequestRules("off"),
+        HeldBytes("answers", 2 * _MOST_BYTES),
+        timeout_seconds=10,
+        slow_client_seconds=_PATIENCE_SECONDS,
+        cors_origins=frozenset(),
     )
     port = port_blocks().public
     async with connections.serving(

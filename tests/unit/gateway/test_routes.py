@@ -10,6 +10,7 @@ from services.gateway.http_api import Api
 from services.gateway.middlewares import Pipeline, Stage
 from services.gateway.request_rules import RequestRules
 from services.gateway.routes import Audience, Operation, Route
+from services.gateway.shares import HeldBytes
 
 Client = TestClient[web.Request, web.Application]
 
@@ -33,7 +34,13 @@ class Made:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    pipeline = Pipeline(RequestRules("off"), timeout_seconds=5, slow_client_seconds=5, cors_origins=frozenset())
+    pipeline = Pipeline(
+        RequestRules("off"),
+        HeldBytes("answers", 1 << 20),
+        timeout_seconds=5,
+        slow_client_seconds=5,
+        cors_origins=frozenset(),
+    )
     stages: dict[Audience, Sequence[Stage]] = {audience: [] for audience in Audience}
     async with TestClient(TestServer(Api([Made()], stages, pipeline).app)) as client:
         yield client
