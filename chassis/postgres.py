@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from chassis import logs, metrics, tracing
 from chassis.errors import Unavailable
 from chassis.query_plans import QueryPlans
+from chassis.timely_turns import TimelyTurns
 
 Connection = AsyncConnection[DictRow]
 
@@ -182,6 +183,11 @@ class Database:
                 raise Unavailable(reason, retry_after_seconds=_RETRY_AFTER_SECONDS) from error
             raise Unavailable("The database is away.", retry_after_seconds=_RETRY_AFTER_SECONDS) from error
 
+    def in_turns(self, turns: TimelyTurns) -> "Database":
+        """The same pool. Each transaction waits for a turn of the person or the tenant that it is for, so that one who
+        waits for locks of their own leaves connections to others."""
+        return _InTurns(self._pool, turns)
+
     async def probe(self) -> None:
         """A health check: one round trip."""
         async with self._connection(timeout_seconds=1.5) as connection:
@@ -199,6 +205,23 @@ class Database:
                 raise asyncio.CancelledError
             with connection.allowing(statement_timeout_seconds):
                 yield connection
+
+
+class _InTurns(Database):
+    """See `Database.in_turns`."""
+
+    def __init__(self, pool: _Pool, turns: TimelyTurns) -> None:
+        super().__init__(pool)
+        self._turns = turns
+
+    @asynccontextmanager
+    async def transaction(
+        self, statement_timeout_seconds: float | None = None, /, *, tenant_id: str = "", role: str = "", **settings: str
+    ) -> AsyncIterator[Connection]:
+        holder = settings.get("user_id") or tenant_id or role
+        transaction = super().transaction(statement_timeout_seconds, tenant_id=tenant_id, role=role, **settings)
+        async with self._turns.one(holder), transaction as connection:
+            yield connection
 
 
 def _cancellations() -> int:

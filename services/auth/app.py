@@ -13,6 +13,7 @@ from chassis.migrations import schema_probe
 from chassis.mutual_tls import MutualTls
 from chassis.postgres import Database
 from chassis.principals import PrincipalVerifier
+from chassis.timely_turns import TimelyTurns
 from contracts.pulsegate.auth.v1.accounts_pb2_grpc import add_AccountServiceServicer_to_server
 from contracts.pulsegate.auth.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.pulsegate.auth.v1.credentials_pb2_grpc import add_CredentialServiceServicer_to_server
@@ -88,6 +89,9 @@ from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+#: Of the connections for what is a tenant's, one person may have so many, or a quarter.
+_TURNS_OF_ONE = 2
+
 
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[None]:
@@ -99,11 +103,11 @@ async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterat
         database = await stack.enter_async_context(
             postgres.connected(settings.following("dsn"), most_connections=settings.most_connections)
         )
-        health.add("postgres", schema_probe(database, MIGRATIONS), hard=True)
-        # A connection of its own, so that a flood of calls cannot silence the feed.
+        # Connections of its own, so that a flood of calls cannot silence the feed, nor take auth for unready.
         watching = await stack.enter_async_context(
             postgres.connected(settings.following("dsn"), pool_name="feed", most_connections=2)
         )
+        health.add("postgres", schema_probe(watching, MIGRATIONS), hard=True)
         feed = CredentialFeed(watching, FeedStorage())
         # Nor can slow answers about accounts keep credentials unchecked, for which every gateway's callers wait.
         checking = await stack.enter_async_context(
@@ -206,6 +210,8 @@ class _Parts:
 
     settings: Settings
     database: Database
+    #: For what is a tenant's: each operation is one transaction, which waits for others of that tenant.
+    in_turns: Database
     master_key: MasterKey
     tokens: Tokens
     hasher: PasswordHasher
@@ -229,6 +235,9 @@ def _parts(
     return _Parts(
         settings=settings,
         database=database,
+        in_turns=database.in_turns(
+            TimelyTurns(settings.tenant_connections, "changes of tenants are under way", least=_TURNS_OF_ONE)
+        ),
         master_key=master_key,
         tokens=tokens,
         hasher=hasher,
@@ -362,8 +371,8 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             default_plan=of.settings.default_plan,
         ),
         sessions=of.sessions,
-        projects=Projects(of.database, of.access, accounts, projects, keys, feed, of.trail, of.clock),
-        keys=Keys(of.database, of.access, keys, feed, of.trail, of.master_key, of.clock),
+        projects=Projects(of.in_turns, of.access, accounts, projects, keys, feed, of.trail, of.clock),
+        keys=Keys(of.in_turns, of.access, keys, feed, of.trail, of.master_key, of.clock),
         leaks=Leaks(
             of.database,
             VerdictStorage(),
@@ -376,7 +385,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             only_verified=of.settings.addresses_can_be_verified,
         ),
         members=Members(
-            of.database,
+            of.in_turns,
             of.access,
             accounts,
             members,
@@ -392,7 +401,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
 def _invitations(of: _Parts) -> InvitationServicer:
     return InvitationServicer(
         Invitations(
-            of.database,
+            of.in_turns,
             of.access,
             AccountStorage(),
             MemberStorage(),
@@ -428,7 +437,7 @@ def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -
     session_life = timedelta(hours=of.settings.sso_session_hours)
     return SingleSignOnServicer(
         IdentityProviders(
-            of.database, of.access, members, stored, identities, feed, of.trail, of.master_key, providers, of.clock
+            of.in_turns, of.access, members, stored, identities, feed, of.trail, of.master_key, providers, of.clock
         ),
         SingleSignOn(
             of.database,
@@ -452,7 +461,7 @@ def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -
             of.clock,
             session_life=session_life,
         ),
-        RemovedMembers(of.database, of.access, members, identities, of.trail),
+        RemovedMembers(of.in_turns, of.access, members, identities, of.trail),
     )
 
 
@@ -460,7 +469,7 @@ def _provisioning(of: _Parts) -> ProvisioningServicer:
     members, identities = MemberStorage(), IdentityStorage()
     return ProvisioningServicer(
         Provisioning(
-            of.database,
+            of.in_turns,
             AccountStorage(),
             members,
             IdentityProviderStorage(),

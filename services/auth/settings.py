@@ -92,6 +92,12 @@ class Settings(PeerSettings):
         return max(4, self.most_connections // 3)
 
     @property
+    def tenant_connections(self) -> int:
+        """Of `most_connections` those that changes of tenants may have, which wait for each other; the rest is for
+        signing in and for auth's own tasks."""
+        return max(1, self.most_connections * 4 // 5)
+
+    @property
     def addresses_can_be_verified(self) -> bool:
         """Whether mails reach people; without a mail server nobody could verify an address."""
         return self.smtp is not None

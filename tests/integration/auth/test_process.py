@@ -1,10 +1,12 @@
 """auth as a process: its start before its database, its faults, its migrations, its end."""
 
+import asyncio
 import os
 import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,11 +17,14 @@ import aiohttp
 import psycopg
 import pytest
 
+from chassis.errors import Unavailable
+from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
 from deploy.local.layout import CHECKOUT
 from services.auth.__main__ import main
 from services.auth.app import MIGRATIONS
 from services.auth.settings import Settings
-from tests.integration.auth.client import connected_to, running_auth
+from tests.integration.auth.client import PASSWORD, connected_to, running_auth
+from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.suite_database import Database
 from tests.waiting import eventually, wait_for
 
@@ -126,6 +131,53 @@ async def test_losing_every_database_connection_needs_no_restart(settings: Setti
         await anext(stream)
 
         assert await auth.create_key(ada)
+
+
+async def stays_ready(settings: Settings, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not await is_ready(settings):
+            return False
+        await asyncio.sleep(0.05)
+    return True
+
+
+async def test_who_waits_for_locks_of_their_own_leaves_connections_to_others(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.timely_turns._LONGEST_WAIT_SECONDS", 1.0)
+    async with running_auth(settings) as auth:
+        ada, eve = await auth.sign_up(), await auth.sign_up()
+        principal = await auth.principal(ada)
+        making = pb.CreateKeyRequest(project_id=ada.project_id, name="mine", kind=pb.KEY_KIND_SECRET)
+        with psycopg.connect(database.superuser_dsn) as holder:
+            holder.execute("SELECT FROM auth.projects WHERE id = %s FOR UPDATE", (ada.project_id,))
+            waiting = [asyncio.create_task(auth.account("CreateKey", making, principal)) for _ in range(64)]
+            await until_somebody_waits_for_a_lock(database, 2)
+            async with asyncio.timeout(2):
+                assert await auth.create_key(eve)
+                signing_in = pb.SignInRequest(email=eve.email, password=PASSWORD)
+                assert (await auth.account("SignIn", signing_in)).user.id == eve.user_id
+            *_, refused = (await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION))[0]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+    told = {str(error.details) for error in outcomes if isinstance(error, Unavailable)}
+    assert isinstance(refused.exception(), Unavailable)
+    assert told == {str({"waitingFor": "turn"})}, "nothing that speaks against auth, and opens its callers' breakers"
+    assert any(isinstance(outcome, pb.CreateKeyResponse) for outcome in outcomes)
+
+
+async def test_auth_stays_ready_while_calls_hold_all_their_connections(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.health._INTERVAL_SECONDS", 0.05)
+    async with running_auth(settings, most_connections=2) as auth:
+        with psycopg.connect(database.superuser_dsn) as migrating:
+            migrating.execute("LOCK TABLE auth.projects IN SHARE MODE")
+            waiting = [asyncio.create_task(auth.sign_up()) for _ in range(2)]
+            await until_somebody_waits_for_a_lock(database, 2)
+            assert await stays_ready(settings, seconds=2.5)  # longer than readiness waits for the database
+        await asyncio.gather(*waiting)
 
 
 async def test_a_wrong_master_key_is_told_in_readiness(settings: Settings) -> None:

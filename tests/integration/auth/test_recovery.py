@@ -42,7 +42,7 @@ def mails(tmp_path: Path) -> Mails:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def auth(settings: Settings, mails: Mails, clock: MovableClock) -> AsyncIterator[AuthClient]:
-    async with running_auth(settings, clock, mail_folder=mails.folder) as client:
+    async with running_auth(settings, clock, mail_folder=mails.folder, most_connections=20) as client:
         yield client
 
 

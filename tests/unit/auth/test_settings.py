@@ -32,11 +32,13 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.default_plan, settings.bcrypt_cost, settings.signing_key_days) == ("enterprise", 12, 30)
 
 
-@pytest.mark.parametrize(("connections", "of_verdicts"), [("2", 4), ("10", 4), ("60", 20)])
-def test_more_connections_are_more_for_checking_credentials_too(connections: str, of_verdicts: int) -> None:
+@pytest.mark.parametrize(("connections", "of_verdicts", "of_tenants"), [("2", 4, 1), ("10", 4, 8), ("60", 20, 48)])
+def test_more_connections_are_more_for_checking_credentials_and_for_tenants_too(
+    connections: str, of_verdicts: int, of_tenants: int
+) -> None:
     settings = load(Settings, {**ENVIRONMENT, "PULSEGATE_POSTGRES_CONNECTIONS": connections})
 
-    assert settings.verdict_connections == of_verdicts
+    assert (settings.verdict_connections, settings.tenant_connections) == (of_verdicts, of_tenants)
 
 
 @pytest.mark.parametrize("padding", ["", "="])
