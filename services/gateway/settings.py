@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis.asyncio.connection import parse_url
+from yarl import URL
 
 from chassis.settings import Check, PeerSettings, host_and_port, integer, networks, number, one_of, setting, url, words
 from services.gateway.domain import PLANS, Network, bare_origin
@@ -11,11 +12,11 @@ from services.gateway.tls import Certificate
 
 
 def origins(text: str) -> frozenset[str]:
-    """Parses origins, separated by commas."""
+    """Parses origins, separated by commas, into what browsers send: small letters, no default port."""
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not all(bare_origin(origin) for origin in found):
         raise ValueError("must be origins such as https://console.example.com, separated by commas")
-    return frozenset(origin.lower() for origin in found)
+    return frozenset(str(URL(origin.lower())) for origin in found)
 
 
 def public_address(text: str) -> str:

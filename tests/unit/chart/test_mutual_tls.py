@@ -44,6 +44,18 @@ def test_a_pod_mounts_its_own_certificate_and_is_told_where(rendered: Rendered) 
         assert told == {name: f"/run/mtls/pulsegate/{file}" for name, file in FILES.items()}
 
 
+def test_several_authorities_are_believed_while_one_takes_anothers_place() -> None:
+    rendered = render({"mtls": {**MTLS, "authorities": "both-authorities"}})
+    for pod in rendered.services():
+        if pod.component not in PEERS:
+            continue
+        [volume] = [each for each in pod.spec["volumes"] if each["name"] == "mtls-authorities"]
+        assert volume["configMap"] == {"name": "both-authorities", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+        [mount] = [each for each in pod.container["volumeMounts"] if each["name"] == "mtls-authorities"]
+        assert pod.environment["PULSEGATE_MTLS_CA_PATH"] == f"{mount['mountPath']}/ca.crt"
+        assert pod.environment["PULSEGATE_MTLS_KEY_PATH"] == "/run/mtls/pulsegate/tls.key"
+
+
 def test_all_of_an_installation_agree_on_the_domain_of_the_values() -> None:
     rendered = render({"mtls": {**MTLS, "domain": "metrics.example"}})
     assert {pod.environment.get("PULSEGATE_MTLS_DOMAIN", "metrics.example") for pod in rendered.services()} == {

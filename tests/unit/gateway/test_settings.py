@@ -33,7 +33,7 @@ def test_lists_are_parsed() -> None:
         Settings,
         {
             **REQUIRED,
-            "PULSEGATE_CORS_ORIGINS": "https://Console.example.com, http://localhost:5173",
+            "PULSEGATE_CORS_ORIGINS": "https://Console.example.com:443, http://localhost:5173",
             "PULSEGATE_TRUSTED_PROXIES": "10.0.0.0/8, 203.0.113.9",
         },
     )

@@ -50,6 +50,9 @@ containers:
       {{- end }}
       {{- if include "pulsegate.mtlsMounted" . }}
       - {name: mtls, mountPath: /run/mtls/pulsegate, readOnly: true}
+      {{- if .root.Values.mtls.authorities }}
+      - {name: mtls-authorities, mountPath: /run/mtls/authorities, readOnly: true}
+      {{- end }}
       {{- end }}
 volumes:
   {{- include "pulsegate.secretVolumes" . | nindent 2 }}
@@ -66,6 +69,10 @@ volumes:
   {{- if include "pulsegate.mtlsMounted" . }}
   - name: mtls
     secret: {secretName: {{ include "pulsegate.mtlsSecret" . }}, defaultMode: 0440}
+  {{- with .root.Values.mtls.authorities }}
+  - name: mtls-authorities
+    configMap: {name: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
+  {{- end }}
   {{- end }}
 topologySpreadConstraints: {{- include "pulsegate.spread" . | nindent 2 }}
 {{- with .spec.affinity }}
