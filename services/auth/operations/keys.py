@@ -128,6 +128,7 @@ class Keys:
         if await self._keys.count_alive(connection, key.project_id, key.created_at) >= MOST_KEYS:
             raise TooManyKeys(MOST_KEYS)
         await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
+        await self._keys.delete_oldest(connection, key.project_id, key.created_at)
 
     async def _enter(self, connection: Connection, principal: Principal, project_id: ProjectId) -> None:
         if principal.kind == "user":

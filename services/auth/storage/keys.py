@@ -6,10 +6,13 @@ from typing import Any
 
 from chassis.postgres import Connection
 from services.auth.domain import MOST_PAGE_BYTES, KeyId, PageRequest, ProjectId, TenantId
-from services.auth.keys import MOST_KEYS, ApiKey, SealedText
+from services.auth.keys import MOST_KEPT_KEYS, MOST_KEYS, ApiKey, SealedText
 
 #: Role that notes when keys were used.
 KEY_USAGE_ROLE = "auth_key_usage"
+
+#: Dead keys beyond those that are kept, deleted with each that is made: more than one, so that there are less and less.
+_MOST_DELETED = 100
 
 _COLUMNS = (
     "id::text AS id, tenant_id::text AS tenant_id, project_id::text AS project_id, name, kind, scopes, allowed_origins,"
@@ -112,6 +115,16 @@ class KeyStorage:
         )
         [row] = await cursor.fetchall()
         return int(row["n"])
+
+    async def delete_oldest(self, connection: Connection, project_id: ProjectId, now: datetime) -> None:
+        """A few of the dead ones beyond `MOST_KEPT_KEYS`; one that somebody is changing, or deleting, another time."""
+        await connection.execute(
+            "WITH oldest AS (SELECT id FROM keys WHERE project_id = %s ORDER BY ends_at DESC NULLS FIRST"
+            " OFFSET %s LIMIT %s), free AS (SELECT keys.id FROM keys JOIN oldest ON oldest.id = keys.id"
+            " WHERE keys.ends_at <= %s FOR UPDATE OF keys SKIP LOCKED)"
+            " DELETE FROM keys USING free WHERE keys.id = free.id",
+            (project_id, MOST_KEPT_KEYS, _MOST_DELETED, now),
+        )
 
     async def sealed_text(
         self, connection: Connection, project_id: ProjectId, key_id: KeyId, now: datetime

@@ -172,6 +172,29 @@ async def test_a_projects_living_keys_are_counted_without_reading_all_that_are_d
     assert (alive, row["read"]) == (1, MOST_KEYS)
 
 
+async def test_a_project_keeps_so_many_keys_and_of_its_dead_ones_the_latest(
+    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.storage.keys.MOST_KEPT_KEYS", 4)
+    monkeypatch.setattr("services.auth.storage.keys._MOST_DELETED", 2)
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    living, other = (await auth.create_key(ada)).key, (await auth.create_key(eve)).key
+    chain = [(await auth.create_key(ada)).key]
+    for _ in range(2):
+        chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
+    renaming = pb.UpdateKeyRequest(project_id=ada.project_id, key_id=chain[0].id, name="old")
+
+    with psycopg.connect(module_database.superuser_dsn) as renamer:
+        renamer.execute("SELECT FROM auth.keys WHERE id = %s FOR UPDATE", (chain[0].id,))
+        chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
+        assert [key.id for key in await keys_of(auth, ada)] == [living.id, *(key.id for key in chain)]
+    await auth.account("UpdateKey", renaming, await auth.principal(ada))
+    chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
+
+    assert [key.id for key in await keys_of(auth, ada)] == [living.id, *(key.id for key in chain[-3:])]
+    assert [key.id for key in await keys_of(auth, eve)] == [other.id]
+
+
 async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     made = await auth.create_key(ada)
