@@ -30,7 +30,8 @@ Email = Annotated[str, msgspec.Meta(max_length=MOST_EMAIL_CHARACTERS, extra_json
 #: What is wrong, by member as its author wrote it (`labels[2].name`).
 Faults = dict[str, str]
 
-_WHERE = re.compile(r" - at `\$(.*)`$")
+#: Before the path at the end of what msgspec says; it stands between backticks.
+_AT = " - at `$"
 #: What is no text in an address.
 _SCALAR = re.compile(r"0|-?[1-9][0-9]{0,17}|true|false")
 #: What is said about one request; nobody reads more.
@@ -64,7 +65,7 @@ def read_from_texts(parameters: Mapping[str, str], shape: type[T]) -> tuple[T, F
             try:
                 values[field.name] = _from_text(text, field.type)
             except msgspec.ValidationError as error:
-                faults[field.encode_name] = _explained(str(error), field.type)
+                faults[field.encode_name] = _explained(_parted(error)[0], field.type)
         if field.required:
             values.setdefault(field.name, None)
     return shape(**values), faults
@@ -110,8 +111,8 @@ def _value(decoded: Any, kind: Any, where: str, faults: Faults) -> Any:
         elements = _elements(decoded, kind, where, faults)
         if len(faults) > before:
             return elements
-        found = _WHERE.search(str(error))
-        faults[where + (found[1] if found else "")] = _explained(str(error), kind)
+        what, path = _parted(error)
+        faults[where + path] = _explained(what, kind)
         return None
 
 
@@ -130,10 +131,16 @@ def _element(decoded: Any, shape: type[T], where: str, faults: Faults) -> T:
     return _struct({}, shape, f"{where}.", {})
 
 
-def _explained(message: str, kind: Any) -> str:
-    if message.startswith(_NOT_ON_THE_LIST):
+def _parted(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong, and the path to it. Looked for from the end alone: a wrong value stands in it as it came."""
+    message = str(error)
+    what, at, path = message.rpartition(_AT)
+    return (what, path[:-1]) if at and message.endswith("`") else (message, "")
+
+
+def _explained(fault: str, kind: Any) -> str:
+    if fault.startswith(_NOT_ON_THE_LIST):
         return f"must be one of {', '.join(_literals(kind))}"
-    fault = _WHERE.sub("", message)
     return fault[:1].lower() + fault[1:]
 
 
