@@ -108,6 +108,16 @@ class KeptReads:
             raise errors.not_found()
         return msgspec.msgpack.decode(kept, type=Source)
 
+    async def note_use(self, reader: Principal, sha256: str) -> None:
+        """Has codegen know, once in a while, that the script is in use: what nobody uses any more is deleted. Raises
+        NotFound where it was."""
+
+        async def load() -> bytes:
+            await self._generator.artifact(sha256)
+            return b""
+
+        await self._cache.of(reader, f"use\n{sha256}".encode(), Life.FIXED, load)
+
 
 def media_type(content_type: str) -> str:
     """Without its parameters."""

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 from aiohttp import web
 
+from chassis.errors import PulsegateError
 from chassis.ids import is_uuid
 from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as pb
@@ -133,6 +135,8 @@ class GeneratedCodeRoutes:
         sha256 = request.match_info["hash"]
         headers = {"ETag": _etag(sha256), "Cache-Control": _FOR_EVER}
         if has_it(request, headers["ETag"]):
+            with suppress(PulsegateError):  # whatever comes of that, the client has them
+                await self._kept.note_use(reader, sha256)
             return web.Response(status=304, headers=headers)
         kept = await self._kept.script(reader, sha256)
         return _answer(request, kept, {**headers, "X-Content-Integrity": kept.integrity})

@@ -390,6 +390,18 @@ async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, 
     assert embedded == keys
 
 
+async def test_that_a_pinned_script_is_in_use_is_told_once_in_a_while(two: tuple[Gateway, Gateway, str]) -> None:
+    one, other, _ = two
+    one.codegen.answers["GetArtifact"] = codegen_pb2.GetArtifactResponse(content=b"client")
+    key, sha256 = one.auth.new_key(), "2" * 64
+    other.auth._known.update(one.auth._known)
+    for gateway in (one, one, other, other):
+        answer = await gateway.call("GET", f"/sdk/v1/{key}.{sha256}.js", headers={"If-None-Match": f'"{sha256}"'})
+        assert answer.status == 304
+    assert [asked.sha256 for asked in one.codegen.requests("GetArtifact")] == [sha256]
+    assert other.codegen.requests("GetArtifact") == []
+
+
 @pytest.mark.parametrize(("language", "status", "hashed"), [("javascript", 200, 1), ("x-python", 404, 0)])
 async def test_of_a_pinned_script_everything_is_seen_once(
     two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch, language: str, status: int, hashed: int
