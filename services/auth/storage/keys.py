@@ -78,8 +78,9 @@ class KeyStorage:
     async def revoke_all(self, connection: Connection, tenant_id: TenantId, now: datetime) -> Sequence[KeyId]:
         """All of a tenant's that are neither revoked nor expired, whose projects are held; which ones that were."""
         cursor = await connection.execute(
-            "UPDATE keys SET revoked_at = %s WHERE tenant_id = %s AND revoked_at IS NULL"
-            " AND (expires_at IS NULL OR expires_at > %s) RETURNING id::text AS id",
+            "UPDATE keys SET revoked_at = %s"
+            " WHERE project_id IN (SELECT id FROM projects WHERE tenant_id = %s)"  # by an index
+            " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s) RETURNING id::text AS id",
             (now, tenant_id, now),
         )
         return sorted(KeyId(row["id"]) for row in await cursor.fetchall())
