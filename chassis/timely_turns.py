@@ -25,7 +25,7 @@ class TimelyTurns:
         """A turn for the block. Raises Unavailable where none comes in time, which says nothing against the service."""
         holders = (tenant_id,)
         try:
-            async with asyncio.timeout(context.remaining_seconds(_LONGEST_WAIT_SECONDS)):
+            async with asyncio.timeout(context.waiting_seconds(_LONGEST_WAIT_SECONDS)):
                 await self._turns.take(holders)
         except TimeoutError as error:
             raise Unavailable.waiting_for("turn", self._refusal, _RETRY_AFTER_SECONDS) from error

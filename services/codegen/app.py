@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from chassis import grpc_client, grpc_server, http_server, mutual_tls, postgres
+from chassis.checked_upstreams import Checked
 from chassis.clock import SystemClock
 from chassis.health import Health
 from chassis.migrations import schema_probe
@@ -44,7 +45,9 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         config = await stack.enter_async_context(
             grpc_client.connected("config", settings.config_address, settings.following("service_token"), tls=tls)
         )
-        health.add("config", config.probe, hard=False)
+        config_client = ConfigClient(config)
+        checked = Checked(config, [config_client.breaker])
+        health.add("config", checked.probe, hard=False, breaker=checked.state)
 
         runtimes = Runtimes(settings.sdk_directory)
         runtimes.get("python/pulsegate_runtime")  # part of the release, never built: a fault in it ends the start
@@ -56,7 +59,7 @@ async def running(settings: Settings) -> AsyncIterator[None]:
         renderer = stack.enter_context(ThreadPoolExecutor(1, "renderer"))
         artifacts, retention = ArtifactStorage(), _retention(settings)
         generation = ClientGeneration(
-            config=ConfigClient(config),
+            config=config_client,
             database=database,
             artifacts=artifacts,
             recent=RecentArtifacts(SystemClock()),

@@ -4,11 +4,17 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from chassis import context
+from chassis.checked_upstreams import breaker_of
 from chassis.errors import DeadlineExceeded, Unavailable
 from chassis.grpc_client import ServiceChannel
 from contracts.pulsegate.auth.v1 import accounts_pb2, accounts_pb2_grpc, credentials_pb2, credentials_pb2_grpc
 from contracts.pulsegate.config.v1 import definitions_pb2, definitions_pb2_grpc
 from services.codegen.domain import Definitions, Label, Metric, MetricType
+
+#: A question takes milliseconds: a config that needs so long hangs.
+_CONFIG_SECONDS = 2.0
+_RESET_SECONDS = 3.0
 
 _TYPES = {
     definitions_pb2.METRIC_TYPE_COUNTER: MetricType.COUNTER,
@@ -65,17 +71,21 @@ class _Decoded:
 
 
 class ConfigClient:
-    """What codegen asks of config."""
+    """What codegen asks of config, which is given a rest where it fails or hangs: nobody's turn is spent on it."""
 
     def __init__(self, channel: ServiceChannel) -> None:
         self._channel = channel
+        self.breaker = breaker_of(channel.service, reset_seconds=_RESET_SECONDS, timeout_seconds=_CONFIG_SECONDS)
         self._feed = definitions_pb2_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
 
     async def definitions(self, project_id: str) -> FetchedDefinitions:
         """The project's definitions as of now. Raises Unavailable, which says nothing against codegen itself."""
         request = definitions_pb2.GetProjectDefinitionsRequest(project_id=project_id)
         try:
-            response = await self._channel.call(self._feed.GetProjectDefinitions, request)
+            with self.breaker.guarded():
+                response = await self._channel.call(
+                    self._feed.GetProjectDefinitions, request, timeout_seconds=context.waiting_seconds(_CONFIG_SECONDS)
+                )
         except (Unavailable, DeadlineExceeded) as error:
             raise Unavailable.waiting_for("config", "The metric definitions cannot be read now.", 1.0) from error
         response.ClearField("revision")  # moves with every project's changes

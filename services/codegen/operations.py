@@ -19,6 +19,8 @@ from services.codegen.storage import ArtifactStorage
 
 #: Of a tenant one. Each takes the memory of a project's definitions, and then of a client.
 _MOST_LOOK_UPS = 4
+#: Of a tenant one, apart from those: who names a client by its hash waits for nobody who waits for config.
+_MOST_READS = 4
 #: Of a tenant one. While one is rendered, the next one's definitions come.
 _MOST_RENDERS = 2
 
@@ -45,6 +47,7 @@ class ClientGeneration:
         self._runtimes = runtimes
         self._retention = retention
         self._looking_up = TimelyTurns(_MOST_LOOK_UPS, "clients are wanted")
+        self._reading = TimelyTurns(_MOST_READS, "clients are read")
         self._rendering = TimelyTurns(_MOST_RENDERS, "clients are generated")
         self._renderer = renderer
 
@@ -117,7 +120,7 @@ class ClientGeneration:
         artifact = self._recent.get(principal.project_id, sha256)
         if artifact is not None:
             return artifact
-        async with self._looking_up.one(principal.tenant_id):
+        async with self._reading.one(principal.tenant_id):
             artifact = await self._stored(principal, "content_hash", sha256)
         if artifact is None:
             raise ArtifactNotFound("No client with this hash was generated for the project, or not in a long time.")

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from chassis import grpc_client, http_server, mutual_tls
 from chassis.breakers import Breaker
+from chassis.checked_upstreams import Checked
 from chassis.clock import Clock, SystemClock
 from chassis.health import Health
 from chassis.mutual_tls import MutualTls
@@ -69,7 +70,7 @@ from services.gateway.redis_limits import RedisLimiter
 from services.gateway.request_rules import RequestRules
 from services.gateway.settings import Settings
 from services.gateway.shares import HeldBytes
-from services.gateway.upstreams import Checked, Upstream
+from services.gateway.upstreams import Upstream
 from services.gateway.verdicts import Verdicts
 
 #: Redis is asked again so soon after it was found away: deciding alone is worse than a late answer now and then.

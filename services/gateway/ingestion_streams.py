@@ -21,6 +21,7 @@ from prometheus_client import Histogram
 
 from chassis import context, logs, tracing
 from chassis import metrics as chassis_metrics
+from chassis.checked_upstreams import breaker_of
 from chassis.errors import DeadlineExceeded, PulsegateError, Unavailable
 from chassis.grpc_client import ServiceChannel
 from chassis.shares import Shares
@@ -30,7 +31,6 @@ from contracts.pulsegate.ingest.v1.ingest_pb2_grpc import IngestServiceStub
 from services.gateway import metrics
 from services.gateway.batch_stream import Batch, BatchStream, away
 from services.gateway.shares import HOLDERS
-from services.gateway.upstreams import breaker_of
 
 log = logs.get(__name__)
 

@@ -7,9 +7,9 @@ from typing import Any
 import aiohttp
 
 from chassis.breakers import Breaker
+from chassis.checked_upstreams import refuse_while_open
 from chassis.errors import DeadlineExceeded, Invalid, Unavailable
 from services.gateway.shares import HeldBytes, Places, Turns
-from services.gateway.upstreams import refuse_while_open
 
 _MOST_ANSWER_BYTES = 32 << 20
 _RETRY_AFTER_SECONDS = 2.0

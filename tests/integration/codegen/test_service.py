@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
-from chassis import grpc_client
+from chassis import context, grpc_client
 from chassis.breakers import upstream_fault
 from chassis.errors import DeadlineExceeded, Internal, Invalid, NotFound, PulsegateError, Unauthenticated, Unavailable
 from contracts.pulsegate.codegen.v1 import codegen_pb2, codegen_pb2_grpc
@@ -22,7 +22,7 @@ from deploy.local.layout import CHECKOUT
 from deploy.local.servers import Postgres
 from services.codegen.errors import RuntimeNotJoinable
 from tests.integration.codegen.service import KEY, SERVICE_TOKEN, Codegen, StartCodegen
-from tests.integration.codegen.upstreams import PROJECT, Upstreams, metric
+from tests.integration.codegen.upstreams import PROJECT, Config, Upstreams, metric
 from tests.suite_database import Database
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -322,6 +322,81 @@ async def test_that_config_is_away_says_nothing_against_codegen_which_has_what_w
     assert refused.value.details == {"waitingFor": "config"}
     assert not upstream_fault(refused.value)
     assert (await codegen.artifact(known.sha256)).content == known.content
+
+
+@pytest.fixture
+def hanging(upstreams: Upstreams) -> Iterator[Config]:
+    """A config that takes calls and answers none."""
+    upstreams.config.answers.clear()
+    yield upstreams.config
+    upstreams.config.answers.set()
+
+
+async def _waiting_for(generating: Awaitable[Any]) -> str:
+    with pytest.raises(Unavailable) as refused:
+        await generating
+    return str((refused.value.details or {})["waitingFor"])
+
+
+async def _when_asked(config: Config, generating: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    """The call, once config is asked for it."""
+    before, task = config.asked, asyncio.create_task(generating)
+
+    async def asked() -> bool:
+        return config.asked > before
+
+    await eventually(asked, what="config is asked")
+    return task
+
+
+async def test_who_names_a_client_by_its_hash_waits_for_nobody_who_waits_for_a_config_that_hangs(
+    start_codegen: StartCodegen, upstreams: Upstreams
+) -> None:
+    async with start_codegen() as earlier:
+        known = await earlier.generate(**SCRIPT)
+    upstreams.config.answers.clear()
+    async with start_codegen() as codegen:  # with nothing in memory
+        generating = await _when_asked(upstreams.config, codegen.generate(**SCRIPT))
+        async with asyncio.timeout(1):
+            assert (await codegen.artifact(known.sha256)).content == known.content
+        upstreams.config.answers.set()
+        assert await generating == known
+
+
+async def test_who_waits_for_a_config_that_hangs_is_told_so_before_the_time_is_over(
+    codegen: Codegen, hanging: Config
+) -> None:
+    generating = await _when_asked(hanging, codegen.generate(**SCRIPT))
+    deadline = context.DEADLINE.set(time.monotonic() + 1.5)
+    try:
+        others = {"tenant": OTHER_TENANT, "project": OTHER_PROJECT}
+        waiting = [_waiting_for(codegen.generate(**SCRIPT)), _waiting_for(codegen.generate(**SCRIPT, **others))]
+        assert await asyncio.gather(*waiting) == ["turn", "config"]
+    finally:
+        context.DEADLINE.reset(deadline)
+    assert await _waiting_for(generating) == "config"
+
+
+async def test_a_config_that_hangs_is_given_a_rest_and_asked_again_when_it_is_back(
+    codegen: Codegen, hanging: Config
+) -> None:
+    tenants = [f"0192f0c1-0000-7000-8000-00000000000{number}" for number in range(3)]
+    waiting = [_waiting_for(codegen.generate(**SCRIPT, tenant=tenant)) for tenant in tenants]
+    assert await asyncio.gather(*waiting) == ["config"] * 3
+    asked, began = hanging.asked, time.monotonic()
+    assert await _waiting_for(codegen.generate(**SCRIPT)) == "config"
+    assert (hanging.asked, time.monotonic() - began < 1) == (asked, True)
+    report = await eventually(lambda: _readiness(codegen, "degraded"))
+    assert report["checks"]["config"]["breaker"] == "open"
+    hanging.answers.set()
+
+    async def generated() -> bool:
+        try:
+            return bool((await codegen.generate(**SCRIPT)).content)
+        except Unavailable:
+            return False
+
+    await eventually(generated, what="config is asked again")
 
 
 async def test_without_its_database_it_is_unready_and_recovers_by_itself(

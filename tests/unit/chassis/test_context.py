@@ -26,3 +26,13 @@ def test_a_call_may_take_its_own_time_or_what_the_caller_has_left() -> None:
         assert context.remaining_seconds(1) == 1
     finally:
         context.DEADLINE.reset(token)
+
+
+def test_who_waits_ends_while_the_caller_can_still_be_told() -> None:
+    assert context.waiting_seconds(5) == 5
+    token = context.DEADLINE.set(time.monotonic() + 2)
+    try:
+        assert 1 < context.waiting_seconds(5) <= 1.5
+        assert context.waiting_seconds(1) == 1
+    finally:
+        context.DEADLINE.reset(token)

@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from chassis.breakers import Breaker
+from chassis.checked_upstreams import Checked, breaker_of
 from chassis.errors import Unavailable
-from services.gateway.upstreams import Checked, breaker_of
 
 
 class Service:
