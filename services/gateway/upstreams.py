@@ -14,7 +14,7 @@ import tenacity
 from chassis import context, grpc_client
 from chassis.breakers import NotAsked
 from chassis.checked_upstreams import breaker_of
-from chassis.errors import Unavailable
+from chassis.errors import WAITING_FOR, Unavailable
 from chassis.grpc_client import ServiceChannel
 from chassis.mutual_tls import MutualTls
 from chassis.tasks import in_background
@@ -60,7 +60,10 @@ class Upstream:
     async def ask_again(
         self, method: "Method[Request, Response]", request: Request, *, timeout_seconds: float | None = None
     ) -> Response:
-        """A call that may be repeated without harm: it is, where the service was away and the budget allows it."""
+        """A call that may be repeated without harm: it is, where the service was away and the budget allows it.
+
+        What a service waits for that is itself well (`WAITING_FOR`) is not there at once: it is not asked again.
+        """
         self._retries_left = min(_MOST_RETRIES_SAVED, self._retries_left + _RETRY_PER_CALL)
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(1 + _RETRIES),
@@ -76,7 +79,7 @@ class Upstream:
         error = call.outcome.exception() if call.outcome else None
         if call.attempt_number > _RETRIES or self.breaker.is_open:
             return False
-        if not isinstance(error, Unavailable) or isinstance(error, NotAsked):
+        if not isinstance(error, Unavailable) or isinstance(error, NotAsked) or WAITING_FOR in (error.details or {}):
             return False
         if context.remaining_seconds(_LONGEST_WAIT_SECONDS) < _FIRST_WAIT_SECONDS:
             return False

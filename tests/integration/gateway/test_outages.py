@@ -145,6 +145,15 @@ async def test_a_call_that_fails_for_good_costs_as_many_retries_as_were_made(gat
     assert retries("config") - before == 3
 
 
+async def test_who_waits_for_something_else_is_not_asked_again_at_once(gateway: Gateway) -> None:
+    before, session = retries("config"), gateway.auth.new_session()
+    gateway.config.answers["ListMetrics"] = Unavailable.waiting_for("turn", "Too many at this moment.", 1.0)
+    answer = await gateway.call("GET", METRICS, credential=session)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert len(gateway.config.requests("ListMetrics")) == 1
+    assert retries("config") == before
+
+
 async def test_retries_stay_within_their_budget(start_gateway: StartGateway) -> None:
     async with start_gateway(request_timeout_seconds=5.0) as gateway:
         session = gateway.auth.new_session()
