@@ -24,7 +24,7 @@ from sansldap import (
     SearchScope,
 )
 
-from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of
+from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of, without_controls
 
 _READ_BYTES = 1 << 14
 
@@ -122,7 +122,7 @@ class Connection:
         del self._read_ahead[:size]
         self._parts_left -= require_plain(message, self._parts_left)
         try:
-            [found] = self._session.receive(message)
+            [found] = self._session.receive(without_controls(message))
         except (ValueError, IndexError) as error:
             raise NotLdap from error
         return found

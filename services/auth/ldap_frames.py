@@ -1,4 +1,4 @@
-"""Where one message of an LDAP directory ends, and whether it may be decoded (RFC 4511, 5.1; X.690, 8.1).
+"""Where one message of an LDAP directory ends, and what of it may be decoded (RFC 4511, 5.1; X.690, 8.1).
 
 A tenant chooses who its directory is, and what decodes the messages takes a time that grows with the square of the
 length of tags and numbers, and remembers every code that it has seen. LDAP needs neither long tags nor long numbers.
@@ -12,6 +12,7 @@ MOST_PARTS = 12_000
 _SEQUENCE, _INTEGER, _ENUMERATED = 0x30, 0x02, 0x0A
 _CONSTRUCTED, _LONG_TAG, _CLASS = 0x20, 0x1F, 0xC0
 _APPLICATION, _CONTEXT = 0x40, 0x80
+_CONTROLS = _CONTEXT | _CONSTRUCTED
 #: serverSaslCreds, responseName and responseValue: all other parts that LDAP has numbered in answers have parts.
 _TEXTS_IN_CONTEXT = frozenset({_CONTEXT | 7, _CONTEXT | 10, _CONTEXT | 11})
 _MOST_DEPTH = 10
@@ -43,6 +44,22 @@ def size_of(begun: bytes | bytearray) -> int | None:
 def require_plain(message: bytes, most: int = MOST_PARTS) -> int:
     """How many parts a message has. Raises NotLdap where it has more, or parts that no answer of a directory has."""
     return _require_plain(memoryview(message), _MOST_DEPTH, most)
+
+
+def without_controls(message: bytes) -> bytes:
+    """A plain message without what a directory adds to its answer, unasked (RFC 4511, 4.1.11).
+
+    What a control says is a message inside of a text, which would be decoded too.
+    """
+    rest, kept = memoryview(message), bytearray()
+    header, _ = _header(rest)
+    rest = rest[header:]
+    while rest:
+        header, length = _header(rest)
+        if rest[0] != _CONTROLS:
+            kept += rest[: header + length]
+        rest = rest[header + length :]
+    return bytes([_SEQUENCE, 0x80 | _MOST_LENGTH_OCTETS]) + len(kept).to_bytes(_MOST_LENGTH_OCTETS) + kept
 
 
 def _require_plain(parts: memoryview, depth: int, most: int) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of
+from services.auth.ldap_frames import MOST_BYTES, MOST_PARTS, NotLdap, require_plain, size_of, without_controls
 
 BIND_ANSWER = bytes.fromhex("300c 020101 6107 0a0100 0400 0400")
 
@@ -65,3 +65,14 @@ def test_a_message_of_more_parts_than_a_directory_sends_is_not_decoded() -> None
             require_plain(message)
     with pytest.raises(NotLdap):
         require_plain(BIND_ANSWER, 5)
+
+
+def test_controls_are_taken_out_and_nothing_else() -> None:
+    plain = bytes.fromhex("3084 0000000c 020101 6107 0a0100 0400 0400")
+    assert without_controls(BIND_ANSWER) == plain
+    control = "3008 040131 0101ff 0400"
+    assert without_controls(bytes.fromhex(f"3018 020101 6107 0a0100 0400 0400 a00a {control}")) == plain
+    # As often as they come, and not those after them: Active Directory says there why it hangs up (MS-ADTS, 3.1.1.3).
+    for order in (f"a00a {control} 8a0131 a000", f"8a0131 a00a {control} a000"):
+        named = without_controls(bytes.fromhex(f"301d 020101 6107 0a0100 0400 0400 {order}"))
+        assert named == bytes.fromhex("3084 0000000f 020101 6107 0a0100 0400 0400 8a0131")
