@@ -4,7 +4,8 @@ An expression is parsed, printed anew with the project's matchers in every selec
 the result is checked for the matchers, and what it prints as must be the same text. Nothing of the caller's text
 reaches Prometheus as it was: only what the printer writes. What the printer does not know is refused.
 
-The parser takes quadratic time and overflows its stack on deeply nested expressions; those are refused before.
+The parser takes quadratic time and overflows its stack on deeply nested expressions; those are refused before. It would
+compile every regular expression, whatever that costs: it sees none, and Prometheus says whether they are valid.
 """
 
 import re
@@ -12,19 +13,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from math import copysign, isinf
+from secrets import token_hex
 from typing import Any
 
 import promql_parser as parser
 
 from chassis.errors import Malformed
 
-#: The longest expression, in characters.
+#: Characters of all expressions of a request.
 MOST_CHARACTERS = 16_384
-#: Operators and brackets of an expression: a bound of its depth.
+#: Operators and brackets of them: a bound of their depth.
 MOST_OPERATORS = 400
 
 #: Or a quote alone, which begins no string here; the parser would read on over the end of the line.
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"' r"|'(?:\\.|[^'\\\n])*'" r"|`[^`]*`|#[^\r\n]*" r"|[\"'`]")
+#: A string of an expression without comments and raw strings, with the operator for regular expressions before it.
+_STRING = re.compile(r"(?:([=!]~)(\s*))?" r'("(?:\\.|[^"\\\n])*"' r"|'(?:\\.|[^'\\\n])*')")
 _OPERATOR = re.compile(r"[-+*/%^(\[,<>]|[=!]=|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
@@ -39,14 +43,6 @@ _MOST_MILLISECONDS = 2**32 - 1
 
 #: They read series that no selector of the expression names.
 _REFUSED_FUNCTIONS = frozenset({"info"})
-
-#: The parser's enumerations cannot be hashed.
-_MATCH_OPERATORS = (
-    (parser.MatchOp.Equal, "="),
-    (parser.MatchOp.NotEqual, "!="),
-    (parser.MatchOp.Re, "=~"),
-    (parser.MatchOp.NotRe, "!~"),
-)
 
 
 class _Refused(Exception):
@@ -73,22 +69,24 @@ class Scope:
 
 def restrict(expression: str, scope: Scope) -> str:
     """The expression, seeing only the scope's series. Raises Malformed where it is no expression, or a refused one."""
-    return _restricted(_parse_foreign(expression), scope)
+    patterns = _Patterns()
+    return _restricted(_parse_foreign(expression, patterns), scope, patterns)
 
 
 def restrict_selector(selector: str, scope: Scope) -> str:
     """The same for a `match[]`, which must be one selector of an instant vector."""
-    tree = _parse_foreign(selector)
-    restricted = _restricted(tree, scope)
+    patterns = _Patterns()
+    tree = _parse_foreign(selector, patterns)
+    restricted = _restricted(tree, scope, patterns)
     if not isinstance(tree, parser.VectorSelector) or tree.offset is not None or tree.at is not None:
         raise Malformed(f"{selector[:200]!r} is not a series selector.")
     return restricted
 
 
-def _restricted(tree: Any, scope: Scope) -> str:
+def _restricted(tree: Any, scope: Scope, patterns: "_Patterns") -> str:
     try:
-        printed = _Printer(scope.matchers).print(tree)
-        if _Checker(scope.matchers).print(_parse(printed)) != printed:
+        printed = _Printer(scope.matchers, patterns).print(tree)
+        if _Checker(scope.matchers, patterns).print(patterns.parse(printed)) != printed:
             raise _Refused("it would not keep its meaning")
     except _Refused as refusal:
         raise Malformed(f"This expression is refused: {refusal}.") from refusal
@@ -99,12 +97,12 @@ def _restricted(tree: Any, scope: Scope) -> str:
     return printed
 
 
-def refuse_oversized(expression: str) -> None:
-    """Raises Malformed where parsing the expression would cost too much, here or in Prometheus."""
-    if len(expression) > MOST_CHARACTERS:
-        raise Malformed(f"An expression may have {MOST_CHARACTERS} characters.")
-    if sum(1 for _ in _OPERATOR.finditer(_bare(expression))) > MOST_OPERATORS:
-        raise Malformed(f"An expression may have {MOST_OPERATORS} operators and brackets.")
+def refuse_oversized(*expressions: str) -> None:
+    """Raises Malformed where parsing a request's expressions would cost too much, here or in Prometheus."""
+    if sum(map(len, expressions)) > MOST_CHARACTERS:
+        raise Malformed(f"The expressions of a request may have {MOST_CHARACTERS} characters.")
+    if sum(1 for each in expressions for _ in _OPERATOR.finditer(_bare(each))) > MOST_OPERATORS:
+        raise Malformed(f"The expressions of a request may have {MOST_OPERATORS} operators and brackets.")
 
 
 def _bare(expression: str) -> str:
@@ -129,11 +127,11 @@ def _refuse_unreadable(expression: str) -> None:
         raise Malformed("This is no PromQL expression: a number in it is too great.")
 
 
-def _parse_foreign(expression: str) -> Any:
+def _parse_foreign(expression: str, patterns: "_Patterns") -> Any:
     """Parses what a caller wrote."""
     refuse_oversized(expression)
     _refuse_unreadable(expression)
-    return _parse(_STRING_OR_COMMENT.sub(_for_the_parser, expression))
+    return patterns.parse(_STRING_OR_COMMENT.sub(_for_the_parser, expression))
 
 
 def _for_the_parser(token: re.Match[str]) -> str:
@@ -149,15 +147,46 @@ def seconds(duration: str) -> float:
     return length.total_seconds()
 
 
-def _parse(expression: str) -> Any:
-    return _read(parser.parse, expression, "PromQL expression")
+class _Patterns:
+    """Keeps the regular expressions of one expression from the parser, to which `=~"x"` is `="x"` with a mark before x.
+
+    The marks are random, so that no string that a caller wrote begins with one.
+    """
+
+    def __init__(self) -> None:
+        self._marks = {operator: token_hex(8) for operator in ("=~", "!~")}
+
+    def parse(self, expression: str) -> Any:
+        """Parses an expression without comments and raw strings."""
+        return _read(parser.parse, _STRING.sub(self._marked, expression), "PromQL expression", self._unmarked)
+
+    def matcher(self, node: Any) -> tuple[str, str]:
+        """Operator and text of a matcher, as they were written."""
+        if node.op == parser.MatchOp.NotEqual:
+            return "!=", node.value
+        if node.op != parser.MatchOp.Equal:
+            raise _Refused("a matcher is not known here")
+        operator = next((each for each, mark in self._marks.items() if node.value.startswith(mark)), "=")
+        return operator, node.value.removeprefix(self._marks.get(operator, ""))
+
+    def _marked(self, token: re.Match[str]) -> str:
+        operator, blank, string = token.groups()
+        if operator is None:
+            return string
+        # After a space, or `!=~` would become an operator.
+        return f" ={blank}{string[0]}{self._marks[operator]}{string[1:]}"
+
+    def _unmarked(self, message: str) -> str:
+        for mark in self._marks.values():
+            message = message.replace(mark, "")
+        return message
 
 
-def _read(reader: Callable[[str], Any], text: str, what: str) -> Any:
+def _read(reader: Callable[[str], Any], text: str, what: str, shown: Callable[[str], str] = str) -> Any:
     try:
         return reader(text)
     except (ValueError, OverflowError) as error:
-        raise Malformed(f"This is no {what}: {str(error)[:500]}.") from error
+        raise Malformed(f"This is no {what}: {shown(str(error))[:500]}.") from error
     except BaseException as panic:
         if type(panic).__name__ != "PanicException":  # of the parser, for numbers that it did not expect
             raise
@@ -167,8 +196,9 @@ def _read(reader: Callable[[str], Any], text: str, what: str) -> Any:
 class _Printer:
     """Prints a tree, with further matchers in every selector."""
 
-    def __init__(self, matchers: Mapping[str, str]) -> None:
+    def __init__(self, matchers: Mapping[str, str], patterns: _Patterns) -> None:
         self._matchers = matchers
+        self._patterns = patterns
         self._printers: Mapping[type, Callable[[Any], str]] = {
             parser.NumberLiteral: lambda node: _number(node.val),
             parser.StringLiteral: lambda node: _quoted(node.val),
@@ -200,10 +230,14 @@ class _Printer:
     def _selector(self, node: Any) -> str:
         if node.matchers.or_matchers:
             raise _Refused("'or' between matchers is not supported")
-        printed = self._enforce([_matcher(matcher) for matcher in node.matchers.matchers])
+        printed = self._enforce([self._matcher(matcher) for matcher in node.matchers.matchers])
         if node.name is not None and not _METRIC_NAME.fullmatch(node.name):
             raise _Refused("a metric's name is not known here")
         return f"{node.name or ''}{{{','.join(printed)}}}"
+
+    def _matcher(self, node: Any) -> str:
+        operator, text = self._patterns.matcher(node)
+        return f"{_label(node.name)}{operator}{_quoted(text)}"
 
     def _enforce(self, printed: list[str]) -> list[str]:
         """A selector's printed matchers and the enforced ones."""
@@ -258,11 +292,6 @@ def _labels(names: list[str]) -> str:
 
 def _label(name: str) -> str:
     return name if _LABEL_NAME.fullmatch(name) else _quoted(name)
-
-
-def _matcher(matcher: Any) -> str:
-    operator = next(text for operator, text in _MATCH_OPERATORS if operator == matcher.op)
-    return f"{_label(matcher.name)}{operator}{_quoted(matcher.value)}"
 
 
 def _quoted(text: str) -> str:

@@ -242,7 +242,9 @@ def _passed_on(parameters: Parameters) -> list[tuple[str, str]]:
 
 def _matches(parameters: Parameters, scope: Scope) -> list[tuple[str, str]]:
     """Each `match[]` within the scope; all of the scope's series where there is none."""
-    selectors = [promql.restrict_selector(value, scope) for name, value in parameters if name == "match[]"]
+    asked = [value for name, value in parameters if name == "match[]"]
+    promql.refuse_oversized(*asked)
+    selectors = [promql.restrict_selector(selector, scope) for selector in asked]
     return [("match[]", selector) for selector in selectors or [scope.selector]]
 
 

@@ -113,6 +113,8 @@ async def test_a_person_queries_by_form(querying: Gateway) -> None:
         "sum(checkout_total * on (plan) group_left () checkout_total / checkout_total)",
         "sum(checkout_total unless only_theirs)",
         "sum(checkout_total # } or up{\n)",
+        'sum(checkout_total{plan=~"pro|free"})',
+        'sum(checkout_total{plan!~"fr.+|pro"} or checkout_total{plan!~`\\d`})',
     ],
 )
 async def test_no_expression_sees_another_tenants_numbers(querying: Gateway, expression: str) -> None:
@@ -158,6 +160,9 @@ async def test_several_matches_are_each_bound(querying: Gateway) -> None:
     form = [("match[]", 'checkout_total{plan="pro"}'), ("match[]", "only_theirs")]
     answer = await querying.call("POST", f"{API}/series", credential=key, data=aiohttp.FormData(form))
     assert [one["plan"] for one in answer.json["data"]] == ["pro"]
+    long = [("match[]", f'checkout_total{{plan!="{"x" * 200}"}}')] * 90
+    refused = await querying.call("POST", f"{API}/series", credential=key, data=aiohttp.FormData(long))
+    assert (refused.status, refused.json["errorType"]) == (400, "bad_data")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -204,6 +209,8 @@ async def test_metadata_need_neither_prometheus_nor_another_scope_than_queries(g
         ("query", {"query": "up("}, 400, "bad_data"),
         ("query", {}, 400, "bad_data"),
         ("query", {"query": 'x{a="b" or c="d"}'}, 400, "bad_data"),
+        ("query", {"query": 'x{a=~"("}'}, 400, "bad_data"),
+        ("series", {"match[]": 'x{a=~"("}'}, 400, "bad_data"),
         ("query", {"query": "up", "time": "yesterday"}, 400, "bad_data"),
         ("query", {"query": "up", "timeout": "soon"}, 400, "bad_data"),
         ("query", {"query": "up", "timeout": "nan"}, 400, "bad_data"),

@@ -1,12 +1,21 @@
 """PromQL that can only see one project, whatever the expression."""
 
+import time
+
 import promql_parser as parser
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chassis.errors import Malformed
-from services.gateway.promql import MOST_CHARACTERS, MOST_OPERATORS, Scope, restrict, restrict_selector
+from services.gateway.promql import (
+    MOST_CHARACTERS,
+    MOST_OPERATORS,
+    Scope,
+    refuse_oversized,
+    restrict,
+    restrict_selector,
+)
 
 SCOPE = Scope(tenant_id="tenant-1", project_id="project-1")
 ENFORCED = 'project_id="project-1",tenant_id="tenant-1"'
@@ -53,6 +62,10 @@ ENFORCED = 'project_id="project-1",tenant_id="tenant-1"'
         ("x{a=`}or up{`}", f'x{{a="}}or up{{",{ENFORCED}}}'),
         (r"x{a=~`\d+\.\w`}", rf'x{{a=~"\\d+\\.\\w",{ENFORCED}}}'),
         ('x{a=`"\\"\n#`} # `\\d`', f'x{{a="\\"\\\\\\"\\n#",{ENFORCED}}}'),
+        ('x{"b.c"!~# of b\n`(`}', f'x{{"b.c"!~"(",{ENFORCED}}}'),
+        ("x{a =~ 'it\\'s \"'}", f'x{{a=~"it\'s \\"",{ENFORCED}}}'),
+        ('x{a="=~",b!="!~\\"y\\""}', f'x{{a="=~",b!="!~\\"y\\"",{ENFORCED}}}'),
+        ('count_values("=~", x{a!~""})', f'count_values("=~", x{{a!~"",{ENFORCED}}})'),
         (r"""x{a="`\\",b='`'}""", rf'x{{a="`\\",b="`",{ENFORCED}}}'),
         ("rate(x[49d])", f"rate(x{{{ENFORCED}}}[4233600000ms])"),
         ("rate(x[50d])", f"rate(x{{{ENFORCED}}}[50d])"),
@@ -95,7 +108,14 @@ def test_every_selector_gets_the_projects_matchers(expression: str, expected: st
         "x[1e20]",
         "x[5m:1e19]",
         "unknown_function(x)",
-        'x{a=~"("}',
+        'x{a!=~"b"}',
+        'x{a==~"b"}',
+        "x{a=~b}",
+        'x{=~"b"}',
+        'x{a=~"b"=~"c"}',
+        'x =~ "b"',
+        '1 ==~ "b"',
+        '"a" !~ "b"',
         "x; up",
         "x\x00",
         '"unfinished',
@@ -138,6 +158,30 @@ def test_a_match_that_would_hurt_the_parser_never_reaches_it() -> None:
         restrict_selector("#\r1" + "+1" * 8_000, SCOPE)
 
 
+def test_the_matches_of_a_request_are_bound_together() -> None:
+    for many in (["x" * (MOST_CHARACTERS // 100 + 1)] * 100, ["x{a='b',c='d',e='f',g='h',i='j',k='l'}"] * 100):
+        for each in many:
+            refuse_oversized(each)
+        with pytest.raises(Malformed, match="may have"):
+            refuse_oversized(*many)
+
+
+def test_the_parser_sees_no_regular_expression_so_none_costs_what_compiling_it_would() -> None:
+    costly = ",".join(["b=~" + quoted(r"\pL{200}"), "c!~" + quoted(r"\w{100}")] * 190)
+    before = time.process_time()
+    assert restrict(f"a{{{costly}}}", SCOPE) == f"a{{{costly},{ENFORCED}}}"
+    assert time.process_time() - before < 0.5
+
+
+def test_an_invalid_regular_expression_is_prometheus_to_refuse() -> None:
+    assert restrict('x{a=~"("}', SCOPE) == f'x{{a=~"(",{ENFORCED}}}'
+
+
+def test_what_the_parser_says_of_a_regular_expression_is_what_was_written() -> None:
+    with pytest.raises(Malformed, match="'up' or 'down'"):
+        restrict('up{__name__=~"down"}', SCOPE)
+
+
 def test_as_many_operators_as_are_allowed_are_nested_safely() -> None:
     deep = "abs(" * MOST_OPERATORS + "x" + ")" * MOST_OPERATORS
     wide = "x" + "+x" * MOST_OPERATORS
@@ -177,9 +221,23 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-MATCHERS = st.builds(
+EQUALITIES = st.builds(
     lambda name, operator, text: f"{name}{operator}{quoted(text)}", LABELS, st.sampled_from(["=", "!="]), TEXTS
 )
+#: Valid as regular expressions, whatever their order.
+PATTERN_TEXTS = st.text(st.sampled_from("af0!=~\"'`#,|.\n"), max_size=12)
+PATTERNS = st.builds(
+    lambda name, operator, literal: f"{name}{operator}{literal}",
+    LABELS,
+    st.sampled_from(["=~", "!~", " =~ ", "!~\n"]),
+    st.one_of(
+        PATTERN_TEXTS.map(quoted),
+        PATTERN_TEXTS.map(lambda text: "'" + text.replace("'", "\\'").replace("\n", "\\n") + "'"),
+        PATTERN_TEXTS.map(lambda text: "`" + text.replace("`", "") + "`"),
+        st.sampled_from(['"\\\\d+"', "'(a|b)?\\\\pL'"]),
+    ),
+)
+MATCHERS = st.one_of(EQUALITIES, PATTERNS)
 SELECTORS = st.builds(lambda name, matchers: f"{name}{{{','.join(matchers)}}}", NAMES, st.lists(MATCHERS, max_size=3))
 TIMED = st.sampled_from(["", " offset 5m", " offset -1h", " @ 1609746000", " @ start()", " @ end() offset 1m"])
 VECTORS = st.recursive(
