@@ -38,7 +38,7 @@ Beside the files that each service has (docs/path-of-a-request.md):
         saml_metadata.py          what its providers say of themselves, and what they are to know of us
         saml_documents.py         its XML, read harmlessly, and its signatures
         saml_assertions.py        what an answer must be for somebody to be signed in by it
-        signing_certificates.py   the certificates by which answers are believed
+        signing_certificates.py   the certificates by which answers and directories are believed
         directories.py            passwords that an LDAP directory takes
         ldap.py                   connections to directories
         ldap_frames.py            where one message of a directory ends

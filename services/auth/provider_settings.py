@@ -1,12 +1,11 @@
 """Settings of identity providers, a class for each kind, and what is wrong with them."""
 
 import re
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.auth.ldap_filters import DN, LOGIN, filter_fault
-from services.auth.signing_certificates import UnusableCertificate, read_certificate
+from services.auth.signing_certificates import UnusableCertificate, read_authorities, read_certificate
 
 #: Of a text that a setting does not give another length.
 MOST_CHARACTERS = 255
@@ -178,12 +177,11 @@ def _attribute_fault(text: str) -> str | None:
 
 
 def _authority_fault(text: str) -> str | None:
-    fault = f"must be certificates in PEM, at most {_MOST_AUTHORITY_CHARACTERS} characters"
     if len(text) > _MOST_AUTHORITY_CHARACTERS or not text.isascii():
-        return fault
+        return f"must be certificates in PEM, at most {_MOST_AUTHORITY_CHARACTERS} characters"
     try:
-        if text:
-            ssl.create_default_context(cadata=text)
-    except (ssl.SSLError, ValueError):
-        return fault
+        if text and len(read_authorities(text)) > _MOST_CERTIFICATES:
+            return f"must be at most {_MOST_CERTIFICATES} certificates"
+    except UnusableCertificate as error:
+        return str(error)
     return None

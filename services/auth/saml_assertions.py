@@ -25,7 +25,7 @@ from services.auth.saml_documents import (
     signed_part,
 )
 from services.auth.saml_metadata import ServiceProvider
-from services.auth.signing_certificates import read_certificate
+from services.auth.signing_certificates import UnusableCertificate, read_certificate
 
 _SKEW = timedelta(seconds=60)
 _MOST_SUBJECT_CHARACTERS = 255
@@ -84,11 +84,13 @@ def _signed_assertion(root: etree._Element, expected: Expected) -> etree._Elemen
     assertions = root.findall(".//saml:Assertion", NAMES)
     if len(assertions) != 1 or assertions[0].getparent() is not root:
         raise SignOnFailed("its answer has not one assertion")
-    certificates = [read_certificate(text) for text in expected.settings.certificates]
     try:
+        certificates = [read_certificate(text) for text in expected.settings.certificates]
         signed = signed_part(assertions[0] if is_signed(assertions[0]) else root, certificates, expected.now)
     except NotSigned as error:
         raise SignOnFailed(f"its answer cannot be believed: {error}") from error
+    except UnusableCertificate as error:
+        raise SignOnFailed(f"a certificate of its settings {error}") from error
     return next(signed.iter(named("saml", "Assertion")))
 
 

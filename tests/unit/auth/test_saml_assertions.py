@@ -361,6 +361,11 @@ def test_a_certificate_whose_key_is_weak_or_none_is_refused(text: str) -> None:
         read_certificate(text)
 
 
+def test_a_certificate_that_was_taken_once_and_would_not_be_now_signs_nobody_in() -> None:
+    weak = replace(EXPECTED.settings, certificates=(pem_of(KEY), pem_of(ec.generate_private_key(ec.SECP224R1()))))
+    assert "a certificate of its settings has a key" in refusal(answer().encoded(), replace(EXPECTED, settings=weak))
+
+
 def test_a_certificate_is_read_in_pem_and_as_metadata_has_it() -> None:
     bare = "".join(line for line in pem_of(KEY).splitlines() if "-----" not in line)
     assert (
