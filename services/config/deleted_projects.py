@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from chassis import logs
-from chassis.errors import NotFound
+from chassis.errors import NotFound, Unavailable
 from chassis.postgres import Database
 from chassis.tasks import for_ever, in_background
 from services.config.domain import Actor
@@ -51,13 +51,19 @@ class DeletedProjects:
             yield
 
     async def _forget_all(self) -> bool:
-        last_id = _BEFORE_ALL
+        """Raises Unavailable after all others where a project's could not be deleted."""
+        last_id, failed = _BEFORE_ALL, None
         while projects := await self._after(last_id):
             deleted = await self._projects.deleted_among([project_id for _, project_id in projects])
             for tenant_id, project_id in projects:
                 if project_id in deleted:
-                    await self._forget(tenant_id, project_id)
+                    try:
+                        await self._forget(tenant_id, project_id)
+                    except Unavailable as error:  # its tenant may have no turn
+                        failed = error
             [*_, (_, last_id)] = projects
+        if failed:
+            raise failed
         return False
 
     async def _after(self, last_id: str) -> Sequence[tuple[str, str]]:

@@ -18,6 +18,7 @@ from services.gateway.http_api.bodies import Asking, has_it, path_id
 from services.gateway.http_api.shapes import Asked, Id
 from services.gateway.kept_reads import SCRIPT, KeptReads, Source, media_type
 from services.gateway.routes import CALLER, Audience, Header, Media, Operation, Route
+from services.gateway.shares import HOLDERS
 
 LanguageName = Literal["javascript", "python"]
 
@@ -143,7 +144,10 @@ class GeneratedCodeRoutes:
 
     async def _key_of(self, request: web.Request) -> tuple[str, Principal]:
         key = request.match_info["publishableKey"]
-        return key, (await self._authentication.of_key(request, key)).principal
+        reader = (await self._authentication.of_key(request, key)).principal
+        # Anybody who has seen a page has its key: what they hold is taken from nobody's own reads.
+        HOLDERS.set((f"scripts of {reader.tenant_id}",))
+        return key, reader
 
     async def _generate(self, reader: Principal, key: str) -> Source:
         return await self._kept.client(

@@ -364,10 +364,12 @@ async def test_who_names_a_client_by_its_hash_waits_for_nobody_who_waits_for_a_c
 
 
 async def test_who_waits_for_a_config_that_hangs_is_told_so_before_the_time_is_over(
-    codegen: Codegen, hanging: Config
+    codegen: Codegen, hanging: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("chassis.context._SECONDS_TO_ANSWER", 2.0)
+    monkeypatch.setattr("services.codegen.clients._CONFIG_SECONDS", 10.0)
     generating = await _when_asked(hanging, codegen.generate(**SCRIPT))
-    deadline = context.DEADLINE.set(time.monotonic() + 1.5)
+    deadline = context.DEADLINE.set(time.monotonic() + 4)
     try:
         others = {"tenant": OTHER_TENANT, "project": OTHER_PROJECT}
         waiting = [_waiting_for(codegen.generate(**SCRIPT)), _waiting_for(codegen.generate(**SCRIPT, **others))]

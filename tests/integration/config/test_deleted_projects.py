@@ -6,7 +6,10 @@ from uuid import UUID
 import pytest
 
 from chassis.clock import SystemClock
+from chassis.errors import Unavailable
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
+from services.config.domain import Actor
+from services.config.operations import Definitions
 from services.ingest.clients import ConfigClient
 from services.ingest.definitions import DefinitionTable
 from services.ingest.operations.endings import SeriesEndings
@@ -80,6 +83,23 @@ async def test_what_was_deleted_while_config_or_auth_was_away_is_forgotten_later
         projects.away = False
         await gone(person)
         assert len((await kept.list()).metrics) == len(NAMES)
+
+
+async def test_what_cannot_be_deleted_now_holds_up_no_other(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_up, other = sorted([await defined(config.person()) for _ in range(2)], key=lambda person: person.project_id)
+    delete = Definitions.delete
+
+    async def delete_others(definitions: Definitions, actor: Actor, metric_id: str, version: int) -> None:
+        if actor.project_id == held_up.project_id:
+            raise Unavailable("Too many definitions are changed at this moment.")
+        await delete(definitions, actor, metric_id, version)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Definitions, "delete", delete_others)
+        config.projects.deleted |= {held_up.project_id, other.project_id}
+        await gone(other)
+        assert len((await held_up.list()).metrics) == len(NAMES)
+    await gone(held_up)
 
 
 async def test_what_a_call_that_was_under_way_defines_afterwards_is_forgotten_too(config: Config) -> None:

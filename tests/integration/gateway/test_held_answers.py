@@ -91,6 +91,20 @@ async def test_what_clients_do_not_read_of_a_tenants_is_bounded(
         assert await status(key) == 200
 
 
+async def test_what_is_held_of_a_tenants_scripts_is_taken_from_none_of_its_own_reads(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may load them who has seen a page."""
+    monkeypatch.setattr("services.gateway.app._MOST_ANSWER_BYTES", 8 * (15 << 20))
+    async with start_gateway() as gateway:
+        key, reader = gateway.auth.new_key(), gateway.auth.new_key("secret", scopes=["config:read"])
+        path = newest_script(gateway, key)
+        async with gateway.not_reading(path, key), gateway.not_reading(path, key):
+            await eventually(lambda: is_held(gateway, 2), what="two answers wait to be read")
+            assert (await gateway.call("GET", path)).status == 503
+            assert (await gateway.call("GET", definitions(gateway, ""), credential=reader)).status == 200
+
+
 async def test_what_strangers_do_not_read_is_bounded_by_their_address(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,13 @@ def test_several_authorities_are_believed_while_one_takes_anothers_place() -> No
         assert pod.environment["PULSEGATE_MTLS_KEY_PATH"] == "/run/mtls/pulsegate/tls.key"
 
 
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_authority_of_the_certificates_own_is_believed_where_no_others_are_named(nothing: str | None) -> None:
+    rendered = render({"mtls": {**MTLS, "authorities": nothing}})
+    told = {pod.environment["PULSEGATE_MTLS_CA_PATH"] for pod in rendered.services() if pod.component in PEERS}
+    assert told == {"/run/mtls/pulsegate/ca.crt"}
+
+
 def test_all_of_an_installation_agree_on_the_domain_of_the_values() -> None:
     rendered = render({"mtls": {**MTLS, "domain": "metrics.example"}})
     assert {pod.environment.get("PULSEGATE_MTLS_DOMAIN", "metrics.example") for pod in rendered.services()} == {

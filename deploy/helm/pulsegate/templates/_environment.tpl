@@ -26,7 +26,7 @@ component's `settings` come last. Takes root, name, spec, facts (its row of the 
 {{- $_ := set $told "PULSEGATE_MTLS_CERTIFICATE_PATH" "/run/mtls/pulsegate/tls.crt" }}
 {{- $_ := set $told "PULSEGATE_MTLS_KEY_PATH" "/run/mtls/pulsegate/tls.key" }}
 {{- $own := printf "/run/mtls/pulsegate/%s" .root.Values.mtls.authorityKey }}
-{{- $_ := set $told "PULSEGATE_MTLS_CA_PATH" (ternary "/run/mtls/authorities/ca.crt" $own (ne .root.Values.mtls.authorities "")) }}
+{{- $_ := set $told "PULSEGATE_MTLS_CA_PATH" (ternary $own "/run/mtls/authorities/ca.crt" (empty .root.Values.mtls.authorities)) }}
 {{- $_ := set $told "PULSEGATE_MTLS_DOMAIN" (include "pulsegate.mtlsDomain" .root) }}
 {{- end }}
 {{- $told = merge $told (fromYaml (include "pulsegate.secretVariables" .)) (fromYaml (include "pulsegate.authoritiesVariables" .)) }}
