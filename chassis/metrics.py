@@ -50,6 +50,11 @@ CERTIFICATE_EXPIRY = Gauge(
     ["certificate"],
 )
 SCHEMA_VERSION = Gauge("pulsegate_schema_version", "Number of the newest migration applied to this service's schema.")
+TURNS_REFUSED = Counter(
+    "pulsegate_turns_refused_total",
+    "Calls answered 503 because no turn of theirs came in time; `what` there was too much of.",
+    ["what"],
+)
 CALLERS_REFUSED = Counter(
     "pulsegate_callers_refused_total",
     "Calls that the list of a method's callers refused; `caller` is the service of the caller's certificate.",

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -185,7 +185,7 @@ class Database:
 
     def in_turns(self, turns: TimelyTurns) -> "Database":
         """The same pool. Each transaction waits for a turn of the person or the tenant that it is for, so that one who
-        waits for locks of their own leaves connections to others."""
+        waits for locks of their own leaves connections to others. One in a role is for neither, and does not wait."""
         return _InTurns(self._pool, turns)
 
     async def probe(self) -> None:
@@ -218,9 +218,10 @@ class _InTurns(Database):
     async def transaction(
         self, statement_timeout_seconds: float | None = None, /, *, tenant_id: str = "", role: str = "", **settings: str
     ) -> AsyncIterator[Connection]:
-        holder = settings.get("user_id") or tenant_id or role
+        holder = settings.get("user_id") or tenant_id
+        turn = self._turns.one(holder) if holder else nullcontext()
         transaction = super().transaction(statement_timeout_seconds, tenant_id=tenant_id, role=role, **settings)
-        async with self._turns.one(holder), transaction as connection:
+        async with turn, transaction as connection:
             yield connection
 
 

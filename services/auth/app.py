@@ -89,9 +89,6 @@ from services.auth.tokens import MailedTokens, RefreshTokens, Tokens
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-#: Of the connections for what is a tenant's, one person may have so many, or a quarter.
-_TURNS_OF_ONE = 2
-
 
 @asynccontextmanager
 async def running(settings: Settings, clock: Clock | None = None) -> AsyncIterator[None]:
@@ -236,7 +233,7 @@ def _parts(
         settings=settings,
         database=database,
         in_turns=database.in_turns(
-            TimelyTurns(settings.tenant_connections, "changes of tenants are under way", least=_TURNS_OF_ONE)
+            TimelyTurns(settings.tenant_connections, "calls about projects, keys and members are under way")
         ),
         master_key=master_key,
         tokens=tokens,

@@ -90,13 +90,22 @@ class CredentialFeed:
         done.set()
 
     async def clean(self) -> None:
-        """Deletes what has expired, however much that is. Raises Unavailable."""
+        """Deletes what has expired, however much that is. Raises Unavailable where some of it stays."""
+        failed = None
         for table in EXPIRIES:
-            deleted = MOST_DELETED
-            while deleted >= MOST_DELETED:
-                async with self._database.transaction(role=CLEANER_ROLE) as connection:
-                    deleted = await self._storage.delete_expired(connection, table)
-                metrics.EXPIRED_ROWS.labels(table).inc(deleted)
+            try:
+                await self._clean(table)
+            except Unavailable as error:
+                failed = error
+        if failed:
+            raise failed
+
+    async def _clean(self, table: str) -> None:
+        deleted = MOST_DELETED
+        while deleted >= MOST_DELETED:
+            async with self._database.transaction(role=CLEANER_ROLE) as connection:
+                deleted = await self._storage.delete_expired(connection, table)
+            metrics.EXPIRED_ROWS.labels(table).inc(deleted)
 
     def _follows(self, newest: int, changes: Sequence[Change]) -> bool:
         """Whether nothing lies between what was read before and now: no gap, and no database of an earlier time."""

@@ -140,8 +140,7 @@ class Invitations:
             user = await self._accounts.get(connection, user_id)
             if user is None or not await self._accounts.is_known_by(connection, user_id, email_key(invitation.email)):
                 raise OtherAddress
-            await self._access.require_session(connection, principal)
-            await self._join(connection, user, invitation)
+            await self._join(connection, principal, user, invitation)
             memberships = await self._accounts.memberships(connection, user_id)
             await self._feed.announce(connection, [user_id])
         return next(one for one in memberships if one.tenant.id == invitation.tenant_id)
@@ -177,8 +176,9 @@ class Invitations:
         await self._invitations.replace(connection, invitation, key, token_hash)
         await self._invitations.note_mail(connection, invitation, key)
 
-    async def _join(self, connection: Connection, user: User, invitation: Invitation) -> None:
+    async def _join(self, connection: Connection, principal: Principal, user: User, invitation: Invitation) -> None:
         await self._members.lock_roles(connection, invitation.tenant_id)
+        await self._access.require_session(connection, principal)
         await show_rows(connection, "tenant_id", invitation.tenant_id)
         if await self._accounts.is_suspended(connection, invitation.tenant_id):
             raise TenantSuspended

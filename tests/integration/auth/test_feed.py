@@ -259,6 +259,11 @@ async def test_a_backlog_is_deleted_in_steps_within_the_databases_time_limits(
 async def test_cleaning_waits_for_its_migration_with_what_needs_it_alone(database: Database) -> None:
     with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
         connection.execute(OLD_CHANGES, (1,))
+        connection.execute("INSERT INTO auth.users VALUES (gen_random_uuid(), 'ada', 'ada', now())")
+        connection.execute(
+            "INSERT INTO auth.sessions (id, user_id, created_at, expires_at)"
+            " SELECT gen_random_uuid(), id, now(), now() - interval '2 hours' FROM auth.users"
+        )
         connection.execute("ALTER TABLE auth.keys DROP COLUMN ends_at CASCADE")
         connection.execute("REVOKE DELETE ON auth.keys FROM auth_cleaner")
         async with postgres.connected(database.dsn("auth")) as connected:
@@ -266,6 +271,7 @@ async def test_cleaning_waits_for_its_migration_with_what_needs_it_alone(databas
                 await CredentialFeed(connected, FeedStorage()).clean()
 
         assert connection.execute(OLD_CHANGES_LEFT).fetchone() == (0,)
+        assert connection.execute("SELECT FROM auth.sessions").fetchall() == []
 
 
 async def test_a_feed_that_slept_through_deleted_changes_resets_its_streams(

@@ -292,7 +292,7 @@ async def test_services_wait_for_none_of_those_who_read_large_projects_and_who_w
     person, reader = config.person(), config.person()
     await person.create(counter())
     known = await config.project_definitions(person.project_id)
-    answered = late(monkeypatch, "project_definitions")
+    answered, refused_before = late(monkeypatch, "project_definitions"), turns_refused()
     first, *others = [asyncio.create_task(reader.whole_project()) for _ in range(10)]
     refused = asyncio.gather(*others, return_exceptions=True)
     await asyncio.sleep(0.1)
@@ -303,6 +303,7 @@ async def test_services_wait_for_none_of_those_who_read_large_projects_and_who_w
         assert isinstance(error, Unavailable)
         assert error.details == {"waitingFor": "turn"}
         assert not upstream_fault(error)
+    assert turns_refused() - refused_before == len(others)
     answered.set()
     assert (await first).revision == known.revision
 
@@ -355,6 +356,10 @@ def late(monkeypatch: pytest.MonkeyPatch, method: str) -> asyncio.Event:
 
     monkeypatch.setattr(DefinitionStorage, method, waits)
     return answered
+
+
+def turns_refused() -> float:
+    return REGISTRY.get_sample_value("pulsegate_turns_refused_total", {"what": "definitions are read"}) or 0.0
 
 
 def watchers() -> float | None:

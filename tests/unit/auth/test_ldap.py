@@ -54,4 +54,4 @@ async def test_a_directory_does_not_choose_how_long_its_controls_are_decoded(con
     assert await binding.bind("cn=eve", "password") is LDAPResultCode.SUCCESS
     found = await searching.search("dc=example", filled("(uid={login})", {LOGIN: "eve"}), ["mail"], most=1)
     assert not found.entries
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 0.5
