@@ -16,9 +16,7 @@ from services.auth.identity_providers import IdentityProvider
 log = logs.get(__name__)
 
 #: Who waits without an end of their own waits no longer.
-_LONGEST_SECONDS = 12.0
-#: In which the refusal is told to the tenant, and to whoever asks: who hears nothing takes auth for broken.
-_SECONDS_TO_ANSWER = 0.5
+_LONGEST_SECONDS = 11.5
 _MOST_AT_ONCE = 64
 
 #: Whose provider is asked; empty outside of conversations.
@@ -43,7 +41,7 @@ class Conversations:
             raise TooManySignOns
         asked_for = ASKED_FOR.set(provider.tenant_id)
         try:
-            async with asyncio.timeout(context.remaining_seconds(_LONGEST_SECONDS) - _SECONDS_TO_ANSWER):
+            async with asyncio.timeout(context.waiting_seconds(_LONGEST_SECONDS)):
                 yield
         except PulsegateError:
             raise

@@ -13,7 +13,7 @@ from yarl import URL
 from chassis import context
 from chassis.errors import Invalid, PulsegateError
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as pb
-from services.auth import conversations, directories
+from services.auth import directories
 from services.auth.ldap import Connection, NotAnswered
 from services.auth.settings import Settings
 from tests import client_hellos
@@ -235,7 +235,7 @@ async def test_a_directory_is_waited_for_no_longer_than_whoever_asks_waits_for_u
     auth: AuthClient, liar: LyingDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who hears nothing would take auth for broken, and ask it nothing for a while."""
-    monkeypatch.setattr(conversations, "_SECONDS_TO_ANSWER", 3.0)
+    monkeypatch.setattr("chassis.context._SECONDS_TO_ANSWER", 3.0)
     provider = await provider_of(auth, liar)
     liar.says = lambda _: None
     waits_until = context.DEADLINE.set(time.monotonic() + 4.0)
