@@ -8,11 +8,9 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import msgspec
 
-from chassis.errors import NotFound
 from chassis.principals import Principal
 from contracts.pulsegate.codegen.v1 import codegen_pb2 as codegen
 from contracts.pulsegate.config.v1 import definitions_pb2 as definitions
@@ -111,11 +109,11 @@ class KeptReads:
         return msgspec.msgpack.decode(kept, type=Source)
 
     async def note_use(self, reader: Principal, sha256: str) -> None:
-        """Has codegen know, once in a while, that the script is in use: what nobody uses any more is deleted."""
+        """Has codegen know, once in a while, that the script is in use: what nobody uses any more is deleted. Raises
+        NotFound where it was, and keeps nothing of that: whoever made the hash up could have any number kept."""
 
         async def load() -> bytes:
-            with suppress(NotFound):
-                await self._generator.artifact(sha256)
+            await self._generator.artifact(sha256)
             return b""
 
         await self._cache.of(reader, f"use\n{sha256}".encode(), Life.FIXED, load)

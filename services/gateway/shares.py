@@ -14,8 +14,8 @@ from chassis.errors import Unavailable
 from chassis.shares import Shares
 from services.gateway import metrics
 
-#: On whose behalf calls are made: a person and the tenant that it is about, a key's tenant, an address where nobody is
-#: known; nobody: the gateway itself.
+#: On whose behalf calls are made: a person and the tenant that it is about, a key's tenant, a tenant's scripts where
+#: anybody reads them, an address where nobody is known; nobody: the gateway itself.
 HOLDERS: ContextVar[Sequence[str]] = ContextVar("holders", default=())
 
 #: Who asks for little has a place for that, and memory for a batch.

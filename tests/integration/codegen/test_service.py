@@ -369,7 +369,7 @@ async def test_who_waits_for_a_config_that_hangs_is_told_so_before_the_time_is_o
     monkeypatch.setattr("chassis.context._SECONDS_TO_ANSWER", 2.0)
     monkeypatch.setattr("services.codegen.clients._CONFIG_SECONDS", 10.0)
     generating = await _when_asked(hanging, codegen.generate(**SCRIPT))
-    deadline = context.DEADLINE.set(time.monotonic() + 4)
+    deadline = context.DEADLINE.set(time.monotonic() + 3)
     try:
         others = {"tenant": OTHER_TENANT, "project": OTHER_PROJECT}
         waiting = [_waiting_for(codegen.generate(**SCRIPT)), _waiting_for(codegen.generate(**SCRIPT, **others))]

@@ -253,6 +253,11 @@ async def test_while_the_feed_or_redis_says_nothing_the_service_is_asked(
     assert await seconds_until(is_asked, what="the feed is silent") < 2.0
 
 
+def _kept(client: redis.Redis) -> list[bytes]:
+    """The names of what is kept of reads."""
+    return [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
+
+
 async def test_what_is_read_takes_no_more_of_redis_than_its_part(
     two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,8 +267,7 @@ async def test_what_is_read_takes_no_more_of_redis_than_its_part(
     for size in range(1, 60):
         assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=session)).status == 200
     with redis.Redis.from_url(valkey_server.server.url) as client:
-        kept = [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
-        assert sum(client.strlen(key) for key in kept) <= 2000
+        assert sum(client.strlen(key) for key in _kept(client)) <= 2000
     assert await one.shown('pulsegate_gateway_redis_room_refusals_total{purpose="reads"}') > 0
     assert await name_read(one, session) == "first_total"
 
@@ -280,8 +284,7 @@ async def test_no_tenant_uses_up_what_is_kept_for_all(
         for size in range(1, 60):
             assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=credential)).status == 200
         with redis.Redis.from_url(valkey_server.server.url) as client:
-            kept = [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
-            taken.append(sum(client.strlen(key) for key in kept))
+            taken.append(sum(client.strlen(key) for key in _kept(client)))
     assert 500 < taken[0] <= 1000
     assert taken[0] + 500 < taken[1] <= 2000
 
@@ -400,6 +403,23 @@ async def test_that_a_pinned_script_is_in_use_is_told_once_in_a_while(two: tuple
         assert answer.status == 304
     assert [asked.sha256 for asked in one.codegen.requests("GetArtifact")] == [sha256]
     assert other.codegen.requests("GetArtifact") == []
+
+
+async def test_of_scripts_that_are_gone_or_made_up_nothing_is_kept(
+    two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey]
+) -> None:
+    """Whoever has seen a page has its key, and could fill what its tenant has for reads."""
+    one, _, _ = two
+    one.codegen.answers["GetArtifact"] = NotFound("Never generated.")
+    key = one.auth.new_key()
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        kept_before = _kept(client)
+    for number in range(10):
+        path = f"/sdk/v1/{key}.{number:064x}.js"
+        assert (await one.call("GET", path, headers={"If-None-Match": "*"})).status == 304
+        assert (await one.call("GET", path)).status == 404
+    with redis.Redis.from_url(valkey_server.server.url) as client:
+        assert _kept(client) == kept_before
 
 
 @pytest.mark.parametrize(("language", "status", "hashed"), [("javascript", 200, 1), ("x-python", 404, 0)])
