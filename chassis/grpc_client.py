@@ -1,5 +1,6 @@
 """gRPC channels to other services: identity and trace passed on, a deadline on every call, errors raised again."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,7 @@ from chassis.grpc_metadata import CORRELATION_ID_KEY, PRINCIPAL_KEY, SERVICE_TOK
 from chassis.mutual_tls import MutualTls
 from chassis.renewed_channel import RenewedChannel
 from chassis.service_tokens import ServiceToken
+from chassis.tasks import heed_cancellation
 
 _OPTIONS = [
     ("grpc.lb_policy_name", "round_robin"),
@@ -106,6 +108,10 @@ class ServiceChannel:
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self.told_by(error) from error
+        except asyncio.CancelledError as error:
+            heed_cancellation()
+            # Nobody has cancelled this task: the connection is closed, new certificates have taken its place.
+            raise self._away() from error
         finally:
             responses.cancel()
 
@@ -144,11 +150,13 @@ class ServiceChannel:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{self.service} did not answer in time.")
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            away = NotReached if (error.details() or "").startswith(_NOT_SENT) else Unavailable
-            return away(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
+            return self._away(NotReached if (error.details() or "").startswith(_NOT_SENT) else Unavailable)
         if _TOO_LARGE in (error.details() or ""):
             return AnswerTooLarge(f"What {self.service} answered is larger than it may be.")
         return Internal(f"{self.service} failed.")
+
+    def _away(self, kind: type[Unavailable] = Unavailable) -> Unavailable:
+        return kind(f"{self.service} is away.", retry_after_seconds=_RETRY_AFTER_SECONDS)
 
     async def probe(self) -> None:
         """A health check: returns where the service answers that it serves.

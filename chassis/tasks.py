@@ -18,12 +18,13 @@ _CLEARING_UP_SECONDS = 5.0
 async def in_background(*coroutines: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Runs the coroutines while open and cancels them at the end. One that fails ends the block with its error.
 
-    A single error, the body's or a task's, comes out as itself; several come out as a group.
+    That what one waits for was cancelled, and not the task itself, is a failure too. A single error, the body's or a
+    task's, comes out as itself; several come out as a group.
     """
     of_body: list[BaseException] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+            tasks = [group.create_task(_not_ending_unseen(coroutine)) for coroutine in coroutines]
             try:
                 yield
             except Exception as error:
@@ -31,11 +32,22 @@ async def in_background(*coroutines: Coroutine[Any, Any, object]) -> AsyncIterat
                 raise
             finally:
                 await ended(tasks)
+                for coroutine in coroutines:
+                    coroutine.close()  # what was cancelled before it began
     except BaseExceptionGroup as errors:
         failed = list(dict.fromkeys((*of_body, *errors.exceptions)))
         if len(failed) > 1:
             raise BaseExceptionGroup(errors.message, failed) from None
         _raise_as_it_was(failed[0])
+
+
+async def _not_ending_unseen(coroutine: Coroutine[Any, Any, object]) -> None:
+    """A group takes any task that ends as cancelled for one that it has cancelled itself."""
+    try:
+        await coroutine
+    except asyncio.CancelledError as error:
+        heed_cancellation()
+        raise RuntimeError("What a background task waited for was cancelled.") from error
 
 
 def _raise_as_it_was(error: BaseException) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from chassis import grpc_server
+from chassis import grpc_server, renewed_channel
 from chassis.callers import INSIDE
 from chassis.errors import Forbidden, Internal, PulsegateError, Unauthenticated, Unavailable
 from chassis.grpc_client import ServiceChannel, connected
@@ -21,6 +21,7 @@ from chassis.health import Health
 from chassis.mutual_tls import Material, MutualTls
 from chassis.principals import PrincipalVerifier
 from chassis.renewed_channel import RenewedChannel
+from chassis.tasks import in_background
 from contracts.pulsegate.config.v1 import definitions_pb2 as pb
 from contracts.pulsegate.config.v1 import definitions_pb2_grpc as pb_grpc
 from deploy.local.authority import Authority
@@ -308,6 +309,36 @@ async def test_authorities_and_certificates_change_under_load_and_no_call_fails(
         leaf = ours.issue(f"receiver.{DOMAIN}", now=datetime.now(UTC), life=timedelta(hours=1))
         of_old = grpc.ssl_channel_credentials(new.pem, leaf.key, leaf.certificate)
         assert await status_of(f"127.0.0.1:{port}", of_old) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_that_outlives_its_connection_is_told_and_begins_anew(
+    config: ServiceFiles,
+    receiver: ServiceFiles,
+    ours: Authority,
+    port_blocks: Callable[[], Ports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Feeds last longer than a connection is drained, and those who follow them go on after any error of ours."""
+    monkeypatch.setattr(renewed_channel, "_DRAIN_SECONDS", 0.2)
+    theirs = (config.tls(), receiver.tls())
+    port = port_blocks().public
+    async with serving(port, theirs[0]), connected("config", f"127.0.0.1:{port}", TOKEN, tls=theirs[1]) as channel:
+        stub = pb_grpc.DefinitionFeedServiceStub(channel.grpc_channel)
+        broken_off = asyncio.Event()
+
+        async def follow() -> None:
+            with pytest.raises(Unavailable):
+                async for _ in channel.stream(stub.WatchDefinitions, pb.WatchDefinitionsRequest()):
+                    pass
+            broken_off.set()
+            async for _ in channel.stream(stub.WatchDefinitions, pb.WatchDefinitionsRequest()):
+                pass
+
+        async with in_background(follow()):
+            receiver.issue(ours)
+            await renewed(channel, theirs)
+            async with asyncio.timeout(5):
+                await broken_off.wait()
 
 
 def change(step: str, files: ServiceFiles, old: Authority, new: Authority) -> None:

@@ -1,6 +1,7 @@
 """Background tasks."""
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 
 import pytest
@@ -39,6 +40,29 @@ async def test_a_task_that_fails_ends_the_block_with_its_error() -> None:
         async with in_background(in_background_of_another(_fail())):
             await asyncio.Event().wait()
     assert isinstance(caught.value.__context__, IndexError)
+
+
+async def test_a_task_that_ends_because_what_it_waits_for_was_cancelled_ends_the_block() -> None:
+    async def wait_for(future: "asyncio.Future[None]") -> None:
+        await future
+
+    async def cancelled_beneath() -> None:
+        future = asyncio.get_running_loop().create_future()
+        async with in_background(wait_for(future)):
+            await asyncio.sleep(0)
+            future.cancel()
+            await asyncio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="was cancelled"):
+        async with asyncio.timeout(5):
+            await cancelled_beneath()
+
+
+async def test_what_is_cancelled_before_it_began_is_closed(recwarn: pytest.WarningsRecorder) -> None:
+    async with in_background(asyncio.sleep(60)):
+        pass
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 async def in_background_of_another(work: Coroutine[None, None, None]) -> None:
