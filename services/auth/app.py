@@ -47,13 +47,13 @@ from services.auth.operations.access import Access
 from services.auth.operations.accounts import Accounts
 from services.auth.operations.admission import Admission
 from services.auth.operations.audit import AuditLog, AuditTrail
-from services.auth.operations.departures import Departures
 from services.auth.operations.directory_sign_on import DirectorySignOn
 from services.auth.operations.identity_providers import IdentityProviders
 from services.auth.operations.invitations import Invitations
 from services.auth.operations.keys import Keys
 from services.auth.operations.leaks import Leaks
 from services.auth.operations.members import Members
+from services.auth.operations.memberships import Memberships
 from services.auth.operations.operators import Operators
 from services.auth.operations.projects import Projects
 from services.auth.operations.provisioning import Provisioning
@@ -214,6 +214,7 @@ class _Parts:
     hasher: PasswordHasher
     clock: Clock
     access: Access
+    memberships: Memberships
     trail: AuditTrail
     sessions: Sessions
     outbox: Outbox
@@ -240,6 +241,7 @@ def _parts(
         hasher=hasher,
         clock=clock,
         access=access,
+        memberships=Memberships(MemberStorage(), IdentityStorage(), InvitationStorage()),
         trail=trail,
         sessions=Sessions(
             database,
@@ -386,7 +388,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             of.access,
             accounts,
             members,
-            Departures(members, IdentityStorage()),
+            of.memberships,
             feed,
             of.trail,
             of.clock,
@@ -402,6 +404,7 @@ def _invitations(of: _Parts) -> InvitationServicer:
             of.access,
             AccountStorage(),
             MemberStorage(),
+            of.memberships,
             InvitationStorage(),
             of.outbox,
             FeedStorage(),
@@ -430,7 +433,18 @@ def _operators(of: _Parts) -> OperatorServicer:
 def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -> SingleSignOnServicer:
     accounts, members, stored = AccountStorage(), MemberStorage(), IdentityProviderStorage()
     identities, feed = IdentityStorage(), FeedStorage()
-    admission = Admission(of.database, accounts, members, stored, identities, feed, of.trail, of.master_key, of.clock)
+    admission = Admission(
+        of.database,
+        accounts,
+        members,
+        of.memberships,
+        stored,
+        identities,
+        feed,
+        of.trail,
+        of.master_key,
+        of.clock,
+    )
     session_life = timedelta(hours=of.settings.sso_session_hours)
     return SingleSignOnServicer(
         IdentityProviders(
@@ -463,15 +477,14 @@ def _single_sign_on(of: _Parts, providers: Outbounds, saml_client: SamlClient) -
 
 
 def _provisioning(of: _Parts) -> ProvisioningServicer:
-    members, identities = MemberStorage(), IdentityStorage()
     return ProvisioningServicer(
         Provisioning(
             of.in_turns,
             AccountStorage(),
-            members,
+            MemberStorage(),
             IdentityProviderStorage(),
-            identities,
-            Departures(members, identities),
+            IdentityStorage(),
+            of.memberships,
             FeedStorage(),
             of.trail,
             of.clock,

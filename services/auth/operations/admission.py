@@ -1,5 +1,6 @@
 """Whom a tenant's identity provider vouches for becomes a member of that tenant, whatever kind of provider it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar, cast
@@ -19,6 +20,7 @@ from services.auth.identity_providers import IdentityProvider, ProviderId, Provi
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import no_such
 from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.memberships import Memberships
 from services.auth.provider_settings import KindSettings
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
@@ -36,8 +38,8 @@ class Admitted:
     """Somebody whom the tenant has taken, in a transaction that ends with `tell` and `announce`."""
 
     user: User
-    #: Of their membership; None: it is as it was.
-    changed: Change | None
+    #: What there is to tell; none: their membership is as it was.
+    changes: Sequence[Change]
 
 
 class Admission:
@@ -48,6 +50,7 @@ class Admission:
         database: Database,
         accounts: AccountStorage,
         members: MemberStorage,
+        memberships: Memberships,
         providers: IdentityProviderStorage,
         identities: IdentityStorage,
         feed: FeedStorage,
@@ -58,6 +61,7 @@ class Admission:
         self._database = database
         self._accounts = accounts
         self._members = members
+        self._memberships = memberships
         self._providers = providers
         self._identities = identities
         self._feed = feed
@@ -114,16 +118,15 @@ class Admission:
             raise MemberRemoved(user.id)
         if await self._identities.is_deactivated(connection, user.id):
             raise SignOnNotAllowed("your identity provider has deactivated you")
-        return Admitted(user=user, changed=await self._see_to_membership(connection, provider, user, role))
+        return Admitted(user=user, changes=await self._see_to_membership(connection, provider, user, role))
 
     async def tell(self, connection: Connection, provider: IdentityProvider, admitted: Admitted) -> None:
         """Tells the tenant, whose rows are shown, what has changed."""
-        if admitted.changed is not None:
-            await self._trail.by(connection, provider.tenant_id, _party(provider), admitted.changed)
+        await self._trail.by(connection, provider.tenant_id, _party(provider), *admitted.changes)
 
     async def announce(self, connection: Connection, admitted: Admitted) -> None:
         """The last step, after everything is told."""
-        if admitted.changed is not None:
+        if admitted.changes:
             await self._feed.announce(connection, [admitted.user.id])
 
     async def tell_of_failure(
@@ -169,18 +172,19 @@ class Admission:
 
     async def _see_to_membership(
         self, connection: Connection, provider: IdentityProvider, user: User, role: Role
-    ) -> Change | None:
+    ) -> Sequence[Change]:
         """What changed. Owners stay owners, and without a mapping a role that was given by hand stays."""
         member = await self._members.get(connection, provider.tenant_id, user.id)
         target = Party(kind="user", id=user.id)
         if member is None:
-            await self._members.insert(connection, provider.tenant_id, user.id, role, self._now(), consented=True)
-            return Change(action="member.added", target=target, details={"role": role.word})
+            now = self._now()
+            voided = await self._memberships.begin(connection, provider.tenant_id, user, role, now, consented=True)
+            return [Change(action="member.added", target=target, details={"role": role.word}), *voided]
         if member.role in (role, Role.OWNER) or not provider.admission.decides_roles:
-            return None
+            return []
         await self._members.update(connection, provider.tenant_id, user.id, role)
         details = {"role": role.word, "before": member.role.word}
-        return Change(action="member.role_changed", target=target, details=details)
+        return [Change(action="member.role_changed", target=target, details=details)]
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 
-from chassis.audit import Party
 from chassis.clock import Clock, from_unix_ms
 from chassis.emails import email_key
 from chassis.errors import Invalid
@@ -37,7 +36,8 @@ from services.auth.errors import (
     TooManyInvitations,
 )
 from services.auth.operations.access import Access, Actor, no_such, require_person
-from services.auth.operations.audit import AuditTrail, Change
+from services.auth.operations.audit import AuditTrail
+from services.auth.operations.memberships import Memberships, change_of_invitation
 from services.auth.outbox import Outbox
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
@@ -56,6 +56,7 @@ class Invitations:
         access: Access,
         accounts: AccountStorage,
         members: MemberStorage,
+        memberships: Memberships,
         invitations: InvitationStorage,
         outbox: Outbox,
         feed: FeedStorage,
@@ -68,6 +69,7 @@ class Invitations:
         self._access = access
         self._accounts = accounts
         self._members = members
+        self._memberships = memberships
         self._invitations = invitations
         self._outbox = outbox
         self._feed = feed
@@ -103,7 +105,7 @@ class Invitations:
                 raise TooManyInvitations
             await self._require_room(connection, actor, email_key(email), now)
             await self._mail(connection, actor.user_id, invitation)
-            await self._trail.of_tenant(connection, actor, _change("invitation.created", invitation))
+            await self._trail.of_tenant(connection, actor, change_of_invitation("invitation.created", invitation))
         return invitation
 
     async def page(self, principal: Principal, tenant_id: TenantId, page: PageRequest) -> Page[Invitation]:
@@ -125,7 +127,7 @@ class Invitations:
                 raise no_such("invitation")
             check_grant(actor.role, current=found.role, wanted=None)
             await self._invitations.delete(connection, found.id)
-            await self._trail.of_tenant(connection, actor, _change("invitation.revoked", found))
+            await self._trail.of_tenant(connection, actor, change_of_invitation("invitation.revoked", found))
 
     async def accept(self, principal: Principal, token: str) -> Membership:
         """Makes the caller a member.
@@ -185,16 +187,10 @@ class Invitations:
         if not await self._invitations.delete(connection, invitation.id):  # used or revoked in between
             raise InvalidMailedToken
         tenant_id, role = invitation.tenant_id, invitation.role
-        if not await self._members.insert(connection, tenant_id, user.id, role, self._now(), consented=True):
-            raise AlreadyMember
-        actor = Actor(user_id=user.id, tenant_id=invitation.tenant_id, role=invitation.role)
-        await self._trail.of_tenant(connection, actor, _change("invitation.accepted", invitation))
+        voided = await self._memberships.begin(connection, tenant_id, user, role, self._now(), consented=True)
+        actor = Actor(user_id=user.id, tenant_id=tenant_id, role=role)
+        accepted = change_of_invitation("invitation.accepted", invitation)
+        await self._trail.of_tenant(connection, actor, accepted, *voided)
 
     def _now(self) -> datetime:
         return from_unix_ms(self._clock.now_ms())
-
-
-def _change(action: str, invitation: Invitation) -> Change:
-    """What the audit log is told: not the address."""
-    target = Party(kind="invitation", id=invitation.id)
-    return Change(action=action, target=target, details={"role": invitation.role.word})

@@ -10,10 +10,10 @@ from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
 from services.auth.domain import Member, Page, PageRequest, Role, TenantId, User, UserId, check_grant
-from services.auth.errors import AlreadyMember, InviterNotVerified
+from services.auth.errors import InviterNotVerified
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
-from services.auth.operations.departures import Departures
+from services.auth.operations.memberships import Memberships
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.members import MemberStorage
@@ -29,7 +29,7 @@ class Members:
         access: Access,
         accounts: AccountStorage,
         members: MemberStorage,
-        departures: Departures,
+        memberships: Memberships,
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
@@ -40,7 +40,7 @@ class Members:
         self._access = access
         self._accounts = accounts
         self._members = members
-        self._departures = departures
+        self._memberships = memberships
         self._feed = feed
         self._trail = trail
         self._clock = clock
@@ -68,9 +68,9 @@ class Members:
             await show_rows(connection, "email", key)
             user = await self._known_user(connection, key)
             now = from_unix_ms(self._clock.now_ms())
-            if not await self._members.insert(connection, tenant_id, user.id, role, now, consented=False):
-                raise AlreadyMember
+            voided = await self._memberships.begin(connection, tenant_id, user, role, now, consented=False)
             await self._tell(connection, actor, "member.added", user.id, role=role.word)
+            await self._trail.of_tenant(connection, actor, *voided)
             member = await self._member(connection, tenant_id, user.id)
             await self._feed.announce(connection, [user.id])
             return member
@@ -92,7 +92,7 @@ class Members:
             if role != member.role:
                 if role is Role.OWNER:
                     await self._require_answered_for(connection, actor)
-                await self._departures.keep_an_owner(connection, tenant_id, member)
+                await self._memberships.keep_an_owner(connection, tenant_id, member)
                 await self._members.update(connection, tenant_id, user_id, role)
                 await self._tell(
                     connection, actor, "member.role_changed", user_id, role=role.word, before=member.role.word
@@ -111,10 +111,11 @@ class Members:
             leaves = user_id == actor.user_id
             if not leaves:
                 check_grant(actor.role, current=member.role, wanted=None)
-            await self._departures.end_membership(connection, tenant_id, member)
+            voided = await self._memberships.end(connection, tenant_id, member)
             now = from_unix_ms(self._clock.now_ms())
-            ended = [] if leaves else await self._departures.keep_out(connection, tenant_id, user_id, now)
+            ended = [] if leaves else await self._memberships.keep_out(connection, tenant_id, user_id, now)
             await self._tell(connection, actor, "member.removed", user_id, before=member.role.word)
+            await self._trail.of_tenant(connection, actor, *voided)
             await self._feed.announce(connection, [user_id, *ended])
 
     async def _tell(self, connection: Connection, actor: Actor, action: str, user_id: UserId, **details: str) -> None:

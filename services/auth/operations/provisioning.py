@@ -1,5 +1,6 @@
 """What an identity provider itself says of the accounts that it has made: who they are, and who has left (RFC 7644)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chassis.audit import Party
@@ -8,12 +9,12 @@ from chassis.errors import Forbidden
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Role, SessionId, TenantId, UserId
+from services.auth.domain import SessionId, TenantId, User, UserId
 from services.auth.errors import InvalidProvisioningToken, TenantSuspended
 from services.auth.identity_providers import IdentityProvider, ProviderId, ProvisionedAccount, Sought
 from services.auth.operations.access import no_such
 from services.auth.operations.audit import AuditTrail, Change
-from services.auth.operations.departures import Departures
+from services.auth.operations.memberships import Memberships
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.identity_providers import IdentityProviderStorage, IdentityStorage
@@ -41,7 +42,7 @@ class Provisioning:
         members: MemberStorage,
         providers: IdentityProviderStorage,
         identities: IdentityStorage,
-        departures: Departures,
+        memberships: Memberships,
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
@@ -51,7 +52,7 @@ class Provisioning:
         self._members = members
         self._providers = providers
         self._identities = identities
-        self._departures = departures
+        self._memberships = memberships
         self._feed = feed
         self._trail = trail
         self._clock = clock
@@ -83,36 +84,38 @@ class Provisioning:
                 await self._deactivate(connection, provider, account)
             elif active and not account.active:
                 await self._identities.set_deactivated(connection, user_id, None)
-                await self._tell(connection, provider, "member.reactivated", user_id)
+                await self._tell(connection, provider, _change("member.reactivated", user_id))
             return await self._account(connection, provider, user_id)
 
     async def remove(self, principal: Principal, user_id: UserId) -> None:
         """As an admin does: an admin alone lets them in again. Raises NotFound, LastOwner, and what `find` does."""
         async with self._database.transaction(tenant_id=_tenant_of(principal)) as connection:
-            provider, _ = await self._enter(connection, principal, user_id)
-            role = await self._end_membership(connection, provider.tenant_id, user_id)
+            provider, account = await self._enter(connection, principal, user_id)
+            changes = await self._end_membership(connection, provider.tenant_id, account.user, "member.removed")
             now = from_unix_ms(self._clock.now_ms())
-            ended = await self._departures.keep_out(connection, provider.tenant_id, user_id, now)
-            await self._tell(connection, provider, "member.removed", user_id, role)
+            ended = await self._memberships.keep_out(connection, provider.tenant_id, user_id, now)
+            await self._tell(connection, provider, *changes)
             await self._feed.announce(connection, [user_id, *ended])
 
     async def _deactivate(
         self, connection: Connection, provider: IdentityProvider, account: ProvisionedAccount
     ) -> None:
         user_id, now = account.user.id, from_unix_ms(self._clock.now_ms())
-        role = await self._end_membership(connection, provider.tenant_id, user_id)
+        changes = await self._end_membership(connection, provider.tenant_id, account.user, "member.deactivated")
         await self._identities.set_deactivated(connection, user_id, now)
         ended: list[SessionId] = [*await self._identities.end_sessions_of(connection, user_id, now)]
-        await self._tell(connection, provider, "member.deactivated", user_id, role)
+        await self._tell(connection, provider, *changes)
         await self._feed.announce(connection, [user_id, *ended])
 
-    async def _end_membership(self, connection: Connection, tenant_id: TenantId, user_id: UserId) -> Role | None:
-        """What they were; None: no member. Raises LastOwner."""
-        member = await self._members.get(connection, tenant_id, user_id)
+    async def _end_membership(
+        self, connection: Connection, tenant_id: TenantId, user: User, action: str
+    ) -> Sequence[Change]:
+        """What there is to tell, also of whom had ceased to be a member before. Raises LastOwner."""
+        member = await self._members.get(connection, tenant_id, user.id)
         if member is None:
-            return None
-        await self._departures.end_membership(connection, tenant_id, member)
-        return member.role
+            return [_change(action, user.id), *await self._memberships.void_invitation(connection, tenant_id, user)]
+        voided = await self._memberships.end(connection, tenant_id, member)
+        return [_change(action, user.id, before=member.role.word), *voided]
 
     async def _enter(
         self, connection: Connection, principal: Principal, user_id: UserId
@@ -140,18 +143,13 @@ class Provisioning:
             raise no_such("user")
         return found[0]
 
-    async def _tell(
-        self,
-        connection: Connection,
-        provider: IdentityProvider,
-        action: str,
-        user_id: UserId,
-        before: Role | None = None,
-    ) -> None:
-        details = {"before": before.word} if before else {}
-        change = Change(action=action, target=Party(kind="user", id=user_id), details=details)
+    async def _tell(self, connection: Connection, provider: IdentityProvider, *changes: Change) -> None:
         by = Party(kind="identity_provider", id=provider.id, name=provider.name)
-        await self._trail.by(connection, provider.tenant_id, by, change)
+        await self._trail.by(connection, provider.tenant_id, by, *changes)
+
+
+def _change(action: str, user_id: UserId, **details: str) -> Change:
+    return Change(action=action, target=Party(kind="user", id=user_id), details=details)
 
 
 def _tenant_of(principal: Principal) -> TenantId:

@@ -17,9 +17,7 @@ class InvitationStorage:
 
     async def replace(self, connection: Connection, invitation: Invitation, email_key: str, token_hash: bytes) -> None:
         """The one before to the same address is void."""
-        await connection.execute(
-            "DELETE FROM invitations WHERE tenant_id = %s AND email_key = %s", (invitation.tenant_id, email_key)
-        )
+        await self.delete_to_address(connection, invitation.tenant_id, email_key)
         await connection.execute(
             "INSERT INTO invitations (id, tenant_id, email, email_key, role, token_hash, created_at, expires_at)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
@@ -108,6 +106,17 @@ class InvitationStorage:
         """False where it is gone. Of several at once one succeeds."""
         cursor = await connection.execute("DELETE FROM invitations WHERE id = %s", (invitation_id,))
         return cursor.rowcount == 1
+
+    async def delete_to_address(
+        self, connection: Connection, tenant_id: TenantId, email_key: str
+    ) -> Sequence[Invitation]:
+        """Which one that was, if any."""
+        cursor = await connection.execute(
+            "DELETE FROM invitations WHERE tenant_id = %s AND email_key = %s"
+            " RETURNING id::text AS id, tenant_id::text AS tenant_id, email, role, created_at, expires_at",
+            (tenant_id, email_key),
+        )
+        return [_invitation(row) for row in await cursor.fetchall()]
 
     async def delete_all(self, connection: Connection, tenant_id: TenantId) -> Sequence[InvitationId]:
         """Of a tenant; which ones that were."""

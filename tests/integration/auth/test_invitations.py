@@ -22,6 +22,9 @@ from tests.integration.auth.forging_issuer import ForgingIssuer
 from tests.integration.auth.locks import until_somebody_waits_for_a_lock
 from tests.integration.auth.mail_folder import Mails
 from tests.integration.auth.sign_ons import add_provider, person_of, sign_on
+from tests.integration.auth.test_members import add, remove
+from tests.integration.auth.test_provisioning import make_token, principal_of, set_active, told
+from tests.integration.auth.test_provisioning import remove as remove_provisioned
 from tests.suite_database import Database
 from tests.waiting import eventually
 
@@ -219,18 +222,89 @@ async def test_another_tenants_invitations_are_not_found(auth: AuthClient) -> No
 
 
 async def test_members_are_not_invited_and_addresses_are_checked(auth: AuthClient, mails: Mails) -> None:
-    ada, eve = await auth.sign_up(), await auth.sign_up()
-    await invite(auth, ada, ada, eve.email)
-    token = await mails.token(eve.email, INVITED)
-    add = accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=eve.email, role=VIEWER)
-    await auth.account("AddMember", add, await auth.principal(ada))
+    ada = await auth.sign_up()
+    eve = await joined(auth, mails, ada, EDITOR)
 
-    with pytest.raises(Conflict):
-        await accept(auth, eve, token)
     with pytest.raises(Conflict):
         await invite(auth, ada, ada, eve.email)
     with pytest.raises(Invalid):
         await invite(auth, ada, ada, "=?utf-8?q?a=0D=0ABcc=3Ab?=@example.com")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_is_added_and_goes_again_is_not_brought_back_by_what_was_offered_before(
+    auth: AuthClient, mails: Mails, database: Database, leaves: bool
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    offered = await invite(auth, ada, ada, eve.email.upper(), ADMIN)
+    token = await mails.token(eve.email.upper(), INVITED)
+
+    await add(auth, ada, ada, eve, VIEWER)
+
+    assert (await listed(auth, ada, ada)).invitations == []
+    with pytest.raises(Invalid):  # nor are they raised by it meanwhile
+        await accept(auth, eve, token)
+    await remove(auth, eve if leaves else ada, ada, eve.user_id)
+    with pytest.raises(Invalid):
+        await accept(auth, eve, token)
+    [revoked] = told(database, ada, "invitation.revoked")
+    assert (revoked["target"]["id"], revoked["actor"]["id"]) == (offered.id, ada.user_id)
+    assert revoked["details"] == {"role": "admin"}
+
+
+async def test_who_comes_in_through_a_provider_has_no_invitation_left_to_accept(
+    auth: AuthClient, mails: Mails, database: Database, forger: ForgingIssuer
+) -> None:
+    ada = await auth.sign_up()
+    offered = await invite(auth, ada, ada, "Bob@example.com", ADMIN)
+    token = await mails.token("Bob@example.com", INVITED)
+    provider = await add_provider(auth, ada, forger.url)
+    eve = await sign_on(auth, forger, provider, email="bob@example.com")
+    await set_active(auth, await principal_of(auth, await make_token(auth, ada, provider)), eve.user.id, active=False)
+    bob = await auth.sign_up("bob@example.com")
+
+    with pytest.raises(Invalid):
+        await accept(auth, bob, token)
+
+    [revoked] = told(database, ada, "invitation.revoked")
+    assert (revoked["target"]["id"], revoked["actor"]["id"]) == (offered.id, provider.id)
+
+
+@pytest.mark.parametrize(
+    ("end", "left_before"),
+    [
+        ("deactivated", False),
+        ("deactivated", True),
+        ("removed by the provider", False),
+        ("removed by the provider", True),
+        ("removed by an admin", False),
+        ("left", False),
+    ],
+)
+async def test_whoever_is_put_out_cannot_come_in_again_by_an_invitation_to_their_address(
+    auth: AuthClient, mails: Mails, database: Database, forger: ForgingIssuer, end: str, left_before: bool
+) -> None:
+    ada = await auth.sign_up()
+    provider = await add_provider(auth, ada, forger.url)
+    provisioner = await principal_of(auth, await make_token(auth, ada, provider))
+    eve = person_of(await sign_on(auth, forger, provider, email="bob@example.com"), ada)
+    if left_before:
+        await remove(auth, eve, ada, eve.user_id)
+    offered = await invite(auth, ada, ada, "Bob@example.com", ADMIN)
+    token = await mails.token("Bob@example.com", INVITED)
+
+    if end == "deactivated":
+        await set_active(auth, provisioner, eve.user_id, active=False)
+    elif end == "removed by the provider":
+        await remove_provisioned(auth, provisioner, eve.user_id)
+    else:
+        await remove(auth, eve if end == "left" else ada, ada, eve.user_id)
+
+    bob = await auth.sign_up("bob@example.com")
+    with pytest.raises(Invalid):
+        await accept(auth, bob, token)
+    [revoked] = told(database, ada, "invitation.revoked")
+    assert revoked["target"]["id"] == offered.id
 
 
 async def test_open_invitations_are_bounded_and_come_in_pages(auth: AuthClient) -> None:
