@@ -2,7 +2,8 @@
 
 A bucket is one number: the moment when it will be full again. A script takes single calls from it, or a share of calls
 that one replica may then allow by itself (`leases`). Calls that are held in shares do not come back as refill, so that
-never more than burst + refill x time are allowed, from whatever moment one counts.
+never more than burst + refill x time are allowed, from whatever moment one counts. No bucket is more than empty: a
+moment that is further ahead was told by a clock that has been set back since, and is replaced.
 """
 
 import asyncio
@@ -60,13 +61,22 @@ local function number()
   return tonumber(argument())
 end
 
+local function keep(name, full_at)
+  redis.call('SET', name, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+end
+
 local function take()
   local buckets, wait = {}, 0
   for i = 1, number() do
     local name, interval, burst = key(), number(), number()
+    local tolerance = interval * burst
     local full_at = math.max(tonumber(redis.call('GET', name) or 0), now)
-    buckets[i] = {name, interval, interval * burst, full_at}
-    wait = math.max(wait, full_at + interval - interval * burst - now)
+    if full_at > now + tolerance then
+      full_at = now + tolerance
+      keep(name, full_at)
+    end
+    buckets[i] = {name, interval, tolerance, full_at}
+    wait = math.max(wait, full_at + interval - tolerance - now)
   end
   tell(wait <= 0 and 1 or 0)
   tell(wait)
@@ -74,22 +84,31 @@ local function take()
     local name, interval, tolerance, full_at = unpack(bucket)
     if wait <= 0 then
       full_at = full_at + interval
-      redis.call('SET', name, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+      keep(name, full_at)
     end
     tell(math.floor((now + tolerance - full_at) / interval))
     tell(full_at - now)
   end
 end
 
-local function read(name)
+local function put_share(name, replica, share)
+  redis.call('HSET', name, replica, string.format('%.0f %.0f', share.calls, share.ends))
+end
+
+local function read(name, tolerance, lasts)
   local full_at, shares = now, {}
   local fields = redis.call('HGETALL', name)
   for i = 1, #fields, 2 do
     if fields[i] == 'full_at' then
-      full_at = math.max(full_at, tonumber(fields[i + 1]))
+      full_at = math.max(full_at, math.min(tonumber(fields[i + 1]), now + tolerance))
     else
       local calls, ends = string.match(fields[i + 1], '(%d+) (%d+)')
-      shares[fields[i]] = {calls = tonumber(calls), ends = tonumber(ends)}
+      local share = {calls = tonumber(calls), ends = tonumber(ends)}
+      shares[fields[i]] = share
+      if share.ends > now + lasts then
+        share.ends = now + lasts
+        put_share(name, fields[i], share)
+      end
     end
   end
   return full_at, shares
@@ -111,7 +130,8 @@ end
 local function lease()
   local name, interval, burst, me = key(), number(), number(), argument()
   local left, given_back, wanted, lasts = number(), number(), number(), number()
-  local full_at, shares = read(name)
+  local tolerance = interval * burst
+  local full_at, shares = read(name, tolerance, lasts)
   full_at = math.max(full_at, held_until(shares, interval))
   local known = shares[me]
   shares[me] = nil
@@ -125,16 +145,16 @@ local function lease()
     full_at = math.max(full_at - given_back * interval, held_until(shares, interval))
   end
 
-  local granted = math.floor((now + interval * burst - full_at) / interval)
+  local granted = math.floor((now + tolerance - full_at) / interval)
   granted = math.max(0, math.min(granted, wanted))
   full_at = full_at + granted * interval
   local kept_until = math.max(full_at, now + lasts)
   for _, share in pairs(shares) do kept_until = math.max(kept_until, share.ends) end
-  redis.call('HSET', name, 'full_at', string.format('%.0f', full_at),
-    me, string.format('%.0f %.0f', left + granted, now + lasts))
+  redis.call('HSET', name, 'full_at', string.format('%.0f', full_at))
+  put_share(name, me, {calls = left + granted, ends = now + lasts})
   redis.call('PEXPIRE', name, math.ceil((kept_until - now) / 1000))
   tell(granted)
-  tell(granted > 0 and 0 or full_at + interval - interval * burst - now)
+  tell(granted > 0 and 0 or full_at + interval - tolerance - now)
   tell(full_at - now)
 end
 

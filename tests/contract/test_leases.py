@@ -16,6 +16,7 @@ from deploy.local.servers import Valkey
 from services.gateway import redis_limits
 from services.gateway.domain import Bucket, Quota
 from services.gateway.leases import LeasingLimiter
+from services.gateway.rate_limits import name_of
 from services.gateway.redis_limits import Grant, RedisLimiter
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually
@@ -171,6 +172,22 @@ async def test_a_share_that_is_renewed_keeps_its_calls_and_one_that_ended_gives_
     assert await granted(lessor, tested, "one", left=50, wanted=10) == 10
     assert await granted(lessor, tested, "one", given_back=60) == 90
     assert await granted(lessor, tested, "stranger", given_back=60) == 0
+
+
+async def test_where_the_clock_of_redis_was_set_back_shares_end_and_the_bucket_fills_up_again(
+    replicas: Callable[[int], list[Replica]], valkey_server: RunningServer[Valkey]
+) -> None:
+    tested, lessor = bucket(100, 1), replicas(1)[0].lessor
+    async with redis_limits.connected(valkey_server.server.url) as redis:
+        seconds, _ = await redis.time()
+        ahead, name = (seconds + 3600) * 1_000_000, f"leases:{name_of(tested)}"
+        await redis.hset(name, mapping={"full_at": ahead, "one": f"60 {ahead}"})
+    refused = await lessor.lease(tested, "two", left=0, given_back=0, wanted=100, lasts_seconds=1.0)
+    assert (refused.calls, refused.wait_seconds) == (0, 0.01)
+    await asyncio.sleep(0.6)  # on Redis' clock
+    assert await granted(lessor, tested, "two", lasts_seconds=1.0) >= 40
+    await asyncio.sleep(0.6)  # the share of "one" has ended
+    assert await granted(lessor, tested, "three", lasts_seconds=1.0) > 0
 
 
 async def test_the_hot_path_asks_seldom(replicas: Callable[[int], list[Replica]]) -> None:

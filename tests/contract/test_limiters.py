@@ -18,7 +18,7 @@ from deploy.local.servers import Valkey
 from services.gateway import redis_limits
 from services.gateway.domain import Bucket, Quota
 from services.gateway.leases import LeasingLimiter
-from services.gateway.rate_limits import Limiter, LocalLimiter, SteadyLimiter
+from services.gateway.rate_limits import Limiter, LocalLimiter, SteadyLimiter, name_of
 from services.gateway.redis_limits import RedisLimiter
 from tests.moved_clock import MovedClock
 from tests.suite_servers import RunningServer
@@ -135,6 +135,23 @@ async def test_redis_holds_neither_addresses_nor_accounts(valkey_server: Running
         assert keys
         assert not any(b"example" in key for key in keys)
         assert all([await redis.pttl(key) > 0 for key in keys])
+
+
+async def test_where_the_clock_of_redis_was_set_back_a_bucket_is_empty_and_fills_up_again(
+    valkey_server: RunningServer[Valkey],
+) -> None:
+    used, untouched = bucket(4, period_seconds=1), bucket(4, period_seconds=1)
+    async with redis_limits.connected(valkey_server.server.url) as redis:
+        limiter = in_redis(redis)
+        seconds, _ = await redis.time()
+        await redis.set(f"limits:{name_of(used)}", (seconds + 3600) * 1_000_000, ex=3601)
+        refused = await limiter.take([used, untouched])
+        assert not refused.allowed
+        assert refused.retry_after_seconds == 0.25
+        assert [standing.remaining for standing in refused.standings] == [0, 4]
+        await asyncio.sleep(0.3)  # on Redis' clock
+        assert (await limiter.take([used, untouched])).allowed
+        assert not (await limiter.take([used])).allowed
 
 
 @pytest.mark.parametrize("exact_per_minute", [0, 600])
