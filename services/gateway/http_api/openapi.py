@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -265,7 +266,7 @@ def _description(route: Route) -> str:
     told, deprecation = route.operation.description, route.deprecation
     if deprecation is None:
         return told
-    sunset = format_datetime(deprecation.sunset, usegmt=True)
+    sunset = format_datetime(deprecation.sunset.astimezone(UTC), usegmt=True)
     return f"{told} Deprecated; it may stop to answer on {sunset}. See {deprecation.advice}".strip()
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import aiohttp
 import pytest
@@ -133,9 +133,8 @@ class OldRoutes:
     title = "Greetings"
 
     def routes(self) -> Sequence[Route]:
-        going = Deprecation(
-            since=datetime(2026, 1, 1, tzinfo=UTC), sunset=datetime(2026, 7, 1, tzinfo=UTC), advice="/docs#greet"
-        )
+        sunset = datetime(2026, 7, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+        going = Deprecation(since=datetime(2026, 1, 1, tzinfo=UTC), sunset=sunset, advice="/docs#greet")
         return [
             Route(
                 "GET", "/v1/old", self.greet, Audience.OPEN, Operation("Greet as before", {200: Greeting}), False, going
@@ -176,6 +175,7 @@ async def test_a_deprecated_route_says_so_in_every_answer_and_in_the_document(gr
         assert "Deprecation" not in new.headers
     paths = document([OldRoutes()], server="https://metrics.example.com")["paths"]
     assert paths["/v1/old"]["get"]["deprecated"] is True
+    assert "on Wed, 01 Jul 2026 00:00:00 GMT." in paths["/v1/old"]["get"]["description"]
     assert {"Deprecation", "Sunset"} <= set(paths["/v1/old"]["get"]["responses"]["200"]["headers"])
     assert "deprecated" not in paths["/v1/new"]["get"]
 
