@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import jwt
 
-from chassis.errors import Forbidden, Unauthenticated
+from chassis.errors import Forbidden, Unauthenticated, Unavailable
 
 ISSUER = "pulsegate-auth"
 AUDIENCE = "pulsegate-services"
@@ -24,6 +24,8 @@ _MOST_CACHED = 20_000
 
 #: An unknown key id makes the verifier ask for the keys again, at most this often.
 _REFETCH_SECONDS = 5.0
+
+_RETRY_AFTER_SECONDS = 1.0
 
 #: Answers auth's public keys as a JWK set.
 KeySource = Callable[[], Awaitable[str]]
@@ -92,10 +94,17 @@ class PrincipalVerifier:
         return known
 
     async def verify(self, token: str) -> Principal:
-        """The principal. Raises Unauthenticated on anything but a valid, unexpired signature by auth."""
+        """The principal. Raises Unauthenticated on anything but a valid signature by auth.
+
+        Raises Unavailable where a genuine one has expired. Gateways ask for the next one well before that: clocks
+        differ, or the call took very long, and neither speaks against the credential that it was made for.
+        """
         if (known := self.known(token)) is not None:
             return known
         principal = self._decode(token, await self._key_of(token))
+        if principal.expires_at <= time.time():
+            message = "Who calls cannot be verified now: the clocks of Pulsegate's services differ."
+            raise Unavailable.waiting_for("clock", message, _RETRY_AFTER_SECONDS)
         if len(self._verified) >= _MOST_CACHED:
             del self._verified[next(iter(self._verified))]
         self._verified[token] = principal
@@ -122,7 +131,8 @@ class PrincipalVerifier:
                 algorithms=["EdDSA"],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                options={"require": ["exp", "sub", "iss", "aud"]},
+                # Whether it has expired matters once all else is right.
+                options={"require": ["exp", "sub", "iss", "aud"], "verify_exp": False},
             )
         except jwt.PyJWTError as error:
             raise Unauthenticated("The principal is not valid.") from error

@@ -25,8 +25,10 @@ class StandInAuth(credentials_pb2_grpc.CredentialServiceServicer):
         key = {**OKPAlgorithm.to_jwk(self._key.public_key(), as_dict=True), "kid": "1"}
         return credentials_pb2.GetSigningKeysResponse(jwks_json=json.dumps({"keys": [key]}))
 
-    def principal(self, tenant_id: str, project_id: str, *, kind: str = "secret", scopes: list[str]) -> str:
-        """A signed principal, good for two minutes."""
+    def principal(
+        self, tenant_id: str, project_id: str, *, kind: str = "secret", scopes: list[str], seconds: float = 120
+    ) -> str:
+        """A signed principal, good for so long."""
         claims = {
             "sub": "0192f0c1-0000-7000-8000-00000000000a",
             "kind": kind,
@@ -35,6 +37,6 @@ class StandInAuth(credentials_pb2_grpc.CredentialServiceServicer):
             "pid": project_id,
             "iss": ISSUER,
             "aud": AUDIENCE,
-            "exp": time.time() + 120,
+            "exp": time.time() + seconds,
         }
         return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": "1"})

@@ -249,6 +249,18 @@ async def test_past_its_limit_an_address_guesses_no_more_credentials(start_gatew
         assert (await gateway.ingest_one(good, **here)).status == 202
 
 
+async def test_a_gateway_whose_clock_is_far_ahead_calls_no_credential_wrong(start_gateway: StartGateway) -> None:
+    async with start_gateway(address_requests_per_15_minutes=1, **PROXIED) as gateway:
+        here = {"X-Forwarded-For": address()}
+        keys = [gateway.auth.new_key("secret") for _ in range(3)]
+        gateway.auth.principal_seconds = 120 - 150
+        for key in keys:
+            answer = await gateway.ingest_one(key, **here)
+            assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "SERVICE_UNAVAILABLE", "1")
+        gateway.auth.principal_seconds = 120
+        assert [(await gateway.ingest_one(key, **here)).status for key in keys] == [202] * 3
+
+
 async def test_an_address_that_guesses_leaves_others_places_at_auth(start_gateway: StartGateway) -> None:
     """Of eight look-ups at a time two are of one address."""
     async with start_gateway(upstream_calls=2, **PROXIED) as gateway:

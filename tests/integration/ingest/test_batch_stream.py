@@ -110,6 +110,17 @@ async def test_a_principal_without_the_scope_or_the_project_is_refused(pipeline:
             assert error_of(outcomes[scopeless.number]).code == "INSUFFICIENT_SCOPE"
 
 
+async def test_where_a_receivers_clock_is_far_ahead_no_key_is_called_wrong(pipeline: Pipeline) -> None:
+    principal = pipeline.upstreams.auth.principal(
+        pipeline.tenant_id, pipeline.project_id, scopes=["ingest:write"], seconds=120 - 150
+    )
+    async with pipeline.receiver(), calling(pipeline) as caller:
+        late = caller.batch(order(), principal=principal)
+        await caller.send(late)
+        error = error_of((await caller.outcomes(1))[late.number])
+        assert (error.http_status, error.details, error.retry_after_seconds) == (503, {"waitingFor": "clock"}, 1.0)
+
+
 async def test_a_batch_that_must_be_confirmed_holds_up_no_other(pipeline: Pipeline) -> None:
     pipeline.define("orders_total")
     async with pipeline.receiver(), calling(pipeline) as caller:

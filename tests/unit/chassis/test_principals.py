@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import OKPAlgorithm
 
 from chassis import principals
+from chassis.breakers import upstream_fault
 from chassis.errors import Forbidden, Unauthenticated, Unavailable
 from chassis.principals import AUDIENCE, ISSUER, Principal, PrincipalVerifier
 from tests.waiting import eventually
@@ -94,8 +95,8 @@ def signed_with_the_public_key(keys: SigningKeys) -> str:
 
 
 FORGERIES = {
-    "expired": lambda keys: keys.sign(exp=int(time.time()) - 1),
     "for somebody else": lambda keys: keys.sign(aud="pulsegate"),
+    "for somebody else, and expired": lambda keys: keys.sign(aud="pulsegate", exp=int(time.time()) - 1),
     "for nobody": lambda keys: keys.sign(aud=None),
     "by another issuer": lambda keys: keys.sign(iss="somebody"),
     "of nobody": lambda keys: keys.sign(sub=None),
@@ -127,6 +128,15 @@ async def test_anything_else_is_not(forgery: Any, keys: SigningKeys, verifier: P
         await verifier.verify(forgery(keys))
 
 
+async def test_a_genuine_one_that_has_expired_speaks_against_clocks_and_not_against_the_caller(
+    keys: SigningKeys, verifier: PrincipalVerifier
+) -> None:
+    with pytest.raises(Unavailable) as refused:
+        await verifier.verify(keys.sign(exp=int(time.time()) - 1))
+    assert (refused.value.details, refused.value.retry_after_seconds) == ({"waitingFor": "clock"}, 1.0)
+    assert not upstream_fault(refused.value), "other calls to the service may bring principals that hold longer"
+
+
 async def test_keys_named_inside_of_the_token_are_not_used(keys: SigningKeys, verifier: PrincipalVerifier) -> None:
     own = Ed25519PrivateKey.generate()
     jwk = OKPAlgorithm.to_jwk(own.public_key(), as_dict=True)
@@ -143,7 +153,7 @@ async def test_a_principal_is_verified_once_and_still_expires(keys: SigningKeys,
     async def refused() -> bool:
         try:
             await verifier.verify(token)
-        except Unauthenticated:
+        except Unavailable:
             return True
         return False
 
