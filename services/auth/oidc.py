@@ -230,7 +230,8 @@ def _vouched(provider: OidcProvider, claims: Mapping[str, Any]) -> Vouched:
     # OpenID Connect Core, 5.6.2: a claim of many values may be somewhere else, which is not asked.
     if len(groups) > _MOST_GROUPS or (isinstance(elsewhere, Mapping) and provider.admission.role_claim in elsewhere):
         raise TooManyGroups
-    believed = claims.get("email_verified", provider.settings.trusts_email) is True
+    verified = claims.get("email_verified", provider.settings.trusts_email)
+    believed = verified is True or verified == "true"  # which Apple says, and Keycloak where it is told so
     return Vouched(
         subject=subject,
         email=email if believed and isinstance(email, str) and not email_fault(email) else "",

@@ -41,7 +41,7 @@ def _part(of_token: str) -> str:
     return base64.urlsafe_b64encode(of_token.encode()).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("verified", [False, None, "true", 1])
+@pytest.mark.parametrize("verified", [False, None, "false", "True", "1", 1, ["true"]])
 async def test_an_address_that_is_not_verified_is_not_believed(
     auth: AuthClient, forger: ForgingIssuer, verified: object
 ) -> None:

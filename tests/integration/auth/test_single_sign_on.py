@@ -152,6 +152,13 @@ async def test_a_provider_that_is_trusted_need_not_say_that_addresses_are_verifi
     assert await refused(auth, forger, provider, email_verified=False) == "SSO_NOT_ALLOWED"
 
 
+async def test_an_address_is_verified_also_where_the_provider_says_so_as_text(
+    auth: AuthClient, forger: ForgingIssuer
+) -> None:
+    provider = await add_provider(auth, await auth.sign_up(), forger.url)
+    assert (await sign_on(auth, forger, provider, email_verified="true")).user.email == "eve@example.com"
+
+
 async def test_a_tenants_provider_reaches_no_account_outside_of_the_tenant(
     mailing: AuthClient, forger: ForgingIssuer, mails: Mails
 ) -> None:
