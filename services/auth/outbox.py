@@ -20,7 +20,7 @@ from chassis.postgres import Connection, Database
 from chassis.tasks import heed_cancellation, in_background
 from services.auth import metrics
 from services.auth.domain import MOST_TOKENS, TOKENS_PERIOD, MailId, User, email_fault
-from services.auth.mailers import Mailer, MailNotSent, MailRefused
+from services.auth.mailers import LONGEST_ATTEMPT_SECONDS, Mailer, MailNotSent, MailRefused
 from services.auth.mails import Mail, MailPurpose, composed
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.invitations import InvitationStorage
@@ -32,7 +32,7 @@ log = logs.get(__name__)
 _POLL_SECONDS = 1.0
 _MOST_AT_A_TIME = 10
 #: A claimed mail whose sender died is free again after that; longer than any attempt takes.
-_CLAIM = timedelta(minutes=2)
+_CLAIM = timedelta(seconds=LONGEST_ATTEMPT_SECONDS + 30)
 _FIRST_WAIT = timedelta(seconds=15)
 _LONGEST_WAIT = timedelta(hours=1)
 _GIVEN_UP_AFTER = timedelta(days=1)

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 
 from chassis.secrets import SecretFile
 from deploy.local.layout import Ports
+from services.auth import mailers, outbox
 from services.auth.mailers import FolderMailer, MailNotSent, MailRefused, NoMailer, SmtpMailer, SmtpServer, mailer_of
 from services.auth.settings import Settings
 from tests.certificates import self_signed
@@ -43,17 +44,25 @@ class Inbox:
     def __init__(self) -> None:
         self.taken: list[Envelope] = []
         self.to_recipient = self.to_data = "250 OK"
+        #: Before it answers to a recipient and to a mail, and before it says good-bye.
+        self.pause_seconds = self.leaving_seconds = 0.0
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd names it
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
+        await asyncio.sleep(self.pause_seconds)
         envelope.rcpt_tos.append(address)
         return self.to_recipient
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         if self.to_data.startswith("250"):
             self.taken.append(envelope)
+        await asyncio.sleep(self.pause_seconds)
         return self.to_data
+
+    async def handle_QUIT(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:  # noqa: N802
+        await asyncio.sleep(self.leaving_seconds)
+        return "221 Bye"
 
 
 @asynccontextmanager
@@ -133,6 +142,38 @@ async def test_what_a_server_says_decides_whether_it_is_tried_again(
     inbox.to_recipient, inbox.to_data = to_recipient, to_data
     async with smtp_server(inbox, port):
         with pytest.raises(expected):
+            await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+
+
+async def test_a_server_that_takes_a_mail_slowly_gets_it_once(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailers, "_STEP_SECONDS", 2.0)
+    inbox = Inbox()
+    inbox.pause_seconds = 2.5
+    async with smtp_server(inbox, port):
+        await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+    assert len(inbox.taken) == 1
+
+
+async def test_a_mail_that_was_taken_is_sent_however_slowly_its_server_says_good_bye(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailers, "_TAKEN_SECONDS", 3.0)
+    inbox = Inbox()
+    inbox.leaving_seconds = 4.0
+    async with smtp_server(inbox, port):
+        await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+    assert len(inbox.taken) == 1
+
+
+async def test_an_attempt_ends_before_another_replica_takes_the_mail(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert outbox._CLAIM.total_seconds() > mailers.LONGEST_ATTEMPT_SECONDS
+    monkeypatch.setattr(mailers, "_TAKEN_SECONDS", 1.0)
+    inbox = Inbox()
+    inbox.pause_seconds = 0.8  # each answer comes in time, but not both
+    async with smtp_server(inbox, port):
+        with pytest.raises(MailNotSent, match="TimeoutError"):
             await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
 
 
@@ -222,9 +263,9 @@ async def test_a_mail_that_meets_a_database_in_trouble_is_tried_again(
         async with running_auth(settings, clock, mail_folder=tmp_path):
             for times in (1, 2):
                 await eventually(partial(was_tried, times), what=f"attempt {times}")
-                await clock.advance(timedelta(minutes=3))
+                await clock.advance(timedelta(minutes=6))
             connection.execute("ALTER TABLE auth.elsewhere RENAME TO mailed_tokens")
-            await clock.advance(timedelta(minutes=3))
+            await clock.advance(timedelta(minutes=6))
             await eventually(lambda: is_counted("password_reset", "unwanted", unwanted + 1))
 
 
