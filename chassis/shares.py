@@ -1,8 +1,12 @@
 """What many share, and each may have a part of only, so that those who take theirs leave something for the next."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Shares:
@@ -40,6 +44,44 @@ class Shares:
         for holder in holders:
             if its := self._taken_by.pop(holder, 0) - amount:
                 self._taken_by[holder] = its
+
+
+class Holdings(Generic[Name]):
+    """What holders have in a memory that one alone may fill, until others need room there: what goes then is the oldest
+    of who has most, so that nobody's many things push out others' few."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        #: By holder: what is theirs and the size of each, the oldest first, and the size of all of it.
+        self._theirs: dict[str, dict[Name, int]] = {}
+        self._sizes: dict[str, int] = {}
+        #: Holders by the number of bits of their size; whose has changed last is the last one.
+        self._by_bits: defaultdict[int, dict[str, None]] = defaultdict(dict)
+
+    def add(self, holder: str, name: Name, size: int) -> None:
+        """Something that is not there yet."""
+        self._theirs.setdefault(holder, {})[name] = size
+        self._change(holder, size)
+
+    def remove(self, holder: str, name: Name) -> None:
+        theirs = self._theirs[holder]
+        self._change(holder, -theirs.pop(name))
+        if not theirs:
+            del self._theirs[holder]
+
+    def first_to_go(self) -> Name:
+        """The oldest of who has most. Where others have more than half as much, it may be one of these: whose has
+        changed last."""
+        most = max(bits for bits, holders in self._by_bits.items() if holders)
+        return next(iter(self._theirs[next(reversed(self._by_bits[most]))]))
+
+    def _change(self, holder: str, by: int) -> None:
+        before = self._sizes.pop(holder, 0)
+        self._by_bits[before.bit_length()].pop(holder, None)
+        if after := before + by:
+            self._sizes[holder] = after
+            self._by_bits[after.bit_length()][holder] = None
+        self.size += by
 
 
 class Turns:

@@ -19,7 +19,9 @@ _API_CALLS_PER_HOUR = {"free": 100, "basic": 1_000, "professional": 5_000, "ente
 _INGESTIONS_PER_MINUTE = {"free": 100, "basic": 1_000, "professional": 10_000, "enterprise": 100_000}
 _EXPENSIVE_CALLS_PER_HOUR = {"free": 10, "basic": 100, "professional": 1_000, "enterprise": 10_000}
 
-#: What Python takes for a string and its place in a set.
+#: What Python takes for a verdict without its texts, with all that finds it again, and for a string and its place in a
+#: set.
+_BYTES_OF_A_VERDICT = 2000
 _BYTES_BESIDE_A_TEXT = 100
 
 _HOP = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
@@ -132,10 +134,15 @@ class Verdict:
         return self.tenant_ids.union(part for part in parts if part)
 
     @property
+    def holder(self) -> str:
+        """Whose it is where it is kept: the tenant's that the call is about, or the person's own."""
+        return self.principal.tenant_id or self.principal.subject
+
+    @property
     def size_bytes(self) -> int:
-        """About what its texts take in memory."""
+        """About what it takes in memory."""
         texts = (self.token, *self.allowed_origins, *self.tenant_ids)
-        return sum(len(text) + _BYTES_BESIDE_A_TEXT for text in texts)
+        return _BYTES_OF_A_VERDICT + sum(len(text) + _BYTES_BESIDE_A_TEXT for text in texts)
 
     def allows_origin(self, origin: str | None) -> bool:
         """Whether a page of this origin may use the credential. Only publishable keys are bound to origins."""

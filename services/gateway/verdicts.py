@@ -15,6 +15,7 @@ from typing import Protocol
 from chassis import api_keys, logs
 from chassis.clock import Clock
 from chassis.errors import DeadlineExceeded, Forbidden, PulsegateError, Unauthenticated, Unavailable
+from chassis.shares import Holdings
 from chassis.tasks import in_background
 from services.gateway import metrics
 from services.gateway.domain import Credential, Verdict
@@ -36,8 +37,9 @@ _AWAY_SECONDS = 0.25
 #: so that a key in use keeps a valid principal through it.
 _REFRESH_SECONDS = 60.0
 _LEAST_LIFETIME_SECONDS = 2.0
-_MOST_VERDICTS = 50_000
-_MOST_BYTES = 64 << 20
+#: Some 50 000 verdicts, or 3 000 on keys with as many origins as they may have.
+_MOST_BYTES = 128 << 20
+_MOST_GOOD = 50_000
 _MOST_REFUSALS = 10_000
 _RETRY_AFTER_SECONDS = 1.0
 
@@ -106,8 +108,8 @@ class Verdicts:
         self._refresh_seconds = max(_REFRESH_SECONDS, grace_seconds + 15)
         #: The oldest first.
         self._entries: dict[Question, _Entry] = {}
-        #: Of the verdicts in these.
-        self._bytes = 0
+        #: The same ones, by holder: no tenant's take the room of others'.
+        self._holdings: Holdings[Question] = Holdings()
         self._questions_by_id: dict[str, set[Question]] = {}
         #: Digests of credentials that were good when auth was last asked; the longest ago first.
         self._once_good: dict[bytes, None] = {}
@@ -188,10 +190,13 @@ class Verdicts:
         entry = self._entries.get(question)
         if entry is None:
             return None
-        if entry.verdict.principal.expires_at - self._now() < _LEAST_LIFETIME_SECONDS:
+        if self._has_ended(entry):
             self._forget(question)
             return None
         return entry
+
+    def _has_ended(self, entry: _Entry) -> bool:
+        return entry.verdict.principal.expires_at - self._now() < _LEAST_LIFETIME_SECONDS
 
     def _now(self) -> float:
         return self._clock.now_ms() / 1000
@@ -253,7 +258,7 @@ class Verdicts:
     def _remember_good(self, digest: bytes) -> None:
         self._once_good.pop(digest, None)
         self._once_good[digest] = None
-        if len(self._once_good) > _MOST_VERDICTS:
+        if len(self._once_good) > _MOST_GOOD:
             del self._once_good[next(iter(self._once_good))]
 
     def _remember(self, question: Question, verdict: Verdict) -> None:
@@ -261,18 +266,19 @@ class Verdicts:
         expires_at = verdict.principal.expires_at
         early = max(_LEAST_LIFETIME_SECONDS, min(self._refresh_seconds, (expires_at - self._now()) / 2))
         self._entries[question] = _Entry(verdict, expires_at - early)
-        self._bytes += verdict.size_bytes
+        self._holdings.add(verdict.holder, question, verdict.size_bytes)
         for changeable_id in verdict.ids:
             self._questions_by_id.setdefault(changeable_id, set()).add(question)
-        while len(self._entries) > _MOST_VERDICTS or self._bytes > _MOST_BYTES:
-            self._forget(next(iter(self._entries)))
+        while self._holdings.size > _MOST_BYTES:
+            oldest = next(iter(self._entries))
+            self._forget(oldest if self._has_ended(self._entries[oldest]) else self._holdings.first_to_go())
         metrics.VERDICTS_CACHED.set(len(self._entries))
 
     def _forget(self, question: Question) -> None:
         entry = self._entries.pop(question, None)
         if entry is None:
             return
-        self._bytes -= entry.verdict.size_bytes
+        self._holdings.remove(entry.verdict.holder, question)
         for changeable_id in entry.verdict.ids:
             questions = self._questions_by_id[changeable_id]
             questions.discard(question)
@@ -321,7 +327,7 @@ class Verdicts:
         if entry.reset or (not entry.changed_ids and entry.revision > self._revision):
             self._entries.clear()
             self._questions_by_id.clear()
-            self._bytes = 0
+            self._holdings = Holdings()
             self._revision = entry.revision
         for changed_id in entry.changed_ids:
             self._void(self._questions_by_id.get(changed_id, ()))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from chassis.shares import Shares, Turns
+from chassis.shares import Holdings, Shares, Turns
 
 
 def as_many_as_they_may(shares: Shares, holder: str) -> int:
@@ -77,6 +77,51 @@ def test_what_is_given_back_is_there_again_and_leaves_nothing_behind() -> None:
         shares.give_back([holder], 4)
     assert shares.taken == 0
     assert not shares._taken_by
+
+
+def those_who_go(holdings: Holdings[str], owner_of: dict[str, str], most: int) -> list[str]:
+    """What is removed until no more than so much is left."""
+    gone = []
+    while holdings.size > most:
+        gone.append(holdings.first_to_go())
+        holdings.remove(owner_of[gone[-1]], gone[-1])
+    return gone
+
+
+def test_what_goes_first_is_the_oldest_of_who_has_most() -> None:
+    holdings, owner_of = Holdings[str](), dict[str, str]()
+    for holder, size in [("a", 1), ("b", 10), ("a", 1), ("b", 10), ("c", 9), ("b", 10)]:
+        name = f"{holder}{len(owner_of)}"
+        owner_of[name] = holder
+        holdings.add(holder, name, size)
+    assert those_who_go(holdings, owner_of, 21) == ["b1", "b3"]
+    assert holdings.size == 21
+    assert those_who_go(holdings, owner_of, 2) == ["b5", "c4"]
+    assert those_who_go(holdings, owner_of, 0) == ["a0", "a2"]
+    assert not [*holdings._theirs, *holdings._sizes, *filter(None, holdings._by_bits.values())]
+
+
+def test_of_two_who_have_about_as_much_the_one_loses_its_own_who_comes_with_more() -> None:
+    holdings, owner_of = Holdings[str](), dict[str, str]()
+    for number in range(120):
+        name = f"{number}"
+        owner_of[name] = "a" if number < 60 else "b"
+        holdings.add(owner_of[name], name, 1)
+    for number in range(120, 200):
+        owner_of[f"{number}"] = "b"
+        holdings.add("b", f"{number}", 1)
+        assert those_who_go(holdings, owner_of, 120) == [f"{number - 60}"]
+
+
+@pytest.mark.parametrize("hoarders", [1, 10, 100])
+def test_however_many_take_all_they_can_who_has_little_keeps_it(hoarders: int) -> None:
+    holdings, owner_of = Holdings[str](), {f"mine {number}": "me" for number in range(3)}
+    for name in owner_of:
+        holdings.add("me", name, 1)
+    for number in range(5000):
+        owner_of[f"{number}"] = f"hoarder {number % hoarders}"
+        holdings.add(owner_of[f"{number}"], f"{number}", 1)
+        assert not [name for name in those_who_go(holdings, owner_of, 1000) if owner_of[name] == "me"]
 
 
 async def order_of(turns: Turns, wanted: Iterable[Sequence[str]]) -> list[Sequence[str]]:

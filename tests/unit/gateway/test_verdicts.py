@@ -24,6 +24,8 @@ class Authority:
         self.revision = 1
         self.lifetime_seconds = 120.0
         self.allowed_origins: frozenset[str] = frozenset()
+        #: Whose keys these are.
+        self.holder = "tenant"
         self.error: PulsegateError | None = None
         self.asked: list[tuple[str, str]] = []
         #: The only tenant that the person is a member of.
@@ -44,7 +46,7 @@ class Authority:
             kind=credential.kind,
             scopes=frozenset(),
             expires_at=self._clock.seconds + self.lifetime_seconds,
-            tenant_id="tenant",
+            tenant_id=self.holder,
             project_id=project_id or "project",
             session_id="session" if credential.kind == "user" else "",
         )
@@ -367,10 +369,40 @@ async def test_verdicts_with_many_origins_are_kept_for_as_many_bytes_as_there_ar
         verdicts.apply(FeedEntry(revision=1, reset=True))
 
 
+ORIGINS = frozenset(f"https://{number:03}.{'a' * 288}" for number in range(100))  # 40 KB
+
+
+@pytest.mark.parametrize("tenants", [1, 40])
+async def test_very_many_large_keys_of_some_tenants_make_nobody_elses_unknown(
+    verdicts: Verdicts, authority: Authority, tenants: int
+) -> None:
+    known = await verdicts.of(KEY)
+    authority.allowed_origins = ORIGINS
+    for number in range(5000):
+        authority.holder = f"hoarder {number % tenants}"
+        await verdicts.of(Credential(text=f"pk_{number}", kind="publishable"))
+    assert verdicts.of_known_key("pk_0") is None, "there was no room"
+    assert verdicts.of_known_key("pk_4999") is not None
+    assert verdicts.of_known_key(KEY.text) is known
+
+
+async def test_what_has_ended_leaves_before_what_has_not(
+    verdicts: Verdicts, authority: Authority, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.gateway.verdicts._MOST_BYTES", 10_000)
+    authority.holder = "of old"
+    await asked_of(verdicts, authority, range(2))
+    clock.seconds += 119
+    verdicts.apply(FeedEntry(revision=1))
+    authority.holder = "tenant"
+    await asked_of(verdicts, authority, range(2, 6))
+    assert await asked_of(verdicts, authority, range(2, 6)) == []
+
+
 async def test_a_verdict_that_is_void_makes_room(
     verdicts: Verdicts, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.gateway.verdicts._MOST_BYTES", 500)
+    monkeypatch.setattr("services.gateway.verdicts._MOST_BYTES", 5000)
     for key in range(20):
         await asked_of(verdicts, authority, range(key, key + 1))
         verdicts.apply(FeedEntry(revision=1, changed_ids=(f"subject of sk_{key}",)))
