@@ -17,6 +17,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
+from redis.exceptions import MasterDownError, ReadOnlyError
 
 from chassis.breakers import Breaker
 from services.gateway.domain import Bucket
@@ -210,8 +211,9 @@ class RedisLimiter:
         self._round_trips: RoundTrips[_Question[Any], Any] = RoundTrips(self._round_trip)
 
     async def probe(self) -> None:
-        """A health check, which also sees to it that Redis has the script. Raises where Redis does not answer."""
-        await self._redis.script_load(_SCRIPT)
+        """A health check, which also sees to it that Redis has the script. Raises where Redis does not answer, or takes
+        no writes, as a replica does not."""
+        await self._script(["limits:probe"], ["take", 1, 1, 1])
 
     async def take(self, buckets: Sequence[Bucket]) -> Decision:
         """See `Limiter`."""
@@ -311,6 +313,8 @@ async def connected(redis_url: str | Callable[[], str]) -> AsyncIterator[Redis]:
         socket_connect_timeout=_SOCKET_SECONDS,
         socket_timeout=_SOCKET_SECONDS,
         retry=Retry(NoBackoff(), 1),
+        # Who says so has become a replica since it was connected to; another may have its address now.
+        retry_on_error=[ReadOnlyError, MasterDownError],
         driver_info=None,
     )
     client = Redis.from_pool(pool)

@@ -2,25 +2,35 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
+import redis
 from prometheus_client import REGISTRY
 
 from chassis import metrics
 from chassis.errors import Internal, NotFound, Unavailable
+from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
 from contracts.pulsegate.ingest.v1 import ingest_pb2
+from deploy.local.layout import Ports
 from deploy.local.servers import Valkey
 from services.auth.errors import TooManyPasswords
-from tests.integration.gateway.fakes import PROJECT
+from services.gateway.metrics import LIMIT_DECISIONS
+from tests import suite_servers
+from tests.forwarder import Forwarder
+from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Gateway, StartGateway
 from tests.suite_servers import RunningServer
 from tests.waiting import eventually, seconds_until
 
 METRICS = f"/api/v1/projects/{PROJECT}/metrics"
 KEYS = f"/api/v1/projects/{PROJECT}/keys"
+PROJECTS = "/api/v1/projects"
 
 
 async def seconds_until_refused(gateway: Gateway, method: str, path: str, credential: str) -> float:
@@ -265,6 +275,60 @@ async def test_readiness_names_what_is_away_and_only_auths_keys_are_hard(
     with valkey_server.away():
         await eventually(lambda: degraded_by("redis"), what="Redis is seen to be away")
     await eventually(ready, what="Redis is seen to be back")
+
+
+@pytest.mark.parametrize("serves_stale_data", ["yes", "no"])
+async def test_a_redis_that_has_become_a_replica_is_left_for_the_one_that_has_its_address_now(
+    start_gateway: StartGateway,
+    valkey_server: RunningServer[Valkey],
+    tmp_path: Path,
+    port_blocks: Callable[[], Ports],
+    serves_stale_data: str,
+) -> None:
+    new = valkey_server.server
+    old = replace(new, folder=tmp_path / "old", port=port_blocks().server("valkey"), log=tmp_path / "old.log")
+    way = Forwarder(old.port)
+    with suite_servers.running(old):
+        async with way.forwarding(), start_gateway(redis_url=replace(new, port=way.listens).url) as gateway:
+            session = gateway.auth.new_session()
+            assert await keyed_status(gateway, session) == 201
+            with redis.Redis.from_url(old.url) as client:
+                client.config_set("replica-serve-stale-data", serves_stale_data)
+                client.replicaof("127.0.0.1", str(new.port))
+            await eventually(lambda: shows_redis(gateway, "down"), what="it is seen to take no writes")
+            assert await keyed_status(gateway, session) == 503
+            way.leads_to = new.port
+
+            async def is_asked() -> bool:
+                before = decided_locally()
+                return await keyed_status(gateway, session) == 201 and decided_locally() == before
+
+            await eventually(is_asked, what="limits and keys are asked of the new one")
+            await eventually(lambda: shows_redis(gateway, "up"), what="Redis is seen to be back")
+
+
+async def keyed_status(gateway: Gateway, session: str) -> int:
+    """What a request with a new key is answered."""
+    project = accounts_pb2.Project(id=PROJECT, tenant_id=TENANT, name="shop")
+    gateway.auth.answers["CreateProject"] = accounts_pb2.CreateProjectResponse(project=project)
+    answer = await gateway.call(
+        "POST", PROJECTS, credential=session, json={"name": "shop"}, headers={"Idempotency-Key": str(uuid7())}
+    )
+    return answer.status
+
+
+def decided_locally() -> float:
+    """Limits that were decided without Redis so far."""
+    return sum(
+        sample.value
+        for metric in LIMIT_DECISIONS.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total") and sample.labels["decided_by"] == "local"
+    )
+
+
+async def shows_redis(gateway: Gateway, status: str) -> bool:
+    return bool((await gateway.call("GET", "/health/ready")).json["checks"]["redis"]["status"] == status)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health/startup"])
