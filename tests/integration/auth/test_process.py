@@ -147,13 +147,18 @@ async def test_who_waits_for_locks_of_their_own_leaves_connections_to_others(
 ) -> None:
     monkeypatch.setattr("chassis.timely_turns._LONGEST_WAIT_SECONDS", 1.0)
     async with running_auth(settings) as auth:
-        ada, eve = await auth.sign_up(), await auth.sign_up()
-        principal = await auth.principal(ada)
-        making = pb.CreateKeyRequest(project_id=ada.project_id, name="mine", kind=pb.KEY_KIND_SECRET)
+        eve, *four = [await auth.sign_up() for _ in range(5)]
+        calls = [
+            (pb.CreateKeyRequest(project_id=one.project_id, name="mine", kind=pb.KEY_KIND_SECRET), principal)
+            for one in four
+            for principal in [await auth.principal(one)] * 16
+        ]
         with psycopg.connect(database.superuser_dsn) as holder:
-            holder.execute("SELECT FROM auth.projects WHERE id = %s FOR UPDATE", (ada.project_id,))
-            waiting = [asyncio.create_task(auth.account("CreateKey", making, principal)) for _ in range(64)]
-            await until_somebody_waits_for_a_lock(database, 2)
+            holder.execute(
+                "SELECT FROM auth.projects WHERE id = ANY (%s) FOR UPDATE", ([one.project_id for one in four],)
+            )
+            waiting = [asyncio.create_task(auth.account("CreateKey", *call)) for call in calls]
+            await until_somebody_waits_for_a_lock(database, 4)
             async with asyncio.timeout(2):
                 assert await auth.create_key(eve)
                 signing_in = pb.SignInRequest(email=eve.email, password=PASSWORD)
@@ -165,6 +170,21 @@ async def test_who_waits_for_locks_of_their_own_leaves_connections_to_others(
     assert isinstance(refused.exception(), Unavailable)
     assert told == {str({"waitingFor": "turn"})}, "nothing that speaks against auth, and opens its callers' breakers"
     assert any(isinstance(outcome, pb.CreateKeyResponse) for outcome in outcomes)
+
+
+async def test_what_services_ask_of_all_tenants_waits_for_no_turn_of_one(
+    settings: Settings, database: Database
+) -> None:
+    async with running_auth(settings, most_connections=2) as auth:
+        ada = await auth.sign_up()
+        with psycopg.connect(database.superuser_dsn) as holder:
+            holder.execute("SELECT FROM auth.projects WHERE id = %s FOR UPDATE", (ada.project_id,))
+            waiting = asyncio.create_task(auth.create_key(ada))  # it has the only turn
+            await until_somebody_waits_for_a_lock(database)
+            asked = pb.FindDeletedProjectsRequest(project_ids=[ada.project_id])
+            answers = await asyncio.gather(*(auth.account("FindDeletedProjects", asked) for _ in range(16)))
+        assert await waiting
+    assert [list(answer.project_ids) for answer in answers] == [[]] * 16
 
 
 async def test_auth_stays_ready_while_calls_hold_all_their_connections(

@@ -373,9 +373,14 @@ async def test_a_session_that_a_reset_has_ended_makes_no_way_back_even_before_ga
     assert len(await sessions(auth, owner)) == 1
 
 
-async def test_what_waits_for_a_reset_finds_its_session_ended(auth: AuthClient, database: Database) -> None:
+async def test_what_waits_for_a_reset_finds_its_session_ended(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
     ada, second = await auth.sign_up(), await auth.sign_up()
     key, principal = (await auth.create_key(ada)).key, await auth.principal(ada)
+    inviting = invitations_pb2.CreateInvitationRequest(tenant_id=second.tenant_id, email=ada.email, role=ADMIN)
+    await auth.invitation("CreateInvitation", inviting, await auth.principal(second))
+    accepting = invitations_pb2.AcceptInvitationRequest(token=await mails.token(ada.email, "You are invited"))
     attempts = {
         "AddMember": accounts_pb2.AddMemberRequest(tenant_id=ada.tenant_id, email=second.email, role=OWNER),
         "CreateKey": accounts_pb2.CreateKeyRequest(
@@ -384,16 +389,19 @@ async def test_what_waits_for_a_reset_finds_its_session_ended(auth: AuthClient, 
         "RotateKey": accounts_pb2.RotateKeyRequest(project_id=ada.project_id, key_id=key.id, grace_seconds=60),
     }
     async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
-        roles = f"roles of {ada.tenant_id}"
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (roles,))
+        for tenant in (ada, second):
+            roles = f"roles of {tenant.tenant_id}"
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (roles,))
         await connection.execute("SELECT FROM auth.projects FOR NO KEY UPDATE")
-        waiting = [asyncio.create_task(auth.account(*attempt, principal)) for attempt in attempts.items()]
+        calls = [auth.account(*attempt, principal) for attempt in attempts.items()]
+        calls.append(auth.invitation("AcceptInvitation", accepting, principal))
+        waiting = [asyncio.create_task(call) for call in calls]
         await until_somebody_waits_for_a_lock(database, len(waiting))
         await connection.execute("UPDATE auth.sessions SET revoked_at = now() WHERE user_id = %s", (ada.user_id,))
 
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert [str(outcome) for outcome in outcomes] == ["The session is over. Sign in again."] * len(attempts)
+    assert [str(outcome) for outcome in outcomes] == ["The session is over. Sign in again."] * len(waiting)
 
 
 async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
