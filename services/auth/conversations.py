@@ -41,6 +41,7 @@ class Conversations:
             raise TooManySignOns
         asked_for = ASKED_FOR.set(provider.tenant_id)
         try:
+            # In what it leaves the tenant is told of a refusal, and then whoever asks.
             async with asyncio.timeout(context.waiting_seconds(_LONGEST_SECONDS)):
                 yield
         except PulsegateError:

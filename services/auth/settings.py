@@ -93,8 +93,8 @@ class Settings(PeerSettings):
 
     @property
     def tenant_connections(self) -> int:
-        """Of `most_connections` those that changes of tenants may have, which wait for each other; the rest is for
-        signing in and for auth's own tasks."""
+        """Of `most_connections` those that calls about what is a tenant's may have, reads too, since changes of it wait
+        for each other; the rest is for signing in and for auth's own tasks."""
         return max(1, self.most_connections * 4 // 5)
 
     @property
