@@ -371,7 +371,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
         ),
         sessions=of.sessions,
         projects=Projects(of.in_turns, of.access, accounts, projects, keys, feed, of.trail, of.clock),
-        keys=Keys(of.in_turns, of.access, keys, feed, of.trail, of.master_key, of.clock),
+        keys=Keys(of.in_turns, of.access, accounts, keys, feed, of.trail, of.master_key, of.clock),
         leaks=Leaks(
             of.database,
             VerdictStorage(),

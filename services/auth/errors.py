@@ -325,7 +325,8 @@ class TooManyKeys(Invalid):
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"This project already has {most} keys that are neither revoked nor expired. Revoke one first.",
+            f"This tenant already has {most} keys that are neither revoked nor expired, the most that its plan allows."
+            " Revoke one first.",
             details={"limit": most},
         )
 

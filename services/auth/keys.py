@@ -37,11 +37,6 @@ _SHOWN_CHARACTERS = 11
 #: A key that was rotated goes on working for 30 days at most.
 MOST_GRACE_SECONDS = 30 * 86_400
 
-#: Of one project, alive at a time.
-MOST_KEYS = 1_000
-#: Of one project, with those that are dead: of these the latest are kept.
-MOST_KEPT_KEYS = 11_000
-
 _MOST_ORIGINS = 100
 #: A scheme, a host of 253 (RFC 1035) and a port have fewer.
 _MOST_ORIGIN_CHARACTERS = 300

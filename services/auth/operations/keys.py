@@ -10,12 +10,13 @@ from chassis.clock import Clock, from_unix_ms, rfc3339
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import KeyId, Page, PageRequest, ProjectId, Role
+from services.auth.domain import MOST_KEYS, KeyId, Page, PageRequest, ProjectId, Role
 from services.auth.errors import TooManyKeys
-from services.auth.keys import MOST_KEYS, ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
+from services.auth.keys import ApiKey, KeyChange, KeyKind, KeyRequest, changed_key, new_key, rotated
 from services.auth.master_key import MasterKey
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change, told
+from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
 from services.auth.storage.keys import KeyStorage
 
@@ -27,6 +28,7 @@ class Keys:
         self,
         database: Database,
         access: Access,
+        accounts: AccountStorage,
         keys: KeyStorage,
         feed: FeedStorage,
         trail: AuditTrail,
@@ -35,6 +37,7 @@ class Keys:
     ) -> None:
         self._database = database
         self._access = access
+        self._accounts = accounts
         self._keys = keys
         self._feed = feed
         self._trail = trail
@@ -49,9 +52,11 @@ class Keys:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
+            most = await self._most(connection, actor)
             project = await self._access.held_project(connection, principal, project_id)
             key, text = new_key(request, project, self._now())
-            await self._insert(connection, key, text)
+            await self._require_room(connection, actor, most)
+            await self._insert(connection, key, text, kept=2 * most)
             await self._tell(connection, actor, "key.created", key, **_rights(key))
             return key, text
 
@@ -90,11 +95,14 @@ class Keys:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
+            most = await self._most(connection, actor)
             await self._access.held_project(connection, principal, project_id)
             before = await self._key(connection, project_id, key_id)
             ending, key, text = rotated(before, grace_seconds, self._now())
+            if grace_seconds:
+                await self._require_room(connection, actor, most)
             await self._keys.update(connection, ending)
-            await self._insert(connection, key, text)
+            await self._insert(connection, key, text, kept=2 * most)
             await self._tell(connection, actor, "key.rotated", ending, successor=key.id, **_rights(ending))
             await self._feed.announce(connection, [key_id])
             return key, text
@@ -123,12 +131,19 @@ class Keys:
             raise no_such("publishable key")
         return self._master_key.unseal(found.sealed, owner=found.key_id).decode()
 
-    async def _insert(self, connection: Connection, key: ApiKey, text: str) -> None:
-        """Into a project that is held, where it has room."""
-        if await self._keys.count_alive(connection, key.project_id, key.created_at) >= MOST_KEYS:
-            raise TooManyKeys(MOST_KEYS)
+    async def _most(self, connection: Connection, actor: Actor) -> int:
+        """How many living keys the tenant may have; alone among those who make keys of it. To be asked for before a
+        project is held."""
+        return MOST_KEYS[await self._accounts.lock_plan(connection, actor.tenant_id)]
+
+    async def _require_room(self, connection: Connection, actor: Actor, most: int) -> None:
+        if await self._keys.count_alive(connection, actor.tenant_id, self._now(), most) >= most:
+            raise TooManyKeys(most)
+
+    async def _insert(self, connection: Connection, key: ApiKey, text: str, kept: int) -> None:
+        """Into a project that is held. Of the tenant's keys so many are kept, unless more are alive."""
         await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
-        await self._keys.delete_oldest(connection, key.project_id, key.created_at)
+        await self._keys.delete_oldest(connection, key.tenant_id, key.created_at, kept)
 
     async def _enter(self, connection: Connection, principal: Principal, project_id: ProjectId) -> None:
         if principal.kind == "user":

@@ -108,7 +108,7 @@ class Projects:
             actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
             project = await self._access.project(connection, project_id)
             now = from_unix_ms(self._clock.now_ms())
-            keys = await self._keys.count_alive(connection, project_id, now)
+            keys = await self._keys.count_alive_in(connection, project_id, now)
             if not await self._projects.delete(connection, project_id):
                 raise no_such("project")
             change = project_change("project.deleted", project, keys=keys)

@@ -6,7 +6,7 @@ from typing import Any
 
 from chassis.postgres import Connection
 from services.auth.domain import MOST_PAGE_BYTES, KeyId, PageRequest, ProjectId, TenantId
-from services.auth.keys import MOST_KEPT_KEYS, MOST_KEYS, ApiKey, SealedText
+from services.auth.keys import ApiKey, SealedText
 
 #: Role that notes when keys were used.
 KEY_USAGE_ROLE = "auth_key_usage"
@@ -78,9 +78,8 @@ class KeyStorage:
     async def revoke_all(self, connection: Connection, tenant_id: TenantId, now: datetime) -> Sequence[KeyId]:
         """All of a tenant's that are neither revoked nor expired, whose projects are held; which ones that were."""
         cursor = await connection.execute(
-            "UPDATE keys SET revoked_at = %s"
-            " WHERE project_id IN (SELECT id FROM projects WHERE tenant_id = %s)"  # by an index
-            " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s) RETURNING id::text AS id",
+            "UPDATE keys SET revoked_at = %s WHERE tenant_id = %s AND revoked_at IS NULL"
+            " AND (expires_at IS NULL OR expires_at > %s) RETURNING id::text AS id",
             (now, tenant_id, now),
         )
         return sorted(KeyId(row["id"]) for row in await cursor.fetchall())
@@ -106,25 +105,35 @@ class KeyStorage:
             "INSERT INTO leak_mails (key_id, tenant_id, created_at) VALUES (%s, %s, %s)", (key.id, key.tenant_id, now)
         )
 
-    async def count_alive(self, connection: Connection, project_id: ProjectId, now: datetime) -> int:
-        """Of those that are neither revoked nor expired: they end last, or never, and a project has no more than
-        `MOST_KEYS`. However many have ended, it reads no more."""
+    async def count_alive(self, connection: Connection, tenant_id: TenantId, now: datetime, most: int) -> int:
+        """Of a tenant's that are neither revoked nor expired, up to `most`: they end last, or never. However many have
+        ended, it reads no more."""
         cursor = await connection.execute(
             "SELECT count(*) FILTER (WHERE ends_at IS NULL OR ends_at > %s) AS n FROM (SELECT ends_at FROM keys"
-            " WHERE project_id = %s ORDER BY ends_at DESC NULLS FIRST LIMIT %s) AS latest",
-            (now, project_id, MOST_KEYS),
+            " WHERE tenant_id = %s ORDER BY ends_at DESC NULLS FIRST LIMIT %s) AS latest",
+            (now, tenant_id, most),
         )
         [row] = await cursor.fetchall()
         return int(row["n"])
 
-    async def delete_oldest(self, connection: Connection, project_id: ProjectId, now: datetime) -> None:
-        """A few of the dead ones beyond `MOST_KEPT_KEYS`; one that somebody is changing, or deleting, another time."""
+    async def count_alive_in(self, connection: Connection, project_id: ProjectId, now: datetime) -> int:
+        """The same of one project, all of them."""
+        cursor = await connection.execute(
+            "SELECT count(*) AS n FROM keys WHERE project_id = %s AND (ends_at IS NULL OR ends_at > %s)",
+            (project_id, now),
+        )
+        [row] = await cursor.fetchall()
+        return int(row["n"])
+
+    async def delete_oldest(self, connection: Connection, tenant_id: TenantId, now: datetime, kept: int) -> None:
+        """A few of a tenant's dead ones, beyond so many keys in all; one that somebody is changing, or deleting,
+        another time."""
         await connection.execute(
-            "WITH oldest AS (SELECT id FROM keys WHERE project_id = %s ORDER BY ends_at DESC NULLS FIRST"
+            "WITH oldest AS (SELECT id FROM keys WHERE tenant_id = %s ORDER BY ends_at DESC NULLS FIRST"
             " OFFSET %s LIMIT %s), free AS (SELECT keys.id FROM keys JOIN oldest ON oldest.id = keys.id"
             " WHERE keys.ends_at <= %s FOR UPDATE OF keys SKIP LOCKED)"
             " DELETE FROM keys USING free WHERE keys.id = free.id",
-            (project_id, MOST_KEPT_KEYS, _MOST_DELETED, now),
+            (tenant_id, kept, _MOST_DELETED, now),
         )
 
     async def sealed_text(

@@ -1,6 +1,7 @@
 """The life of a key: changed, rotated with an overlap, seen in use, found in public."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,8 @@ from chassis import api_keys, postgres
 from chassis.clock import SystemClock
 from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
-from services.auth.domain import KeyId, ProjectId
+from services.auth.domain import KeyId, TenantId
 from services.auth.key_usage import KeyUsage
-from services.auth.keys import MOST_KEYS
 from services.auth.settings import Settings
 from services.auth.storage.keys import KeyStorage, KeyUsageStorage
 from tests.integration.auth.client import AuthClient, Person, running_auth
@@ -37,6 +37,13 @@ async def rotate(auth: AuthClient, person: Person, key_id: str, grace_seconds: i
     request = pb.RotateKeyRequest(project_id=person.project_id, key_id=key_id, grace_seconds=grace_seconds)
     answer: pb.RotateKeyResponse = await auth.account("RotateKey", request, await auth.principal(person))
     return answer
+
+
+async def elsewhere(auth: AuthClient, person: Person) -> Person:
+    """The same person in another project of their tenant."""
+    making = pb.CreateProjectRequest(name="another")
+    made = await auth.account("CreateProject", making, await auth.principal(person))
+    return replace(person, project_id=made.project.id)
 
 
 async def keys_of(auth: AuthClient, person: Person, principal: str = "") -> list[pb.Key]:
@@ -115,35 +122,43 @@ async def test_without_a_grace_the_old_key_ends_at_once_and_a_publishable_one_is
     assert (await auth.account("GetPublishableKey", asked, await auth.principal(ada))).token == new.token
 
 
-async def test_a_project_takes_so_many_live_keys_also_when_everybody_asks_at_once(
-    settings: Settings, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
+async def test_a_tenant_has_as_many_live_keys_as_its_plan_allows_also_when_everybody_asks_at_once(
+    settings: Settings, clock: MovableClock, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.auth.operations.keys.MOST_KEYS", 3)
+    monkeypatch.setattr("services.auth.operations.keys.MOST_KEYS", {"enterprise": 3, "free": 2})
     async with running_auth(settings, clock) as auth:
         ada, eve = await auth.sign_up(), await auth.sign_up()
+        makers = [ada, await elsewhere(auth, ada)] * 3
 
-        outcomes = await asyncio.gather(*(auth.create_key(ada) for _ in range(6)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(auth.create_key(maker) for maker in makers), return_exceptions=True)
 
         refused = [error for error in outcomes if isinstance(error, Invalid)]
         assert [(error.code, error.details) for error in refused] == 3 * [("KEY_LIMIT_REACHED", {"limit": 3})]
         await auth.create_key(eve)
-        first, second, third = [made for made in outcomes if isinstance(made, pb.CreateKeyResponse)]
+        taken = zip(makers, outcomes, strict=True)
+        first, second, third = [(maker, made) for maker, made in taken if isinstance(made, pb.CreateKeyResponse)]
         with pytest.raises(Invalid):
-            await rotate(auth, ada, first.key.id, 60)
-        assert await works(auth, first.token), "what was refused changes nothing"
-        await rotate(auth, ada, first.key.id, 0)
-        revoking = pb.RevokeKeyRequest(project_id=ada.project_id, key_id=second.key.id)
+            await rotate(auth, first[0], first[1].key.id, 60)
+        assert await works(auth, first[1].token), "what was refused changes nothing"
+        await rotate(auth, first[0], first[1].key.id, 0)
+        revoking = pb.RevokeKeyRequest(project_id=second[0].project_id, key_id=second[1].key.id)
         await auth.account("RevokeKey", revoking, await auth.principal(ada))
-        await rotate(auth, ada, third.key.id, 60)
+        await rotate(auth, third[0], third[1].key.id, 60)
         with pytest.raises(Invalid):
             await auth.create_key(ada)
         await clock.advance(timedelta(seconds=61))
-        await auth.create_key(ada)
+        last = await auth.create_key(ada)
         with pytest.raises(Invalid):
             await auth.create_key(ada)
+        with psycopg.connect(database.superuser_dsn) as operator:
+            operator.execute("UPDATE auth.tenants SET plan = 'free' WHERE id = %s", (ada.tenant_id,))
+        with pytest.raises(Invalid, match="already has 2 keys"):
+            await rotate(auth, ada, last.key.id, 60)
+        assert await works(auth, last.token), "what is there stays"
+        assert await works(auth, (await rotate(auth, ada, last.key.id, 0)).token)
 
 
-async def test_a_projects_living_keys_are_counted_without_reading_all_that_are_dead(
+async def test_a_tenants_living_keys_are_counted_without_reading_all_that_are_dead(
     auth: AuthClient, module_database: Database
 ) -> None:
     ada = await auth.sign_up()
@@ -163,22 +178,22 @@ async def test_a_projects_living_keys_are_counted_without_reading_all_that_are_d
         postgres.connected(module_database.dsn("auth")) as runtime,
         runtime.transaction(tenant_id=ada.tenant_id) as connection,
     ):
-        alive = await KeyStorage().count_alive(connection, ProjectId(ada.project_id), datetime.now(UTC))
+        alive = await KeyStorage().count_alive(connection, TenantId(ada.tenant_id), datetime.now(UTC), 1000)
         cursor = await connection.execute(
             "SELECT seq_tup_read + idx_tup_fetch AS read FROM pg_stat_xact_user_tables WHERE relname = 'keys'"
         )
         [row] = await cursor.fetchall()
 
-    assert (alive, row["read"]) == (1, MOST_KEYS)
+    assert (alive, row["read"]) == (1, 1000)
 
 
-async def test_a_project_keeps_so_many_keys_and_of_its_dead_ones_the_latest(
+async def test_a_tenant_keeps_so_many_keys_and_of_its_dead_ones_the_latest(
     auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.auth.storage.keys.MOST_KEPT_KEYS", 4)
+    monkeypatch.setattr("services.auth.operations.keys.MOST_KEYS", {"enterprise": 2})
     monkeypatch.setattr("services.auth.storage.keys._MOST_DELETED", 2)
     ada, eve = await auth.sign_up(), await auth.sign_up()
-    living, other = (await auth.create_key(ada)).key, (await auth.create_key(eve)).key
+    living, other = await auth.create_key(await elsewhere(auth, ada)), await auth.create_key(eve)
     chain = [(await auth.create_key(ada)).key]
     for _ in range(2):
         chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
@@ -187,12 +202,13 @@ async def test_a_project_keeps_so_many_keys_and_of_its_dead_ones_the_latest(
     with psycopg.connect(module_database.superuser_dsn) as renamer:
         renamer.execute("SELECT FROM auth.keys WHERE id = %s FOR UPDATE", (chain[0].id,))
         chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
-        assert [key.id for key in await keys_of(auth, ada)] == [living.id, *(key.id for key in chain)]
+        assert [key.id for key in await keys_of(auth, ada)] == [key.id for key in chain]
     await auth.account("UpdateKey", renaming, await auth.principal(ada))
     chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
 
-    assert [key.id for key in await keys_of(auth, ada)] == [living.id, *(key.id for key in chain[-3:])]
-    assert [key.id for key in await keys_of(auth, eve)] == [other.id]
+    assert [key.id for key in await keys_of(auth, ada)] == [key.id for key in chain[-3:]]
+    assert [key.id for key in await keys_of(auth, eve)] == [other.key.id]
+    assert await works(auth, living.token)
 
 
 async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:

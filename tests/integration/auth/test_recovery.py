@@ -1,6 +1,7 @@
 """Passwords that are forgotten or changed, verified addresses, and sessions; mails are read as files."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +19,7 @@ from chassis.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2, credentials_pb2, invitations_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1 import own_account_pb2 as pb
 from contracts.pulsegate.auth.v1 import single_sign_on_pb2 as sso_pb
+from services.auth.domain import MOST_KEYS
 from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from services.auth.tokens import MailedTokens
@@ -315,6 +317,32 @@ async def test_who_reads_the_mail_gets_a_tenant_into_which_whoever_made_it_has_n
     await mails.token(mallory.email, CHANGED, 2)
     [notice] = [text for text in mails.texts(mallory.email, CHANGED) if "need not be yours" in text]
     assert "(1 revoked), other members (2 removed)" in " ".join(notice.split())
+
+
+async def test_a_tenant_with_as_many_keys_as_there_may_be_is_taken_back_well_within_a_statements_time(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    mallory = await auth.sign_up()
+    origins = [f"https://shop-{number}.{'x' * 270}.example" for number in range(100)]
+    made = await auth.create_key(mallory, kind=accounts_pb2.KEY_KIND_PUBLISHABLE, allowed_origins=origins)
+    with psycopg.connect(database.superuser_dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO auth.keys (id, tenant_id, project_id, name, kind, scopes, allowed_origins, prefix, key_hash,"
+            " sealed_text, created_at) SELECT gen_random_uuid(), tenant_id, project_id, name, kind, scopes,"
+            " allowed_origins, prefix, sha256(key_hash || n::text::bytea), sealed_text, created_at"
+            " FROM auth.keys, generate_series(2, %s) AS n WHERE id = %s",
+            (max(MOST_KEYS.values()), made.key.id),
+        )
+    await request_reset(auth, mallory.email)
+    token = await mails.token(mallory.email, RESET)
+
+    began = time.monotonic()
+    await reset(auth, token)
+
+    assert time.monotonic() - began < 5, "half of what a single statement may take"
+    with psycopg.connect(database.superuser_dsn) as connection:
+        query = "SELECT count(*) FROM auth.keys WHERE tenant_id = %s AND revoked_at IS NOT NULL"
+        assert connection.execute(query, (mallory.tenant_id,)).fetchall() == [(max(MOST_KEYS.values()),)]
 
 
 async def test_a_session_that_a_reset_has_ended_makes_no_way_back_even_before_gateways_hear_of_it(
