@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from chassis import logs
 from chassis.breakers import Breaker, NotAsked
 from chassis.errors import Unavailable
-from services.gateway.redis_room import Room
+from services.gateway.redis_room import ENTRY_BYTES, Room
 from services.gateway.sealing import Sealing
 from services.gateway.shares import HOLDERS
 
@@ -33,8 +33,6 @@ log = logs.get(__name__)
 KEPT_SECONDS = 24 * 3600
 #: Answers that take more, compressed, are not kept: what is remembered is that the request was carried out.
 _MOST_BYTES = 4096
-#: What an entry takes in Redis beyond its content.
-_ENTRY_BYTES = 150
 #: So much is put into Redis within a day.
 _MOST_BYTES_IN_ALL = 48 << 20
 #: What is left for others by each holder, see `Room`: who has more there is told of no answer again but that there was
@@ -147,7 +145,7 @@ class KeptAnswers:
                 return Taken.UNDER_WAY
         claim = Claim(name, fingerprint, self._seal(name, _Entry(fingerprint)), HOLDERS.get())
         async with self._asking():
-            if not await self._room.is_left(claim.holders, _ENTRY_BYTES, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_KEYS):
+            if not await self._room.is_left(claim.holders, ENTRY_BYTES, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_KEYS):
                 await self._give_it_up([name], [claimed, claim.stored])
                 return Taken.NO_ROOM
         return await self._begin(claim, claimed)
@@ -217,14 +215,12 @@ class KeptAnswers:
         if answer.error:
             return b""
         marker = self._seal(claim.name, _Entry(claim.fingerprint, Answer(answer.status, body=None)))
-        await self._room.count(claim.holders, _ENTRY_BYTES + len(marker))
+        await self._room.count(claim.holders, ENTRY_BYTES + len(marker))
         return marker
 
     async def _has_room(self, claim: Claim, size: int) -> bool:
         """Whether an answer of so many bytes is kept."""
-        return await self._room.take(
-            claim.holders, _ENTRY_BYTES + size, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_ANSWERS
-        )
+        return await self._room.take(claim.holders, ENTRY_BYTES + size, most=_MOST_BYTES_IN_ALL, times=_LEFT_BY_ANSWERS)
 
     def _seal(self, name: str, entry: _Entry) -> bytes:
         return self._sealing.seal(name, msgspec.msgpack.encode(entry))

@@ -22,11 +22,12 @@ from chassis import logs
 from chassis.breakers import Breaker, NotAsked
 from chassis.clock import Clock
 from chassis.principals import Principal
-from services.gateway import metrics
+from services.gateway import metrics, redis_room
 from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.redis_room import Room
 from services.gateway.round_trips import RoundTrips
 from services.gateway.sealing import Sealing
+from services.gateway.shares import HOLDERS
 
 log = logs.get(__name__)
 
@@ -51,7 +52,7 @@ _MOST_BYTES = 32 << 20
 _ENTRY_BYTES = 400
 #: So many bytes are put into Redis within the shortest life, what lives longer counted as often.
 _MOST_BYTES_IN_REDIS = 48 << 20
-#: What is left for others by each tenant, see `Room`.
+#: What is left for others by each holder, see `Room`.
 _LEFT_FOR_OTHERS = 4
 
 
@@ -136,7 +137,7 @@ class ReadCache:
             return await load()
         if found is None:
             metrics.CACHED_READS.labels("missed").inc()
-            found = await self._load_once(name, reader, life, load)
+            found = await self._load_once(name, project_id, life, load)
             if not self._counts(found, project_id):  # somebody changed the project meanwhile
                 return await load()
         return found.content
@@ -181,11 +182,11 @@ class ReadCache:
     def _counts(self, entry: _Entry, project_id: str) -> bool:
         return entry.ends_at > self._clock.now_ms() and self._revisions.is_current(project_id, entry.revision)
 
-    async def _load_once(self, name: str, reader: Principal, life: Life, load: Load) -> _Entry:
+    async def _load_once(self, name: str, project_id: str, life: Life, load: Load) -> _Entry:
         """Together with whoever asks the same of this gateway just now."""
         reading = self._reading.get(name)
         if reading is None:
-            reading = self._reading[name] = asyncio.create_task(self._load(name, reader, life, load))
+            reading = self._reading[name] = asyncio.create_task(self._load(name, project_id, life, load))
             reading.add_done_callback(lambda done: self._finish(name, done))
         return await asyncio.shield(reading)
 
@@ -194,18 +195,18 @@ class ReadCache:
         if not reading.cancelled():
             reading.exception()  # whoever waits for it is told
 
-    async def _load(self, name: str, reader: Principal, life: Life, load: Load) -> _Entry:
+    async def _load(self, name: str, project_id: str, life: Life, load: Load) -> _Entry:
         """What another gateway reads just now, or what is read now and kept."""
         lock = f"{name}:reading"
         alone = await self._tried(self._redis.set(lock, b"1", nx=True, px=_READING_MS))
-        if alone is None and (entry := await self._read_elsewhere(name, lock, reader.project_id)):
+        if alone is None and (entry := await self._read_elsewhere(name, lock, project_id)):
             return entry
         try:
-            return await self._read(name, reader.tenant_id, life, load)
+            return await self._read(name, life, load)
         finally:  # also where it failed: nobody waits then for what does not come
             await self._tried(self._redis.delete(lock))
 
-    async def _read(self, name: str, tenant_id: str, life: Life, load: Load) -> _Entry:
+    async def _read(self, name: str, life: Life, load: Load) -> _Entry:
         """What is read now, and kept."""
         revision = self._revisions.revision
         content = await load()
@@ -214,13 +215,13 @@ class ReadCache:
         if revision is not None and len(content) <= _MOST_BYTES_OF_ONE:
             self._memory.put(name, entry)
             sealed = self._sealing.seal(name, msgspec.msgpack.encode(entry))
-            if await self._has_room(tenant_id, len(sealed) * life // Life.LIST):
+            if await self._has_room((redis_room.ENTRY_BYTES + len(sealed)) * life // Life.LIST):
                 await self._tried(self._redis.set(name, sealed, px=life * 1000))
         return entry
 
-    async def _has_room(self, tenant_id: str, size: int) -> bool:
+    async def _has_room(self, size: int) -> bool:
         """Whether so much more may be put into Redis just now; what may not is kept in memory alone."""
-        taking = self._room.take([tenant_id], size, most=_MOST_BYTES_IN_REDIS, times=_LEFT_FOR_OTHERS)
+        taking = self._room.take(HOLDERS.get(), size, most=_MOST_BYTES_IN_REDIS, times=_LEFT_FOR_OTHERS)
         return bool(await self._tried(taking))
 
     async def _read_elsewhere(self, name: str, lock: str, project_id: str) -> _Entry | None:

@@ -7,6 +7,9 @@ from redis.asyncio import Redis
 from services.gateway import metrics
 from services.gateway.sealing import Sealing
 
+#: What an entry takes in Redis beyond its content: its name, its place in the dictionaries.
+ENTRY_BYTES = 150
+
 
 class Room:
     """Bytes of one purpose, over all gateways and by holder (`shares.HOLDERS`), counted for a period from the first on:

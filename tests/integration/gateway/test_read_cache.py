@@ -258,16 +258,25 @@ def _kept(client: redis.Redis) -> list[bytes]:
     return [key for key in client.scan_iter("reads:*") if len(key) == len("reads:") + 64]
 
 
+def _bytes_taken(server: Valkey) -> int:
+    """What is kept of reads takes so much of Redis, with what it says of each besides."""
+    with redis.Redis.from_url(server.url) as client:
+        return sum(client.memory_usage(key) for key in _kept(client))
+
+
+async def _read_much(gateway: Gateway, credential: str) -> None:
+    for size in range(1, 60):
+        assert (await gateway.call("GET", f"{METRICS}?pageSize={size}", credential=credential)).status == 200
+
+
 async def test_what_is_read_takes_no_more_of_redis_than_its_part(
     two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Limits and kept answers are there too, and are what Redis forgets first where its memory is full."""
     one, _, session = two
-    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 2000)
-    for size in range(1, 60):
-        assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=session)).status == 200
-    with redis.Redis.from_url(valkey_server.server.url) as client:
-        assert sum(client.strlen(key) for key in _kept(client)) <= 2000
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 12_000)
+    await _read_much(one, session)
+    assert _bytes_taken(valkey_server.server) <= 2000
     assert await one.shown('pulsegate_gateway_redis_room_refusals_total{purpose="reads"}') > 0
     assert await name_read(one, session) == "first_total"
 
@@ -276,17 +285,32 @@ async def test_no_tenant_uses_up_what_is_kept_for_all(
     two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _, session = two
-    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 5500)
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 12_000)
     stranger = one.auth.new_key("secret", scopes=["config:read"])
     one.auth.move(stranger, OTHER_TENANT)
     taken = []
     for credential in (session, stranger):
-        for size in range(1, 60):
-            assert (await one.call("GET", f"{METRICS}?pageSize={size}", credential=credential)).status == 200
-        with redis.Redis.from_url(valkey_server.server.url) as client:
-            taken.append(sum(client.strlen(key) for key in _kept(client)))
-    assert 500 < taken[0] <= 1000
-    assert taken[0] + 500 < taken[1] <= 2000
+        await _read_much(one, credential)
+        taken.append(_bytes_taken(valkey_server.server))
+    assert 1000 < taken[0] <= 2000
+    assert taken[0] + 1000 < taken[1] <= 4000
+
+
+async def test_scripts_that_anybody_reads_use_up_nothing_of_what_is_kept_for_their_tenant(
+    two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _, session = two
+    monkeypatch.setattr(read_cache, "_MOST_BYTES_IN_REDIS", 60_000)
+    one.codegen.answers["GetArtifact"] = codegen_pb2.GetArtifactResponse(
+        content=b"client", content_type="text/javascript"
+    )
+    key = one.auth.new_key()
+    for number in range(20):
+        assert (await one.call("GET", f"/sdk/v1/{key}.{number:064x}.js")).status == 200
+    assert await one.shown('pulsegate_gateway_redis_room_refusals_total{purpose="reads"}') > 0
+    before = _bytes_taken(valkey_server.server)
+    await _read_much(one, session)
+    assert _bytes_taken(valkey_server.server) > before + 3000
 
 
 async def test_what_is_not_there_makes_nobody_wait(two: tuple[Gateway, Gateway, str]) -> None:
