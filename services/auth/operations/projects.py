@@ -65,12 +65,12 @@ class Projects:
 
     async def create(self, principal: Principal, tenant_id: TenantId, name: str) -> Project:
         """`tenant_id` may be empty where the caller has exactly one tenant; one to which somebody has merely added them
-        counts only where there is no other. Raises Invalid, NotFound, Forbidden, TooManyProjects."""
+        counts only where there is no other. Raises Invalid, NotFound, Forbidden, SessionOver, TooManyProjects."""
         user_id, name = require_person(principal), require_name(name)
         async with self._database.transaction(user_id=user_id) as connection:
             wanted = tenant_id or await self._only_tenant(connection, user_id)
             actor = await self._access.to_tenant(connection, principal, wanted, Role.ADMIN)
-            await self._require_room(connection, wanted)
+            await self._require_room(connection, principal, wanted)
             now = from_unix_ms(self._clock.now_ms())
             project = Project(id=ProjectId(str(uuid7())), tenant_id=wanted, name=name, created_at=now)
             await self._projects.insert(connection, project)
@@ -120,9 +120,10 @@ class Projects:
         async with self._database.transaction(role=FEED_ROLE) as connection:
             return await self._projects.deleted_among(connection, [one for one in project_ids if is_uuid(one)])
 
-    async def _require_room(self, connection: Connection, tenant_id: TenantId) -> None:
-        """Alone among those who make projects of this tenant."""
+    async def _require_room(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> None:
+        """Alone among those who make projects of this tenant, or take it back."""
         most = MOST_PROJECTS[await self._accounts.lock_plan(connection, tenant_id)]
+        await self._access.require_session(connection, principal)
         if await self._projects.count(connection, tenant_id) >= most:
             raise TooManyProjects(most)
 

@@ -117,6 +117,7 @@ class Reclaiming:
             for provider_id in providers
             for session in await self._identities.end_sessions(connection, provider_id, now)
         ]
+        await self._accounts.lock_plan(connection, tenant_id)  # no project is made meanwhile, whose keys would stay
         await self._projects.hold_all(connection, tenant_id)
         return Reclaimed(
             tenant_id=tenant_id,

@@ -432,6 +432,35 @@ async def test_what_waits_for_a_reset_finds_its_session_ended(
     assert [str(outcome) for outcome in outcomes] == ["The session is over. Sign in again."] * len(waiting)
 
 
+async def test_while_a_tenant_is_taken_back_no_project_is_made_in_it_with_a_key_that_would_stay(
+    auth: AuthClient, mails: Mails, database: Database
+) -> None:
+    mallory = await auth.sign_up()
+    key, principal = (await auth.create_key(mallory)).key, await auth.principal(mallory)
+    await request_reset(auth, mallory.email)
+    token = await mails.token(mallory.email, RESET)
+
+    async def make_a_way_back() -> str:
+        making = accounts_pb2.CreateProjectRequest(name="another")
+        project = (await auth.account("CreateProject", making, principal)).project
+        wanted = accounts_pb2.CreateKeyRequest(project_id=project.id, name="mine", kind=accounts_pb2.KEY_KIND_SECRET)
+        return str((await auth.account("CreateKey", wanted, principal)).token)
+
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        await connection.execute("SELECT FROM auth.keys WHERE id = %s FOR UPDATE", (key.id,))
+        resetting = asyncio.create_task(reset(auth, token))
+        await until_somebody_waits_for_a_lock(database)
+        making = asyncio.create_task(make_a_way_back())
+        await until_somebody_waits_for_a_lock(database, 2)
+    await resetting
+
+    with pytest.raises(Unauthenticated, match="session is over"):
+        await making
+    with psycopg.connect(database.superuser_dsn) as looking:
+        query = "SELECT id::text FROM auth.projects WHERE tenant_id = %s"
+        assert looking.execute(query, (mallory.tenant_id,)).fetchall() == [(mallory.project_id,)]
+
+
 async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:
