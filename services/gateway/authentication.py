@@ -8,7 +8,7 @@ from aiohttp import web
 from multidict import istr
 
 from chassis import api_keys, context
-from chassis.errors import Malformed, NotFound, Unauthenticated
+from chassis.errors import Forbidden, Malformed, NotFound, Unauthenticated
 from chassis.ids import is_uuid
 from services.gateway import errors
 from services.gateway.domain import Credential, Verdict
@@ -22,6 +22,7 @@ _LONGEST_TOKEN = 4096
 
 _AUTHORIZATION = istr("Authorization")
 _API_KEY = istr("X-API-Key")
+_ORIGIN = istr("Origin")
 _BEARER = "Bearer "
 
 
@@ -123,7 +124,7 @@ def _let_in(request: web.Request, verdict: Verdict) -> None:
 
 
 def _check_origin(request: web.Request, verdict: Verdict) -> None:
-    origin = request.headers.get("Origin")
+    origin = request.headers.get(_ORIGIN)
     if not verdict.allows_origin(origin):
         raise errors.origin_not_allowed(origin)
 
@@ -156,21 +157,24 @@ class Authentication:
             if credential.kind == "user" and not project_id:
                 raise Malformed("Name the project exactly once, as ?projectId=.")
             verdict = await self._admit(request, credential, project_id)
-        verdict.principal.require("query:read")
+            verdict.principal.require("query:read")
 
     async def of_writers(self, request: web.Request) -> None:
         """A key with `ingest:write`."""
-        if (text := _lone_key(request)) and (verdict := self._verdicts.of_known_key(text)):
+        if (
+            (text := _lone_key(request))
+            and (verdict := self._verdicts.of_known_key(text))
+            and verdict.allows_origin(request.headers.get(_ORIGIN))
+            and "ingest:write" in verdict.principal.scopes
+        ):
             _let_in(request, verdict)
-            _check_origin(request, verdict)
-            verdict.principal.require("ingest:write")
             return
         async with self._charging(request):
             credential = credential_of(request, basic=True)
             if credential.kind == "user":
                 raise Unauthenticated("Ingestion takes API keys only.")
             verdict = await self._admit(request, credential, _named_project(request), writes=True)
-        verdict.principal.require("ingest:write")
+            verdict.principal.require("ingest:write")
 
     async def of_providers(self, request: web.Request) -> None:
         """An identity provider, about the accounts that it has made."""
@@ -186,11 +190,15 @@ class Authentication:
 
     @asynccontextmanager
     async def _charging(self, request: web.Request) -> AsyncIterator[None]:
-        """Whoever shows no valid credential within the block pays for it by their address."""
+        """Whoever is refused within the block pays for it: without a valid credential by their address."""
         try:
             yield
         except Unauthenticated:
             await self._limits.charge_address(request)
+            raise
+        except (Forbidden, NotFound):
+            if CALLER in request:
+                await self._limits.charge_refused(request)
             raise
 
     async def _admit(
@@ -234,8 +242,4 @@ class Authentication:
         auth is not asked."""
         _let_in(request, await self._verdicts.of(credential))
         self._limits.admit_seeking(request)
-        try:
-            return await self._verdicts.of(credential, project_id)
-        except NotFound:
-            await self._limits.charge_seeking(request)
-            raise
+        return await self._verdicts.of(credential, project_id)

@@ -79,14 +79,10 @@ class Limits:
         """Of the secret key; of the publishable key both from this address and from everywhere."""
         principal = request[CALLER].principal
         quotas = self._of(request)
+        buckets = [Bucket(quota=quotas.ingestion, subject=self._caller_here(request))]
         if principal.kind == "publishable":
-            here = f"{principal.subject} {self._address_of(request)}"
-            one, all_of_them = quotas.ingestion, quotas.ingestion_in_all
-            await self._take(
-                request, Bucket(quota=one, subject=here), Bucket(quota=all_of_them, subject=principal.subject)
-            )
-        else:
-            await self._take(request, Bucket(quota=quotas.ingestion, subject=principal.subject))
+            buckets.append(Bucket(quota=quotas.ingestion_in_all, subject=principal.subject))
+        await self._take(request, *buckets)
         return await handler(request)
 
     async def by_address(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -150,13 +146,14 @@ class Limits:
 
     def admit_seeking(self, request: web.Request) -> None:
         """Before auth is asked about a project that may not be the caller's. Raises RATE_LIMIT_EXCEEDED where
-        `charge_seeking` did, and the wait is not over."""
+        `charge_refused` did, and the wait is not over."""
         if refusal := self._refusals.of(_seeking(request)):
             _apply(request, refusal)
 
-    async def charge_seeking(self, request: web.Request) -> None:
-        """Counts a call about a project that is not the caller's as one that reads."""
-        bucket = Bucket(quota=self._of(request).reads, subject=request[CALLER].principal.subject)
+    async def charge_refused(self, request: web.Request) -> None:
+        """Counts a call that its caller may not make as one that reads, whatever it is: pages and programs that use a
+        key wrongly use up nothing of what it may send."""
+        bucket = Bucket(quota=self._of(request).reads, subject=self._caller_here(request))
         await self._charge(request, _seeking(request), bucket)
 
     async def _charge(self, request: web.Request, subject: str, bucket: Bucket) -> None:
@@ -194,6 +191,13 @@ class Limits:
             forwarded_for = request.headers.getall("X-Forwarded-For", ())
             peer = client_address(peer, forwarded_for, self._trusted_proxies)
         return peer
+
+    def _caller_here(self, request: web.Request) -> str:
+        """Who calls; where it is a publishable key, which anybody may have, together with the address."""
+        principal = request[CALLER].principal
+        if principal.kind != "publishable":
+            return principal.subject
+        return f"{principal.subject} {self._address_of(request)}"
 
     def _address_of(self, request: web.Request) -> str:
         return limited_address(self.address_of(request))

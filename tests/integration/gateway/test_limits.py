@@ -437,6 +437,57 @@ async def test_projects_that_are_not_the_callers_are_looked_for_within_their_lim
     assert gateway.auth.asked == asked
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/metrics"), ("GET", "/prometheus/api/v1/query?query=up"), ("GET", "/api/v1/projects")],
+)
+async def test_what_comes_from_pages_of_others_counts_for_its_address_and_uses_up_nothing_of_the_keys_own_pages(
+    start_gateway: StartGateway, method: str, path: str
+) -> None:
+    async with start_gateway(**PROXIED) as gateway:
+        gateway.auth.limits = Limits(reads_per_hour=2, ingestion_per_minute=4)
+        key, office = gateway.auth.new_key(origins=("https://shop.example",)), address()
+
+        async def call(source: str) -> Answer:
+            headers = {"X-Forwarded-For": source, "Origin": "https://evil.test"}
+            return await gateway.call(method, path, credential=key, headers=headers)
+
+        async def send(source: str) -> int:
+            headers = {"X-Forwarded-For": source, "Origin": "https://shop.example"}
+            return (await gateway.ingest_one(key, **headers)).status
+
+        answers = [await call(office) for _ in range(4)]
+        assert [answer.status for answer in answers] == [403, 403, 429, 429]
+        assert answers[0].headers["RateLimit"] == '"reads";r=1;t=1800'
+        for _ in range(50):
+            assert (await call(address())).status == 403
+        assert [await send(office) for _ in range(5)] == [202] * 4 + [429]
+
+
+@pytest.mark.parametrize(
+    ("scope", "method", "path", "status"),
+    [
+        ("query:read", "POST", "/api/v1/metrics", 403),
+        ("ingest:write", "POST", f"/api/v1/metrics?projectId={OTHER_PROJECT}", 404),
+        ("ingest:write", "GET", "/prometheus/api/v1/query?query=up", 403),
+        ("query:read", "GET", f"/prometheus/api/v1/query?query=up&projectId={OTHER_PROJECT}", 404),
+        ("config:read", "GET", f"/api/v1/projects/{OTHER_PROJECT}/keys", 404),
+    ],
+)
+async def test_what_a_key_may_not_counts_as_reads_wherever_it_comes_from(
+    start_gateway: StartGateway, scope: str, method: str, path: str, status: int
+) -> None:
+    async with start_gateway(**PROXIED) as gateway:
+        gateway.auth.limits = Limits(reads_per_hour=2)
+        key = gateway.auth.new_key("secret", scopes=[scope])
+
+        async def call() -> int:
+            headers = {"X-Forwarded-For": address()}
+            return (await gateway.call(method, path, credential=key, headers=headers)).status
+
+        assert [await call() for _ in range(4)] == [status] * 2 + [429] * 2
+
+
 async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:
     tenant = accounts_pb2.Tenant(id=TENANT, name="Shop")
     membership = accounts_pb2.Membership(
