@@ -1,5 +1,6 @@
 """Generated clients: for download, and as a script that a page loads."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ _LANGUAGES: Mapping[LanguageName, "pb.Language.ValueType"] = {
 #: In an outage a browser goes on with the script that it has for a day, a cache in between for as long as queues last.
 _FRESH = "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
 _FOR_EVER = "public, max-age=31536000, immutable"
+#: For so long who has a script waits while codegen is told that it is in use; that goes on without them.
+_NOTING_SECONDS = 0.25
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 _SCRIPT = Media((SCRIPT,))
@@ -136,8 +139,9 @@ class GeneratedCodeRoutes:
         sha256 = request.match_info["hash"]
         headers = {"ETag": _etag(sha256), "Cache-Control": _FOR_EVER}
         if has_it(request, headers["ETag"]):
-            with suppress(PulsegateError):  # whatever comes of that, the client has them
-                await self._kept.note_use(reader, sha256)
+            with suppress(PulsegateError, TimeoutError):  # whatever comes of that, the client has them
+                async with asyncio.timeout(_NOTING_SECONDS):
+                    await self._kept.note_use(reader, sha256)
             return web.Response(status=304, headers=headers)
         kept = await self._kept.script(reader, sha256)
         return _answer(request, kept, {**headers, "X-Content-Integrity": kept.integrity})

@@ -429,6 +429,26 @@ async def test_that_a_pinned_script_is_in_use_is_told_once_in_a_while(two: tuple
     assert other.codegen.requests("GetArtifact") == []
 
 
+async def test_who_has_a_pinned_script_is_told_so_at_once_while_codegen_hangs_which_hears_of_the_use_once(
+    two: tuple[Gateway, Gateway, str],
+) -> None:
+    one, _, _ = two
+    answering = asyncio.Event()
+
+    async def late(_request: object) -> codegen_pb2.GetArtifactResponse:
+        await answering.wait()
+        return codegen_pb2.GetArtifactResponse(content=b"client")
+
+    one.codegen.answers["GetArtifact"] = late
+    path, known = f"/sdk/v1/{one.auth.new_key()}.{'3' * 64}.js", {"If-None-Match": f'"{"3" * 64}"'}
+    began = time.monotonic()
+    assert (await one.call("GET", path, headers=known)).status == 304
+    assert time.monotonic() - began < 2.0
+    answering.set()
+    assert (await one.call("GET", path, headers=known)).status == 304
+    assert len(one.codegen.requests("GetArtifact")) == 1
+
+
 async def test_of_scripts_that_are_gone_or_made_up_nothing_is_kept(
     two: tuple[Gateway, Gateway, str], valkey_server: RunningServer[Valkey]
 ) -> None:
