@@ -41,6 +41,9 @@ INVITATION_LIFE = timedelta(days=7)
 MOST_TOKENS = 5
 TOKENS_PERIOD = PASSWORD_RESET_LIFE
 
+#: Tenants to which others have added one person who was not asked.
+MOST_UNASKED_MEMBERSHIPS = 100
+
 #: Of one tenant at a time.
 MOST_OPEN_INVITATIONS = 100
 

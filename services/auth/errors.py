@@ -133,6 +133,13 @@ class AlreadyMember(Conflict):
         super().__init__("This user is a member already. Change the role instead.")
 
 
+class AddedTooOften(Conflict):
+    """Whom others have added to so many tenants becomes a member of another by their own will alone."""
+
+    def __init__(self) -> None:
+        super().__init__("This user was added to as many tenants as others may add them to. Invite them instead.")
+
+
 class TooManyInvitations(Conflict):
     """So many open ones that another would have to wait."""
 

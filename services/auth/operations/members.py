@@ -9,8 +9,18 @@ from chassis.errors import NotFound
 from chassis.ids import is_uuid
 from chassis.postgres import Connection, Database
 from chassis.principals import Principal
-from services.auth.domain import Member, Page, PageRequest, Role, TenantId, User, UserId, check_grant
-from services.auth.errors import InviterNotVerified
+from services.auth.domain import (
+    MOST_UNASKED_MEMBERSHIPS,
+    Member,
+    Page,
+    PageRequest,
+    Role,
+    TenantId,
+    User,
+    UserId,
+    check_grant,
+)
+from services.auth.errors import AddedTooOften, InviterNotVerified
 from services.auth.operations.access import Access, Actor, no_such, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.memberships import Memberships
@@ -58,7 +68,7 @@ class Members:
     async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
         """A known user becomes a member; nobody has asked them.
 
-        Raises NotFound, Forbidden, InviterNotVerified, AlreadyMember.
+        Raises NotFound, Forbidden, InviterNotVerified, AlreadyMember, AddedTooOften.
         """
         key = email_key(email)
         async with self._database.transaction(user_id=require_person(principal)) as connection:
@@ -69,6 +79,7 @@ class Members:
             user = await self._known_user(connection, key)
             now = from_unix_ms(self._clock.now_ms())
             voided = await self._memberships.begin(connection, tenant_id, user, role, now, consented=False)
+            await self._require_not_too_often(connection, user)
             await self._tell(connection, actor, "member.added", user.id, role=role.word)
             await self._trail.of_tenant(connection, actor, *voided)
             member = await self._member(connection, tenant_id, user.id)
@@ -82,6 +93,12 @@ class Members:
         if self._only_verified and not await self._accounts.email_verified(connection, user.id):
             raise NotFound("Nobody has verified this e-mail address yet. Invite them instead.")
         return user
+
+    async def _require_not_too_often(self, connection: Connection, user: User) -> None:
+        """All of a user's tenants are read whenever they sign in: strangers do not make them very many."""
+        await show_rows(connection, "user_id", user.id)
+        if await self._members.count_unasked(connection, user.id) > MOST_UNASKED_MEMBERSHIPS:
+            raise AddedTooOften
 
     async def change_role(self, principal: Principal, tenant_id: TenantId, user_id: UserId, role: Role) -> Member:
         """Raises NotFound, Forbidden, InviterNotVerified (another owner), LastOwner."""

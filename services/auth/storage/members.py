@@ -63,6 +63,16 @@ class MemberStorage:
         )
         return cursor.rowcount == 1
 
+    async def count_unasked(self, connection: Connection, user_id: UserId) -> int:
+        """Tenants to which others have added the user; nobody else counts them until this transaction ends.
+        Door: `user_id`."""
+        await connection.execute("SELECT FROM users WHERE id = %s FOR NO KEY UPDATE", (user_id,))
+        cursor = await connection.execute(
+            "SELECT count(*) AS n FROM memberships WHERE user_id = %s AND NOT consented", (user_id,)
+        )
+        [row] = await cursor.fetchall()
+        return int(row["n"])
+
     async def update(self, connection: Connection, tenant_id: TenantId, user_id: UserId, role: Role) -> None:
         await connection.execute(
             "UPDATE memberships SET role = %s WHERE tenant_id = %s AND user_id = %s",

@@ -124,6 +124,35 @@ async def test_an_address_without_an_account_signs_up_and_accepts(auth: AuthClie
     assert (await accept(auth, newcomer, token)).role == VIEWER
 
 
+async def test_who_was_added_to_very_many_tenants_becomes_a_member_of_others_by_their_own_will_alone(
+    auth: AuthClient, mails: Mails, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.operations.members.MOST_UNASKED_MEMBERSHIPS", 2)
+    eve, bob, *owners = [await auth.sign_up() for _ in range(6)]
+
+    async with await psycopg.AsyncConnection.connect(database.superuser_dsn) as connection:
+        await connection.execute("SELECT FROM auth.feed FOR UPDATE")  # the last step of a change
+        adding = [asyncio.create_task(add(auth, owner, owner, eve, ADMIN)) for owner in owners]
+        await until_somebody_waits_for_a_lock(database, len(owners))
+    outcomes = await asyncio.gather(*adding, return_exceptions=True)
+
+    added = [owner for owner, outcome in zip(owners, outcomes, strict=True) if isinstance(outcome, accounts_pb2.Member)]
+    refused = [owner for owner in owners if owner not in added]
+    told = [str(outcome) for outcome in outcomes if isinstance(outcome, Conflict)]
+    assert told == 2 * ["This user was added to as many tenants as others may add them to. Invite them instead."]
+    with pytest.raises(Conflict, match="is a member already"):
+        await add(auth, added[0], added[0], eve, ADMIN)
+    await add(auth, refused[0], refused[0], bob, ADMIN)
+    await invite(auth, refused[0], refused[0], eve.email, ADMIN)
+    assert await accept(auth, eve, await mails.token(eve.email, INVITED))
+    await remove(auth, eve, added[0], eve.user_id)
+    await add(auth, refused[1], refused[1], eve, ADMIN)
+    me = await auth.account("GetMe", accounts_pb2.GetMeRequest(), await auth.principal(eve))
+    assert {membership.tenant.id for membership in me.memberships} == {
+        person.tenant_id for person in (eve, *owners) if person != added[0]
+    }
+
+
 async def test_nobody_joins_a_suspended_tenant_and_the_invitation_keeps(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:
