@@ -9,7 +9,6 @@ Names hold tenant, project and question; whether the reader may ask is the calle
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import Any
@@ -22,6 +21,7 @@ from chassis import logs
 from chassis.breakers import Breaker, NotAsked
 from chassis.clock import Clock
 from chassis.principals import Principal
+from chassis.shares import Holdings
 from services.gateway import metrics, redis_room
 from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.redis_room import Room
@@ -74,27 +74,31 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Memory:
-    """What was used last, as far as there is room."""
+    """What was used last, as far as there is room, and of each tenant as much as of the others where there is none."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._bytes = 0
+        self._entries: dict[str, tuple[str, _Entry]] = {}
+        self._holdings: Holdings[str] = Holdings()
 
     def get(self, name: str) -> _Entry | None:
-        entry = self._entries.get(name)
-        if entry is not None:
-            self._entries.move_to_end(name)
-        return entry
+        found = self._entries.get(name)
+        if found is None:
+            return None
+        self.put(name, *found)
+        return found[1]
 
-    def put(self, name: str, entry: _Entry) -> None:
-        if known := self._entries.pop(name, None):
-            self._bytes -= _ENTRY_BYTES + len(known.content)
-        self._entries[name] = entry
-        self._bytes += _ENTRY_BYTES + len(entry.content)
-        while self._bytes > _MOST_BYTES:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= _ENTRY_BYTES + len(oldest.content)
-        metrics.CACHED_BYTES.set(self._bytes)
+    def put(self, name: str, holder: str, entry: _Entry) -> None:
+        if name in self._entries:
+            self._remove(name)
+        self._entries[name] = holder, entry
+        self._holdings.add(holder, name, _ENTRY_BYTES + len(entry.content))
+        while self._holdings.size > _MOST_BYTES:
+            self._remove(self._holdings.first_to_go())
+        metrics.CACHED_BYTES.set(self._holdings.size)
+
+    def _remove(self, name: str) -> None:
+        holder, _ = self._entries.pop(name)
+        self._holdings.remove(holder, name)
 
 
 async def since(redis: Redis, breaker: Breaker, newest: int) -> int:
@@ -176,7 +180,7 @@ class ReadCache:
         entry = msgspec.msgpack.decode(self._sealing.unseal(name, stored), type=_Entry)
         if not self._counts(entry, project_id):
             return None
-        self._memory.put(name, entry)
+        self._memory.put(name, _holder(), entry)
         return entry
 
     def _counts(self, entry: _Entry, project_id: str) -> bool:
@@ -213,7 +217,7 @@ class ReadCache:
         # Without a revision it counts for those who wait for it alone.
         entry = _Entry(_NEVER if revision is None else revision, self._clock.now_ms() + life * 1000, content)
         if revision is not None and len(content) <= _MOST_BYTES_OF_ONE:
-            self._memory.put(name, entry)
+            self._memory.put(name, _holder(), entry)
             sealed = self._sealing.seal(name, msgspec.msgpack.encode(entry))
             if await self._has_room((redis_room.ENTRY_BYTES + len(sealed)) * life // Life.LIST):
                 await self._tried(self._redis.set(name, sealed, px=life * 1000))
@@ -256,6 +260,11 @@ class ReadCache:
         with self._breaker.guarded():
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 return await asking
+
+
+def _holder() -> str:
+    """The tenant whose it is, or its scripts where anybody reads them."""
+    return next(reversed(HOLDERS.get()), "")
 
 
 class _NotToBeKept(Exception):

@@ -401,8 +401,19 @@ async def test_what_is_small_takes_memory_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
     memory = read_cache._Memory()
     for number in range(100):
-        memory.put(f"reads:{number}", read_cache._Entry(1, 1, b""))
+        memory.put(f"reads:{number}", "one", read_cache._Entry(1, 1, b""))
     assert [number for number in range(100) if memory.get(f"reads:{number}")] == list(range(90, 100))
+
+
+async def test_what_one_tenant_reads_pushes_nothing_of_another_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
+    memory, entry = read_cache._Memory(), read_cache._Entry(1, 1, b"")
+    memory.put("another's", "another", entry)
+    for number in range(100):
+        memory.put(f"reads:{number}", "one", entry)
+        assert memory.get("reads:0")  # in use all the time
+    assert memory.get("another's")
+    assert [number for number in range(100) if memory.get(f"reads:{number}")] == [0, *range(92, 100)]
 
 
 async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, str]) -> None:
