@@ -321,6 +321,18 @@ AGGREGATOR = Page(
         ),
         graph("Live series", "short", "", by_lane='sum by (lane) (pulsegate_aggregator_live_series{tenant_id=""})'),
         graph(
+            "How full lanes are",
+            "percentunit",
+            "At 1 new label sets of all tenants are folded.",
+            by_lane='max by (lane) (pulsegate_aggregator_series_fill_ratio{tenant_id=""})',
+        ),
+        graph(
+            "Full tenants",
+            "short",
+            "Their new label sets are folded.",
+            by_lane='max by (lane) (pulsegate_aggregator_full_tenants{tenant_id=""})',
+        ),
+        graph(
             "Delay of sinks",
             "s",
             "Age of the oldest sample that is not delivered.",

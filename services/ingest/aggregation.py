@@ -193,7 +193,8 @@ class LaneState:
         return admitted
 
     def _admit(self, stored: StoredSeries) -> Rows:
-        """Takes stored series into memory. They stay quiet until a record changes them."""
+        """Takes stored series into memory that may be there. They stay quiet until a record changes them."""
+        stored = stored.at(self.label_sets.may_wake(stored))
         rows = self._table.restore(stored)
         for family in {each.definition_id: each for each in stored.families}.values():
             if family.definition_id in self.ended:
@@ -266,7 +267,7 @@ class LaneState:
                     if family and family.bounds != facts.bounds:
                         raise additions.other_buckets(facts.name)
                     if family and facts.objectives and not family.objectives:
-                        self._table.adopt(family, facts.objectives)
+                        self.label_sets.adopt(family, facts.objectives)
 
     def _fold_scalars(self, portion: Portion, rows: Rows, places: Rows) -> None:
         table, rows, values = self._table, rows[places], portion.values()[places]
@@ -302,11 +303,11 @@ class LaneState:
         row = self._row_of(identity)
         if row >= 0:  # made by an earlier record of the same portion
             return row
-        bounded = self.label_sets.bounded(record.project_id, facts, labels)
+        bounded = self.label_sets.bounded(record.tenant_id, record.project_id, facts, labels)
         if bounded is not labels:
             substitute = series_id(facts.id, bounded)
             if substitute not in sought and self._table.row_of(substitute) < 0:  # it may be in the state
-                bounded = self.label_sets.other(facts.id, labels)
+                bounded = self.label_sets.other(record.tenant_id, facts.id, labels)
                 substitute = series_id(facts.id, bounded)
             self._substitutes.remember(identity, substitute, facts)
             identity = substitute

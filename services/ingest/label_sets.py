@@ -7,13 +7,13 @@ from itertools import chain, islice, product
 
 import numpy as np
 
-from services.ingest.columns import Rows
+from services.ingest.columns import Mask, Rows
 from services.ingest.domain import OTHER, LabelPairs, is_other, series_id
 from services.ingest.records import DefinitionFacts
-from services.ingest.series import Family, SeriesTable
+from services.ingest.series import Family, SeriesTable, StoredSeries, decode_labels, encode_labels
 
 #: A definition's label sets in which every value is `__other__`, one for each choice of optional labels; past that they
-#: share what is there.
+#: share what is there, and so they do where memory has no room.
 _MOST_OTHERS = 64
 #: What a label set may become is looked for in the state before it is judged: up to so many possibilities, which are
 #: all where no more than three of its values are new and have room.
@@ -26,10 +26,13 @@ class Budgets:
 
     per_project: int
     per_metric: int
+    #: Of a tenant, and in all, a label set counts as one for each KB that it takes in memory.
+    per_tenant: int
+    per_lane: int
 
 
 class LabelSets:
-    """Which label sets a definition and a project have, and how many values a limited label has."""
+    """Which label sets definitions, projects and tenants have, and how many values a limited label has."""
 
     def __init__(self, budgets: Budgets, table: SeriesTable, full_projects: Collection[bytes] = ()) -> None:
         """`full_projects`: those with as many series in the state as they may have."""
@@ -38,6 +41,9 @@ class LabelSets:
         self._table = table
         self._per_project: Counter[bytes] = Counter()
         self._per_definition: Counter[bytes] = Counter()
+        #: What they take in memory: of each tenant, and in all.
+        self._kilobytes_of: Counter[bytes] = Counter()
+        self._kilobytes = 0
         #: By definition and limited label: how many label sets carry each value.
         self._values: dict[bytes, dict[str, Counter[str]]] = {}
         #: By definition: the label sets that have `__other__` everywhere, in the order in which they came.
@@ -46,7 +52,7 @@ class LabelSets:
     def make(self, identity: bytes, family: Family, labels: LabelPairs) -> int:
         """The row of a new label set."""
         family = self._table.enter(family)
-        self._count(family, labels, 1)
+        self._count(family, labels)
         self._note_other(family, labels)
         return self._table.make(identity, family, labels)
 
@@ -55,15 +61,24 @@ class LabelSets:
         for family, members in self._by_family(rows):
             self._per_project[family.project_id] += members.size
             self._per_definition[family.definition_id] += members.size
+            self._count_memory(family, self._table.kilobytes(family, members))
             self._count_values(family, members, 1)
             for row in members[self._table.other[members]].tolist():
                 self._note_other(family, self._table.label_pairs(row))
+
+    def may_wake(self, stored: StoredSeries) -> Mask:
+        """Which label sets from the state may come into memory. Those of tenants that have no room there are folded, as
+        new ones are, but for what is never folded and what stays in memory."""
+        room = {tenant_id: self._has_room(tenant_id) for tenant_id in {each.tenant_id for each in stored.families}}
+        each = zip(stored.families, stored.labels, strict=True)
+        return np.array([room[family.tenant_id] or _needs_no_room(labels) for family, labels in each], np.bool_)
 
     def remove(self, rows: Rows) -> None:
         """Takes label sets out of memory. Their rows are still to `leave` the table, or to be reclaimed."""
         for family, members in self._by_family(rows):
             self._per_project[family.project_id] -= members.size
             self._per_definition[family.definition_id] -= members.size
+            self._count_memory(family, -self._table.kilobytes(family, members))
             self._count_values(family, members, -1)
             if not self._per_project[family.project_id]:
                 del self._per_project[family.project_id]
@@ -72,6 +87,13 @@ class LabelSets:
                 self._values.pop(family.definition_id, None)
                 self._others.pop(family.definition_id, None)
         self._table.remove(rows)
+
+    def adopt(self, family: Family, objectives: tuple[float, ...]) -> None:
+        """Gives a definition objectives, of which each of its series has a sample: see `SeriesTable.adopt`."""
+        rows = self._table.of_family(family.definition_id)
+        before = self._table.kilobytes(family, rows)
+        self._table.adopt(family, objectives)
+        self._count_memory(family, self._table.kilobytes(family, rows) - before)
 
     def _by_family(self, rows: Rows) -> list[tuple[Family, Rows]]:
         numbers = self._table.family[rows]
@@ -85,11 +107,33 @@ class LabelSets:
             for row in members.tolist():
                 self._count_value(family.definition_id, self._table.label_pairs(row), change)
 
-    def _count(self, family: Family, labels: LabelPairs, change: int) -> None:
-        self._per_project[family.project_id] += change
-        self._per_definition[family.definition_id] += change
+    def _count(self, family: Family, labels: LabelPairs) -> None:
+        self._per_project[family.project_id] += 1
+        self._per_definition[family.definition_id] += 1
+        self._count_memory(family, family.kilobytes(np.array([len(encode_labels(labels))])))
         if family.definition_id in self._values:
-            self._count_value(family.definition_id, labels, change)
+            self._count_value(family.definition_id, labels, 1)
+
+    def _count_memory(self, family: Family, change: int) -> None:
+        self._kilobytes += change
+        self._kilobytes_of[family.tenant_id] += change
+        if not self._kilobytes_of[family.tenant_id]:
+            del self._kilobytes_of[family.tenant_id]
+
+    @property
+    def fill(self) -> float:
+        """What is in memory, as a part of what may be."""
+        return self._kilobytes / self._budgets.per_lane
+
+    @property
+    def full_tenants(self) -> int:
+        """How many tenants have as much in memory as they may."""
+        return sum(each >= self._budgets.per_tenant for each in self._kilobytes_of.values())
+
+    def _has_room(self, tenant_id: bytes) -> bool:
+        """Whether memory has, for label sets of this tenant."""
+        within_tenants = self._kilobytes_of[tenant_id] < self._budgets.per_tenant
+        return within_tenants and self._kilobytes < self._budgets.per_lane
 
     def _count_value(self, definition_id: bytes, labels: LabelPairs, change: int) -> None:
         limited = self._values[definition_id]
@@ -103,7 +147,7 @@ class LabelSets:
         if is_other(labels):
             self._others.setdefault(family.definition_id, {})[labels] = None
 
-    def bounded(self, project_id: bytes, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
+    def bounded(self, tenant_id: bytes, project_id: bytes, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         """The labels of a label set that is not in memory, with one that has too many values, or all over a series
         budget, as `__other__`.
 
@@ -114,17 +158,19 @@ class LabelSets:
             return within
         over_metric = self._per_definition[facts.id] >= self._budgets.per_metric
         over_project = self._per_project[project_id] >= self._budgets.per_project
-        if over_metric or over_project or project_id in self.full_projects or is_other(within):
-            return self.other(facts.id, within)
+        over_project = over_project or project_id in self.full_projects
+        if over_metric or over_project or not self._has_room(tenant_id) or is_other(within):
+            return self.other(tenant_id, facts.id, within)
         return within
 
     def _known(self, definition_id: bytes, labels: LabelPairs) -> bool:
         return self._table.row_of(series_id(definition_id, labels)) >= 0
 
-    def other(self, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
+    def other(self, tenant_id: bytes, definition_id: bytes, labels: LabelPairs) -> LabelPairs:
         """What has `__other__` everywhere for a label set; past the most of them one, the same for every owner."""
         folded, others = folded_whole(labels), self._others.get(definition_id, {})
-        return folded if folded in others or len(others) < _MOST_OTHERS else min(others)
+        most = _MOST_OTHERS if self._has_room(tenant_id) else 1
+        return folded if folded in others or len(others) < most else min(others)
 
     def _within_distinct(self, facts: DefinitionFacts, labels: LabelPairs) -> LabelPairs:
         within = next(self.outcomes(facts, labels))
@@ -153,6 +199,11 @@ class LabelSets:
                 values.update(value for name, value in zip(pairs[::2], pairs[1::2], strict=True) if name == label)
             limited[label] = values
         return limited[label]
+
+
+def _needs_no_room(labels: bytes) -> bool:
+    pairs = decode_labels(labels)
+    return not pairs or is_other(pairs)
 
 
 def folded_whole(labels: LabelPairs) -> LabelPairs:

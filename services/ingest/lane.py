@@ -181,7 +181,12 @@ class Lane:
         settings = self._settings
         return LaneState(
             loaded,
-            Budgets(per_project=settings.most_series_per_project, per_metric=settings.most_series_per_metric),
+            Budgets(
+                per_project=settings.most_series_per_project,
+                per_metric=settings.most_series_per_metric,
+                per_tenant=settings.most_series_per_tenant,
+                per_lane=settings.most_series_per_lane,
+            ),
             stale_after_ms=settings.stale_after_seconds * 1000,
             interval_ms=int(settings.commit_interval_seconds * 1000),
             write_all=write_all,

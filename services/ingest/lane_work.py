@@ -143,6 +143,8 @@ class LaneWork:
         self._uncommitted_frames -= sealed_frames
         self.deliveries.offer(checkpoint, committed)
         metrics.LIVE_SERIES.labels(self._lane).set(len(self._state))
+        metrics.SERIES_FILL.labels(self._lane).set(self._state.label_sets.fill)
+        metrics.FULL_TENANTS.labels(self._lane).set(self._state.label_sets.full_tenants)
         metrics.GAUGE_LEVELS.labels(self._lane).set(self._state.gauge_levels)
         self._note_progress(checkpoint, now_ms)
         async with self._memory:

@@ -43,9 +43,19 @@ SERIES_FOLDED_AWAY = Counter(
     "pulsegate_aggregator_folded_total", "Deltas of label sets over a budget that went to `__other__`."
 )
 LIVE_SERIES = Gauge("pulsegate_aggregator_live_series", "Label sets in memory.", ["lane"])
+SERIES_FILL = Gauge(
+    "pulsegate_aggregator_series_fill_ratio",
+    "Memory of live series, as a part of what the lane's may take: from 1 on new label sets are folded.",
+    ["lane"],
+)
+FULL_TENANTS = Gauge(
+    "pulsegate_aggregator_full_tenants",
+    "Tenants whose live series take as much memory of the lane as they may: their new label sets are folded.",
+    ["lane"],
+)
 GAUGE_LEVELS = Gauge("pulsegate_aggregator_gauge_levels", "Levels in memory that merged gauges are made of.", ["lane"])
 #: What a lane's owner alone can say; no longer exposed when it owns the lane no more.
-OF_OWNED_LANE = (LOG_LAG, LIVE_SERIES, GAUGE_LEVELS)
+OF_OWNED_LANE = (LOG_LAG, LIVE_SERIES, SERIES_FILL, FULL_TENANTS, GAUGE_LEVELS)
 GAUGE_LEVELS_DROPPED = Counter(
     "pulsegate_aggregator_gauge_levels_dropped_total",
     "Levels that do not count because their series has 10 000 later ones.",

@@ -21,6 +21,11 @@ from services.ingest.sketches import Sketch
 from services.ingest.summary_windows import SummaryWindows
 
 _FIRST_CAPACITY = 1024
+#: Bytes of memory that a live series takes, measured and rounded up: by itself, for each of its samples besides
+#: name and labels, and by its type. Of a summary, whose last ten minutes come to more or less, it is what is usual.
+_SERIES_BYTES = 400
+_SAMPLE_BYTES = 250
+_BYTES_OF_TYPE = {MetricType.HISTOGRAM: 250, MetricType.NATIVE_HISTOGRAM: 1_700, MetricType.SUMMARY: 11_000}
 
 _labels_encoder = msgspec.msgpack.Encoder()
 _labels_decoder = msgspec.msgpack.Decoder(LabelPairs)
@@ -99,6 +104,12 @@ class Family:
         if self.type is MetricType.HISTOGRAM:
             return len(self.bounds) + 3
         return 2 + len(self.objectives) if self.type is MetricType.SUMMARY else 1
+
+    def kilobytes(self, label_bytes: Ints) -> int:
+        """What series of it take in memory, each rounded up, while they are live. `label_bytes`: of the encoded labels
+        of each, which are kept once, and with the name once more for each of its samples."""
+        fixed = _SERIES_BYTES + _BYTES_OF_TYPE.get(self.type, 0) + self.width * (_SAMPLE_BYTES + len(self.name))
+        return int((-(-(fixed + (1 + self.width) * label_bytes) // 1024)).sum())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -389,6 +400,10 @@ class SeriesTable:
             if not family.rows:
                 del self._family_of[family.definition_id]
                 self._free_families.append(number)
+
+    def kilobytes(self, family: Family, rows: Rows) -> int:
+        """What these rows, all of one family, take in memory while they are live."""
+        return family.kilobytes(np.array([len(self.labels[row]) for row in rows.tolist()], np.int64))
 
     def label_pairs(self, row: int) -> LabelPairs:
         """Names and values of a row's labels."""

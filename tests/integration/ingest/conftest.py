@@ -60,6 +60,8 @@ async def pipeline(
                 stale_after_seconds=86_400,
                 most_series_per_project=100_000,
                 most_series_per_metric=10_000,
+                most_series_per_tenant=250_000,
+                most_series_per_lane=500_000,
                 most_stored_series_per_project=1_000_000,
                 most_producers_per_project=10_000,
                 most_sources_per_project=10_000,

@@ -70,7 +70,7 @@ class StoredLane:
     async def restart(self) -> None:
         loaded = await self.checkpoints.load(0, 1, [SINK], DAY_MS, longest_outage_ms=7 * DAY_MS)
         self.table, self._position = loaded.table, loaded.position
-        budgets = Budgets(per_project=10**9, per_metric=10**9)
+        budgets = Budgets(per_project=10**9, per_metric=10**9, per_tenant=10**9, per_lane=10**9)
         self.state = LaneState(loaded, budgets, stale_after_ms=DAY_MS, interval_ms=1000)
 
     async def fold(self, *records: Record) -> None:

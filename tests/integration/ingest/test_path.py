@@ -3,13 +3,18 @@
 import gzip
 import json
 import time
+from typing import Any
 
 import pytest
 import zstandard
+from prometheus_client import REGISTRY
 
 from chassis.errors import PulsegateError
 from chassis.ids import uuid7
 from tests.integration.ingest.pipeline import Pipeline, increments
+
+#: Of tenants, and of the lane.
+FULL = ("pulsegate_aggregator_full_tenants", "pulsegate_aggregator_series_fill_ratio")
 
 
 async def test_increments_of_many_batches_become_one_cumulative_counter(pipeline: Pipeline) -> None:
@@ -172,3 +177,23 @@ async def test_over_a_budget_totals_stay_exact_also_after_a_restart(pipeline: Pi
             assert await pipeline.value('visits_total{page="__other__", plan="", $project}') == 7
             assert await pipeline.value('sum(visits_total{page="__other__", plan="__other__", $project})') is not None
             assert len(await pipeline.query("visits_total{$project}")) <= 6
+
+
+@pytest.mark.parametrize(
+    ("budget", "full"),
+    [({"most_series_per_tenant": 5}, [1, 6 / 500_000]), ({"most_series_per_lane": 5}, [0, 6 / 5])],
+)
+async def test_without_room_what_is_known_goes_on_also_after_a_restart(
+    pipeline: Pipeline, budget: dict[str, Any], full: list[float]
+) -> None:
+    pipeline.define("visits_total", labels=[{"name": "page"}])
+    async with pipeline.receiver():
+        for times in (1, 2):
+            async with pipeline.aggregator(**budget):
+                for number in range(10):
+                    await pipeline.send({"name": "visits_total", "value": 1, "labels": {"page": f"p{number}"}})
+                await pipeline.expect("sum(visits_total{$project})", 10 * times)
+                assert await pipeline.value('visits_total{page="__other__", $project}') == 5 * times
+                assert await pipeline.value('sum(visits_total{page="p4", $project})') == times
+                assert len(await pipeline.query("visits_total{$project}")) == 6
+                assert [REGISTRY.get_sample_value(name, {"lane": "0"}) for name in FULL] == full

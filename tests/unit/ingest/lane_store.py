@@ -46,13 +46,17 @@ class Store:
         *,
         per_project: int = 100_000,
         per_metric: int = 10_000,
+        per_tenant: int = 1_000_000,
+        per_lane: int = 1_000_000,
         stale_after_ms: int = DAY_MS,
         write_all: bool = False,
         full_of_series: Collection[bytes] = (),
     ) -> None:
         self._write_all = write_all
         self._full_of_series = full_of_series
-        self._budgets = Budgets(per_project=per_project, per_metric=per_metric)
+        self._budgets = Budgets(
+            per_project=per_project, per_metric=per_metric, per_tenant=per_tenant, per_lane=per_lane
+        )
         self._stale_after_ms = stale_after_ms
         self.rows: dict[bytes, Row] = {}
         self._windows: dict[ProducerKey, tuple[int, Iterable[int], int]] = {}

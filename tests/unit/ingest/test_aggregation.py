@@ -527,17 +527,18 @@ def test_a_definition_made_anew_is_written_again_when_the_old_ones_end_comes_lat
 
 # --- budgets
 
+#: Each label set takes a KB.
+BUDGETS: list[dict[str, Any]] = [{"per_metric": 3}, {"per_project": 4}, {"per_tenant": 3}, {"per_lane": 4}, {}]
 plans = st.lists(st.tuples(st.text("abcdef", min_size=1, max_size=2), st.text("xyz", max_size=2)), max_size=80)
 
 
 @settings(max_examples=200)
-@given(plans, st.sampled_from([(3, 100), (100, 4), (100, 100)]), st.integers(0, 3), st.sets(st.integers(0, 80)))
+@given(plans, st.sampled_from(BUDGETS), st.integers(0, 3), st.sets(st.integers(0, 80)))
 def test_over_any_budget_nothing_is_lost(
-    sent: list[tuple[str, str]], budget: tuple[int, int], limit: int, crashes: set[int]
+    sent: list[tuple[str, str]], budget: dict[str, Any], limit: int, crashes: set[int]
 ) -> None:
-    per_metric, per_project = budget
     limited = definition("orders_total", labels={"plan": label(max_distinct=limit), "zone": label()})
-    store = Store(per_metric=per_metric, per_project=per_project)
+    store = Store(**budget)
     for number, (plan, zone) in enumerate(sent):
         labels = {"plan": plan} | ({"zone": zone} if zone else {})
         store.fold(record(delta_of(limited, labels)))
@@ -547,7 +548,7 @@ def test_over_any_budget_nothing_is_lost(
     totals = store.totals()
     assert sum(totals.values()) == len(sent)
     own = [labels for labels in totals if OTHER not in labels]
-    assert len(own) <= min(per_metric, per_project)
+    assert len(own) <= min(budget.values(), default=100)
     if limit:
         assert len({dict(zip(labels[1::2], labels[2::2], strict=True))["plan"] for labels in totals} - {OTHER}) <= limit
 
@@ -660,11 +661,11 @@ weeks = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(weeks, st.sampled_from([(2, 99), (99, 3), (99, 99)]))
+@given(weeks, st.sampled_from(BUDGETS))
 def test_whatever_leaves_and_comes_back_every_total_goes_on(
-    plan: list[tuple[list[Any], str]], budget: tuple[int, int]
+    plan: list[tuple[list[Any], str]], budget: dict[str, Any]
 ) -> None:
-    store = Store(per_metric=budget[0], per_project=budget[1], stale_after_ms=60_000)
+    store = Store(**budget, stale_after_ms=60_000)
     sent: Counter[str] = Counter()
     for number, (together, then) in enumerate(plan):
         before = dict(store.rows)

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
-from services.ingest.domain import Fault, MetricType, Outcome, Rejection
+from services.ingest.domain import Fault, MetricType, Outcome, Rejection, series_id
 from services.ingest.durable_outcomes import DurableOutcomes
 from services.ingest.folding import portions_of
+from services.ingest.native_histograms import NativeBuckets
 from services.ingest.producers import FEW_GAPS, MOST_NUMBERS_OF_PROJECT, Producers
+from services.ingest.samples import Samples
+from services.ingest.series import SeriesTable
+from services.ingest.sinks.remote_write import RemoteWrite
 from services.ingest.sources import Sources
 from services.ingest.validation import CompiledDefinition, LabelSet, LabelSetMemory
 from services.ingest.windows import MOST_GAPS, Window
-from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, label, record, totals
+from tests.unit.ingest.ingestion import NOW_MS, PROJECT, Told, definition, delta, label, pairs_of, record, totals
+from tests.unit.ingest.lane_store import family_of
 
 WAIT = definition("wait_seconds", MetricType.HISTOGRAM, bounds=tuple(map(float, range(1, 200))))
 ORDERS = definition("orders_total")
@@ -36,6 +42,44 @@ def taken(fill: Callable[[], object]) -> int:
         return now
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "labels"),
+    [
+        (MetricType.COUNTER, 0, 1),
+        (MetricType.COUNTER, 0, 16),
+        (MetricType.HISTOGRAM, 12, 1),
+        (MetricType.HISTOGRAM, 100, 1),
+        (MetricType.HISTOGRAM, 12, 16),
+        (MetricType.NATIVE_HISTOGRAM, 0, 1),
+    ],
+)
+def test_live_series_take_no_more_than_they_count_for(kind: MetricType, bounds: int, labels: int) -> None:
+    """With what remote write keeps of their labels."""
+    work = definition("work_seconds", kind, bounds=tuple(map(float, range(bounds))))
+    names = [f"label_{number:02}" for number in range(labels)]
+    label_sets = [pairs_of(dict.fromkeys(names, f"{number:0200}")) for number in range(500)]
+    sink = RemoteWrite(session=None, url=str)  # type: ignore[arg-type]  # nothing is sent
+    full = NativeBuckets()
+    full.observe(1.1**power for power in range(300))
+
+    def fill() -> SeriesTable:
+        table = SeriesTable()
+        family = table.enter(family_of(work))
+        rows = np.array([table.make(series_id(work.id, each), family, each) for each in label_sets])
+        table.settle()
+        for row in rows.tolist():
+            if kind is MetricType.NATIVE_HISTOGRAM:
+                table.counts[row] = np.array([full.count, *full.packed()])
+            elif kind is MetricType.HISTOGRAM:
+                table.counts[row] = table.counts[row] + 1
+        sink.encode(Samples.values(table, rows, NOW_MS))
+        return table
+
+    table = fill()  # once before: how labels are encoded is remembered of some thousands, whosesoever they are
+    counted = 1024 * table.kilobytes(table.families[0], np.arange(table.size))
+    assert counted / 3 < taken(fill) < counted
 
 
 def id_of(number: int) -> bytes:
