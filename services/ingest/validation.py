@@ -79,19 +79,26 @@ class _Part:
     def __init__(self) -> None:
         self.allowed: dict[bytes, LabelSet] = {}
         self.refused: dict[bytes, Fault] = {}
+        self.used_bytes = 0
 
     def __len__(self) -> int:
         return len(self.allowed) + len(self.refused)
 
     def add(self, raw: bytes, found: LabelSet | Fault) -> None:
+        self.used_bytes += _taken_bytes(raw)
         if isinstance(found, LabelSet):
             self.allowed[raw] = found
         else:
             self.refused[raw] = found
 
     def clear(self) -> None:
+        self.used_bytes = 0
         self.allowed.clear()
         self.refused.clear()
+
+
+def _taken_bytes(raw: bytes) -> int:
+    return len(raw) + _OVERHEAD_BYTES
 
 
 class LabelSetMemory:
@@ -112,13 +119,16 @@ class LabelSetMemory:
         """Keeps what the bytes came to, unless they are too long to be worth it."""
         if len(raw) > _LONGEST_REMEMBERED:
             return
-        self._used_bytes += len(raw) + _OVERHEAD_BYTES
+        if len(part) >= _MOST_REMEMBERED:
+            self._used_bytes -= part.used_bytes
+            part.clear()
+        self._used_bytes += _taken_bytes(raw)
+        if self._used_bytes > self._most_bytes:  # with what definitions had that are gone
+            self._used_bytes = _taken_bytes(raw) + sum(each.used_bytes for each in self._parts)
         if self._used_bytes > self._most_bytes:
-            self._used_bytes = len(raw) + _OVERHEAD_BYTES
+            self._used_bytes = _taken_bytes(raw)
             for each in self._parts:
                 each.clear()
-        elif len(part) >= _MOST_REMEMBERED:
-            part.clear()
         part.add(raw, found)
 
 

@@ -304,6 +304,27 @@ def columns(result: Validated) -> list[tuple[bytes, float, int]]:
     return list(zip([each.id for each in result.label_sets], result.values, timestamps, strict=True))
 
 
+def test_a_definition_that_has_as_many_label_sets_as_it_may_forgets_none_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.ingest.validation._MOST_REMEMBERED", 4)
+    memory = LabelSetMemory(most_bytes=6 * 700)
+    one, another = CompiledDefinition(COUNTER, memory), CompiledDefinition(COUNTER, memory)
+    kept = another.label_set(raw("kept"))
+    for number in range(50):
+        one.label_set(raw(f"{number}"))
+    assert another.label_set(raw("kept")) is kept
+
+
+def test_a_definition_that_is_gone_leaves_its_room_to_others() -> None:
+    memory = LabelSetMemory(most_bytes=6 * 700)
+    one = CompiledDefinition(COUNTER, memory)
+    kept = one.label_set(raw("kept"))
+    for number in range(50):
+        CompiledDefinition(COUNTER, memory).label_set(raw(f"{number}"))
+    assert one.label_set(raw("kept")) is kept
+
+
 def test_label_sets_of_all_definitions_together_are_bounded() -> None:
     memory = LabelSetMemory(most_bytes=2_400)
     one, another = CompiledDefinition(COUNTER, memory), CompiledDefinition(COUNTER, memory)
