@@ -70,8 +70,8 @@ class AggregatorSettings(LogSettings):
     most_series_per_project: int = setting("PULSEGATE_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=100_000)
     most_series_per_metric: int = setting("PULSEGATE_SERIES_PER_METRIC", parse=integer(1, 10**9), default=10_000)
     #: In each lane, of one tenant and of all: one that takes more than a KB of memory counts as so many.
-    most_series_per_tenant: int = setting("PULSEGATE_SERIES_PER_TENANT", parse=integer(1, 10**9), default=250_000)
-    most_series_per_lane: int = setting("PULSEGATE_SERIES_PER_LANE", parse=integer(1, 10**9), default=500_000)
+    most_series_per_tenant: int = setting("PULSEGATE_SERIES_PER_TENANT", parse=integer(1, 10**9), default=600_000)
+    most_series_per_lane: int = setting("PULSEGATE_SERIES_PER_LANE", parse=integer(1, 10**9), default=1_200_000)
     #: With those that are quiet, which the state keeps.
     most_stored_series_per_project: int = setting(
         "PULSEGATE_STORED_SERIES_PER_PROJECT", parse=integer(1, 10**9), default=10_000_000

@@ -181,7 +181,7 @@ async def test_over_a_budget_totals_stay_exact_also_after_a_restart(pipeline: Pi
 
 @pytest.mark.parametrize(
     ("budget", "full"),
-    [({"most_series_per_tenant": 5}, [1, 6 / 500_000]), ({"most_series_per_lane": 5}, [0, 6 / 5])],
+    [({"most_series_per_tenant": 5}, [1, 6 / 1_200_000]), ({"most_series_per_lane": 5}, [0, 6 / 5])],
 )
 async def test_without_room_what_is_known_goes_on_also_after_a_restart(
     pipeline: Pipeline, budget: dict[str, Any], full: list[float]
