@@ -80,13 +80,14 @@ class Access:
         return project
 
     async def held_project(self, connection: Connection, principal: Principal, project_id: ProjectId) -> Project:
-        """The same, and nobody deletes it until this transaction ends, nor does anybody else hold it.
+        """The same for an admin, and nobody deletes it until this transaction ends, nor does anybody else hold it.
 
-        Raises SessionOver too: who held it before may have taken the tenant back.
+        Raises like `to_project`, which is asked after waiting for others: they may have taken the tenant back, or put
+        the caller out.
         """
         if not await self._projects.hold(connection, project_id):
             raise no_such("project")
-        await self.require_session(connection, principal)
+        await self.to_project(connection, principal, project_id, Role.ADMIN)
         return await self.project(connection, project_id)
 
     async def _admit(self, connection: Connection, user_id: UserId, standing: Standing, least: Role) -> Actor:

@@ -121,9 +121,10 @@ class Projects:
             return await self._projects.deleted_among(connection, [one for one in project_ids if is_uuid(one)])
 
     async def _require_room(self, connection: Connection, principal: Principal, tenant_id: TenantId) -> None:
-        """Alone among those who make projects of this tenant, or take it back."""
+        """Alone among those who make projects of this tenant, or take it back; the caller's role is read again after
+        waiting for them."""
         most = MOST_PROJECTS[await self._accounts.lock_plan(connection, tenant_id)]
-        await self._access.require_session(connection, principal)
+        await self._access.to_tenant(connection, principal, tenant_id, Role.ADMIN)
         if await self._projects.count(connection, tenant_id) >= most:
             raise TooManyProjects(most)
 

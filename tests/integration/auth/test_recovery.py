@@ -432,11 +432,14 @@ async def test_what_waits_for_a_reset_finds_its_session_ended(
     assert [str(outcome) for outcome in outcomes] == ["The session is over. Sign in again."] * len(waiting)
 
 
-async def test_while_a_tenant_is_taken_back_no_project_is_made_in_it_with_a_key_that_would_stay(
+async def test_while_a_tenant_is_taken_back_nobody_makes_a_project_or_a_key_in_it_that_would_stay(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:
-    mallory = await auth.sign_up()
+    mallory, eve = await auth.sign_up(), await auth.sign_up()
     key, principal = (await auth.create_key(mallory)).key, await auth.principal(mallory)
+    adding = accounts_pb2.AddMemberRequest(tenant_id=mallory.tenant_id, email=eve.email, role=ADMIN)
+    await auth.account("AddMember", adding, principal)
+    of_eve = await auth.principal(eve)
     await request_reset(auth, mallory.email)
     token = await mails.token(mallory.email, RESET)
 
@@ -451,14 +454,26 @@ async def test_while_a_tenant_is_taken_back_no_project_is_made_in_it_with_a_key_
         resetting = asyncio.create_task(reset(auth, token))
         await until_somebody_waits_for_a_lock(database)
         making = asyncio.create_task(make_a_way_back())
-        await until_somebody_waits_for_a_lock(database, 2)
+        attempts = {
+            "CreateProject": accounts_pb2.CreateProjectRequest(tenant_id=mallory.tenant_id, name="another"),
+            "CreateKey": accounts_pb2.CreateKeyRequest(
+                project_id=mallory.project_id, name="hers", kind=accounts_pb2.KEY_KIND_SECRET
+            ),
+            "RotateKey": accounts_pb2.RotateKeyRequest(project_id=mallory.project_id, key_id=key.id, grace_seconds=60),
+        }
+        waiting = [asyncio.create_task(auth.account(*attempt, of_eve)) for attempt in attempts.items()]
+        await until_somebody_waits_for_a_lock(database, 2 + len(waiting))
     await resetting
 
     with pytest.raises(Unauthenticated, match="session is over"):
         await making
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [NotFound] * len(waiting)
     with psycopg.connect(database.superuser_dsn) as looking:
         query = "SELECT id::text FROM auth.projects WHERE tenant_id = %s"
         assert looking.execute(query, (mallory.tenant_id,)).fetchall() == [(mallory.project_id,)]
+        query = "SELECT id::text FROM auth.keys WHERE tenant_id = %s"
+        assert looking.execute(query, (mallory.tenant_id,)).fetchall() == [(key.id,)]
 
 
 async def test_a_reset_takes_nothing_from_tenants_that_others_have_made_or_answer_for_or_of_a_verified_address(
