@@ -26,7 +26,7 @@ PLANS = ("free", "basic", "professional", "enterprise")
 MOST_PROJECTS = {"free": 10, "basic": 50, "professional": 200, "enterprise": 1_000}
 
 #: Of one tenant, alive at a time, by its plan: one statement revokes them all for whoever takes their account back.
-#: With those that are dead twice as many are kept, the latest.
+#: Of those that are dead as many again are kept, the latest.
 MOST_KEYS = {"free": 1_000, "basic": 2_000, "professional": 5_000, "enterprise": 10_000}
 
 #: For so long after a rotation a spent refresh token is answered with the same successor: a lost answer is no attack.

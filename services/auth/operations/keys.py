@@ -56,7 +56,7 @@ class Keys:
             project = await self._access.held_project(connection, principal, project_id)
             key, text = new_key(request, project, self._now())
             await self._require_room(connection, actor, most)
-            await self._insert(connection, key, text, kept=2 * most)
+            await self._insert(connection, key, text, most)
             await self._tell(connection, actor, "key.created", key, **_rights(key))
             return key, text
 
@@ -102,7 +102,7 @@ class Keys:
             if grace_seconds:
                 await self._require_room(connection, actor, most)
             await self._keys.update(connection, ending)
-            await self._insert(connection, key, text, kept=2 * most)
+            await self._insert(connection, key, text, most)
             await self._tell(connection, actor, "key.rotated", ending, successor=key.id, **_rights(ending))
             await self._feed.announce(connection, [key_id])
             return key, text
@@ -140,10 +140,10 @@ class Keys:
         if await self._keys.count_alive(connection, actor.tenant_id, self._now(), most) >= most:
             raise TooManyKeys(most)
 
-    async def _insert(self, connection: Connection, key: ApiKey, text: str, kept: int) -> None:
-        """Into a project that is held. Of the tenant's keys so many are kept, unless more are alive."""
+    async def _insert(self, connection: Connection, key: ApiKey, text: str, most: int) -> None:
+        """Into a project that is held. Of the tenant's dead keys as many are kept as may be alive."""
         await self._keys.insert(connection, key, api_keys.digest(text), self._sealed(key, text))
-        await self._keys.delete_oldest(connection, key.tenant_id, key.created_at, kept)
+        await self._keys.delete_oldest(connection, key.tenant_id, key.created_at, most)
 
     async def _enter(self, connection: Connection, principal: Principal, project_id: ProjectId) -> None:
         if principal.kind == "user":

@@ -126,14 +126,14 @@ class KeyStorage:
         return int(row["n"])
 
     async def delete_oldest(self, connection: Connection, tenant_id: TenantId, now: datetime, kept: int) -> None:
-        """A few of a tenant's dead ones, beyond so many keys in all; one that somebody is changing, or deleting,
-        another time."""
+        """A few of a tenant's dead ones, beyond so many of them; one that somebody is changing, or deleting, another
+        time."""
         await connection.execute(
-            "WITH oldest AS (SELECT id FROM keys WHERE tenant_id = %s ORDER BY ends_at DESC NULLS FIRST"
+            "WITH oldest AS (SELECT id FROM keys WHERE tenant_id = %s AND ends_at <= %s ORDER BY ends_at DESC"
             " OFFSET %s LIMIT %s), free AS (SELECT keys.id FROM keys JOIN oldest ON oldest.id = keys.id"
-            " WHERE keys.ends_at <= %s FOR UPDATE OF keys SKIP LOCKED)"
+            " FOR UPDATE OF keys SKIP LOCKED)"
             " DELETE FROM keys USING free WHERE keys.id = free.id",
-            (tenant_id, kept, _MOST_DELETED, now),
+            (tenant_id, now, kept, _MOST_DELETED),
         )
 
     async def sealed_text(

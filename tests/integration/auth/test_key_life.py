@@ -211,6 +211,23 @@ async def test_a_tenant_keeps_so_many_keys_and_of_its_dead_ones_the_latest(
     assert await works(auth, living.token)
 
 
+async def test_a_tenant_that_has_more_living_keys_than_its_plan_allows_keeps_no_more_dead_ones(
+    auth: AuthClient, module_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.auth.operations.keys.MOST_KEYS", {"enterprise": 6, "free": 2})
+    monkeypatch.setattr("services.auth.storage.keys._MOST_DELETED", 2)
+    ada = await auth.sign_up()
+    *living, last = [(await auth.create_key(ada)).key for _ in range(6)]
+    with psycopg.connect(module_database.superuser_dsn) as operator:
+        operator.execute("UPDATE auth.tenants SET plan = 'free' WHERE id = %s", (ada.tenant_id,))
+
+    chain = [last]
+    for _ in range(4):
+        chain.append((await rotate(auth, ada, chain[-1].id, 0)).key)
+
+    assert [key.id for key in await keys_of(auth, ada)] == [key.id for key in [*living, *chain[-3:]]]
+
+
 async def test_only_admins_rotate_and_change_and_only_keys_of_their_own(auth: AuthClient) -> None:
     ada, eve = await auth.sign_up(), await auth.sign_up()
     made = await auth.create_key(ada)
