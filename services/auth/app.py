@@ -389,6 +389,7 @@ def _accounts(of: _Parts, recovery: Recovery, second_factors: SecondFactors) -> 
             accounts,
             members,
             of.memberships,
+            InvitationStorage(),
             feed,
             of.trail,
             of.clock,

@@ -26,6 +26,7 @@ from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.memberships import Memberships
 from services.auth.storage.accounts import AccountStorage
 from services.auth.storage.feed import FeedStorage
+from services.auth.storage.invitations import InvitationStorage
 from services.auth.storage.members import MemberStorage
 from services.auth.storage.row_access import show_rows
 
@@ -40,6 +41,7 @@ class Members:
         accounts: AccountStorage,
         members: MemberStorage,
         memberships: Memberships,
+        invitations: InvitationStorage,
         feed: FeedStorage,
         trail: AuditTrail,
         clock: Clock,
@@ -51,6 +53,7 @@ class Members:
         self._accounts = accounts
         self._members = members
         self._memberships = memberships
+        self._invitations = invitations
         self._feed = feed
         self._trail = trail
         self._clock = clock
@@ -66,18 +69,18 @@ class Members:
             return page.cut(await self._members.page(connection, tenant_id, page), lambda member: member.user.id)
 
     async def add(self, principal: Principal, tenant_id: TenantId, email: str, role: Role) -> Member:
-        """A known user becomes a member; nobody has asked them.
+        """A known user becomes a member; nobody has asked them, or else an open invitation to them is void.
 
         Raises NotFound, Forbidden, InviterNotVerified, AlreadyMember, AddedTooOften.
         """
-        key = email_key(email)
+        key, now = email_key(email), from_unix_ms(self._clock.now_ms())
         async with self._database.transaction(user_id=require_person(principal)) as connection:
             actor = await self._enter(connection, principal, tenant_id)
-            check_grant(actor.role, current=None, wanted=role)
+            invited = await self._invitations.to_address(connection, tenant_id, key, now)
+            check_grant(actor.role, current=invited.role if invited else None, wanted=role)
             await self._require_answered_for(connection, actor)
             await show_rows(connection, "email", key)
             user = await self._known_user(connection, key)
-            now = from_unix_ms(self._clock.now_ms())
             voided = await self._memberships.begin(connection, tenant_id, user, role, now, consented=False)
             await self._require_not_too_often(connection, user)
             await self._tell(connection, actor, "member.added", user.id, role=role.word)

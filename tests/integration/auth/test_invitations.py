@@ -234,6 +234,20 @@ async def test_nobody_invites_or_revokes_above_their_own_role(auth: AuthClient, 
     assert [one.email for one in (await listed(auth, admin, ada)).invitations] == ["owner@example.com"]
 
 
+async def test_nobody_makes_what_is_offered_above_their_own_role_void_by_adding_whom_it_is_for(
+    auth: AuthClient, mails: Mails
+) -> None:
+    ada, eve = await auth.sign_up(), await auth.sign_up()
+    admin = await joined(auth, mails, ada, ADMIN)
+    await invite(auth, ada, ada, eve.email.upper(), OWNER)
+    token = await mails.token(eve.email.upper(), INVITED)
+
+    with pytest.raises(Forbidden):
+        await add(auth, admin, ada, eve, VIEWER)
+
+    assert (await accept(auth, eve, token)).role == OWNER
+
+
 async def test_another_tenants_invitations_are_not_found(auth: AuthClient) -> None:
     ada, mallory = await auth.sign_up(), await auth.sign_up()
     invitation = await invite(auth, ada, ada, "friend@example.com")
