@@ -157,9 +157,9 @@ async def test_a_server_that_takes_a_mail_slowly_gets_it_once(port: int, monkeyp
 async def test_a_mail_that_was_taken_is_sent_however_slowly_its_server_says_good_bye(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailers, "_TAKEN_SECONDS", 3.0)
+    monkeypatch.setattr(mailers, "_TAKEN_SECONDS", 10.0)
     inbox = Inbox()
-    inbox.leaving_seconds = 4.0
+    inbox.leaving_seconds = 11.0
     async with smtp_server(inbox, port):
         await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
     assert len(inbox.taken) == 1
