@@ -202,7 +202,7 @@ class LastOwner(Conflict):
 
 
 class TooManyPasswords(Unavailable):
-    """More passwords are waiting to be checked than PULSEGATE_BCRYPT_QUEUE allows."""
+    """More passwords are waiting to be checked than PULSEGATE_BCRYPT_QUEUE allows, or than are done in time."""
 
     def __init__(self) -> None:
         # Whoever asks something else is served: nobody's breaker is to open for this.

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import bcrypt
 
+from chassis import context
 from services.auth import metrics
 from services.auth.errors import TooManyPasswords
 
@@ -20,6 +21,11 @@ MOST_BYTES = 72
 LEAST_BYTES = 12
 
 _NICENESS = 10
+
+#: What has not begun by then is turned away, so that it has time to be done: where processors are short, few in a queue
+#: take longer than their callers wait, who would take all of auth for broken.
+_LONGEST_WAIT_SECONDS = 3.0
+_LONGEST_WORK_SECONDS = 10.0
 
 _Result = TypeVar("_Result")
 
@@ -67,18 +73,24 @@ class PasswordHasher:
         return hashed if _cost_of(hashed.encode()) == self._cost else await self.hash(password)
 
     async def on_thread(self, work: Callable[[], _Result]) -> _Result:
-        """Whatever takes long about passwords. Raises TooManyPasswords."""
+        """Whatever takes long about passwords. Raises TooManyPasswords, also where it is not done in time."""
         if self._pending >= self._most_pending:
-            metrics.PASSWORDS_TURNED_AWAY.inc()
-            raise TooManyPasswords
+            raise _turned_away()
         began = time.monotonic()
         future = self._executor.submit(work)
         self._count(1)
         # Counted until the thread is done with it, also where the caller has given up.
         future.add_done_callback(lambda _: self._count(-1))
+        result = asyncio.wrap_future(future)
         try:
-            return await asyncio.wrap_future(future)
+            await asyncio.wait([result], timeout=context.waiting_seconds(_LONGEST_WAIT_SECONDS))
+            if not future.cancel():  # it has begun
+                await asyncio.wait([result], timeout=context.waiting_seconds(_LONGEST_WORK_SECONDS))
+            if not result.done():
+                raise _turned_away()
+            return result.result()
         finally:
+            future.cancel()
             metrics.PASSWORD_SECONDS.observe(time.monotonic() - began)
 
     def _compare(self, offered: bytes, hashed: bytes) -> bool:
@@ -104,6 +116,11 @@ async def hashing(*, cost: int, threads: int, queue: int) -> AsyncIterator[Passw
         yield PasswordHasher(cost, executor, threads + queue, await asyncio.wrap_future(decoy))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _turned_away() -> TooManyPasswords:
+    metrics.PASSWORDS_TURNED_AWAY.inc()
+    return TooManyPasswords()
 
 
 def _cost_of(hashed: bytes) -> int:

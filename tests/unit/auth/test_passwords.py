@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,7 +12,9 @@ import bcrypt
 import pytest
 from prometheus_client import REGISTRY
 
+from chassis import context
 from chassis.errors import Unavailable
+from services.auth import passwords
 from services.auth.passwords import PasswordHasher, hashing
 from tests.waiting import eventually
 
@@ -117,6 +120,33 @@ async def test_a_flood_is_turned_away_and_those_who_wait_are_served(monkeypatch:
         assert turned_away.value.retry_after_seconds
         assert await asyncio.gather(*waiting) == [True, True, True]
         assert await hasher.matches(PASSWORD, hashed)
+
+
+async def test_who_would_wait_too_long_is_told_so_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's breaker opens for a flood of sign-ins, however slow the processor."""
+    async with hashing(cost=4, threads=1, queue=2) as hasher:
+        hashed = await hasher.hash(PASSWORD)
+        threads = BusyThreads(monkeypatch)
+        monkeypatch.setattr(passwords, "_LONGEST_WAIT_SECONDS", 0.5)
+        deadline = context.DEADLINE.set(time.monotonic() + 3)
+        waiting = await flooded(hasher, hashed, 3)
+        context.DEADLINE.reset(deadline)
+        began = time.monotonic()
+
+        refused = await asyncio.gather(*waiting, return_exceptions=True)
+
+        assert time.monotonic() - began < 2.9
+        assert [error.details for error in refused if isinstance(error, Unavailable)] == [
+            {"waitingFor": "password-checks"}
+        ] * 3
+        assert pending() == 1  # on its thread still
+        threads.go_on()
+        await eventually(nothing_pending)
+        assert await hasher.matches(PASSWORD, hashed)
+
+
+async def nothing_pending() -> bool:
+    return pending() == 0
 
 
 async def test_who_gives_up_waiting_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
