@@ -63,6 +63,11 @@ class Holdings(Generic[Name]):
         self._theirs.setdefault(holder, {})[name] = size
         self._change(holder, size)
 
+    def used(self, holder: str, name: Name) -> None:
+        """It is the newest of theirs again."""
+        theirs = self._theirs[holder]
+        theirs[name] = theirs.pop(name)
+
     def remove(self, holder: str, name: Name) -> None:
         theirs = self._theirs[holder]
         self._change(holder, -theirs.pop(name))

@@ -151,10 +151,11 @@ class Limits:
             _apply(request, refusal)
 
     async def charge_refused(self, request: web.Request) -> None:
-        """Counts a call that its caller may not make as one that reads, whatever it is: pages and programs that use a
-        key wrongly use up nothing of what it may send."""
-        bucket = Bucket(quota=self._of(request).reads, subject=self._caller_here(request))
-        await self._charge(request, _seeking(request), bucket)
+        """Counts a call that its caller may not make as one that reads, whatever it is. A key has as many of these
+        apart: pages and programs that use it wrongly use up nothing of what it may."""
+        here = self._caller_here(request)
+        subject = here if request[CALLER].principal.kind == "user" else f"refused {here}"
+        await self._charge(request, _seeking(request), Bucket(quota=self._of(request).reads, subject=subject))
 
     async def _charge(self, request: web.Request, subject: str, bucket: Bucket) -> None:
         """Counts a call, and remembers the refusal of who has none left."""

@@ -76,16 +76,19 @@ class _Entry(msgspec.Struct, array_like=True, frozen=True):
 class _Memory:
     """What was used last, as far as there is room, and of each tenant as much as of the others where there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: What was used the longest time ago first.
         self._entries: dict[str, tuple[str, _Entry]] = {}
         self._holdings: Holdings[str] = Holdings()
 
     def get(self, name: str) -> _Entry | None:
-        found = self._entries.get(name)
+        found = self._entries.pop(name, None)
         if found is None:
             return None
-        self.put(name, *found)
-        return found[1]
+        self._entries[name] = holder, entry = found
+        self._holdings.used(holder, name)
+        return entry
 
     def put(self, name: str, holder: str, entry: _Entry) -> None:
         if name in self._entries:
@@ -93,7 +96,9 @@ class _Memory:
         self._entries[name] = holder, entry
         self._holdings.add(holder, name, _ENTRY_BYTES + len(entry.content))
         while self._holdings.size > _MOST_BYTES:
-            self._remove(self._holdings.first_to_go())
+            oldest, (_, kept) = next(iter(self._entries.items()))
+            has_ended = kept.ends_at <= self._clock.now_ms()
+            self._remove(oldest if has_ended else self._holdings.first_to_go())
         metrics.CACHED_BYTES.set(self._holdings.size)
 
     def _remove(self, name: str) -> None:
@@ -126,7 +131,7 @@ class ReadCache:
         self._sealing = Sealing(secret, _FORMAT)
         self._naming_marks = Sealing(secret, "changed projects")
         self._room = Room(redis, "reads", self._sealing, period_seconds=int(Life.LIST))
-        self._memory = _Memory()
+        self._memory = _Memory(clock)
         self._reading: dict[str, asyncio.Task[_Entry]] = {}
         self._marks: RoundTrips[str, bytes | None] = RoundTrips(self._marked)
 

@@ -217,7 +217,9 @@ class Verdicts:
                 verdict = await asyncio.shield(lookup.task)
         except (Unavailable, DeadlineExceeded, TimeoutError) as error:
             raise Unavailable(
-                "Credentials cannot be checked at the moment.", retry_after_seconds=_RETRY_AFTER_SECONDS
+                "Credentials cannot be checked at the moment.",
+                details=error.details if isinstance(error, PulsegateError) else None,
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
             ) from error
         metrics.VERDICTS.labels("asked").inc()
         return verdict

@@ -31,7 +31,8 @@ _LANGUAGES: Mapping[LanguageName, "pb.Language.ValueType"] = {
 #: In an outage a browser goes on with the script that it has for a day, a cache in between for as long as queues last.
 _FRESH = "public, max-age=300, stale-while-revalidate=86400, stale-if-error=604800"
 _FOR_EVER = "public, max-age=31536000, immutable"
-#: For so long who has a script waits while codegen is told that it is in use; that goes on without them.
+#: For so long who has a script waits while codegen is told that it is in use; where reads are kept that goes on
+#: without them.
 _NOTING_SECONDS = 0.25
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 

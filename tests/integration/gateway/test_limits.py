@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from contracts.pulsegate.auth.v1 import accounts_pb2, operators_pb2, own_account_pb2
 from contracts.pulsegate.auth.v1.limits_pb2 import Limits
 from contracts.pulsegate.codegen.v1 import codegen_pb2
+from contracts.pulsegate.config.v1 import definitions_pb2
 from deploy.local.servers import Valkey
 from tests.integration.gateway.fakes import OTHER_PROJECT, PROJECT, TENANT, USER
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
@@ -257,6 +258,7 @@ async def test_a_gateway_whose_clock_is_far_ahead_calls_no_credential_wrong(star
         for key in keys:
             answer = await gateway.ingest_one(key, **here)
             assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "SERVICE_UNAVAILABLE", "1")
+            assert answer.json["error"]["details"] == {"waitingFor": "clock"}
         gateway.auth.principal_seconds = 120
         assert [(await gateway.ingest_one(key, **here)).status for key in keys] == [202] * 3
 
@@ -486,6 +488,16 @@ async def test_what_a_key_may_not_counts_as_reads_wherever_it_comes_from(
             return (await gateway.call(method, path, credential=key, headers=headers)).status
 
         assert [await call() for _ in range(4)] == [status] * 2 + [429] * 2
+
+
+async def test_what_a_key_may_not_uses_up_nothing_of_what_it_reads(gateway: Gateway) -> None:
+    gateway.auth.limits = Limits(reads_per_hour=2)
+    gateway.config.answers["ListMetrics"] = definitions_pb2.ListMetricsResponse()
+    key = gateway.auth.new_key("secret", scopes=["config:read"])
+    sent = [(await gateway.ingest_one(key)).status for _ in range(3)]
+    assert sent == [403, 403, 429]
+    read = [(await gateway.call("GET", f"/api/v1/projects/{PROJECT}/metrics", credential=key)).status for _ in range(3)]
+    assert read == [200, 200, 429]
 
 
 async def test_people_see_the_limits_of_their_tenants_before_they_meet_them(gateway: Gateway) -> None:

@@ -19,6 +19,7 @@ from deploy.local.servers import Valkey
 from services.gateway import read_cache, redis_limits
 from services.gateway.definition_revisions import DefinitionRevisions
 from services.gateway.http_api import definitions as definition_routes
+from services.gateway.http_api import generated_code
 from services.gateway.read_cache import Life, ReadCache
 from tests.integration.gateway.fakes import PROJECT, TENANT
 from tests.integration.gateway.running import Answer, Gateway, StartGateway
@@ -69,6 +70,7 @@ async def two(
 ) -> AsyncIterator[tuple[Gateway, Gateway, str]]:
     """Two gateways whose config says the same and that are patient with Redis, and a session."""
     monkeypatch.setattr(read_cache, "_PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(generated_code, "_NOTING_SECONDS", 5.0)
     with redis.Redis.from_url(valkey_server.server.url) as client:
         client.flushdb()
     async with start_gateway() as one, start_gateway() as other:
@@ -397,23 +399,40 @@ async def _anew() -> bytes:
     return b"read anew"
 
 
+_LASTING = read_cache._Entry(1, 1 << 60, b"")
+
+
 async def test_what_is_small_takes_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
-    memory = read_cache._Memory()
+    memory = read_cache._Memory(MovedClock())
     for number in range(100):
-        memory.put(f"reads:{number}", "one", read_cache._Entry(1, 1, b""))
+        memory.put(f"reads:{number}", "one", _LASTING)
     assert [number for number in range(100) if memory.get(f"reads:{number}")] == list(range(90, 100))
 
 
 async def test_what_one_tenant_reads_pushes_nothing_of_another_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
-    memory, entry = read_cache._Memory(), read_cache._Entry(1, 1, b"")
-    memory.put("another's", "another", entry)
+    memory = read_cache._Memory(MovedClock())
+    memory.put("another's", "another", _LASTING)
     for number in range(100):
-        memory.put(f"reads:{number}", "one", entry)
+        memory.put(f"reads:{number}", "one", _LASTING)
         assert memory.get("reads:0")  # in use all the time
     assert memory.get("another's")
     assert [number for number in range(100) if memory.get(f"reads:{number}")] == [0, *range(92, 100)]
+
+
+async def test_what_has_ended_leaves_memory_before_what_others_have_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little those had who ask no more."""
+    monkeypatch.setattr(read_cache, "_MOST_BYTES", 10 * 400)
+    clock = MovedClock()
+    memory = read_cache._Memory(clock)
+    for number in range(8):
+        memory.put(f"gone:{number}", f"gone {number}", read_cache._Entry(1, clock.now_ms() + 1000, b""))
+    clock.seconds += 2
+    for number in range(10):
+        memory.put(f"reads:{number}", "one", _LASTING)
+    assert all(memory.get(f"reads:{number}") for number in range(10))
+    assert not any(memory.get(f"gone:{number}") for number in range(8))
 
 
 async def test_generated_code_is_kept_for_each_key(two: tuple[Gateway, Gateway, str]) -> None:
@@ -441,9 +460,10 @@ async def test_that_a_pinned_script_is_in_use_is_told_once_in_a_while(two: tuple
 
 
 async def test_who_has_a_pinned_script_is_told_so_at_once_while_codegen_hangs_which_hears_of_the_use_once(
-    two: tuple[Gateway, Gateway, str],
+    two: tuple[Gateway, Gateway, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, _, _ = two
+    monkeypatch.setattr(generated_code, "_NOTING_SECONDS", 1.0)
     answering = asyncio.Event()
 
     async def late(_request: object) -> codegen_pb2.GetArtifactResponse:

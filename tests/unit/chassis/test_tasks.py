@@ -62,7 +62,7 @@ async def test_what_is_cancelled_before_it_began_is_closed(recwarn: pytest.Warni
     async with in_background(asyncio.sleep(60)):
         pass
     gc.collect()
-    assert [str(warning.message) for warning in recwarn] == []
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
 
 
 async def in_background_of_another(work: Coroutine[None, None, None]) -> None:
