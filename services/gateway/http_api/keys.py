@@ -32,12 +32,14 @@ _KINDS: Mapping[KindName, "pb.KeyKind.ValueType"] = {
 }
 _KIND_NAMES = {kind: name for name, kind in _KINDS.items()}
 
+ScopeName = Literal["ingest:write", "query:read", "config:read", "config:write", "audit:read", "usage:read"]
+
 
 class NewKey(Asked):
     name: Name
     kind: KindName
-    #: Of a secret key.
-    scopes: list[str] = msgspec.field(default_factory=list)
+    #: Of a secret key, one at least.
+    scopes: tuple[ScopeName, ...] = ("ingest:write",)
     #: Of a publishable key: origins such as https://shop.example, or *.
     allowed_origins: list[str] = msgspec.field(default_factory=list)
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
@@ -135,6 +137,8 @@ class KeyRoutes:
         return answer(Keys([Key(**_members(key)) for key in found.keys], found.next_page_token))
 
     async def create(self, request: web.Request, new: NewKey) -> web.Response:
+        if new.kind == "secret" and not new.scopes:
+            raise Invalid.fields({"scopes": "a secret key needs one at least; left out, it is ingest:write"})
         made = await self._accounts.create_key(
             path_id(request, "projectId"),
             new.name,

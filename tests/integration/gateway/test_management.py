@@ -11,8 +11,9 @@ from chassis import api_keys
 from chassis.errors import Conflict, VersionMismatch
 from contracts.pulsegate.auth.v1 import accounts_pb2
 from contracts.pulsegate.config.v1 import definitions_pb2
+from services.auth.keys import SECRET_SCOPES
 from tests.integration.gateway.fakes import PROJECT, TENANT, USER
-from tests.integration.gateway.running import Gateway
+from tests.integration.gateway.running import Answer, Gateway
 
 ID = "0192f0c1-0000-7000-8000-00000000000f"
 MOMENT = "2026-01-31T08:15:30.123Z"
@@ -151,6 +152,33 @@ async def test_a_key_is_made_listed_renamed_and_revoked_and_shown_whole_once(gat
     assert (renamed.json, auth.requests("UpdateKey")[0].name) == (rendered, "site")
     assert (await gateway.call("DELETE", f"{path}/{ID}", credential=session)).status == 204
     assert (await gateway.call("DELETE", f"{path}/no-id", credential=session)).status == 404
+
+
+async def test_a_secret_key_has_the_scopes_that_are_named_or_may_only_write(gateway: Gateway) -> None:
+    auth, session, path = gateway.auth, gateway.auth.new_session(), f"/api/v1/projects/{PROJECT}/keys"
+    key = accounts_pb2.Key(id=ID, name="web", kind=accounts_pb2.KEY_KIND_SECRET, created_at=timestamp())
+    auth.answers["CreateKey"] = accounts_pb2.CreateKeyResponse(key=key, token="sk_whole")
+
+    async def asked(kind: str, **members: Any) -> Answer:
+        return await gateway.call("POST", path, credential=session, json={"name": "web", "kind": kind, **members})
+
+    for scopes, at in (([], "scopes"), (["query:read", "everything"], "scopes[1]")):
+        refused = await asked("secret", scopes=scopes)
+        assert (refused.status, list(refused.json["error"]["details"]["fields"])) == (422, [at])
+    made = [
+        await asked("secret"),
+        await asked("secret", scopes=["usage:read", "query:read"]),
+        await asked("publishable", scopes=[]),
+    ]
+    assert [answer.status for answer in made] == [201] * 3
+    assert [list(request.scopes) for request in auth.requests("CreateKey")] == [
+        ["ingest:write"],
+        ["usage:read", "query:read"],
+        [],
+    ]
+    schemas = (await gateway.call("GET", "/api/v1/openapi.json")).json["components"]["schemas"]
+    told = schemas["NewKey"]["properties"]["scopes"]
+    assert (told["default"], frozenset(told["items"]["enum"])) == (["ingest:write"], SECRET_SCOPES)
 
 
 async def test_a_key_is_changed_in_what_is_named_and_rotated(gateway: Gateway) -> None:
