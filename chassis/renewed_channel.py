@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from chassis.tasks import ended, in_background
 
 log = logs.get(__name__)
 
-#: How long calls go on as before while no connection comes about with new files: a server may not know them yet.
+#: No connection with new files for so long is worth a word: a server may not know them yet, or never will.
 _PATIENCE_SECONDS = 30.0
 #: What was begun over the old connections has so long to end: longer than any call and any stream of batches lasts.
 _DRAIN_SECONDS = 60.0
@@ -48,21 +49,31 @@ class RenewedChannel(grpc.aio.Channel):
             while True:
                 material = await self._tls.other_than(self._material)
                 fresh = self._opened(material)
-                await self._connected(fresh)
+                if not await self._connects(fresh, material):
+                    continue
                 old, self.present, self._material = self.present, fresh, material
                 self._replaced.set()
                 self._replaced = asyncio.Event()
                 draining.create_task(_drained(old))
 
-    async def _connected(self, fresh: grpc.aio.Channel) -> None:
+    async def _connects(self, fresh: grpc.aio.Channel, material: Material) -> bool:
+        """Whether a connection comes about before there are newer files, which may take for ever: calls go on as before
+        until then. Where none does it is closed."""
+        ready = asyncio.ensure_future(fresh.channel_ready())
+        newer = asyncio.ensure_future(self._tls.other_than(material))
+        either = partial(asyncio.wait, [ready, newer], return_when=asyncio.FIRST_COMPLETED)
+        connected = False
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await fresh.channel_ready()
-        except TimeoutError:
-            log.warning("no connection with the new certificate files yet", address=self._address)
-        except BaseException:
-            await fresh.close()
-            raise
+            done, _ = await either(timeout=_PATIENCE_SECONDS)
+            if not done:
+                log.warning("no connection with the new certificate files yet", address=self._address)
+                await either()
+            connected = ready.done()
+        finally:
+            await ended([ready, newer])
+            if not connected:
+                await fresh.close()
+        return connected
 
     def unary_unary(self, method: str, *serializers: Any, **more: Any) -> Any:
         return _Method(self, method, lambda channel: channel.unary_unary(method, *serializers, **more))

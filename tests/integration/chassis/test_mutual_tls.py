@@ -341,6 +341,31 @@ async def test_a_stream_that_outlives_its_connection_is_told_and_begins_anew(
                 await broken_off.wait()
 
 
+async def test_calls_go_on_over_the_connection_there_is_until_there_is_one_with_new_files(
+    config: ServiceFiles,
+    receiver: ServiceFiles,
+    ours: Authority,
+    port_blocks: Callable[[], Ports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(renewed_channel, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(renewed_channel, "_DRAIN_SECONDS", 0.2)
+    theirs = (config.tls(), receiver.tls())
+    port = port_blocks().public
+    async with serving(port, theirs[0]), connected("config", f"127.0.0.1:{port}", TOKEN, tls=theirs[1]) as channel:
+        assert await ask(channel) == 7
+        before = present(channel)
+        receiver.issue(authority("unknown to config"))
+        theirs[1].renew()
+        for _ in range(5):
+            await asyncio.sleep(0.2)
+            assert await ask(channel) == 7
+        assert present(channel) is before
+        receiver.issue(ours)
+        await renewed(channel, theirs)
+        assert await ask(channel) == 7
+
+
 def change(step: str, files: ServiceFiles, old: Authority, new: Authority) -> None:
     if step == "issue":
         files.issue(new)
