@@ -143,7 +143,7 @@ class _Pruner:
                 _require_none(check.faults_of(entry))
                 file.write(_line(entry))
             _require_none(check.faults_of_end(anchor))
-            file.write(json.dumps({"signedHead": signed_head}) + "\n")
+            file.write(json.dumps({"signedHead": signed_head, "signedBy": self._signature.public_jwk}) + "\n")
             file.flush()
             os.fsync(file.fileno())
         unfinished.rename(path)

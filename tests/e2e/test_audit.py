@@ -52,7 +52,7 @@ async def test_every_change_and_sign_in_is_in_one_chain_that_anybody_can_check(s
         place = uuid.UUID(ada.tenant_id).bytes + sequence.to_bytes(8, "big")
         before = hashlib.sha256(before + place + document.encode()).digest()
         assert (line["sequence"], line["hash"]) == (sequence, before.hex())
-    assert list(end) == ["signedHead"]
+    assert list(end) == ["signedHead", "signedBy"]
 
 
 async def test_definitions_end_with_their_project_and_the_log_says_so(suite: Suite) -> None:

@@ -18,7 +18,7 @@ from services.gateway.routes import HELD, Audience, Header, Media, Operation, Ro
 from services.gateway.shares import HeldBytes
 
 _LINES = "application/x-ndjson"
-_FOR_LINES = f"`{_LINES}` asks for an export: a line an entry, then one with the signed head."
+_FOR_LINES = f"`{_LINES}` asks for an export: a line an entry, then one with the signed head and its key."
 _DESCRIPTION = (
     "From the oldest. Admins read their tenant's; a key with `audit:read` what is about its own project."
     " An export holds 5 000 entries or 8 MiB at most, and counts as an expensive operation; the next one begins after"
@@ -120,8 +120,7 @@ class AuditRoutes:
         body = {
             "items": [_members(entry) for entry in found.entries],
             "nextPageToken": found.next_page_token,
-            "signedHead": found.signed_head,
-            "signedBy": json.loads(found.public_jwk_json),
+            **_end(found),
         }
         return answer(body, headers={"ETag": _etag(found)})
 
@@ -139,7 +138,7 @@ class AuditRoutes:
             token = found.next_page_token
             if not token or entries >= _MOST_EXPORTED or len(lines) >= _MOST_EXPORTED_BYTES:
                 break
-        lines += _line({"signedHead": found.signed_head})
+        lines += _line(_end(found))
         response = web.Response(body=bytes(lines), content_type=_LINES)
         response[HELD] = True
         return response
@@ -147,6 +146,11 @@ class AuditRoutes:
 
 def _line(members: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(members) + b"\n"
+
+
+def _end(page: pb.ListAuditEntriesResponse) -> dict[str, Any]:
+    """Where the chain ends, whatever is shown of it."""
+    return {"signedHead": page.signed_head, "signedBy": json.loads(page.public_jwk_json)}
 
 
 def _etag(page: pb.ListAuditEntriesResponse) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import psycopg
 import pytest
 
@@ -130,6 +132,12 @@ async def ten_old_entries(keeper: Keeper, auth: AuthClient, runtime: postgres.Da
     return ada
 
 
+def signed_sequence(signed_head: str, signed_by: dict[str, str]) -> int:
+    """What somebody reads who has the export alone. Raises where it was not signed with the key."""
+    claims = jwt.decode(signed_head, jwt.PyJWK(signed_by), algorithms=["EdDSA"], options={"verify_aud": False})
+    return int(claims["seq"])
+
+
 async def test_a_long_chain_is_pruned_step_by_step(
     settings: Settings, keeper: Keeper, clock: MovableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +155,8 @@ async def test_a_long_chain_is_pruned_step_by_step(
             f"{ada.tenant_id}: {entries} entries" for entries in (3, 4, 3)
         ]
         assert sorted(path.name for path in keeper.folder.iterdir()) == exports
+        ends = [json.loads((keeper.folder / name).read_text().splitlines()[-1]) for name in exports]
+        assert [signed_sequence(end["signedHead"], end["signedBy"]) for end in ends] == [3, 7, 10]
         assert f"{ada.tenant_id}: 1 entries after 10 that were pruned, 2 signed heads" in await keeper.verify()
         assert (await sequences(auth, ada))[0] == [11]
         assert await keeper.prune() == []

@@ -88,7 +88,7 @@ async def test_an_export_has_a_line_an_entry_up_to_a_bound_and_ends_with_the_sig
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
     assert len(exported) == lines + 1
     assert json.loads(exported[0])["entry"] == ENTRY
-    assert json.loads(exported[-1]) == {"signedHead": HEAD}
+    assert json.loads(exported[-1]) == {"signedHead": HEAD, "signedBy": {"kid": "audit-1"}}
     assert "expensive" in answer.headers["RateLimit-Policy"]
 
 
@@ -120,7 +120,7 @@ async def test_what_clients_do_not_read_of_exports_is_bounded(
         async def held(least: int, most: int) -> bool:
             return least <= await gateway.shown('pulsegate_gateway_held_bytes{what="answers"}') <= most
 
-        gateway.auth.answers["ListAuditEntries"] = pb.ListAuditEntriesResponse(entries=[large])
+        gateway.auth.answers["ListAuditEntries"] = pb.ListAuditEntriesResponse(entries=[large], public_jwk_json="{}")
         async with gateway.not_reading(AUDIT, key, LINES["Accept"]):
             await eventually(lambda: held(14 << 20, 15 << 20), what="an export waits to be read")
             assert [await status(key) for _ in range(3)] == [503] * 3
