@@ -135,7 +135,10 @@ def key_of(lines: list[str]) -> str:
     """The key in the header's lines. Raises Malformed."""
     match = _KEY.fullmatch(lines[0].strip()) if len(lines) == 1 else None
     if match is None:
-        raise Malformed("Send one Idempotency-Key of 1 to 255 printable ASCII characters, such as a UUID.")
+        raise Malformed(
+            "Send one Idempotency-Key of 1 to 255 printable ASCII characters, such as a UUID;"
+            ' in quotes where it has blanks, without " in it.'
+        )
     return str(match[1] or match[2])
 
 

@@ -410,7 +410,13 @@ async def test_of_an_answer_that_is_too_large_it_is_known_that_there_was_one(gat
 async def test_what_is_no_key_is_refused(gateway: Gateway, key: str) -> None:
     refused = await make(gateway, gateway.auth.new_session(), key)
     assert (refused.status, refused.code) == (400, "MALFORMED_REQUEST")
+    assert "in quotes where it has blanks" in refused.json["error"]["message"]
     assert not gateway.auth.requests("CreateProject")
+
+
+async def test_a_key_in_quotes_may_have_blanks(gateway: Gateway) -> None:
+    made = await make(gateway, gateway.auth.new_session(), '"two words"')
+    assert made.status == 201
 
 
 async def test_keys_count_towards_a_limit_of_the_tenant(gateway: Gateway) -> None:
