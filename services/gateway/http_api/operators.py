@@ -1,11 +1,13 @@
 """What operators do above the tenants: plans and suspension."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 from aiohttp import web
 
 from contracts.pulsegate.auth.v1 import operators_pb2 as pb
+from services.gateway.clients.messages import overrides_of
 from services.gateway.clients.operators import Operators
 from services.gateway.http_api.bodies import Asking, Page, Taking, answer, moment, optional_moment, path_id
 from services.gateway.http_api.shapes import Asked, Id, Moment, Told
@@ -20,12 +22,22 @@ class TenantChange(Asked):
     suspended: bool | None = None
 
 
+class OwnLimits(Told):
+    """What an operator has set in place of the plan's limits, as `PUT …/limits` takes it; 0: the plan's."""
+
+    writes_per_hour: int
+    reads_per_hour: int
+    expensive_per_hour: int
+    ingestion_per_minute: int
+
+
 class OperatedTenant(Told):
     id: Id
     name: str
     plan: str
     created_at: Moment
     suspended_at: Moment | None
+    limits: OwnLimits
 
 
 class OperatedTenants(Told):
@@ -76,4 +88,5 @@ def _render(tenant: pb.OperatedTenant) -> OperatedTenant:
         plan=tenant.plan,
         created_at=moment(tenant.created_at),
         suspended_at=optional_moment(tenant, "suspended_at"),
+        limits=OwnLimits(**asdict(overrides_of(tenant.limits))),
     )

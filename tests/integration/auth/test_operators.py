@@ -123,6 +123,7 @@ async def test_a_tenants_own_limits_are_announced_and_hold_for_keys_and_people(
     changes = (list(beat.changed_ids) async for beat in stream if beat.changed_ids)
     assert await anext(changes) == [ada.tenant_id]
     assert (await update(auth, operator, ada.tenant_id, plan="free")).limits == wanted
+    assert [one.limits for one in (await tenants(auth, operator)).tenants if one.id == ada.tenant_id] == [wanted]
     assert await known() == [wanted] * 3
     assert not (await update(auth, operator, ada.tenant_id, limits=Limits())).HasField("limits")
     assert await known() == [None] * 3

@@ -537,6 +537,23 @@ async def test_an_operator_sets_a_tenants_limits(gateway: Gateway) -> None:
     assert (refused.status, set(refused.json["error"]["details"]["fields"])) == (422, {"readsPerHour", "burst"})
 
 
+async def test_an_operator_sees_what_was_set_for_each_tenant_as_it_may_be_set_again(gateway: Gateway) -> None:
+    session = gateway.auth.new_session()
+    limits = Limits(reads_per_hour=20, ingestion_per_minute=9)
+    bounded = operators_pb2.OperatedTenant(id=TENANT, name="Shop", plan="basic", limits=limits)
+    other = operators_pb2.OperatedTenant(id=PROJECT, name="Other", plan="free")
+    gateway.auth.answers["ListTenants"] = operators_pb2.ListTenantsResponse(tenants=[bounded, other])
+    gateway.auth.answers["UpdateTenant"] = operators_pb2.UpdateTenantResponse(tenant=bounded)
+    seen, unset = (await gateway.call("GET", "/api/v1/operator/tenants", credential=session)).json["items"]
+    none = {"writesPerHour": 0, "readsPerHour": 0, "expensivePerHour": 0, "ingestionPerMinute": 0}
+    assert (seen["limits"], unset["limits"]) == ({**none, "readsPerHour": 20, "ingestionPerMinute": 9}, none)
+    path = f"/api/v1/tenants/{TENANT}/limits"
+    again = await gateway.call("PUT", path, credential=session, json={**seen["limits"], "expensivePerHour": 5})
+    assert again.status == 200
+    wanted = Limits(reads_per_hour=20, expensive_per_hour=5, ingestion_per_minute=9)
+    assert gateway.auth.requests("UpdateTenant") == [operators_pb2.UpdateTenantRequest(tenant_id=TENANT, limits=wanted)]
+
+
 async def test_pages_may_read_the_limits_of_each_answer(start_gateway: StartGateway) -> None:
     async with start_gateway(ingest_requests_per_minute=1) as gateway:
         key = gateway.auth.new_key()
