@@ -106,11 +106,10 @@ class Projects:
         user_id = require_person(principal)
         async with self._database.transaction(user_id=user_id) as connection:
             actor = await self._access.to_project(connection, principal, project_id, Role.ADMIN)
-            project = await self._access.project(connection, project_id)
+            project = await self._access.held_project(connection, principal, project_id)
             now = from_unix_ms(self._clock.now_ms())
             keys = await self._keys.count_alive_in(connection, project_id, now)
-            if not await self._projects.delete(connection, project_id):
-                raise no_such("project")
+            await self._projects.delete(connection, project_id)
             change = project_change("project.deleted", project, keys=keys)
             await self._trail.of_tenant(connection, actor, change)
             await self._feed.announce(connection, [project_id])

@@ -62,14 +62,13 @@ class ProjectStorage:
         row = await cursor.fetchone()
         return Project(**row) if row else None
 
-    async def delete(self, connection: Connection, project_id: ProjectId) -> bool:
-        """With its keys; that it was deleted stays known. False where somebody else deleted it first."""
-        cursor = await connection.execute(
+    async def delete(self, connection: Connection, project_id: ProjectId) -> None:
+        """With its keys; that it was deleted stays known."""
+        await connection.execute(
             "WITH deleted AS (DELETE FROM projects WHERE id = %s RETURNING id, tenant_id)"
             " INSERT INTO deleted_projects (id, tenant_id) SELECT id, tenant_id FROM deleted",
             (project_id,),
         )
-        return cursor.rowcount == 1
 
     async def deleted_among(self, connection: Connection, project_ids: Sequence[ProjectId]) -> Sequence[ProjectId]:
         """Needs the role of the feed."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -435,11 +436,12 @@ async def test_what_waits_for_a_reset_finds_its_session_ended(
 async def test_while_a_tenant_is_taken_back_nobody_makes_a_project_or_a_key_in_it_that_would_stay(
     auth: AuthClient, mails: Mails, database: Database
 ) -> None:
-    mallory, eve = await auth.sign_up(), await auth.sign_up()
+    mallory, *others = [await auth.sign_up() for _ in range(3)]
     key, principal = (await auth.create_key(mallory)).key, await auth.principal(mallory)
-    adding = accounts_pb2.AddMemberRequest(tenant_id=mallory.tenant_id, email=eve.email, role=ADMIN)
-    await auth.account("AddMember", adding, principal)
-    of_eve = await auth.principal(eve)
+    for other in others:
+        adding = accounts_pb2.AddMemberRequest(tenant_id=mallory.tenant_id, email=other.email, role=ADMIN)
+        await auth.account("AddMember", adding, principal)
+    callers = cycle([await auth.principal(other) for other in others])  # one person has too few turns
     await request_reset(auth, mallory.email)
     token = await mails.token(mallory.email, RESET)
 
@@ -460,8 +462,9 @@ async def test_while_a_tenant_is_taken_back_nobody_makes_a_project_or_a_key_in_i
                 project_id=mallory.project_id, name="hers", kind=accounts_pb2.KEY_KIND_SECRET
             ),
             "RotateKey": accounts_pb2.RotateKeyRequest(project_id=mallory.project_id, key_id=key.id, grace_seconds=60),
+            "DeleteProject": accounts_pb2.DeleteProjectRequest(project_id=mallory.project_id),
         }
-        waiting = [asyncio.create_task(auth.account(*attempt, of_eve)) for attempt in attempts.items()]
+        waiting = [asyncio.create_task(auth.account(*attempt, next(callers))) for attempt in attempts.items()]
         await until_somebody_waits_for_a_lock(database, 2 + len(waiting))
     await resetting
 
