@@ -15,7 +15,7 @@ from chassis.tasks import ended, in_background
 
 log = logs.get(__name__)
 
-#: No connection with new files for so long is worth a word: a server may not know them yet, or never will.
+#: No connection with new files for so long is worth a word each time: a server may not know them yet, or never will.
 _PATIENCE_SECONDS = 30.0
 #: What was begun over the old connections has so long to end: longer than any call and any stream of batches lasts.
 _DRAIN_SECONDS = 60.0
@@ -61,18 +61,18 @@ class RenewedChannel(grpc.aio.Channel):
         until then. Where none does it is closed."""
         ready = asyncio.ensure_future(fresh.channel_ready())
         newer = asyncio.ensure_future(self._tls.other_than(material))
-        either = partial(asyncio.wait, [ready, newer], return_when=asyncio.FIRST_COMPLETED)
+        either = partial(asyncio.wait, [ready, newer], timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         connected = False
         try:
-            done, _ = await either(timeout=_PATIENCE_SECONDS)
-            if not done:
+            while not (await either())[0]:
                 log.warning("no connection with the new certificate files yet", address=self._address)
-                await either()
             connected = ready.done()
         finally:
-            await ended([ready, newer])
-            if not connected:
-                await fresh.close()
+            try:
+                await ended([ready, newer])
+            finally:
+                if not connected:
+                    await fresh.close()
         return connected
 
     def unary_unary(self, method: str, *serializers: Any, **more: Any) -> Any:

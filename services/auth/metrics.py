@@ -42,7 +42,7 @@ PASSWORD_SECONDS = Histogram(
 )
 PASSWORDS_TURNED_AWAY = Counter(
     "pulsegate_auth_passwords_turned_away_total",
-    "Passwords that found the queue full.",
+    "Passwords that found the queue full, or were not done in time.",
 )
 FEED_REVISION = Gauge("pulsegate_auth_feed_revision", "The newest revision that this process has read.")
 FEED_STREAMS = Gauge("pulsegate_auth_feed_streams", "Streams that watch credentials in this process.")
