@@ -36,6 +36,8 @@ _AWAY_SECONDS = 0.25
 #: A verdict that soon ends is looked up again in the background, while it is used. Longer than the grace period,
 #: so that a key in use keeps a valid principal through it.
 _REFRESH_SECONDS = 60.0
+#: A verdict is used for so long before that, or for half of its life where that is short.
+_FRESH_SECONDS = 15.0
 _LEAST_LIFETIME_SECONDS = 2.0
 #: Some 50 000 verdicts, or 3 000 on keys with as many origins as they may have.
 _MOST_BYTES = 128 << 20
@@ -266,7 +268,8 @@ class Verdicts:
     def _remember(self, question: Question, verdict: Verdict) -> None:
         self._forget(question)
         expires_at = verdict.principal.expires_at
-        early = max(_LEAST_LIFETIME_SECONDS, min(self._refresh_seconds, (expires_at - self._now()) / 2))
+        left = expires_at - self._now()
+        early = max(_LEAST_LIFETIME_SECONDS, min(self._refresh_seconds, max(left - _FRESH_SECONDS, left / 2)))
         self._entries[question] = _Entry(verdict, expires_at - early)
         self._holdings.add(verdict.holder, question, verdict.size_bytes)
         for changeable_id in verdict.ids:

@@ -27,7 +27,7 @@ from services.auth.domain import (
     email_fault,
     name_fault,
 )
-from services.auth.errors import EmailTaken, InvalidCredentials
+from services.auth.errors import EmailTaken, InvalidCredentials, TooManyPasswords
 from services.auth.operations.access import Actor, require_person
 from services.auth.operations.audit import AuditTrail, Change
 from services.auth.operations.projects import project_change
@@ -162,12 +162,19 @@ class Accounts:
         matches = await self._hasher.matches(password, stored.bcrypt if stored else None)
         return stored, matches
 
+    async def _renewed(self, password: str, stored: StoredPassword) -> str:
+        """The hash at the present cost, or as it is where there is no time for that now: the next sign-in may have."""
+        try:
+            return await self._hasher.renewed(password, stored.bcrypt)
+        except TooManyPasswords:
+            return stored.bcrypt
+
     async def _begin(
         self, stored: StoredPassword, password: str, totp: str, device: Device
     ) -> SignedIn | PulsegateError | None:
         """A session, or what to refuse it with, once what that counts is committed. None: what the password was
         compared with is not its owner's any more."""
-        user, renewed = stored.user, await self._hasher.renewed(password, stored.bcrypt)
+        user, renewed = stored.user, await self._renewed(password, stored)
         async with self._database.transaction(user_id=user.id) as connection:
             # Meanwhile it may have been renewed, or replaced, which ends the sessions that are there by then.
             if await self._accounts.lock_password(connection, user.id) != stored.bcrypt:

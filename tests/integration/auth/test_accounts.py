@@ -10,6 +10,8 @@ from psycopg import sql
 
 from chassis.errors import Conflict, Forbidden, Invalid, Unauthenticated
 from contracts.pulsegate.auth.v1 import accounts_pb2 as pb
+from services.auth.errors import TooManyPasswords
+from services.auth.passwords import PasswordHasher
 from services.auth.settings import Settings
 from tests.integration.auth.client import PASSWORD, AuthClient, running_auth
 from tests.suite_database import Database
@@ -159,6 +161,21 @@ async def test_a_password_gets_the_present_cost_when_its_owner_signs_in(settings
 
     assert (before[:7], renewed[:7]) == ("$2b$04$", "$2b$06$")
     assert kept() == [renewed]
+
+
+async def test_who_signs_in_while_there_is_no_time_for_a_new_cost_keeps_the_old_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_auth(settings) as auth:
+        ada = await auth.sign_up()
+
+    async def too_many(_self: PasswordHasher, _password: str) -> str:
+        raise TooManyPasswords
+
+    monkeypatch.setattr(PasswordHasher, "hash", too_many)
+    async with running_auth(settings, bcrypt_cost=6) as auth:
+        answer = await auth.account("SignIn", signing_in(ada.email))
+    assert answer.session.access_token
 
 
 async def test_who_signs_in_several_times_at_once_is_not_refused_for_a_new_cost(settings: Settings) -> None:

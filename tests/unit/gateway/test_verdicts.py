@@ -272,6 +272,24 @@ async def test_while_auth_is_away_a_known_key_goes_on_writing_for_the_grace_peri
     assert refused.value.retry_after_seconds
 
 
+@pytest.mark.parametrize(("grace_seconds", "lifetime_seconds"), [(30, 120), (90, 120), (30, 60), (10, 30)])
+async def test_a_key_in_use_has_the_grace_period_whenever_auth_goes_away(
+    authority: Authority, clock: MovedClock, grace_seconds: float, lifetime_seconds: float
+) -> None:
+    authority.lifetime_seconds = lifetime_seconds
+    for age in range(0, 120, 5):
+        authority.error = None
+        verdicts = Verdicts(authority, clock, grace_seconds=grace_seconds)
+        for second in range(age + 1):
+            clock.seconds += second > 0
+            verdicts.apply(FeedEntry(revision=1))
+            await verdicts.of(KEY, writes=True)
+            await asyncio.sleep(0)  # what is looked up again in the background
+        authority.error = Unavailable("auth is away")
+        clock.seconds += grace_seconds - 0.1
+        assert await verdicts.of(KEY, writes=True)
+
+
 async def test_while_auth_is_away_everything_else_fails_closed(
     verdicts: Verdicts, authority: Authority, clock: MovedClock
 ) -> None:
