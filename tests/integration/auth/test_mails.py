@@ -126,6 +126,10 @@ async def test_a_running_process_signs_in_with_the_password_that_its_file_has_no
         await eventually(lambda: asyncio.sleep(0, len(inbox.taken) == 2), within_seconds=30)
 
 
+async def send_through(port: int) -> None:
+    await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+
+
 @pytest.mark.parametrize(
     ("to_recipient", "to_data", "expected"),
     [
@@ -142,7 +146,7 @@ async def test_what_a_server_says_decides_whether_it_is_tried_again(
     inbox.to_recipient, inbox.to_data = to_recipient, to_data
     async with smtp_server(inbox, port):
         with pytest.raises(expected):
-            await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+            await send_through(port)
 
 
 async def test_a_server_that_takes_a_mail_slowly_gets_it_once(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +154,7 @@ async def test_a_server_that_takes_a_mail_slowly_gets_it_once(port: int, monkeyp
     inbox = Inbox()
     inbox.pause_seconds = 2.5
     async with smtp_server(inbox, port):
-        await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+        await send_through(port)
     assert len(inbox.taken) == 1
 
 
@@ -161,7 +165,7 @@ async def test_a_mail_that_was_taken_is_sent_however_slowly_its_server_says_good
     inbox = Inbox()
     inbox.leaving_seconds = 11.0
     async with smtp_server(inbox, port):
-        await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+        await send_through(port)
     assert len(inbox.taken) == 1
 
 
@@ -174,7 +178,7 @@ async def test_an_attempt_ends_before_another_replica_takes_the_mail(
     inbox.pause_seconds = 0.8  # each answer comes in time, but not both
     async with smtp_server(inbox, port):
         with pytest.raises(MailNotSent, match="TimeoutError"):
-            await SmtpMailer(lambda: SmtpServer.parse(f"smtp+plain://127.0.0.1:{port}")).send(message(), RECIPIENT)
+            await send_through(port)
 
 
 async def test_without_the_tls_that_was_asked_for_nothing_is_sent(port: int) -> None:
